@@ -1,0 +1,311 @@
+"""The command line: parses, wires, prints and exits; heavy modules load inside the commands."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from bench import __version__
+from bench.errors import Exit, UserError
+
+if TYPE_CHECKING:
+    from bench.runner import Plan, Selection
+
+EXIT_CODES = """\
+exit codes:
+  0    everything asked for was done
+  1    a fault of peftmark itself (with a traceback)
+  2    bad input, a missing asset, a full disk; nothing was lost
+  6    the run ended, but some jobs are not ok (the report says which and why)
+  130  stopped by Ctrl-C, 143 by SIGTERM; finished jobs are kept
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Entry point of `peftmark`."""
+    options = _parser().parse_args(arguments)
+    try:
+        code = options.command(options)
+    except UserError as error:
+        print(f"peftmark: {error}", file=sys.stderr)
+        code = error.code
+    except KeyboardInterrupt:
+        code = Exit.INTERRUPTED
+    except BrokenPipeError:
+        sys.stderr.close()
+        code = Exit.OK
+    sys.exit(int(code))
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"found {text!r}; a whole number from 1")
+    return int(text)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="peftmark",
+        description="Compare parameter-efficient fine-tuning methods by running them.",
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"peftmark {__version__}")
+    commands = parser.add_subparsers(metavar="command", required=True)
+
+    def command(
+        name: str, function: Callable[[argparse.Namespace], int], help_text: str
+    ) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=help_text, description=help_text)
+        sub.set_defaults(command=function)
+        sub.add_argument("--json", action="store_true", help="print facts as JSON")
+        return sub
+
+    run = command("run", _run, "run the jobs of a suite that have no result yet, then report")
+    report = command("report", _report, "write the report of a suite from its results")
+    plan = command("plan", _plan, "print the jobs of a suite, and why each would run or is done")
+    for sub in (run, report, plan):
+        sub.add_argument("suite", help="name of a suite (see: peftmark list)")
+        sub.add_argument("--profile", help="profile of the suite; chosen for the machine if left out")
+        sub.add_argument("--suites", type=Path, metavar="DIR", help="a folder of your own suites")
+        sub.add_argument("--results", type=Path, default=Path("results"), metavar="DIR")
+        sub.add_argument("--mirror", type=Path, metavar="DIR", help="local data sets and models")
+    for sub in (run, report):
+        sub.add_argument("--reports", type=Path, default=Path("reports"), metavar="DIR")
+    for sub in (run, plan):
+        sub.add_argument(
+            "--job", action="append", default=[], metavar="ID", help="only this job (repeatable)"
+        )
+        sub.add_argument("--again", action="store_true", help="run finished jobs too")
+        sub.add_argument("--jobs", type=_count, help="jobs at once (default: one per GPU or core)")
+    run.add_argument("--timeout", type=_count, metavar="SECONDS", help="time limit of a job")
+    run.add_argument("--no-report", action="store_true", help="do not write the report")
+
+    listing = command("list", _list, "list suites, methods, quantizations, tasks, metrics, models")
+    listing.add_argument("--suites", type=Path, metavar="DIR", help="a folder of your own suites")
+    command("doctor", _doctor, "say what this machine can run, what is missing, and the remedy")
+    return parser
+
+
+def _selection(options: argparse.Namespace) -> Selection:
+    from bench.runner import Selection
+
+    return Selection(
+        suite=options.suite,
+        profile=options.profile or None,
+        mirror=options.mirror,
+        suites=options.suites,
+        results=options.results,
+        jobs=getattr(options, "jobs", None),
+        only=tuple(getattr(options, "job", ())),
+        again=getattr(options, "again", False),
+        seconds_limit=getattr(options, "timeout", None),
+    )
+
+
+# --- run ----------------------------------------------------------------------------------------
+
+
+def _run(options: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from bench.progress import Board
+    from bench.runner import Stop, execute, fetch, make_plan
+
+    selection = _selection(options)
+    console = Console(stderr=options.json, highlight=False)
+    plan = make_plan(selection)
+    stop = Stop()
+    with plan.store.lock(), stop.watching():
+        plan = make_plan(selection)  # what another run finished while we waited for the lock
+        _announce(plan, console)
+        if plan.to_run:
+            console.print("Fetching and verifying model and data ...")
+            for name, source in fetch(plan).items():
+                console.print(f"  {name}: {source}", markup=False)
+            with Board(console, plan.to_run, len(plan.slots)) as board:
+                for _, done in execute(plan, selection, board.event, stop):
+                    board.finished(done)
+        plan.store.rebuild()
+    failed = _summary(selection, options, console)
+    if not options.no_report:
+        written = _write_report(make_plan(_pinned(selection, plan.profile)), options.reports)
+        console.print(f"Report: {written[0]}", markup=False, soft_wrap=True)
+    if stop.asked():
+        return stop.code
+    return Exit.INCOMPLETE if failed else Exit.OK
+
+
+def _pinned(selection: Selection, profile: str) -> Selection:
+    from dataclasses import replace
+
+    return replace(selection, profile=profile, only=(), again=False)
+
+
+def _announce(plan: Plan, console: Any) -> None:
+    done = len(plan.planned) - len(plan.to_run)
+    console.print(
+        f"Suite {plan.suite.name} v{plan.suite.version}, profile [bold]{plan.profile}[/] "
+        f"({plan.profile_reason}): {len(plan.planned)} jobs, {done} already done, "
+        f"{len(plan.to_run)} to run, {len(plan.slots)} at once.",
+        soft_wrap=True,
+    )
+    for path, why in plan.contents.damaged.items():
+        console.print(f"Set aside as unreadable: {path.name}: {why}", markup=False, soft_wrap=True)
+
+
+def _summary(selection: Selection, options: argparse.Namespace, console: Any) -> int:
+    """Print how the selected jobs stand; returns the number that are not ok."""
+    from bench.runner import make_plan
+
+    plan = make_plan(selection)
+    records = plan.contents.records
+    counts: dict[str, int] = {}
+    for job in plan.jobs:
+        record = records.get(job.job_id)
+        status = record.outcome.status if record else "not run"
+        counts[status] = counts.get(status, 0) + 1
+    text = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
+    console.print(f"{len(plan.jobs)} jobs: {text}. Results: {plan.store.derived}", soft_wrap=True)
+    if options.json:
+        facts = {"suite": plan.suite.name, "profile": plan.profile, "jobs": counts}
+        print(json.dumps(facts | {"results": str(plan.store.derived)}, indent=2))
+    return len(plan.jobs) - counts.get("ok", 0)
+
+
+# --- report -------------------------------------------------------------------------------------
+
+
+def _report(options: argparse.Namespace) -> int:
+    from dataclasses import replace
+
+    from bench.runner import make_plan
+    from bench.store import Store
+    from bench.suite import load_suite
+
+    selection = _selection(options)
+    if selection.profile is None:
+        suite = load_suite(selection.suite, selection.suites)
+        records = Store(selection.results, suite.name).read().records.values()
+        latest = max(records, key=lambda r: (r.finished_at, r.job.job_id), default=None)
+        if latest is not None and latest.job.profile in suite.profiles:
+            selection = replace(selection, profile=latest.job.profile)
+    plan = make_plan(selection)
+    if not plan.contents.attempts:
+        raise UserError(
+            f"{plan.store.folder} holds no results",
+            f"Run them first: peftmark run {plan.suite.name}",
+        )
+    written = _write_report(plan, options.reports)
+    if options.json:
+        print(json.dumps({"profile": plan.profile, "files": [str(p) for p in written]}, indent=2))
+    else:
+        print(f"Report of profile {plan.profile}: {written[0]}")
+    return Exit.OK
+
+
+def _write_report(plan: Plan, reports: Path) -> list[Path]:
+    from bench.report import write
+
+    records = list(plan.contents.records.values())
+    mine = [r for r in records if r.job.profile == plan.profile]
+    others = {r.job.profile for r in records} - {plan.profile}
+    notes = [
+        f"The results folder also has rows of profile {name}: "
+        f"peftmark report {plan.suite.name} --profile {name}"
+        for name in sorted(others)
+    ]
+    # The rows decide the device, so that a report can be made on another machine.
+    jobs = _as_recorded(plan, mine)
+    profile = plan.suite.profiles[plan.profile]
+    return write(mine, jobs, profile.summary, plan.suite.report, reports / plan.suite.name, notes)
+
+
+def _as_recorded(plan: Plan, records: Sequence[Any]) -> Sequence[Any]:
+    from bench.matrix import expand
+
+    devices = sorted({r.job.device for r in records})
+    known = {r.job.job_id for r in records}
+    choices = [expand(plan.suite, plan.profile, device) for device in devices] or [plan.jobs]
+    return max(choices, key=lambda jobs: sum(job.job_id in known for job in jobs))
+
+
+# --- plan, list, doctor -------------------------------------------------------------------------
+
+
+def _plan(options: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
+    from bench.progress import job_title
+    from bench.runner import make_plan
+
+    plan = make_plan(_selection(options))
+    if options.json:
+        rows = [
+            {"job_id": p.job.job_id, "action": p.action, "reason": p.reason, "config": asdict(p.job)}
+            for p in plan.planned
+        ]
+        facts = {
+            "suite": plan.suite.name,
+            "version": plan.suite.version,
+            "profile": plan.profile,
+            "profile_reason": plan.profile_reason,
+            "jobs": rows,
+        }
+        print(json.dumps(facts, indent=2))
+        return Exit.OK
+    print(f"Suite {plan.suite.name} v{plan.suite.version}: {plan.suite.summary}")
+    print(f"Profile {plan.profile} ({plan.profile_reason})")
+    for planned in plan.planned:
+        title = job_title(planned.job)
+        print(f"  {planned.job.job_id}  {planned.action:4}  {title}: {planned.reason}")
+    print(f"{len(plan.planned)} jobs, {len(plan.to_run)} to run")
+    return Exit.OK
+
+
+def _list(options: argparse.Namespace) -> int:
+    from bench.catalog import METHODS, METRICS, MODELS, QUANTIZATIONS, TASKS
+    from bench.suite import load_suite, suite_names
+
+    suites: dict[str, str] = {}
+    for name in suite_names(options.suites):
+        try:
+            suite = load_suite(name, options.suites)
+            suites[name] = f"{suite.summary} Profiles: {', '.join(suite.profiles)}."
+        except UserError as error:
+            suites[name] = f"can't be used: {error.what.splitlines()[0]}"
+    facts = {
+        "suites": suites,
+        "methods": {m.key: f"{m.title}: {m.summary}" for m in METHODS.values()},
+        "quantizations": {q.key: q.summary for q in QUANTIZATIONS.values()},
+        "tasks": {t.key: f"{t.summary} ({t.metric})" for t in TASKS.values()},
+        "metrics": {m.key: f"{m.summary} ({m.direction} is better)" for m in METRICS.values()},
+        "models": {m.key: m.summary for m in MODELS.values()},
+    }
+    if options.json:
+        print(json.dumps(facts, indent=2, ensure_ascii=False))
+        return Exit.OK
+    for heading, rows in facts.items():
+        print(f"{heading}:")
+        for key, text in rows.items():
+            print(f"  {key:22}{text}")
+    return Exit.OK
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from bench.doctor import examine
+
+    findings = examine()
+    if options.json:
+        print(json.dumps([f.as_dict() for f in findings], indent=2))
+    else:
+        for finding in findings:
+            mark = "ok  " if finding.ok else "miss"
+            print(f"{mark}  {finding.what}: {finding.found}")
+            if finding.remedy:
+                print(f"      {finding.remedy}")
+    return Exit.OK if all(f.ok for f in findings if f.needed) else Exit.USAGE

@@ -1,0 +1,51 @@
+"""Errors meant for people, and the exit codes of the command line.
+
+A `UserError` is shown as one message without a traceback. Any other exception is a bug of ours
+and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class Exit(IntEnum):
+    """Exit codes; each has one meaning and none is reused."""
+
+    OK = 0
+    BUG = 1
+    USAGE = 2
+    INCOMPLETE = 6
+    INTERRUPTED = 130
+    TERMINATED = 143
+
+
+class UserError(Exception):
+    """Something the user can mend: bad input, a missing asset, a full disk.
+
+    Args:
+        what: what happened, with the offending value and where it stands.
+        remedy: what to do about it (allowed values, a command), one sentence or more.
+        code: the exit code to leave with.
+    """
+
+    def __init__(self, what: str, remedy: str = "", *, code: Exit = Exit.USAGE) -> None:
+        super().__init__(what)
+        self.what = what
+        self.remedy = remedy
+        self.code = code
+
+    def __str__(self) -> str:
+        return f"{self.what}\n{self.remedy}" if self.remedy else self.what
+
+
+class SuiteError(UserError):
+    """A suite file that can't be used; carries every fault found, not just the first."""
+
+
+class AssetError(UserError):
+    """A model or data set that is missing, damaged or not what its identity says."""
+
+
+class StoreError(UserError):
+    """The results folder can't be read or written."""

@@ -1,0 +1,1 @@
+"""Everything that imports torch: one job from seed to outcome."""

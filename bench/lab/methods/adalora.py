@@ -1,0 +1,93 @@
+"""AdaLoRA (Zhang et al. 2023, arXiv 2303.10512): h = W x + P diag(e) Q x, ranks pruned to a budget.
+
+The budget falls from init_rank to the job's rank (target_r) a module on average, by a cubic
+schedule (eq. 12 of the paper) in optimizer steps. PEFT leaves three things to the caller, and is
+silent when they are missed: `update_and_allocate` after each optimizer step while gradients stand,
+a total of steps that is the real one, and the orthogonality penalty, which it adds to a model's
+own loss only. All three are done here, and the final rank is checked.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from peft import AdaLoraConfig
+from torch import nn
+
+from bench.lab.methods import Prepared, trainable
+from bench.lab.methods.lora import common_options, saver, wrap
+from bench.lab.models import Anatomy, adapter_targets
+from bench.record import Job
+
+
+def adalora(model: nn.Module, job: Job, parts: Anatomy) -> Prepared:
+    """Put AdaLoRA on the recipe's targets; head and pooler train beside it."""
+    schedule = job.recipe.adalora
+    assert schedule is not None and job.rank is not None
+    targets = adapter_targets(job, parts)
+    config = AdaLoraConfig(
+        init_r=schedule.init_rank,
+        target_r=job.rank,
+        tinit=schedule.tinit,
+        tfinal=schedule.tfinal,
+        deltaT=schedule.delta_t,
+        beta1=schedule.beta1,
+        beta2=schedule.beta2,
+        orth_reg_weight=schedule.orthogonal_weight,
+        total_step=job.recipe.steps,
+        **common_options(job, parts, targets),
+    )
+    wrapped = wrap(model, config)
+    budget = job.rank * len(targets)
+
+    def fault() -> str | None:
+        found = final_rank(wrapped)
+        if found == budget:
+            return None
+        return f"AdaLoRA ended with an active rank of {found}, its budget is {budget}"
+
+    return Prepared(
+        wrapped,
+        save=saver(wrapped),
+        extra_loss=lambda: schedule.orthogonal_weight * orthogonality(wrapped),
+        after_step=wrapped.base_model.update_and_allocate,
+        final_rank=lambda: final_rank(wrapped),
+        active_parameters=lambda: active_parameters(wrapped),
+        fault=fault,
+        adapters=len(targets),
+    )
+
+
+def orthogonality(model: nn.Module) -> torch.Tensor:
+    """Mean of ||P^T P - I||_F and ||Q Q^T - I||_F over all modules (eq. 4; PEFT's scaling of it).
+
+    Returns:
+        A scalar with gradient.
+    """
+    norms = []
+    for name, p in model.named_parameters():
+        if "lora_A" in name or "lora_B" in name:
+            gram = p @ p.T if "lora_A" in name else p.T @ p
+            norms.append(torch.linalg.matrix_norm(gram - torch.eye(len(gram), device=p.device)))
+    return torch.stack(norms).mean()
+
+
+def _modules(model: nn.Module) -> list[Any]:
+    return [m for m in model.modules() if hasattr(m, "lora_E") and len(m.lora_E)]
+
+
+def final_rank(model: nn.Module) -> int:
+    """Singular values that are not pruned to zero, over all modules."""
+    return sum(int(torch.count_nonzero(e)) for m in _modules(model) for e in m.lora_E.values())
+
+
+def active_parameters(model: nn.Module) -> int:
+    """Trainable parameters less those of pruned ranks: a pruned rank frees its row of Q, its
+    column of P and its singular value."""
+    pruned = 0
+    for module in _modules(model):
+        for key, e in module.lora_E.items():
+            dead = e.numel() - int(torch.count_nonzero(e))
+            pruned += dead * (module.lora_A[key].shape[1] + module.lora_B[key].shape[0] + 1)
+    return sum(p.numel() for _, p in trainable(model)) - pruned

@@ -1,0 +1,34 @@
+"""The two reference lines: full fine-tuning, and the head alone on a frozen base."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from safetensors.torch import save_file
+from torch import nn
+
+from bench.lab.methods import Prepared, trainable
+from bench.lab.models import Anatomy, trained_head
+from bench.record import Job
+
+
+def full(model: nn.Module, job: Job, parts: Anatomy) -> Prepared:
+    """Train every weight; a pooler the recipe leaves frozen stays frozen."""
+    model.requires_grad_(True)
+    if parts.pooler and not job.recipe.train_pooler:
+        model.get_submodule(parts.pooler).requires_grad_(False)
+    return Prepared(model, save=lambda folder: save_trained(model, folder))
+
+
+def head(model: nn.Module, job: Job, parts: Anatomy) -> Prepared:
+    """Train classifier and pooler on a frozen base."""
+    model.requires_grad_(False)
+    for name in trained_head(parts, job.recipe.train_pooler):
+        model.get_submodule(name).requires_grad_(True)
+    return Prepared(model, save=lambda folder: save_trained(model, folder))
+
+
+def save_trained(model: nn.Module, folder: Path) -> None:
+    """Write the trained weights alone."""
+    tensors = {name: p.detach().cpu().contiguous() for name, p in trainable(model)}
+    save_file(tensors, folder / "trained.safetensors")

@@ -1,0 +1,175 @@
+"""The pretrained base with a fresh classifier, quantised where the cell says so."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+)
+
+from bench.catalog import Task
+from bench.lab.seeds import seed_all
+from bench.record import Job
+
+
+class Unsupported(Exception):
+    """The cell can't run on this machine or with these library versions."""
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """Where things are in an architecture, by full module name.
+
+    Attributes:
+        head: modules that make the classification head, such as `classifier`.
+        pooler: the pooler between encoder and head, None if the architecture has none.
+        head_linears: linear layers of head and pooler; they are never quantised.
+        encoder_linears: every other linear layer: what an adapter may sit on.
+    """
+
+    head: tuple[str, ...]
+    pooler: str | None
+    head_linears: tuple[str, ...]
+    encoder_linears: tuple[str, ...]
+
+
+def anatomy(folder: Path, classes: int) -> Anatomy:
+    """Read the structure of the architecture from its config, on the meta device."""
+    config = AutoConfig.from_pretrained(folder, num_labels=classes, local_files_only=True)
+    with torch.device("meta"):
+        model = AutoModelForSequenceClassification.from_config(config)
+    return anatomy_of(model)
+
+
+def anatomy_of(model: nn.Module) -> Anatomy:
+    """Split a sequence classifier into encoder, pooler and head.
+
+    The head is everything outside the base model that has parameters. Libraries find it by name
+    and miss some: transformers quantises RoBERTa's `classifier.dense`, and PEFT leaves DeBERTa's
+    fresh pooler frozen.
+    """
+    base_name = str(getattr(model, "base_model_prefix", ""))
+    head = [
+        name
+        for name, child in model.named_children()
+        if name != base_name and any(True for _ in child.parameters())
+    ]
+    pooler = f"{base_name}.pooler" if _has_parameters(model, f"{base_name}.pooler") else None
+    tops = [*head, *([pooler] if pooler else [])]
+    linears = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+
+    def in_head(name: str) -> bool:
+        return any(name == top or name.startswith(f"{top}.") for top in tops)
+
+    if "pooler" in head:  # DeBERTa keeps its pooler outside the base model
+        head.remove("pooler")
+        pooler = "pooler"
+    return Anatomy(
+        head=tuple(head),
+        pooler=pooler,
+        head_linears=tuple(name for name in linears if in_head(name)),
+        encoder_linears=tuple(name for name in linears if not in_head(name)),
+    )
+
+
+def _has_parameters(model: nn.Module, name: str) -> bool:
+    try:
+        module = model.get_submodule(name)
+    except AttributeError:
+        return False
+    return any(True for _ in module.parameters())
+
+
+def trained_head(parts: Anatomy, train_pooler: bool) -> list[str]:
+    """Names of the head modules that train."""
+    pooler = [parts.pooler] if parts.pooler and train_pooler else []
+    return [*parts.head, *pooler]
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The model's fast tokenizer."""
+    return AutoTokenizer.from_pretrained(folder, local_files_only=True, use_fast=True)
+
+
+def load_model(folder: Path, job: Job, task: Task, parts: Anatomy) -> nn.Module:
+    """Load the base with a classifier drawn from the job's `head` stream.
+
+    Weights are loaded as fp32 and bf16 is autocast, for every method alike. A quantised base keeps
+    head and pooler in fp32 and its embeddings and norms in fp32.
+
+    Raises:
+        Unsupported: if the quantization can't run here.
+    """
+    seed_all(job.seed, "head")
+    model: nn.Module = AutoModelForSequenceClassification.from_pretrained(
+        folder,
+        num_labels=max(1, len(task.labels)),
+        dtype=torch.float32,
+        local_files_only=True,
+        use_safetensors=True,
+        trust_remote_code=False,
+        **_quantization(job, parts),
+    )
+    for module in model.modules():
+        # On a CPU with AVX512-BF16, bitsandbytes repacks 4-bit weights in place at the first
+        # evaluation, after which they can no longer train.
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+    return model.to(job.device) if job.quantization == "none" else model
+
+
+def _quantization(job: Job, parts: Anatomy) -> dict[str, Any]:
+    if job.quantization == "none":
+        return {}
+    try:
+        import bitsandbytes  # noqa: F401
+    except Exception as error:  # its native library can fail in many ways
+        raise Unsupported(f"bitsandbytes can't be loaded: {error}") from error
+    skip = list(parts.head_linears)
+    if job.quantization == "int8":
+        config = BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=skip)
+    else:
+        config = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type=job.quantization,
+            bnb_4bit_use_double_quant=bool(job.recipe.double_quantization),
+            bnb_4bit_compute_dtype=(
+                torch.bfloat16 if job.recipe.precision == "bf16" else torch.float32
+            ),
+            llm_int8_skip_modules=skip,
+        )
+    return {"quantization_config": config, "device_map": {"": job.device}}
+
+
+def adapter_targets(job: Job, parts: Anatomy) -> list[str]:
+    """Full names of the modules that get an adapter.
+
+    Raises:
+        Unsupported: if the recipe's targets match nothing in this architecture.
+    """
+    wanted = job.recipe.targets
+    if wanted == "all-linear":
+        return list(parts.encoder_linears)
+    suffixes = {
+        "query-value": ("query", "value", "query_proj", "value_proj", "q_lin", "v_lin", "q", "v"),
+        "attention": (
+            "query", "key", "value", "query_proj", "key_proj", "value_proj", "q_lin", "k_lin",
+            "v_lin", "q", "k", "v", "attention.output.dense", "out_lin", "attn.o",
+        ),
+    }.get(str(wanted), wanted)  # fmt: skip
+    found = [
+        name
+        for name in parts.encoder_linears
+        if any(name == s or name.endswith(f".{s}") for s in suffixes or ())
+    ]
+    if not found:
+        raise Unsupported(f"targets {wanted!r} match no linear layer of {job.model}")
+    return found

@@ -1,0 +1,113 @@
+"""What ran and what didn't."""
+
+from __future__ import annotations
+
+from bench.record import STATUSES
+from bench.report import gaps, words
+from bench.report.page import Block, Column, Entry, Grid, Section
+from bench.table import NOT_RUN, Cell, ResultTable
+
+OK, FAILED, TO_DO = "●", "✕", "○"
+
+
+def section(table: ResultTable) -> Section:
+    """Coverage by status, by cell and task, and the list of failures."""
+    blocks: list[Block] = [_grid(table), _statuses(table)]
+    failures = _failures(table)
+    if failures.rows:
+        blocks.append(failures)
+    return Section("coverage", "What ran and what did not", _lead(table), tuple(blocks))
+
+
+def _lead(table: ResultTable) -> str:
+    counts = table.counts()
+    planned = len(table.slots)
+    failed = planned - counts["ok"] - counts[NOT_RUN]
+    text = (
+        f"{words.plural(planned, 'job')} planned: {counts['ok']} ok, {failed} failed, "
+        f"{counts[NOT_RUN]} not run yet."
+    )
+    if failed:
+        parts = [
+            f"{words.status(name)} {n}"
+            for name, n in sorted(counts.items())
+            if name not in ("ok", NOT_RUN)
+        ]
+        text += f" Failed: {words.listing(parts)}."
+    if table.strays:
+        text += f" {left_out(table.strays)}"
+    return text
+
+
+def left_out(strays: int) -> str:
+    """A sentence on rows of no planned job."""
+    one = strays == 1
+    return (
+        f"{words.plural(strays, 'stored row')} {'belongs' if one else 'belong'} to no job of this "
+        f"profile (another profile, or a changed suite) and {'is' if one else 'are'} left out."
+    )
+
+
+def _grid(table: ResultTable) -> Grid:
+    columns = (Column("cell"), *(Column(task) for task in table.tasks))
+    rows = tuple(
+        (Entry(words.title(cell)), *(_marks(table, cell, task) for task in table.tasks))
+        for cell in table.cells
+    )
+    return Grid(
+        "Runs by cell and task, one mark a seed",
+        columns,
+        rows,
+        note=f"{OK} ok, {FAILED} failed, {TO_DO} not run yet.",
+    )
+
+
+def _marks(table: ResultTable, cell: Cell, task: str) -> Entry:
+    slots = table.of(cell, task)
+    if not slots:
+        return words.missing("not planned")
+    ok = sum(s.ok for s in slots)
+    text = " ".join(OK if s.ok else TO_DO if s.status == NOT_RUN else FAILED for s in slots)
+    rest = gaps.status_text(slots)
+    note = f"{ok}/{len(slots)} ok" + (f"; {rest}" if rest else "")
+    return Entry(text, note, "marks", float(ok))
+
+
+def _statuses(table: ResultTable) -> Grid:
+    counts = table.counts()
+    names = ["ok", *(n for n in STATUSES if n != "ok" and counts[n]), NOT_RUN]
+    meanings = {**STATUSES, NOT_RUN: "no finished attempt in the results"}
+    rows = tuple(
+        (
+            Entry(words.status(name)),
+            Entry(str(counts[name]), kind="number", sort=counts[name]),
+            Entry(meanings[name]),
+        )
+        for name in names
+    )
+    columns = (Column("status"), Column("jobs", numeric=True), Column("meaning"))
+    return Grid("Jobs by status", columns, rows, folded=True)
+
+
+def _failures(table: ResultTable) -> Grid:
+    columns = (
+        Column("cell"),
+        Column("task"),
+        Column("seed", numeric=True),
+        Column("status"),
+        Column("reason"),
+        Column("attempts", numeric=True),
+    )
+    rows = tuple(
+        (
+            Entry(words.title(r.job.cell)),
+            Entry(r.job.task),
+            Entry(str(r.job.seed), kind="number", sort=r.job.seed),
+            Entry(words.status(r.outcome.status), kind="failed"),
+            Entry(words.clip(r.outcome.status_reason) or "no reason recorded"),
+            Entry(str(r.attempt), kind="number", sort=r.attempt),
+        )
+        for r in table.rows
+        if not r.ok
+    )
+    return Grid("Failures", columns, rows)

@@ -1,0 +1,251 @@
+"""What a report page is made of, as plain frozen data. Renderers turn it into HTML or Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+from bench.catalog import cell_title
+from bench.stats import Estimate
+from bench.table import Cell
+
+EntryKind = Literal["text", "number", "missing", "failed", "code", "marks"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One table cell.
+
+    Attributes:
+        text: what it says, never empty.
+        note: a small second line, such as n or the reason of an "n/a".
+        kind: how it looks (marks: one sign a seed, between spaces); failed and missing
+            entries sort last.
+        sort: the number it sorts by; None sorts by text.
+    """
+
+    text: str
+    note: str = ""
+    kind: EntryKind = "text"
+    sort: float | None = None
+
+
+@dataclass(frozen=True)
+class Column:
+    """A table column: title, and unit and direction as a hint."""
+
+    title: str
+    hint: str = ""
+    numeric: bool = False
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table; the first column names the row.
+
+    Attributes:
+        folded: whether it starts closed under its caption.
+        note: said below the table.
+    """
+
+    caption: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Entry, ...], ...]
+    folded: bool = False
+    note: str = ""
+    kind: ClassVar[str] = "grid"
+
+
+@dataclass(frozen=True)
+class Mark:
+    """How a cell looks in every chart.
+
+    Attributes:
+        series: lora, adalora, lora-nf4, adalora-nf4, full, head or other.
+        variant: 0 for the first rank of a series, then 1, 2, ...: another dash and fill.
+    """
+
+    label: str
+    series: str
+    variant: int = 0
+
+
+SERIES = ("lora", "adalora", "lora-nf4", "adalora-nf4", "full", "head")
+
+
+def marks(cells: tuple[Cell, ...]) -> dict[Cell, Mark]:
+    """The look of each cell; it depends on the cell's kind and on the ranks of that kind."""
+    seen: dict[str, int] = {}
+    found: dict[Cell, Mark] = {}
+    for method, rank, quantization in sorted(cells, key=lambda c: (c[0], c[2], c[1] or 0)):
+        key = method if quantization == "none" else f"{method}-{quantization}"
+        series = key if key in SERIES else "other"
+        variant = seen.get(series, 0)
+        seen[series] = variant + 1
+        title = cell_title(method, rank, quantization)
+        found[(method, rank, quantization)] = Mark(title, series, variant)
+    return found
+
+
+@dataclass(frozen=True)
+class StripRow:
+    """One cell in the summary strip; ratios are to the reference."""
+
+    mark: Mark
+    quality: Estimate | None
+    memory: float | None
+    speed: float | None
+    parameters: float | None
+    missing: str = ""
+
+
+@dataclass(frozen=True)
+class Strip:
+    """Quality, memory, speed and parameters of every cell on shared axes."""
+
+    rows: tuple[StripRow, ...]
+    reference: str
+
+
+@dataclass(frozen=True)
+class DotRow:
+    """One cell in a dot plot: a dot a seed, mean and interval; `missing` says why there is none."""
+
+    mark: Mark
+    values: tuple[float, ...]
+    estimate: Estimate | None
+    missing: str = ""
+
+
+@dataclass(frozen=True)
+class Dots:
+    """Scores of one task, with a line at the baseline predictor."""
+
+    rows: tuple[DotRow, ...]
+    axis: str
+    baseline: float | None
+
+
+@dataclass(frozen=True)
+class CurveLine:
+    """Learning curves of one cell: one a seed, and their mean."""
+
+    mark: Mark
+    seeds: tuple[tuple[tuple[int, float], ...], ...]
+    mean: tuple[tuple[int, float], ...]
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Learning curves of one task."""
+
+    lines: tuple[CurveLine, ...]
+    axis: str
+    target: float | None
+
+
+@dataclass(frozen=True)
+class RadarPoint:
+    """One axis of one outline.
+
+    Attributes:
+        position: 0 at the centre (worst anchor), 1 at the rim (best); None if unknown.
+        clipped: whether the value lies outside the anchors.
+    """
+
+    position: float | None
+    clipped: bool = False
+
+
+@dataclass(frozen=True)
+class Radar:
+    """One cell's outline over the reference's."""
+
+    mark: Mark
+    axes: tuple[str, ...]
+    points: tuple[RadarPoint, ...]
+    reference: tuple[RadarPoint, ...]
+    reference_label: str
+
+
+Drawing = Strip | Dots | Curves | Radar
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A picture.
+
+    Attributes:
+        name: file name without ending, and prefix of the ids inside; unique on the page.
+        finding: what it shows, in words from the data.
+        note: how to read it.
+        wide: whether it takes the whole width.
+        title: a name to set above the finding.
+    """
+
+    name: str
+    finding: str
+    drawing: Drawing
+    note: str = ""
+    wide: bool = False
+    title: str = ""
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Pictures side by side; `dense` puts more of them in a row."""
+
+    figures: tuple[Figure, ...]
+    dense: bool = False
+    kind: ClassVar[str] = "figures"
+
+
+@dataclass(frozen=True)
+class Paragraph:
+    """A sentence or more."""
+
+    text: str
+    kind: ClassVar[str] = "paragraph"
+
+
+Block = Grid | Figures | Paragraph
+
+
+@dataclass(frozen=True)
+class Section:
+    """One question of the reader, answered in the first line (`lead`)."""
+
+    key: str
+    title: str
+    lead: str
+    blocks: tuple[Block, ...]
+
+
+@dataclass(frozen=True)
+class Page:
+    """The whole report.
+
+    Attributes:
+        title: suite and profile.
+        facts: (name, value) pairs shown under the title.
+        finding: what was learned, in one or two sentences.
+        warning: the reduced-scale warning, empty at full scale.
+        notes: extra lines for the top.
+        opening: blocks above the first section.
+    """
+
+    title: str
+    facts: tuple[tuple[str, str], ...]
+    finding: str
+    warning: str
+    notes: tuple[str, ...]
+    opening: tuple[Block, ...]
+    sections: tuple[Section, ...] = field(default=())
+
+    def figures(self) -> Iterator[Figure]:
+        """Every picture of the page in order."""
+        blocks = [*self.opening, *(b for s in self.sections for b in s.blocks)]
+        for block in blocks:
+            if isinstance(block, Figures):
+                yield from block.figures

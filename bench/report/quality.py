@@ -1,0 +1,141 @@
+"""Who is better, and where: scores by task and overall."""
+
+from __future__ import annotations
+
+import statistics
+
+from bench.record import Record
+from bench.report import gaps, headline, words
+from bench.report.page import (
+    Block,
+    Column,
+    DotRow,
+    Dots,
+    Entry,
+    Figure,
+    Figures,
+    Grid,
+    Section,
+    marks,
+)
+from bench.table import Cell, ResultTable, Score, overall_score, task_score
+
+
+def section(table: ResultTable) -> Section:
+    """Comparison table, dot plots per task, and the optimistic best-over-curve table."""
+    blocks: tuple[Block, ...] = (_scores(table),)
+    if any(r.ok for r in table.rows):
+        plots = tuple(_dots(table, i, task) for i, task in enumerate(table.tasks))
+        blocks = (*blocks, Figures(plots), _best(table))
+    return Section("quality", "Who is better, and where", headline.INTERVALS, blocks)
+
+
+def metric_of(table: ResultTable, task: str) -> str:
+    """Key of the primary metric of a task."""
+    return table.of(task=task)[0].job.metric
+
+
+def baseline(table: ResultTable, task: str) -> float | None:
+    """The baseline predictor's score on a task, mean over the rows that know it."""
+    found = [
+        r.outcome.baseline_value
+        for r in table.rows
+        if r.job.task == task and r.ok and r.outcome.baseline_value is not None
+    ]
+    return statistics.fmean(found) if found else None
+
+
+def score_column(table: ResultTable, task: str) -> Column:
+    """A task's column with metric and direction."""
+    key = metric_of(table, task)
+    return Column(task, f"{words.metric_title(key)}, {words.direction(key)}", numeric=True)
+
+
+def _scores(table: ResultTable) -> Grid:
+    columns = (
+        Column("cell"),
+        *(score_column(table, task) for task in table.tasks),
+        Column("mean over tasks", "within each seed", numeric=True),
+    )
+    rows = [
+        (
+            Entry(words.title(cell)),
+            *(_score(table, cell, task) for task in table.tasks),
+            words.score_entry(overall_score(table, cell), gaps.overall_gap(table, cell)),
+        )
+        for cell in table.cells
+    ]
+    return Grid(
+        "Score after the last step, mean ± 95\u00a0% half-width over seeds",
+        columns,
+        (*rows, _baseline_row(table)),
+        note=_resolution(table),
+    )
+
+
+def _score(table: ResultTable, cell: Cell, task: str) -> Entry:
+    entry = words.score_entry(task_score(table, cell, task), gaps.gap(table.of(cell, task)))
+    broken = gaps.status_text(table.of(cell, task))
+    if entry.kind != "number" or not broken:
+        return entry
+    return Entry(entry.text, f"{entry.note}: {broken}", "number", entry.sort)
+
+
+def _baseline_row(table: ResultTable) -> tuple[Entry, ...]:
+    values = [baseline(table, task) for task in table.tasks]
+    known = [v for v in values if v is not None]
+    mean = statistics.fmean(known) if known and len(known) == len(values) else None
+    entries = (_plain(v) for v in [*values, mean])
+    return (Entry("baseline predictor", "majority class or mean"), *entries)
+
+
+def _plain(value: float | None) -> Entry:
+    if value is None:
+        return words.missing("not recorded")
+    return Entry(words.number(value), kind="number", sort=value)
+
+
+def _resolution(table: ResultTable) -> str:
+    parts = []
+    for task in table.tasks:
+        rows = {r.outcome.eval_rows for r in table.rows if r.job.task == task and r.ok}
+        sizes = sorted(n for n in rows if n)
+        if sizes and metric_of(table, task) == "accuracy":
+            step = words.number(1 / sizes[0], 4)
+            parts.append(f"{task}: one of {sizes[0]:,} evaluation rows is {step}")
+    return "; ".join(parts) + "." if parts else ""
+
+
+def _dots(table: ResultTable, index: int, task: str) -> Figure:
+    look = marks(table.cells)
+    rows = []
+    for cell in table.cells:
+        score = task_score(table, cell, task)
+        missing = "" if score.by_seed else gaps.gap(table.of(cell, task)).text
+        rows.append(DotRow(look[cell], score.values, score.estimate, missing))
+    key = metric_of(table, task)
+    axis = f"{words.metric_title(key)}, {words.direction(key)}"
+    drawing = Dots(tuple(rows), axis, baseline(table, task))
+    note = "One small dot a seed, marker and line for mean and interval, dashes at the baseline."
+    return Figure(f"scores-{index}", headline.task_finding(table, task), drawing, note, title=task)
+
+
+def _best(table: ResultTable) -> Grid:
+    def best(record: Record) -> float | None:
+        return record.outcome.best_metric_value
+
+    columns = (Column("cell"), *(score_column(table, task) for task in table.tasks))
+    rows = []
+    for cell in table.cells:
+        scores: list[tuple[str, Score]] = [
+            (task, task_score(table, cell, task, best)) for task in table.tasks
+        ]
+        entries = (words.score_entry(s, gaps.gap(table.of(cell, task))) for task, s in scores)
+        rows.append((Entry(words.title(cell)), *entries))
+    return Grid(
+        "Best over the curve, picked on the same rows (optimistic)",
+        columns,
+        tuple(rows),
+        folded=True,
+        note="Not used in any comparison: the best of several looks at the same rows flatters.",
+    )

@@ -1,0 +1,115 @@
+"""Numbers and lists in words: one place decides digits, signs and units."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bench.catalog import METRICS, cell_title
+from bench.record import Outcome, Record
+from bench.report.page import Entry
+from bench.stats import Estimate
+from bench.table import Cell, Ratio, Score
+
+MISSING = "n/a"
+MIB = 2**20
+
+
+def title(cell: Cell) -> str:
+    """A cell's name."""
+    return cell_title(*cell)
+
+
+def number(value: float, digits: int = 3, *, signed: bool = False) -> str:
+    """Fixed digits with a true minus sign and no negative zero."""
+    text = f"{abs(value):,.{digits}f}"
+    zero = not text.strip("0.,")
+    if zero:
+        return text
+    return ("−" if value < 0 else "+" if signed else "") + text
+
+
+def short(value: float) -> str:
+    """Three significant digits at most, thousands separated."""
+    size = abs(value)
+    return number(value, 0 if size >= 100 else 1 if size >= 10 else 2)
+
+
+def plus_minus(estimate: Estimate, *, signed: bool = False) -> str:
+    """Mean ± half-width; the mean alone without an interval."""
+    mean = number(estimate.mean, signed=signed)
+    if estimate.half_width is None:
+        return mean
+    return f"{mean} ± {number(estimate.half_width)}"
+
+
+def times(value: float) -> str:
+    """A ratio, such as 0.58×."""
+    return f"{value:.2g}×" if value < 0.1 else f"{short(value)}×"
+
+
+def plural(n: int, noun: str, many: str = "") -> str:
+    """`1 seed`, `2 seeds`."""
+    return f"{n:,} {noun if n == 1 else many or noun + 's'}"
+
+
+def listing(items: Sequence[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    return " and ".join([", ".join(items[:-1]), items[-1]] if len(items) > 1 else items)
+
+
+def status(name: str) -> str:
+    """A status for readers."""
+    return name.replace("_", " ")
+
+
+def clip(text: str, limit: int = 300) -> str:
+    """One line of at most `limit` characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def metric_title(key: str) -> str:
+    """A metric's name in reports."""
+    return METRICS[key].title if key in METRICS else key
+
+
+def direction(key: str) -> str:
+    """Which way a metric is better, in words."""
+    lower = key in METRICS and METRICS[key].direction == "lower"
+    return "lower is better" if lower else "higher is better"
+
+
+def missing(reason: str) -> Entry:
+    """An unknown figure with its reason."""
+    return Entry(MISSING, reason or "not recorded", "missing")
+
+
+def score_entry(score: Score, gap: Entry, *, signed: bool = False) -> Entry:
+    """Mean ± half-width with n, marked when incomplete; `gap` stands where there is no value."""
+    estimate = score.estimate
+    if estimate is None:
+        return gap
+    count = (
+        f"n = {estimate.n}" if score.complete else f"n = {estimate.n}/{score.planned} incomplete"
+    )
+    return Entry(plus_minus(estimate, signed=signed), count, "number", estimate.mean)
+
+
+def ratio_entry(ratio: Ratio) -> Entry:
+    """A ratio to the reference with its number of pairs when some are missing."""
+    if ratio.value is None:
+        return missing(ratio.reason)
+    note = "" if ratio.pairs == ratio.planned else f"{ratio.pairs}/{ratio.planned} pairs"
+    return Entry(times(ratio.value), note, "number", ratio.value)
+
+
+def null_reason(records: Sequence[Record], name: str) -> str:
+    """Why `name` is null in ok rows: a warning that names it, else what is known of the field."""
+    outcomes: list[Outcome] = [r.outcome for r in records]
+    for outcome in outcomes:
+        for warning in outcome.warnings:
+            if name in warning:
+                return clip(warning, 80)
+    if name in ("active_parameters", "final_rank") and outcomes:
+        return "no rank to prune" if records[0].job.rank is None else "not recorded"
+    return "not recorded"

@@ -1,0 +1,241 @@
+"""A run from suite to stored records: plan, fetch, execute, store."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Literal
+
+from bench import nvml
+from bench.assets import Places, default_cache, hub_reachable, model_files
+from bench.catalog import MODELS
+from bench.data import load_task
+from bench.environment import capture, cores, versions
+from bench.errors import Exit, UserError
+from bench.executors.local import WORKER, Finished, Listener, run_jobs
+from bench.matrix import Facts, Planned, choose_profile, decide, expand
+from bench.record import Job, Record
+from bench.store import Contents, Store
+from bench.suite import Suite, load_suite, task_of
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What the user asked for, as typed.
+
+    Attributes:
+        suite: suite name.
+        profile: profile name, None to choose.
+        mirror: the user's folder of data and models.
+        suites: the user's folder of suites.
+        results: the results folder.
+        jobs: jobs at once, None for one per GPU or core.
+        only: job ids to run, empty for all.
+        again: run finished jobs too.
+        seconds_limit: wall seconds a job may take.
+    """
+
+    suite: str
+    profile: str | None = None
+    mirror: Path | None = None
+    suites: Path | None = None
+    results: Path = Path("results")
+    jobs: int | None = None
+    only: tuple[str, ...] = ()
+    again: bool = False
+    seconds_limit: float | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Jobs with decisions, and everything needed to carry them out.
+
+    Attributes:
+        profile_reason: why this profile was chosen.
+        slots: one entry a worker at a time: a GPU's UUID, or None for the CPU.
+    """
+
+    suite: Suite
+    profile: str
+    profile_reason: str
+    planned: list[Planned]
+    contents: Contents
+    store: Store
+    places: Places
+    slots: list[str | None]
+
+    @property
+    def to_run(self) -> list[Job]:
+        """Jobs that would run."""
+        return [p.job for p in self.planned if p.action == "run"]
+
+    @property
+    def jobs(self) -> list[Job]:
+        """All jobs of the profile."""
+        return [p.job for p in self.planned]
+
+
+def make_plan(selection: Selection) -> Plan:
+    """Read the suite and the results, and decide what would run. Writes nothing.
+
+    Raises:
+        UserError: anything wrong with the suite, the selection or the results folder.
+    """
+    suite = load_suite(selection.suite, selection.suites)
+    if selection.mirror is not None and not selection.mirror.is_dir():
+        raise UserError(
+            f"the mirror {str(selection.mirror)!r} is not a folder",
+            "Give the folder that holds GLUE's own folders (CoLA, SST-2, ...), or <task>/train.jsonl.",
+        )
+    gpus = nvml.devices()
+    facts = _facts(selection, suite, len(gpus.found))
+    profile, reason = choose_profile(suite, selection.profile, facts)
+    device: Literal["cpu", "cuda"] = "cuda" if gpus.found else "cpu"
+    jobs = expand(suite, profile, device)
+    store = Store(selection.results, suite.name)
+    contents = store.read()
+    planned = decide(jobs, contents.records, versions(), selection.again)
+    if selection.only:
+        known = {p.job.job_id for p in planned}
+        missing = sorted(set(selection.only) - known)
+        if missing:
+            raise UserError(
+                f"suite {suite.name}, profile {profile} has no job {', '.join(missing)}",
+                f"`peftmark plan {suite.name} --profile {profile}` prints the job ids.",
+            )
+        planned = [p for p in planned if p.job.job_id in selection.only]
+    return Plan(
+        suite=suite,
+        profile=profile,
+        profile_reason=reason,
+        planned=planned,
+        contents=contents,
+        store=store,
+        places=_places(suite, profile, selection.mirror),
+        slots=_slots(selection.jobs, [gpu.uuid for gpu in gpus.found]),
+    )
+
+
+def _facts(selection: Selection, suite: Suite, gpus: int) -> Facts:
+    asks_for_data = selection.profile is None and any(
+        p.needs == "data" for p in suite.profiles.values()
+    )
+    if selection.mirror is not None:
+        return Facts(gpus, True, "a mirror is given")
+    if not asks_for_data or gpus:
+        return Facts(gpus, False, "not looked at")
+    reachable, reason = hub_reachable()
+    return Facts(gpus, reachable, f"no mirror is given; {reason}")
+
+
+def _places(suite: Suite, profile: str, mirror: Path | None) -> Places:
+    sources = tuple(
+        s for s in suite.profiles[profile].sources if s != "mirror" or mirror is not None
+    )
+    if not sources:
+        raise UserError(
+            f"profile {profile} of suite {suite.name} takes its data from a mirror alone",
+            "Give one with --mirror (make: MIRROR=...).",
+        )
+    return Places(mirror, sources, default_cache())
+
+
+def _slots(wanted: int | None, gpus: Sequence[str]) -> list[str | None]:
+    if gpus:
+        count = wanted or len(gpus)
+        return [gpus[i % len(gpus)] for i in range(count)]
+    return [None] * (wanted or cores())
+
+
+def fetch(plan: Plan) -> dict[str, str]:
+    """Fetch and verify the model and every task of the jobs to run, so that faults show first.
+
+    Returns:
+        asset name -> where it came from.
+
+    Raises:
+        AssetError: an asset that can't be had or isn't what it should be.
+    """
+    profile = plan.suite.profiles[plan.profile]
+    found = {profile.model: model_files(MODELS[profile.model], plan.places).source}
+    for name in dict.fromkeys(job.task for job in plan.to_run):
+        found[name] = load_task(task_of(profile, name), plan.places).source
+    return found
+
+
+def execute(
+    plan: Plan, selection: Selection, listener: Listener, stop: Stop, worker: str = WORKER
+) -> Iterator[tuple[Record, Finished]]:
+    """Run what the plan says, storing each attempt as it ends. The store must be locked.
+
+    Yields:
+        (record, finished) of each attempt, after it is stored.
+    """
+    plan.store.quarantine(plan.contents.damaged)
+    environment = capture()
+    jobs = [(job, plan.store.next_attempt(job.job_id)) for job in plan.to_run]
+    finished = run_jobs(
+        jobs, plan.places, plan.store.logs, plan.slots, selection.seconds_limit,
+        stop.asked, listener, worker,
+    )  # fmt: skip
+    for done in finished:
+        record = Record(
+            job=done.job,
+            outcome=done.outcome,
+            environment=environment,
+            attempt=done.attempt,
+            started_at=done.started_at,
+            finished_at=done.finished_at,
+            wall_seconds=done.wall_seconds,
+            nvml_peak_memory_bytes=done.nvml_peak_memory_bytes,
+            command=command(done.job, selection),
+        )
+        plan.store.append(record)
+        yield record, done
+
+
+def command(job: Job, selection: Selection) -> str:
+    """The shell command that runs one job again."""
+    words = ["peftmark", "run", job.suite, "--profile", job.profile, "--job", job.job_id, "--again"]
+    if selection.mirror is not None:
+        words += ["--mirror", str(selection.mirror)]
+    if selection.suites is not None:
+        words += ["--suites", str(selection.suites)]
+    return shlex.join(words)
+
+
+class Stop:
+    """SIGINT and SIGTERM as a question the executor asks; a second signal leaves at once."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+
+    def asked(self) -> bool:
+        """Whether the user asked to stop."""
+        return self.signal is not None
+
+    @property
+    def code(self) -> Exit:
+        """The exit code for the signal that came."""
+        return Exit.TERMINATED if self.signal == signal.SIGTERM else Exit.INTERRUPTED
+
+    @contextmanager
+    def watching(self) -> Iterator[Stop]:
+        """Handle the two signals inside."""
+
+        def handle(number: int, frame: FrameType | None) -> None:
+            if self.signal is not None:
+                raise KeyboardInterrupt
+            self.signal = number
+
+        before = {n: signal.signal(n, handle) for n in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield self
+        finally:
+            for number, old in before.items():
+                signal.signal(number, old)

@@ -1,0 +1,83 @@
+"""Statistics as pure functions. Too little data gives "no interval", never a made-up number."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from scipy.special import stdtrit
+
+Sign = Literal["higher", "lower", "undecided", "no interval"]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean with its uncertainty.
+
+    Attributes:
+        mean: arithmetic mean of the values.
+        half_width: half the width of the confidence interval; None below two values.
+        n: number of values.
+    """
+
+    mean: float
+    half_width: float | None
+    n: int
+
+    @property
+    def low(self) -> float:
+        """Lower end of the interval, the mean itself without an interval."""
+        return self.mean - (self.half_width or 0.0)
+
+    @property
+    def high(self) -> float:
+        """Upper end of the interval, the mean itself without an interval."""
+        return self.mean + (self.half_width or 0.0)
+
+
+def t_interval(values: Sequence[float], level: float = 0.95) -> Estimate:
+    """Mean and half-width of Student's t interval: t(level, n-1) * s / sqrt(n).
+
+    Args:
+        values: at least one finite number; independent draws, such as one value a seed.
+        level: confidence level of the two-sided interval.
+    """
+    if not values:
+        raise ValueError("an interval needs at least one value")
+    if not all(math.isfinite(v) for v in values):
+        raise ValueError(f"an interval needs finite values, got {list(values)}")
+    n = len(values)
+    mean = statistics.fmean(values)
+    if n < 2:
+        return Estimate(mean, None, n)
+    quantile = float(stdtrit(n - 1, 0.5 + level / 2))
+    return Estimate(mean, quantile * statistics.stdev(values) / math.sqrt(n), n)
+
+
+def sign(difference: Estimate) -> Sign:
+    """What an interval of a difference shows: which side of zero it lies on, if either.
+
+    A zero-width interval (all values equal, common with few rows or seeds) says nothing about
+    spread, so it counts as no interval unless the difference itself is zero.
+    """
+    if difference.half_width is None:
+        return "no interval"
+    if difference.half_width <= 1e-12 and abs(difference.mean) > 1e-12:
+        return "no interval"
+    if abs(difference.mean) <= difference.half_width:
+        return "undecided"
+    return "higher" if difference.mean > 0 else "lower"
+
+
+def geometric_mean(values: Sequence[float]) -> float:
+    """Exponential of the mean logarithm: the right average of ratios.
+
+    Args:
+        values: at least one positive finite number.
+    """
+    if not values or not all(v > 0 and math.isfinite(v) for v in values):
+        raise ValueError(f"a geometric mean needs positive finite values, got {list(values)}")
+    return math.exp(statistics.fmean(math.log(v) for v in values))

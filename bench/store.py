@@ -1,0 +1,371 @@
+"""Results on disk: one Parquet part per job attempt, written whole or not at all.
+
+Layout of `results/<suite>/`:
+
+    run.lock                         held by the one running supervisor (flock)
+    parts/<job_id>.<attempt>.parquet the truth: one row an attempt
+    logs/<job_id>.<attempt>.log      what the worker printed
+    quarantine/                      parts that could not be read
+    results.parquet                  derived from the parts, rebuilt at every run and report
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import re
+import shutil
+import socket
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.errors import StoreError
+from bench.record import (
+    OUTCOME_FIELDS,
+    SCHEMA_VERSION,
+    CurvePoint,
+    Environment,
+    Job,
+    Outcome,
+    Record,
+)
+
+PART_NAME = re.compile(r"([0-9a-f]{16})\.(\d+)\.parquet")
+FREE_BYTES_NEEDED = 32 * 1024 * 1024
+
+# Column name -> Arrow type name; the order is the order in the file. Explicit, because inferred
+# schemas drop columns and fail on all-null parts.
+JOB_COLUMNS = {
+    "suite": "string",
+    "suite_version": "int64",
+    "profile": "string",
+    "job_id": "string",
+    "attempt": "int64",
+    "model": "string",
+    "method": "string",
+    "rank": "int64",
+    "quantization": "string",
+    "task": "string",
+    "seed": "int64",
+    "device": "string",
+    "threads": "int64",
+}
+OUTCOME_COLUMNS = {
+    "status": "string",
+    "status_reason": "string",
+    "metric_name": "string",
+    "metric_value": "float64",
+    "best_metric_value": "float64",
+    "baseline_value": "float64",
+    "metrics": "string",
+    "target_value": "float64",
+    "target_reached": "bool",
+    "steps": "int64",
+    "steps_to_target": "int64",
+    "train_seconds": "float64",
+    "eval_seconds": "float64",
+    "samples_per_second": "float64",
+    "tokens_per_second": "float64",
+    "padding_share": "float64",
+    "peak_memory_bytes": "int64",
+    "peak_memory_source": "string",
+    "nvml_peak_memory_bytes": "int64",
+    "trainable_parameters": "int64",
+    "head_parameters": "int64",
+    "active_parameters": "int64",
+    "total_parameters": "int64",
+    "adapter_bytes": "int64",
+    "final_rank": "int64",
+    "curve": "curve",
+    "initial_weights_hash": "string",
+    "batch_order_hash": "string",
+    "train_rows": "int64",
+    "eval_rows": "int64",
+    "data_source": "string",
+    "data_fingerprint": "string",
+    "model_source": "string",
+    "phase_seconds": "string",
+    "warnings": "strings",
+    "wall_seconds": "float64",
+    "started_at": "string",
+    "finished_at": "string",
+    "command": "string",
+    "config": "string",
+    "environment": "string",
+}
+COLUMNS = {**JOB_COLUMNS, **OUTCOME_COLUMNS}
+
+
+def _schema() -> Any:
+    import pyarrow as pa
+
+    types = {
+        "string": pa.string(),
+        "int64": pa.int64(),
+        "float64": pa.float64(),
+        "bool": pa.bool_(),
+        "strings": pa.list_(pa.string()),
+        "curve": pa.list_(
+            pa.struct(
+                [
+                    ("step", pa.int64()),
+                    ("loss", pa.float64()),
+                    ("metric", pa.float64()),
+                    ("seconds", pa.float64()),
+                ]
+            )
+        ),
+    }
+    fields = [pa.field(name, types[kind]) for name, kind in COLUMNS.items()]
+    return pa.schema(fields, metadata={b"peftmark_schema": str(SCHEMA_VERSION).encode()})
+
+
+def to_row(record: Record) -> dict[str, Any]:
+    """The stored row of a record."""
+    job, outcome = record.job, record.outcome
+    row = {name: getattr(job, name, None) for name in JOB_COLUMNS}
+    row |= {name: getattr(outcome, name, None) for name in OUTCOME_COLUMNS}
+    row |= {
+        "attempt": record.attempt,
+        "metric_name": job.metric,
+        "target_value": job.target,
+        "metrics": json.dumps(outcome.metrics, sort_keys=True),
+        "phase_seconds": json.dumps(outcome.phase_seconds, sort_keys=True),
+        "curve": [asdict(point) for point in outcome.curve],
+        "warnings": list(outcome.warnings),
+        "nvml_peak_memory_bytes": record.nvml_peak_memory_bytes,
+        "wall_seconds": record.wall_seconds,
+        "started_at": record.started_at,
+        "finished_at": record.finished_at,
+        "command": record.command,
+        "config": job.to_json(),
+        "environment": json.dumps(asdict(record.environment), sort_keys=True),
+    }
+    return row
+
+
+def from_row(row: dict[str, Any]) -> Record:
+    """The inverse of `to_row`.
+
+    Raises:
+        ValueError, KeyError, TypeError: if the row isn't one of ours.
+    """
+    job = Job.from_json(row["config"])
+    if job.job_id != row["job_id"]:
+        raise ValueError(f"job_id {row['job_id']} does not match its config ({job.job_id})")
+    values = {name: row[name] for name in OUTCOME_FIELDS}
+    values["metrics"] = json.loads(row["metrics"])
+    values["phase_seconds"] = json.loads(row["phase_seconds"])
+    values["curve"] = tuple(CurvePoint(**point) for point in row["curve"])
+    values["warnings"] = tuple(row["warnings"])
+    return Record(
+        job=job,
+        outcome=Outcome(**values),
+        environment=Environment(**json.loads(row["environment"])),
+        attempt=row["attempt"],
+        started_at=row["started_at"],
+        finished_at=row["finished_at"],
+        wall_seconds=row["wall_seconds"],
+        nvml_peak_memory_bytes=row["nvml_peak_memory_bytes"],
+        command=row["command"],
+    )
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a results folder holds.
+
+    Attributes:
+        records: job id -> the record that counts: the last ok attempt, else the last attempt.
+        attempts: number of readable attempts over all jobs.
+        damaged: unreadable part -> why.
+    """
+
+    records: dict[str, Record]
+    attempts: int
+    damaged: dict[Path, str]
+
+
+class Store:
+    """The results folder of one suite.
+
+    Args:
+        root: the results folder (`results/`).
+        suite: checked suite name.
+    """
+
+    def __init__(self, root: Path, suite: str) -> None:
+        self.folder = root / suite
+        self.parts = self.folder / "parts"
+        self.logs = self.folder / "logs"
+        self.derived = self.folder / "results.parquet"
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the folder for one run; the kernel releases it however the process ends.
+
+        Raises:
+            StoreError: if another run holds it, or the folder can't be written.
+        """
+        with _explained(self.folder):
+            self.parts.mkdir(parents=True, exist_ok=True)
+            self.logs.mkdir(exist_ok=True)
+            handle = os.open(self.folder / "run.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                holder = os.read(handle, 200).decode(errors="replace").strip() or "unknown"
+                raise StoreError(
+                    f"{self.folder} is in use by another run ({holder})",
+                    "Wait for it to end, or give this run its own --results folder.",
+                ) from None
+            with _explained(self.folder):
+                self._check_space()
+                os.ftruncate(handle, 0)
+                os.write(handle, f"process {os.getpid()} on {socket.gethostname()}".encode())
+                self._sweep()
+            yield
+        finally:
+            os.close(handle)
+
+    def _check_space(self) -> None:
+        free = shutil.disk_usage(self.folder).free
+        if free < FREE_BYTES_NEEDED:
+            raise StoreError(
+                f"{self.folder}: {free // 2**20} MiB free; a run needs {FREE_BYTES_NEEDED // 2**20}",
+                "Free some space, or choose another --results folder.",
+            )
+
+    def _sweep(self) -> None:
+        """Remove temporary files a killed run left behind."""
+        for leftover in [*self.parts.glob(".*.tmp"), *self.folder.glob(".*.tmp")]:
+            leftover.unlink(missing_ok=True)
+
+    def read(self) -> Contents:
+        """All readable attempts. A part from a newer peftmark is refused.
+
+        Raises:
+            StoreError: if a part was written by a newer schema.
+        """
+        records: dict[str, Record] = {}
+        damaged: dict[Path, str] = {}
+        attempts = 0
+        for path in sorted(self.parts.glob("*.parquet"), key=_part_key):
+            try:
+                record = _read_part(path)
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                damaged[path] = " ".join(str(error).split())[:200]
+                continue
+            attempts += 1
+            known = records.get(record.job.job_id)
+            if known is None or record.ok or not known.ok:
+                records[record.job.job_id] = record
+        return Contents(records, attempts, damaged)
+
+    def quarantine(self, damaged: Iterable[Path]) -> None:
+        """Move damaged parts aside, so that their jobs run again and nothing is lost."""
+        folder = self.folder / "quarantine"
+        for path in damaged:
+            folder.mkdir(exist_ok=True)
+            os.replace(path, folder / path.name)
+
+    def next_attempt(self, job_id: str) -> int:
+        """Number of the next attempt of a job."""
+        numbers = [int(m[2]) for p in self.parts.glob(f"{job_id}.*") if (m := _match(p))]
+        return max(numbers, default=0) + 1
+
+    def append(self, record: Record) -> Path:
+        """Write one attempt: a temporary file, fsync, rename.
+
+        Raises:
+            StoreError: if it can't be written; earlier results are untouched.
+        """
+        path = self.parts / f"{record.job.job_id}.{record.attempt}.parquet"
+        _write(path, [to_row(record)])
+        return path
+
+    def rebuild(self) -> None:
+        """Write `results.parquet` anew from the parts."""
+        records = self.read().records.values()
+        rows = [to_row(r) for r in sorted(records, key=lambda r: _sort_key(r.job))]
+        _write(self.derived, rows)
+
+
+def _sort_key(job: Job) -> tuple[Any, ...]:
+    return (job.profile, job.task, job.method, job.rank or 0, job.quantization, job.seed, job.job_id)
+
+
+def _match(path: Path) -> re.Match[str] | None:
+    return PART_NAME.fullmatch(path.name)
+
+
+def _part_key(path: Path) -> tuple[str, int]:
+    match = _match(path)
+    return (match[1], int(match[2])) if match else (path.name, 0)
+
+
+def _read_part(path: Path) -> Record:
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(path, page_checksum_verification=True, memory_map=False)
+    version = int((table.schema.metadata or {}).get(b"peftmark_schema", b"0"))
+    if version > SCHEMA_VERSION:
+        raise StoreError(
+            f"{path} was written by a newer peftmark (schema {version}, known {SCHEMA_VERSION})",
+            "Update peftmark, or give this run its own --results folder.",
+        )
+    if table.num_rows != 1:
+        raise ValueError(f"{table.num_rows} rows where one belongs")
+    record = from_row(table.to_pylist()[0])
+    match = _match(path)
+    if match is None or (record.job.job_id, record.attempt) != (match[1], int(match[2])):
+        raise ValueError("the file's name does not match the row inside")
+    return record
+
+
+def _write(path: Path, rows: list[dict[str, Any]]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pa.Table.from_pylist(rows, schema=_schema())
+    temporary = path.with_name(f".{path.name}.tmp")
+    with _explained(path):
+        try:
+            pq.write_table(table, temporary, write_page_checksum=True)
+            with open(temporary, "rb+") as handle:
+                os.fsync(handle.fileno())
+            os.replace(temporary, path)
+            _sync_folder(path.parent)
+        finally:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Turn operating-system errors into one clear message."""
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        what = "the disk is full" if full else (error.strerror or str(error))
+        raise StoreError(
+            f"{path}: {what}; results written before are intact",
+            "Free some space and run the same command again: finished jobs are not repeated."
+            if full
+            else "Check the folder and its permissions, or choose another --results folder.",
+        ) from error

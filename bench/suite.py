@@ -1,0 +1,589 @@
+"""Suite files: YAML to typed values, every fault told at once, nothing else done.
+
+A suite names a model, tasks, method cells, seeds and training recipes. Recipes are layered, later
+layers winning: suite, profile, task, method, method on one task. `resolve_recipe` folds the
+layers into one `bench.record.Recipe` with nothing left open.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticCustomError
+
+from bench.catalog import METHODS, METRICS, MODELS, QUANTIZATIONS, TASKS, Method, Task
+from bench.errors import SuiteError
+from bench.record import AdaLoraSchedule, RadarAxis, Recipe, ReportOptions
+
+MAX_SUITE_BYTES = 256 * 1024
+SUITE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+SOURCES = ("mirror", "hub", "package")
+RADAR_AXES = ("quality", "speed", "memory", "parameters", "steps_to_target")
+TARGET_SETS = ("all-linear", "query-value", "attention")
+ADAPTER_FIELDS = ("targets", "alpha", "dropout")
+
+
+# --- YAML ---------------------------------------------------------------------------------------
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader with YAML 1.2 scalars that refuses aliases and duplicate keys."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        event = self.peek_event()
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
+            raise yaml.MarkedYAMLError(
+                problem="anchors and aliases (& and *) are not allowed in a suite",
+                problem_mark=event.start_mark,
+            )
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    raise yaml.MarkedYAMLError(
+                        problem=f"the key {key.value!r} stands here twice",
+                        problem_mark=key.start_mark,
+                    )
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+# YAML 1.1, PyYAML's default, reads `no` as False, `1e-4` as text and `1:30` as 90.
+_Loader.yaml_implicit_resolvers = {}
+for _tag, _pattern, _first in (
+    ("null", r"~|null|", ["~", "n", ""]),
+    ("bool", r"true|false", list("tf")),
+    ("int", r"[-+]?[0-9]+", list("-+0123456789")),
+    (
+        "float",
+        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.inf|\.nan",
+        list("-+.0123456789"),
+    ),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), _first)
+
+
+def _read_yaml(path: Path) -> Any:
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise SuiteError(f"{path}: can't be read: {error.strerror}") from error
+    if len(raw) > MAX_SUITE_BYTES:
+        raise SuiteError(f"{path}: {len(raw)} bytes; a suite has at most {MAX_SUITE_BYTES}")
+    try:
+        return yaml.load(raw.decode("utf-8"), Loader=_Loader)  # noqa: S506 (a SafeLoader)
+    except UnicodeDecodeError as error:
+        raise SuiteError(f"{path}: not UTF-8 text (byte {error.start})") from error
+    except RecursionError as error:
+        raise SuiteError(f"{path}: nested too deeply") from error
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise SuiteError(f"{path}{where}: {error.problem or error.context}") from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise SuiteError(f"{path}: not YAML: {error}") from error
+
+
+# --- types --------------------------------------------------------------------------------------
+
+
+def _known(what: str, names: Iterable[str]) -> AfterValidator:
+    names = tuple(names)
+
+    def check(value: str) -> str:
+        if value not in names:
+            close = difflib.get_close_matches(value, names, n=1)
+            hint = f" (did you mean {close[0]}?)" if close else ""
+            raise PydanticCustomError(
+                "unknown", "unknown {what}{hint}; allowed: {names}",
+                {"what": what, "hint": hint, "names": ", ".join(names)},
+            )  # fmt: skip
+        return value
+
+    return AfterValidator(check)
+
+
+def _steps(value: Any) -> Any:
+    """A number of steps, or a share of all steps written "10%"."""
+    if isinstance(value, str) and re.fullmatch(r"\d{1,2}(\.\d+)?%", value):
+        return value
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    raise PydanticCustomError("steps", "a whole number of steps, or a share such as 10%")
+
+
+def _targets(value: Any) -> Any:
+    if isinstance(value, str) and value in TARGET_SETS:
+        return value
+    if isinstance(value, list) and value and all(isinstance(v, str) and v for v in value):
+        return tuple(value)
+    raise PydanticCustomError(
+        "targets", "allowed: {sets}, or a list of module name suffixes",
+        {"sets": ", ".join(TARGET_SETS)},
+    )  # fmt: skip
+
+
+def _fingerprint(value: Any) -> Any:
+    if isinstance(value, str) and (value == "unchecked" or re.fullmatch("[0-9a-f]{64}", value)):
+        return value
+    raise PydanticCustomError("fingerprint", "allowed: 64 hexadecimal digits, or unchecked")
+
+
+ModelName = Annotated[str, _known("model", MODELS)]
+TaskName = Annotated[str, _known("task", TASKS)]
+MethodName = Annotated[str, _known("method", METHODS)]
+QuantizationName = Annotated[str, _known("quantization", QUANTIZATIONS)]
+SourceName = Annotated[str, _known("source", SOURCES)]
+Steps = Annotated[int | str, BeforeValidator(_steps)]
+Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class AdaLoraLayer(_Strict):
+    """AdaLoRA's settings in a recipe layer; see `bench.record.AdaLoraSchedule`."""
+
+    init_rank: Count | None = None
+    init_ratio: Annotated[float, Field(gt=1, le=8)] | None = None
+    tinit: Steps | None = None
+    tfinal: Steps | None = None
+    delta_t: Count | None = None
+    beta1: Annotated[float, Field(gt=0, lt=1)] | None = None
+    beta2: Annotated[float, Field(gt=0, lt=1)] | None = None
+    orthogonal_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+
+
+class RecipeLayer(_Strict):
+    """Part of a recipe; what it leaves out comes from the layers below it."""
+
+    steps: Count | None = None
+    epochs: Positive | None = None
+    batch_size: Count | None = None
+    learning_rate: Positive | None = None
+    schedule: Literal["linear", "constant"] | None = None
+    warmup_share: Share | None = None
+    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    max_grad_norm: Positive | None = None
+    max_length: Annotated[int, Field(ge=8, le=8192)] | None = None
+    precision: Literal["fp32", "bf16"] | None = None
+    optimizer: Literal["adamw", "paged_adamw_8bit"] | None = None
+    gradient_checkpointing: bool | None = None
+    window_batches: Count | None = None
+    train_rows: Count | None = None
+    eval_rows: Count | None = None
+    eval_every: Steps | None = None
+    eval_batch_size: Count | None = None
+    train_pooler: bool | None = None
+    targets: Annotated[str | tuple[str, ...], BeforeValidator(_targets)] | None = None
+    alpha: Positive | None = None
+    dropout: Share | None = None
+    double_quantization: bool | None = None
+    adalora: AdaLoraLayer | None = None
+
+
+class TaskEntry(_Strict):
+    """A task in a profile.
+
+    Attributes:
+        target: value of the task's metric that counts as reached.
+        fingerprint: for a mirror with rows of your own: their fingerprint, or `unchecked`.
+        recipe: settings for this task.
+    """
+
+    target: float | None = None
+    fingerprint: Annotated[str, BeforeValidator(_fingerprint)] | None = None
+    recipe: RecipeLayer = RecipeLayer()
+
+
+class MethodEntry(_Strict):
+    """One method with its axes; every combination of rank and quantization is a cell."""
+
+    method: MethodName
+    rank: Annotated[list[Annotated[int, Field(ge=1, le=1024)]], Field(min_length=1)] | None = None
+    quantization: Annotated[list[QuantizationName], Field(min_length=1)] = ["none"]
+    recipe: RecipeLayer = RecipeLayer()
+    task_recipe: dict[TaskName, RecipeLayer] = {}
+
+    def cells(self) -> Iterator[tuple[str, int | None, str]]:
+        """(method, rank, quantization) of every cell of the entry."""
+        for rank in self.rank or [None]:
+            for quantization in self.quantization:
+                yield (self.method, rank, quantization)
+
+
+class Profile(_Strict):
+    """One size of a suite: a model, its tasks, seeds and sources of data.
+
+    Attributes:
+        needs: what must be there for the profile to be chosen by itself: a GPU, reachable data
+            (a mirror, or a hub that answers), or nothing.
+        sources: where models and rows may come from, tried in this order.
+        methods: replaces the suite's list of methods.
+    """
+
+    summary: str
+    needs: Literal["gpu", "data", "nothing"]
+    sources: Annotated[list[SourceName], Field(min_length=1)]
+    model: ModelName
+    seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=1)]
+    tasks: Annotated[dict[TaskName, TaskEntry], Field(min_length=1)]
+    methods: Annotated[list[MethodEntry], Field(min_length=1)] | None = None
+    recipe: RecipeLayer = RecipeLayer()
+
+
+class _Cell(_Strict):
+    method: MethodName
+    rank: Count | None = None
+    quantization: QuantizationName = "none"
+
+
+class _Anchor(_Strict):
+    worst: float
+    best: float
+    scale: Literal["linear", "log"] = "linear"
+
+
+class SuiteFile(_Strict):
+    """The shape of a suite file."""
+
+    suite: str
+    version: Count
+    summary: str
+    reference: _Cell
+    radar: dict[Annotated[str, _known("radar axis", RADAR_AXES)], _Anchor]
+    recipe: RecipeLayer = RecipeLayer()
+    methods: Annotated[list[MethodEntry], Field(min_length=1)]
+    profiles: Annotated[dict[str, Profile], Field(min_length=1)]
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A checked suite: every cell of every profile resolves to a recipe."""
+
+    name: str
+    version: int
+    summary: str
+    report: ReportOptions
+    profiles: dict[str, Profile]
+    file: SuiteFile
+
+    def methods(self, profile: str) -> list[MethodEntry]:
+        """The method entries of a profile."""
+        return self.profiles[profile].methods or self.file.methods
+
+
+# --- resolving recipes --------------------------------------------------------------------------
+
+# Values a suite may leave out. None of them favours a method; everything that does (learning
+# rate, alpha, targets, AdaLoRA's schedule) has to be written down.
+DEFAULTS: dict[str, Any] = {
+    "schedule": "linear",
+    "warmup_share": 0.06,
+    "weight_decay": 0.01,
+    "max_grad_norm": 1.0,
+    "max_length": 128,
+    "precision": "fp32",
+    "optimizer": "adamw",
+    "gradient_checkpointing": False,
+    "window_batches": 16,
+    "train_rows": None,
+    "eval_rows": None,
+    "eval_every": "20%",
+    "eval_batch_size": 64,
+    "train_pooler": True,
+    "dropout": 0.0,
+    "double_quantization": True,
+}
+ADALORA_DEFAULTS: dict[str, Any] = {"beta1": 0.85, "beta2": 0.85}
+
+
+def _set_values(layer: BaseModel) -> dict[str, Any]:
+    return {k: getattr(layer, k) for k in layer.model_fields_set if getattr(layer, k) is not None}
+
+
+def _merge(layers: Iterable[RecipeLayer]) -> dict[str, Any]:
+    merged: dict[str, Any] = dict(DEFAULTS)
+    adalora: dict[str, Any] = dict(ADALORA_DEFAULTS)
+    for layer in layers:
+        values = _set_values(layer)
+        if nested := values.pop("adalora", None):
+            values_in = _set_values(nested)
+            for one, other in (("init_rank", "init_ratio"), ("init_ratio", "init_rank")):
+                if one in values_in:
+                    adalora.pop(other, None)
+            adalora.update(values_in)
+        for one, other in (("steps", "epochs"), ("epochs", "steps")):
+            if one in values:
+                merged.pop(other, None)
+        merged.update(values)
+    merged["adalora"] = adalora
+    return merged
+
+
+def _share(value: int | str, steps: int) -> int:
+    return round(float(value[:-1]) / 100 * steps) if isinstance(value, str) else value
+
+
+def _adalora(values: Mapping[str, Any], rank: int, steps: int, fault: _Fault) -> AdaLoraSchedule | None:
+    missing = [k for k in ("tinit", "tfinal", "delta_t", "orthogonal_weight") if k not in values]
+    if "init_rank" not in values and "init_ratio" not in values:
+        missing.insert(0, "init_rank (or init_ratio)")
+    if missing:
+        fault("adalora", f"{', '.join(missing)} set nowhere")
+        return None
+    init_rank = values.get("init_rank") or max(rank + 1, round(values["init_ratio"] * rank))
+    tinit, tfinal = _share(values["tinit"], steps), _share(values["tfinal"], steps)
+    if init_rank <= rank:
+        fault(
+            "adalora.init_rank",
+            f"found {init_rank} with rank (target_r) {rank}; it must be above the rank, "
+            "since AdaLoRA prunes from init_rank down to rank",
+        )
+    if tinit + tfinal + values["delta_t"] > steps:
+        fault(
+            "adalora",
+            f"tinit {tinit} + tfinal {tfinal} + delta_t {values['delta_t']} exceed the {steps} "
+            "steps, so the budget would never be pruned; they must leave at least one delta_t",
+        )
+    return AdaLoraSchedule(
+        init_rank=init_rank,
+        tinit=tinit,
+        tfinal=tfinal,
+        **{k: values[k] for k in ("delta_t", "beta1", "beta2", "orthogonal_weight")},
+    )
+
+
+_Fault = Callable[[str, str], None]
+
+
+def resolve_recipe(
+    suite: SuiteFile, profile: Profile, entry: MethodEntry, rank: int | None, quantization: str,
+    task_name: str, fault: _Fault,
+) -> Recipe | None:  # fmt: skip
+    """Fold the layers for one cell on one task; tell each fault, and return None if there is any."""
+    task, method = TASKS[task_name], METHODS[entry.method]
+    task_layer = profile.tasks[task_name].recipe
+    layers = [suite.recipe, profile.recipe, task_layer, entry.recipe]
+    values = _merge([*layers, entry.task_recipe.get(task_name, RecipeLayer())])
+    faults: list[str] = []
+
+    def tell(where: str, what: str) -> None:
+        faults.append(where)
+        fault(where, what)
+
+    rows = values["train_rows"] or task.train_rows
+    for name, limit in (("train_rows", task.train_rows), ("eval_rows", task.eval_rows)):
+        own_rows = profile.tasks[task_name].fingerprint is not None
+        if values[name] and values[name] > limit and not own_rows:
+            tell(name, f"found {values[name]}; {task_name} has {limit}")
+    needed = ["batch_size", "learning_rate"] + (["targets", "alpha"] if method.takes_rank else [])
+    missing = [name for name in needed if name not in values]
+    if "steps" not in values and "epochs" not in values:
+        missing.append("steps (or epochs)")
+    if missing:
+        tell("recipe", f"{', '.join(missing)} set nowhere for {entry.method} on {task_name}")
+        return None
+    if values["batch_size"] > rows:
+        tell("batch_size", f"found {values['batch_size']} with {rows} training rows")
+    epochs = values.pop("epochs", None)
+    steps = values.get("steps") or math.ceil(epochs * math.ceil(rows / values["batch_size"]))
+    eval_every = max(1, _share(values["eval_every"], steps))
+    if eval_every > steps:
+        tell("eval_every", f"found {eval_every}; the run has {steps} steps")
+    schedule = None
+    if entry.method == "adalora" and rank is not None:
+        schedule = _adalora(values["adalora"], rank, steps, tell)
+    if faults:
+        return None
+    values.update(steps=steps, eval_every=eval_every, adalora=schedule)
+    if not method.takes_rank:
+        values.update({name: None for name in ADAPTER_FIELDS})
+    if quantization in ("none", "int8"):
+        values["double_quantization"] = None
+    return Recipe(**values)
+
+
+# --- checks a type can't express ----------------------------------------------------------------
+
+
+def _check(suite: SuiteFile, name: str) -> list[str]:
+    faults: list[str] = []
+    if suite.suite != name:
+        faults.append(f"suite: found {suite.suite!r}; it must be the file's name, {name!r}")
+    for axis, anchor in suite.radar.items():
+        if anchor.worst == anchor.best or (
+            anchor.scale == "log" and min(anchor.worst, anchor.best) <= 0
+        ):
+            faults.append(f"radar.{axis}: worst and best must differ, and be positive on a log scale")
+    reference = (suite.reference.method, suite.reference.rank, suite.reference.quantization)
+    for profile_name, profile in suite.profiles.items():
+        where = f"profiles.{profile_name}"
+        if not SUITE_NAME.fullmatch(profile_name):
+            faults.append(f"{where}: profile names are lower-case letters, digits, - and _")
+        if len(set(profile.seeds)) < len(profile.seeds):
+            faults.append(f"{where}.seeds: found {profile.seeds}; each seed may stand once")
+        faults += _check_targets(profile, where)
+        methods_at = f"{where}.methods" if profile.methods else "methods"
+        entries = profile.methods or suite.methods
+        faults += _check_cells(entries, methods_at)
+        cells = [cell for entry in entries for cell in entry.cells()]
+        if reference not in cells:
+            faults.append(f"reference: {reference} is not a cell of profile {profile_name}")
+        faults += _check_recipes(suite, profile, entries, where)
+    return list(dict.fromkeys(faults))
+
+
+def _check_targets(profile: Profile, where: str) -> Iterator[str]:
+    for task_name, entry in profile.tasks.items():
+        metric = METRICS[TASKS[task_name].metric]
+        if entry.target is not None and not metric.low <= entry.target <= metric.high:
+            yield (
+                f"{where}.tasks.{task_name}.target: found {entry.target}; "
+                f"{metric.key} lies between {metric.low} and {metric.high}"
+            )
+
+
+def _check_cells(entries: list[MethodEntry], where: str) -> Iterator[str]:
+    seen: set[tuple[str, int | None, str]] = set()
+    for index, entry in enumerate(entries):
+        at = f"{where}[{index}] ({entry.method})"
+        method: Method = METHODS[entry.method]
+        if method.takes_rank and entry.rank is None:
+            yield f"{at}.rank: missing; {entry.method} needs at least one rank"
+        if not method.takes_rank and entry.rank is not None:
+            yield f"{at}.rank: found {entry.rank}; {entry.method} has no rank, remove it"
+        for quantization in entry.quantization:
+            if quantization not in method.quantizations:
+                allowed = ", ".join(method.quantizations)
+                yield f"{at}.quantization: found {quantization!r}; {entry.method} allows: {allowed}"
+        for layer_name, layer in [("recipe", entry.recipe), *entry.task_recipe.items()]:
+            odd = [f for f in ADAPTER_FIELDS if not method.takes_rank and f in _set_values(layer)]
+            if layer.adalora is not None and entry.method != "adalora":
+                odd.append("adalora")
+            for name in odd:
+                yield f"{at}.{layer_name}.{name}: means nothing for {entry.method}, remove it"
+        for cell in entry.cells():
+            if cell in seen:
+                yield f"{at}: the cell {cell} stands in the list twice"
+            seen.add(cell)
+
+
+def _check_recipes(
+    suite: SuiteFile, profile: Profile, entries: list[MethodEntry], where: str
+) -> list[str]:
+    faults: list[str] = []
+    for entry in entries:
+        if METHODS[entry.method].takes_rank != (entry.rank is not None):
+            continue
+        for task_name in profile.tasks:
+            for method, rank, quantization in entry.cells():
+                cell = method if rank is None else f"{method} rank {rank}"
+
+                def fault(at: str, what: str, cell: str = cell, task: str = task_name) -> None:
+                    faults.append(f"{where}, {cell} on {task}: {at}: {what}")
+
+                resolve_recipe(suite, profile, entry, rank, quantization, task_name, fault)
+    return faults
+
+
+# --- loading ------------------------------------------------------------------------------------
+
+
+def _fault_lines(error: ValidationError) -> Iterator[str]:
+    for item in error.errors(include_url=False):
+        path = ""
+        for part in item["loc"]:
+            if part == "[key]":
+                continue
+            path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
+        found = "" if item["type"] == "missing" else f"found {_short(item['input'])}; "
+        message = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "extra_forbidden":
+            found, message = "", "unknown key"
+        if isinstance(item["input"], str) and "number" in message:
+            message += " (write it without quotes)"
+        yield f"{path or 'file'}: {found}{message[:1].lower()}{message[1:]}"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def suite_folders(own: Path | None) -> list[Path]:
+    """Folders searched for suites: the given one, or `./suites`, then those shipped."""
+    package = Path(__file__).resolve().parent
+    shipped = package / "_suites"
+    folders = [own or Path("suites"), shipped if shipped.is_dir() else package.parent / "suites"]
+    unique: dict[Path, Path] = {f.resolve(): f for f in reversed(folders) if f.is_dir()}
+    return list(reversed(unique.values()))
+
+
+def suite_names(own: Path | None = None) -> list[str]:
+    """Names of all suites found, sorted."""
+    files = (p for folder in suite_folders(own) for p in folder.glob("*.yaml"))
+    return sorted({p.stem for p in files if SUITE_NAME.fullmatch(p.stem)})
+
+
+def find_suite(name: str, own: Path | None = None) -> Path:
+    """The file of a suite by name; a path, or a link out of its folder, is refused."""
+    known = ", ".join(suite_names(own)) or "none"
+    if not SUITE_NAME.fullmatch(name):
+        raise SuiteError(
+            f"suite {name!r}: a suite is named by lower-case letters, digits, - and _, "
+            "at most 64, never by a path",
+            f"Known suites: {known}. For a folder of your own use --suites DIR.",
+        )
+    for folder in suite_folders(own):
+        path = folder / f"{name}.yaml"
+        if path.is_file():
+            if path.resolve().parent != folder.resolve():
+                raise SuiteError(f"suite {name!r}: {path} is a link that leaves its folder")
+            return path
+    raise SuiteError(f"there is no suite {name!r}", f"Known suites: {known}.")
+
+
+def load_suite(name: str, own: Path | None = None) -> Suite:
+    """Read and check a suite.
+
+    Raises:
+        SuiteError: with every fault of the file, one a line: path, value found, values allowed.
+    """
+    path = find_suite(name, own)
+    try:
+        suite = SuiteFile.model_validate(_read_yaml(path))
+        faults = _check(suite, name)
+    except ValidationError as error:
+        faults = list(_fault_lines(error))
+    if faults:
+        count = "one fault" if len(faults) == 1 else f"{len(faults)} faults"
+        lines = "\n".join(f"  {fault}" for fault in faults)
+        raise SuiteError(f"{path}: {count}:\n{lines}", "Nothing was started.")
+    report = ReportOptions(
+        reference=(suite.reference.method, suite.reference.rank, suite.reference.quantization),
+        radar={k: RadarAxis(a.worst, a.best, a.scale) for k, a in suite.radar.items()},
+    )
+    return Suite(name, suite.version, suite.summary, report, dict(suite.profiles), suite)
+
+
+def task_of(profile: Profile, name: str) -> Task:
+    """The catalog's task with the profile's own fingerprint, if it sets one."""
+    from dataclasses import replace
+
+    own = profile.tasks[name].fingerprint
+    return TASKS[name] if own is None else replace(TASKS[name], fingerprint=own)

@@ -1,0 +1,291 @@
+"""From stored rows to figures per cell and task.
+
+A cell is one (method, rank, quantization). Only rows with status ok enter a figure; every figure
+carries how many of the planned runs it rests on, so an incomplete one can be marked.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from bench.catalog import METHODS, METRICS, QUANTIZATIONS
+from bench.record import Job, Record
+from bench.stats import Estimate, geometric_mean, t_interval
+
+Cell = tuple[str, int | None, str]
+Read = Callable[[Record], float | None]
+"""Reads one number from a row; None where the row doesn't have it."""
+
+NOT_RUN = "not run"
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One planned job and its row, if there is one."""
+
+    job: Job
+    record: Record | None
+
+    @property
+    def status(self) -> str:
+        """Status of the row, or "not run"."""
+        return self.record.outcome.status if self.record else NOT_RUN
+
+    @property
+    def ok(self) -> bool:
+        """Whether the slot may enter figures."""
+        return self.record is not None and self.record.ok
+
+    def value(self, read: Read) -> float | None:
+        """What `read` finds in an ok row; None for failed and missing rows and for non-numbers."""
+        if self.record is None or not self.record.ok:
+            return None
+        value = read(self.record)
+        return value if value is not None and math.isfinite(value) else None
+
+
+@dataclass(frozen=True)
+class ResultTable:
+    """Every planned job with its row.
+
+    Attributes:
+        slots: sorted by cell, task and seed, in the order of `cells` and `tasks`.
+        cells: the reference first, then methods in the catalogue's order, reference lines last.
+        tasks: in the order of the plan.
+        reference: the cell the others are compared with; it may be missing from `cells`.
+        strays: rows left out because no planned job has their id.
+    """
+
+    slots: tuple[Slot, ...]
+    cells: tuple[Cell, ...]
+    tasks: tuple[str, ...]
+    reference: Cell
+    strays: int
+
+    def of(self, cell: Cell | None = None, task: str | None = None) -> tuple[Slot, ...]:
+        """The slots of a cell, of a task, or of both."""
+        return tuple(
+            s
+            for s in self.slots
+            if (cell is None or s.job.cell == cell) and (task is None or s.job.task == task)
+        )
+
+    @property
+    def others(self) -> tuple[Cell, ...]:
+        """Every cell but the reference."""
+        return tuple(c for c in self.cells if c != self.reference)
+
+    @property
+    def rows(self) -> tuple[Record, ...]:
+        """Every row that was not left out."""
+        return tuple(s.record for s in self.slots if s.record is not None)
+
+    def counts(self) -> Counter[str]:
+        """Number of planned jobs by status, "not run" included."""
+        return Counter(s.status for s in self.slots)
+
+
+def build(records: Sequence[Record], planned: Sequence[Job], reference: Cell) -> ResultTable:
+    """Match rows to planned jobs.
+
+    Args:
+        records: at most one row a job, in any order.
+        planned: every job of the suite's profile.
+        reference: the cell the others are compared with.
+    """
+    rows = {r.job.job_id: r for r in records}
+    if len(rows) != len(records):
+        raise ValueError("two rows for the same job: pick one attempt a job first")
+    jobs = {j.job_id: j for j in planned}
+    keys = Counter((j.cell, j.task, j.seed) for j in jobs.values())
+    if any(n > 1 for n in keys.values()):
+        raise ValueError("two planned jobs share cell, task and seed")
+    cells = tuple(sorted({j.cell for j in planned}, key=lambda c: _cell_order(c, reference)))
+    tasks = tuple(dict.fromkeys(j.task for j in planned))
+    ordered = sorted(
+        jobs.values(), key=lambda j: (cells.index(j.cell), tasks.index(j.task), j.seed)
+    )
+    slots = tuple(Slot(j, rows.get(j.job_id)) for j in ordered)
+    strays = sum(job_id not in jobs for job_id in rows)
+    return ResultTable(slots, cells, tasks, reference, strays)
+
+
+def _cell_order(cell: Cell, reference: Cell) -> tuple[object, ...]:
+    method, rank, quantization = cell
+    known = list(METHODS)
+    formats = list(QUANTIZATIONS)
+    is_line = method in METHODS and METHODS[method].source == "reference"
+    return (
+        cell != reference,
+        is_line,
+        known.index(method) if method in known else len(known),
+        method,
+        formats.index(quantization) if quantization in formats else len(formats),
+        quantization,
+        rank or 0,
+    )
+
+
+@dataclass(frozen=True)
+class Score:
+    """One figure per seed, and how many seeds were planned.
+
+    Attributes:
+        by_seed: (seed, value), sorted by seed.
+        planned: seeds planned.
+    """
+
+    by_seed: tuple[tuple[int, float], ...]
+    planned: int
+
+    @property
+    def values(self) -> tuple[float, ...]:
+        """The values in the order of the seeds."""
+        return tuple(v for _, v in self.by_seed)
+
+    @property
+    def estimate(self) -> Estimate | None:
+        """Mean and 95 % t interval over seeds; None without a value."""
+        return t_interval(self.values) if self.by_seed else None
+
+    @property
+    def complete(self) -> bool:
+        """Whether every planned seed is in."""
+        return len(self.by_seed) == self.planned > 0
+
+
+def metric_value(record: Record) -> float | None:
+    """The primary metric after the last step."""
+    return record.outcome.metric_value
+
+
+def quality(record: Record) -> float | None:
+    """The primary metric as a share of the way from the baseline predictor to the best possible."""
+    value, base = record.outcome.metric_value, record.outcome.baseline_value
+    metric = METRICS.get(record.job.metric)
+    if value is None or base is None or metric is None:
+        return None
+    best = metric.high if metric.direction == "higher" else metric.low
+    return (value - base) / (best - base) if best != base else None
+
+
+def task_score(
+    table: ResultTable, cell: Cell, task: str, read: Read = metric_value, *, planned: int = 0
+) -> Score:
+    """A cell's figure on one task."""
+    slots = table.of(cell, task)
+    found = [(s.job.seed, v) for s in slots if (v := s.value(read)) is not None]
+    return Score(tuple(found), planned or len(slots))
+
+
+def overall_score(table: ResultTable, cell: Cell, read: Read = metric_value) -> Score:
+    """A cell's mean over tasks within each seed, for seeds that are ok on every planned task."""
+    by_task = [dict(task_score(table, cell, task, read).by_seed) for task in table.tasks]
+    seeds = sorted({s.job.seed for s in table.of(cell)})
+    full = [seed for seed in seeds if all(seed in values for values in by_task)]
+    means = ((seed, statistics.fmean(values[seed] for values in by_task)) for seed in full)
+    return Score(tuple(means), len(seeds))
+
+
+def difference(score: Score, reference: Score) -> Score:
+    """Paired differences, score less reference, over the seeds that both have."""
+    base = dict(reference.by_seed)
+    pairs = tuple((seed, v - base[seed]) for seed, v in score.by_seed if seed in base)
+    return Score(pairs, max(score.planned, reference.planned))
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A cell's figure relative to the reference cell.
+
+    Attributes:
+        value: geometric mean over pairs of the same task and seed; None if unknown.
+        pairs: pairs it rests on.
+        planned: pairs planned.
+        reason: why the value is unknown.
+    """
+
+    value: float | None
+    pairs: int
+    planned: int
+    reason: str = ""
+
+
+def ratio(
+    table: ResultTable,
+    cell: Cell,
+    read: Read,
+    *,
+    same: Callable[[Record], object] | None = None,
+    every: bool = False,
+) -> Ratio:
+    """Ratio to the reference cell on the same task and seed, averaged geometrically.
+
+    Args:
+        table: the rows.
+        cell: the cell that is the numerator.
+        read: the figure to compare.
+        same: a fact both rows of a pair must share, such as what measured the figure.
+        every: refuse an average unless every ok pair has the figure.
+    """
+    mine = table.of(cell)
+    theirs = {(s.job.task, s.job.seed): s for s in table.of(table.reference)}
+    planned = len(mine)
+    both = [(s, t) for s in mine if (t := theirs.get((s.job.task, s.job.seed))) and s.ok and t.ok]
+    if not both:
+        side = "no run finished" if not any(s.ok for s in mine) else "no finished reference run"
+        return Ratio(None, 0, planned, side)
+    if same is not None:
+        both = [(s, t) for s, t in both if s.record and t.record]
+        if any(same(s.record) != same(t.record) for s, t in both if s.record and t.record):
+            return Ratio(None, 0, planned, "measured differently from the reference")
+    values = [(s.value(read), t.value(read)) for s, t in both]
+    usable = [a / b for a, b in values if a is not None and b is not None and a > 0 and b > 0]
+    if not usable or (every and len(usable) < len(both)):
+        return Ratio(None, len(usable), planned, _why_no_ratio(values, len(usable), every))
+    return Ratio(geometric_mean(usable), len(usable), planned)
+
+
+def _why_no_ratio(values: list[tuple[float | None, float | None]], usable: int, every: bool) -> str:
+    if any(a == 0 or b == 0 for a, b in values):
+        return "0 has no ratio"
+    return f"known in {usable} of {len(values)} pairs" if every else "not recorded"
+
+
+@dataclass(frozen=True)
+class Reach:
+    """How often and how fast a cell reached the target on one task. Nothing is imputed.
+
+    Attributes:
+        target: the metric value that counts; None if the suite sets none.
+        reached: runs that reached it.
+        finished: ok runs for which it is known.
+        planned: runs planned.
+        steps: steps to the target of the runs that reached it, sorted.
+    """
+
+    target: float | None
+    reached: int
+    finished: int
+    planned: int
+    steps: tuple[int, ...]
+
+    @property
+    def median(self) -> float | None:
+        """Median over the runs that reached the target; None if none did."""
+        return statistics.median(self.steps) if self.steps else None
+
+
+def reach(table: ResultTable, cell: Cell, task: str) -> Reach:
+    """Steps to the target of one cell on one task."""
+    slots = table.of(cell, task)
+    ended = [s.record.outcome for s in slots if s.record is not None and s.record.ok]
+    known = [o for o in ended if o.target_reached is not None]
+    reached = [o for o in known if o.target_reached]
+    steps = sorted(o.steps_to_target for o in reached if o.steps_to_target is not None)
+    target = slots[0].job.target if slots else None
+    return Reach(target, len(reached), len(known), len(slots), tuple(steps))

@@ -1,0 +1,241 @@
+"""Made-up jobs, outcomes and rows for tests. Every number here is invented and deterministic."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from bench.record import (
+    AdaLoraSchedule,
+    CurvePoint,
+    Environment,
+    Job,
+    Outcome,
+    RadarAxis,
+    Recipe,
+    Record,
+    ReportOptions,
+)
+
+Cell = tuple[str, int | None, str]
+
+LORA: Cell = ("lora", 8, "none")
+ADALORA: Cell = ("adalora", 8, "none")
+QLORA: Cell = ("lora", 8, "nf4")
+ADALORA_NF4: Cell = ("adalora", 8, "nf4")
+HEAD: Cell = ("head", None, "none")
+FULL: Cell = ("full", None, "none")
+CELLS = (LORA, ADALORA, QLORA, HEAD)
+TASKS = {"sst2": ("accuracy", 0.86, 0.51), "stsb": ("spearmanr", 0.78, 0.0)}
+"""Task -> metric, score to expect of LoRA, score of the baseline predictor."""
+
+STEPS = (20, 40, 60, 80, 100, 120)
+
+# cell -> score less LoRA's, seconds a step, memory in MiB, trainable parameters, bytes on disk
+TRAITS: dict[Cell, tuple[float, float, int, int, int]] = {
+    LORA: (0.0, 0.100, 520, 223_106, 900_000),
+    ("lora", 16, "none"): (0.002, 0.104, 531, 296_834, 1_200_000),
+    ADALORA: (-0.022, 0.131, 548, 259_970, 910_000),
+    QLORA: (-0.001, 0.172, 301, 223_106, 900_000),
+    ADALORA_NF4: (-0.024, 0.215, 318, 259_970, 910_000),
+    HEAD: (-0.094, 0.041, 410, 149_378, 600_000),
+    FULL: (0.006, 0.149, 910, 22_713_986, 91_000_000),
+}
+
+REPORT_OPTIONS = ReportOptions(
+    reference=LORA,
+    radar={
+        "quality": RadarAxis(0.0, 1.0, "linear"),
+        "speed": RadarAxis(0.25, 4.0, "log"),
+        "memory": RadarAxis(4.0, 0.25, "log"),
+        "parameters": RadarAxis(4.0, 0.25, "log"),
+        "steps_to_target": RadarAxis(4.0, 0.25, "log"),
+    },
+)
+
+
+def make_recipe(**changes: Any) -> Recipe:
+    """A small recipe; name the fields to change."""
+    base = Recipe(
+        steps=120,
+        batch_size=16,
+        learning_rate=5e-4,
+        schedule="linear",
+        warmup_share=0.1,
+        weight_decay=0.01,
+        max_grad_norm=1.0,
+        max_length=64,
+        precision="fp32",
+        optimizer="adamw",
+        gradient_checkpointing=False,
+        window_batches=1,
+        train_rows=1024,
+        eval_rows=512,
+        eval_every=20,
+        eval_batch_size=64,
+        train_pooler=True,
+        targets="attention",
+        alpha=16.0,
+        dropout=0.0,
+    )
+    return replace(base, **changes)
+
+
+def make_job(**changes: Any) -> Job:
+    """A LoRA r8 job on sst2 with seed 0; name the fields to change."""
+    base = Job(
+        suite="demo",
+        suite_version=1,
+        profile="quick",
+        model="minilm-l6",
+        model_identity="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+        task="sst2",
+        task_version=1,
+        data_fingerprint="f" * 64,
+        metric="accuracy",
+        target=0.8,
+        method="lora",
+        rank=8,
+        quantization="none",
+        seed=0,
+        device="cpu",
+        threads=1,
+        recipe=make_recipe(),
+    )
+    return replace(base, **changes)
+
+
+def make_outcome(**changes: Any) -> Outcome:
+    """A finished run; name the fields to change."""
+    base = Outcome(
+        status="ok",
+        metrics={"accuracy": 0.86},
+        metric_value=0.86,
+        best_metric_value=0.865,
+        baseline_value=0.51,
+        target_reached=True,
+        steps_to_target=60,
+        steps=120,
+        train_seconds=12.0,
+        eval_seconds=1.5,
+        samples_per_second=160.0,
+        tokens_per_second=2900.0,
+        padding_share=0.2,
+        peak_memory_bytes=520 * 2**20,
+        peak_memory_source="VmHWM of worker",
+        trainable_parameters=223_106,
+        head_parameters=149_378,
+        active_parameters=223_106,
+        total_parameters=22_936_322,
+        adapter_bytes=900_000,
+        final_rank=96,
+        curve=tuple(CurvePoint(s, 0.7 - s / 400, 0.6 + s / 480, s * 0.1) for s in STEPS),
+        initial_weights_hash="a" * 64,
+        batch_order_hash="b" * 64,
+        train_rows=1024,
+        eval_rows=512,
+        data_source="package demo-data 1.0",
+        data_fingerprint="f" * 64,
+        model_source="package demo-model 1.0",
+        phase_seconds={"load": 1.0, "train": 12.0},
+    )
+    return replace(base, **changes)
+
+
+def make_failure(status: str = "out_of_memory", reason: str = "asked for 2 GiB") -> Outcome:
+    """An outcome that measured nothing."""
+    return Outcome(status=status, status_reason=reason)  # type: ignore[arg-type]
+
+
+def make_environment(**changes: Any) -> Environment:
+    """A plain CPU machine; name the fields to change."""
+    base = Environment(
+        versions={"python": "3.11.7", "torch": "2.9.0", "peft": "0.21.0"},
+        commit="0123456789abcdef0123456789abcdef01234567",
+        dirty=False,
+        machine={"cpu": "Example CPU @ 2 GHz", "cores": 2, "memory_bytes": 8 * 2**30, "gpu": None},
+    )
+    return replace(base, **changes)
+
+
+def make_record(**changes: Any) -> Record:
+    """A stored row; name the fields to change (`job` and `outcome` among them)."""
+    job = changes.get("job") or make_job()
+    base = Record(
+        job=job,
+        outcome=make_outcome(),
+        environment=make_environment(),
+        attempt=1,
+        started_at="2030-01-01T00:00:00Z",
+        finished_at="2030-01-01T00:00:20Z",
+        wall_seconds=20.0,
+        nvml_peak_memory_bytes=None,
+        command=f"peftmark run suites/demo.yaml --profile quick --job {job.job_id}",
+    )
+    return replace(base, **changes)
+
+
+def make_matrix(
+    cells: Sequence[Cell] = CELLS,
+    tasks: Sequence[str] = tuple(TASKS),
+    seeds: Sequence[int] = (0, 1, 2),
+    **changes: Any,
+) -> list[Record]:
+    """A full grid of finished rows with plausible numbers; `changes` go to every job."""
+    return [
+        _plausible(cell, task, seed, changes) for cell in cells for task in tasks for seed in seeds
+    ]
+
+
+def _plausible(cell: Cell, task: str, seed: int, changes: dict[str, Any]) -> Record:
+    method, rank, quantization = cell
+    metric, level, baseline = TASKS.get(task, ("accuracy", 0.8, 0.5))
+    gain, step_seconds, memory, parameters, size = TRAITS.get(cell, TRAITS[LORA])
+    schedule = AdaLoraSchedule(12, 12, 24, 4, 0.85, 0.85, 0.5) if method == "adalora" else None
+    job = make_job(
+        task=task,
+        metric=metric,
+        target=round(baseline + 0.85 * (level - baseline), 3),
+        method=method,
+        rank=rank,
+        quantization=quantization,
+        seed=seed,
+        recipe=make_recipe(adalora=schedule),
+        **changes,
+    )
+    # One share of the noise belongs to the seed (data order), as in real runs; it cancels in pairs.
+    shared = random.Random(f"{task} {seed}").gauss(0, 0.008)
+    noise = random.Random(f"{cell} {task} {seed}")
+    score = level + gain + shared + noise.gauss(0, 0.003)
+    curve = tuple(
+        CurvePoint(
+            s,
+            0.69 * 0.985**s,
+            round(baseline + (score - baseline) * (1 - 0.96**s) / (1 - 0.96 ** STEPS[-1]), 4),
+            s * step_seconds,
+        )
+        for s in STEPS
+    )
+    final = curve[-1].metric
+    passed = [p.step for p in curve if job.target is not None and p.metric >= job.target]
+    seconds = STEPS[-1] * step_seconds * (1 + noise.gauss(0, 0.01))
+    outcome = make_outcome(
+        metrics={metric: final},
+        metric_value=final,
+        best_metric_value=max(p.metric for p in curve),
+        baseline_value=baseline,
+        target_reached=bool(passed),
+        steps_to_target=passed[0] if passed else None,
+        train_seconds=seconds,
+        samples_per_second=STEPS[-1] * 16 / seconds,
+        tokens_per_second=STEPS[-1] * 16 * 18 / seconds,
+        peak_memory_bytes=int(memory * 2**20 * (1 + abs(noise.gauss(0, 0.004)))),
+        trainable_parameters=parameters,
+        active_parameters=parameters - 36_864 if method == "adalora" else parameters,
+        adapter_bytes=size,
+        final_rank=rank and rank * 12,
+        curve=curve,
+    )
+    return make_record(job=job, outcome=outcome)
