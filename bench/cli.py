@@ -70,7 +70,9 @@ def _parser() -> argparse.ArgumentParser:
     plan = command("plan", _plan, "print the jobs of a suite, and why each would run or is done")
     for sub in (run, report, plan):
         sub.add_argument("suite", help="name of a suite (see: peftmark list)")
-        sub.add_argument("--profile", help="profile of the suite; chosen for the machine if left out")
+        sub.add_argument(
+            "--profile", help="profile of the suite; chosen for the machine if left out"
+        )
         sub.add_argument("--suites", type=Path, metavar="DIR", help="a folder of your own suites")
         sub.add_argument("--results", type=Path, default=Path("results"), metavar="DIR")
         sub.add_argument("--mirror", type=Path, metavar="DIR", help="local data sets and models")
@@ -246,7 +248,12 @@ def _plan(options: argparse.Namespace) -> int:
     plan = make_plan(_selection(options))
     if options.json:
         rows = [
-            {"job_id": p.job.job_id, "action": p.action, "reason": p.reason, "config": asdict(p.job)}
+            {
+                "job_id": p.job.job_id,
+                "action": p.action,
+                "reason": p.reason,
+                "config": asdict(p.job),
+            }
             for p in plan.planned
         ]
         facts = {

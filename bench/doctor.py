@@ -62,7 +62,7 @@ def _findings() -> Iterator[Finding]:
     reachable, reason = hub_reachable()
     yield Finding(
         "model hub", reachable, reason,
-        "" if reachable else "Use --mirror with local files, or a profile that needs no hub (offline).",
+        "" if reachable else "Use --mirror with local files, or a profile without hub (offline).",
     )  # fmt: skip
     yield _folder("asset cache", default_cache())
     yield _folder("results", Path("results"))

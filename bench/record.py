@@ -81,8 +81,8 @@ class Recipe:
         optimizer: AdamW, or bitsandbytes' paged 8-bit AdamW.
         gradient_checkpointing: recompute activations in the backward pass.
         window_batches: batches a length-grouping window spans (1: random batches).
-        train_rows: training rows used, None for all of them.
-        eval_rows: evaluation rows used, None for all of them.
+        train_rows: training rows used at most, None for all of them.
+        eval_rows: evaluation rows used at most, None for all of them.
         eval_every: steps between two evaluations.
         eval_batch_size: rows an evaluation batch.
         train_pooler: whether the pooler trains with the classifier.
@@ -124,7 +124,7 @@ class Job:
     Attributes:
         model_identity: SHA-256 of the model's weights.
         data_fingerprint: expected fingerprint of the task's rows, or `revision:<sha>` where
-            only the pinned revision is known, or `unchecked`.
+            only the pinned revision is known.
         target: metric value that counts as "target reached"; None if the suite sets none.
         device: cpu or cuda.
         threads: torch threads of the worker.

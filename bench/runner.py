@@ -90,7 +90,7 @@ def make_plan(selection: Selection) -> Plan:
     if selection.mirror is not None and not selection.mirror.is_dir():
         raise UserError(
             f"the mirror {str(selection.mirror)!r} is not a folder",
-            "Give the folder that holds GLUE's own folders (CoLA, SST-2, ...), or <task>/train.jsonl.",
+            "Give a folder with GLUE's own folders (CoLA, SST-2, ...), or <task>/train.jsonl.",
         )
     gpus = nvml.devices()
     facts = _facts(selection, suite, len(gpus.found))

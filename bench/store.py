@@ -238,7 +238,8 @@ class Store:
         free = shutil.disk_usage(self.folder).free
         if free < FREE_BYTES_NEEDED:
             raise StoreError(
-                f"{self.folder}: {free // 2**20} MiB free; a run needs {FREE_BYTES_NEEDED // 2**20}",
+                f"{self.folder}: the disk is full ({free // 2**20} MiB free, "
+                f"a run needs {FREE_BYTES_NEEDED // 2**20})",
                 "Free some space, or choose another --results folder.",
             )
 
@@ -298,7 +299,15 @@ class Store:
 
 
 def _sort_key(job: Job) -> tuple[Any, ...]:
-    return (job.profile, job.task, job.method, job.rank or 0, job.quantization, job.seed, job.job_id)
+    return (
+        job.profile,
+        job.task,
+        job.method,
+        job.rank or 0,
+        job.quantization,
+        job.seed,
+        job.job_id,
+    )
 
 
 def _match(path: Path) -> re.Match[str] | None:

@@ -38,7 +38,7 @@ class _Loader(yaml.SafeLoader):
     """SafeLoader with YAML 1.2 scalars that refuses aliases and duplicate keys."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        event = self.peek_event()
+        event = self.peek_event()  # type: ignore[no-untyped-call]
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
             raise yaml.MarkedYAMLError(
                 problem="anchors and aliases (& and *) are not allowed in a suite",
@@ -71,7 +71,9 @@ for _tag, _pattern, _first in (
         list("-+.0123456789"),
     ),
 ):
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), _first)
+    _Loader.add_implicit_resolver(
+        f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), _first
+    )
 
 
 def _read_yaml(path: Path) -> Any:
@@ -135,9 +137,9 @@ def _targets(value: Any) -> Any:
 
 
 def _fingerprint(value: Any) -> Any:
-    if isinstance(value, str) and (value == "unchecked" or re.fullmatch("[0-9a-f]{64}", value)):
+    if isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value):
         return value
-    raise PydanticCustomError("fingerprint", "allowed: 64 hexadecimal digits, or unchecked")
+    raise PydanticCustomError("fingerprint", "allowed: 64 hexadecimal digits")
 
 
 ModelName = Annotated[str, _known("model", MODELS)]
@@ -201,7 +203,8 @@ class TaskEntry(_Strict):
 
     Attributes:
         target: value of the task's metric that counts as reached.
-        fingerprint: for a mirror with rows of your own: their fingerprint, or `unchecked`.
+        fingerprint: for a mirror with rows of your own: their fingerprint (the message about a
+            mismatch prints it).
         recipe: settings for this task.
     """
 
@@ -221,7 +224,8 @@ class MethodEntry(_Strict):
 
     def cells(self) -> Iterator[tuple[str, int | None, str]]:
         """(method, rank, quantization) of every cell of the entry."""
-        for rank in self.rank or [None]:
+        ranks: list[int] | list[None] = self.rank or [None]
+        for rank in ranks:
             for quantization in self.quantization:
                 yield (self.method, rank, quantization)
 
@@ -339,7 +343,9 @@ def _share(value: int | str, steps: int) -> int:
     return round(float(value[:-1]) / 100 * steps) if isinstance(value, str) else value
 
 
-def _adalora(values: Mapping[str, Any], rank: int, steps: int, fault: _Fault) -> AdaLoraSchedule | None:
+def _adalora(
+    values: Mapping[str, Any], rank: int, steps: int, fault: _Fault
+) -> AdaLoraSchedule | None:
     missing = [k for k in ("tinit", "tfinal", "delta_t", "orthogonal_weight") if k not in values]
     if "init_rank" not in values and "init_ratio" not in values:
         missing.insert(0, "init_rank (or init_ratio)")
@@ -375,7 +381,7 @@ def resolve_recipe(
     suite: SuiteFile, profile: Profile, entry: MethodEntry, rank: int | None, quantization: str,
     task_name: str, fault: _Fault,
 ) -> Recipe | None:  # fmt: skip
-    """Fold the layers for one cell on one task; tell each fault, and return None if there is any."""
+    """Fold the layers for one cell on one task; tell each fault, return None if there is any."""
     task, method = TASKS[task_name], METHODS[entry.method]
     task_layer = profile.tasks[task_name].recipe
     layers = [suite.recipe, profile.recipe, task_layer, entry.recipe]
@@ -386,11 +392,9 @@ def resolve_recipe(
         faults.append(where)
         fault(where, what)
 
-    rows = values["train_rows"] or task.train_rows
     for name, limit in (("train_rows", task.train_rows), ("eval_rows", task.eval_rows)):
-        own_rows = profile.tasks[task_name].fingerprint is not None
-        if values[name] and values[name] > limit and not own_rows:
-            tell(name, f"found {values[name]}; {task_name} has {limit}")
+        values[name] = values[name] if (values[name] or limit) < limit else None
+    rows = values["train_rows"] or task.train_rows
     needed = ["batch_size", "learning_rate"] + (["targets", "alpha"] if method.takes_rank else [])
     missing = [name for name in needed if name not in values]
     if "steps" not in values and "epochs" not in values:
@@ -412,7 +416,7 @@ def resolve_recipe(
         return None
     values.update(steps=steps, eval_every=eval_every, adalora=schedule)
     if not method.takes_rank:
-        values.update({name: None for name in ADAPTER_FIELDS})
+        values.update(dict.fromkeys(ADAPTER_FIELDS))
     if quantization in ("none", "int8"):
         values["double_quantization"] = None
     return Recipe(**values)
@@ -429,7 +433,9 @@ def _check(suite: SuiteFile, name: str) -> list[str]:
         if anchor.worst == anchor.best or (
             anchor.scale == "log" and min(anchor.worst, anchor.best) <= 0
         ):
-            faults.append(f"radar.{axis}: worst and best must differ, and be positive on a log scale")
+            faults.append(
+                f"radar.{axis}: worst and best must differ, and be positive on a log scale"
+            )
     reference = (suite.reference.method, suite.reference.rank, suite.reference.quantization)
     for profile_name, profile in suite.profiles.items():
         where = f"profiles.{profile_name}"

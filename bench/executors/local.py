@@ -127,7 +127,7 @@ def _starter(
 ) -> Callable[[Job, int, str | None, float | None], _Running]:
     # A fork server that has torch loaded starts a worker in 0.03 s where a fresh process takes 8.
     # With a GPU each worker is a fresh process: CUDA must not be touched before a fork.
-    context = multiprocessing.get_context("spawn" if gpu else "forkserver")
+    context: Any = multiprocessing.get_context("spawn" if gpu else "forkserver")
     if not gpu and worker == WORKER:
         context.set_forkserver_preload(list(PRELOAD))
     places_json = json.dumps(
@@ -186,7 +186,7 @@ def _listen(running: Sequence[_Running], listener: Listener) -> None:
     by_handle = {r.connection: r for r in running if not r.connection.closed}
     sentinels = [r.process.sentinel for r in running]
     for ready in wait([*by_handle, *sentinels], timeout=0.5):
-        one = by_handle.get(ready)  # type: ignore[call-overload]
+        one = by_handle.get(ready)
         if one is not None:
             _take(one, listener)
 

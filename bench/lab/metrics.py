@@ -42,14 +42,16 @@ def _one(key: str, found: np.ndarray, wanted: np.ndarray) -> float:
     if key in ("pearson", "spearmanr"):
         if np.ptp(found) == 0 or np.ptp(wanted) == 0:
             return 0.0
-        correlation = stats.pearsonr if key == "pearson" else stats.spearmanr
+        correlation: Any = stats.pearsonr if key == "pearson" else stats.spearmanr
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", stats.NearConstantInputWarning)
             return float(correlation(found, wanted).statistic)
     raise ValueError(f"unknown metric {key!r}")
 
 
-def score(keys: tuple[str, ...], predictions: np.ndarray, references: np.ndarray) -> dict[str, float]:
+def score(
+    keys: tuple[str, ...], predictions: np.ndarray, references: np.ndarray
+) -> dict[str, float]:
     """Every metric of `keys` on the same predictions.
 
     Args:

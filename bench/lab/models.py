@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import (
+from transformers import (  # its own annotations are partial
     AutoConfig,
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -45,7 +45,7 @@ def anatomy(folder: Path, classes: int) -> Anatomy:
     """Read the structure of the architecture from its config, on the meta device."""
     config = AutoConfig.from_pretrained(folder, num_labels=classes, local_files_only=True)
     with torch.device("meta"):
-        model = AutoModelForSequenceClassification.from_config(config)
+        model: nn.Module = AutoModelForSequenceClassification.from_config(config)  # type: ignore[no-untyped-call]
     return anatomy_of(model)
 
 
@@ -118,6 +118,7 @@ def load_model(folder: Path, job: Job, task: Task, parts: Anatomy) -> nn.Module:
         trust_remote_code=False,
         **_quantization(job, parts),
     )
+    module: Any
     for module in model.modules():
         # On a CPU with AVX512-BF16, bitsandbytes repacks 4-bit weights in place at the first
         # evaluation, after which they can no longer train.
@@ -134,10 +135,11 @@ def _quantization(job: Job, parts: Anatomy) -> dict[str, Any]:
     except Exception as error:  # its native library can fail in many ways
         raise Unsupported(f"bitsandbytes can't be loaded: {error}") from error
     skip = list(parts.head_linears)
+    make: Any = BitsAndBytesConfig
     if job.quantization == "int8":
-        config = BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=skip)
+        config = make(load_in_8bit=True, llm_int8_skip_modules=skip)
     else:
-        config = BitsAndBytesConfig(
+        config = make(
             load_in_4bit=True,
             bnb_4bit_quant_type=job.quantization,
             bnb_4bit_use_double_quant=bool(job.recipe.double_quantization),

@@ -109,9 +109,7 @@ def run(job: Job, places: Places, progress: Progress) -> Outcome:
         peak_memory_source=peak_source,
         trainable_parameters=trained,
         head_parameters=_head_parameters(prepared.model, head_names),
-        active_parameters=(
-            prepared.active_parameters() if prepared.active_parameters else trained
-        ),
+        active_parameters=(prepared.active_parameters() if prepared.active_parameters else trained),
         total_parameters=total + _adapter_parameters(prepared.model),
         adapter_bytes=adapter_bytes,
         final_rank=prepared.final_rank(),
@@ -218,7 +216,7 @@ def _train(
     job: Job, task: Task, prepared: Prepared, work: _Work, meters: Meters, device: torch.device,
     progress: Progress,
 ) -> tuple[list[CurvePoint], int, int]:  # fmt: skip
-    """The training loop: returns the curve, and the rows and tokens (without padding) trained on."""
+    """The training loop: the curve, and the rows and tokens (without padding) trained on."""
     recipe, model = job.recipe, prepared.model
     params = [p for _, p in trainable(model)]
     optimizer = _optimizer(params, job)
@@ -240,7 +238,7 @@ def _train(
                 batch = work.train(step - 1).to(device)
                 loss = _loss(model, batch, task, job, device)
                 penalty = prepared.extra_loss()
-                (loss if penalty is None else loss + penalty).backward()
+                (loss if penalty is None else loss + penalty).backward()  # type: ignore[no-untyped-call]
                 nn.utils.clip_grad_norm_(params, recipe.max_grad_norm)
                 optimizer.step()
                 prepared.after_step(step)
@@ -267,17 +265,19 @@ def _train(
 def _optimizer(params: list[nn.Parameter], job: Job) -> torch.optim.Optimizer:
     recipe = job.recipe
     if recipe.optimizer == "paged_adamw_8bit":
-        from bitsandbytes.optim import PagedAdamW8bit
+        import bitsandbytes
 
-        paged: torch.optim.Optimizer = PagedAdamW8bit(
-            params, lr=recipe.learning_rate, weight_decay=recipe.weight_decay
-        )
-        return paged
-    return torch.optim.AdamW(params, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+        make: Any = bitsandbytes.optim.PagedAdamW8bit
+    else:
+        make = torch.optim.AdamW
+    optimizer: torch.optim.Optimizer = make(
+        params, lr=recipe.learning_rate, weight_decay=recipe.weight_decay
+    )
+    return optimizer
 
 
 def _rate(step: int, job: Job) -> float:
-    """Share of the peak learning rate in step `step` (from 0): linear warm-up, then the schedule."""
+    """Share of the peak learning rate in step `step` (from 0): warm-up, then the schedule."""
     recipe = job.recipe
     warmup = max(1, round(recipe.warmup_share * recipe.steps))
     if step < warmup:

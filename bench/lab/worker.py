@@ -94,8 +94,9 @@ def quiet_libraries() -> None:
     import datasets
     import transformers
 
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
+    chatter: Any = transformers.logging
+    chatter.set_verbosity_error()
+    chatter.disable_progress_bar()
     datasets.disable_progress_bars()
     warnings.filterwarnings("ignore", message="MatMul8bitLt: inputs will be cast")
 

@@ -23,6 +23,7 @@ from bench.report.page import (
     RadarPoint,
     Strip,
     StripRow,
+    shorten,
 )
 from bench.report.svg import COLOURS, INK, LINE, MUTED
 
@@ -166,7 +167,7 @@ def _strip(strip: Strip) -> Canvas:
     for y, row in enumerate(strip.rows):
         _estimate(axes, y, row, 8)
         if row.quality is None:
-            _gap_text(axes, y, words.clip(row.missing, 46))
+            _gap_text(axes, y, shorten(row.missing, 46))
     axes.margins(x=0.08)
     axes.locator_params(axis="x", nbins=5)
     _heading(axes, "score, mean over tasks")
@@ -329,8 +330,8 @@ def _leader(axes: Axes, start: float, end: float, colour: str) -> None:
 
 
 def _radar(radar: Radar) -> Canvas:
-    canvas = _canvas(340, 270)
-    axes = _panel(canvas, 70, 32, 70, 38)
+    canvas = _canvas(312, 256)
+    axes = _panel(canvas, 56, 20, 56, 36)
     axes.set_axis_off()
     axes.set_aspect("equal")
     axes.set_xlim(-1.08, 1.08)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from bench.record import STATUSES
 from bench.report import gaps, words
-from bench.report.page import Block, Column, Entry, Grid, Section
+from bench.report.page import Block, Column, Entry, Grid, Section, shorten
 from bench.table import NOT_RUN, Cell, ResultTable
 
+LONGEST_REASON = 300
 OK, FAILED, TO_DO = "●", "✕", "○"
 
 
@@ -104,7 +105,7 @@ def _failures(table: ResultTable) -> Grid:
             Entry(r.job.task),
             Entry(str(r.job.seed), kind="number", sort=r.job.seed),
             Entry(words.status(r.outcome.status), kind="failed"),
-            Entry(words.clip(r.outcome.status_reason) or "no reason recorded"),
+            Entry(shorten(r.outcome.status_reason, LONGEST_REASON) or "no reason recorded"),
             Entry(str(r.attempt), kind="number", sort=r.attempt),
         )
         for r in table.rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 
@@ -88,7 +89,7 @@ def _reached(table: ResultTable, task: str, cells: Sequence[Cell]) -> str:
 
 def _line(table: ResultTable, cell: Cell, task: str, mark: Mark) -> CurveLine | None:
     curves = [
-        tuple((p.step, p.metric) for p in s.record.outcome.curve)
+        tuple((p.step, p.metric) for p in s.record.outcome.curve if math.isfinite(p.metric))
         for s in table.of(cell, task)
         if s.record is not None and s.ok and s.record.outcome.curve
     ]

@@ -71,7 +71,14 @@ class Mark:
     variant: int = 0
 
 
+LONGEST_LABEL = 28
 SERIES = ("lora", "adalora", "lora-nf4", "adalora-nf4", "full", "head")
+
+
+def shorten(text: str, limit: int) -> str:
+    """One line of at most `limit` characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
 def marks(cells: tuple[Cell, ...]) -> dict[Cell, Mark]:
@@ -83,7 +90,7 @@ def marks(cells: tuple[Cell, ...]) -> dict[Cell, Mark]:
         series = key if key in SERIES else "other"
         variant = seen.get(series, 0)
         seen[series] = variant + 1
-        title = cell_title(method, rank, quantization)
+        title = shorten(cell_title(method, rank, quantization), LONGEST_LABEL)
         found[(method, rank, quantization)] = Mark(title, series, variant)
     return found
 

@@ -37,11 +37,8 @@ def metric_of(table: ResultTable, task: str) -> str:
 
 def baseline(table: ResultTable, task: str) -> float | None:
     """The baseline predictor's score on a task, mean over the rows that know it."""
-    found = [
-        r.outcome.baseline_value
-        for r in table.rows
-        if r.job.task == task and r.ok and r.outcome.baseline_value is not None
-    ]
+    read = [s.value(lambda r: r.outcome.baseline_value) for s in table.of(task=task)]
+    found = [value for value in read if value is not None]
     return statistics.fmean(found) if found else None
 
 
@@ -96,7 +93,10 @@ def _plain(value: float | None) -> Entry:
 
 
 def _resolution(table: ResultTable) -> str:
+    metrics = sorted({words.metric_title(metric_of(table, task)) for task in table.tasks})
     parts = []
+    if len(metrics) > 1:
+        parts.append(f"The mean over tasks averages {words.listing(metrics)}, as GLUE does")
     for task in table.tasks:
         rows = {r.outcome.eval_rows for r in table.rows if r.job.task == task and r.ok}
         sizes = sorted(n for n in rows if n)

@@ -75,11 +75,10 @@ def _warning(table: ResultTable) -> str:
     if job.profile == FULL_PROFILE:
         return ""
     steps = sorted({s.job.recipe.steps for s in table.slots})
-    rows = {s.job.recipe.train_rows for s in table.slots}
-    sizes = sorted(n for n in rows if n is not None)
+    rows = [n for s in table.slots if (n := s.job.recipe.train_rows) is not None]
     scale = [f"{_span(steps)} optimizer steps"]
-    if sizes:
-        scale.append(f"at most {sizes[-1]:,} training rows" if None not in rows else "cut rows")
+    if len(rows) == len(table.slots):
+        scale.append(f"at most {max(rows):,} training rows")
     return (
         f"Reduced scale: profile {job.profile}, {words.listing(scale)}. Scores and orderings may "
         "differ at full scale."

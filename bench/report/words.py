@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from bench.catalog import METRICS, cell_title
 from bench.record import Outcome, Record
-from bench.report.page import Entry
+from bench.report.page import Entry, shorten
 from bench.stats import Estimate
 from bench.table import Cell, Ratio, Score
 
@@ -62,12 +62,6 @@ def status(name: str) -> str:
     return name.replace("_", " ")
 
 
-def clip(text: str, limit: int = 300) -> str:
-    """One line of at most `limit` characters."""
-    line = " ".join(text.split())
-    return line if len(line) <= limit else line[: limit - 1] + "…"
-
-
 def metric_title(key: str) -> str:
     """A metric's name in reports."""
     return METRICS[key].title if key in METRICS else key
@@ -109,7 +103,7 @@ def null_reason(records: Sequence[Record], name: str) -> str:
     for outcome in outcomes:
         for warning in outcome.warnings:
             if name in warning:
-                return clip(warning, 80)
+                return shorten(warning, 80)
     if name in ("active_parameters", "final_rank") and outcomes:
         return "no rank to prune" if records[0].job.rank is None else "not recorded"
     return "not recorded"

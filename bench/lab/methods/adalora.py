@@ -74,7 +74,8 @@ def orthogonality(model: nn.Module) -> torch.Tensor:
 
 
 def _modules(model: nn.Module) -> list[Any]:
-    return [m for m in model.modules() if hasattr(m, "lora_E") and len(m.lora_E)]
+    modules: list[Any] = list(model.modules())
+    return [m for m in modules if hasattr(m, "lora_E") and len(m.lora_E)]
 
 
 def final_rank(model: nn.Module) -> int:

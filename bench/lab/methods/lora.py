@@ -43,7 +43,7 @@ def common_options(job: Job, parts: Anatomy, targets: list[str]) -> dict[str, An
 def wrap(model: nn.Module, config: Any) -> Any:
     """Freeze the base and add the adapter."""
     model.requires_grad_(False)
-    return get_peft_model(model, config)  # type: ignore[arg-type]
+    return get_peft_model(model, config)
 
 
 def saver(wrapped: Any) -> Any:

@@ -1,0 +1,69 @@
+# Everything a newcomer needs; the first use of any target builds .venv with the pinned versions.
+#
+#   make bench SUITE=glue [PROFILE=cpu] [MIRROR=dir] [ARGS="--jobs 2"]
+
+PYTHON ?= python3
+SUITE ?= smoke
+PROFILE ?=
+MIRROR ?=
+ARGS ?=
+
+# User text reaches the recipes as environment variables, unexpanded by make and quoted in the
+# shell, so that SUITE='glue; touch p' is just an unknown suite. ARGS is split into words only.
+override SUITE := $(value SUITE)
+override PROFILE := $(value PROFILE)
+override MIRROR := $(value MIRROR)
+override ARGS := $(value ARGS)
+export SUITE PROFILE MIRROR ARGS
+
+SHELL := /bin/bash
+PIP_FLAGS := --quiet --disable-pip-version-check
+SELECT = set -f; set -- "$$SUITE"; \
+	[ -z "$$PROFILE" ] || set -- "$$@" "--profile=$$PROFILE"; \
+	[ -z "$$MIRROR" ] || set -- "$$@" "--mirror=$$MIRROR"
+
+.PHONY: help bench report test test-gpu lint check format clean
+.DEFAULT_GOAL := help
+
+help:  ## say what there is
+	@echo 'make bench SUITE=glue   run a suite and write its report (PROFILE=, MIRROR=, ARGS=)'
+	@echo 'make report SUITE=glue  write the report of earlier results'
+	@echo 'make test               run the tests'
+	@echo 'make check              format, lint and types, then the tests'
+	@echo 'make test-gpu           the checks that only a CUDA machine can make'
+	@echo 'make format             format the code'
+	@echo 'make clean              remove .venv and caches; results and reports stay'
+
+.venv/.installed: pyproject.toml constraints.txt
+	@echo 'Installing into .venv (a few minutes the first time) ...'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; use make PYTHON=...")'
+	@$(PYTHON) -m venv .venv
+	@.venv/bin/python -m pip install $(PIP_FLAGS) -c constraints.txt -e '.[dev]'
+	@touch $@
+
+bench: .venv/.installed  ## run a suite
+	@$(SELECT); exec .venv/bin/peftmark run "$$@" $$ARGS
+
+report: .venv/.installed  ## report on earlier results
+	@$(SELECT); exec .venv/bin/peftmark report "$$@" $$ARGS
+
+test: .venv/.installed  ## run the tests
+	@.venv/bin/python -m pytest -m 'not gpu'
+
+test-gpu: .venv/.installed
+	@.venv/bin/python -m pytest -m gpu
+
+lint: .venv/.installed  ## format, lint and types
+	@.venv/bin/ruff format --check bench tests
+	@.venv/bin/ruff check bench tests
+	@.venv/bin/mypy
+
+check: lint test
+
+format: .venv/.installed
+	@.venv/bin/ruff format bench tests
+	@.venv/bin/ruff check --fix bench tests
+
+clean:
+	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache build dist *.egg-info
+	@find bench tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,168 @@
+import math
+from dataclasses import replace
+
+import pytest
+from factory import (
+    ADALORA,
+    FULL,
+    HEAD,
+    LORA,
+    QLORA,
+    make_failure,
+    make_job,
+    make_matrix,
+    make_outcome,
+    make_record,
+)
+
+from bench import table as t
+
+
+def record(method, task, seed, value, status="ok", **outcome):
+    """A row with just the numbers that the test is about."""
+    job = make_job(method=method, task=task, seed=seed)
+    result = make_outcome(metric_value=value, **outcome) if status == "ok" else make_failure(status)
+    return make_record(job=job, outcome=result)
+
+
+def build(records, extra=(), reference=LORA):
+    return t.build(records, [*(r.job for r in records), *extra], reference)
+
+
+def memory(row):
+    return row.outcome.peak_memory_bytes
+
+
+def test_overall_is_the_mean_over_tasks_within_each_seed_by_hand():
+    rows = [
+        record("lora", "a", 0, 0.5),
+        record("lora", "b", 0, 0.7),
+        record("lora", "a", 1, 0.6),
+        record("lora", "b", 1, 0.9),
+    ]
+    score = t.overall_score(build(rows), LORA)
+    assert score.by_seed == ((0, pytest.approx(0.6)), (1, pytest.approx(0.75)))
+    # mean 0.675; s = 0.15 / sqrt(2), so half = 12.7062 * 0.15 / 2
+    assert score.estimate.mean == pytest.approx(0.675)
+    assert score.estimate.half_width == pytest.approx(0.952965, abs=1e-5)
+    assert score.complete
+
+
+def test_a_failed_task_takes_its_seed_out_of_the_overall_figure():
+    rows = [
+        record("lora", "a", 0, 0.5),
+        record("lora", "b", 0, 0.7),
+        record("lora", "a", 1, 0.9),
+        record("lora", "b", 1, None, status="diverged"),
+    ]
+    table = build(rows)
+    score = t.overall_score(table, LORA)
+    assert score.by_seed == ((0, pytest.approx(0.6)),)
+    assert (score.planned, score.complete) == (2, False)
+    assert t.task_score(table, LORA, "a").complete
+
+
+def test_a_seed_that_never_ran_is_missing_not_zero():
+    rows = [record("lora", "a", 0, 0.5)]
+    score = t.task_score(build(rows, [make_job(task="a", seed=1)]), LORA, "a")
+    assert (score.values, score.planned) == ((0.5,), 2)
+
+
+def test_a_cell_planned_on_fewer_tasks_has_no_overall_figure():
+    rows = [
+        record("lora", "a", 0, 0.5),
+        record("lora", "b", 0, 0.7),
+        record("adalora", "a", 0, 0.9),
+    ]
+    assert t.overall_score(build(rows), ADALORA).estimate is None
+
+
+@pytest.mark.parametrize("status", ["invalid", "diverged", "interrupted"])
+def test_the_numbers_of_a_failed_row_are_not_used(status):
+    row = make_record(outcome=make_outcome(status=status, metric_value=0.99))
+    assert t.task_score(build([row]), LORA, "sst2").estimate is None
+
+
+def test_nan_is_not_a_value():
+    assert t.task_score(build([record("lora", "a", 0, math.nan)]), LORA, "a").values == ()
+
+
+def test_differences_are_paired_by_seed():
+    mine = t.Score(((0, 0.5), (1, 0.6)), 3)
+    theirs = t.Score(((1, 0.7), (2, 0.9)), 3)
+    pairs = t.difference(mine, theirs)
+    assert pairs.by_seed == ((1, pytest.approx(-0.1)),)
+    assert (pairs.planned, pairs.complete) == (3, False)
+
+
+def test_ratio_is_geometric_over_pairs_by_hand():
+    rows = [
+        record("lora", "a", 0, 0.5, peak_memory_bytes=100),
+        record("lora", "b", 0, 0.5, peak_memory_bytes=200),
+        record("adalora", "a", 0, 0.5, peak_memory_bytes=200),
+        record("adalora", "b", 0, 0.5, peak_memory_bytes=1600),
+    ]
+    # ratios 2 and 8: sqrt(16) = 4
+    ratio = t.ratio(build(rows), ADALORA, memory)
+    assert ratio.value == pytest.approx(4.0)
+    assert (ratio.pairs, ratio.planned) == (2, 2)
+
+
+def test_ratio_says_why_it_is_unknown():
+    lora = record("lora", "a", 0, 0.5, peak_memory_bytes=100)
+    other = record("adalora", "a", 0, 0.5, peak_memory_bytes=90, peak_memory_source="another")
+    bare = record("adalora", "a", 0, 0.5, peak_memory_bytes=None)
+    dead = record("adalora", "a", 0, None, status="crashed")
+    source = {"same": lambda row: row.outcome.peak_memory_source}
+    assert "differently" in t.ratio(build([lora, other]), ADALORA, memory, **source).reason
+    assert t.ratio(build([lora, bare]), ADALORA, memory).reason == "not recorded"
+    assert t.ratio(build([lora, dead]), ADALORA, memory).reason == "no run finished"
+    assert t.ratio(build([other]), ADALORA, memory).reason == "no finished reference run"
+
+
+def test_quality_runs_from_the_baseline_predictor_to_the_best_possible():
+    row = make_record(outcome=make_outcome(metric_value=0.8, baseline_value=0.5))
+    assert t.quality(row) == pytest.approx(0.6)
+    assert t.quality(replace(row, outcome=make_outcome(baseline_value=None))) is None
+
+
+def test_steps_to_target_are_not_imputed():
+    never = {"target_reached": False, "steps_to_target": None}
+    rows = [
+        record("lora", "a", 0, 0.8, steps_to_target=40),
+        record("lora", "a", 1, 0.8, steps_to_target=80),
+        record("lora", "a", 2, 0.6, **never),
+        record("lora", "a", 3, None, status="out_of_memory"),
+    ]
+    found = t.reach(build(rows), LORA, "a")
+    assert (found.reached, found.finished, found.planned) == (2, 3, 4)
+    assert (found.median, found.steps) == (60, (40, 80))
+    only = t.reach(build([record("lora", "a", 2, 0.6, **never)]), LORA, "a")
+    assert only.median is None
+
+
+def test_order_is_reference_first_and_reference_lines_last():
+    rows = make_matrix(cells=[FULL, HEAD, ADALORA, QLORA, LORA])
+    cells = t.build(rows, [r.job for r in rows], LORA).cells
+    assert cells[0] == LORA
+    assert set(cells[-2:]) == {FULL, HEAD}
+    assert t.build(rows[::-1], [r.job for r in rows], LORA).cells == cells
+
+
+def test_rows_of_other_jobs_are_counted_and_left_out():
+    rows = make_matrix(cells=[LORA])
+    stray = make_record(job=make_job(profile="full"))
+    table = t.build([*rows, stray], [r.job for r in rows], LORA)
+    assert table.strays == 1
+    assert len(table.rows) == len(rows)
+
+
+def test_two_rows_of_one_job_are_refused():
+    with pytest.raises(ValueError, match="same job"):
+        t.build([make_record(), make_record(attempt=2)], [make_job()], LORA)
+
+
+def test_counts_cover_every_planned_job():
+    rows = [record("lora", "a", 0, 0.5), record("lora", "a", 1, None, status="timed_out")]
+    counts = build(rows, [make_job(task="a", seed=2)]).counts()
+    assert counts == {"ok": 1, "timed_out": 1, "not run": 1}
