@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -30,13 +31,15 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     options = _parser().parse_args(arguments)
     try:
         code = options.command(options)
+        sys.stdout.flush()
     except UserError as error:
         print(f"peftmark: {error}", file=sys.stderr)
         code = error.code
     except KeyboardInterrupt:
         code = Exit.INTERRUPTED
     except BrokenPipeError:
-        sys.stderr.close()
+        # What is still buffered has no reader; the interpreter would complain about it at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = Exit.OK
     sys.exit(int(code))
 
@@ -113,6 +116,8 @@ def _selection(options: argparse.Namespace) -> Selection:
 
 
 def _run(options: argparse.Namespace) -> int:
+    from dataclasses import replace
+
     from rich.console import Console
 
     from bench.progress import Board
@@ -122,37 +127,36 @@ def _run(options: argparse.Namespace) -> int:
     console = Console(stderr=options.json, highlight=False)
     plan = make_plan(selection)
     stop = Stop()
-    with plan.store.lock(), stop.watching():
-        plan = make_plan(selection)  # what another run finished while we waited for the lock
+    with plan.store.lock():
+        # Once more, now that no other run can finish jobs; the profile stays the chosen one.
+        selection = replace(selection, profile=plan.profile)
+        plan = replace(make_plan(selection), profile_reason=plan.profile_reason)
         _announce(plan, console)
         if plan.to_run:
             console.print("Fetching and verifying model and data ...")
             for name, source in fetch(plan).items():
                 console.print(f"  {name}: {source}", markup=False)
-            with Board(console, plan.to_run, len(plan.slots)) as board:
+            with stop.watching(), Board(console, plan.to_run, len(plan.slots)) as board:
                 for _, done in execute(plan, selection, board.event, stop):
                     board.finished(done)
         plan.store.rebuild()
     failed = _summary(selection, options, console)
     if not options.no_report:
-        written = _write_report(make_plan(_pinned(selection, plan.profile)), options.reports)
+        everything = replace(selection, only=(), again=False)
+        written = _write_report(make_plan(everything), options.reports)
         console.print(f"Report: {written[0]}", markup=False, soft_wrap=True)
     if stop.asked():
         return stop.code
     return Exit.INCOMPLETE if failed else Exit.OK
 
 
-def _pinned(selection: Selection, profile: str) -> Selection:
-    from dataclasses import replace
-
-    return replace(selection, profile=profile, only=(), again=False)
-
-
 def _announce(plan: Plan, console: Any) -> None:
+    from rich.markup import escape
+
     done = len(plan.planned) - len(plan.to_run)
     console.print(
         f"Suite {plan.suite.name} v{plan.suite.version}, profile [bold]{plan.profile}[/] "
-        f"({plan.profile_reason}): {len(plan.planned)} jobs, {done} already done, "
+        f"({escape(plan.profile_reason)}): {len(plan.planned)} jobs, {done} already done, "
         f"{len(plan.to_run)} to run, {len(plan.slots)} at once.",
         soft_wrap=True,
     )
@@ -172,7 +176,8 @@ def _summary(selection: Selection, options: argparse.Namespace, console: Any) ->
         status = record.outcome.status if record else "not run"
         counts[status] = counts.get(status, 0) + 1
     text = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
-    console.print(f"{len(plan.jobs)} jobs: {text}. Results: {plan.store.derived}", soft_wrap=True)
+    line = f"{len(plan.jobs)} jobs: {text}. Results: {plan.store.derived}"
+    console.print(line, markup=False, soft_wrap=True)
     if options.json:
         facts = {"suite": plan.suite.name, "profile": plan.profile, "jobs": counts}
         print(json.dumps(facts | {"results": str(plan.store.derived)}, indent=2))

@@ -90,7 +90,7 @@ def _folder(what: str, path: Path) -> Finding:
     while not parent.exists():
         parent = parent.parent
     free = shutil.disk_usage(parent).free
-    writable = os.access(parent, os.W_OK)
+    writable = parent.is_dir() and os.access(parent, os.W_OK)
     ok = writable and free > 2**30
     text = f"{path}, {free / 2**30:.0f} GiB free{'' if writable else ', not writable'}"
     return Finding(what, ok, text, "" if ok else "Choose another folder, or free some space.")

@@ -7,6 +7,7 @@ reason is data. What only a GPU can confirm is listed in docs/architecture.md.
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -42,23 +43,21 @@ def devices() -> Devices:
         return Devices((), f"nvidia-ml-py is not installed ({error})")
     try:
         pynvml.nvmlInit()
-    except pynvml.NVMLError as error:
+    except Exception as error:  # a driver half installed raises more than NVMLError
         return Devices((), f"NVML: {error}")
     try:
         found = tuple(_gpu(pynvml, i) for i in range(pynvml.nvmlDeviceGetCount()))
         driver = _text(pynvml.nvmlSystemGetDriverVersion())
         return Devices(found, None if found else "NVML lists no device", driver)
-    except pynvml.NVMLError as error:
+    except Exception as error:
         return Devices((), f"NVML: {error}")
     finally:
         _shutdown(pynvml)
 
 
 def _shutdown(pynvml: Any) -> None:
-    try:
+    with suppress(Exception):
         pynvml.nvmlShutdown()
-    except pynvml.NVMLError:
-        return
 
 
 def _gpu(pynvml: Any, index: int) -> Gpu:
@@ -122,7 +121,7 @@ class PeakMemory:
                     self._idle = used
                 self.peak_bytes = max(self.peak_bytes or 0, used - self._idle)
                 self._stop.wait(self._period)
-        except pynvml.NVMLError:
+        except Exception:
             self.peak_bytes = None
         finally:
             _shutdown(pynvml)

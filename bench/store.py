@@ -6,7 +6,7 @@ Layout of `results/<suite>/`:
     parts/<job_id>.<attempt>.parquet the truth: one row an attempt
     logs/<job_id>.<attempt>.log      what the worker printed
     quarantine/                      parts that could not be read
-    results.parquet                  derived from the parts, rebuilt at every run and report
+    results.parquet                  derived from the parts, rebuilt at the end of every run
 """
 
 from __future__ import annotations
@@ -203,6 +203,7 @@ class Store:
         self.folder = root / suite
         self.parts = self.folder / "parts"
         self.logs = self.folder / "logs"
+        self.aside = self.folder / "quarantine"
         self.derived = self.folder / "results.parquet"
 
     @contextmanager
@@ -217,15 +218,15 @@ class Store:
             self.logs.mkdir(exist_ok=True)
             handle = os.open(self.folder / "run.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                holder = os.read(handle, 200).decode(errors="replace").strip() or "unknown"
-                raise StoreError(
-                    f"{self.folder} is in use by another run ({holder})",
-                    "Wait for it to end, or give this run its own --results folder.",
-                ) from None
             with _explained(self.folder):
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    holder = os.read(handle, 200).decode(errors="replace").strip() or "unknown"
+                    raise StoreError(
+                        f"{self.folder} is in use by another run ({holder})",
+                        "Wait for it to end, or give this run its own --results folder.",
+                    ) from None
                 self._check_space()
                 os.ftruncate(handle, 0)
                 os.write(handle, f"process {os.getpid()} on {socket.gethostname()}".encode())
@@ -252,15 +253,19 @@ class Store:
         """All readable attempts. A part from a newer peftmark is refused.
 
         Raises:
-            StoreError: if a part was written by a newer schema.
+            StoreError: if a part can't be read from the disk, or was written by a newer schema.
         """
         records: dict[str, Record] = {}
         damaged: dict[Path, str] = {}
         attempts = 0
         for path in sorted(self.parts.glob("*.parquet"), key=_part_key):
+            with _explained(path):
+                raw = path.read_bytes()
             try:
-                record = _read_part(path)
-            except (OSError, ValueError, KeyError, TypeError) as error:
+                record = _read_part(path, raw)
+            except StoreError:
+                raise
+            except Exception as error:  # damaged bytes make the reader raise almost anything
                 damaged[path] = " ".join(str(error).split())[:200]
                 continue
             attempts += 1
@@ -271,14 +276,15 @@ class Store:
 
     def quarantine(self, damaged: Iterable[Path]) -> None:
         """Move damaged parts aside, so that their jobs run again and nothing is lost."""
-        folder = self.folder / "quarantine"
         for path in damaged:
-            folder.mkdir(exist_ok=True)
-            os.replace(path, folder / path.name)
+            with _explained(path):
+                self.aside.mkdir(exist_ok=True)
+                os.replace(path, self.aside / path.name)
 
     def next_attempt(self, job_id: str) -> int:
         """Number of the next attempt of a job."""
-        numbers = [int(m[2]) for p in self.parts.glob(f"{job_id}.*") if (m := _match(p))]
+        files = [*self.parts.glob(f"{job_id}.*"), *self.aside.glob(f"{job_id}.*")]
+        numbers = [int(m[2]) for p in files if (m := _match(p))]
         return max(numbers, default=0) + 1
 
     def append(self, record: Record) -> Path:
@@ -319,10 +325,11 @@ def _part_key(path: Path) -> tuple[str, int]:
     return (match[1], int(match[2])) if match else (path.name, 0)
 
 
-def _read_part(path: Path) -> Record:
+def _read_part(path: Path, raw: bytes) -> Record:
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    table = pq.read_table(path, page_checksum_verification=True, memory_map=False)
+    table = pq.read_table(pa.BufferReader(raw), page_checksum_verification=True)
     version = int((table.schema.metadata or {}).get(b"peftmark_schema", b"0"))
     if version > SCHEMA_VERSION:
         raise StoreError(

@@ -35,7 +35,7 @@ ADAPTER_FIELDS = ("targets", "alpha", "dropout")
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader with YAML 1.2 scalars that refuses aliases and duplicate keys."""
+    """SafeLoader with YAML 1.2 scalars that refuses aliases, tags and duplicate keys."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         event = self.peek_event()  # type: ignore[no-untyped-call]
@@ -43,6 +43,10 @@ class _Loader(yaml.SafeLoader):
             raise yaml.MarkedYAMLError(
                 problem="anchors and aliases (& and *) are not allowed in a suite",
                 problem_mark=event.start_mark,
+            )
+        if getattr(event, "tag", None):
+            raise yaml.MarkedYAMLError(
+                problem="tags (!) are not allowed in a suite", problem_mark=event.start_mark
             )
         return super().compose_node(parent, index)
 
@@ -74,15 +78,18 @@ for _tag, _pattern, _first in (
     _Loader.add_implicit_resolver(
         f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), _first
     )
+# PyYAML reads `010` as 8.
+_Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(node.value))
 
 
 def _read_yaml(path: Path) -> Any:
     try:
-        raw = path.read_bytes()
+        with path.open("rb") as file:
+            raw = file.read(MAX_SUITE_BYTES + 1)
     except OSError as error:
         raise SuiteError(f"{path}: can't be read: {error.strerror}") from error
     if len(raw) > MAX_SUITE_BYTES:
-        raise SuiteError(f"{path}: {len(raw)} bytes; a suite has at most {MAX_SUITE_BYTES}")
+        raise SuiteError(f"{path}: too large; a suite has at most {MAX_SUITE_BYTES} bytes")
     try:
         return yaml.load(raw.decode("utf-8"), Loader=_Loader)  # noqa: S506 (a SafeLoader)
     except UnicodeDecodeError as error:
@@ -92,7 +99,8 @@ def _read_yaml(path: Path) -> Any:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise SuiteError(f"{path}{where}: {error.problem or error.context}") from error
+        what = ", ".join(text for text in (error.context, error.problem) if text)
+        raise SuiteError(f"{path}{where}: {what}") from error
     except (yaml.YAMLError, ValueError) as error:
         raise SuiteError(f"{path}: not YAML: {error}") from error
 
@@ -257,8 +265,8 @@ class _Cell(_Strict):
 
 
 class _Anchor(_Strict):
-    worst: float
-    best: float
+    worst: Annotated[float, Field(allow_inf_nan=False)]
+    best: Annotated[float, Field(allow_inf_nan=False)]
     scale: Literal["linear", "log"] = "linear"
 
 
@@ -406,8 +414,10 @@ def resolve_recipe(
         tell("batch_size", f"found {values['batch_size']} with {rows} training rows")
     epochs = values.pop("epochs", None)
     steps = values.get("steps") or math.ceil(epochs * math.ceil(rows / values["batch_size"]))
-    eval_every = max(1, _share(values["eval_every"], steps))
-    if eval_every > steps:
+    eval_every = values["eval_every"]
+    if isinstance(eval_every, str):
+        eval_every = max(1, _share(eval_every, steps))
+    if not 1 <= eval_every <= steps:
         tell("eval_every", f"found {eval_every}; the run has {steps} steps")
     schedule = None
     if entry.method == "adalora" and rank is not None:
@@ -536,6 +546,8 @@ def suite_folders(own: Path | None) -> list[Path]:
     package = Path(__file__).resolve().parent
     shipped = package / "_suites"
     folders = [own or Path("suites"), shipped if shipped.is_dir() else package.parent / "suites"]
+    if own is not None and not own.is_dir():
+        raise SuiteError(f"the folder of suites {str(own)!r} is not a folder")
     unique: dict[Path, Path] = {f.resolve(): f for f in reversed(folders) if f.is_dir()}
     return list(reversed(unique.values()))
 
@@ -551,7 +563,7 @@ def find_suite(name: str, own: Path | None = None) -> Path:
     known = ", ".join(suite_names(own)) or "none"
     if not SUITE_NAME.fullmatch(name):
         raise SuiteError(
-            f"suite {name!r}: a suite is named by lower-case letters, digits, - and _, "
+            f"suite {_short(name)}: a suite is named by lower-case letters, digits, - and _, "
             "at most 64, never by a path",
             f"Known suites: {known}. For a folder of your own use --suites DIR.",
         )
@@ -569,6 +581,7 @@ def load_suite(name: str, own: Path | None = None) -> Suite:
 
     Raises:
         SuiteError: with every fault of the file, one a line: path, value found, values allowed.
+            Faults of meaning (impossible cells, schedules) show once its shape is right.
     """
     path = find_suite(name, own)
     try:

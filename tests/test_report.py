@@ -146,10 +146,8 @@ def test_failed_cells_are_visible_and_never_zero_or_blank(matrix):
     costs = [r for r in grid(shown, "Costs by task").rows if r[0].text == "full fine-tuning"]
     assert {e.text for e in costs[1][2:]} == {"out of memory ×3"}
     assert len(grid(shown, "Failures").rows) == 4
-    every = [
-        e for s in shown.sections for b in s.blocks if isinstance(b, page.Grid) for e in b.rows
-    ]
-    assert all(entry.text.strip() for entries in every for entry in entries)
+    grids = [b for s in shown.sections for b in s.blocks if isinstance(b, page.Grid)]
+    assert all(entry.text.strip() for g in grids for entries in g.rows for entry in entries)
 
 
 def test_a_cell_with_failures_is_marked_incomplete(matrix):
@@ -222,7 +220,7 @@ def test_the_finding_claims_a_difference_only_where_the_paired_interval_excludes
     close = headline.finding(scores(lora=[0.80, 0.84, 0.88], adalora=[0.81, 0.82, 0.89]))
     assert "no difference shown for AdaLoRA r8" in close
     single = headline.finding(scores(lora=[0.80], adalora=[0.50]))
-    assert "not judged, for lack of an interval: AdaLoRA r8 (−0.300)" in single
+    assert "not judged, for lack of a usable interval: AdaLoRA r8 (−0.300)" in single
     assert "scored lower" not in single
 
 
@@ -320,6 +318,7 @@ def test_at_most_six_curves_a_picture():
     panels = [f.drawing for f in shown.figures() if isinstance(f.drawing, page.Curves)]
     assert [len(p.lines) for p in panels] == [6, 3]
     assert all(p.lines[0].mark.label == "LoRA r8" for p in panels)
+    assert panels[0].span == panels[1].span
 
 
 def test_same_method_same_colour_and_ranks_differ_in_variant():
@@ -365,3 +364,29 @@ def test_numbers_in_words():
         "24.5×",
         "204×",
     ]
+
+
+def test_a_baseline_far_from_the_scores_breaks_the_axis():
+    near, far = page.Mark("X", "lora"), page.Mark("Y", "head")
+
+    def breaks(baseline, *values):
+        rows = tuple(
+            page.DotRow(m, (v,), table.t_interval([v]))
+            for m, v in zip((near, far), values, strict=True)
+        )
+        text = charts.render(page.Figure("dots", "finding", page.Dots(rows, "F1", baseline)))
+        return text.count('<g id="dots-axes_') == 2
+
+    assert breaks(0.5, 0.86, 0.87)
+    assert not breaks(0.5, 0.55, 0.87)
+    assert not breaks(None, 0.86, 0.87)
+
+
+def test_memory_measured_by_different_meters_is_not_compared():
+    rows = make_matrix(cells=[LORA, QLORA], seeds=[0])
+    other = {"peak_memory_source": "torch max_memory_allocated"}
+    rows = [
+        replace(r, outcome=replace(r.outcome, **other)) if r.job.cell == QLORA else r for r in rows
+    ]
+    entry = row(show(rows), "Every cell against", "QLoRA r8")[3]
+    assert (entry.text, entry.note) == ("n/a", "measured differently from the reference")

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 import multiprocessing
 import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -25,7 +26,7 @@ from bench.nvml import PeakMemory
 from bench.record import Job, Outcome
 
 WORKER = "bench.lab.worker:main"
-PRELOAD = ("torch", "transformers", "peft", "bench.lab.recipe", "bench.lab.methods.adalora")
+PRELOAD = ("bench.lab.recipe", "bench.lab.methods.adalora")
 GRACE_SECONDS = 5.0
 
 WORKER_ENVIRONMENT = {
@@ -103,14 +104,14 @@ def run_jobs(
     start = _starter(worker, places, logs, gpu=any(slot is not None for slot in slots))
     try:
         while waiting or running:
-            if stop():
-                waiting.clear()
-                _end(running, Outcome("interrupted", "stopped by the user"))
-            while waiting and free:
+            while waiting and free and not stop():
                 job, attempt = waiting.pop()
                 running.append(start(job, attempt, free.pop(), seconds_limit))
                 listener(job, {"phase": "start"})
             _listen(running, listener)
+            if stop():  # asked after listening: Ctrl-C may have ended a worker by itself
+                waiting.clear()
+                _end(running, Outcome("interrupted", "stopped by the user"))
             for one in [r for r in running if not r.process.is_alive()]:
                 running.remove(one)
                 free.append(one.slot)
@@ -196,13 +197,20 @@ def _take(one: _Running, listener: Listener | None) -> None:
         while one.connection.poll():
             message = json.loads(one.connection.recv_bytes())
             if "outcome" in message:
-                one.outcome = Outcome.from_json(message["outcome"])
+                one.outcome = _checked(Outcome.from_json(message["outcome"]))
             else:
                 one.last.update(message)
                 if listener is not None:
                     listener(one.job, message)
     except (EOFError, OSError):
         one.connection.close()
+
+
+def _checked(outcome: Outcome) -> Outcome:
+    """A finished run without a finite score is no result."""
+    if outcome.status == "ok" and not math.isfinite(outcome.metric_value or 0.0):
+        return replace(outcome, status="invalid", status_reason="the metric is not a finite number")
+    return outcome
 
 
 def _end(running: Sequence[_Running], outcome: Outcome) -> None:
@@ -251,7 +259,7 @@ def _finish(one: _Running) -> Finished:
 def _died(one: _Running) -> Outcome:
     code = one.process.exitcode
     if code is not None and code < 0:
-        name = signal.Signals(-code).name
+        name = next((s.name for s in signal.Signals if s == -code), f"signal {-code}")
         if -code == signal.SIGKILL and _killed_for_memory():
             reason = Outcome("out_of_memory", "killed by the kernel's out-of-memory killer")
         else:

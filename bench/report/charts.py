@@ -272,7 +272,10 @@ def _curves(curves: Curves) -> Canvas:
         _curve(axes, line)
     if curves.target is not None:
         axes.axhline(curves.target, color=INK, linewidth=1, linestyle=(0, (3, 3)), zorder=1)
-    axes.margins(x=0.02, y=0.08)
+    low, high = curves.span if curves.target is None else _cover(curves.span, curves.target)
+    room = 0.08 * (high - low) or 0.05
+    axes.set_ylim(low - room, high + room)
+    axes.margins(x=0.02)
     axes.locator_params(axis="both", nbins=6)
     axes.grid(axis="y", color=LINE, linewidth=0.75)
     axes.set_axisbelow(True)
@@ -280,6 +283,10 @@ def _curves(curves: Curves) -> Canvas:
     axes.set_title(curves.axis, loc="left", fontsize=12, color=MUTED, pad=10)
     _end_labels(axes, curves)
     return canvas
+
+
+def _cover(span: tuple[float, float], value: float) -> tuple[float, float]:
+    return min(span[0], value), max(span[1], value)
 
 
 def _curve(axes: Axes, line: CurveLine) -> None:

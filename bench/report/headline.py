@@ -68,7 +68,9 @@ def compare(table: ResultTable, score_of: Callable[[Cell], Score]) -> list[str]:
     if found["undecided"]:
         parts.append(f"no difference shown for {words.listing(found['undecided'])}")
     if found["no interval"]:
-        parts.append(f"not judged, for lack of an interval: {words.listing(found['no interval'])}")
+        parts.append(
+            f"not judged, for lack of a usable interval: {words.listing(found['no interval'])}"
+        )
     return parts
 
 
@@ -178,8 +180,8 @@ def _verdicts(table: ResultTable) -> Grid:
     )
     rows = tuple(_verdict_row(table, cell) for cell in table.cells)
     note = (
-        "A difference is called higher or lower only where its interval excludes zero. "
-        f"The {words.plural(len(table.others), 'interval')} of differences are not adjusted for "
+        "A difference is called higher or lower only where its interval excludes zero; the "
+        f"intervals of the {words.plural(len(table.others), 'difference')} are not adjusted for "
         "one another."
     )
     return Grid(f"Every cell against {reference}", columns, rows, note=note)

@@ -28,10 +28,10 @@ MOST_LINES = 6
 def section(table: ResultTable) -> Section:
     """Learning curves by task and the steps-to-target table."""
     lead = " ".join(_task_lead(table, task) for task in table.tasks)
-    pictures = tuple(
-        figure for i, task in enumerate(table.tasks) for figure in _figures(table, i, task)
-    )
-    figures = (Figures(pictures),) if pictures else ()
+    by_task = [_figures(table, i, task) for i, task in enumerate(table.tasks)]
+    pictures = tuple(figure for panels in by_task for figure in panels)
+    rows = by_task if len(pictures) > len(by_task) else [pictures]
+    figures = (Figures(row) for row in rows if row)
     return Section("learning", "How fast it gets there", lead, (*figures, _steps(table)))
 
 
@@ -51,9 +51,12 @@ def _figures(table: ResultTable, index: int, task: str) -> tuple[Figure, ...]:
     lines = {cell: line for cell in table.cells if (line := _line(table, cell, task, look[cell]))}
     key = metric_of(table, task)
     axis = f"{words.metric_title(key)}, {words.direction(key)}"
+    target = table.of(task=task)[0].job.target
+    seen = [y for line in lines.values() for seed in line.seeds for _, y in seed]
+    span = (min(seen, default=0.0), max(seen, default=1.0))
     figures = []
     for part, cells in enumerate(_panels(table, list(lines))):
-        drawing = Curves(tuple(lines[c] for c in cells), axis, table.of(task=task)[0].job.target)
+        drawing = Curves(tuple(lines[c] for c in cells), axis, target, span)
         finding = _reached(table, task, cells)
         note = "Thick line: mean over seeds. Thin lines: seeds. Dashes: the target."
         figures.append(Figure(f"curves-{index}-{part}", finding, drawing, note, title=task))

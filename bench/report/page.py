@@ -145,11 +145,16 @@ class CurveLine:
 
 @dataclass(frozen=True)
 class Curves:
-    """Learning curves of one task."""
+    """Learning curves of one task.
+
+    Attributes:
+        span: lowest and highest score of the task's curves, the same in all its panels.
+    """
 
     lines: tuple[CurveLine, ...]
     axis: str
     target: float | None
+    span: tuple[float, float]
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,10 @@ def _facts(record: Record) -> dict[str, str]:
     env = record.environment
     dirty = {None: "unknown", True: "yes", False: "no"}[env.dirty]
     facts = {f"version: {name}": value for name, value in env.versions.items()}
-    facts |= {f"machine: {k}": words.MISSING if v is None else str(v) for k, v in _machine(record)}
+    facts |= {
+        f"machine: {k}": "n/a (none, or not recorded)" if v is None else str(v)
+        for k, v in _machine(record)
+    }
     facts["peftmark commit"] = env.commit or "n/a (installed, not a checkout)"
     facts["uncommitted changes"] = dirty
     facts["device"] = f"{record.job.device}, {words.plural(record.job.threads, 'thread')}"

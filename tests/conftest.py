@@ -1,0 +1,8 @@
+"""Settings for every test."""
+
+import os
+
+# Before torch is loaded anywhere: two contending threads are ten times slower and change bits.
+for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ[_name] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
