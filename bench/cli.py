@@ -280,8 +280,9 @@ def _plan(options: argparse.Namespace) -> int:
 
 
 def _list(options: argparse.Namespace) -> int:
-    from bench.catalog import METHODS, METRICS, MODELS, QUANTIZATIONS, TASKS
+    from bench.catalog import METHODS, METRICS, MODELS, QUANTIZATIONS
     from bench.suite import load_suite, suite_names
+    from bench.tasks import TASKS
 
     suites: dict[str, str] = {}
     for name in suite_names(options.suites):

@@ -22,9 +22,10 @@ from bench.assets import (
     package_files,
     quiet_hub,
 )
-from bench.catalog import Hub, Package, Task
+from bench.catalog import Hub, Package
 from bench.errors import AssetError
 from bench.rows import Row, read_package, read_rows
+from bench.tasks import Task
 
 __all__ = ["Row", "TaskData", "expected_fingerprint", "fingerprint", "load_task", "overlap"]
 

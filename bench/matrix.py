@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from bench.catalog import MODELS, TASKS
+from bench.catalog import MODELS
 from bench.data import expected_fingerprint
 from bench.environment import changed_versions
 from bench.errors import UserError
 from bench.record import Job, Recipe, Record
 from bench.suite import Profile, Suite, resolve_recipe, task_of
+from bench.tasks import TASKS
 
 THREADS = 1
 """Torch threads of a worker. Two contending threads are ten times slower and change bits."""

@@ -14,8 +14,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.catalog import Package, Task
+from bench.catalog import Package
 from bench.errors import AssetError
+from bench.tasks import Task
 
 SCORE_DIGITS = 3
 """Decimals of a score. GLUE writes three; the hub's 32-bit floats and the few long decimals of

@@ -258,7 +258,8 @@ class Store:
         records: dict[str, Record] = {}
         damaged: dict[Path, str] = {}
         attempts = 0
-        for path in sorted(self.parts.glob("*.parquet"), key=_part_key):
+        parts = (path for path in self.parts.glob("*.parquet") if path.is_file())
+        for path in sorted(parts, key=_part_key):
             with _explained(path):
                 raw = path.read_bytes()
             try:

@@ -19,9 +19,10 @@ import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticCustomError
 
-from bench.catalog import METHODS, METRICS, MODELS, QUANTIZATIONS, TASKS, Method, Task
+from bench.catalog import METHODS, METRICS, MODELS, QUANTIZATIONS, Method
 from bench.errors import SuiteError
 from bench.record import AdaLoraSchedule, RadarAxis, Recipe, ReportOptions
+from bench.tasks import TASKS, Task
 
 MAX_SUITE_BYTES = 256 * 1024
 SUITE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
@@ -487,7 +488,8 @@ def _check_cells(entries: list[MethodEntry], where: str) -> Iterator[str]:
             if quantization not in method.quantizations:
                 allowed = ", ".join(method.quantizations)
                 yield f"{at}.quantization: found {quantization!r}; {entry.method} allows: {allowed}"
-        for layer_name, layer in [("recipe", entry.recipe), *entry.task_recipe.items()]:
+        on_tasks = {f"task_recipe.{task}": layer for task, layer in entry.task_recipe.items()}
+        for layer_name, layer in {"recipe": entry.recipe, **on_tasks}.items():
             odd = [f for f in ADAPTER_FIELDS if not method.takes_rank and f in _set_values(layer)]
             if layer.adalora is not None and entry.method != "adalora":
                 odd.append("adalora")

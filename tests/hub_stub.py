@@ -209,9 +209,10 @@ def _client(what: str, arguments: dict[str, Any]) -> dict[str, object]:
     from dataclasses import replace
 
     from bench.assets import Places, hub_reachable, model_files
-    from bench.catalog import MODELS, TASKS, Hub
+    from bench.catalog import MODELS, Hub
     from bench.data import load_task
     from bench.errors import AssetError
+    from bench.tasks import TASKS
 
     places = Places(None, ("hub",), Path(arguments["cache"]))
     revision = arguments.get("revision", REVISION)

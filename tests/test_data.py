@@ -16,7 +16,7 @@ from hub_stub import Repository, serve
 from test_assets import build_wheel, index
 
 from bench.assets import Places, default_cache
-from bench.catalog import METRICS, TASKS, Package, Task
+from bench.catalog import METRICS, Package
 from bench.data import (
     Row,
     TaskData,
@@ -26,6 +26,7 @@ from bench.data import (
     overlap,
 )
 from bench.errors import AssetError
+from bench.tasks import TASKS, Task
 
 __all__ = ["index"]  # the fixture
 

@@ -11,12 +11,13 @@ import torch
 from factory import make_job, make_recipe
 from torch import nn
 
-from bench.catalog import METHODS, TASKS
+from bench.catalog import METHODS
 from bench.lab.methods import prepare, trainable
 from bench.lab.methods.adalora import orthogonality
 from bench.lab.models import Unsupported, adapter_targets, anatomy, load_model, trained_head
 from bench.lab.recipe import parameters
 from bench.record import AdaLoraSchedule
+from bench.tasks import TASKS
 
 SCHEDULE = AdaLoraSchedule(4, 2, 3, 1, 0.85, 0.85, 0.1)
 CELLS = [(m.key, q) for m in METHODS.values() for q in m.quantizations]

@@ -11,8 +11,9 @@ import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from bench.assets import sha256_file
-from bench.catalog import MODELS, TASKS, Hub, Model
+from bench.catalog import MODELS, Hub, Model
 from bench.record import Job
+from bench.tasks import TASKS
 
 WORDS = [f"w{i}" for i in range(40)]
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]

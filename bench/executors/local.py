@@ -208,7 +208,8 @@ def _take(one: _Running, listener: Listener | None) -> None:
 
 def _checked(outcome: Outcome) -> Outcome:
     """A finished run without a finite score is no result."""
-    if outcome.status == "ok" and not math.isfinite(outcome.metric_value or 0.0):
+    score = math.nan if outcome.metric_value is None else outcome.metric_value
+    if outcome.status == "ok" and not math.isfinite(score):
         return replace(outcome, status="invalid", status_reason="the metric is not a finite number")
     return outcome
 

@@ -15,9 +15,9 @@ from transformers import (  # its own annotations are partial
     BitsAndBytesConfig,
 )
 
-from bench.catalog import Task
 from bench.lab.seeds import seed_all
 from bench.record import Job
+from bench.tasks import Task
 
 
 class Unsupported(Exception):

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from bench.assets import Places, model_files
-from bench.catalog import MODELS, TASKS, Task
+from bench.catalog import MODELS
 from bench.data import Row, TaskData, load_task, overlap
 from bench.lab import metrics
 from bench.lab.batches import (
@@ -35,6 +35,7 @@ from bench.lab.methods import Prepared, prepare, trainable
 from bench.lab.models import anatomy, load_model, load_tokenizer, trained_head
 from bench.lab.seeds import generator, seed_all
 from bench.record import CurvePoint, Job, Outcome
+from bench.tasks import TASKS, Task
 
 Progress = Callable[[dict[str, Any]], None]
 

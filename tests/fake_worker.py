@@ -1,0 +1,184 @@
+"""Stand-ins for a job's worker process, each ending its own way; none loads torch.
+
+They run in processes that `run_jobs(worker="fake_worker:NAME")` starts, which find this module
+because pytest puts the folder of the tests on the path that workers inherit.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import types
+from functools import partial
+from pathlib import Path
+
+from bench.lab import worker
+from bench.record import Job, Outcome
+
+FOREVER = 600
+
+
+class Line:
+    """A fake worker's end of the pipe, set up as the real worker sets itself up."""
+
+    def __init__(self, connection, job_json, log):
+        leave = threading.Thread(
+            target=worker._leave_with_supervisor, args=(connection,), daemon=True
+        )
+        leave.start()
+        worker._redirect(Path(log))
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        self.connection = connection
+        self.job = Job.from_json(job_json)
+        self.log = Path(log)
+
+    def send(self, **message):
+        self.connection.send_bytes(json.dumps(message).encode())
+
+    def finish(self, **changes):
+        values = {"status": "ok", "metric_value": 0.5, "steps": self.job.recipe.steps}
+        self.send(outcome=Outcome(**{**values, **changes}).to_json())
+
+
+def ok(connection, job_json, places_json, log, device):
+    """Finish at once."""
+    line = Line(connection, job_json, log)
+    line.send(phase="train")
+    line.send(step=1, steps=line.job.recipe.steps, metric=0.25)
+    print("some words for the log")
+    line.finish(model_source=os.environ["OMP_NUM_THREADS"], data_source=places_json)
+
+
+def raises(connection, job_json, places_json, log, device):
+    """A fault nobody caught."""
+    Line(connection, job_json, log)
+    raise ValueError("no such thing")
+
+
+def exits(connection, job_json, places_json, log, device):
+    """Leave without a word, as a crashing library does."""
+    Line(connection, job_json, log).send(phase="model")
+    os._exit(3)
+
+
+def dies(connection, job_json, places_json, log, device):
+    """Die as by the kernel's hand."""
+    line = Line(connection, job_json, log)
+    line.send(phase="train")
+    line.send(step=7, steps=120)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def dies_of_a_nameless_signal(connection, job_json, places_json, log, device):
+    """Die of a signal Python has no name for."""
+    Line(connection, job_json, log)
+    os.kill(os.getpid(), signal.SIGRTMIN + 3)
+    time.sleep(FOREVER)
+
+
+def hangs(connection, job_json, places_json, log, device):
+    """Stop making progress at step 3."""
+    line = Line(connection, job_json, log)
+    line.send(phase="train")
+    line.send(step=3, steps=120)
+    time.sleep(FOREVER)
+
+
+def ignores_sigterm(connection, job_json, places_json, log, device):
+    """Hang, and not be moved by politeness."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    hangs(connection, job_json, places_json, log, device)
+
+
+def floods(connection, job_json, places_json, log, device):
+    """Print megabytes, some of it no text at all, from Python and from below it."""
+    line = Line(connection, job_json, log)
+    os.write(1, b"\xff\xfe\x00\x1b[2J" * 100)
+    for _ in range(40):
+        print("x" * 100_000)
+    subprocess.run(["echo", "from a child"], check=True)
+    sys.stderr.write("an error\n")
+    line.finish()
+
+
+def floods_the_pipe(connection, job_json, places_json, log, device):
+    """Send far more progress than a pipe holds."""
+    line = Line(connection, job_json, log)
+    for step in range(5000):
+        line.send(step=step, steps=5000, note="x" * 200)
+    line.finish()
+
+
+def nan(connection, job_json, places_json, log, device):
+    """Call a score that is no number a success."""
+    line = Line(connection, job_json, log)
+    line.send(step=1, steps=1, metric=float("nan"))
+    line.finish(metric_value=float("nan"), train_seconds=float("inf"))
+
+
+def leaves_a_child(connection, job_json, places_json, log, device):
+    """End, while a forked child keeps the pipe and the log open."""
+    line = Line(connection, job_json, log)
+    child = os.fork()
+    if child == 0:
+        time.sleep(20)
+        os._exit(0)
+    line.finish(data_source=str(child))
+
+
+def counts(connection, job_json, places_json, log, device):
+    """Note how many workers are alive beside this one."""
+    line = Line(connection, job_json, log)
+    mine = line.log.with_suffix(".alive")
+    mine.touch()
+    time.sleep(0.2)
+    alive = len(list(line.log.parent.glob("*.alive")))
+    mine.unlink()
+    line.finish(steps=alive)
+
+
+def by_seed(connection, job_json, places_json, log, device):
+    """End in the way that stands in the file `ways` beside the log, under the job's seed."""
+    ways = json.loads(Path(log).with_name("ways").read_text())
+    way = ways.get(str(Job.from_json(job_json).seed), "ok")
+    globals()[way](connection, job_json, places_json, log, device)
+
+
+def hangs_with_its_number(connection, job_json, places_json, log, device):
+    """Hang after writing down who hangs."""
+    Path(log).with_suffix(".pid").write_text(str(os.getpid()))
+    hangs(connection, job_json, places_json, log, device)
+
+
+def _real(run, *arguments):
+    """The real worker's `main` around a recipe that loads nothing."""
+    recipe, meters = types.ModuleType("bench.lab.recipe"), types.ModuleType("bench.lab.meters")
+    recipe.run = run
+    meters.reset_high_water_mark = lambda: None
+    import bench.lab
+
+    bench.lab.recipe = recipe
+    sys.modules |= {"bench.lab.recipe": recipe, "bench.lab.meters": meters}
+    worker.quiet_libraries = lambda: None
+    worker.classify = lambda error: ("diverged", str(error))
+    worker.main(*arguments)
+
+
+def _good_recipe(job, places, progress):
+    progress({"step": 1, "steps": 2})
+    print("printed by the recipe")
+    facts = [places.sources, os.environ["CUDA_VISIBLE_DEVICES"]]
+    return Outcome("ok", metric_value=1.0, data_source=json.dumps(facts))
+
+
+def _bad_recipe(job, places, progress):
+    raise FloatingPointError("the loss was nan")
+
+
+real_ok = partial(_real, _good_recipe)
+real_diverged = partial(_real, _bad_recipe)

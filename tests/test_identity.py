@@ -1,0 +1,107 @@
+"""The identity of a job: what it depends on, and that it stays what it is."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from factory import make_environment, make_job, make_outcome, make_recipe
+
+from bench.matrix import expand
+from bench.record import AdaLoraSchedule, Job, Outcome, Recipe
+from bench.suite import load_suite
+
+SHIPPED = Path(__file__).resolve().parent.parent / "suites"
+
+SCHEDULE = AdaLoraSchedule(12, 10, 30, 5, 0.85, 0.9, 0.1)
+JOB = make_job(method="adalora", recipe=make_recipe(adalora=SCHEDULE, double_quantization=True))
+
+
+# A change here gives every stored result another key, so nothing that was measured is found again.
+# Only with a new version of the suite, or of PROTOCOL in bench/record.py.
+@pytest.mark.parametrize(
+    ("suite", "profile", "device", "cell", "task", "seed", "job_id"),
+    [
+        ("smoke", "offline", "cpu", ("lora", 8, "none"), "trec", 0, "d0c2ef751fc25bc0"),
+        ("glue", "offline", "cpu", ("lora", 8, "none"), "movie", 0, "03121140ce26a9ff"),
+        ("glue", "full", "cuda", ("adalora", 8, "nf4"), "sts-b", 4, "df85fb93fdf3beae"),
+    ],
+)
+def test_jobs_of_shipped_suites_keep_their_ids(suite, profile, device, cell, task, seed, job_id):
+    jobs = expand(load_suite(suite, SHIPPED), profile, device)
+    [job] = [j for j in jobs if (j.cell, j.task, j.seed) == (cell, task, seed)]
+    assert job.job_id == job_id
+
+
+def another(value: Any) -> Any:
+    """A different value of the same kind."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int | float):
+        return value + 1
+    if isinstance(value, str):
+        return value + "x"
+    return 1  # null
+
+
+@pytest.mark.parametrize("name", [f.name for f in fields(Job) if f.name != "recipe"])
+def test_every_field_of_a_job_is_part_of_its_id(name):
+    assert replace(JOB, **{name: another(getattr(JOB, name))}).job_id != JOB.job_id
+
+
+@pytest.mark.parametrize("name", [f.name for f in fields(Recipe) if f.name != "adalora"])
+def test_every_field_of_the_recipe_is_part_of_the_id(name):
+    recipe = replace(JOB.recipe, **{name: another(getattr(JOB.recipe, name))})
+    assert replace(JOB, recipe=recipe).job_id != JOB.job_id
+
+
+@pytest.mark.parametrize("name", [f.name for f in fields(AdaLoraSchedule)])
+def test_every_field_of_the_schedule_is_part_of_the_id(name):
+    schedule = replace(SCHEDULE, **{name: another(getattr(SCHEDULE, name))})
+    recipe = replace(JOB.recipe, adalora=schedule)
+    assert replace(JOB, recipe=recipe).job_id != JOB.job_id
+    assert replace(JOB, recipe=replace(JOB.recipe, adalora=None)).job_id != JOB.job_id
+
+
+@pytest.mark.parametrize(
+    "job",
+    [
+        JOB,
+        make_job(),
+        make_job(target=None, rank=None, task="naïve, “quoted”\n"),
+        make_job(recipe=make_recipe(targets=("query", "value"), train_rows=None, alpha=None)),
+        make_job(recipe=make_recipe(learning_rate=1e-4, weight_decay=0.1 + 0.2)),
+    ],
+)
+def test_a_job_survives_json(job):
+    back = Job.from_json(job.to_json())
+    assert back == job
+    assert back.job_id == job.job_id
+
+
+def test_an_id_is_16_hex_digits_and_does_not_depend_on_the_process():
+    assert len(JOB.job_id) == 16
+    assert int(JOB.job_id, 16) >= 0
+    assert make_job().job_id == make_job().job_id
+
+
+def test_a_job_with_a_number_that_is_not_one_has_no_identity():
+    with pytest.raises(ValueError, match="JSON"):
+        make_job(target=float("nan")).to_json()
+
+
+@pytest.mark.parametrize("outcome", [make_outcome(), Outcome("crashed", "why"), Outcome("ok")])
+def test_an_outcome_survives_json(outcome):
+    assert Outcome.from_json(outcome.to_json()) == outcome
+
+
+def test_an_outcome_with_an_unknown_key_is_an_error():
+    text = Outcome("ok").to_json().replace('"steps"', '"stepz"')
+    with pytest.raises(TypeError, match="stepz"):
+        Outcome.from_json(text)
+
+
+def test_the_environment_is_not_part_of_the_id():
+    assert not {f.name for f in fields(make_environment())} & {f.name for f in fields(Job)}

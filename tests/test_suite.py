@@ -1,0 +1,465 @@
+"""Suite files: what loads, what is refused, and what a refusal says."""
+
+from __future__ import annotations
+
+import copy
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from bench.errors import SuiteError
+from bench.matrix import Facts, choose_profile, expand
+from bench.record import Recipe
+from bench.suite import MAX_SUITE_BYTES, find_suite, load_suite, suite_names
+from bench.tasks import TASKS
+
+SHIPPED = Path(__file__).resolve().parent.parent / "suites"
+NAMES = sorted(path.stem for path in SHIPPED.glob("*.yaml"))
+
+BASE: dict[str, Any] = {
+    "suite": "demo",
+    "version": 1,
+    "summary": "made up",
+    "reference": {"method": "lora", "rank": 8},
+    "radar": {"quality": {"worst": 0.0, "best": 1.0}},
+    "recipe": {"batch_size": 16, "steps": 100, "learning_rate": 0.001},
+    "methods": [
+        {"method": "full"},
+        {"method": "head"},
+        {"method": "lora", "rank": [8], "recipe": {"targets": "attention", "alpha": 16}},
+        {
+            "method": "adalora",
+            "rank": [8],
+            "recipe": {
+                "targets": "attention",
+                "alpha": 16,
+                "adalora": {
+                    "init_rank": 12,
+                    "tinit": "10%",
+                    "tfinal": "30%",
+                    "delta_t": 5,
+                    "orthogonal_weight": 0.1,
+                },
+            },
+        },
+    ],
+    "profiles": {
+        "quick": {
+            "summary": "made up",
+            "needs": "nothing",
+            "sources": ["package"],
+            "model": "minilm-l6",
+            "seeds": [0],
+            "tasks": {"trec": {}},
+        }
+    },
+}
+FULL, HEAD, LORA, ADALORA = range(4)
+QUICK = ("profiles", "quick")
+SCHEDULE = ("methods", ADALORA, "recipe", "adalora")
+
+
+def changed(*changes: tuple[tuple[Any, ...], Any]) -> dict[str, Any]:
+    """BASE with the value at each path replaced, or removed where it is None."""
+    data = copy.deepcopy(BASE)
+    for path, value in changes:
+        at: Any = data
+        for part in path[:-1]:
+            at = at.setdefault(part, {}) if isinstance(at, dict) else at[part]
+        if value is None:
+            del at[path[-1]]
+        else:
+            at[path[-1]] = value
+    return data
+
+
+def write(folder: Path, content: Any, name: str = "demo") -> Path:
+    """Write a suite: text and bytes as they are, anything else as YAML."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if not isinstance(content, str | bytes):
+        content = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+    raw = content if isinstance(content, bytes) else content.encode()
+    path = folder / f"{name}.yaml"
+    path.write_bytes(raw)
+    return path
+
+
+def text(*replaced: tuple[str, str]) -> str:
+    """BASE as YAML with pieces of its text replaced."""
+    result = yaml.safe_dump(BASE, sort_keys=False)
+    for old, new in replaced:
+        assert result.count(old) == 1, old
+        result = result.replace(old, new)
+    return result
+
+
+def refusal(folder: Path, content: Any) -> str:
+    """What `load_suite` says about a suite that it must refuse."""
+    path = write(folder, content)
+    with pytest.raises(SuiteError) as caught:
+        load_suite("demo", folder)
+    assert str(path) in caught.value.what
+    return str(caught.value)
+
+
+def recipes(folder: Path, content: Any, task: str = "trec") -> dict[str, Recipe]:
+    """Method -> resolved recipe of the jobs on one task."""
+    write(folder, content)
+    jobs = expand(load_suite("demo", folder), "quick", "cpu")
+    return {job.method: job.recipe for job in jobs if job.task == task}
+
+
+# --- what loads ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_profile_of_a_shipped_suite_expands_to_distinct_jobs(name):
+    suite = load_suite(name, SHIPPED)
+    assert suite.profiles
+    for profile, content in suite.profiles.items():
+        jobs = expand(suite, profile, "cpu")
+        cells = sum(len(list(entry.cells())) for entry in suite.methods(profile))
+        assert len(jobs) == cells * len(content.tasks) * len(content.seeds) > 0
+        assert len({job.job_id for job in jobs}) == len(jobs)
+        assert suite.report.reference in {job.cell for job in jobs}
+        seeds = [job.seed for job in jobs]
+        assert seeds == sorted(seeds), "seeds are outermost"
+
+
+def test_the_suites_we_ship_are_the_ones_we_think():
+    assert {"glue", "smoke"} <= set(NAMES)
+
+
+def test_a_learning_rate_like_1e_4_is_a_number(tmp_path):
+    found = recipes(tmp_path, text(("learning_rate: 0.001", "learning_rate: 1e-4")))
+    assert found["lora"].learning_rate == 1e-4
+    message = refusal(tmp_path, text(("learning_rate: 0.001", "learning_rate: '1e-4'")))
+    assert "recipe.learning_rate: found '1e-4'" in message
+    assert "without quotes" in message
+
+
+def test_no_is_text_and_not_false(tmp_path):
+    loaded = write(tmp_path, text(("summary: made up\nreference", "summary: no\nreference")))
+    assert loaded.is_file()
+    assert load_suite("demo", tmp_path).summary == "no"
+    message = refusal(tmp_path, changed((("recipe", "train_pooler"), "no")))
+    assert "recipe.train_pooler: found 'no'" in message
+
+
+def test_digits_after_a_zero_are_decimal_and_a_time_is_text(tmp_path):
+    assert recipes(tmp_path, text(("steps: 100", "steps: 0100")))["lora"].steps == 100
+    assert "found '1:40'" in refusal(tmp_path, text(("steps: 100", "steps: 1:40")))
+
+
+def test_epochs_become_steps_rounded_up(tmp_path):
+    content = changed((("recipe", "steps"), None), (("recipe", "epochs"), 1.5))
+    rows = TASKS["trec"].train_rows
+    steps = math.ceil(1.5 * math.ceil(rows / 16))
+    assert recipes(tmp_path, content)["lora"].steps == steps
+    content["recipe"]["train_rows"] = 160
+    assert recipes(tmp_path, content)["lora"].steps == 15
+
+
+def test_shares_become_steps(tmp_path):
+    content = changed((("recipe", "steps"), 200), (("recipe", "eval_every"), "5%"))
+    found = recipes(tmp_path, content)["adalora"]
+    assert (found.eval_every, found.adalora.tinit, found.adalora.tfinal) == (10, 20, 60)
+    content["recipe"].update(steps=10, eval_every="1%")
+    content["methods"][ADALORA]["recipe"]["adalora"]["delta_t"] = 1
+    assert recipes(tmp_path, content)["lora"].eval_every == 1
+
+
+def test_later_layers_win_suite_profile_task_method_method_on_task(tmp_path):
+    layers = [
+        ("recipe",),
+        (*QUICK, "recipe"),
+        (*QUICK, "tasks", "trec", "recipe"),
+        ("methods", LORA, "recipe"),
+        ("methods", LORA, "task_recipe", "trec"),
+    ]
+    content = copy.deepcopy(BASE)
+    for level, path in enumerate(layers, start=1):
+        at: Any = content
+        for part in path:
+            at = at[part] if isinstance(at, list) else at.setdefault(part, {})
+        at["max_length"] = level * 8
+        assert recipes(tmp_path, content)["lora"].max_length == level * 8
+    assert recipes(tmp_path, content)["head"].max_length == 3 * 8
+
+
+def test_a_layer_with_epochs_replaces_steps_of_a_layer_below_and_back(tmp_path):
+    content = changed(((*QUICK, "recipe"), {"epochs": 1}))
+    per_epoch = math.ceil(TASKS["trec"].train_rows / 16)
+    assert recipes(tmp_path, content)["head"].steps == per_epoch
+    content["methods"][HEAD]["recipe"] = {"steps": 60}
+    found = recipes(tmp_path, content)
+    assert (found["head"].steps, found["full"].steps) == (60, per_epoch)
+
+
+def test_adalora_layers_merge_key_by_key_and_a_ratio_replaces_a_rank(tmp_path):
+    task = {"trec": {"adalora": {"delta_t": 7, "init_ratio": 2.0}}}
+    content = changed((("methods", ADALORA, "task_recipe"), task))
+    schedule = recipes(tmp_path, content)["adalora"].adalora
+    assert (schedule.delta_t, schedule.init_rank, schedule.tinit) == (7, 16, 10)
+
+
+def test_what_means_nothing_for_a_method_is_null_in_its_recipe(tmp_path):
+    found = recipes(tmp_path, BASE)
+    assert (found["full"].targets, found["full"].alpha, found["full"].dropout) == (None,) * 3
+    assert found["lora"].adalora is None
+    assert found["lora"].double_quantization is None
+
+
+def test_row_limits_beyond_the_task_mean_all_rows(tmp_path):
+    content = changed((("recipe", "eval_rows"), 10**6), (("recipe", "train_rows"), 64))
+    found = recipes(tmp_path, content)["lora"]
+    assert (found.eval_rows, found.train_rows) == (None, 64)
+
+
+# --- the file itself ----------------------------------------------------------------------------
+
+BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{chr(98 + i)}: &{chr(98 + i)} [{', '.join([f'*{chr(97 + i)}'] * 9)}]\n" for i in range(9)
+)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (text(("version: 1", "version: 1\nversion: 2")), ["line 3", "'version' stands here twice"]),
+        (text(("steps: 100", "steps: 100\n  'steps': 5")), ["'steps' stands here twice"]),
+        (BOMB, ["line 1", "anchors and aliases"]),
+        (text(("version: 1", "version: &v 1")), ["anchors and aliases"]),
+        ("suite: !!python/object/apply:os.system ['touch p']\n", ["line 1", "tags (!)"]),
+        ("suite: !!python/name:os.system\n", ["tags (!)"]),
+        ("suite: !!bool perhaps\n", ["tags (!)"]),
+        ("suite: !!timestamp soon\n", ["tags (!)"]),
+        ("suite: !!int ''\n", ["tags (!)"]),
+        ("[" * 100_000, ["nested too deeply"]),
+        ("{a: " * 50_000, ["nested too deeply"]),
+        ("#" * (MAX_SUITE_BYTES + 1), ["at most 262144 bytes"]),
+        (b"suite: caf\xe9\n", ["not UTF-8", "byte 10"]),
+        (text().encode("utf-16"), ["not UTF-8"]),
+        ("", ["found None", "dictionary"]),
+        ("# only a comment\n", ["found None"]),
+        ("- suite: demo\n", ["found [{'suite': 'demo'}]", "dictionary"]),
+        ("demo\n", ["found 'demo'", "dictionary"]),
+        (f"{text()}---\n{text()}", ["single document", "another document"]),
+        ("suite: [demo\n", ["flow sequence"]),
+        ("suite: demo\n\tversion: 1\n", ["line 2"]),
+        ("? {a: 1}\n: b\n", ["unhashable key"]),
+        ("suite: \x07\n", ["not YAML"]),
+        (f"version: {'9' * 5000}\n", ["not YAML"]),
+        ("1: demo\n", ["string"]),
+    ],
+)
+def test_a_file_that_is_not_a_suite_is_refused_in_words(tmp_path, content, words):
+    message = refusal(tmp_path, content)
+    for word in words:
+        assert word in message
+    assert len(message) < 4000
+    assert not Path("p").exists()
+
+
+def test_a_file_that_cannot_be_read_is_refused(tmp_path, monkeypatch):
+    path = write(tmp_path, BASE)
+
+    def denied(self, *arguments):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "open", denied)
+    with pytest.raises(SuiteError, match="can't be read: Permission denied") as caught:
+        load_suite("demo", tmp_path)
+    assert str(path) in caught.value.what
+
+
+# --- values -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        (("colour",), "red", ["colour: unknown key"]),
+        (("recipe", "lr"), 0.1, ["recipe.lr: unknown key"]),
+        (("recipe", "learning_rate"), "fast", ["recipe.learning_rate: found 'fast'", "number"]),
+        (("recipe", "learning_rate"), 0, ["found 0", "greater than 0"]),
+        (("recipe", "learning_rate"), math.nan, ["found nan", "finite"]),
+        (("recipe", "steps"), 0, ["recipe.steps: found 0", "greater than or equal to 1"]),
+        (("recipe", "steps"), 1.5, ["found 1.5", "integer"]),
+        (("recipe", "steps"), True, ["found True", "integer"]),
+        (("recipe", "precision"), "fp16", ["found 'fp16'", "'fp32' or 'bf16'"]),
+        (("recipe", "eval_every"), "often", ["found 'often'", "10%"]),
+        (("recipe", "eval_every"), 0, ["eval_every: found 0", "100 steps"]),
+        (("recipe", "eval_every"), 101, ["eval_every: found 101", "100 steps"]),
+        (("recipe", "batch_size"), 10**6, ["batch_size: found 1000000 with 4866 training rows"]),
+        (("version",), None, ["version: field required"]),
+        (("version",), 0, ["version: found 0"]),
+        (("suite",), "other", ["suite: found 'other'", "'demo'"]),
+        (("radar", "beauty"), {"worst": 0, "best": 1}, ["radar.beauty", "quality"]),
+        (("radar", "quality", "best"), 0.0, ["radar.quality", "must differ"]),
+        (("radar", "quality", "best"), math.inf, ["radar.quality.best: found inf", "finite"]),
+        (("radar", "quality", "scale"), "log", ["radar.quality", "positive on a log scale"]),
+        (("reference",), {"method": "lora", "rank": 4}, ["reference", "not a cell", "quick"]),
+        (("methods",), [], ["methods: found []", "at least 1"]),
+        ((*QUICK, "model"), "minilm-l7", ["did you mean minilm-l6?", "roberta-base"]),
+        ((*QUICK, "tasks"), {"sst2": {}}, ["did you mean sst-2?", "cola", "trec"]),
+        ((*QUICK, "tasks"), {}, ["profiles.quick.tasks", "at least 1"]),
+        ((*QUICK, "seeds"), [0, 1, 0], ["seeds: found [0, 1, 0]", "once"]),
+        ((*QUICK, "seeds"), [-1], ["seeds[0]: found -1"]),
+        ((*QUICK, "sources"), ["ftp"], ["sources[0]: found 'ftp'", "mirror, hub, package"]),
+        ((*QUICK, "needs"), "luck", ["needs: found 'luck'", "'gpu'"]),
+        ((*QUICK, "tasks", "trec", "target"), 1.2, ["target: found 1.2", "0.0 and 1.0"]),
+        ((*QUICK, "tasks", "trec", "target"), math.nan, ["target: found nan"]),
+        ((*QUICK, "tasks", "trec", "fingerprint"), "abc", ["found 'abc'", "64 hex"]),
+        (("profiles", "No"), BASE["profiles"]["quick"], ["profiles.No", "lower-case"]),
+        (("methods", FULL, "method"), "ful", ["methods[0].method", "did you mean full?", "lora"]),
+        (("methods", FULL, "rank"), [8], ["methods[0] (full).rank: found [8]", "no rank"]),
+        (("methods", FULL, "quantization"), ["nf4"], ["found 'nf4'", "full allows: none"]),
+        (("methods", LORA, "quantization"), ["nf5"], ["quantization[0]", "fp4", "int8"]),
+        (("methods", LORA, "rank"), None, ["methods[2] (lora).rank: missing"]),
+        (("methods", LORA, "rank"), [8, 8], ["('lora', 8, 'none') stands in the list twice"]),
+        (("methods", LORA, "rank"), [0], ["methods[2].rank[0]: found 0"]),
+        (("methods", HEAD, "recipe"), {"alpha": 1}, ["methods[1] (head).recipe.alpha", "nothing"]),
+        (("methods", LORA, "recipe", "adalora"), {"delta_t": 5}, ["(lora).recipe.adalora"]),
+        (
+            ("methods", HEAD, "task_recipe"),
+            {"trec": {"dropout": 0.1}},
+            ["task_recipe.trec.dropout"],
+        ),
+        (("methods", HEAD, "task_recipe"), {"mars": {}}, ["unknown task"]),
+        (("methods", LORA, "recipe", "alpha"), None, ["lora rank 8 on trec", "alpha set nowhere"]),
+        (("methods", LORA, "recipe", "targets"), "all", ["found 'all'", "all-linear"]),
+        (("recipe", "steps"), None, ["steps (or epochs) set nowhere"]),
+        ((*SCHEDULE, "init_rank"), 8, ["adalora rank 8 on trec", "found 8", "above the rank"]),
+        ((*SCHEDULE, "tfinal"), "90%", ["tinit 10 + tfinal 90 + delta_t 5 exceed the 100 steps"]),
+        ((*SCHEDULE, "delta_t"), None, ["adalora: delta_t set nowhere"]),
+        ((*SCHEDULE, "delta_t"), 0, ["delta_t: found 0"]),
+    ],
+)
+def test_a_wrong_value_is_told_with_its_place_and_what_is_allowed(tmp_path, path, value, words):
+    message = refusal(tmp_path, changed((path, value)))
+    for word in words:
+        assert word in message
+
+
+def test_the_base_of_these_tests_is_itself_a_good_suite(tmp_path):
+    assert set(recipes(tmp_path, BASE)) == {"full", "head", "lora", "adalora"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (
+            [
+                (("colour",), "red"),
+                (("recipe", "steps"), "many"),
+                ((*QUICK, "model"), "gpt"),
+                ((*QUICK, "tasks"), {"mars": {}}),
+                (("methods", LORA, "quantization"), ["nf5"]),
+            ],
+            ["5 faults", "colour", "'many'", "'gpt'", "mars", "'nf5'"],
+        ),
+        (
+            [
+                (("suite",), "other"),
+                (("methods", FULL, "rank"), [4]),
+                (("methods", HEAD, "recipe"), {"alpha": 2}),
+                ((*QUICK, "seeds"), [3, 3]),
+                ((*SCHEDULE, "init_rank"), 4),
+                ((*QUICK, "tasks", "trec", "target"), 7.0),
+            ],
+            ["6 faults", "'other'", "(full).rank", "(head).recipe.alpha", "[3, 3]", "found 4", "7"],
+        ),
+    ],
+)
+def test_several_faults_are_told_at_once_one_a_line(tmp_path, changes, words):
+    message = refusal(tmp_path, changed(*changes))
+    for word in words:
+        assert word in message
+    lines = [line for line in message.splitlines() if line.startswith("  ")]
+    assert f"{len(lines)} faults" in message
+
+
+def test_a_huge_value_is_cut_in_the_message(tmp_path):
+    assert len(refusal(tmp_path, changed((("recipe", "precision"), "x" * 10_000)))) < 1000
+
+
+# --- names and folders --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../glue", "/etc/passwd", "a/b", "", ".", "..", "glue; touch p", "glue\n", "glue.yaml",
+        "GLUE", "-h", "glüe", "a\0b", "x" * 65, "x" * 100_000, " glue", "$(touch p)", "~",
+    ],
+)  # fmt: skip
+def test_a_suite_is_named_and_never_given_by_a_path(tmp_path, name):
+    write(tmp_path, BASE)
+    write(tmp_path / "inner", BASE)
+    with pytest.raises(SuiteError, match="never by a path") as caught:
+        load_suite(name, tmp_path / "inner")
+    assert len(str(caught.value)) < 500
+    assert "demo" in caught.value.remedy
+
+
+def test_an_unknown_suite_is_answered_with_the_known_ones(tmp_path):
+    write(tmp_path, BASE)
+    with pytest.raises(SuiteError, match="no suite 'glew'") as caught:
+        load_suite("glew", tmp_path)
+    assert {"demo", *NAMES} <= set(caught.value.remedy.strip(".").replace(",", "").split())
+
+
+def test_a_link_that_leaves_the_folder_is_refused_and_one_inside_is_not(tmp_path):
+    outside = write(tmp_path / "outside", BASE)
+    inner = tmp_path / "inner"
+    write(inner, BASE, "real")
+    (inner / "demo.yaml").symlink_to(outside)
+    with pytest.raises(SuiteError, match="link that leaves its folder"):
+        load_suite("demo", inner)
+    (inner / "demo.yaml").unlink()
+    (inner / "demo.yaml").symlink_to(inner / "real.yaml")
+    assert load_suite("demo", inner).name == "demo"
+
+
+def test_the_users_folder_comes_first_and_the_shipped_suites_stay(tmp_path, monkeypatch):
+    mine = write(tmp_path / "mine", {**BASE, "suite": "smoke"}, "smoke")
+    assert find_suite("smoke", tmp_path / "mine") == mine
+    assert load_suite("smoke", tmp_path / "mine").summary == "made up"
+    assert find_suite("glue", tmp_path / "mine").resolve() == SHIPPED / "glue.yaml"
+    monkeypatch.chdir(tmp_path)
+    assert find_suite("smoke").resolve() == SHIPPED / "smoke.yaml"
+    write(tmp_path / "suites", BASE)
+    assert suite_names() == sorted({"demo", *NAMES})
+
+
+def test_a_folder_of_suites_that_is_not_one_is_refused(tmp_path):
+    for wrong in (tmp_path / "missing", write(tmp_path, BASE)):
+        with pytest.raises(SuiteError, match="is not a folder"):
+            load_suite("glue", wrong)
+
+
+# --- choosing a profile -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("facts", "chosen"),
+    [
+        (Facts(1, False, "not looked at"), "full"),
+        (Facts(0, True, "a mirror is given"), "cpu"),
+        (Facts(0, False, "no hub"), "offline"),
+    ],
+)
+def test_the_first_profile_whose_needs_are_met_is_chosen_with_the_reason(facts, chosen):
+    name, reason = choose_profile(load_suite("glue", SHIPPED), None, facts)
+    assert name == chosen
+    assert chosen in reason
+
+
+def test_an_unknown_profile_is_answered_with_the_known_ones():
+    suite = load_suite("glue", SHIPPED)
+    with pytest.raises(Exception, match=r"no profile 'gpu'.*\n.*full, cpu, offline"):
+        choose_profile(suite, "gpu", Facts(0, True, ""))
