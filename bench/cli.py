@@ -126,16 +126,17 @@ def _run(options: argparse.Namespace) -> int:
     selection = _selection(options)
     console = Console(stderr=options.json, highlight=False)
     plan = make_plan(selection)
+    _announce(plan, console)
+    if plan.to_run:  # before anything is written
+        console.print("Fetching and verifying model and data ...")
+        for name, source in fetch(plan).items():
+            console.print(f"  {name}: {source}", markup=False)
     stop = Stop()
     with plan.store.lock():
         # Once more, now that no other run can finish jobs; the profile stays the chosen one.
         selection = replace(selection, profile=plan.profile)
-        plan = replace(make_plan(selection), profile_reason=plan.profile_reason)
-        _announce(plan, console)
+        plan = make_plan(selection)
         if plan.to_run:
-            console.print("Fetching and verifying model and data ...")
-            for name, source in fetch(plan).items():
-                console.print(f"  {name}: {source}", markup=False)
             with stop.watching(), Board(console, plan.to_run, len(plan.slots)) as board:
                 for _, done in execute(plan, selection, board.event, stop):
                     board.finished(done)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import shutil
 from collections.abc import Iterator
@@ -12,7 +13,9 @@ from typing import Any
 
 from bench.assets import default_cache, hub_reachable
 from bench.environment import NUMERIC, machine, versions
-from bench.suite import suite_names
+from bench.errors import UserError
+from bench.matrix import Facts, choose_profile
+from bench.suite import load_suite, suite_names
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,8 @@ class Finding:
 
 def examine() -> list[Finding]:
     """Look at everything a run needs."""
+    # At import bitsandbytes warns that an optional kernel package is missing.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     return list(_findings())
 
 
@@ -67,10 +72,20 @@ def _findings() -> Iterator[Finding]:
     yield _folder("asset cache", default_cache())
     yield _folder("results", Path("results"))
     names = suite_names()
-    yield Finding(
-        "suites", bool(names), ", ".join(names) or "none found",
-        "" if names else "Reinstall peftmark: its suites are missing.", needed=True,
-    )  # fmt: skip
+    if not names:
+        remedy = "Reinstall peftmark: its suites are missing."
+        yield Finding("suites", False, "none found", remedy, needed=True)
+    for name in names:
+        yield _suite(name, Facts(len(gpus), reachable, reason))
+
+
+def _suite(name: str, facts: Facts) -> Finding:
+    what = f"suite {name}"
+    try:
+        profile, reason = choose_profile(load_suite(name), None, facts)
+    except UserError as error:
+        return Finding(what, False, error.what.splitlines()[0], error.remedy)
+    return Finding(what, True, f"would run profile {profile} ({reason})")
 
 
 def _library(name: str, version: str | None) -> Finding:

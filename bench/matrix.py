@@ -11,7 +11,8 @@ from bench.data import expected_fingerprint
 from bench.environment import changed_versions
 from bench.errors import UserError
 from bench.record import Job, Recipe, Record
-from bench.suite import Profile, Suite, resolve_recipe, task_of
+from bench.schema import Profile
+from bench.suite import Suite, resolve_recipe, task_of
 from bench.tasks import TASKS
 
 THREADS = 1

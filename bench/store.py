@@ -253,8 +253,12 @@ class Store:
         """All readable attempts. A part from a newer peftmark is refused.
 
         Raises:
-            StoreError: if a part can't be read from the disk, or was written by a newer schema.
+            StoreError: if a part can't be read from the disk or was written by a newer schema,
+                or if the results folder is no folder.
         """
+        there = next(f for f in (self.folder, *self.folder.absolute().parents) if f.exists())
+        if not there.is_dir():
+            raise StoreError(f"{there} is not a folder", "Choose another --results folder.")
         records: dict[str, Record] = {}
         damaged: dict[Path, str] = {}
         attempts = 0

@@ -1,4 +1,4 @@
-"""Suite files: YAML to typed values, every fault told at once, nothing else done.
+"""From a suite's file to a checked suite, and from its layers to recipes; nothing else is done.
 
 A suite names a model, tasks, method cells, seeds and training recipes. Recipes are layered, later
 layers winning: suite, profile, task, method, method on one task. `resolve_recipe` folds the
@@ -7,281 +7,31 @@ layers into one `bench.record.Recipe` with nothing left open.
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, ValidationError
 
-from bench.catalog import METHODS, METRICS, MODELS, QUANTIZATIONS, Method
+from bench.catalog import METHODS, METRICS, Method
 from bench.errors import SuiteError
 from bench.record import AdaLoraSchedule, RadarAxis, Recipe, ReportOptions
+from bench.schema import (
+    MethodEntry,
+    Profile,
+    RecipeLayer,
+    SuiteFile,
+    fault_lines,
+    read_yaml,
+    short,
+)
 from bench.tasks import TASKS, Task
 
-MAX_SUITE_BYTES = 256 * 1024
 SUITE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
-SOURCES = ("mirror", "hub", "package")
-RADAR_AXES = ("quality", "speed", "memory", "parameters", "steps_to_target")
-TARGET_SETS = ("all-linear", "query-value", "attention")
 ADAPTER_FIELDS = ("targets", "alpha", "dropout")
-
-
-# --- YAML ---------------------------------------------------------------------------------------
-
-
-class _Loader(yaml.SafeLoader):
-    """SafeLoader with YAML 1.2 scalars that refuses aliases, tags and duplicate keys."""
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        event = self.peek_event()  # type: ignore[no-untyped-call]
-        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-            raise yaml.MarkedYAMLError(
-                problem="anchors and aliases (& and *) are not allowed in a suite",
-                problem_mark=event.start_mark,
-            )
-        if getattr(event, "tag", None):
-            raise yaml.MarkedYAMLError(
-                problem="tags (!) are not allowed in a suite", problem_mark=event.start_mark
-            )
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode):
-                if key.value in seen:
-                    raise yaml.MarkedYAMLError(
-                        problem=f"the key {key.value!r} stands here twice",
-                        problem_mark=key.start_mark,
-                    )
-                seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-# YAML 1.1, PyYAML's default, reads `no` as False, `1e-4` as text and `1:30` as 90.
-_Loader.yaml_implicit_resolvers = {}
-for _tag, _pattern, _first in (
-    ("null", r"~|null|", ["~", "n", ""]),
-    ("bool", r"true|false", list("tf")),
-    ("int", r"[-+]?[0-9]+", list("-+0123456789")),
-    (
-        "float",
-        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.inf|\.nan",
-        list("-+.0123456789"),
-    ),
-):
-    _Loader.add_implicit_resolver(
-        f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), _first
-    )
-# PyYAML reads `010` as 8.
-_Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(node.value))
-
-
-def _read_yaml(path: Path) -> Any:
-    try:
-        with path.open("rb") as file:
-            raw = file.read(MAX_SUITE_BYTES + 1)
-    except OSError as error:
-        raise SuiteError(f"{path}: can't be read: {error.strerror}") from error
-    if len(raw) > MAX_SUITE_BYTES:
-        raise SuiteError(f"{path}: too large; a suite has at most {MAX_SUITE_BYTES} bytes")
-    try:
-        return yaml.load(raw.decode("utf-8"), Loader=_Loader)  # noqa: S506 (a SafeLoader)
-    except UnicodeDecodeError as error:
-        raise SuiteError(f"{path}: not UTF-8 text (byte {error.start})") from error
-    except RecursionError as error:
-        raise SuiteError(f"{path}: nested too deeply") from error
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        what = ", ".join(text for text in (error.context, error.problem) if text)
-        raise SuiteError(f"{path}{where}: {what}") from error
-    except (yaml.YAMLError, ValueError) as error:
-        raise SuiteError(f"{path}: not YAML: {error}") from error
-
-
-# --- types --------------------------------------------------------------------------------------
-
-
-def _known(what: str, names: Iterable[str]) -> AfterValidator:
-    names = tuple(names)
-
-    def check(value: str) -> str:
-        if value not in names:
-            close = difflib.get_close_matches(value, names, n=1)
-            hint = f" (did you mean {close[0]}?)" if close else ""
-            raise PydanticCustomError(
-                "unknown", "unknown {what}{hint}; allowed: {names}",
-                {"what": what, "hint": hint, "names": ", ".join(names)},
-            )  # fmt: skip
-        return value
-
-    return AfterValidator(check)
-
-
-def _steps(value: Any) -> Any:
-    """A number of steps, or a share of all steps written "10%"."""
-    if isinstance(value, str) and re.fullmatch(r"\d{1,2}(\.\d+)?%", value):
-        return value
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-        return value
-    raise PydanticCustomError("steps", "a whole number of steps, or a share such as 10%")
-
-
-def _targets(value: Any) -> Any:
-    if isinstance(value, str) and value in TARGET_SETS:
-        return value
-    if isinstance(value, list) and value and all(isinstance(v, str) and v for v in value):
-        return tuple(value)
-    raise PydanticCustomError(
-        "targets", "allowed: {sets}, or a list of module name suffixes",
-        {"sets": ", ".join(TARGET_SETS)},
-    )  # fmt: skip
-
-
-def _fingerprint(value: Any) -> Any:
-    if isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value):
-        return value
-    raise PydanticCustomError("fingerprint", "allowed: 64 hexadecimal digits")
-
-
-ModelName = Annotated[str, _known("model", MODELS)]
-TaskName = Annotated[str, _known("task", TASKS)]
-MethodName = Annotated[str, _known("method", METHODS)]
-QuantizationName = Annotated[str, _known("quantization", QUANTIZATIONS)]
-SourceName = Annotated[str, _known("source", SOURCES)]
-Steps = Annotated[int | str, BeforeValidator(_steps)]
-Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1)]
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class AdaLoraLayer(_Strict):
-    """AdaLoRA's settings in a recipe layer; see `bench.record.AdaLoraSchedule`."""
-
-    init_rank: Count | None = None
-    init_ratio: Annotated[float, Field(gt=1, le=8)] | None = None
-    tinit: Steps | None = None
-    tfinal: Steps | None = None
-    delta_t: Count | None = None
-    beta1: Annotated[float, Field(gt=0, lt=1)] | None = None
-    beta2: Annotated[float, Field(gt=0, lt=1)] | None = None
-    orthogonal_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
-
-
-class RecipeLayer(_Strict):
-    """Part of a recipe; what it leaves out comes from the layers below it."""
-
-    steps: Count | None = None
-    epochs: Positive | None = None
-    batch_size: Count | None = None
-    learning_rate: Positive | None = None
-    schedule: Literal["linear", "constant"] | None = None
-    warmup_share: Share | None = None
-    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
-    max_grad_norm: Positive | None = None
-    max_length: Annotated[int, Field(ge=8, le=8192)] | None = None
-    precision: Literal["fp32", "bf16"] | None = None
-    optimizer: Literal["adamw", "paged_adamw_8bit"] | None = None
-    gradient_checkpointing: bool | None = None
-    window_batches: Count | None = None
-    train_rows: Count | None = None
-    eval_rows: Count | None = None
-    eval_every: Steps | None = None
-    eval_batch_size: Count | None = None
-    train_pooler: bool | None = None
-    targets: Annotated[str | tuple[str, ...], BeforeValidator(_targets)] | None = None
-    alpha: Positive | None = None
-    dropout: Share | None = None
-    double_quantization: bool | None = None
-    adalora: AdaLoraLayer | None = None
-
-
-class TaskEntry(_Strict):
-    """A task in a profile.
-
-    Attributes:
-        target: value of the task's metric that counts as reached.
-        fingerprint: for a mirror with rows of your own: their fingerprint (the message about a
-            mismatch prints it).
-        recipe: settings for this task.
-    """
-
-    target: float | None = None
-    fingerprint: Annotated[str, BeforeValidator(_fingerprint)] | None = None
-    recipe: RecipeLayer = RecipeLayer()
-
-
-class MethodEntry(_Strict):
-    """One method with its axes; every combination of rank and quantization is a cell."""
-
-    method: MethodName
-    rank: Annotated[list[Annotated[int, Field(ge=1, le=1024)]], Field(min_length=1)] | None = None
-    quantization: Annotated[list[QuantizationName], Field(min_length=1)] = ["none"]
-    recipe: RecipeLayer = RecipeLayer()
-    task_recipe: dict[TaskName, RecipeLayer] = {}
-
-    def cells(self) -> Iterator[tuple[str, int | None, str]]:
-        """(method, rank, quantization) of every cell of the entry."""
-        ranks: list[int] | list[None] = self.rank or [None]
-        for rank in ranks:
-            for quantization in self.quantization:
-                yield (self.method, rank, quantization)
-
-
-class Profile(_Strict):
-    """One size of a suite: a model, its tasks, seeds and sources of data.
-
-    Attributes:
-        needs: what must be there for the profile to be chosen by itself: a GPU, reachable data
-            (a mirror, or a hub that answers), or nothing.
-        sources: where models and rows may come from, tried in this order.
-        methods: replaces the suite's list of methods.
-    """
-
-    summary: str
-    needs: Literal["gpu", "data", "nothing"]
-    sources: Annotated[list[SourceName], Field(min_length=1)]
-    model: ModelName
-    seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=1)]
-    tasks: Annotated[dict[TaskName, TaskEntry], Field(min_length=1)]
-    methods: Annotated[list[MethodEntry], Field(min_length=1)] | None = None
-    recipe: RecipeLayer = RecipeLayer()
-
-
-class _Cell(_Strict):
-    method: MethodName
-    rank: Count | None = None
-    quantization: QuantizationName = "none"
-
-
-class _Anchor(_Strict):
-    worst: Annotated[float, Field(allow_inf_nan=False)]
-    best: Annotated[float, Field(allow_inf_nan=False)]
-    scale: Literal["linear", "log"] = "linear"
-
-
-class SuiteFile(_Strict):
-    """The shape of a suite file."""
-
-    suite: str
-    version: Count
-    summary: str
-    reference: _Cell
-    radar: dict[Annotated[str, _known("radar axis", RADAR_AXES)], _Anchor]
-    recipe: RecipeLayer = RecipeLayer()
-    methods: Annotated[list[MethodEntry], Field(min_length=1)]
-    profiles: Annotated[dict[str, Profile], Field(min_length=1)]
 
 
 @dataclass(frozen=True)
@@ -522,27 +272,6 @@ def _check_recipes(
 # --- loading ------------------------------------------------------------------------------------
 
 
-def _fault_lines(error: ValidationError) -> Iterator[str]:
-    for item in error.errors(include_url=False):
-        path = ""
-        for part in item["loc"]:
-            if part == "[key]":
-                continue
-            path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
-        found = "" if item["type"] == "missing" else f"found {_short(item['input'])}; "
-        message = item["msg"].removeprefix("Value error, ")
-        if item["type"] == "extra_forbidden":
-            found, message = "", "unknown key"
-        if isinstance(item["input"], str) and "number" in message:
-            message += " (write it without quotes)"
-        yield f"{path or 'file'}: {found}{message[:1].lower()}{message[1:]}"
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
 def suite_folders(own: Path | None) -> list[Path]:
     """Folders searched for suites: the given one, or `./suites`, then those shipped."""
     package = Path(__file__).resolve().parent
@@ -565,7 +294,7 @@ def find_suite(name: str, own: Path | None = None) -> Path:
     known = ", ".join(suite_names(own)) or "none"
     if not SUITE_NAME.fullmatch(name):
         raise SuiteError(
-            f"suite {_short(name)}: a suite is named by lower-case letters, digits, - and _, "
+            f"suite {short(name)}: a suite is named by lower-case letters, digits, - and _, "
             "at most 64, never by a path",
             f"Known suites: {known}. For a folder of your own use --suites DIR.",
         )
@@ -587,10 +316,10 @@ def load_suite(name: str, own: Path | None = None) -> Suite:
     """
     path = find_suite(name, own)
     try:
-        suite = SuiteFile.model_validate(_read_yaml(path))
+        suite = SuiteFile.model_validate(read_yaml(path))
         faults = _check(suite, name)
     except ValidationError as error:
-        faults = list(_fault_lines(error))
+        faults = list(fault_lines(error))
     if faults:
         count = "one fault" if len(faults) == 1 else f"{len(faults)} faults"
         lines = "\n".join(f"  {fault}" for fault in faults)
@@ -604,7 +333,5 @@ def load_suite(name: str, own: Path | None = None) -> Suite:
 
 def task_of(profile: Profile, name: str) -> Task:
     """The catalog's task with the profile's own fingerprint, if it sets one."""
-    from dataclasses import replace
-
     own = profile.tasks[name].fingerprint
     return TASKS[name] if own is None else replace(TASKS[name], fingerprint=own)

@@ -421,7 +421,9 @@ def test_a_results_folder_that_cannot_be_one_is_told(tmp_path):
     for root in (tmp_path / "file", Path("/proc/no-such-place")):
         with pytest.raises(StoreError, match="choose another --results folder"):
             Store(root, "demo").lock().__enter__()
-        assert Store(root, "demo").read().records == {}
+    with pytest.raises(StoreError, match="is not a folder"):
+        Store(tmp_path / "file", "demo").read()
+    assert Store(Path("/proc/no-such-place"), "demo").read().records == {}
     assert (tmp_path / "file").read_text() == "mine"
 
 

@@ -13,7 +13,8 @@ import yaml
 from bench.errors import SuiteError
 from bench.matrix import Facts, choose_profile, expand
 from bench.record import Recipe
-from bench.suite import MAX_SUITE_BYTES, find_suite, load_suite, suite_names
+from bench.schema import MAX_SUITE_BYTES
+from bench.suite import find_suite, load_suite, suite_names
 from bench.tasks import TASKS
 
 SHIPPED = Path(__file__).resolve().parent.parent / "suites"
