@@ -6,6 +6,7 @@ reason is data. What only a GPU can confirm is listed in docs/architecture.md.
 
 from __future__ import annotations
 
+import os
 import threading
 from contextlib import suppress
 from dataclasses import dataclass
@@ -46,13 +47,34 @@ def devices() -> Devices:
     except Exception as error:  # a driver half installed raises more than NVMLError
         return Devices((), f"NVML: {error}")
     try:
-        found = tuple(_gpu(pynvml, i) for i in range(pynvml.nvmlDeviceGetCount()))
+        listed = [_gpu(pynvml, i) for i in range(pynvml.nvmlDeviceGetCount())]
         driver = _text(pynvml.nvmlSystemGetDriverVersion())
-        return Devices(found, None if found else "NVML lists no device", driver)
+        found = _allowed(listed, os.environ.get("CUDA_VISIBLE_DEVICES"))
+        reason = "CUDA_VISIBLE_DEVICES leaves none" if listed else "NVML lists no device"
+        return Devices(found, None if found else reason, driver)
     except Exception as error:
         return Devices((), f"NVML: {error}")
     finally:
         _shutdown(pynvml)
+
+
+def _allowed(listed: list[Gpu], visible: str | None) -> tuple[Gpu, ...]:
+    """The devices that CUDA_VISIBLE_DEVICES leaves, in its order.
+
+    It names devices by number or by the head of their UUID, and ends at the first unknown name.
+    Numbers count in NVML's (PCI) order here; CUDA counts so only with CUDA_DEVICE_ORDER=PCI_BUS_ID,
+    so on a machine with unlike cards UUIDs are the safe way.
+    """
+    if visible is None:
+        return tuple(listed)
+    allowed: list[Gpu] = []
+    for name in (part.strip() for part in visible.split(",")):
+        numbered = name.isdecimal() and int(name) < len(listed)
+        match = [listed[int(name)]] if numbered else [g for g in listed if g.uuid.startswith(name)]
+        if not name or len(match) != 1:
+            break
+        allowed += match
+    return tuple(allowed)
 
 
 def _shutdown(pynvml: Any) -> None:

@@ -53,6 +53,7 @@ def fake_binding(used=(), names=("Example GPU",), **changes):
 @pytest.fixture
 def install(monkeypatch):
     """Put a made-up binding in place of the real one."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
 
     def put(binding):
         monkeypatch.setitem(sys.modules, "pynvml", binding)
@@ -84,6 +85,26 @@ def test_devices_have_names_memory_and_the_id_that_cuda_takes(install):
         Gpu("GPU-1", "Other GPU", 80 * GIB),
     )
     assert (found.reason, found.driver) == (None, "555.1")
+
+
+@pytest.mark.parametrize(
+    ("visible", "names"),
+    [
+        ("1,0", ["Other GPU", "Example GPU"]),
+        ("GPU-1", ["Other GPU"]),
+        (" 0 ", ["Example GPU"]),
+        ("1,7,0", ["Other GPU"]),
+        ("", []),
+        ("-1", []),
+        ("GPU-", []),
+    ],
+)
+def test_hidden_devices_are_left_alone(install, monkeypatch, visible, names):
+    install(fake_binding(names=("Example GPU", "Other GPU")))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    found = nvml.devices()
+    assert [gpu.name for gpu in found.found] == names
+    assert (found.reason is None) == bool(names)
 
 
 def test_a_device_that_hides_its_memory_is_still_a_device(install):

@@ -90,7 +90,8 @@ def finding(table: ResultTable) -> str:
             "comparison is made; single tasks are compared below."
         )
     scope = (
-        f"Over {words.plural(len(table.tasks), 'task')} and {words.plural(base.planned, 'seed')}, "
+        f"Over {words.plural(len(table.tasks), 'task')} and "
+        f"{words.plural(len(base.by_seed), 'seed')}, "
         f"{name} scored {words.plus_minus(base.estimate)}"
     )
     parts = compare(table, lambda cell: overall_score(table, cell))
