@@ -73,7 +73,9 @@ def choose_profile(suite: Suite, wanted: str | None, facts: Facts) -> tuple[str,
 
 def _needs_met(profile: Profile, facts: Facts) -> tuple[bool, str]:
     if profile.needs == "gpu":
-        return facts.gpus > 0, f"{facts.gpus} CUDA devices" if facts.gpus else "no CUDA device"
+        if not facts.gpus:
+            return False, "no CUDA device"
+        return facts.data, f"{facts.gpus} CUDA devices, {facts.data_reason}"
     if profile.needs == "data":
         return facts.data, facts.data_reason
     return True, "runs anywhere"

@@ -33,9 +33,9 @@ STATUSES: dict[str, str] = {
     "ok": "finished and valid",
     "out_of_memory": "the device or the host ran out of memory",
     "timed_out": "stopped at the time limit of the job",
-    "diverged": "loss became NaN or infinite, or the gradient norm exploded",
+    "diverged": "the loss or the logits became NaN or infinite",
     "crashed": "the worker died or raised an unexpected error",
-    "invalid": "finished, but not what its name says (AdaLoRA off its budget, nothing trained)",
+    "invalid": "finished, but not what its name says (AdaLoRA off its budget, no weight changed)",
     "unsupported": "this machine or these library versions can't run the cell",
     "interrupted": "stopped by the user before it finished",
 }

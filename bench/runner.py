@@ -122,12 +122,11 @@ def make_plan(selection: Selection) -> Plan:
 
 
 def _facts(selection: Selection, suite: Suite, gpus: int) -> Facts:
-    asks_for_data = selection.profile is None and any(
-        p.needs == "data" for p in suite.profiles.values()
-    )
+    needs = {p.needs for p in suite.profiles.values()}
+    asks_for_data = selection.profile is None and bool(needs & {"data", "gpu"})
     if selection.mirror is not None:
         return Facts(gpus, True, "a mirror is given")
-    if not asks_for_data or gpus:
+    if not asks_for_data:
         return Facts(gpus, False, "not looked at")
     reachable, reason = hub_reachable()
     return Facts(gpus, reachable, f"no mirror is given; {reason}")
@@ -146,10 +145,15 @@ def _places(suite: Suite, profile: str, mirror: Path | None) -> Places:
 
 
 def _slots(wanted: int | None, gpus: Sequence[str]) -> list[str | None]:
-    if gpus:
-        count = wanted or len(gpus)
-        return [gpus[i % len(gpus)] for i in range(count)]
-    return [None] * (wanted or cores())
+    if not gpus:
+        return [None] * (wanted or cores())
+    if wanted is not None and wanted > len(gpus):
+        raise UserError(
+            f"--jobs {wanted}: there are {len(gpus)} GPUs, and two jobs on one would falsify each "
+            "other's time and memory",
+            f"Use --jobs 1 to {len(gpus)}.",
+        )
+    return list(gpus[: wanted or len(gpus)])
 
 
 def fetch(plan: Plan) -> dict[str, str]:

@@ -242,8 +242,8 @@ class Profile(_Strict):
     """One size of a suite: a model, its tasks, seeds and sources of data.
 
     Attributes:
-        needs: what must be there for the profile to be chosen by itself: a GPU, reachable data
-            (a mirror, or a hub that answers), or nothing.
+        needs: what must be there for the profile to be chosen by itself: reachable data (a mirror,
+            or a hub that answers), a GPU and such data, or nothing.
         sources: where models and rows may come from, tried in this order.
         methods: replaces the suite's list of methods.
     """

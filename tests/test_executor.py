@@ -147,7 +147,7 @@ def test_a_child_of_a_worker_that_keeps_the_pipe_open_holds_nothing_up(run):
 def test_a_kill_by_the_kernel_for_memory_is_told_apart(run, monkeypatch, tmp_path):
     events = tmp_path / "memory.events"
     events.write_text("low 0\noom 4\noom_kill 4\n")
-    monkeypatch.setattr(local, "_CGROUP_EVENTS", events)
+    monkeypatch.setattr(local, "_OOM_COUNTERS", (tmp_path / "absent", events))
 
     def kernel_kills(job, message):
         if message.get("step"):

@@ -50,6 +50,19 @@ def test_cells_train_on_the_device_and_say_what_measured_memory(places, quantiza
     assert 0 < done.peak_memory_bytes < 2**30
 
 
+def test_every_cell_draws_the_same_head(places):
+    from bench.catalog import MODELS
+    from bench.lab.models import anatomy, load_model
+    from bench.tasks import TASKS
+
+    folder = places.mirror / "models" / MODELS["tiny"].key
+    heads = [
+        load_model(folder, job(q), TASKS["tiny-class"], anatomy(folder, 2)).classifier.weight
+        for q in ("none", "nf4", "int8")
+    ]
+    assert all(torch.equal(head, heads[0]) for head in heads)
+
+
 def test_same_job_same_bits(places):
     one, two = (recipe.run(job(), places, silent) for _ in range(2))
     assert [(p.loss, p.metric) for p in one.curve] == [(p.loss, p.metric) for p in two.curve]

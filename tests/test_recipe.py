@@ -184,6 +184,38 @@ def test_length_groups_keep_every_row_and_waste_little():
     assert order_hash(grouped) != order_hash(random)
 
 
+def test_a_longer_run_begins_with_the_batches_of_a_shorter_one(places):
+    from bench.data import load_task
+    from bench.lab.models import load_tokenizer
+    from bench.tasks import TASKS
+
+    task = TASKS["tiny-class"]
+    tokenizer = load_tokenizer(places.mirror / "models" / "tiny")
+    short, long = (
+        recipe._prepare_data(job(steps=n), task, load_task(task, places), tokenizer).order
+        for n in (8, 40)
+    )
+    assert long[:8] == short
+    assert len(long) == 40
+
+
+def test_biases_and_norms_do_not_decay(places):
+    model = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.LayerNorm(3))
+    groups = recipe._optimizer(model, job(weight_decay=0.3)).param_groups
+    decayed = {id(p) for g in groups if g["weight_decay"] == 0.3 for p in g["params"]}
+    assert decayed == {id(model[0].weight)}
+    assert sum(len(g["params"]) for g in groups) == 4
+
+
+def test_a_job_that_trains_nothing_is_invalid(places, monkeypatch):
+    monkeypatch.setattr(torch.optim.AdamW, "step", lambda self, closure=None: None)
+    done = recipe.run(job(), places, silent)
+    assert (done.status, done.status_reason) == (
+        "invalid",
+        "no trainable weight changed in training",
+    )
+
+
 def test_subset_does_not_depend_on_the_order_of_the_file():
     rows = [Row(f"text {i}", None, i % 2) for i in range(50)]
     assert subset(rows, 10) == subset(rows[::-1], 10)

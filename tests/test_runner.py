@@ -199,14 +199,24 @@ def test_stopping_keeps_finished_jobs_and_stores_the_running_ones(selection):
 
 @pytest.mark.parametrize(
     ("gpus", "mirror", "hub", "chosen"),
-    [(1, False, False, "big"), (0, True, False, "hub"), (0, False, True, "hub"),
-     (0, False, False, "quick")],
-)  # fmt: skip
+    [
+        (1, False, True, "big"),
+        (1, False, False, "quick"),
+        (0, True, False, "hub"),
+        (0, False, True, "hub"),
+        (0, False, False, "quick"),
+    ],
+)
 def test_the_profile_fits_the_machine(selection, monkeypatch, tmp_path, gpus, mirror, hub, chosen):
     found = tuple(Gpu(f"GPU-{i}", "Example", None) for i in range(gpus))
     monkeypatch.setattr(nvml, "devices", lambda: Devices(found, None))
     monkeypatch.setattr(runner, "hub_reachable", lambda: (hub, "asked"))
-    values = {**vars(selection), "profile": None, "mirror": tmp_path if mirror else None}
+    values = {
+        **vars(selection),
+        "jobs": None,
+        "profile": None,
+        "mirror": tmp_path if mirror else None,
+    }
     plan = make_plan(Selection(**values))
     assert plan.profile == chosen
     assert {job.device for job in plan.jobs} == {"cuda" if gpus else "cpu"}
@@ -220,8 +230,9 @@ def test_slots_are_gpus_or_cores_or_what_was_asked(selection, monkeypatch):
     found = (Gpu("GPU-a", "Example", None), Gpu("GPU-b", "Example", None))
     monkeypatch.setattr(nvml, "devices", lambda: Devices(found, None))
     assert make_plan(free).slots == ["GPU-a", "GPU-b"]
-    three = Selection(**{**vars(selection), "jobs": 3})
-    assert make_plan(three).slots == ["GPU-a", "GPU-b", "GPU-a"]
+    assert make_plan(Selection(**{**vars(selection), "jobs": 1})).slots == ["GPU-a"]
+    with pytest.raises(UserError, match="--jobs 3: there are 2 GPUs"):
+        make_plan(Selection(**{**vars(selection), "jobs": 3}))
 
 
 @pytest.mark.parametrize(

@@ -449,7 +449,8 @@ def test_a_folder_of_suites_that_is_not_one_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("facts", "chosen"),
     [
-        (Facts(1, False, "not looked at"), "full"),
+        (Facts(1, True, "a mirror is given"), "full"),
+        (Facts(1, False, "no hub"), "offline"),
         (Facts(0, True, "a mirror is given"), "cpu"),
         (Facts(0, False, "no hub"), "offline"),
     ],

@@ -14,7 +14,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from multiprocessing.connection import wait
@@ -100,7 +100,7 @@ def run_jobs(
     waiting = list(reversed(jobs))
     free = list(reversed(slots))
     running: list[_Running] = []
-    _killed_for_memory()  # from here on, only new kills count
+    kills = _OomKills()
     start = _starter(worker, places, logs, gpu=any(slot is not None for slot in slots))
     try:
         while waiting or running:
@@ -115,7 +115,7 @@ def run_jobs(
             for one in [r for r in running if not r.process.is_alive()]:
                 running.remove(one)
                 free.append(one.slot)
-                yield _finish(one)
+                yield _finish(one, kills)
             overdue = [r for r in running if r.deadline and time.monotonic() > r.deadline]
             if overdue:
                 _end(overdue, Outcome("timed_out", f"over the limit of {seconds_limit:g} s a job"))
@@ -239,13 +239,13 @@ def _with_place(outcome: Outcome, one: _Running) -> Outcome:
     return Outcome(outcome.status, f"{outcome.status_reason}, {place}")
 
 
-def _finish(one: _Running) -> Finished:
+def _finish(one: _Running, kills: _OomKills) -> Finished:
     if not one.connection.closed:
         _take(one, None)
         one.connection.close()
     one.process.join()
     one.meter.__exit__(None, None, None)
-    outcome = one.outcome or one.stopped or _died(one)
+    outcome = one.outcome or one.stopped or _died(one, kills)
     return Finished(
         job=one.job,
         attempt=one.attempt,
@@ -257,11 +257,11 @@ def _finish(one: _Running) -> Finished:
     )
 
 
-def _died(one: _Running) -> Outcome:
+def _died(one: _Running, kills: _OomKills) -> Outcome:
     code = one.process.exitcode
     if code is not None and code < 0:
         name = next((s.name for s in signal.Signals if s == -code), f"signal {-code}")
-        if -code == signal.SIGKILL and _killed_for_memory():
+        if -code == signal.SIGKILL and kills.one_more():
             reason = Outcome("out_of_memory", "killed by the kernel's out-of-memory killer")
         else:
             reason = Outcome("crashed", f"the worker was killed by {name}")
@@ -270,24 +270,32 @@ def _died(one: _Running) -> Outcome:
     return _with_place(reason, one)
 
 
-_CGROUP_EVENTS = Path("/sys/fs/cgroup/memory.events")
-_oom_kills_seen: int | None = None
+# The cgroup's own counter where it can be read, else the whole machine's.
+_OOM_COUNTERS = (Path("/sys/fs/cgroup/memory.events"), Path("/proc/vmstat"))
 
 
-def _oom_kills() -> int | None:
-    """The out-of-memory kills this cgroup counts; None where that can't be read."""
-    try:
-        lines = _CGROUP_EVENTS.read_text().splitlines()
-    except OSError:
+class _OomKills:
+    """Kills by the kernel's out-of-memory killer since this was made."""
+
+    def __init__(self) -> None:
+        self._counted = self._read()
+
+    def one_more(self) -> bool:
+        """Whether there is a kill not yet put down to a worker; it counts for one now."""
+        now = self._read()
+        if now is None or self._counted is None or now <= self._counted:
+            return False
+        self._counted += 1
+        return True
+
+    @staticmethod
+    def _read() -> int | None:
+        for path in _OOM_COUNTERS:
+            with suppress(OSError):
+                for line in path.read_text().splitlines():
+                    if line.startswith("oom_kill "):
+                        return int(line.split()[1])
         return None
-    return next((int(x.split()[1]) for x in lines if x.startswith("oom_kill ")), None)
-
-
-def _killed_for_memory() -> bool:
-    """Whether the counter rose since it was last looked at."""
-    global _oom_kills_seen
-    before, _oom_kills_seen = _oom_kills_seen, _oom_kills()
-    return before is not None and _oom_kills_seen is not None and _oom_kills_seen > before
 
 
 def utc_now() -> str:

@@ -116,6 +116,8 @@ def load_model(folder: Path, job: Job, task: Task, parts: Anatomy) -> nn.Module:
         local_files_only=True,
         use_safetensors=True,
         trust_remote_code=False,
+        # For every cell alike: it decides which generator the fresh head is drawn from.
+        device_map={"": job.device},
         **_quantization(job, parts),
     )
     module: Any
@@ -124,7 +126,7 @@ def load_model(folder: Path, job: Job, task: Task, parts: Anatomy) -> nn.Module:
         # evaluation, after which they can no longer train.
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
-    return model.to(job.device) if job.quantization == "none" else model
+    return model
 
 
 def _quantization(job: Job, parts: Anatomy) -> dict[str, Any]:
@@ -148,7 +150,7 @@ def _quantization(job: Job, parts: Anatomy) -> dict[str, Any]:
             ),
             llm_int8_skip_modules=skip,
         )
-    return {"quantization_config": config, "device_map": {"": job.device}}
+    return {"quantization_config": config}
 
 
 def adapter_targets(job: Job, parts: Anatomy) -> list[str]:

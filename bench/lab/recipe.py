@@ -60,6 +60,7 @@ def run(job: Job, places: Places, progress: Progress) -> Outcome:
     """
     device = torch.device(job.device)
     torch.set_num_threads(job.threads)
+    torch.use_deterministic_algorithms(device.type == "cuda", warn_only=True)
     meters = Meters(device)
     task = replace(TASKS[job.task], fingerprint=_known_fingerprint(job))
 
@@ -91,6 +92,8 @@ def run(job: Job, places: Places, progress: Progress) -> Outcome:
     train_seconds = meters.seconds["train"]
     reached = [p.step for p in curve if job.target is not None and p.metric >= job.target]
     fault = prepared.fault()
+    if _weights_hash(prepared.model) == weights_hash:
+        fault = "no trainable weight changed in training"
     return Outcome(
         status="invalid" if fault else "ok",
         status_reason=fault or "",
@@ -172,12 +175,14 @@ def _prepare_data(job: Job, task: Task, data: TaskData, tokenizer: Any) -> _Work
     mean, scale = (float(labels.mean()), float(labels.std())) if regression else (0.0, 1.0)
     encoder = Encoder(tokenizer, recipe.max_length, torch.float32 if regression else torch.int64)
 
-    order_stream = generator(job.seed, "order")
-    drawn = draw_rows(len(rows), recipe.steps * recipe.batch_size, order_stream)
+    # Two generators, so that a longer run begins with the batches of a shorter one.
+    drawn = draw_rows(len(rows), recipe.steps * recipe.batch_size, generator(job.seed, "order"))
     used = sorted({int(i) for i in drawn})
     encoded = dict(zip(used, encoder.encode([rows[i] for i in used]), strict=True))
     lengths = {i: len(item["input_ids"]) for i, item in encoded.items()}
-    order = group_by_length(drawn, lengths, recipe.batch_size, recipe.window_batches, order_stream)
+    order = group_by_length(
+        drawn, lengths, recipe.batch_size, recipe.window_batches, generator(job.seed, "windows")
+    )
     padded = sum(len(b) * max(lengths[i] for i in b) for b in order)
     real = sum(lengths[i] for b in order for i in b)
 
@@ -220,7 +225,7 @@ def _train(
     """The training loop: the curve, and the rows and tokens (without padding) trained on."""
     recipe, model = job.recipe, prepared.model
     params = [p for _, p in trainable(model)]
-    optimizer = _optimizer(params, job)
+    optimizer = _optimizer(model, job)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, job))
     if recipe.gradient_checkpointing:
         enable: Any = model.activation_checkpointing_enable
@@ -262,8 +267,14 @@ def _train(
     return curve, samples, tokens
 
 
-def _optimizer(params: list[nn.Parameter], job: Job) -> torch.optim.Optimizer:
+def _optimizer(model: nn.Module, job: Job) -> torch.optim.Optimizer:
+    """AdamW; as in the published recipes, biases and norms (one-dimensional) do not decay."""
     recipe = job.recipe
+    params = [p for _, p in trainable(model)]
+    groups = [
+        {"params": [p for p in params if p.dim() > 1], "weight_decay": recipe.weight_decay},
+        {"params": [p for p in params if p.dim() <= 1], "weight_decay": 0.0},
+    ]
     if recipe.optimizer == "paged_adamw_8bit":
         import bitsandbytes
 
@@ -271,7 +282,7 @@ def _optimizer(params: list[nn.Parameter], job: Job) -> torch.optim.Optimizer:
     else:
         make = torch.optim.AdamW
     optimizer: torch.optim.Optimizer = make(
-        params, lr=recipe.learning_rate, weight_decay=recipe.weight_decay
+        [group for group in groups if group["params"]], lr=recipe.learning_rate
     )
     return optimizer
 

@@ -1,9 +1,9 @@
 """Separate random streams for each thing a seed controls.
 
-One seed drives four streams: `head` (classifier weights), `adapter` (adapter weights), `order`
-(batches) and `dropout`. Each is seeded right before it is drawn from, so that a method which draws
-more numbers at one place does not shift what another place sees: two methods with the same seed
-get the same classifier and the same batches.
+One seed drives five streams: `head` (classifier weights), `adapter` (adapter weights), `order`
+(rows drawn), `windows` (order of length-grouped batches) and `dropout`. Each is seeded right
+before it is drawn from, so that a method which draws more numbers at one place does not shift what
+another place sees: two methods with the same seed get the same classifier and the same batches.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import random
 import numpy as np
 import torch
 
-STREAMS = ("head", "adapter", "order", "dropout")
+STREAMS = ("head", "adapter", "order", "windows", "dropout")
 
 
 def stream_seed(seed: int, stream: str) -> int:
