@@ -110,6 +110,11 @@ def _meters(table: ResultTable) -> list[str]:
 def _sources(table: ResultTable) -> str:
     meters = _meters(table)
     peak = f"Peak memory measured by {meters[0]}. " if len(meters) == 1 else ""
+    if meters and all(meter.startswith("VmHWM") for meter in meters):
+        peak += (
+            "That is the process over its whole life, libraries and evaluation included, so what "
+            "4-bit weights save is a small part of it here. "
+        )
     device = [r.nvml_peak_memory_bytes for r in table.rows if r.nvml_peak_memory_bytes is not None]
     if not device:
         return f"{peak}Device memory by NVML: n/a (no NVIDIA device, or not recorded)."
