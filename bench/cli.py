@@ -77,10 +77,22 @@ def _parser() -> argparse.ArgumentParser:
             "--profile", help="profile of the suite; chosen for the machine if left out"
         )
         sub.add_argument("--suites", type=Path, metavar="DIR", help="a folder of your own suites")
-        sub.add_argument("--results", type=Path, default=Path("results"), metavar="DIR")
+        sub.add_argument(
+            "--results",
+            type=Path,
+            default=Path("results"),
+            metavar="DIR",
+            help="results folder (default: ./results)",
+        )
         sub.add_argument("--mirror", type=Path, metavar="DIR", help="local data sets and models")
     for sub in (run, report):
-        sub.add_argument("--reports", type=Path, default=Path("reports"), metavar="DIR")
+        sub.add_argument(
+            "--reports",
+            type=Path,
+            default=Path("reports"),
+            metavar="DIR",
+            help="reports folder (default: ./reports)",
+        )
     for sub in (run, plan):
         sub.add_argument(
             "--job", action="append", default=[], metavar="ID", help="only this job (repeatable)"

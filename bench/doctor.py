@@ -62,7 +62,7 @@ def _findings() -> Iterator[Finding]:
     gpus = facts["gpus"]
     yield Finding(
         "gpu", bool(gpus), ", ".join(gpus) if gpus else str(facts["gpu_note"]),
-        "" if gpus else "Profiles that need a GPU (full) can't run here; the others can.",
+        "" if gpus else "Profile full is not chosen here; by name it runs, far too slowly.",
     )  # fmt: skip
     reachable, reason = hub_reachable()
     yield Finding(
@@ -89,7 +89,7 @@ def _suite(name: str, facts: Facts) -> Finding:
 
 
 def _library(name: str, version: str | None) -> Finding:
-    remedy = "Install with the pinned versions: pip install -c constraints.txt peftmark"
+    remedy = "In a checkout of peftmark: pip install -c constraints.txt ."
     if version is None:
         return Finding(name, False, "not installed", remedy, needed=True)
     try:

@@ -219,6 +219,13 @@ class Outcome:
         final_rank: sum of active ranks over all adapted modules; None without rank.
         initial_weights_hash: SHA-256 over the trainable weights before the first step.
         batch_order_hash: SHA-256 over the row numbers of every batch.
+        padding_share: share of the training tokens that were padding.
+        train_rows: training rows the batches were drawn from.
+        eval_rows: evaluation rows scored.
+        data_source: where the rows came from, in words.
+        data_fingerprint: SHA-256 over the rows as loaded.
+        model_source: where the weights came from, in words.
+        warnings: facts a reader should know, such as rows in both splits.
         phase_seconds: wall seconds by phase (load, tokenise, build, train, evaluate, save).
     """
 
@@ -276,7 +283,7 @@ class Environment:
         versions: package name -> version; `numeric` of them can change bits.
         commit: git commit of peftmark itself, None for an installed wheel.
         dirty: whether that checkout had uncommitted changes, None if unknown.
-        machine: cpu model, cores, memory_bytes, gpu, driver, kernel, cpu_capability.
+        machine: system, python, cpu, cores, memory_bytes, bf16_instructions, gpus and driver.
     """
 
     versions: dict[str, str]

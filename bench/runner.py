@@ -208,6 +208,8 @@ def command(job: Job, selection: Selection) -> str:
     words = ["peftmark", "run", job.suite, "--profile", job.profile, "--job", job.job_id, "--again"]
     if selection.mirror is not None:
         words += ["--mirror", str(selection.mirror)]
+    if selection.results != Selection.results:
+        words += ["--results", str(selection.results)]
     if selection.suites is not None:
         words += ["--suites", str(selection.suites)]
     return shlex.join(words)

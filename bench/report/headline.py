@@ -20,8 +20,8 @@ from bench.table import (
 )
 
 INTERVALS = (
-    "Intervals are 95\u00a0% t intervals over seeds: they cover what changes with the seed, not "
-    "the choice of evaluation rows."
+    "Intervals are 95\u00a0% t intervals for the mean over seeds; they do not cover the choice of "
+    "evaluation rows."
 )
 
 
@@ -181,9 +181,9 @@ def _verdicts(table: ResultTable) -> Grid:
     )
     rows = tuple(_verdict_row(table, cell) for cell in table.cells)
     note = (
-        "A difference is called higher or lower only where its interval excludes zero; the "
+        "A difference is called higher or lower only where its interval excludes zero. The "
         f"intervals of the {words.plural(len(table.others), 'difference')} are not adjusted for "
-        "one another."
+        "one another; ratios of costs have no interval."
     )
     return Grid(f"Every cell against {reference}", columns, rows, note=note)
 

@@ -124,8 +124,8 @@ def rerun(table: ResultTable) -> Section:
     rows = tuple(_row(r) for r in table.rows)
     grid = Grid(f"Commands of {words.plural(len(rows), 'row')}", columns, rows, folded=True)
     lead = (
-        "Each command runs just one job again; equal hashes mean the same start and the same "
-        "order of rows."
+        "In the folder of the run, each command runs just one job again; equal hashes mean the "
+        "same start and the same order of rows."
     )
     return Section("rerun", "Run it again", lead, (grid,))
 

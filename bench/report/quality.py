@@ -27,7 +27,12 @@ def section(table: ResultTable) -> Section:
     if any(r.ok for r in table.rows):
         plots = tuple(_dots(table, i, task) for i, task in enumerate(table.tasks))
         blocks = (*blocks, Figures(plots), _best(table))
-    return Section("quality", "Who is better, and where", headline.INTERVALS, blocks)
+    comparisons = len(table.others) * len(table.tasks)
+    lead = (
+        f"{headline.INTERVALS} The {words.plural(comparisons, 'comparison')} by task are not "
+        "adjusted for one another: about one in twenty shows a difference where there is none."
+    )
+    return Section("quality", "Who is better, and where", lead, blocks)
 
 
 def metric_of(table: ResultTable, task: str) -> str:
@@ -96,7 +101,7 @@ def _resolution(table: ResultTable) -> str:
     metrics = sorted({words.metric_title(metric_of(table, task)) for task in table.tasks})
     parts = []
     if len(metrics) > 1:
-        parts.append(f"The mean over tasks averages {words.listing(metrics)}, as GLUE does")
+        parts.append(f"The mean over tasks averages {words.listing(metrics)}")
     for task in table.tasks:
         rows = {r.outcome.eval_rows for r in table.rows if r.job.task == task and r.ok}
         sizes = sorted(n for n in rows if n)
