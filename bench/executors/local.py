@@ -28,6 +28,7 @@ from bench.record import Job, Outcome
 WORKER = "bench.lab.worker:main"
 PRELOAD = ("bench.lab.recipe", "bench.lab.methods.adalora")
 GRACE_SECONDS = 5.0
+MAX_LOG_BYTES = 1024 * 1024
 
 WORKER_ENVIRONMENT = {
     # One thread a worker: two that contend are ten times slower and change bits.
@@ -65,6 +66,7 @@ class Finished:
 class _Running:
     job: Job
     attempt: int
+    log: Path
     slot: str | None
     process: Any
     connection: Any
@@ -155,7 +157,7 @@ def _starter(
         now = time.monotonic()
         deadline = None if limit is None else now + limit
         return _Running(
-            job, attempt, slot, process, ours, meter, utc_now(), now, deadline=deadline
+            job, attempt, log, slot, process, ours, meter, utc_now(), now, deadline=deadline
         )  # fmt: skip
 
     return start
@@ -239,11 +241,27 @@ def _with_place(outcome: Outcome, one: _Running) -> Outcome:
     return Outcome(outcome.status, f"{outcome.status_reason}, {place}")
 
 
+def _bound(log: Path) -> None:
+    """Cut the middle out of a log that grew too long; how it began and how it ended stay."""
+    with suppress(OSError):
+        size = log.stat().st_size
+        if size <= MAX_LOG_BYTES:
+            return
+        half = MAX_LOG_BYTES // 2
+        with log.open("rb+") as handle:
+            handle.seek(size - half)
+            tail = handle.read()
+            handle.seek(half)
+            handle.truncate()
+            handle.write(f"\n[{size - 2 * half} bytes cut here]\n".encode() + tail)
+
+
 def _finish(one: _Running, kills: _OomKills) -> Finished:
     if not one.connection.closed:
         _take(one, None)
         one.connection.close()
     one.process.join()
+    _bound(one.log)
     one.meter.__exit__(None, None, None)
     outcome = one.outcome or one.stopped or _died(one, kills)
     return Finished(
