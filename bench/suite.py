@@ -7,9 +7,11 @@ layers into one `bench.record.Recipe` with nothing left open.
 
 from __future__ import annotations
 
+import copy
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -312,14 +314,14 @@ def load_suite(name: str, own: Path | None = None) -> Suite:
 
     Raises:
         SuiteError: with every fault of the file, one a line: path, value found, values allowed.
-            Faults of meaning (impossible cells, schedules) show once its shape is right.
     """
     path = find_suite(name, own)
+    raw = read_yaml(path)
     try:
-        suite = SuiteFile.model_validate(read_yaml(path))
+        suite = SuiteFile.model_validate(raw)
         faults = _check(suite, name)
     except ValidationError as error:
-        faults = list(fault_lines(error))
+        faults = [*fault_lines(error), *_faults_of_the_rest(raw, error, name)]
     if faults:
         count = "one fault" if len(faults) == 1 else f"{len(faults)} faults"
         lines = "\n".join(f"  {fault}" for fault in faults)
@@ -329,6 +331,35 @@ def load_suite(name: str, own: Path | None = None) -> Suite:
         radar={k: RadarAxis(a.worst, a.best, a.scale) for k, a in suite.radar.items()},
     )
     return Suite(name, suite.version, suite.summary, report, dict(suite.profiles), suite)
+
+
+def _faults_of_the_rest(raw: Any, error: ValidationError, name: str) -> list[str]:
+    """Faults of meaning in what is left without the parts that have faults of shape.
+
+    What is only missing because it was taken out is not told.
+    """
+    rest = copy.deepcopy(raw)
+    for _ in range(3):  # a list that lost its only item has to go as well, and so on upwards
+        _take_out(rest, error)
+        try:
+            found = _check(SuiteFile.model_validate(rest), name)
+        except ValidationError as next_error:
+            error = next_error
+            continue
+        induced = ("missing", "set nowhere", "is not a cell")
+        return [fault for fault in found if not any(text in fault for text in induced)]
+    return []
+
+
+def _take_out(raw: Any, error: ValidationError) -> None:
+    """Remove what the faults point at; from the back, so that no list index moves."""
+    places = ([part for part in item["loc"] if part != "[key]"] for item in error.errors())
+    for keys in sorted(places, key=lambda keys: [f"{k:>9}" for k in keys], reverse=True):
+        parent = raw
+        with suppress(KeyError, IndexError, TypeError):
+            for key in keys[:-1]:
+                parent = parent[key]
+            del parent[keys[-1]]
 
 
 def task_of(profile: Profile, name: str) -> Task:

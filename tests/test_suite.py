@@ -374,6 +374,17 @@ def test_the_base_of_these_tests_is_itself_a_good_suite(tmp_path):
             ],
             ["6 faults", "'other'", "(full).rank", "(head).recipe.alpha", "[3, 3]", "found 4", "7"],
         ),
+        (
+            [
+                (("colour",), "red"),
+                (("recipe", "max_length"), "long"),
+                (("methods", LORA, "quantization"), ["nf5"]),
+                (("methods", FULL, "rank"), [4]),
+                ((*QUICK, "seeds"), [3, 3]),
+                ((*SCHEDULE, "init_rank"), 4),
+            ],
+            ["6 faults", "colour", "'long'", "'nf5'", "(full).rank", "[3, 3]", "found 4"],
+        ),
     ],
 )
 def test_several_faults_are_told_at_once_one_a_line(tmp_path, changes, words):
