@@ -16,7 +16,7 @@ from bench.suite import Suite, resolve_recipe, task_of
 from bench.tasks import TASKS
 
 THREADS = 1
-"""Torch threads of a worker. Two contending threads are ten times slower and change bits."""
+"""Torch threads of a worker. Their number changes bits, and contending threads slow down."""
 
 
 @dataclass(frozen=True)

@@ -94,6 +94,20 @@ def test_same_job_same_bits_and_another_seed_other_bits(places, quantization):
     assert [p.loss for p in one.curve] != [p.loss for p in other.curve]
 
 
+def test_numbers_drawn_at_one_place_shift_nothing_at_another(places, monkeypatch):
+    plain = recipe.run(job(), places, silent)
+    for name in ("load_model", "prepare"):  # more draws before the adapter, and before dropout
+        original = getattr(recipe, name)
+
+        def greedy(*arguments, original=original):
+            result = original(*arguments)
+            torch.rand(100)
+            return result
+
+        monkeypatch.setattr(recipe, name, greedy)
+    assert numbers(recipe.run(job(), places, silent)) == numbers(plain)
+
+
 def test_methods_see_the_same_batches(places):
     hashes = {
         recipe.run(job(method=m, rank=r, quantization=q), places, silent).batch_order_hash
@@ -109,6 +123,9 @@ def test_adalora_reports_task_loss_without_penalty_and_ends_on_budget(places):
     assert done.final_rank == 2 * 12
     assert done.active_parameters < done.trainable_parameters
     assert all(p.loss < 3 for p in done.curve), "a penalty of weight 100 would show here"
+    free = replace(schedule, orthogonal_weight=0.0)
+    without = recipe.run(job(method="adalora", adalora=free), places, silent)
+    assert [p.loss for p in without.curve] != [p.loss for p in done.curve], "it must steer training"
 
 
 def test_adalora_off_its_budget_is_invalid(places, monkeypatch):

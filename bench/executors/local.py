@@ -31,7 +31,8 @@ GRACE_SECONDS = 5.0
 MAX_LOG_BYTES = 1024 * 1024
 
 WORKER_ENVIRONMENT = {
-    # One thread a worker: two that contend are ten times slower and change bits.
+    # One thread a worker: threads that contend for cores slow each other down, and their number
+    # changes bits.
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
@@ -128,7 +129,8 @@ def run_jobs(
 def _starter(
     worker: str, places: Places, logs: Path, gpu: bool
 ) -> Callable[[Job, int, str | None, float | None], _Running]:
-    # A fork server that has torch loaded starts a worker in 0.03 s where a fresh process takes 8.
+    # A fork server with torch loaded starts a worker in 0.02 s; a fresh process spends 6 to 8 s on
+    # imports (measured on two cores).
     # With a GPU each worker is a fresh process: CUDA must not be touched before a fork.
     context: Any = multiprocessing.get_context("spawn" if gpu else "forkserver")
     if not gpu and worker == WORKER:
