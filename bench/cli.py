@@ -14,7 +14,8 @@ from bench import __version__
 from bench.errors import Exit, UserError
 
 if TYPE_CHECKING:
-    from bench.runner import Plan, Selection
+    from bench.record import Job, Record
+    from bench.runner import Plan, Selection, Stop
 
 EXIT_CODES = """\
 exit codes:
@@ -22,6 +23,7 @@ exit codes:
   1    a fault of peftmark itself (with a traceback)
   2    bad input, a missing asset, a full disk; nothing was lost
   6    the run ended, but some jobs are not ok (the report says which and why)
+  7    one job was run twice and gave other numbers: the results can't be trusted
   130  stopped by Ctrl-C, 143 by SIGTERM; finished jobs are kept
 """
 
@@ -132,8 +134,7 @@ def _run(options: argparse.Namespace) -> int:
 
     from rich.console import Console
 
-    from bench.progress import Board
-    from bench.runner import Stop, execute, fetch, make_plan
+    from bench.runner import Stop, fetch, make_plan
 
     selection = _selection(options)
     console = Console(stderr=options.json, highlight=False)
@@ -147,20 +148,35 @@ def _run(options: argparse.Namespace) -> int:
     with plan.store.lock():
         # Once more, now that no other run can finish jobs; the profile stays the chosen one.
         selection = replace(selection, profile=plan.profile)
-        plan = make_plan(selection)
-        if plan.to_run:
-            with stop.watching(), Board(console, plan.to_run, len(plan.slots)) as board:
-                for _, done in execute(plan, selection, board.event, stop):
-                    board.finished(done)
+        with stop.watching():
+            for trials in (True, False):
+                _run_stage(trials, selection, console, stop)
         plan.store.rebuild()
-    failed = _summary(selection, options, console)
+    code = _summary(selection, options, console)
     if not options.no_report:
         everything = replace(selection, only=(), again=False)
         written = _write_report(make_plan(everything), options.reports)
         console.print(f"Report: {written[0]}", markup=False, soft_wrap=True)
+    return stop.code if stop.asked() else code
+
+
+def _run_stage(trials: bool, selection: Selection, console: Any, stop: Stop) -> None:
+    """Run the trials of learning rates, or, planned anew, the jobs that use what they chose."""
+    from bench.progress import Board
+    from bench.runner import execute, make_plan
+
     if stop.asked():
-        return stop.code
-    return Exit.INCOMPLETE if failed else Exit.OK
+        return
+    plan = make_plan(selection)
+    jobs = [job for job in plan.to_run if (job.purpose == "tuning") == trials]
+    if not jobs:
+        return
+    if plan.expanded.choices:
+        stage = "trials of learning rates" if trials else "jobs with the chosen learning rates"
+        console.print(f"{len(jobs)} {stage}:", markup=False)
+    with Board(console, jobs, len(plan.slots)) as board:
+        for _, done in execute(plan, jobs, selection, board.event, stop):
+            board.finished(done)
 
 
 def _announce(plan: Plan, console: Any) -> None:
@@ -170,16 +186,25 @@ def _announce(plan: Plan, console: Any) -> None:
     console.print(
         f"Suite {plan.suite.name} v{plan.suite.version}, profile [bold]{plan.profile}[/] "
         f"({escape(plan.profile_reason)}): {len(plan.planned)} jobs, {done} already done, "
-        f"{len(plan.to_run)} to run, {len(plan.slots)} at once.",
+        f"{len(plan.to_run)} to run{_waiting(plan)}, {len(plan.slots)} at once.",
         soft_wrap=True,
     )
+    for note in plan.notes:
+        console.print(f"Note: {note}.", markup=False, soft_wrap=True)
     for path, why in plan.contents.damaged.items():
         console.print(f"Set aside as unreadable: {path.name}: {why}", markup=False, soft_wrap=True)
 
 
-def _summary(selection: Selection, options: argparse.Namespace, console: Any) -> int:
-    """Print how the selected jobs stand; returns the number that are not ok."""
+def _waiting(plan: Plan) -> str:
+    count = plan.expanded.waiting
+    return f", then {count} that wait for trials" if count else ""
+
+
+def _summary(selection: Selection, options: argparse.Namespace, console: Any) -> Exit:
+    """Print how the selected jobs stand and what is suspect about them; the exit code for it."""
+    from bench.progress import tell_suspects
     from bench.runner import make_plan
+    from bench.validity import flags, repeatability
 
     plan = make_plan(selection)
     records = plan.contents.records
@@ -189,12 +214,27 @@ def _summary(selection: Selection, options: argparse.Namespace, console: Any) ->
         status = record.outcome.status if record else "not run"
         counts[status] = counts.get(status, 0) + 1
     text = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
-    line = f"{len(plan.jobs)} jobs: {text}. Results: {plan.store.derived}"
+    line = f"{len(plan.jobs)} jobs: {text}{_waiting(plan)}. Results: {plan.store.derived}"
     console.print(line, markup=False, soft_wrap=True)
+    repeat, found = repeatability(plan.jobs, records), flags(plan.jobs, records)
+    tell_suspects(repeat, found, console)
     if options.json:
-        facts = {"suite": plan.suite.name, "profile": plan.profile, "jobs": counts}
-        print(json.dumps(facts | {"results": str(plan.store.derived)}, indent=2))
-    return len(plan.jobs) - counts.get("ok", 0)
+        facts = {
+            "suite": plan.suite.name,
+            "profile": plan.profile,
+            "jobs": counts,
+            "waiting": plan.expanded.waiting,
+            "results": str(plan.store.derived),
+            "repeatability": repeat and {"verdict": repeat.verdict, "detail": repeat.detail},
+            "flags": [{"kind": f.kind, "job": f.job.job_id, "detail": f.detail} for f in found],
+            "notes": plan.notes,
+        }
+        print(json.dumps(facts, indent=2))
+    if repeat is not None and repeat.verdict == "different":
+        return Exit.NOT_REPEATABLE
+    waiting = 0 if selection.only else plan.expanded.waiting
+    settled = sum(r is not None and r.settled for r in (records.get(j.job_id) for j in plan.jobs))
+    return Exit.OK if settled == len(plan.jobs) + waiting else Exit.INCOMPLETE
 
 
 # --- report -------------------------------------------------------------------------------------
@@ -239,18 +279,21 @@ def _write_report(plan: Plan, reports: Path) -> list[Path]:
         f"peftmark report {plan.suite.name} --profile {name}"
         for name in sorted(others)
     ]
+    if plan.contents.older:
+        notes.append(f"{plan.contents.older} rows of an older peftmark are left out.")
     # The rows decide the device, so that a report can be made on another machine.
     jobs = _as_recorded(plan, mine)
     profile = plan.suite.profiles[plan.profile]
     return write(mine, jobs, profile.summary, plan.suite.report, reports / plan.suite.name, notes)
 
 
-def _as_recorded(plan: Plan, records: Sequence[Any]) -> Sequence[Any]:
+def _as_recorded(plan: Plan, records: Sequence[Record]) -> Sequence[Job]:
     from bench.matrix import expand
 
+    known = {r.job.job_id: r for r in records}
     devices = sorted({r.job.device for r in records})
-    known = {r.job.job_id for r in records}
-    choices = [expand(plan.suite, plan.profile, device) for device in devices] or [plan.jobs]
+    choices = [expand(plan.suite, plan.profile, device, known).jobs for device in devices]
+    choices = choices or [plan.jobs]
     return max(choices, key=lambda jobs: sum(job.job_id in known for job in jobs))
 
 
@@ -280,6 +323,8 @@ def _plan(options: argparse.Namespace) -> int:
             "profile": plan.profile,
             "profile_reason": plan.profile_reason,
             "jobs": rows,
+            "waiting": plan.expanded.waiting,
+            "notes": plan.notes,
         }
         print(json.dumps(facts, indent=2))
         return Exit.OK
@@ -288,7 +333,9 @@ def _plan(options: argparse.Namespace) -> int:
     for planned in plan.planned:
         title = job_title(planned.job)
         print(f"  {planned.job.job_id}  {planned.action:4}  {title}: {planned.reason}")
-    print(f"{len(plan.planned)} jobs, {len(plan.to_run)} to run")
+    print(f"{len(plan.planned)} jobs, {len(plan.to_run)} to run{_waiting(plan)}")
+    for note in plan.notes:
+        print(f"Note: {note}.")
     return Exit.OK
 
 

@@ -10,12 +10,19 @@ from enum import IntEnum
 
 
 class Exit(IntEnum):
-    """Exit codes; each has one meaning and none is reused."""
+    """Exit codes; each has one meaning and none is reused.
+
+    Attributes:
+        INCOMPLETE: jobs are not ok.
+        NOT_REPEATABLE: the job that ran twice gave other numbers the second time, whatever else
+            happened to other jobs.
+    """
 
     OK = 0
     BUG = 1
     USAGE = 2
     INCOMPLETE = 6
+    NOT_REPEATABLE = 7
     INTERRUPTED = 130
     TERMINATED = 143
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from bench.catalog import MODELS
+from bench.catalog import MODELS, Cell
 from bench.data import expected_fingerprint
 from bench.environment import changed_versions
 from bench.errors import UserError
-from bench.record import Job, Recipe, Record
+from bench.record import Job, Record
+from bench.resolve import cells, resolve_recipe
 from bench.schema import Profile
-from bench.suite import Suite, resolve_recipe, task_of
+from bench.suite import Suite, task_of
 from bench.tasks import TASKS
+from bench.tuning import Choice, choices
 
 THREADS = 1
 """Torch threads of a worker. Their number changes bits, and contending threads slow down."""
@@ -81,49 +83,119 @@ def _needs_met(profile: Profile, facts: Facts) -> tuple[bool, str]:
     return True, "runs anywhere"
 
 
-def expand(suite: Suite, profile_name: str, device: Literal["cpu", "cuda"]) -> list[Job]:
-    """Every job of a profile: seeds outermost, so that a run cut short has whole comparisons."""
+@dataclass(frozen=True)
+class Expanded:
+    """The jobs of a profile as far as they are known.
+
+    Attributes:
+        jobs: in running order: trials, reported jobs, the repeat.
+        waiting: jobs that are not among them yet, since trials that choose their learning rate
+            are still to be made.
+        choices: what the trials say so far.
+    """
+
+    jobs: list[Job]
+    waiting: int
+    choices: dict[tuple[Cell, str], Choice]
+
+    def untuned(self, job: Job) -> bool:
+        """Whether the job should have been tuned, but no trial of its cell and task finished."""
+        choice = self.choices.get((job.cell, job.task))
+        return job.purpose != "tuning" and choice is not None and choice.chosen is None
+
+
+def expand(
+    suite: Suite,
+    profile_name: str,
+    device: Literal["cpu", "cuda"],
+    records: Mapping[str, Record] | None = None,
+) -> Expanded:
+    """Every job of a profile: seeds outermost, so that a run cut short has whole comparisons.
+
+    Args:
+        records: job id -> the record that counts; the trials among them choose learning rates.
+    """
+    profile = suite.profiles[profile_name]
+    base = _base_jobs(suite, profile_name, device)
+    found: dict[tuple[Cell, str], Choice] = {}
+    trials: list[Job] = []
+    if profile.tuning is not None:
+        grids = {
+            cell: entry.learning_rates or []
+            for entry in suite.methods(profile_name)
+            for cell in cells(entry, profile)
+        }
+        trials = [
+            replace(
+                job, purpose="tuning", seed=seed, recipe=replace(job.recipe, learning_rate=rate)
+            )
+            for seed in profile.tuning.seeds
+            for job in base
+            for rate in grids[job.cell]
+        ]
+        found = choices(trials, records or {})
+    reported = [replace(job, seed=seed) for seed in profile.seeds for job in base]
+    wanted = [*reported, replace(_repeated(base), seed=profile.seeds[0], purpose="repeat")]
+    ready = [_tuned(job, found.get((job.cell, job.task))) for job in wanted]
+    jobs = [job for job in ready if job is not None]
+    return Expanded([*trials, *jobs], len(wanted) - len(jobs), found)
+
+
+def _base_jobs(suite: Suite, profile_name: str, device: Literal["cpu", "cuda"]) -> list[Job]:
+    """One job a task and cell, with the first seed."""
     profile = suite.profiles[profile_name]
     model = MODELS[profile.model]
-    resolved: dict[tuple[str, str, int | None, str], Recipe] = {}
-    cells = []
-    for entry in suite.methods(profile_name):
-        for method, rank, quantization in entry.cells():
-            cells.append((method, rank, quantization))
-            for task in profile.tasks:
-                recipe = resolve_recipe(
-                    suite.file, profile, entry, rank, quantization, task, _no_fault
-                )
-                if recipe is not None:
-                    resolved[task, method, rank, quantization] = recipe
     return [
         Job(
             suite=suite.name,
             suite_version=suite.version,
             profile=profile_name,
             model=model.key,
-            model_identity=model.weights_sha256,
+            model_identity=model.identity,
             task=task,
             task_version=TASKS[task].version,
             data_fingerprint=expected_fingerprint(task_of(profile, task)),
             metric=TASKS[task].metric,
             target=profile.tasks[task].target,
-            method=method,
-            rank=rank,
-            quantization=quantization,
-            seed=seed,
+            method=cell.method,
+            rank=cell.rank,
+            quantization=cell.quantization,
+            variant=cell.variant,
+            seed=profile.seeds[0],
             device=device,
             threads=THREADS,
-            recipe=resolved[task, method, rank, quantization],
+            recipe=resolve_recipe(suite.file, profile, entry, cell, task),
         )
-        for seed in profile.seeds
         for task in profile.tasks
-        for method, rank, quantization in cells
+        for entry in suite.methods(profile_name)
+        for cell in cells(entry, profile)
     ]
 
 
-def _no_fault(where: str, what: str) -> None:
-    raise AssertionError(f"a checked suite has no faults, yet {where}: {what}")
+def _repeated(base: Sequence[Job]) -> Job:
+    """The job to run twice: of the cell with most moving parts, on the cheapest task."""
+    last = [job for job in base if job.rank is not None] or base
+    of_cell = [job for job in base if job.cell == last[-1].cell]
+    return min(of_cell, key=lambda job: job.recipe.steps * job.recipe.batch_size)
+
+
+def _tuned(job: Job, choice: Choice | None) -> Job | None:
+    """The job with the learning rate its trials chose; None while trials are to be made."""
+    if choice is None:
+        return job
+    if choice.missing:
+        return None
+    rate = job.recipe.learning_rate if choice.chosen is None else choice.chosen
+    return replace(job, recipe=replace(job.recipe, learning_rate=rate))
+
+
+def of_versions(records: Mapping[str, Record], versions: Mapping[str, str]) -> dict[str, Record]:
+    """The records made with these library versions."""
+    return {
+        job_id: record
+        for job_id, record in records.items()
+        if not changed_versions(record.environment.versions, versions)
+    }
 
 
 def decide(
@@ -143,14 +215,14 @@ def decide(
 def _decide(job: Job, record: Record | None, versions: Mapping[str, str], again: bool) -> Planned:
     if record is None:
         return Planned(job, "run", "new")
-    if not record.ok:
+    status = record.outcome.status
+    if not record.settled:
         reason = record.outcome.status_reason.splitlines()
         detail = f": {reason[0]}" if reason else ""
-        status = record.outcome.status
         return Planned(job, "run", f"attempt {record.attempt} {status}{detail}")
     changed = changed_versions(record.environment.versions, versions)
     if changed:
         return Planned(job, "run", f"made with other versions: {changed}")
     if again:
-        return Planned(job, "run", f"ok in attempt {record.attempt}, run again as asked")
-    return Planned(job, "done", f"ok in attempt {record.attempt}")
+        return Planned(job, "run", f"{status} in attempt {record.attempt}, run again as asked")
+    return Planned(job, "done", f"{status} in attempt {record.attempt}")

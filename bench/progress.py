@@ -14,11 +14,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from bench.catalog import METRICS, cell_title
 from bench.executors.local import Finished
 from bench.record import Job
+from bench.validity import FLAG_KINDS, Flag, Repeat
 
 
 def job_title(job: Job) -> str:
-    """Cell, task and seed of a job, such as "QLoRA r8 on sts-b, seed 0"."""
-    return f"{cell_title(*job.cell)} on {job.task}, seed {job.seed}"
+    """Cell, task and seed of a job, such as "QLoRA r8 on sts-b, seed 0", and its purpose."""
+    title = f"{cell_title(*job.cell)} on {job.task}, seed {job.seed}"
+    if job.purpose == "tuning":
+        return f"{title}, trial of learning rate {job.recipe.learning_rate:g}"
+    return f"{title}, repeat" if job.purpose == "repeat" else title
 
 
 def clock(seconds: float) -> str:
@@ -113,3 +117,24 @@ class Board:
             return f"done in {clock(time.monotonic() - self._start)}"
         mean = sum(self._wall) / len(self._wall)
         return f"about {clock(mean * remaining / self._slots)} left"
+
+
+def tell_suspects(repeat: Repeat | None, found: Sequence[Flag], console: Console) -> None:
+    """Say whether the repeated job gave the same bits, and what else is suspect, a line each."""
+    if repeat is not None and repeat.verdict == "different":
+        console.print(
+            f"[bold red]NOT REPEATABLE[/]: {escape(job_title(repeat.job))} gave other numbers than "
+            f"the job it repeats ({escape(repeat.detail)}). Do not trust these results.",
+            soft_wrap=True,
+        )
+    elif repeat is not None and repeat.verdict == "same":
+        console.print("Repeatability: the job that ran twice gave the same bits.", soft_wrap=True)
+    elif repeat is not None:
+        line = f"Repeatability: {repeat.verdict}, {repeat.detail}."
+        console.print(line, markup=False, soft_wrap=True)
+    for kind, meaning in FLAG_KINDS.items():
+        titles = [job_title(flag.job) for flag in found if flag.kind == kind]
+        if titles:
+            more = f" and {len(titles) - 3} more" if len(titles) > 3 else ""
+            line = f"Suspect ({kind}): {len(titles)} jobs {meaning}: {'; '.join(titles[:3])}{more}."
+            console.print(line, markup=False, soft_wrap=True)

@@ -9,36 +9,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-SCHEMA_VERSION = 1
-"""Version of the stored columns; readers accept older files and refuse newer ones."""
+from bench.catalog import Cell
+from bench.outcome import Outcome
 
-PROTOCOL = 1
+SCHEMA_VERSION = 2
+"""Version of the stored columns; rows of older ones are counted and left out, newer are refused."""
+
+PROTOCOL = 2
 """Version of the measuring procedure itself. Bumped by hand when the same configuration would
 give other numbers (seeding, batching, training step, metric); part of every job's identity."""
 
-Status = Literal[
-    "ok",
-    "out_of_memory",
-    "timed_out",
-    "diverged",
-    "crashed",
-    "invalid",
-    "unsupported",
-    "interrupted",
-]
-STATUSES: dict[str, str] = {
-    "ok": "finished and valid",
-    "out_of_memory": "the device or the host ran out of memory",
-    "timed_out": "stopped at the time limit of the job",
-    "diverged": "the loss or the logits became NaN or infinite",
-    "crashed": "the worker died or raised an unexpected error",
-    "invalid": "finished, but not what its name says (AdaLoRA off its budget, no weight changed)",
-    "unsupported": "this machine or these library versions can't run the cell",
-    "interrupted": "stopped by the user before it finished",
-}
+Purpose = Literal["report", "tuning", "repeat"]
 
 
 @dataclass(frozen=True)
@@ -73,19 +57,22 @@ class Recipe:
         batch_size: rows a step.
         learning_rate: peak learning rate of the method's parameters and the head.
         schedule: shape after the warm-up.
-        warmup_share: share of the steps in which the learning rate rises linearly.
+        warmup_steps: steps in which the learning rate rises linearly.
         weight_decay: AdamW's decoupled weight decay.
         max_grad_norm: gradient norm above which gradients are scaled down.
         max_length: tokens a row is cut at.
         precision: arithmetic of matrix products; bf16 is autocast over fp32 weights.
-        optimizer: AdamW, or bitsandbytes' paged 8-bit AdamW.
+        optimizer: AdamW, or bitsandbytes' paged 8-bit AdamW (on a CPU plain AdamW, and the row
+            says so).
         gradient_checkpointing: recompute activations in the backward pass.
         window_batches: batches a length-grouping window spans (1: random batches).
         train_rows: training rows used at most, None for all of them.
+        selection_rows: rows cut from the training rows to pick the best step by; 0 for none.
         eval_rows: evaluation rows used at most, None for all of them.
         eval_every: steps between two evaluations.
         eval_batch_size: rows an evaluation batch.
         train_pooler: whether the pooler trains with the classifier.
+        head_dropout: dropout of the classification head; None as the model's config has it.
         targets: modules that get an adapter: a named set or name suffixes; None without adapter.
         alpha: LoRA's alpha; the update is scaled by alpha/r.
         dropout: dropout on the adapter's input.
@@ -97,7 +84,7 @@ class Recipe:
     batch_size: int
     learning_rate: float
     schedule: Literal["linear", "constant"]
-    warmup_share: float
+    warmup_steps: int
     weight_decay: float
     max_grad_norm: float
     max_length: int
@@ -106,10 +93,12 @@ class Recipe:
     gradient_checkpointing: bool
     window_batches: int
     train_rows: int | None
+    selection_rows: int
     eval_rows: int | None
     eval_every: int
     eval_batch_size: int
     train_pooler: bool
+    head_dropout: float | None = None
     targets: str | tuple[str, ...] | None = None
     alpha: float | None = None
     dropout: float | None = None
@@ -128,6 +117,11 @@ class Job:
         target: metric value that counts as "target reached"; None if the suite sets none.
         device: cpu or cuda.
         threads: torch threads of the worker.
+        purpose: `report` for a row that enters comparisons; `tuning` for a trial of one learning
+            rate, scored on the selection split and measured no further; `repeat` for a second run
+            of a reported job, whose numbers must be the same bits.
+        variant: value of every axis the profile varies for all cells alike (precision,
+            checkpointing), empty without such an axis; the values themselves are in the recipe.
     """
 
     suite: str
@@ -147,6 +141,8 @@ class Job:
     device: Literal["cpu", "cuda"]
     threads: int
     recipe: Recipe
+    purpose: Purpose = "report"
+    variant: str = ""
     protocol: int = PROTOCOL
 
     @property
@@ -172,107 +168,9 @@ class Job:
         return Job(**{**data, "recipe": Recipe(**recipe)})
 
     @property
-    def cell(self) -> tuple[str, int | None, str]:
-        """(method, rank, quantization)."""
-        return (self.method, self.rank, self.quantization)
-
-
-@dataclass(frozen=True)
-class CurvePoint:
-    """One evaluation during training.
-
-    Attributes:
-        step: optimizer steps taken.
-        loss: mean training loss of the task (no penalty) since the previous point.
-        metric: primary metric on the evaluation rows.
-        seconds: training seconds so far, evaluation excluded.
-    """
-
-    step: int
-    loss: float
-    metric: float
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a worker reports. A null means unknown; why is in `status_reason` or `warnings`.
-
-    Attributes:
-        metrics: every metric of the task on the evaluation rows after the last step.
-        metric_value: the primary metric after the last step.
-        best_metric_value: the best primary metric over the curve (picked on the same rows).
-        baseline_value: primary metric of the majority or mean predictor on the same rows.
-        target_reached: whether a curve point reached the target; None without a target.
-        steps_to_target: first evaluated step at or past the target; None if never.
-        train_seconds: time in training steps, evaluation excluded.
-        eval_seconds: time in evaluation.
-        samples_per_second: training rows a second of `train_seconds`.
-        tokens_per_second: training tokens without padding a second of `train_seconds`.
-        peak_memory_bytes: peak memory of the job.
-        peak_memory_source: what measured it (`torch max_memory_allocated`, `VmHWM of worker`).
-        trainable_parameters: parameters with gradients, head included.
-        head_parameters: those of them that belong to classifier and pooler.
-        active_parameters: trainable parameters less those of ranks pruned to zero.
-        total_parameters: parameters of the model with adapter, 4-bit weights counted unpacked.
-        adapter_bytes: size of the saved adapter (or trained weights) on disk.
-        final_rank: sum of active ranks over all adapted modules; None without rank.
-        initial_weights_hash: SHA-256 over the trainable weights before the first step.
-        batch_order_hash: SHA-256 over the row numbers of every batch.
-        padding_share: share of the training tokens that were padding.
-        train_rows: training rows the batches were drawn from.
-        eval_rows: evaluation rows scored.
-        data_source: where the rows came from, in words.
-        data_fingerprint: SHA-256 over the rows as loaded.
-        model_source: where the weights came from, in words.
-        warnings: facts a reader should know, such as rows in both splits.
-        phase_seconds: wall seconds by phase (load, tokenise, build, train, evaluate, save).
-    """
-
-    status: Status
-    status_reason: str = ""
-    metrics: dict[str, float] = field(default_factory=dict)
-    metric_value: float | None = None
-    best_metric_value: float | None = None
-    baseline_value: float | None = None
-    target_reached: bool | None = None
-    steps_to_target: int | None = None
-    steps: int | None = None
-    train_seconds: float | None = None
-    eval_seconds: float | None = None
-    samples_per_second: float | None = None
-    tokens_per_second: float | None = None
-    padding_share: float | None = None
-    peak_memory_bytes: int | None = None
-    peak_memory_source: str | None = None
-    trainable_parameters: int | None = None
-    head_parameters: int | None = None
-    active_parameters: int | None = None
-    total_parameters: int | None = None
-    adapter_bytes: int | None = None
-    final_rank: int | None = None
-    curve: tuple[CurvePoint, ...] = ()
-    initial_weights_hash: str | None = None
-    batch_order_hash: str | None = None
-    train_rows: int | None = None
-    eval_rows: int | None = None
-    data_source: str | None = None
-    data_fingerprint: str | None = None
-    model_source: str | None = None
-    phase_seconds: dict[str, float] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
-
-    def to_json(self) -> str:
-        """JSON text; the inverse of `from_json`."""
-        return json.dumps(asdict(self), allow_nan=True)
-
-    @staticmethod
-    def from_json(text: str) -> Outcome:
-        """The inverse of `to_json`; an unknown key is an error."""
-        data = json.loads(text)
-        data["curve"] = tuple(CurvePoint(**p) for p in data["curve"])
-        data["warnings"] = tuple(data["warnings"])
-        return Outcome(**data)
+    def cell(self) -> Cell:
+        """What is compared: method, rank, quantization and variant."""
+        return Cell(self.method, self.rank, self.quantization, self.variant)
 
 
 @dataclass(frozen=True)
@@ -301,8 +199,10 @@ class Record:
         started_at: UTC, ISO 8601, seconds.
         finished_at: UTC, ISO 8601, seconds.
         wall_seconds: seconds from the worker's start to its end.
-        nvml_peak_memory_bytes: device memory in use over the idle reading, sampled by the
-            supervisor through NVML; None without an NVIDIA device.
+        nvml_process_bytes: peak device memory of the worker's process as NVML saw it, sampled by
+            the supervisor over the worker's whole life.
+        nvml_device_bytes: peak device memory in use over the idle reading, sampled likewise.
+        nvml_reason: why one or both are None; empty if neither is.
         command: shell command that runs just this job again.
     """
 
@@ -313,16 +213,37 @@ class Record:
     started_at: str
     finished_at: str
     wall_seconds: float
-    nvml_peak_memory_bytes: int | None
+    nvml_process_bytes: int | None
+    nvml_device_bytes: int | None
+    nvml_reason: str
     command: str
 
     @property
     def ok(self) -> bool:
-        """Whether the row may enter comparisons."""
+        """Whether the run finished and is valid."""
         return self.outcome.status == "ok"
 
+    @property
+    def settled(self) -> bool:
+        """Whether running the job again would tell nothing new.
 
-OUTCOME_FIELDS = tuple(f.name for f in fields(Outcome))
+        A trial that diverged has its answer: the learning rate is too high.
+        """
+        return self.ok or (self.job.purpose == "tuning" and self.outcome.status == "diverged")
+
+    def null_reason(self, name: str) -> str:
+        """Why a field of the outcome, or an NVML reading, is null; empty if it isn't."""
+        if getattr(self.outcome, name, None) is not None or getattr(self, name, None) is not None:
+            return ""
+        if name.startswith("nvml_"):
+            return self.nvml_reason or "not recorded"
+        outcome = self.outcome
+        if name in outcome.null_reasons:
+            return outcome.null_reasons[name]
+        if self.ok:
+            return "not recorded"
+        reason = outcome.status_reason.splitlines()
+        return f"the job ended as {outcome.status}" + (f": {reason[0]}" if reason else "")
 
 
 @dataclass(frozen=True)
@@ -345,12 +266,12 @@ class ReportOptions:
     """What a suite says about its report.
 
     Attributes:
-        reference: (method, rank, quantization) the others are compared with.
+        reference: the cell the others are compared with.
         radar: axis key -> anchors. `quality` is (metric - baseline) / (highest possible -
             baseline), averaged over tasks; `speed`, `memory`, `parameters` and
             `steps_to_target` are ratios to the reference cell on the same task and seed,
             averaged geometrically.
     """
 
-    reference: tuple[str, int | None, str]
+    reference: Cell
     radar: dict[str, RadarAxis]

@@ -6,7 +6,7 @@ import shlex
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Literal
@@ -15,13 +15,15 @@ from bench import nvml
 from bench.assets import Places, default_cache, hub_reachable, model_files
 from bench.catalog import MODELS
 from bench.data import load_task
-from bench.environment import capture, cores, versions
+from bench.environment import capture, cores, machine, versions
 from bench.errors import Exit, UserError
 from bench.executors.local import WORKER, Finished, Listener, run_jobs
-from bench.matrix import Facts, Planned, choose_profile, decide, expand
+from bench.matrix import Expanded, Facts, Planned, choose_profile, decide, expand, of_versions
 from bench.record import Job, Record
 from bench.store import Contents, Store
 from bench.suite import Suite, load_suite, task_of
+
+UNTUNED = "no trial of this cell and task finished: the learning rate is the recipe's own"
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,9 @@ class Plan:
 
     Attributes:
         profile_reason: why this profile was chosen.
+        planned: the jobs selected, in running order.
+        expanded: all jobs of the profile as far as they are known, and how many wait for trials.
+        notes: what a person should know before the run, a sentence each.
         slots: one entry a worker at a time: a GPU's UUID, or None for the CPU.
     """
 
@@ -64,6 +69,8 @@ class Plan:
     profile: str
     profile_reason: str
     planned: list[Planned]
+    expanded: Expanded
+    notes: list[str]
     contents: Contents
     store: Store
     places: Places
@@ -76,7 +83,7 @@ class Plan:
 
     @property
     def jobs(self) -> list[Job]:
-        """All jobs of the profile."""
+        """The jobs selected."""
         return [p.job for p in self.planned]
 
 
@@ -96,17 +103,20 @@ def make_plan(selection: Selection) -> Plan:
     facts = _facts(selection, suite, len(gpus.found))
     profile, reason = choose_profile(suite, selection.profile, facts)
     device: Literal["cpu", "cuda"] = "cuda" if gpus.found else "cpu"
-    jobs = expand(suite, profile, device)
     store = Store(selection.results, suite.name)
     contents = store.read()
-    planned = decide(jobs, contents.records, versions(), selection.again)
+    installed = versions()
+    expanded = expand(suite, profile, device, of_versions(contents.records, installed))
+    planned = decide(expanded.jobs, contents.records, installed, selection.again)
     if selection.only:
         known = {p.job.job_id for p in planned}
         missing = sorted(set(selection.only) - known)
         if missing:
+            remedy = f"`peftmark plan {suite.name} --profile {profile}` prints the job ids."
+            if expanded.waiting:
+                remedy += f" {expanded.waiting} jobs have none before their trials are made."
             raise UserError(
-                f"suite {suite.name}, profile {profile} has no job {', '.join(missing)}",
-                f"`peftmark plan {suite.name} --profile {profile}` prints the job ids.",
+                f"suite {suite.name}, profile {profile} has no job {', '.join(missing)}", remedy
             )
         planned = [p for p in planned if p.job.job_id in selection.only]
     return Plan(
@@ -114,11 +124,28 @@ def make_plan(selection: Selection) -> Plan:
         profile=profile,
         profile_reason=reason,
         planned=planned,
+        expanded=expanded,
+        notes=_notes(expanded.jobs, contents),
         contents=contents,
         store=store,
         places=_places(suite, profile, selection.mirror),
         slots=_slots(selection.jobs, [gpu.uuid for gpu in gpus.found]),
     )
+
+
+def _notes(jobs: Sequence[Job], contents: Contents) -> list[str]:
+    notes = []
+    on_cpu = any(job.device == "cpu" and job.recipe.precision == "bf16" for job in jobs)
+    if on_cpu and machine()["bf16_instructions"] is False:
+        notes.append(
+            "no fast bf16 path: this CPU has no bf16 instructions, so bf16 jobs run, but their "
+            "times say nothing about bf16 elsewhere"
+        )
+    if contents.older:
+        notes.append(
+            f"{contents.older} rows of an older peftmark are left out: they were measured otherwise"
+        )
+    return notes
 
 
 def _facts(selection: Selection, suite: Suite, gpus: int) -> Facts:
@@ -173,30 +200,36 @@ def fetch(plan: Plan) -> dict[str, str]:
 
 
 def execute(
-    plan: Plan, selection: Selection, listener: Listener, stop: Stop, worker: str = WORKER
-) -> Iterator[tuple[Record, Finished]]:
-    """Run what the plan says, storing each attempt as it ends. The store must be locked.
+    plan: Plan, jobs: Sequence[Job], selection: Selection, listener: Listener, stop: Stop,
+    worker: str = WORKER,
+) -> Iterator[tuple[Record, Finished]]:  # fmt: skip
+    """Run jobs of the plan, storing each attempt as it ends. The store must be locked.
 
     Yields:
         (record, finished) of each attempt, after it is stored.
     """
     plan.store.quarantine(plan.contents.damaged)
     environment = capture()
-    jobs = [(job, plan.store.next_attempt(job.job_id)) for job in plan.to_run]
+    attempts = [(job, plan.store.next_attempt(job.job_id)) for job in jobs]
     finished = run_jobs(
-        jobs, plan.places, plan.store.logs, plan.slots, selection.seconds_limit,
+        attempts, plan.places, plan.store.logs, plan.slots, selection.seconds_limit,
         stop.asked, listener, worker,
     )  # fmt: skip
     for done in finished:
+        outcome = done.outcome
+        if plan.expanded.untuned(done.job):
+            outcome = replace(outcome, warnings=(*outcome.warnings, UNTUNED))
         record = Record(
             job=done.job,
-            outcome=done.outcome,
+            outcome=outcome,
             environment=environment,
             attempt=done.attempt,
             started_at=done.started_at,
             finished_at=done.finished_at,
             wall_seconds=done.wall_seconds,
-            nvml_peak_memory_bytes=done.nvml_peak_memory_bytes,
+            nvml_process_bytes=done.nvml_process_bytes,
+            nvml_device_bytes=done.nvml_device_bytes,
+            nvml_reason=done.nvml_reason,
             command=command(done.job, selection),
         )
         plan.store.append(record)

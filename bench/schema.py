@@ -159,6 +159,8 @@ Steps = Annotated[int | str, BeforeValidator(_steps)]
 Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Precision = Literal["fp32", "bf16"]
 
 
 class _Strict(BaseModel):
@@ -186,19 +188,21 @@ class RecipeLayer(_Strict):
     batch_size: Count | None = None
     learning_rate: Positive | None = None
     schedule: Literal["linear", "constant"] | None = None
-    warmup_share: Share | None = None
+    warmup: Steps | None = None
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     max_grad_norm: Positive | None = None
     max_length: Annotated[int, Field(ge=8, le=8192)] | None = None
-    precision: Literal["fp32", "bf16"] | None = None
+    precision: Precision | None = None
     optimizer: Literal["adamw", "paged_adamw_8bit"] | None = None
     gradient_checkpointing: bool | None = None
     window_batches: Count | None = None
     train_rows: Count | None = None
+    selection_rows: Annotated[int, Field(ge=0)] | None = None
     eval_rows: Count | None = None
     eval_every: Steps | None = None
     eval_batch_size: Count | None = None
     train_pooler: bool | None = None
+    head_dropout: Share | None = None
     targets: Annotated[str | tuple[str, ...], BeforeValidator(_targets)] | None = None
     alpha: Positive | None = None
     dropout: Share | None = None
@@ -222,11 +226,16 @@ class TaskEntry(_Strict):
 
 
 class MethodEntry(_Strict):
-    """One method with its axes; every combination of rank and quantization is a cell."""
+    """One method with its axes; every combination of rank and quantization is a cell.
+
+    Attributes:
+        learning_rates: the grid that a profile with `tuning` tries; unused without.
+    """
 
     method: MethodName
     rank: Annotated[list[Annotated[int, Field(ge=1, le=1024)]], Field(min_length=1)] | None = None
     quantization: Annotated[list[QuantizationName], Field(min_length=1)] = ["none"]
+    learning_rates: Annotated[list[Positive], Field(min_length=2)] | None = None
     recipe: RecipeLayer = RecipeLayer()
     task_recipe: dict[TaskName, RecipeLayer] = {}
 
@@ -238,6 +247,19 @@ class MethodEntry(_Strict):
                 yield (self.method, rank, quantization)
 
 
+class Vary(_Strict):
+    """Axes that cross every cell of a profile alike; see `bench.suite.variants`."""
+
+    precision: Annotated[list[Precision], Field(min_length=2)] | None = None
+    gradient_checkpointing: Annotated[list[bool], Field(min_length=2)] | None = None
+
+
+class Tuning(_Strict):
+    """Trials of every learning rate of a grid, before the jobs that are reported."""
+
+    seeds: Annotated[list[Seed], Field(min_length=1)]
+
+
 class Profile(_Strict):
     """One size of a suite: a model, its tasks, seeds and sources of data.
 
@@ -246,15 +268,19 @@ class Profile(_Strict):
             or a hub that answers), a GPU and such data, or nothing.
         sources: where models and rows may come from, tried in this order.
         methods: replaces the suite's list of methods.
+        vary: values of settings that every cell is crossed with.
+        tuning: choose learning rates by trials; without it `learning_rate` counts.
     """
 
     summary: str
     needs: Literal["gpu", "data", "nothing"]
     sources: Annotated[list[SourceName], Field(min_length=1)]
     model: ModelName
-    seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=1)]
+    seeds: Annotated[list[Seed], Field(min_length=1)]
     tasks: Annotated[dict[TaskName, TaskEntry], Field(min_length=1)]
     methods: Annotated[list[MethodEntry], Field(min_length=1)] | None = None
+    vary: Vary = Vary()
+    tuning: Tuning | None = None
     recipe: RecipeLayer = RecipeLayer()
 
 
@@ -262,6 +288,7 @@ class _Cell(_Strict):
     method: MethodName
     rank: Count | None = None
     quantization: QuantizationName = "none"
+    variant: str = ""
 
 
 class _Anchor(_Strict):

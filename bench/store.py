@@ -13,92 +13,22 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import json
 import os
 import re
 import shutil
 import socket
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.columns import COLUMNS, from_row, to_row
 from bench.errors import StoreError
-from bench.record import (
-    OUTCOME_FIELDS,
-    SCHEMA_VERSION,
-    CurvePoint,
-    Environment,
-    Job,
-    Outcome,
-    Record,
-)
+from bench.record import SCHEMA_VERSION, Job, Record
 
 PART_NAME = re.compile(r"([0-9a-f]{16})\.(\d+)\.parquet")
 FREE_BYTES_NEEDED = 32 * 1024 * 1024
-
-# Column name -> Arrow type name; the order is the order in the file. Explicit, because inferred
-# schemas drop columns and fail on all-null parts.
-JOB_COLUMNS = {
-    "suite": "string",
-    "suite_version": "int64",
-    "profile": "string",
-    "job_id": "string",
-    "attempt": "int64",
-    "model": "string",
-    "method": "string",
-    "rank": "int64",
-    "quantization": "string",
-    "task": "string",
-    "seed": "int64",
-    "device": "string",
-    "threads": "int64",
-}
-OUTCOME_COLUMNS = {
-    "status": "string",
-    "status_reason": "string",
-    "metric_name": "string",
-    "metric_value": "float64",
-    "best_metric_value": "float64",
-    "baseline_value": "float64",
-    "metrics": "string",
-    "target_value": "float64",
-    "target_reached": "bool",
-    "steps": "int64",
-    "steps_to_target": "int64",
-    "train_seconds": "float64",
-    "eval_seconds": "float64",
-    "samples_per_second": "float64",
-    "tokens_per_second": "float64",
-    "padding_share": "float64",
-    "peak_memory_bytes": "int64",
-    "peak_memory_source": "string",
-    "nvml_peak_memory_bytes": "int64",
-    "trainable_parameters": "int64",
-    "head_parameters": "int64",
-    "active_parameters": "int64",
-    "total_parameters": "int64",
-    "adapter_bytes": "int64",
-    "final_rank": "int64",
-    "curve": "curve",
-    "initial_weights_hash": "string",
-    "batch_order_hash": "string",
-    "train_rows": "int64",
-    "eval_rows": "int64",
-    "data_source": "string",
-    "data_fingerprint": "string",
-    "model_source": "string",
-    "phase_seconds": "string",
-    "warnings": "strings",
-    "wall_seconds": "float64",
-    "started_at": "string",
-    "finished_at": "string",
-    "command": "string",
-    "config": "string",
-    "environment": "string",
-}
-COLUMNS = {**JOB_COLUMNS, **OUTCOME_COLUMNS}
 
 
 def _schema() -> Any:
@@ -106,6 +36,7 @@ def _schema() -> Any:
 
     types = {
         "string": pa.string(),
+        "json": pa.string(),
         "int64": pa.int64(),
         "float64": pa.float64(),
         "bool": pa.bool_(),
@@ -117,63 +48,15 @@ def _schema() -> Any:
                     ("loss", pa.float64()),
                     ("metric", pa.float64()),
                     ("seconds", pa.float64()),
+                    ("selection_metric", pa.float64()),
+                    ("penalty", pa.float64()),
+                    ("gradient_norm", pa.float64()),
                 ]
             )
         ),
     }
     fields = [pa.field(name, types[kind]) for name, kind in COLUMNS.items()]
     return pa.schema(fields, metadata={b"peftmark_schema": str(SCHEMA_VERSION).encode()})
-
-
-def to_row(record: Record) -> dict[str, Any]:
-    """The stored row of a record."""
-    job, outcome = record.job, record.outcome
-    row = {name: getattr(job, name, None) for name in JOB_COLUMNS}
-    row |= {name: getattr(outcome, name, None) for name in OUTCOME_COLUMNS}
-    row |= {
-        "attempt": record.attempt,
-        "metric_name": job.metric,
-        "target_value": job.target,
-        "metrics": json.dumps(outcome.metrics, sort_keys=True),
-        "phase_seconds": json.dumps(outcome.phase_seconds, sort_keys=True),
-        "curve": [asdict(point) for point in outcome.curve],
-        "warnings": list(outcome.warnings),
-        "nvml_peak_memory_bytes": record.nvml_peak_memory_bytes,
-        "wall_seconds": record.wall_seconds,
-        "started_at": record.started_at,
-        "finished_at": record.finished_at,
-        "command": record.command,
-        "config": job.to_json(),
-        "environment": json.dumps(asdict(record.environment), sort_keys=True),
-    }
-    return row
-
-
-def from_row(row: dict[str, Any]) -> Record:
-    """The inverse of `to_row`.
-
-    Raises:
-        ValueError, KeyError, TypeError: if the row isn't one of ours.
-    """
-    job = Job.from_json(row["config"])
-    if job.job_id != row["job_id"]:
-        raise ValueError(f"job_id {row['job_id']} does not match its config ({job.job_id})")
-    values = {name: row[name] for name in OUTCOME_FIELDS}
-    values["metrics"] = json.loads(row["metrics"])
-    values["phase_seconds"] = json.loads(row["phase_seconds"])
-    values["curve"] = tuple(CurvePoint(**point) for point in row["curve"])
-    values["warnings"] = tuple(row["warnings"])
-    return Record(
-        job=job,
-        outcome=Outcome(**values),
-        environment=Environment(**json.loads(row["environment"])),
-        attempt=row["attempt"],
-        started_at=row["started_at"],
-        finished_at=row["finished_at"],
-        wall_seconds=row["wall_seconds"],
-        nvml_peak_memory_bytes=row["nvml_peak_memory_bytes"],
-        command=row["command"],
-    )
 
 
 @dataclass(frozen=True)
@@ -184,11 +67,13 @@ class Contents:
         records: job id -> the record that counts: the last ok attempt, else the last attempt.
         attempts: number of readable attempts over all jobs.
         damaged: unreadable part -> why.
+        older: parts of an older schema; they are left where they are and not read.
     """
 
     records: dict[str, Record]
     attempts: int
     damaged: dict[Path, str]
+    older: int = 0
 
 
 class Store:
@@ -250,7 +135,7 @@ class Store:
             leftover.unlink(missing_ok=True)
 
     def read(self) -> Contents:
-        """All readable attempts. A part from a newer peftmark is refused.
+        """All readable attempts. A part from a newer peftmark is refused, an older one left out.
 
         Raises:
             StoreError: if a part can't be read from the disk or was written by a newer schema,
@@ -261,7 +146,7 @@ class Store:
             raise StoreError(f"{there} is not a folder", "Choose another --results folder.")
         records: dict[str, Record] = {}
         damaged: dict[Path, str] = {}
-        attempts = 0
+        attempts = older = 0
         parts = (path for path in self.parts.glob("*.parquet") if path.is_file())
         for path in sorted(parts, key=_part_key):
             with _explained(path):
@@ -270,6 +155,9 @@ class Store:
                 record = _read_part(path, raw)
             except StoreError:
                 raise
+            except _Older:
+                older += 1
+                continue
             except Exception as error:  # damaged bytes make the reader raise almost anything
                 damaged[path] = " ".join(str(error).split())[:200]
                 continue
@@ -277,7 +165,7 @@ class Store:
             known = records.get(record.job.job_id)
             if known is None or record.ok or not known.ok:
                 records[record.job.job_id] = record
-        return Contents(records, attempts, damaged)
+        return Contents(records, attempts, damaged, older)
 
     def quarantine(self, damaged: Iterable[Path]) -> None:
         """Move damaged parts aside, so that their jobs run again and nothing is lost."""
@@ -307,6 +195,10 @@ class Store:
         records = self.read().records.values()
         rows = [to_row(r) for r in sorted(records, key=lambda r: _sort_key(r.job))]
         _write(self.derived, rows)
+
+
+class _Older(Exception):
+    """A part of an older schema."""
 
 
 def _sort_key(job: Job) -> tuple[Any, ...]:
@@ -341,6 +233,8 @@ def _read_part(path: Path, raw: bytes) -> Record:
             f"{path} was written by a newer peftmark (schema {version}, known {SCHEMA_VERSION})",
             "Update peftmark, or give this run its own --results folder.",
         )
+    if 0 < version < SCHEMA_VERSION:
+        raise _Older
     if table.num_rows != 1:
         raise ValueError(f"{table.num_rows} rows where one belongs")
     record = from_row(table.to_pylist()[0])

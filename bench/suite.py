@@ -1,39 +1,29 @@
-"""From a suite's file to a checked suite, and from its layers to recipes; nothing else is done.
+"""From a suite's file to a checked suite; nothing else is done.
 
-A suite names a model, tasks, method cells, seeds and training recipes. Recipes are layered, later
-layers winning: suite, profile, task, method, method on one task. `resolve_recipe` folds the
-layers into one `bench.record.Recipe` with nothing left open.
+A suite names a model, tasks, method cells, seeds and layers of training recipes, which
+`bench.resolve` folds into recipes.
 """
 
 from __future__ import annotations
 
 import copy
-import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
-from bench.catalog import METHODS, METRICS, Method
+from bench.catalog import METHODS, METRICS, Cell, Method
 from bench.errors import SuiteError
-from bench.record import AdaLoraSchedule, RadarAxis, Recipe, ReportOptions
-from bench.schema import (
-    MethodEntry,
-    Profile,
-    RecipeLayer,
-    SuiteFile,
-    fault_lines,
-    read_yaml,
-    short,
-)
+from bench.record import RadarAxis, ReportOptions
+from bench.resolve import ADAPTER_FIELDS, VARIED, RecipeFaults, cells, resolve_recipe, set_values
+from bench.schema import MethodEntry, Profile, SuiteFile, fault_lines, read_yaml, short
 from bench.tasks import TASKS, Task
 
 SUITE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
-ADAPTER_FIELDS = ("targets", "alpha", "dropout")
 
 
 @dataclass(frozen=True)
@@ -52,139 +42,6 @@ class Suite:
         return self.profiles[profile].methods or self.file.methods
 
 
-# --- resolving recipes --------------------------------------------------------------------------
-
-# Values a suite may leave out. None of them favours a method; everything that does (learning
-# rate, alpha, targets, AdaLoRA's schedule) has to be written down.
-DEFAULTS: dict[str, Any] = {
-    "schedule": "linear",
-    "warmup_share": 0.06,
-    "weight_decay": 0.01,
-    "max_grad_norm": 1.0,
-    "max_length": 128,
-    "precision": "fp32",
-    "optimizer": "adamw",
-    "gradient_checkpointing": False,
-    "window_batches": 16,
-    "train_rows": None,
-    "eval_rows": None,
-    "eval_every": "20%",
-    "eval_batch_size": 64,
-    "train_pooler": True,
-    "dropout": 0.0,
-    "double_quantization": True,
-}
-ADALORA_DEFAULTS: dict[str, Any] = {"beta1": 0.85, "beta2": 0.85}
-
-
-def _set_values(layer: BaseModel) -> dict[str, Any]:
-    return {k: getattr(layer, k) for k in layer.model_fields_set if getattr(layer, k) is not None}
-
-
-def _merge(layers: Iterable[RecipeLayer]) -> dict[str, Any]:
-    merged: dict[str, Any] = dict(DEFAULTS)
-    adalora: dict[str, Any] = dict(ADALORA_DEFAULTS)
-    for layer in layers:
-        values = _set_values(layer)
-        if nested := values.pop("adalora", None):
-            values_in = _set_values(nested)
-            for one, other in (("init_rank", "init_ratio"), ("init_ratio", "init_rank")):
-                if one in values_in:
-                    adalora.pop(other, None)
-            adalora.update(values_in)
-        for one, other in (("steps", "epochs"), ("epochs", "steps")):
-            if one in values:
-                merged.pop(other, None)
-        merged.update(values)
-    merged["adalora"] = adalora
-    return merged
-
-
-def _share(value: int | str, steps: int) -> int:
-    return round(float(value[:-1]) / 100 * steps) if isinstance(value, str) else value
-
-
-def _adalora(
-    values: Mapping[str, Any], rank: int, steps: int, fault: _Fault
-) -> AdaLoraSchedule | None:
-    missing = [k for k in ("tinit", "tfinal", "delta_t", "orthogonal_weight") if k not in values]
-    if "init_rank" not in values and "init_ratio" not in values:
-        missing.insert(0, "init_rank (or init_ratio)")
-    if missing:
-        fault("adalora", f"{', '.join(missing)} set nowhere")
-        return None
-    init_rank = values.get("init_rank") or max(rank + 1, round(values["init_ratio"] * rank))
-    tinit, tfinal = _share(values["tinit"], steps), _share(values["tfinal"], steps)
-    if init_rank <= rank:
-        fault(
-            "adalora.init_rank",
-            f"found {init_rank} with rank (target_r) {rank}; it must be above the rank, "
-            "since AdaLoRA prunes from init_rank down to rank",
-        )
-    if tinit + tfinal + values["delta_t"] > steps:
-        fault(
-            "adalora",
-            f"tinit {tinit} + tfinal {tfinal} + delta_t {values['delta_t']} exceed the {steps} "
-            "steps, so the budget would never be pruned; they must leave at least one delta_t",
-        )
-    return AdaLoraSchedule(
-        init_rank=init_rank,
-        tinit=tinit,
-        tfinal=tfinal,
-        **{k: values[k] for k in ("delta_t", "beta1", "beta2", "orthogonal_weight")},
-    )
-
-
-_Fault = Callable[[str, str], None]
-
-
-def resolve_recipe(
-    suite: SuiteFile, profile: Profile, entry: MethodEntry, rank: int | None, quantization: str,
-    task_name: str, fault: _Fault,
-) -> Recipe | None:  # fmt: skip
-    """Fold the layers for one cell on one task; tell each fault, return None if there is any."""
-    task, method = TASKS[task_name], METHODS[entry.method]
-    task_layer = profile.tasks[task_name].recipe
-    layers = [suite.recipe, profile.recipe, task_layer, entry.recipe]
-    values = _merge([*layers, entry.task_recipe.get(task_name, RecipeLayer())])
-    faults: list[str] = []
-
-    def tell(where: str, what: str) -> None:
-        faults.append(where)
-        fault(where, what)
-
-    for name, limit in (("train_rows", task.train_rows), ("eval_rows", task.eval_rows)):
-        values[name] = values[name] if (values[name] or limit) < limit else None
-    rows = values["train_rows"] or task.train_rows
-    needed = ["batch_size", "learning_rate"] + (["targets", "alpha"] if method.takes_rank else [])
-    missing = [name for name in needed if name not in values]
-    if "steps" not in values and "epochs" not in values:
-        missing.append("steps (or epochs)")
-    if missing:
-        tell("recipe", f"{', '.join(missing)} set nowhere for {entry.method} on {task_name}")
-        return None
-    if values["batch_size"] > rows:
-        tell("batch_size", f"found {values['batch_size']} with {rows} training rows")
-    epochs = values.pop("epochs", None)
-    steps = values.get("steps") or math.ceil(epochs * math.ceil(rows / values["batch_size"]))
-    eval_every = values["eval_every"]
-    if isinstance(eval_every, str):
-        eval_every = max(1, _share(eval_every, steps))
-    if not 1 <= eval_every <= steps:
-        tell("eval_every", f"found {eval_every}; the run has {steps} steps")
-    schedule = None
-    if entry.method == "adalora" and rank is not None:
-        schedule = _adalora(values["adalora"], rank, steps, tell)
-    if faults:
-        return None
-    values.update(steps=steps, eval_every=eval_every, adalora=schedule)
-    if not method.takes_rank:
-        values.update(dict.fromkeys(ADAPTER_FIELDS))
-    if quantization in ("none", "int8"):
-        values["double_quantization"] = None
-    return Recipe(**values)
-
-
 # --- checks a type can't express ----------------------------------------------------------------
 
 
@@ -199,7 +56,6 @@ def _check(suite: SuiteFile, name: str) -> list[str]:
             faults.append(
                 f"radar.{axis}: worst and best must differ, and be positive on a log scale"
             )
-    reference = (suite.reference.method, suite.reference.rank, suite.reference.quantization)
     for profile_name, profile in suite.profiles.items():
         where = f"profiles.{profile_name}"
         if not SUITE_NAME.fullmatch(profile_name):
@@ -210,9 +66,14 @@ def _check(suite: SuiteFile, name: str) -> list[str]:
         methods_at = f"{where}.methods" if profile.methods else "methods"
         entries = profile.methods or suite.methods
         faults += _check_cells(entries, methods_at)
-        cells = [cell for entry in entries for cell in entry.cells()]
-        if reference not in cells:
-            faults.append(f"reference: {reference} is not a cell of profile {profile_name}")
+        faults += _check_vary(profile, where)
+        faults += _check_tuning(profile, entries, where, methods_at)
+        known = [cell for entry in entries for cell in cells(entry, profile)]
+        if reference_of(suite) not in known:
+            faults.append(
+                f"reference: found {_words(reference_of(suite))}, which is not a cell of profile "
+                f"{profile_name}; its cells: {'; '.join(map(_words, known))}"
+            )
         faults += _check_recipes(suite, profile, entries, where)
     return list(dict.fromkeys(faults))
 
@@ -242,15 +103,58 @@ def _check_cells(entries: list[MethodEntry], where: str) -> Iterator[str]:
                 yield f"{at}.quantization: found {quantization!r}; {entry.method} allows: {allowed}"
         on_tasks = {f"task_recipe.{task}": layer for task, layer in entry.task_recipe.items()}
         for layer_name, layer in {"recipe": entry.recipe, **on_tasks}.items():
-            odd = [f for f in ADAPTER_FIELDS if not method.takes_rank and f in _set_values(layer)]
+            odd = [f for f in ADAPTER_FIELDS if not method.takes_rank and f in set_values(layer)]
             if layer.adalora is not None and entry.method != "adalora":
                 odd.append("adalora")
             for name in odd:
                 yield f"{at}.{layer_name}.{name}: means nothing for {entry.method}, remove it"
+            for name in VARIED:
+                if name in set_values(layer):
+                    yield (
+                        f"{at}.{layer_name}.{name}: must be the same for all methods; set it in "
+                        "the recipe of the suite, a profile or a task, or vary it for all cells "
+                        "with a profile's vary"
+                    )
+        rates = entry.learning_rates or []
+        if rates != sorted(set(rates)):
+            yield f"{at}.learning_rates: found {rates}; each rate once, in ascending order"
         for cell in entry.cells():
             if cell in seen:
                 yield f"{at}: the cell {cell} stands in the list twice"
             seen.add(cell)
+
+
+def _check_vary(profile: Profile, where: str) -> Iterator[str]:
+    for name in VARIED:
+        values = getattr(profile.vary, name) or []
+        if len(set(values)) < len(values):
+            yield f"{where}.vary.{name}: found {values}; each value may stand once"
+
+
+def _check_tuning(
+    profile: Profile, entries: list[MethodEntry], where: str, methods_at: str
+) -> Iterator[str]:
+    """Every method gets the same number of trials, on seeds that are not reported."""
+    if profile.tuning is None:
+        return
+    seeds = profile.tuning.seeds
+    if len(set(seeds)) < len(seeds):
+        yield f"{where}.tuning.seeds: found {seeds}; each seed may stand once"
+    if both := sorted(set(seeds) & set(profile.seeds)):
+        yield (
+            f"{where}.tuning.seeds: found {both}, which are seeds of the reported jobs too; "
+            f"take other numbers than {profile.seeds}"
+        )
+    grids = {i: entry.learning_rates for i, entry in enumerate(entries) if entry.learning_rates}
+    for index, entry in enumerate(entries):
+        at = f"{methods_at}[{index}] ({entry.method}).learning_rates"
+        if index not in grids:
+            yield f"{at}: missing; {where} has tuning, so every method needs a grid"
+        elif len(grids[index]) != len(first := next(iter(grids.values()))):
+            yield (
+                f"{at}: found {len(grids[index])} rates where the first grid has {len(first)}; "
+                "every method gets the same number of trials"
+            )
 
 
 def _check_recipes(
@@ -261,17 +165,29 @@ def _check_recipes(
         if METHODS[entry.method].takes_rank != (entry.rank is not None):
             continue
         for task_name in profile.tasks:
-            for method, rank, quantization in entry.cells():
-                cell = method if rank is None else f"{method} rank {rank}"
-
-                def fault(at: str, what: str, cell: str = cell, task: str = task_name) -> None:
-                    faults.append(f"{where}, {cell} on {task}: {at}: {what}")
-
-                resolve_recipe(suite, profile, entry, rank, quantization, task_name, fault)
+            for cell in cells(entry, profile):
+                name = cell.method if cell.rank is None else f"{cell.method} rank {cell.rank}"
+                try:
+                    resolve_recipe(suite, profile, entry, cell, task_name)
+                except RecipeFaults as error:
+                    faults += [f"{where}, {name} on {task_name}: {one}" for one in error.faults]
     return faults
 
 
+def _words(cell: Cell) -> str:
+    rank = "" if cell.rank is None else f" rank {cell.rank}"
+    return f"{cell.method}{rank} {cell.quantization}" + (
+        f" variant {cell.variant!r}" if cell.variant else ""
+    )
+
+
 # --- loading ------------------------------------------------------------------------------------
+
+
+def reference_of(suite: SuiteFile) -> Cell:
+    """The cell that the others are compared with."""
+    cell = suite.reference
+    return Cell(cell.method, cell.rank, cell.quantization, cell.variant)
 
 
 def suite_folders(own: Path | None) -> list[Path]:
@@ -327,7 +243,7 @@ def load_suite(name: str, own: Path | None = None) -> Suite:
         lines = "\n".join(f"  {fault}" for fault in faults)
         raise SuiteError(f"{path}: {count}:\n{lines}", "Nothing was started.")
     report = ReportOptions(
-        reference=(suite.reference.method, suite.reference.rank, suite.reference.quantization),
+        reference=reference_of(suite),
         radar={k: RadarAxis(a.worst, a.best, a.scale) for k, a in suite.radar.items()},
     )
     return Suite(name, suite.version, suite.summary, report, dict(suite.profiles), suite)

@@ -1,7 +1,8 @@
 """From stored rows to figures per cell and task.
 
-A cell is one (method, rank, quantization). Only rows with status ok enter a figure; every figure
-carries how many of the planned runs it rests on, so an incomplete one can be marked.
+A cell is one (method, rank, quantization, variant). Only rows of purpose "report" and status ok
+enter a figure; every figure carries how many of the planned runs it rests on, so an incomplete one
+can be marked.
 """
 
 from __future__ import annotations
@@ -9,14 +10,13 @@ from __future__ import annotations
 import math
 import statistics
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from bench.catalog import METHODS, METRICS, QUANTIZATIONS
-from bench.record import Job, Record
+from bench.catalog import METHODS, METRICS, QUANTIZATIONS, Cell
+from bench.record import Job, Purpose, Record
 from bench.stats import Estimate, geometric_mean, t_interval
 
-Cell = tuple[str, int | None, str]
 Read = Callable[[Record], float | None]
 """Reads one number from a row; None where the row doesn't have it."""
 
@@ -53,11 +53,14 @@ class ResultTable:
     """Every planned job with its row.
 
     Attributes:
-        slots: sorted by cell, task and seed, in the order of `cells` and `tasks`.
+        slots: the jobs of purpose "report", which alone enter figures, sorted by cell, task and
+            seed in the order of `cells` and `tasks`.
         cells: the reference first, then methods in the catalogue's order, reference lines last.
         tasks: in the order of the plan.
         reference: the cell the others are compared with; it may be missing from `cells`.
         strays: rows left out because no planned job has their id.
+        jobs: the planned jobs of every purpose, in the order of the plan.
+        records: job id -> row of every planned job that has one.
     """
 
     slots: tuple[Slot, ...]
@@ -65,6 +68,8 @@ class ResultTable:
     tasks: tuple[str, ...]
     reference: Cell
     strays: int
+    jobs: tuple[Job, ...]
+    records: Mapping[str, Record]
 
     def of(self, cell: Cell | None = None, task: str | None = None) -> tuple[Slot, ...]:
         """The slots of a cell, of a task, or of both."""
@@ -81,12 +86,27 @@ class ResultTable:
 
     @property
     def rows(self) -> tuple[Record, ...]:
-        """Every row that was not left out."""
+        """Every row of purpose "report"."""
         return tuple(s.record for s in self.slots if s.record is not None)
 
+    @property
+    def extras(self) -> tuple[Record, ...]:
+        """Every row of a planned job of another purpose, in the order of the plan."""
+        found = (self.records.get(j.job_id) for j in self.jobs if j.purpose != "report")
+        return tuple(r for r in found if r is not None)
+
     def counts(self) -> Counter[str]:
-        """Number of planned jobs by status, "not run" included."""
+        """Number of planned jobs of purpose "report" by status, "not run" included."""
         return Counter(s.status for s in self.slots)
+
+    def planned(self, purpose: Purpose) -> tuple[Slot, ...]:
+        """Every planned job of a purpose with its row, in the order of the plan."""
+        jobs = (j for j in self.jobs if j.purpose == purpose)
+        return tuple(Slot(j, self.records.get(j.job_id)) for j in jobs)
+
+    def example(self, task: str) -> Job:
+        """Some planned job of a task, for what all its jobs share."""
+        return next(j for j in self.jobs if j.task == task)
 
 
 def build(records: Sequence[Record], planned: Sequence[Job], reference: Cell) -> ResultTable:
@@ -94,28 +114,28 @@ def build(records: Sequence[Record], planned: Sequence[Job], reference: Cell) ->
 
     Args:
         records: at most one row a job, in any order.
-        planned: every job of the suite's profile.
+        planned: every job of the suite's profile, of every purpose.
         reference: the cell the others are compared with.
     """
     rows = {r.job.job_id: r for r in records}
     if len(rows) != len(records):
         raise ValueError("two rows for the same job: pick one attempt a job first")
     jobs = {j.job_id: j for j in planned}
-    keys = Counter((j.cell, j.task, j.seed) for j in jobs.values())
+    reported = [j for j in jobs.values() if j.purpose == "report"]
+    keys = Counter((j.cell, j.task, j.seed) for j in reported)
     if any(n > 1 for n in keys.values()):
         raise ValueError("two planned jobs share cell, task and seed")
     cells = tuple(sorted({j.cell for j in planned}, key=lambda c: _cell_order(c, reference)))
     tasks = tuple(dict.fromkeys(j.task for j in planned))
-    ordered = sorted(
-        jobs.values(), key=lambda j: (cells.index(j.cell), tasks.index(j.task), j.seed)
-    )
-    slots = tuple(Slot(j, rows.get(j.job_id)) for j in ordered)
-    strays = sum(job_id not in jobs for job_id in rows)
-    return ResultTable(slots, cells, tasks, reference, strays)
+    reported.sort(key=lambda j: (cells.index(j.cell), tasks.index(j.task), j.seed))
+    slots = tuple(Slot(j, rows.get(j.job_id)) for j in reported)
+    kept = {job_id: rows[job_id] for job_id in jobs if job_id in rows}
+    strays = len(rows) - len(kept)
+    return ResultTable(slots, cells, tasks, reference, strays, tuple(jobs.values()), kept)
 
 
 def _cell_order(cell: Cell, reference: Cell) -> tuple[object, ...]:
-    method, rank, quantization = cell
+    method, rank, quantization, variant = cell
     known = list(METHODS)
     formats = list(QUANTIZATIONS)
     is_line = method in METHODS and METHODS[method].source == "reference"
@@ -127,6 +147,7 @@ def _cell_order(cell: Cell, reference: Cell) -> tuple[object, ...]:
         formats.index(quantization) if quantization in formats else len(formats),
         quantization,
         rank or 0,
+        variant,
     )
 
 

@@ -2,41 +2,39 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from bench.record import (
-    AdaLoraSchedule,
-    CurvePoint,
-    Environment,
-    Job,
-    Outcome,
-    RadarAxis,
-    Recipe,
-    Record,
-    ReportOptions,
-)
+from bench.catalog import Cell
+from bench.outcome import CurvePoint, Outcome
+from bench.record import AdaLoraSchedule, Environment, Job, RadarAxis, Recipe, Record, ReportOptions
 
-Cell = tuple[str, int | None, str]
-
-LORA: Cell = ("lora", 8, "none")
-ADALORA: Cell = ("adalora", 8, "none")
-QLORA: Cell = ("lora", 8, "nf4")
-ADALORA_NF4: Cell = ("adalora", 8, "nf4")
-HEAD: Cell = ("head", None, "none")
-FULL: Cell = ("full", None, "none")
+LORA: Cell = Cell("lora", 8, "none")
+ADALORA: Cell = Cell("adalora", 8, "none")
+QLORA: Cell = Cell("lora", 8, "nf4")
+ADALORA_NF4: Cell = Cell("adalora", 8, "nf4")
+HEAD: Cell = Cell("head", None, "none")
+FULL: Cell = Cell("full", None, "none")
 CELLS = (LORA, ADALORA, QLORA, HEAD)
 TASKS = {"sst2": ("accuracy", 0.86, 0.51), "stsb": ("spearmanr", 0.78, 0.0)}
 """Task -> metric, score to expect of LoRA, score of the baseline predictor."""
 
 STEPS = (20, 40, 60, 80, 100, 120)
 
+MERGED = (
+    "merged_latency_p50_seconds",
+    "merged_latency_p95_seconds",
+    "merge_target",
+    "merge_max_error",
+)
+
 # cell -> score less LoRA's, seconds a step, memory in MiB, trainable parameters, bytes on disk
 TRAITS: dict[Cell, tuple[float, float, int, int, int]] = {
     LORA: (0.0, 0.100, 520, 223_106, 900_000),
-    ("lora", 16, "none"): (0.002, 0.104, 531, 296_834, 1_200_000),
+    Cell("lora", 16, "none"): (0.002, 0.104, 531, 296_834, 1_200_000),
     ADALORA: (-0.022, 0.131, 548, 259_970, 910_000),
     QLORA: (-0.001, 0.172, 301, 223_106, 900_000),
     ADALORA_NF4: (-0.024, 0.215, 318, 259_970, 910_000),
@@ -63,7 +61,7 @@ def make_recipe(**changes: Any) -> Recipe:
         batch_size=16,
         learning_rate=5e-4,
         schedule="linear",
-        warmup_share=0.1,
+        warmup_steps=12,
         weight_decay=0.01,
         max_grad_norm=1.0,
         max_length=64,
@@ -72,6 +70,7 @@ def make_recipe(**changes: Any) -> Recipe:
         gradient_checkpointing=False,
         window_batches=1,
         train_rows=1024,
+        selection_rows=0,
         eval_rows=512,
         eval_every=20,
         eval_batch_size=64,
@@ -113,35 +112,91 @@ def make_outcome(**changes: Any) -> Outcome:
         status="ok",
         metrics={"accuracy": 0.86},
         metric_value=0.86,
+        selected_metric_value=0.855,
+        selected_step=100,
+        selection_metric_value=0.84,
         best_metric_value=0.865,
         baseline_value=0.51,
         target_reached=True,
         steps_to_target=60,
+        collapsed=False,
+        loss=0.42,
+        optimizer="adamw",
+        matched_rank="r",
         steps=120,
+        timed_steps=110,
         train_seconds=12.0,
+        step_seconds_p10=0.094,
+        step_seconds_p50=0.1,
+        step_seconds_p90=0.112,
         eval_seconds=1.5,
+        cpu_seconds=11.8,
         samples_per_second=160.0,
         tokens_per_second=2900.0,
         padding_share=0.2,
-        peak_memory_bytes=520 * 2**20,
-        peak_memory_source="VmHWM of worker",
+        peak_memory_source="live_bytes",
+        vmhwm_bytes=900 * 2**20,
+        vmhwm_train_bytes=880 * 2**20,
+        rss_before_train_bytes=610 * 2**20,
+        flops_per_step=48.0e9,
+        gemm_flops_per_second=90.0e9,
+        mfu=0.5,
         trainable_parameters=223_106,
         head_parameters=149_378,
         active_parameters=223_106,
+        saved_parameters=223_106,
         total_parameters=22_936_322,
         adapter_bytes=900_000,
+        latency_p50_seconds=0.031,
+        latency_p95_seconds=0.036,
+        merged_latency_p50_seconds=0.027,
+        merged_latency_p95_seconds=0.031,
+        merge_target="the fp32 base weights",
+        merge_max_error=2.4e-6,
+        reload_max_error=0.0,
         final_rank=96,
-        curve=tuple(CurvePoint(s, 0.7 - s / 400, 0.6 + s / 480, s * 0.1) for s in STEPS),
+        curve=tuple(
+            CurvePoint(s, 0.7 - s / 400, 0.6 + s / 480, s * 0.1, 0.58 + s / 480, None, 1.5)
+            for s in STEPS
+        ),
         initial_weights_hash="a" * 64,
         batch_order_hash="b" * 64,
         train_rows=1024,
+        selection_rows=100,
         eval_rows=512,
+        overlap_rows=0,
         data_source="package demo-data 1.0",
         data_fingerprint="f" * 64,
         model_source="package demo-model 1.0",
         phase_seconds={"load": 1.0, "train": 12.0},
+        null_reasons={
+            "exploding_step": "the gradient norm never rose by half three times in a row",
+            "penalty": "the method adds no term to the loss",
+            "torch_allocated_bytes": "the job ran on the CPU",
+            "torch_reserved_bytes": "the job ran on the CPU",
+            "energy_gpu_joules": "the job ran on the CPU",
+            "energy_cpu_joules": "no RAPL counters on this machine",
+        },
     )
-    return replace(base, **changes)
+    sizes = memory_parts(520 * 2**20, 0, base.trainable_parameters or 0)
+    return replace(base, **{**sizes, **changes})
+
+
+def memory_parts(total: int, constants: int, trainable: int) -> dict[str, int]:
+    """Live tensor bytes by part; the activations are what is left of the total."""
+    fixed = {
+        "live_weight_bytes": total // 4,
+        "live_quantization_bytes": constants,
+        "live_adapter_bytes": 4 * trainable,
+        "live_gradient_bytes": 4 * trainable,
+        "live_optimizer_bytes": 8 * trainable,
+    }
+    rest = total - sum(fixed.values())
+    return fixed | {
+        "live_activation_bytes": rest,
+        "live_bytes": total,
+        "peak_memory_bytes": total,
+    }
 
 
 def make_failure(status: str = "out_of_memory", reason: str = "asked for 2 GiB") -> Outcome:
@@ -171,7 +226,9 @@ def make_record(**changes: Any) -> Record:
         started_at="2030-01-01T00:00:00Z",
         finished_at="2030-01-01T00:00:20Z",
         wall_seconds=20.0,
-        nvml_peak_memory_bytes=None,
+        nvml_process_bytes=None,
+        nvml_device_bytes=None,
+        nvml_reason="the job ran on the CPU",
         command=f"peftmark run suites/demo.yaml --profile quick --job {job.job_id}",
     )
     return replace(base, **changes)
@@ -190,7 +247,7 @@ def make_matrix(
 
 
 def _plausible(cell: Cell, task: str, seed: int, changes: dict[str, Any]) -> Record:
-    method, rank, quantization = cell
+    method, rank, quantization, variant = cell
     metric, level, baseline = TASKS.get(task, ("accuracy", 0.8, 0.5))
     gain, step_seconds, memory, parameters, size = TRAITS.get(cell, TRAITS[LORA])
     schedule = AdaLoraSchedule(12, 12, 24, 4, 0.85, 0.85, 0.5) if method == "adalora" else None
@@ -201,8 +258,9 @@ def _plausible(cell: Cell, task: str, seed: int, changes: dict[str, Any]) -> Rec
         method=method,
         rank=rank,
         quantization=quantization,
+        variant=variant,
         seed=seed,
-        recipe=make_recipe(adalora=schedule),
+        recipe=make_recipe(adalora=schedule, selection_rows=100),
         **changes,
     )
     # One share of the noise belongs to the seed (data order), as in real runs; it cancels in pairs.
@@ -215,15 +273,23 @@ def _plausible(cell: Cell, task: str, seed: int, changes: dict[str, Any]) -> Rec
             0.69 * 0.985**s,
             round(baseline + (score - baseline) * (1 - 0.96**s) / (1 - 0.96 ** STEPS[-1]), 4),
             s * step_seconds,
+            round(baseline + (score - baseline) * (1 - 0.95**s), 3),
+            0.02 * 0.99**s if schedule else None,
+            round(1.5 * 0.99**s + abs(noise.gauss(0, 0.1)), 4),
         )
         for s in STEPS
     )
     final = curve[-1].metric
     passed = [p.step for p in curve if job.target is not None and p.metric >= job.target]
     seconds = STEPS[-1] * step_seconds * (1 + noise.gauss(0, 0.01))
+    picked = max(curve, key=lambda p: p.selection_metric or 0.0)
+    total = int(memory * 2**20)
     outcome = make_outcome(
         metrics={metric: final},
         metric_value=final,
+        selected_metric_value=picked.metric,
+        selected_step=picked.step,
+        selection_metric_value=picked.selection_metric,
         best_metric_value=max(p.metric for p in curve),
         baseline_value=baseline,
         target_reached=bool(passed),
@@ -231,11 +297,53 @@ def _plausible(cell: Cell, task: str, seed: int, changes: dict[str, Any]) -> Rec
         train_seconds=seconds,
         samples_per_second=STEPS[-1] * 16 / seconds,
         tokens_per_second=STEPS[-1] * 16 * 18 / seconds,
-        peak_memory_bytes=int(memory * 2**20 * (1 + abs(noise.gauss(0, 0.004)))),
+        step_seconds_p10=seconds / STEPS[-1] * 0.94,
+        step_seconds_p50=seconds / STEPS[-1],
+        step_seconds_p90=seconds / STEPS[-1] * 1.12,
+        cpu_seconds=seconds * 0.98,
+        flops_per_step=48.0e9 * step_seconds / 0.1,
+        mfu=0.5 + noise.gauss(0, 0.01),
+        loss=curve[-1].loss,
+        penalty=curve[-1].penalty,
+        matched_rank=None if rank is None else "target_r" if schedule else "r",
         trainable_parameters=parameters,
         active_parameters=parameters - 36_864 if method == "adalora" else parameters,
+        saved_parameters=parameters,
+        total_parameters=22_713_216 + (parameters if method != "full" else 0),
         adapter_bytes=size,
         final_rank=rank and rank * 12,
         curve=curve,
+        **memory_parts(total, 2**20 if quantization != "none" else 0, parameters),
     )
+    if rank is None:
+        unmerged = dict.fromkeys(MERGED)
+        reasons = outcome.null_reasons | dict.fromkeys(MERGED, "no adapter to merge")
+        outcome = replace(outcome, null_reasons=reasons, **unmerged)  # type: ignore[arg-type]
     return make_record(job=job, outcome=outcome)
+
+
+def make_repeat(record: Record, **changes: Any) -> Record:
+    """The second run of a row's job, with the same numbers; `changes` go to its outcome."""
+    job = replace(record.job, purpose="repeat")
+    outcome = replace(record.outcome, **changes)
+    return replace(record, job=job, outcome=outcome, command=make_record(job=job).command)
+
+
+def make_trials(
+    cells: Sequence[Cell] = CELLS,
+    tasks: Sequence[str] = tuple(TASKS),
+    seeds: Sequence[int] = (100,),
+    rates: Sequence[float] = (5e-4, 1e-3, 2e-3, 5e-3),
+) -> list[Record]:
+    """Finished trials of every rate; the score peaks at 2e-3 and falls off differently by cell."""
+    rows = []
+    for cell in cells:
+        width = 0.002 + 0.02 * random.Random(f"width {cell}").random()
+        for row in make_matrix([cell], tasks, seeds, purpose="tuning"):
+            for rate in rates:
+                away = math.log2(rate / 2e-3) ** 2
+                score = round((row.outcome.metric_value or 0.0) - width * away, 4)
+                job = replace(row.job, recipe=replace(row.job.recipe, learning_rate=rate))
+                outcome = make_outcome(metric_value=score, metrics={job.metric: score})
+                rows.append(make_record(job=job, outcome=outcome))
+    return rows

@@ -18,7 +18,8 @@ from functools import partial
 from pathlib import Path
 
 from bench.lab import worker
-from bench.record import Job, Outcome
+from bench.outcome import Outcome
+from bench.record import Job
 
 FOREVER = 600
 
@@ -41,7 +42,10 @@ class Line:
         self.connection.send_bytes(json.dumps(message).encode())
 
     def finish(self, **changes):
-        values = {"status": "ok", "metric_value": 0.5, "steps": self.job.recipe.steps}
+        # Of the rates tried, 0.002 is the best.
+        trial = self.job.purpose == "tuning"
+        score = 0.5 - abs(self.job.recipe.learning_rate - 0.002) if trial else 0.5
+        values = {"status": "ok", "metric_value": score, "steps": self.job.recipe.steps}
         self.send(outcome=Outcome(**{**values, **changes}).to_json())
 
 
@@ -83,7 +87,10 @@ def dies_of_a_nameless_signal(connection, job_json, places_json, log, device):
 
 def hangs(connection, job_json, places_json, log, device):
     """Stop making progress at step 3."""
-    line = Line(connection, job_json, log)
+    _hang(Line(connection, job_json, log))
+
+
+def _hang(line):
     line.send(phase="train")
     line.send(step=3, steps=120)
     time.sleep(FOREVER)
@@ -132,27 +139,43 @@ def leaves_a_child(connection, job_json, places_json, log, device):
 
 
 def counts(connection, job_json, places_json, log, device):
-    """Note how many workers are alive beside this one."""
+    """Note how many workers are alive beside this one, and how many it was told."""
     line = Line(connection, job_json, log)
     mine = line.log.with_suffix(".alive")
     mine.touch()
     time.sleep(0.2)
     alive = len(list(line.log.parent.glob("*.alive")))
     mine.unlink()
-    line.finish(steps=alive)
+    line.finish(steps=alive, data_source=os.environ["PEFTMARK_JOBS_AT_ONCE"])
+
+
+def scores_otherwise(connection, job_json, places_json, log, device):
+    """Finish with metrics that no other worker reports."""
+    Line(connection, job_json, log).finish(metrics={"accuracy": 0.125})
+
+
+def collapses(connection, job_json, places_json, log, device):
+    """Finish, having learned to say one thing."""
+    Line(connection, job_json, log).finish(collapsed=True)
 
 
 def by_seed(connection, job_json, places_json, log, device):
-    """End in the way that stands in the file `ways` beside the log, under the job's seed."""
+    """End in the way that stands in the file `ways` beside the log.
+
+    It stands there under the job's purpose, its learning rate as in "rate 0.002", or its seed.
+    """
     ways = json.loads(Path(log).with_name("ways").read_text())
-    way = ways.get(str(Job.from_json(job_json).seed), "ok")
+    job = Job.from_json(job_json)
+    keys = (job.purpose, f"rate {job.recipe.learning_rate:g}", str(job.seed))
+    way = next((ways[key] for key in keys if key in ways), "ok")
     globals()[way](connection, job_json, places_json, log, device)
 
 
 def hangs_with_its_number(connection, job_json, places_json, log, device):
     """Hang after writing down who hangs."""
-    Path(log).with_suffix(".pid").write_text(str(os.getpid()))
-    hangs(connection, job_json, places_json, log, device)
+    line = Line(connection, job_json, log)
+    line.log.with_suffix(".pid").write_text(str(os.getpid()))  # from here on SIGINT is ignored
+    _hang(line)
 
 
 def _real(run, *arguments):

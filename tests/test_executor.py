@@ -46,7 +46,9 @@ def run(tmp_path):
         )
         assert all(count == 1 for count in Counter(f.job.seed for f in finished).values())
         assert all(f.wall_seconds >= 0 and f.started_at <= f.finished_at for f in finished)
-        assert all(f.nvml_peak_memory_bytes is None for f in finished)
+        assert {(f.nvml_process_bytes, f.nvml_device_bytes, f.nvml_reason) for f in finished} <= {
+            (None, None, "the job ran on the CPU")
+        }
         return {f.job.seed: f.outcome for f in finished}
 
     return start
@@ -194,6 +196,13 @@ def test_a_bad_job_never_stops_the_others(run, tmp_path):
 def test_never_more_workers_than_slots_are_alive(run):
     assert {o.steps for o in run("counts", seeds=range(4), slots=1).values()} == {1}
     assert max(o.steps for o in run("counts", seeds=range(7), slots=3).values()) <= 3
+
+
+@pytest.mark.parametrize(("jobs", "slots", "at_once"), [(1, 1, "1"), (1, 2, "1"), (3, 2, "2")])
+def test_a_worker_knows_how_many_run_beside_it(run, jobs, slots, at_once):
+    """Counters of the whole machine are shared; a fork server must not keep an old number."""
+    outcomes = run("counts", seeds=range(jobs), slots=slots)
+    assert {o.data_source for o in outcomes.values()} == {at_once}
 
 
 def test_no_jobs_is_no_work(run):

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 from factory import make_environment, make_job, make_outcome, make_recipe
 
+from bench.catalog import Cell
 from bench.matrix import expand
-from bench.record import AdaLoraSchedule, Job, Outcome, Recipe
+from bench.outcome import Outcome
+from bench.record import AdaLoraSchedule, Job, Recipe
 from bench.suite import load_suite
 
 SHIPPED = Path(__file__).resolve().parent.parent / "suites"
@@ -24,14 +26,14 @@ JOB = make_job(method="adalora", recipe=make_recipe(adalora=SCHEDULE, double_qua
 @pytest.mark.parametrize(
     ("suite", "profile", "device", "cell", "task", "seed", "job_id"),
     [
-        ("smoke", "offline", "cpu", ("lora", 8, "none"), "trec", 0, "d0c2ef751fc25bc0"),
-        ("glue", "offline", "cpu", ("lora", 8, "none"), "movie", 0, "03121140ce26a9ff"),
-        ("glue", "full", "cuda", ("adalora", 8, "nf4"), "sts-b", 4, "68e0bd965d6e43de"),
+        ("smoke", "offline", "cpu", Cell("lora", 8, "none"), "trec", 0, "25ec84482dbfd9cd"),
+        ("glue", "offline", "cpu", Cell("lora", 8, "none"), "movie", 0, "a552aa4d7753ec1f"),
+        ("glue", "full", "cuda", Cell("adalora", 8, "nf4"), "sts-b", 4, "fc272c70ec813436"),
     ],
 )
 def test_jobs_of_shipped_suites_keep_their_ids(suite, profile, device, cell, task, seed, job_id):
-    jobs = expand(load_suite(suite, SHIPPED), profile, device)
-    [job] = [j for j in jobs if (j.cell, j.task, j.seed) == (cell, task, seed)]
+    jobs = expand(load_suite(suite, SHIPPED), profile, device).jobs
+    [job] = [j for j in jobs if (j.cell, j.task, j.seed, j.purpose) == (cell, task, seed, "report")]
     assert job.job_id == job_id
 
 

@@ -12,10 +12,10 @@ from factory import make_job, make_recipe
 from torch import nn
 
 from bench.catalog import METHODS
+from bench.lab.counts import parameters
 from bench.lab.methods import prepare, trainable
 from bench.lab.methods.adalora import orthogonality
 from bench.lab.models import Unsupported, adapter_targets, anatomy, load_model, trained_head
-from bench.lab.recipe import parameters
 from bench.record import AdaLoraSchedule
 from bench.tasks import TASKS
 
@@ -126,7 +126,7 @@ def test_method_freezes_starts_at_identity_trains_and_saves(bert, tmp_path, meth
     if method == "full":
         assert len(trainable(prepared.model)) == len(before)
     if METHODS[method].takes_rank:
-        assert prepared.final_rank() == 2 * len(parts.encoder_linears)
+        assert sum(prepared.ranks().values()) == 2 * len(parts.encoder_linears)
     assert prepared.fault() is None
 
 
@@ -135,7 +135,7 @@ def test_adalora_without_its_update_is_a_fault(bert):
     prepared.after_step = lambda step: None
     train(prepared)
     modules = len(parts.encoder_linears)
-    assert prepared.final_rank() == 4 * modules
+    assert sum(prepared.ranks().values()) == 4 * modules
     assert f"active rank of {4 * modules}" in prepared.fault()
 
 

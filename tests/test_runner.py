@@ -11,17 +11,17 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from factory import make_job, make_outcome
+from factory import make_job, make_outcome, make_recipe
 from rich.console import Console
 
-from bench import nvml, runner
+from bench import nvml, runner, store
 from bench.assets import Located
 from bench.data import TaskData
 from bench.errors import StoreError, UserError
 from bench.executors.local import Finished
 from bench.nvml import Devices, Gpu
-from bench.progress import Board, clock
-from bench.record import Outcome
+from bench.outcome import Outcome
+from bench.progress import Board, clock, job_title
 from bench.runner import Selection, Stop, command, execute, fetch, make_plan
 
 SUITE = """
@@ -33,8 +33,10 @@ radar: {}
 recipe: {batch_size: 16, steps: 10, learning_rate: 1e-3}
 methods:
   - method: head
+    learning_rates: [3e-3, 4e-3]
   - method: lora
     rank: [4]
+    learning_rates: [2e-3, 5e-3]
     recipe: {targets: attention, alpha: 8}
 profiles:
   big: {summary: s, needs: gpu, sources: [hub], model: minilm-l6, seeds: [0], tasks: {cola: {}}}
@@ -44,6 +46,8 @@ profiles:
              tasks: {cola: {}}}
   quick: {summary: s, needs: nothing, sources: [package], model: minilm-l6, seeds: [0, 1, 2],
           tasks: {trec: {}}}
+  tuned: {summary: s, needs: nothing, sources: [package], model: minilm-l6, seeds: [0],
+          tuning: {seeds: [9]}, tasks: {trec: {}}}
 """
 
 
@@ -68,7 +72,9 @@ def run(selection, ways=None, stop=None):
     with plan.store.lock():
         (plan.store.logs / "ways").write_text(json.dumps(ways or {}))
         pairs = list(
-            execute(plan, selection, lambda *_: None, stop or Stop(), "fake_worker:by_seed")
+            execute(
+                plan, plan.to_run, selection, lambda *_: None, stop or Stop(), "fake_worker:by_seed"
+            )
         )
         plan.store.rebuild()
     for record, done in pairs:
@@ -81,6 +87,7 @@ def reasons(selection):
 
 
 ALL = [(seed, method, 1, "ok") for seed in (0, 1, 2) for method in ("head", "lora")]
+ALL.insert(1, (0, "lora", 1, "ok"))  # the repeat
 
 
 # --- run, run again -----------------------------------------------------------------------------
@@ -95,8 +102,8 @@ def test_a_run_is_stored_and_running_it_again_does_nothing(selection):
     before = sorted(p.name for p in plan.store.parts.iterdir())
     assert run(selection) == []
     assert sorted(p.name for p in plan.store.parts.iterdir()) == before
-    assert pq.read_table(plan.store.derived).num_rows == 6
-    assert len(list(plan.store.logs.glob("*.1.log"))) == 6
+    assert pq.read_table(plan.store.derived).num_rows == 7
+    assert len(list(plan.store.logs.glob("*.1.log"))) == 7
 
 
 def test_a_stored_record_says_where_and_how_it_was_made(selection):
@@ -128,7 +135,7 @@ def test_results_of_other_library_versions_are_made_again(selection, monkeypatch
     monkeypatch.setattr(runner, "versions", lambda: changed)
     told = f"made with other versions: torch {installed['torch']} -> 99.0"
     assert set(reasons(selection).values()) == {told}
-    assert len(make_plan(selection).to_run) == 6
+    assert len(make_plan(selection).to_run) == 7
 
 
 def test_again_runs_finished_jobs_and_only_runs_just_those(selection):
@@ -172,8 +179,8 @@ def test_a_full_disk_stops_the_run_and_keeps_what_was_stored(selection, monkeypa
     monkeypatch.setattr(plan.store, "append", append)
     with plan.store.lock(), pytest.raises(StoreError, match="disk is full"):
         (plan.store.logs / "ways").write_text('{"2": "hangs"}')
-        list(execute(plan, selection, lambda *_: None, Stop(), "fake_worker:by_seed"))
-    assert len(make_plan(selection).to_run) == 4
+        list(execute(plan, plan.to_run, selection, lambda *_: None, Stop(), "fake_worker:by_seed"))
+    assert len(make_plan(selection).to_run) == 5
 
 
 def test_stopping_keeps_finished_jobs_and_stores_the_running_ones(selection):
@@ -186,12 +193,40 @@ def test_stopping_keeps_finished_jobs_and_stores_the_running_ones(selection):
 
     with plan.store.lock():
         (plan.store.logs / "ways").write_text('{"1": "hangs"}')
-        list(execute(plan, selection, listener, stop, "fake_worker:by_seed"))
+        list(execute(plan, plan.to_run, selection, listener, stop, "fake_worker:by_seed"))
     statuses = {
         (r.job.seed, r.outcome.status) for r in make_plan(selection).contents.records.values()
     }
     assert statuses == {(0, "ok"), (1, "interrupted")}
     assert run(selection)[-1] == (2, "lora", 1, "ok")
+
+
+def test_a_job_whose_trials_all_failed_uses_the_recipes_rate_and_its_row_says_so(
+    selection,
+):
+    tuned = Selection(**{**vars(selection), "profile": "tuned"})
+    ways = {"rate 0.004": "exits", "rate 0.003": "exits"}
+    run(tuned, ways)
+    plan = make_plan(tuned)
+    jobs = [job for job in plan.to_run if job.purpose != "tuning"]
+    assert {(job.method, job.recipe.learning_rate) for job in jobs} == {
+        ("head", 0.001), ("lora", 0.002),
+    }  # fmt: skip
+    with plan.store.lock():
+        for record, _ in execute(plan, jobs, tuned, lambda *_: None, Stop(), "fake_worker:by_seed"):
+            untuned = record.job.method == "head"
+            assert (runner.UNTUNED in record.outcome.warnings) == untuned
+
+
+def test_trials_of_other_library_versions_choose_nothing(selection, monkeypatch):
+    tuned = Selection(**{**vars(selection), "profile": "tuned"})
+    assert make_plan(tuned).expanded.waiting == 3
+    run(tuned)
+    assert make_plan(tuned).expanded.waiting == 0
+    changed = {**runner.versions(), "peft": "99.0"}
+    monkeypatch.setattr(runner, "versions", lambda: changed)
+    plan = make_plan(tuned)
+    assert (plan.expanded.waiting, len(plan.to_run)) == (3, 4)
 
 
 # --- the plan -----------------------------------------------------------------------------------
@@ -252,6 +287,26 @@ def test_a_plan_that_cannot_be_made_says_why_and_what_to_do(selection, changes, 
     assert what in caught.value.what
     assert remedy in caught.value.remedy
     assert not selection.results.exists()
+
+
+@pytest.mark.parametrize("instructions", [False, True, None])
+def test_bf16_on_a_cpu_without_its_instructions_is_noted(selection, monkeypatch, instructions):
+    monkeypatch.setattr(runner, "machine", lambda: {"bf16_instructions": instructions})
+    assert make_plan(selection).notes == []
+    suite = selection.suites / "demo.yaml"
+    suite.write_text(suite.read_text().replace("recipe: {batch", "recipe: {precision: bf16, batch"))
+    notes = make_plan(selection).notes
+    assert [note.startswith("no fast bf16 path") for note in notes] == [True] * (
+        instructions is False
+    )
+
+
+def test_rows_of_an_older_peftmark_are_counted(selection, monkeypatch):
+    run(selection)
+    monkeypatch.setattr(store, "SCHEMA_VERSION", store.SCHEMA_VERSION + 1)
+    plan = make_plan(selection)
+    assert [note[:29] for note in plan.notes] == ["7 rows of an older peftmark a"]
+    assert len(plan.to_run) == 7
 
 
 def test_planning_writes_nothing(selection, tmp_path):
@@ -315,7 +370,15 @@ def test_a_duration_reads_like_a_clock(seconds, text):
 
 def ended(seed, outcome):
     moment = "2030-01-01T00:00:00Z"
-    return Finished(make_job(seed=seed), 1, outcome, moment, moment, 65.0, None)
+    return Finished(make_job(seed=seed), 1, outcome, moment, moment, 65.0, None, None, "none here")
+
+
+def test_a_title_tells_what_a_job_is_for():
+    recipe = make_recipe(learning_rate=0.002)
+    assert job_title(make_job(variant="bf16")) == "LoRA r8, bf16 on sst2, seed 0"
+    assert job_title(make_job(purpose="repeat")) == "LoRA r8 on sst2, seed 0, repeat"
+    trial = make_job(purpose="tuning", seed=9, recipe=recipe)
+    assert job_title(trial) == "LoRA r8 on sst2, seed 9, trial of learning rate 0.002"
 
 
 @pytest.mark.parametrize("live", [True, False])

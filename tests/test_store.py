@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import math
 import os
 import random
@@ -11,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -20,10 +21,12 @@ import pytest
 from factory import make_environment, make_failure, make_job, make_matrix, make_outcome, make_record
 
 from bench import store as store_module
+from bench.columns import COLUMNS
 from bench.errors import StoreError
 from bench.matrix import decide
-from bench.record import SCHEMA_VERSION, Outcome
-from bench.store import COLUMNS, Store
+from bench.outcome import CurvePoint, Outcome
+from bench.record import SCHEMA_VERSION
+from bench.store import Store
 
 TESTS = Path(__file__).resolve().parent
 
@@ -50,6 +53,11 @@ def only(store):
     return record
 
 
+def plain(record):
+    """A record without the reasons of its nulls, which storing completes."""
+    return replace(record, outcome=replace(record.outcome, null_reasons={}))
+
+
 def leftovers(store):
     """Files of the results folder that are neither parts nor the lock nor the derived file."""
     known = {"run.lock", "results.parquet"}
@@ -63,8 +71,21 @@ def leftovers(store):
 
 FULL = make_record(
     job=make_job(method="adalora", quantization="nf4"),
-    outcome=make_outcome(warnings=("one", "zwei – “drei”\n"), status_reason="</script>\n| x"),
-    nvml_peak_memory_bytes=123,
+    outcome=make_outcome(
+        warnings=("one", "zwei – “drei”\n"),
+        status_reason="</script>\n| x",
+        energy_flags=("short window", "contended: 2 workers"),
+        rank_history={"layer.0.query": [12, 8], "layer.1.query": [12, 0]},
+        exploding_step=7,
+        penalty=0.25,
+        torch_allocated_bytes=1,
+        torch_reserved_bytes=2,
+        energy_gpu_joules=3.5,
+        energy_cpu_joules=4.5,
+    ),
+    nvml_process_bytes=123,
+    nvml_device_bytes=456,
+    nvml_reason="",
     attempt=3,
 )
 NULLS = make_record(
@@ -78,8 +99,33 @@ NULLS = make_record(
 def test_a_record_comes_back_as_it_was(store, record):
     path = store.append(record)
     assert path.name == f"{record.job.job_id}.{record.attempt}.parquet"
-    assert only(store) == record
+    assert plain(only(store)) == plain(record)
     assert leftovers(store) == []
+
+
+@pytest.mark.parametrize("record", [FULL, NULLS, make_record(outcome=Outcome("ok"))])
+def test_every_null_of_a_row_has_its_reason_and_keeps_it(record):
+    row = store_module.to_row(record)
+    reasons = json.loads(row["null_reasons"])
+    nulls = {name for name, value in row.items() if value is None}
+    assert nulls <= {name for name, reason in reasons.items() if reason}
+    back = store_module.from_row(row)
+    assert store_module.to_row(back) == row
+    for name in nulls - {"rank", "target_value"}:  # these are no fields of a record
+        assert back.null_reason(name) == reasons[name]
+
+
+def test_a_reason_says_what_is_known():
+    reasons = json.loads(store_module.to_row(NULLS)["null_reasons"])
+    assert reasons["rank"] == "the method has no rank"
+    assert reasons["steps_to_target"] == "the suite sets no target for this task"
+    assert reasons["loss"] == "the job ended as out_of_memory: asked for 2 GiB"
+    assert reasons["nvml_device_bytes"] == "the job ran on the CPU"
+    why = {"merge_max_error": "the head alone was trained"}
+    record = make_record(outcome=Outcome("ok", null_reasons=why))
+    reasons = json.loads(store_module.to_row(record)["null_reasons"])
+    assert reasons["merge_max_error"] == why["merge_max_error"]
+    assert reasons["mfu"] == "not recorded"
 
 
 def test_the_full_record_of_these_tests_leaves_no_field_out():
@@ -105,7 +151,7 @@ def test_the_written_schema_is_the_explicit_one_also_where_all_is_null(store, re
     assert schema.field("metric_value").type == pa.float64()
     assert schema.field("target_reached").type == pa.bool_()
     curve = schema.field("curve").type
-    assert [f.name for f in curve.value_type] == ["step", "loss", "metric", "seconds"]
+    assert [f.name for f in curve.value_type] == [f.name for f in fields(CurvePoint)]
     assert schema.metadata[b"peftmark_schema"] == str(SCHEMA_VERSION).encode()
 
 
@@ -120,8 +166,9 @@ def test_results_parquet_equals_the_parts(store):
     store.append(replace(records[0], attempt=2, outcome=make_failure()))
     store.rebuild()
     rows = pq.read_table(store.derived).to_pylist()
-    assert [store_module.from_row(row) for row in rows] == sorted(
-        records, key=lambda r: (r.job.task, r.job.method, r.job.quantization, r.job.seed)
+    assert [plain(store_module.from_row(row)) for row in rows] == sorted(
+        map(plain, records),
+        key=lambda r: (r.job.task, r.job.method, r.job.quantization, r.job.seed),
     )
     before = store.derived.read_bytes()
     store.rebuild()
@@ -195,7 +242,7 @@ def test_a_damaged_part_is_set_aside_its_job_runs_again_and_the_rest_stays(store
     path.write_bytes(damaged)
 
     contents = store.read()
-    assert list(contents.records.values()) == [good]
+    assert [plain(record) for record in contents.records.values()] == [plain(good)]
     assert list(contents.damaged) == [path]
     assert contents.damaged[path]
     versions = good.environment.versions
@@ -262,6 +309,18 @@ def test_a_newer_schema_is_refused_in_words(store, monkeypatch):
         store.read()
     assert f"schema {SCHEMA_VERSION + 1}, known {SCHEMA_VERSION}" in caught.value.what
     assert "Update peftmark" in caught.value.remedy
+
+
+def test_an_older_schema_is_counted_left_where_it_is_and_not_read(store, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(store_module, "SCHEMA_VERSION", SCHEMA_VERSION - 1)
+        old = store.append(make_record())
+    store.append(make_record(job=make_job(seed=1)))
+    contents = store.read()
+    assert (contents.older, contents.attempts, contents.damaged) == (1, 1, {})
+    assert [record.job.seed for record in contents.records.values()] == [1]
+    assert old.is_file()
+    assert store.next_attempt(make_job().job_id) == 2, "what is there is never written over"
 
 
 # --- the lock -----------------------------------------------------------------------------------

@@ -2,115 +2,32 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
+from small_suite import (
+    BASE,
+    FULL,
+    HEAD,
+    LORA,
+    QUICK,
+    SCHEDULE,
+    changed,
+    recipes,
+    refusal,
+    text,
+    write,
+)
 
 from bench.errors import SuiteError
 from bench.matrix import Facts, choose_profile, expand
-from bench.record import Recipe
+from bench.resolve import cells
 from bench.schema import MAX_SUITE_BYTES
 from bench.suite import find_suite, load_suite, suite_names
-from bench.tasks import TASKS
 
 SHIPPED = Path(__file__).resolve().parent.parent / "suites"
 NAMES = sorted(path.stem for path in SHIPPED.glob("*.yaml"))
-
-BASE: dict[str, Any] = {
-    "suite": "demo",
-    "version": 1,
-    "summary": "made up",
-    "reference": {"method": "lora", "rank": 8},
-    "radar": {"quality": {"worst": 0.0, "best": 1.0}},
-    "recipe": {"batch_size": 16, "steps": 100, "learning_rate": 0.001},
-    "methods": [
-        {"method": "full"},
-        {"method": "head"},
-        {"method": "lora", "rank": [8], "recipe": {"targets": "attention", "alpha": 16}},
-        {
-            "method": "adalora",
-            "rank": [8],
-            "recipe": {
-                "targets": "attention",
-                "alpha": 16,
-                "adalora": {
-                    "init_rank": 12,
-                    "tinit": "10%",
-                    "tfinal": "30%",
-                    "delta_t": 5,
-                    "orthogonal_weight": 0.1,
-                },
-            },
-        },
-    ],
-    "profiles": {
-        "quick": {
-            "summary": "made up",
-            "needs": "nothing",
-            "sources": ["package"],
-            "model": "minilm-l6",
-            "seeds": [0],
-            "tasks": {"trec": {}},
-        }
-    },
-}
-FULL, HEAD, LORA, ADALORA = range(4)
-QUICK = ("profiles", "quick")
-SCHEDULE = ("methods", ADALORA, "recipe", "adalora")
-
-
-def changed(*changes: tuple[tuple[Any, ...], Any]) -> dict[str, Any]:
-    """BASE with the value at each path replaced, or removed where it is None."""
-    data = copy.deepcopy(BASE)
-    for path, value in changes:
-        at: Any = data
-        for part in path[:-1]:
-            at = at.setdefault(part, {}) if isinstance(at, dict) else at[part]
-        if value is None:
-            del at[path[-1]]
-        else:
-            at[path[-1]] = value
-    return data
-
-
-def write(folder: Path, content: Any, name: str = "demo") -> Path:
-    """Write a suite: text and bytes as they are, anything else as YAML."""
-    folder.mkdir(parents=True, exist_ok=True)
-    if not isinstance(content, str | bytes):
-        content = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
-    raw = content if isinstance(content, bytes) else content.encode()
-    path = folder / f"{name}.yaml"
-    path.write_bytes(raw)
-    return path
-
-
-def text(*replaced: tuple[str, str]) -> str:
-    """BASE as YAML with pieces of its text replaced."""
-    result = yaml.safe_dump(BASE, sort_keys=False)
-    for old, new in replaced:
-        assert result.count(old) == 1, old
-        result = result.replace(old, new)
-    return result
-
-
-def refusal(folder: Path, content: Any) -> str:
-    """What `load_suite` says about a suite that it must refuse."""
-    path = write(folder, content)
-    with pytest.raises(SuiteError) as caught:
-        load_suite("demo", folder)
-    assert str(path) in caught.value.what
-    return str(caught.value)
-
-
-def recipes(folder: Path, content: Any, task: str = "trec") -> dict[str, Recipe]:
-    """Method -> resolved recipe of the jobs on one task."""
-    write(folder, content)
-    jobs = expand(load_suite("demo", folder), "quick", "cpu")
-    return {job.method: job.recipe for job in jobs if job.task == task}
 
 
 # --- what loads ---------------------------------------------------------------------------------
@@ -121,12 +38,17 @@ def test_every_profile_of_a_shipped_suite_expands_to_distinct_jobs(name):
     suite = load_suite(name, SHIPPED)
     assert suite.profiles
     for profile, content in suite.profiles.items():
-        jobs = expand(suite, profile, "cpu")
-        cells = sum(len(list(entry.cells())) for entry in suite.methods(profile))
-        assert len(jobs) == cells * len(content.tasks) * len(content.seeds) > 0
-        assert len({job.job_id for job in jobs}) == len(jobs)
-        assert suite.report.reference in {job.cell for job in jobs}
-        seeds = [job.seed for job in jobs]
+        expanded = expand(suite, profile, "cpu")
+        pairs = sum(len(list(cells(e, content))) for e in suite.methods(profile))
+        pairs *= len(content.tasks)
+        trials = 0
+        if content.tuning:
+            rates = len(suite.methods(profile)[0].learning_rates)
+            trials = pairs * rates * len(content.tuning.seeds)
+        assert len(expanded.jobs) + expanded.waiting == trials + pairs * len(content.seeds) + 1
+        assert len({job.job_id for job in expanded.jobs}) == len(expanded.jobs)
+        assert suite.report.reference in {job.cell for job in expanded.jobs}
+        seeds = [job.seed for job in expanded.jobs if job.purpose != "repeat"]
         assert seeds == sorted(seeds), "seeds are outermost"
 
 
@@ -153,71 +75,6 @@ def test_no_is_text_and_not_false(tmp_path):
 def test_digits_after_a_zero_are_decimal_and_a_time_is_text(tmp_path):
     assert recipes(tmp_path, text(("steps: 100", "steps: 0100")))["lora"].steps == 100
     assert "found '1:40'" in refusal(tmp_path, text(("steps: 100", "steps: 1:40")))
-
-
-def test_epochs_become_steps_rounded_up(tmp_path):
-    content = changed((("recipe", "steps"), None), (("recipe", "epochs"), 1.5))
-    rows = TASKS["trec"].train_rows
-    steps = math.ceil(1.5 * math.ceil(rows / 16))
-    assert recipes(tmp_path, content)["lora"].steps == steps
-    content["recipe"]["train_rows"] = 160
-    assert recipes(tmp_path, content)["lora"].steps == 15
-
-
-def test_shares_become_steps(tmp_path):
-    content = changed((("recipe", "steps"), 200), (("recipe", "eval_every"), "5%"))
-    found = recipes(tmp_path, content)["adalora"]
-    assert (found.eval_every, found.adalora.tinit, found.adalora.tfinal) == (10, 20, 60)
-    content["recipe"].update(steps=10, eval_every="1%")
-    content["methods"][ADALORA]["recipe"]["adalora"]["delta_t"] = 1
-    assert recipes(tmp_path, content)["lora"].eval_every == 1
-
-
-def test_later_layers_win_suite_profile_task_method_method_on_task(tmp_path):
-    layers = [
-        ("recipe",),
-        (*QUICK, "recipe"),
-        (*QUICK, "tasks", "trec", "recipe"),
-        ("methods", LORA, "recipe"),
-        ("methods", LORA, "task_recipe", "trec"),
-    ]
-    content = copy.deepcopy(BASE)
-    for level, path in enumerate(layers, start=1):
-        at: Any = content
-        for part in path:
-            at = at[part] if isinstance(at, list) else at.setdefault(part, {})
-        at["max_length"] = level * 8
-        assert recipes(tmp_path, content)["lora"].max_length == level * 8
-    assert recipes(tmp_path, content)["head"].max_length == 3 * 8
-
-
-def test_a_layer_with_epochs_replaces_steps_of_a_layer_below_and_back(tmp_path):
-    content = changed(((*QUICK, "recipe"), {"epochs": 1}))
-    per_epoch = math.ceil(TASKS["trec"].train_rows / 16)
-    assert recipes(tmp_path, content)["head"].steps == per_epoch
-    content["methods"][HEAD]["recipe"] = {"steps": 60}
-    found = recipes(tmp_path, content)
-    assert (found["head"].steps, found["full"].steps) == (60, per_epoch)
-
-
-def test_adalora_layers_merge_key_by_key_and_a_ratio_replaces_a_rank(tmp_path):
-    task = {"trec": {"adalora": {"delta_t": 7, "init_ratio": 2.0}}}
-    content = changed((("methods", ADALORA, "task_recipe"), task))
-    schedule = recipes(tmp_path, content)["adalora"].adalora
-    assert (schedule.delta_t, schedule.init_rank, schedule.tinit) == (7, 16, 10)
-
-
-def test_what_means_nothing_for_a_method_is_null_in_its_recipe(tmp_path):
-    found = recipes(tmp_path, BASE)
-    assert (found["full"].targets, found["full"].alpha, found["full"].dropout) == (None,) * 3
-    assert found["lora"].adalora is None
-    assert found["lora"].double_quantization is None
-
-
-def test_row_limits_beyond_the_task_mean_all_rows(tmp_path):
-    content = changed((("recipe", "eval_rows"), 10**6), (("recipe", "train_rows"), 64))
-    found = recipes(tmp_path, content)["lora"]
-    assert (found.eval_rows, found.train_rows) == (None, 64)
 
 
 # --- the file itself ----------------------------------------------------------------------------
@@ -295,7 +152,11 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path, monkeypatch):
         (("recipe", "eval_every"), "often", ["found 'often'", "10%"]),
         (("recipe", "eval_every"), 0, ["eval_every: found 0", "100 steps"]),
         (("recipe", "eval_every"), 101, ["eval_every: found 101", "100 steps"]),
-        (("recipe", "batch_size"), 10**6, ["batch_size: found 1000000 with 4866 training rows"]),
+        (
+            ("recipe", "batch_size"),
+            10**6,
+            ["found 1000000 with 4380 training rows (of 4866, 486 are selection rows)"],
+        ),
         (("version",), None, ["version: field required"]),
         (("version",), 0, ["version: found 0"]),
         (("suite",), "other", ["suite: found 'other'", "'demo'"]),
@@ -338,6 +199,43 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path, monkeypatch):
         ((*SCHEDULE, "tfinal"), "90%", ["tinit 10 + tfinal 90 + delta_t 5 exceed the 100 steps"]),
         ((*SCHEDULE, "delta_t"), None, ["adalora: delta_t set nowhere"]),
         ((*SCHEDULE, "delta_t"), 0, ["delta_t: found 0"]),
+        (("recipe", "warmup"), 101, ["on trec: warmup: found 101; the run has 100 steps"]),
+        (("recipe", "warmup"), "150%", ["recipe.warmup: found '150%'", "share such as 10%"]),
+        (("recipe", "warmup"), 0.5, ["recipe.warmup: found 0.5", "whole number of steps"]),
+        (("recipe", "warmup_share"), 0.1, ["recipe.warmup_share: unknown key"]),
+        (("recipe", "head_dropout"), 1.0, ["recipe.head_dropout: found 1.0", "less than 1"]),
+        (("recipe", "selection_rows"), -1, ["recipe.selection_rows: found -1"]),
+        (
+            ("recipe", "selection_rows"),
+            2434,
+            ["selection_rows: found 2434", "at most half", "2433"],
+        ),
+        (
+            ("methods", LORA, "recipe", "precision"),
+            "bf16",
+            ["methods[2] (lora).recipe.precision: must be the same for all methods", "vary"],
+        ),
+        (
+            ("methods", HEAD, "task_recipe"),
+            {"trec": {"gradient_checkpointing": True}},
+            ["methods[1] (head).task_recipe.trec.gradient_checkpointing: must be the same"],
+        ),
+        (
+            (*QUICK, "vary"),
+            {"precision": ["bf16"]},
+            ["vary.precision: found ['bf16']", "at least 2"],
+        ),
+        ((*QUICK, "vary"), {"precision": ["bf16"] * 2}, ["vary.precision", "may stand once"]),
+        ((*QUICK, "vary"), {"optimizer": ["adamw", "sgd"]}, ["vary.optimizer: unknown key"]),
+        (
+            (*QUICK, "vary"),
+            {"gradient_checkpointing": [False, True]},
+            ["reference: found lora rank 8 none, which is not a cell", "'no checkpointing'"],
+        ),
+        (("reference", "variant"), "bf16", ["'bf16', which is not a cell", "lora rank 8 none;"]),
+        (("methods", FULL, "learning_rates"), [0.1, 0.1], ["(full).learning_rates", "ascending"]),
+        (("methods", FULL, "learning_rates"), [0.2, 0.1], ["[0.2, 0.1]", "ascending order"]),
+        (("methods", FULL, "learning_rates"), [0.1], ["methods[0].learning_rates", "at least 2"]),
     ],
 )
 def test_a_wrong_value_is_told_with_its_place_and_what_is_allowed(tmp_path, path, value, words):
@@ -474,5 +372,5 @@ def test_the_first_profile_whose_needs_are_met_is_chosen_with_the_reason(facts, 
 
 def test_an_unknown_profile_is_answered_with_the_known_ones():
     suite = load_suite("glue", SHIPPED)
-    with pytest.raises(Exception, match=r"no profile 'gpu'.*\n.*full, cpu, offline"):
+    with pytest.raises(Exception, match=r"no profile 'gpu'.*\n.*full, cpu, offline, offline-tuned"):
         choose_profile(suite, "gpu", Facts(0, True, ""))

@@ -13,6 +13,8 @@ from factory import (
     make_matrix,
     make_outcome,
     make_record,
+    make_repeat,
+    make_trials,
 )
 
 from bench import table as t
@@ -166,3 +168,25 @@ def test_counts_cover_every_planned_job():
     rows = [record("lora", "a", 0, 0.5), record("lora", "a", 1, None, status="timed_out")]
     counts = build(rows, [make_job(task="a", seed=2)]).counts()
     assert counts == {"ok": 1, "timed_out": 1, "not run": 1}
+
+
+def test_other_purposes_are_kept_apart_and_are_no_strays():
+    rows = make_matrix(cells=[LORA], tasks=["sst2"], seeds=[0])
+    trials = make_trials(cells=[LORA, QLORA], tasks=["sst2"])
+    repeat = make_repeat(rows[0], metric_value=0.0)
+    stray = make_record(job=make_job(purpose="tuning", profile="other"))
+    records = [*trials, *rows, repeat]
+    table = t.build([stray, *records], [r.job for r in records], LORA)
+    assert [s.record for s in table.slots] == rows
+    assert (table.rows, table.extras) == (tuple(rows), (*trials, repeat))
+    assert [s.record for s in table.planned("repeat")] == [repeat]
+    assert (table.strays, table.counts()) == (1, {"ok": 1})
+    assert table.cells == (LORA, QLORA)
+    assert t.task_score(table, LORA, "sst2").values == (rows[0].outcome.metric_value,)
+
+
+def test_variants_of_a_cell_stand_side_by_side():
+    fp32, bf16 = (LORA._replace(variant=v) for v in ("fp32", "bf16"))
+    rows = make_matrix(cells=[QLORA, fp32, bf16])
+    cells = t.build(rows, [r.job for r in rows], fp32).cells
+    assert cells == (fp32, bf16, QLORA)

@@ -8,11 +8,17 @@ from pathlib import Path
 
 import torch
 import transformers
+from factory import make_job, make_recipe
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from bench.assets import sha256_file
-from bench.catalog import MODELS, Hub, Model
-from bench.record import Job
+from bench.assets import Places, sha256_file
+from bench.catalog import METHODS, MODELS, Hub, Model
+from bench.data import load_task
+from bench.lab.methods import Prepared, prepare
+from bench.lab.models import anatomy, load_model, load_tokenizer
+from bench.lab.seeds import seed_all
+from bench.lab.work import Work, prepare_work
+from bench.record import AdaLoraSchedule, Job
 from bench.tasks import TASKS
 
 WORDS = [f"w{i}" for i in range(40)]
@@ -97,12 +103,58 @@ def install(mirror: Path, monkeypatch, architecture: str = "bert") -> None:
         monkeypatch.setitem(TASKS, key, task)
 
 
+SCHEDULE = AdaLoraSchedule(4, 2, 4, 1, 0.85, 0.85, 0.1)
+
+
+def job(
+    method: str = "lora", quantization: str = "none", task: str = "tiny-class", rank: int = 2,
+    seed: int = 0, purpose: str = "report", **recipe: object,
+) -> Job:  # fmt: skip
+    """A job of one cell on the tiny model and a tiny task; further names change the recipe."""
+    adapter = METHODS[method].takes_rank
+    settings: dict[str, object] = {
+        "targets": "all-linear" if adapter else None,
+        "alpha": 8.0 if adapter else None,
+        "dropout": 0.1 if adapter else None,
+        "adalora": SCHEDULE if method == "adalora" else None,
+        "double_quantization": True if quantization in ("nf4", "fp4") else None,
+    }
+    base = make_job(
+        task=task, metric="accuracy" if task == "tiny-class" else "pearson", method=method,
+        rank=rank if adapter else None, quantization=quantization, seed=seed, purpose=purpose,
+        target=0.6, recipe=make_recipe(),
+    )  # fmt: skip
+    return tiny_job(base, **{**settings, **recipe})
+
+
+def base(places: Places, job: Job) -> torch.nn.Module:
+    """The installed model as a job's base."""
+    folder = places.mirror / "models" / "tiny"
+    task = TASKS[job.task]
+    return load_model(folder, job, task, anatomy(folder, max(1, len(task.labels))))
+
+
+def build(places: Places, job: Job) -> Prepared:
+    """The installed model, ready to train."""
+    parts = anatomy(places.mirror / "models" / "tiny", max(1, len(TASKS[job.task].labels)))
+    fresh = base(places, job)
+    seed_all(job.seed, "adapter")
+    return prepare(fresh, job, parts)
+
+
+def work(places: Places, job: Job) -> Work:
+    """The batches of a job."""
+    task = TASKS[job.task]
+    tokenizer = load_tokenizer(places.mirror / "models" / "tiny")
+    return prepare_work(job, task, load_task(task, places), tokenizer)
+
+
 def tiny_job(job: Job, **recipe: object) -> Job:
     """A job on the tiny model: 12 steps of 8 rows."""
     settings = {
         "steps": 12, "batch_size": 8, "eval_every": 6, "eval_batch_size": 16, "max_length": 16,
         "precision": "fp32", "window_batches": 4, "train_rows": None, "eval_rows": None,
-        "learning_rate": 5e-3, "warmup_share": 0.1,
+        "learning_rate": 5e-3, "warmup_steps": 2,
     }  # fmt: skip
     changed = replace(job.recipe, **{**settings, **recipe})
     return replace(job, model="tiny", model_identity="", data_fingerprint="none", recipe=changed)

@@ -22,8 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from bench.assets import Places
-from bench.nvml import PeakMemory
-from bench.record import Job, Outcome
+from bench.nvml import DeviceMeter, contended
+from bench.outcome import Outcome
+from bench.record import Job
 
 WORKER = "bench.lab.worker:main"
 PRELOAD = ("bench.lab.recipe", "bench.lab.methods.adalora")
@@ -45,13 +46,19 @@ WORKER_ENVIRONMENT = {
 }
 
 
+JOBS_AT_ONCE = "PEFTMARK_JOBS_AT_ONCE"
+"""Variable that tells a worker how many jobs run at once: they share the machine's counters."""
+
+
 @dataclass(frozen=True)
 class Finished:
     """How one attempt of a job ended.
 
     Attributes:
         wall_seconds: from the worker's start to its end.
-        nvml_peak_memory_bytes: rise of the device's memory as NVML saw it; None on the CPU.
+        nvml_process_bytes: the most device memory the worker held; None on the CPU.
+        nvml_device_bytes: highest rise of the device's memory over idle; None on the CPU.
+        nvml_reason: why one or both are None; empty if neither is.
     """
 
     job: Job
@@ -60,7 +67,9 @@ class Finished:
     started_at: str
     finished_at: str
     wall_seconds: float
-    nvml_peak_memory_bytes: int | None
+    nvml_process_bytes: int | None
+    nvml_device_bytes: int | None
+    nvml_reason: str
 
 
 @dataclass
@@ -71,7 +80,7 @@ class _Running:
     slot: str | None
     process: Any
     connection: Any
-    meter: PeakMemory
+    meter: DeviceMeter
     started_at: str
     start: float
     last: dict[str, Any] = field(default_factory=dict)
@@ -104,7 +113,10 @@ def run_jobs(
     free = list(reversed(slots))
     running: list[_Running] = []
     kills = _OomKills()
-    start = _starter(worker, places, logs, gpu=any(slot is not None for slot in slots))
+    start = _starter(
+        worker, places, logs, gpu=any(slot is not None for slot in slots),
+        at_once=min(len(slots), len(jobs)),
+    )  # fmt: skip
     try:
         while waiting or running:
             while waiting and free and not stop():
@@ -127,7 +139,7 @@ def run_jobs(
 
 
 def _starter(
-    worker: str, places: Places, logs: Path, gpu: bool
+    worker: str, places: Places, logs: Path, gpu: bool, at_once: int
 ) -> Callable[[Job, int, str | None, float | None], _Running]:
     # A fork server with torch loaded starts a worker in 0.02 s; a fresh process spends 6 to 8 s on
     # imports (measured on two cores).
@@ -148,14 +160,14 @@ def _starter(
         log = logs / f"{job.job_id}.{attempt}.log"
         process = context.Process(
             target=_child,
-            args=(worker, theirs, job.to_json(), places_json, str(log.resolve()), slot),
+            args=(at_once, worker, theirs, job.to_json(), places_json, str(log.resolve()), slot),
             daemon=True,
         )
-        meter = PeakMemory(slot)
+        meter = DeviceMeter(slot).__enter__()  # its idle reading is without the worker
         with _environment(WORKER_ENVIRONMENT):
             process.start()
+        meter.pid = process.pid
         theirs.close()
-        meter.__enter__()
         now = time.monotonic()
         deadline = None if limit is None else now + limit
         return _Running(
@@ -165,8 +177,10 @@ def _starter(
     return start
 
 
-def _child(worker: str, connection: Any, *arguments: Any) -> None:
+def _child(at_once: int, worker: str, connection: Any, *arguments: Any) -> None:
     """First code of a worker process: the named function, imported there and not here."""
+    # Set here, since a fork server keeps the environment that it was once started with.
+    os.environ[JOBS_AT_ONCE] = str(at_once)
     module, _, function = worker.partition(":")
     getattr(importlib.import_module(module), function)(connection, *arguments)
 
@@ -266,6 +280,9 @@ def _finish(one: _Running, kills: _OomKills) -> Finished:
     _bound(one.log)
     one.meter.__exit__(None, None, None)
     outcome = one.outcome or one.stopped or _died(one, kills)
+    flag = contended(one.meter.others)
+    if flag is not None and flag not in outcome.energy_flags:
+        outcome = replace(outcome, energy_flags=(*outcome.energy_flags, flag))
     return Finished(
         job=one.job,
         attempt=one.attempt,
@@ -273,7 +290,9 @@ def _finish(one: _Running, kills: _OomKills) -> Finished:
         started_at=one.started_at,
         finished_at=utc_now(),
         wall_seconds=round(time.monotonic() - one.start, 3),
-        nvml_peak_memory_bytes=one.meter.peak_bytes,
+        nvml_process_bytes=one.meter.process_bytes,
+        nvml_device_bytes=one.meter.device_bytes,
+        nvml_reason=one.meter.reason,
     )
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -111,7 +114,7 @@ def load_model(folder: Path, job: Job, task: Task, parts: Anatomy) -> nn.Module:
     seed_all(job.seed, "head")
     model: nn.Module = AutoModelForSequenceClassification.from_pretrained(
         folder,
-        num_labels=max(1, len(task.labels)),
+        config=_config(folder, job, max(1, len(task.labels))),
         dtype=torch.float32,
         local_files_only=True,
         use_safetensors=True,
@@ -127,6 +130,57 @@ def load_model(folder: Path, job: Job, task: Task, parts: Anatomy) -> nn.Module:
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
     return model
+
+
+# Where architectures keep the dropout before the classifier.
+_HEAD_DROPOUT = {
+    "bert": "classifier_dropout",
+    "roberta": "classifier_dropout",
+    "distilbert": "seq_classif_dropout",
+    "deberta-v2": "cls_dropout",
+}
+
+
+def _config(folder: Path, job: Job, classes: int) -> Any:
+    config = AutoConfig.from_pretrained(folder, num_labels=classes, local_files_only=True)
+    if job.recipe.head_dropout is not None:
+        if config.model_type not in _HEAD_DROPOUT:
+            raise Unsupported(f"head_dropout can't be set for a model of type {config.model_type}")
+        setattr(config, _HEAD_DROPOUT[config.model_type], job.recipe.head_dropout)
+    return config
+
+
+@contextmanager
+def quantization_clock(device: torch.device) -> Iterator[list[float]]:
+    """Collect the seconds that bitsandbytes spends on quantising weights inside.
+
+    transformers reads and quantises tensor by tensor, so the two can't be told apart from outside.
+    """
+    import bitsandbytes
+
+    spent: list[float] = []
+    layers: Any = bitsandbytes.nn
+    classes: list[Any] = [layers.Params4bit, layers.Int8Params]
+    plain = [kind._quantize for kind in classes]
+
+    def timed(quantize: Any) -> Any:
+        def call(*arguments: Any) -> Any:
+            start = time.perf_counter()
+            result = quantize(*arguments)
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            spent.append(time.perf_counter() - start)
+            return result
+
+        return call
+
+    for kind, quantize in zip(classes, plain, strict=True):
+        kind._quantize = timed(quantize)
+    try:
+        yield spent
+    finally:
+        for kind, quantize in zip(classes, plain, strict=True):
+            kind._quantize = quantize
 
 
 def _quantization(job: Job, parts: Anatomy) -> dict[str, Any]:

@@ -17,7 +17,8 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from bench.record import Job, Outcome, Status
+from bench.outcome import Outcome, Status
+from bench.record import Job
 
 _OUT_OF_MEMORY_TEXTS = (
     "out of memory",
@@ -72,7 +73,7 @@ def classify(error: Exception) -> tuple[Status, str]:
 
     from bench.errors import UserError
     from bench.lab.models import Unsupported
-    from bench.lab.recipe import Diverged
+    from bench.lab.step import Diverged
 
     text = " ".join(str(error).split())[:400] or type(error).__name__
     if isinstance(error, Diverged):

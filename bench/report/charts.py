@@ -11,59 +11,37 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from bench.report import svg, words
+from bench.report.canvas import (
+    DASHES,
+    STYLE,
+    heading,
+    label,
+    label_width,
+    marker,
+    new_canvas,
+    panel,
+)
+from bench.report.lines import draw_curves, draw_sweep
 from bench.report.page import (
-    CurveLine,
     Curves,
     DotRow,
     Dots,
     Drawing,
     Figure,
-    Mark,
     Radar,
     RadarPoint,
+    Stack,
     Strip,
     StripRow,
+    Sweep,
     shorten,
 )
-from bench.report.svg import COLOURS, INK, LINE, MUTED
+from bench.report.svg import COLOURS, INK, LINE, MUTED, PAPER
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Canvas
 
-MARKERS = {
-    "lora": "o",
-    "adalora": "^",
-    "lora-nf4": "s",
-    "adalora-nf4": "D",
-    "full": "P",
-    "head": "X",
-    "other": "v",
-}
-DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)))
-STYLE: Any = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "peftmark",
-    "text.parse_math": False,
-    "font.family": "DejaVu Sans",
-    "font.size": 12,
-    "axes.edgecolor": LINE,
-    "axes.labelcolor": MUTED,
-    "axes.labelsize": 12,
-    "axes.linewidth": 1,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.spines.left": False,
-    "text.color": INK,
-    "xtick.color": MUTED,
-    "xtick.labelsize": 12,
-    "ytick.color": MUTED,
-    "ytick.labelsize": 12,
-    "xtick.major.size": 3,
-    "ytick.major.size": 0,
-    "lines.linewidth": 1.75,
-    "lines.markersize": 8,
-}
 ROW = 30
 
 
@@ -85,41 +63,15 @@ def render(figure: Figure) -> str:
 def _draw(drawing: Drawing) -> Canvas:
     if isinstance(drawing, Strip):
         return _strip(drawing)
+    if isinstance(drawing, Stack):
+        return _stack(drawing)
     if isinstance(drawing, Dots):
         return _dots(drawing)
     if isinstance(drawing, Curves):
-        return _curves(drawing)
+        return draw_curves(drawing)
+    if isinstance(drawing, Sweep):
+        return draw_sweep(drawing)
     return _radar(drawing)
-
-
-def _canvas(width: int, height: int) -> Canvas:
-    from matplotlib.figure import Figure as NewCanvas
-
-    return NewCanvas(figsize=(width / 72, height / 72), dpi=72)
-
-
-def _panel(canvas: Canvas, left: int, bottom: int, right: int, top: int) -> Axes:
-    """Axes between margins given in pixels from the edges of the canvas."""
-    width, height = canvas.get_size_inches() * 72
-    box = (
-        left / width,
-        bottom / height,
-        (width - left - right) / width,
-        (height - top - bottom) / height,
-    )
-    return canvas.add_axes(box)
-
-
-def _marker(mark: Mark) -> dict[str, Any]:
-    """Marker arguments: the first rank is filled, the next hollow, then half-filled."""
-    colour = COLOURS[mark.series]
-    fills = ("full", "none", "left", "top")
-    return {
-        "marker": MARKERS[mark.series],
-        "color": colour,
-        "markeredgecolor": colour,
-        "fillstyle": fills[mark.variant % len(fills)],
-    }
 
 
 def _rows(axes: Axes, labels: Sequence[str]) -> None:
@@ -139,7 +91,7 @@ def _estimate(axes: Axes, y: float, row: StripRow | DotRow, size: float) -> None
     colour = COLOURS[row.mark.series]
     if estimate.half_width is not None:
         axes.plot([estimate.low, estimate.high], [y, y], color=colour, solid_capstyle="butt")
-    axes.plot([estimate.mean], [y], markersize=size, linestyle="none", **_marker(row.mark))
+    axes.plot([estimate.mean], [y], markersize=size, linestyle="none", **marker(row.mark))
 
 
 def _gap_text(axes: Axes, y: float, text: str) -> None:
@@ -148,21 +100,16 @@ def _gap_text(axes: Axes, y: float, text: str) -> None:
     )
 
 
-def _label_width(labels: Sequence[str]) -> int:
-    """Pixels for the longest label; 7.4 is a wide letter of the 12 px drawing font."""
-    return max(64, 24 + round(7.4 * max((len(label) for label in labels), default=0)))
-
-
 # --- summary strip ---------------------------------------------------------------------------
 
 
 def _strip(strip: Strip) -> Canvas:
-    labels = [row.mark.label for row in strip.rows]
-    left, gap = _label_width(labels), 26
-    canvas = _canvas(1040, 62 + ROW * len(labels))
+    labels = [label(row.mark) for row in strip.rows]
+    left, gap = label_width(labels), 26
+    canvas = new_canvas(1040, 62 + ROW * len(labels))
     first = 330
     rest = (1040 - left - first - 4 * gap) // 3
-    axes = _panel(canvas, left, 30, 1040 - left - first, 32)
+    axes = panel(canvas, left, 30, 1040 - left - first, 32)
     _rows(axes, labels)
     for y, row in enumerate(strip.rows):
         _estimate(axes, y, row, 8)
@@ -170,7 +117,7 @@ def _strip(strip: Strip) -> Canvas:
             _gap_text(axes, y, shorten(row.missing, 46))
     axes.margins(x=0.08)
     axes.locator_params(axis="x", nbins=5)
-    _heading(axes, "score, mean over tasks")
+    heading(axes, "score, mean over tasks")
     columns: tuple[tuple[str, Callable[[StripRow], float | None]], ...] = (
         ("peak memory ↓", lambda row: row.memory),
         ("speed ↑", lambda row: row.speed),
@@ -178,12 +125,8 @@ def _strip(strip: Strip) -> Canvas:
     )
     for i, (title, read) in enumerate(columns):
         start = left + first + gap + i * (rest + gap)
-        _bars(_panel(canvas, start, 30, 1040 - start - rest, 32), strip, title, read)
+        _bars(panel(canvas, start, 30, 1040 - start - rest, 32), strip, title, read)
     return canvas
-
-
-def _heading(axes: Axes, text: str) -> None:
-    axes.set_title(text, loc="left", fontsize=12, color=MUTED, pad=8)
 
 
 def _bars(axes: Axes, strip: Strip, title: str, read: Callable[[StripRow], float | None]) -> None:
@@ -206,18 +149,61 @@ def _bars(axes: Axes, strip: Strip, title: str, read: Callable[[StripRow], float
     axes.axvline(0, color=MUTED, linewidth=1, zorder=3)
     axes.set_xticks([0], [f"1× {strip.reference}"])
     axes.spines["bottom"].set_visible(False)
-    _heading(axes, title)
+    heading(axes, title)
+
+
+# --- stacked bars ----------------------------------------------------------------------------
+
+
+def _stack(stack: Stack) -> Canvas:
+    """Bars in shades of ink, since a colour names a cell; the total stands at the end."""
+    labels = [label(row.mark) for row in stack.rows]
+    canvas = new_canvas(1040, 96 + ROW * len(labels))
+    axes = panel(canvas, label_width(labels), 44, 72, 40)
+    _rows(axes, labels)
+    shades = [0.85 - 0.72 * i / max(1, len(stack.parts) - 1) for i in range(len(stack.parts))]
+    for y, row in enumerate(stack.rows):
+        axes.barh(y, sum(row.sizes), height=0.5, color=PAPER, linewidth=0)
+        start = 0.0
+        for size, shade in zip(row.sizes, shades, strict=False):
+            axes.barh(y, size, left=start, height=0.5, color=INK, alpha=shade, linewidth=0)
+            start += size
+        if row.sizes:
+            axes.annotate(
+                words.short(start),
+                (start, y),
+                xytext=(6, 0),
+                textcoords="offset points",
+                va="center",
+            )
+        else:
+            _gap_text(axes, y, row.missing)
+    axes.set_xlim(left=0)
+    axes.set_xlabel(stack.axis, labelpad=6)
+    for name, shade in zip(stack.parts, shades, strict=True):
+        axes.barh(0, 0, color=INK, alpha=shade, linewidth=0, label=name)
+    axes.legend(
+        loc="lower left",
+        bbox_to_anchor=(0, 1.0),
+        ncols=len(stack.parts),
+        frameon=False,
+        handlelength=1,
+        handleheight=1,
+        borderaxespad=0.2,
+        columnspacing=1.6,
+    )
+    return canvas
 
 
 # --- dots a seed -----------------------------------------------------------------------------
 
 
 def _dots(dots: Dots) -> Canvas:
-    labels = [row.mark.label for row in dots.rows]
-    left, canvas = _label_width(labels), _canvas(500, 66 + ROW * len(labels))
+    labels = [label(row.mark) for row in dots.rows]
+    left, canvas = label_width(labels), new_canvas(500, 66 + ROW * len(labels))
     far = _baseline_is_far(dots)
-    axes = _panel(canvas, left + (78 if far else 0), 44, 16, 22)
-    side = _panel(canvas, left, 44, 500 - left - 64, 22) if far else axes
+    axes = panel(canvas, left + (78 if far else 0), 44, 16, 22)
+    side = panel(canvas, left, 44, 500 - left - 64, 22) if far else axes
     _rows(axes, [""] * len(labels) if far else labels)
     for y, row in enumerate(dots.rows):
         colour = COLOURS[row.mark.series]
@@ -261,84 +247,12 @@ def _break(side: Axes, axes: Axes, labels: Sequence[str], baseline: float) -> No
         piece.plot([x], [0], transform=piece.transAxes, color=MUTED, linestyle="none", **style)
 
 
-# --- learning curves -------------------------------------------------------------------------
-
-
-def _curves(curves: Curves) -> Canvas:
-    labels = [line.mark.label for line in curves.lines]
-    canvas = _canvas(500, 320)
-    axes = _panel(canvas, 46, 44, _label_width(labels), 26)
-    for line in curves.lines:
-        _curve(axes, line)
-    if curves.target is not None:
-        axes.axhline(curves.target, color=INK, linewidth=1, linestyle=(0, (3, 3)), zorder=1)
-    low, high = curves.span if curves.target is None else _cover(curves.span, curves.target)
-    room = 0.08 * (high - low) or 0.05
-    axes.set_ylim(low - room, high + room)
-    axes.margins(x=0.02)
-    axes.locator_params(axis="both", nbins=6)
-    axes.grid(axis="y", color=LINE, linewidth=0.75)
-    axes.set_axisbelow(True)
-    axes.set_xlabel("optimizer steps", labelpad=6)
-    axes.set_title(curves.axis, loc="left", fontsize=12, color=MUTED, pad=10)
-    _end_labels(axes, curves)
-    return canvas
-
-
-def _cover(span: tuple[float, float], value: float) -> tuple[float, float]:
-    return min(span[0], value), max(span[1], value)
-
-
-def _curve(axes: Axes, line: CurveLine) -> None:
-    colour = COLOURS[line.mark.series]
-    dash = DASHES[line.mark.variant % len(DASHES)]
-    for seed in line.seeds:
-        axes.plot(*_columns(seed), color=colour, linewidth=0.75, alpha=0.35, linestyle=dash)
-    style = _marker(line.mark) | {"markersize": 5}
-    axes.plot(*_columns(line.mean), linestyle=dash, **style)
-
-
-def _columns(points: Sequence[tuple[int, float]]) -> tuple[list[int], list[float]]:
-    return [x for x, _ in points], [y for _, y in points]
-
-
-def _end_labels(axes: Axes, curves: Curves) -> None:
-    """Names at the right edge, pushed apart to one line of text each."""
-    ends = [(line.mean[-1][1], line.mark.label, COLOURS[line.mark.series]) for line in curves.lines]
-    if curves.target is not None:
-        ends.append((curves.target, "target", INK))
-    low, high = axes.get_ylim()
-    height = 250.0
-    wanted = sorted(((y - low) / (high - low) * height, y, name, c) for y, name, c in ends)
-    placed: list[float] = []
-    for pixel, *_ in wanted:
-        placed.append(max(pixel, placed[-1] + 15 if placed else pixel))
-    over = max(0.0, placed[-1] - height) if placed else 0.0
-    for i in range(len(placed) - 1, -1, -1):
-        ceiling = placed[i + 1] - 15 if i + 1 < len(placed) else height
-        placed[i] = min(placed[i], ceiling) if over else placed[i]
-    for pixel, (_, y, name, colour) in zip(placed, wanted, strict=True):
-        _leader(axes, (y - low) / (high - low), pixel / height, colour)
-        axes.text(1.06, pixel / height, name, transform=axes.transAxes, va="center")
-
-
-def _leader(axes: Axes, start: float, end: float, colour: str) -> None:
-    axes.plot(
-        [1.0, 1.05],
-        [start, end],
-        transform=axes.transAxes,
-        color=colour,
-        linewidth=1,
-        clip_on=False,
-    )
-
-
 # --- radar -----------------------------------------------------------------------------------
 
 
 def _radar(radar: Radar) -> Canvas:
-    canvas = _canvas(312, 256)
-    axes = _panel(canvas, 56, 20, 56, 36)
+    canvas = new_canvas(312, 256)
+    axes = panel(canvas, 56, 20, 56, 36)
     axes.set_axis_off()
     axes.set_aspect("equal")
     axes.set_xlim(-1.08, 1.08)
@@ -355,7 +269,7 @@ def _radar(radar: Radar) -> Canvas:
     corners = [
         _spoke(i, n, p.position) for i, p in enumerate(radar.points) if p.position is not None
     ]
-    style = _marker(radar.mark) | {"markersize": 6, "linestyle": "none", "clip_on": False}
+    style = marker(radar.mark) | {"markersize": 6, "linestyle": "none", "clip_on": False}
     axes.plot(*zip(*corners, strict=True), **style)
     return canvas
 

@@ -1,148 +1,249 @@
-"""What each cell costs: time, memory, parameters and bytes."""
+"""What each cell costs: time, work, memory, parameters, bytes and what it takes to deploy."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import statistics
+from collections.abc import Sequence
 
+from bench.catalog import Cell
 from bench.record import Record
-from bench.report import gaps, headline, words
-from bench.report.page import Column, Entry, Grid, Section
-from bench.table import Cell, Ratio, ResultTable, ratio, task_score
-
-
-@dataclass(frozen=True)
-class Cost:
-    """One cost column.
-
-    Attributes:
-        name: field of `Outcome` it reads.
-        hint: unit and direction.
-        scale: what a raw value is divided by.
-        digits: decimals; None for three significant digits.
-    """
-
-    name: str
-    title: str
-    hint: str
-    scale: float = 1.0
-    digits: int | None = None
-
-    def read(self, record: Record) -> float | None:
-        """The raw value of a row."""
-        value: float | None = getattr(record.outcome, self.name)
-        return value
-
-    def text(self, value: float) -> str:
-        """A mean value in the column's unit."""
-        scaled = value / self.scale
-        return words.short(scaled) if self.digits is None else words.number(scaled, self.digits)
-
-
-@dataclass(frozen=True)
-class AdapterCost(Cost):
-    """Trainable parameters without the head."""
-
-    def read(self, record: Record) -> float | None:
-        """Trainable parameters less the head's."""
-        outcome = record.outcome
-        if outcome.trainable_parameters is None or outcome.head_parameters is None:
-            return None
-        return outcome.trainable_parameters - outcome.head_parameters
-
-
-COSTS = (
-    Cost("train_seconds", "training", "s, lower is better"),
-    Cost("samples_per_second", "rows a second", "1/s, higher is better"),
-    Cost("tokens_per_second", "tokens a second", "1/s without padding, higher is better"),
-    Cost("peak_memory_bytes", "peak memory", "MiB, lower is better", words.MIB),
-    Cost("trainable_parameters", "trainable", "parameters with head", digits=0),
-    AdapterCost("trainable_parameters", "adapter", "parameters without head", digits=0),
-    Cost("active_parameters", "active", "parameters after pruning", digits=0),
-    Cost("total_parameters", "total", "parameters of the model", digits=0),
-    Cost("adapter_bytes", "on disk", "KiB, lower is better", 1024),
+from bench.report import gaps, headline, measures, words
+from bench.report.measures import Measure
+from bench.report.page import (
+    Block,
+    Column,
+    Entry,
+    Figure,
+    Figures,
+    Grid,
+    Paragraph,
+    Section,
+    Stack,
+    StackRow,
+    marks,
 )
-RELATIVE = tuple(c for c in COSTS if c.name != "total_parameters")
+from bench.table import ResultTable, ratio, task_score
+
+KEYS = 2
+PARTS = (
+    "weights",
+    "quantization constants",
+    "adapter and head",
+    "gradients",
+    "optimizer",
+    "activations and the rest",
+)
 
 
 def section(table: ResultTable) -> Section:
-    """Absolute costs by task and costs relative to the reference."""
-    lead = headline.cost_finding(table)
-    return Section("costs", "What it costs", lead, (_relative(table), _absolute(table)))
+    """Costs relative to the reference, then each kind of cost by task."""
+    blocks: list[Block] = [_relative(table)]
+    budget = equal_budget(table)
+    if budget:
+        blocks.append(Paragraph(budget))
+    if any(r.ok for r in table.rows):
+        blocks.append(_time(table))
+        pictures = _picture(table)
+        if pictures:
+            blocks.append(Figures(pictures))
+        blocks += [_live(table), _meters(table), _deployment(table), _parameters(table)]
+    return Section("costs", "What it costs", headline.cost_finding(table), tuple(blocks))
 
 
-def _absolute(table: ResultTable) -> Grid:
-    columns = (
-        Column("cell"),
-        Column("task"),
-        *(Column(c.title, c.hint, numeric=True) for c in COSTS),
-    )
+def equal_budget(table: ResultTable) -> str:
+    """Which rank of each method the rank in a cell's name is; empty if no row says so."""
+    names: dict[str, list[str]] = {}
+    starts: set[int] = set()
+    for cell in table.cells:
+        slots = table.of(cell)
+        known = {s.record.outcome.matched_rank for s in slots if s.record is not None and s.ok}
+        for matched in sorted(m for m in known if m):
+            names.setdefault(matched, []).append(words.title(cell))
+        starts |= {a.init_rank for s in slots if (a := s.job.recipe.adalora) is not None}
+    if not names:
+        return ""
+    parts = [f"{matched} of {words.listing(cells)}" for matched, cells in sorted(names.items())]
+    text = f"Equal budget: the rank in a name is {words.listing(parts)}."
+    if "target_r" in names and starts:
+        text += (
+            f" target_r is what is left at the end of training; it starts at init_r "
+            f"{words.span(starts)}, so it trains more parameters at its peak than LoRA of the "
+            "same name."
+        )
+    return text
+
+
+def _by_task(
+    table: ResultTable,
+    caption: str,
+    columns: Sequence[Measure],
+    note: str,
+    *,
+    folded: bool = False,
+) -> Grid:
+    """One row a cell and task, without the columns that no row has a value for."""
     rows = tuple(
-        (Entry(words.title(cell)), Entry(task), *(_cost(table, cell, task, c) for c in COSTS))
+        (
+            Entry(words.title(cell)),
+            Entry(task),
+            *(measures.entry(table, cell, task, m) for m in columns),
+        )
         for task in table.tasks
         for cell in table.cells
     )
-    return Grid("Costs by task, mean over seeds", columns, rows, note=_sources(table))
+    heads = (Column("cell"), Column("task"), *(m.column for m in columns))
+    return gaps.fold_missing(Grid(caption, heads, rows, folded, note), KEYS)
 
 
-def _cost(table: ResultTable, cell: Cell, task: str, cost: Cost) -> Entry:
-    slots = table.of(cell, task)
-    score = task_score(table, cell, task, cost.read)
-    finished = [s.record for s in slots if s.ok and s.record is not None]
-    if score.estimate is None:
-        return (
-            words.missing(words.null_reason(finished, cost.name)) if finished else gaps.gap(slots)
+def _time(table: ResultTable) -> Grid:
+    note = (
+        "From the timed training steps alone: warm-up steps, evaluation and saving are left out. "
+        "Tokens are counted without padding. A multiply and an add are two operations. mfu is the "
+        "share of the rate that a large matrix product reached on the same machine, threads and "
+        "precision in the same job."
+    )
+    return _by_task(table, "Time and work by task, mean over seeds", measures.TIME, note)
+
+
+def _picture(table: ResultTable) -> tuple[Figure, ...]:
+    """The parts of the live peak as bars, over the tasks on which every cell has them."""
+    total, parts = measures.LIVE[0], measures.LIVE[1:]
+    means = {
+        (cell, task): _means(table, cell, task, parts)
+        for cell in table.cells
+        for task in table.tasks
+    }
+    drawn = [cell for cell in table.cells if any(means[cell, task] for task in table.tasks)]
+    tasks = [task for task in table.tasks if all(means[cell, task] for cell in drawn)]
+    if not drawn or not tasks:
+        return ()
+    look = marks(table.cells)
+    rows = []
+    for cell in table.cells:
+        if cell not in drawn:
+            gap = gaps.gap(table.of(cell), total.name)
+            rows.append(StackRow(look[cell], (), f"{gap.text} {gap.note}".strip()))
+            continue
+        sizes = zip(*(means[cell, task] for task in tasks), strict=True)
+        rows.append(StackRow(look[cell], tuple(statistics.fmean(size) for size in sizes)))
+    most = max(rows, key=lambda row: sum(row.sizes))
+    largest = max(range(len(parts)), key=lambda i: most.sizes[i])
+    finding = (
+        f"Most tensor bytes at the peak: {most.mark.label}, {words.short(sum(most.sizes))} MiB; "
+        f"largest part: {PARTS[largest]}."
+    )
+    note = f"Mean over seeds and {words.listing(tasks)}. Parts from left to right as in the key."
+    drawing = Stack(tuple(rows), PARTS, "MiB of live tensors at the peak, lower is better")
+    return (Figure("memory", finding, drawing, note, wide=True),)
+
+
+def _means(
+    table: ResultTable, cell: Cell, task: str, parts: Sequence[Measure]
+) -> tuple[float, ...]:
+    """Mean MiB of each part over the seeds; empty unless every part is known."""
+    scores = [task_score(table, cell, task, part.read) for part in parts]
+    if not all(score.by_seed for score in scores):
+        return ()
+    return tuple(m.pick(s.values) / m.scale for m, s in zip(parts, scores, strict=True))
+
+
+def _live(table: ResultTable) -> Grid:
+    note = (
+        "Exact bytes of all tensors alive at the peak of a few probe steps outside the timed "
+        "ones; they do not depend on machine or threads. The parts add up to the peak. Trained "
+        "weights of full fine-tuning stand under adapter."
+    )
+    caption = "Peak of live tensor bytes by part, MiB, mean over seeds"
+    return _by_task(table, caption, measures.LIVE, note, folded=True)
+
+
+def _meters(table: ResultTable) -> Grid:
+    note = (
+        "These are different quantities, not to be compared with one another: live tensors are "
+        "what the method needs; VmHWM is the process as the kernel counts it, with libraries, "
+        "threads and what the allocator keeps; torch's figures are its CUDA allocator; NVML's "
+        "are sampled from outside, with the CUDA context, and miss paged optimizer states."
+    )
+    caption = "Memory as other meters saw it, MiB, mean over seeds"
+    return _by_task(table, caption, measures.METERS, note, folded=True)
+
+
+def _deployment(table: ResultTable) -> Grid:
+    rows = tuple(
+        (
+            Entry(words.title(cell)),
+            *(measures.entry(table, cell, None, m) for m in measures.DEPLOYMENT),
+            _merge_target(table, cell),
         )
-    notes = [] if score.complete else [f"n = {len(score.by_seed)}/{score.planned}"]
-    if cost.name == "peak_memory_bytes" and len(_meters(table)) > 1:
-        notes.append(words.listing(sorted({_source(r) for r in finished})))
-    return Entry(cost.text(score.estimate.mean), "; ".join(notes), "number", score.estimate.mean)
+        for cell in table.cells
+    )
+    heads = (
+        Column("cell"),
+        *(m.column for m in measures.DEPLOYMENT),
+        Column("merged into"),
+    )
+    note = (
+        "Latency: time to score one batch of a fixed set, with the adapter apart and merged into "
+        "the base. The errors are the largest absolute differences of a logit over all runs: "
+        "merged to unmerged, and the saved files loaded into a fresh base to the trained model."
+    )
+    caption = "What it takes to deploy, mean over tasks and seeds"
+    return gaps.fold_missing(Grid(caption, heads, rows, note=note), 1)
 
 
-def _source(record: Record) -> str:
-    return record.outcome.peak_memory_source or "source not recorded"
+def _merge_target(table: ResultTable, cell: Cell) -> Entry:
+    slots = table.of(cell)
+    found = {s.record.outcome.merge_target for s in slots if s.record is not None and s.ok}
+    known = sorted(t for t in found if t)
+    return Entry("; ".join(known)) if known else gaps.gap(slots, "merge_target")
 
 
-def _meters(table: ResultTable) -> list[str]:
-    return sorted({_source(r) for r in table.rows if r.ok})
-
-
-def _sources(table: ResultTable) -> str:
-    meters = _meters(table)
-    peak = f"Peak memory measured by {meters[0]}. " if len(meters) == 1 else ""
-    if meters and all(meter.startswith("VmHWM") for meter in meters):
-        peak += (
-            "That is the process over its whole life, libraries and evaluation included, so what "
-            "4-bit weights save is a small part of it here. "
-        )
-    device = [r.nvml_peak_memory_bytes for r in table.rows if r.nvml_peak_memory_bytes is not None]
-    if not device:
-        return f"{peak}Device memory by NVML: n/a (no NVIDIA device, or not recorded)."
-    low, high = (words.short(v / words.MIB) for v in (min(device), max(device)))
-    return f"{peak}Device memory over idle, sampled by NVML: {low} to {high} MiB."
+def _parameters(table: ResultTable) -> Grid:
+    """One row a cell and head size: tasks with the same figures share a row."""
+    rows: dict[tuple[str, tuple[Entry, ...]], list[str]] = {}
+    for cell in table.cells:
+        for task in table.tasks:
+            figures = tuple(measures.entry(table, cell, task, m) for m in measures.PARAMETERS)
+            rows.setdefault((words.title(cell), figures), []).append(task)
+    grid = Grid(
+        "Parameters, counted three ways",
+        (Column("cell"), Column("task"), *(m.column for m in measures.PARAMETERS)),
+        tuple(
+            (Entry(name), Entry(words.listing(tasks)), *figures)
+            for (name, figures), tasks in rows.items()
+        ),
+        note="Trainable: with gradients at the start, where AdaLoRA holds init_r. Active: the same "
+        "less what was pruned to zero by the end. Saved: what the files hold. 4-bit weights are "
+        "counted unpacked in the total.",
+    )
+    return gaps.fold_missing(grid, KEYS)
 
 
 def _relative(table: ResultTable) -> Grid:
     reference = words.title(table.reference)
     columns = (
         Column("cell"),
-        *(Column(c.title, c.hint.split(", ")[-1], numeric=True) for c in RELATIVE),
+        *(Column(m.title, m.hint.split(", ")[-1], numeric=True) for m in measures.RELATIVE),
     )
     rows = tuple(
-        (Entry(words.title(cell)), *(words.ratio_entry(_ratio(table, cell, c)) for c in RELATIVE))
+        (Entry(words.title(cell)), *(_ratio(table, cell, m) for m in measures.RELATIVE))
         for cell in table.cells
     )
-    return Grid(
-        f"Costs relative to {reference}",
-        columns,
-        rows,
-        note="Ratio on the same task and seed, averaged geometrically. Where a run failed, its "
-        "pair is missing and the count says so.",
+    note = (
+        f"{headline.memory_meaning(table)} Ratio on the same task and seed, averaged "
+        "geometrically. Where a run failed, its pair is missing and the count says so."
     )
+    grid = Grid(f"Costs relative to {reference}", columns, rows, note=note.strip())
+    return gaps.fold_missing(grid, 1)
 
 
-def _ratio(table: ResultTable, cell: Cell, cost: Cost) -> Ratio:
-    same: Callable[[Record], object] | None = None
-    if cost.name == "peak_memory_bytes":
-        same = _source
-    return ratio(table, cell, cost.read, same=same)
+def _ratio(table: ResultTable, cell: Cell, measure: Measure) -> Entry:
+    if measure is measures.PEAK:
+        found = headline.memory_ratio(table, cell)
+    else:
+        found = ratio(table, cell, measure.read)
+    shown = words.ratio_entry(found)
+    if shown.note != "not recorded":
+        return shown
+    pair: list[Record] = [r for r in table.rows if r.ok and r.job.cell in (cell, table.reference)]
+    return words.missing(gaps.reason(pair, measure.name))

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from bench.record import STATUSES
+from collections.abc import Sequence
+
+from bench.catalog import Cell
+from bench.outcome import STATUSES
 from bench.report import gaps, words
 from bench.report.page import Block, Column, Entry, Grid, Section, shorten
-from bench.table import NOT_RUN, Cell, ResultTable
+from bench.table import NOT_RUN, ResultTable, Slot
 
 LONGEST_REASON = 300
+PURPOSES = {"report": "", "tuning": "tuning trial", "repeat": "repeat"}
 OK, FAILED, TO_DO = "●", "✕", "○"
 
 
@@ -24,10 +28,7 @@ def _lead(table: ResultTable) -> str:
     counts = table.counts()
     planned = len(table.slots)
     failed = planned - counts["ok"] - counts[NOT_RUN]
-    text = (
-        f"{words.plural(planned, 'job')} planned: {counts['ok']} ok, {failed} failed, "
-        f"{counts[NOT_RUN]} not run yet."
-    )
+    text = f"{words.plural(planned, 'job')} planned: {_tally(table.slots)}."
     if failed:
         parts = [
             f"{words.status(name)} {n}"
@@ -35,9 +36,19 @@ def _lead(table: ResultTable) -> str:
             if name not in ("ok", NOT_RUN)
         ]
         text += f" Failed: {words.listing(parts)}."
+    trials = table.planned("tuning")
+    if trials:
+        text += f" Before them {words.plural(len(trials), 'tuning trial')}: {_tally(trials)}."
     if table.strays:
         text += f" {left_out(table.strays)}"
     return text
+
+
+def _tally(slots: Sequence[Slot]) -> str:
+    """Jobs by how they ended, in words."""
+    ok = sum(s.ok for s in slots)
+    idle = sum(s.status == NOT_RUN for s in slots)
+    return f"{ok} ok, {len(slots) - ok - idle} failed, {idle} not run yet"
 
 
 def left_out(strays: int) -> str:
@@ -66,7 +77,8 @@ def _grid(table: ResultTable) -> Grid:
 def _marks(table: ResultTable, cell: Cell, task: str) -> Entry:
     slots = table.of(cell, task)
     if not slots:
-        return words.missing("not planned")
+        waits = any((s.job.cell, s.job.task) == (cell, task) for s in table.planned("tuning"))
+        return words.missing("waits for its tuning trials" if waits else "not planned")
     ok = sum(s.ok for s in slots)
     text = " ".join(OK if s.ok else TO_DO if s.status == NOT_RUN else FAILED for s in slots)
     rest = gaps.status_text(slots)
@@ -101,14 +113,14 @@ def _failures(table: ResultTable) -> Grid:
     )
     rows = tuple(
         (
-            Entry(words.title(r.job.cell)),
+            Entry(words.title(r.job.cell), PURPOSES[r.job.purpose]),
             Entry(r.job.task),
             Entry(str(r.job.seed), kind="number", sort=r.job.seed),
             Entry(words.status(r.outcome.status), kind="failed"),
             Entry(shorten(r.outcome.status_reason, LONGEST_REASON) or "no reason recorded"),
             Entry(str(r.attempt), kind="number", sort=r.attempt),
         )
-        for r in table.rows
+        for r in (*table.rows, *table.extras)
         if not r.ok
     )
     return Grid("Failures", columns, rows)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 
+from bench.catalog import Cell
 from bench.record import RadarAxis, Record, ReportOptions
-from bench.report import gaps, headline, words
+from bench.report import gaps, headline, sensitivity, words
 from bench.report.page import (
     Block,
     Column,
@@ -19,7 +20,7 @@ from bench.report.page import (
     Section,
     marks,
 )
-from bench.table import Cell, Ratio, ResultTable, overall_score, quality, ratio
+from bench.table import Ratio, ResultTable, overall_score, quality, ratio
 
 TITLES = {
     "quality": ("quality", "share of the way from the baseline predictor to the best possible"),
@@ -27,7 +28,10 @@ TITLES = {
     "memory": ("memory", "peak memory, ratio to the reference"),
     "parameters": ("parameters", "trainable parameters, ratio to the reference"),
     "steps_to_target": ("steps to target", "ratio to the reference, if every pair reached it"),
+    "ease_of_use": ("ease of use", "share of the learning rates within one point of the best"),
 }
+ABSOLUTE = ("quality", "ease_of_use")
+"""Axes that are no ratio to the reference."""
 FEWEST_AXES = 3
 
 
@@ -82,6 +86,8 @@ def axis_value(table: ResultTable, cell: Cell, key: str) -> Ratio:
             gap = gaps.overall_gap(table, cell)
             return Ratio(None, 0, score.planned, gap.note)
         return Ratio(score.estimate.mean, len(score.by_seed), score.planned)
+    if key == "ease_of_use":
+        return sensitivity.ease(table, cell)
     if key == "memory":
         return headline.memory_ratio(table, cell)
     if key == "steps_to_target":
@@ -109,7 +115,7 @@ def _column(key: str, axis: RadarAxis) -> Column:
 
 def _entry(table: ResultTable, cell: Cell, key: str) -> Entry:
     found = axis_value(table, cell, key)
-    if key != "quality" or found.value is None:
+    if key not in ABSOLUTE or found.value is None:
         return words.ratio_entry(found)
     note = "" if found.pairs == found.planned else f"n = {found.pairs}/{found.planned} incomplete"
     return Entry(words.number(found.value), note, "number", found.value)
@@ -119,7 +125,7 @@ def _anchors(options: ReportOptions) -> str:
     parts = []
     for key, axis in options.radar.items():
         title, meaning = _title(key)
-        unit = "" if key == "quality" else "×"
+        unit = "" if key in ABSOLUTE else "×"
         parts.append(
             f"{title} ({meaning}): centre {axis.worst:g}{unit}, rim {axis.best:g}{unit}, "
             f"{axis.scale}"

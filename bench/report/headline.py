@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from bench.catalog import Cell
 from bench.record import Record
-from bench.report import gaps, words
+from bench.report import gaps, measures, words
 from bench.report.page import Block, Column, Entry, Figure, Figures, Grid, Strip, StripRow, marks
 from bench.stats import sign
 from bench.table import (
-    Cell,
     Ratio,
     ResultTable,
     Score,
@@ -45,6 +45,12 @@ def memory_ratio(table: ResultTable, cell: Cell) -> Ratio:
     return ratio(table, cell, peak_memory, same=lambda r: r.outcome.peak_memory_source)
 
 
+def memory_meaning(table: ResultTable) -> str:
+    """A sentence on what the headline memory figure is; empty if nothing finished."""
+    sources = measures.memory_sources(table.rows)
+    return f"Peak memory: {'; '.join(sources)}." if sources else ""
+
+
 def compare(table: ResultTable, score_of: Callable[[Cell], Score]) -> list[str]:
     """How each other cell stands to the reference, as parts of a sentence.
 
@@ -77,6 +83,8 @@ def compare(table: ResultTable, score_of: Callable[[Cell], Score]) -> list[str]:
 def finding(table: ResultTable) -> str:
     """One or two sentences on quality against the reference, over all tasks."""
     if not table.rows:
+        if table.extras:
+            return "Only tuning trials have run so far, so there is nothing to compare."
         return "Nothing has run yet, so there is nothing to compare."
     if not any(r.ok for r in table.rows):
         return "No run finished, so there is nothing to compare; the failures are listed below."
@@ -156,7 +164,7 @@ def _strip(table: ResultTable) -> Figure:
     )
     note = (
         "Score: mean over tasks, higher is better. Bars: ratio to the reference on a log scale, "
-        f"starting at 1×. {INTERVALS}"
+        f"starting at 1×. {memory_meaning(table)} {INTERVALS}"
     )
     drawing = Strip(rows, words.title(table.reference))
     return Figure("summary", cost_finding(table), drawing, note, wide=True)

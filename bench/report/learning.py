@@ -6,6 +6,7 @@ import math
 import statistics
 from collections.abc import Sequence
 
+from bench.catalog import Cell
 from bench.report import gaps, words
 from bench.report.page import (
     Column,
@@ -20,7 +21,7 @@ from bench.report.page import (
     marks,
 )
 from bench.report.quality import metric_of
-from bench.table import Cell, Reach, ResultTable, reach
+from bench.table import Reach, ResultTable, reach
 
 MOST_LINES = 6
 
@@ -36,7 +37,7 @@ def section(table: ResultTable) -> Section:
 
 
 def _task_lead(table: ResultTable, task: str) -> str:
-    target = table.of(task=task)[0].job.target
+    target = table.example(task).target
     if target is None:
         return f"{task}: no target set."
     found = [reach(table, cell, task) for cell in table.cells]
@@ -51,7 +52,7 @@ def _figures(table: ResultTable, index: int, task: str) -> tuple[Figure, ...]:
     lines = {cell: line for cell in table.cells if (line := _line(table, cell, task, look[cell]))}
     key = metric_of(table, task)
     axis = f"{words.metric_title(key)}, {words.direction(key)}"
-    target = table.of(task=task)[0].job.target
+    target = table.example(task).target
     seen = [y for line in lines.values() for seed in line.seeds for _, y in seed]
     span = (min(seen, default=0.0), max(seen, default=1.0))
     figures = []
@@ -106,7 +107,7 @@ def _line(table: ResultTable, cell: Cell, task: str, mark: Mark) -> CurveLine | 
 def _steps(table: ResultTable) -> Grid:
     columns = [Column("cell")]
     for task in table.tasks:
-        columns.append(Column(task, "steps to the target, median; lower is better", numeric=True))
+        columns.append(Column(task, "median, lower is better", numeric=True))
         columns.append(Column("reached", f"{task}, finished runs", numeric=True))
     rows = []
     for cell in table.cells:

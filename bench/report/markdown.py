@@ -14,6 +14,7 @@ def render(page: Page) -> str:
     parts = [f"# {escape(page.title)}"]
     parts.append("\n".join(f"- **{escape(k)}:** {escape(v)}" for k, v in page.facts))
     parts.append(escape(page.finding))
+    parts += [f"> **{escape(alarm)}**" for alarm in page.alarms]
     if page.warning:
         parts.append(f"> **{escape(page.warning)}**")
     if page.notes:

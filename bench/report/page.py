@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from bench.catalog import cell_title
+from bench.catalog import Cell, cell_title
 from bench.stats import Estimate
-from bench.table import Cell
 
 EntryKind = Literal["text", "number", "missing", "failed", "code", "marks"]
 
@@ -63,7 +62,7 @@ class Mark:
 
     Attributes:
         series: lora, adalora, lora-nf4, adalora-nf4, full, head or other.
-        variant: 0 for the first rank of a series, then 1, 2, ...: another dash and fill.
+        variant: 0 for the first rank or variant of a series, then 1, 2, ...: another dash and fill.
     """
 
     label: str
@@ -71,7 +70,7 @@ class Mark:
     variant: int = 0
 
 
-LONGEST_LABEL = 28
+LONGEST_LABEL = 48
 SERIES = ("lora", "adalora", "lora-nf4", "adalora-nf4", "full", "head")
 
 
@@ -82,16 +81,17 @@ def shorten(text: str, limit: int) -> str:
 
 
 def marks(cells: tuple[Cell, ...]) -> dict[Cell, Mark]:
-    """The look of each cell; it depends on the cell's kind and on the ranks of that kind."""
+    """The look of each cell; it depends on its kind and on the ranks and variants of that kind."""
     seen: dict[str, int] = {}
     found: dict[Cell, Mark] = {}
-    for method, rank, quantization in sorted(cells, key=lambda c: (c[0], c[2], c[1] or 0)):
+    for cell in sorted(cells, key=lambda c: (c.method, c.quantization, c.rank or 0, c.variant)):
+        method, _, quantization, _ = cell
         key = method if quantization == "none" else f"{method}-{quantization}"
         series = key if key in SERIES else "other"
         variant = seen.get(series, 0)
         seen[series] = variant + 1
-        title = shorten(cell_title(method, rank, quantization), LONGEST_LABEL)
-        found[(method, rank, quantization)] = Mark(title, series, variant)
+        title = shorten(cell_title(*cell), LONGEST_LABEL)
+        found[cell] = Mark(title, series, variant)
     return found
 
 
@@ -113,6 +113,24 @@ class Strip:
 
     rows: tuple[StripRow, ...]
     reference: str
+
+
+@dataclass(frozen=True)
+class StackRow:
+    """One cell in a stacked bar chart; `sizes` is empty where `missing` says why."""
+
+    mark: Mark
+    sizes: tuple[float, ...]
+    missing: str = ""
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Bars made of parts that add up, the same parts in every row."""
+
+    rows: tuple[StackRow, ...]
+    parts: tuple[str, ...]
+    axis: str
 
 
 @dataclass(frozen=True)
@@ -158,6 +176,28 @@ class Curves:
 
 
 @dataclass(frozen=True)
+class SweepLine:
+    """Scores of one cell by learning rate; a rate without a score breaks the line.
+
+    Attributes:
+        points: (learning rate, score), sorted by rate.
+        chosen: the rate that the score picks; None without a score.
+    """
+
+    mark: Mark
+    points: tuple[tuple[float, float | None], ...]
+    chosen: float | None
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Score against learning rate on one task."""
+
+    lines: tuple[SweepLine, ...]
+    axis: str
+
+
+@dataclass(frozen=True)
 class RadarPoint:
     """One axis of one outline.
 
@@ -181,7 +221,7 @@ class Radar:
     reference_label: str
 
 
-Drawing = Strip | Dots | Curves | Radar
+Drawing = Strip | Stack | Dots | Curves | Sweep | Radar
 
 
 @dataclass(frozen=True)
@@ -242,6 +282,7 @@ class Page:
         title: suite and profile.
         facts: (name, value) pairs shown under the title.
         finding: what was learned, in one or two sentences.
+        alarms: what makes the numbers untrustworthy, set off above everything else.
         warning: the reduced-scale warning, empty at full scale.
         notes: extra lines for the top.
         opening: blocks above the first section.
@@ -250,6 +291,7 @@ class Page:
     title: str
     facts: tuple[tuple[str, str], ...]
     finding: str
+    alarms: tuple[str, ...]
     warning: str
     notes: tuple[str, ...]
     opening: tuple[Block, ...]

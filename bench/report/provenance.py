@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from bench.record import Record
 from bench.report import words
+from bench.report.coverage import PURPOSES
 from bench.report.page import Column, Entry, Grid, Section
 from bench.table import ResultTable
 
@@ -15,7 +16,7 @@ HASH_DIGITS = 12
 
 def environment(table: ResultTable) -> Section:
     """Versions, machines, commits, and where data and model came from."""
-    facts = [_facts(r) for r in table.rows]
+    facts = [_facts(r) for r in (*table.rows, *table.extras)]
     kinds = {tuple(sorted(f.items())) for f in facts}
     if not facts:
         lead = "Nothing has run, so there is no environment to show."
@@ -69,14 +70,14 @@ def _sources(table: ResultTable) -> Grid:
         Column("task"),
         Column("data source"),
         Column("data fingerprint"),
-        Column("rows", "train / evaluation"),
+        Column("rows", "training / selection / evaluation"),
         Column("model source"),
         Column("model weights", "SHA-256"),
     )
     rows = []
     for task in table.tasks:
-        found = [s.record for s in table.of(task=task) if s.record is not None]
-        job = table.of(task=task)[0].job
+        found = [r for r in (*table.rows, *table.extras) if r.job.task == task]
+        job = table.example(task)
         rows.append(
             (
                 Entry(f"{task}", f"version {job.task_version}"),
@@ -86,7 +87,7 @@ def _sources(table: ResultTable) -> Grid:
                     "code",
                     expected=job.data_fingerprint,
                 ),
-                _distinct(_rows(r) for r in found),
+                _distinct(_rows(r) for r in found if r.job.purpose == "report"),
                 _distinct(r.outcome.model_source for r in found),
                 Entry(job.model_identity, kind="code"),
             )
@@ -95,8 +96,11 @@ def _sources(table: ResultTable) -> Grid:
 
 
 def _rows(record: Record) -> str | None:
-    train, held_out = record.outcome.train_rows, record.outcome.eval_rows
-    return None if train is None or held_out is None else f"{train:,} / {held_out:,}"
+    outcome = record.outcome
+    counts = (outcome.train_rows, outcome.selection_rows, outcome.eval_rows)
+    if outcome.train_rows is None or outcome.eval_rows is None:
+        return None
+    return " / ".join(words.MISSING if n is None else f"{n:,}" for n in counts)
 
 
 def _distinct(values: Iterable[str | None], kind: str = "text", expected: str = "") -> Entry:
@@ -110,6 +114,18 @@ def _distinct(values: Iterable[str | None], kind: str = "text", expected: str = 
 
 def rerun(table: ResultTable) -> Section:
     """One row a stored result, with the command that repeats it."""
+    grids = [_commands(f"Commands of {words.plural(len(table.rows), 'row')}", table.rows)]
+    if table.extras:
+        caption = f"Commands of trials and repeats, {words.plural(len(table.extras), 'row')}"
+        grids.append(_commands(caption, table.extras))
+    lead = (
+        "In the folder of the run, each command runs just one job again; equal hashes mean the "
+        "same start and the same order of rows."
+    )
+    return Section("rerun", "Run it again", lead, tuple(grids))
+
+
+def _commands(caption: str, records: tuple[Record, ...]) -> Grid:
     columns = (
         Column("job"),
         Column("cell"),
@@ -121,13 +137,7 @@ def rerun(table: ResultTable) -> Section:
         Column("batch order", "SHA-256, first digits"),
         Column("command"),
     )
-    rows = tuple(_row(r) for r in table.rows)
-    grid = Grid(f"Commands of {words.plural(len(rows), 'row')}", columns, rows, folded=True)
-    lead = (
-        "In the folder of the run, each command runs just one job again; equal hashes mean the "
-        "same start and the same order of rows."
-    )
-    return Section("rerun", "Run it again", lead, (grid,))
+    return Grid(caption, columns, tuple(_row(r) for r in records), folded=True)
 
 
 def _row(record: Record) -> tuple[Entry, ...]:
@@ -139,7 +149,7 @@ def _row(record: Record) -> tuple[Entry, ...]:
         shown = Entry(words.number(score), kind="number", sort=score)
     return (
         Entry(job.job_id, attempt, "code"),
-        Entry(words.title(job.cell)),
+        Entry(words.title(job.cell), PURPOSES[job.purpose]),
         Entry(job.task),
         Entry(str(job.seed), kind="number", sort=job.seed),
         Entry(words.status(outcome.status), kind="text" if record.ok else "failed"),

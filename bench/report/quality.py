@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import statistics
 
-from bench.record import Record
+from bench.catalog import Cell
 from bench.report import gaps, headline, words
+from bench.report.measures import raw
 from bench.report.page import (
     Block,
     Column,
@@ -15,18 +16,19 @@ from bench.report.page import (
     Figure,
     Figures,
     Grid,
+    Paragraph,
     Section,
     marks,
 )
-from bench.table import Cell, ResultTable, Score, overall_score, task_score
+from bench.table import ResultTable, Slot, overall_score, task_score
 
 
 def section(table: ResultTable) -> Section:
-    """Comparison table, dot plots per task, and the optimistic best-over-curve table."""
+    """Comparison table, dot plots per task, and the scores at other steps than the last."""
     blocks: tuple[Block, ...] = (_scores(table),)
     if any(r.ok for r in table.rows):
         plots = tuple(_dots(table, i, task) for i, task in enumerate(table.tasks))
-        blocks = (*blocks, Figures(plots), _best(table))
+        blocks = (*blocks, Figures(plots), _selected(table), _best(table), _losses(table))
     comparisons = len(table.others) * len(table.tasks)
     lead = (
         f"{headline.INTERVALS} The {words.plural(comparisons, 'comparison')} by task are not "
@@ -37,7 +39,7 @@ def section(table: ResultTable) -> Section:
 
 def metric_of(table: ResultTable, task: str) -> str:
     """Key of the primary metric of a task."""
-    return table.of(task=task)[0].job.metric
+    return table.example(task).metric
 
 
 def baseline(table: ResultTable, task: str) -> float | None:
@@ -77,10 +79,15 @@ def _scores(table: ResultTable) -> Grid:
 
 def _score(table: ResultTable, cell: Cell, task: str) -> Entry:
     entry = words.score_entry(task_score(table, cell, task), gaps.gap(table.of(cell, task)))
-    broken = gaps.status_text(table.of(cell, task))
-    if entry.kind != "number" or not broken:
+    slots = table.of(cell, task)
+    broken = gaps.status_text(slots)
+    collapsed = sum(
+        s.record is not None and s.record.outcome.collapsed is True for s in slots if s.ok
+    )
+    parts = [broken] * bool(broken) + [f"{collapsed} collapsed"] * bool(collapsed)
+    if entry.kind != "number" or not parts:
         return entry
-    return Entry(entry.text, f"{entry.note}: {broken}", "number", entry.sort)
+    return Entry(entry.text, f"{entry.note}: {', '.join(parts)}", "number", entry.sort)
 
 
 def _baseline_row(table: ResultTable) -> tuple[Entry, ...]:
@@ -125,22 +132,84 @@ def _dots(table: ResultTable, index: int, task: str) -> Figure:
     return Figure(f"scores-{index}", headline.task_finding(table, task), drawing, note, title=task)
 
 
-def _best(table: ResultTable) -> Grid:
-    def best(record: Record) -> float | None:
-        return record.outcome.best_metric_value
+def _selected(table: ResultTable) -> Block:
+    """Scores at the step that the selection rows pick, or why no step can be picked."""
+    if not any(s.job.recipe.selection_rows for s in table.slots):
+        return Paragraph(
+            "The recipes cut no selection rows from the training split, so no step can be picked "
+            "honestly: only the last one counts."
+        )
+    return _elsewhere(
+        table,
+        "selected_metric_value",
+        "At the step the selection rows pick",
+        "The step is picked on rows cut from the training split and scored on the evaluation "
+        "rows, which had no say in it.",
+    )
 
+
+def _best(table: ResultTable) -> Grid:
+    return _elsewhere(
+        table,
+        "best_metric_value",
+        "Best over the curve, picked on the evaluation rows (flattering)",
+        "Not used in any comparison: the best of several looks at the same rows flatters.",
+    )
+
+
+def _elsewhere(table: ResultTable, name: str, caption: str, note: str) -> Grid:
+    """A folded table of the primary metric at another step than the last."""
     columns = (Column("cell"), *(score_column(table, task) for task in table.tasks))
     rows = []
     for cell in table.cells:
-        scores: list[tuple[str, Score]] = [
-            (task, task_score(table, cell, task, best)) for task in table.tasks
-        ]
-        entries = (words.score_entry(s, gaps.gap(table.of(cell, task))) for task, s in scores)
+        entries = []
+        for task in table.tasks:
+            slots = table.of(cell, task)
+            score = task_score(table, cell, task, lambda r: raw(r, name))
+            shown = words.score_entry(score, gaps.gap(slots, name))
+            steps = _steps(slots) if name == "selected_metric_value" else ""
+            if steps and shown.kind == "number":
+                shown = Entry(shown.text, f"{shown.note}; {steps}", "number", shown.sort)
+            entries.append(shown)
         rows.append((Entry(words.title(cell)), *entries))
-    return Grid(
-        "Best over the curve, picked on the same rows (optimistic)",
-        columns,
-        tuple(rows),
-        folded=True,
-        note="Not used in any comparison: the best of several looks at the same rows flatters.",
+    return Grid(caption, columns, tuple(rows), folded=True, note=note)
+
+
+def _steps(slots: tuple[Slot, ...]) -> str:
+    """The steps that were picked."""
+    outcomes = [s.record.outcome for s in slots if s.record is not None and s.ok]
+    picked = words.span(o.selected_step for o in outcomes if o.selected_step is not None)
+    return f"step {picked}" if picked else ""
+
+
+def _losses(table: ResultTable) -> Grid:
+    """The task's own loss and the method's penalty, apart, at the end of training."""
+    rows = tuple(
+        (
+            Entry(words.title(cell)),
+            Entry(task),
+            *(_loss(table, cell, task, name) for name in ("loss", "penalty")),
+        )
+        for task in table.tasks
+        for cell in table.cells
     )
+    columns = (
+        Column("cell"),
+        Column("task"),
+        Column("loss", "of the task, lower is better", numeric=True),
+        Column("penalty", "of the method, weighted", numeric=True),
+    )
+    grid = Grid(
+        "Training loss at the end, mean ± 95\u00a0% half-width over seeds",
+        columns,
+        rows,
+        folded=True,
+        note="Mean over the last interval of the curve. The loss is the task's own; a method's "
+        "penalty, such as AdaLoRA's for orthogonality, is never part of it.",
+    )
+    return gaps.fold_missing(grid, 2)
+
+
+def _loss(table: ResultTable, cell: Cell, task: str, name: str) -> Entry:
+    score = task_score(table, cell, task, lambda r: raw(r, name))
+    return words.score_entry(score, gaps.gap(table.of(cell, task), name))

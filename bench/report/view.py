@@ -6,7 +6,18 @@ from collections.abc import Sequence
 
 from bench.catalog import MODELS
 from bench.record import Job, Record, ReportOptions
-from bench.report import costs, coverage, glance, headline, learning, provenance, quality, words
+from bench.report import (
+    costs,
+    coverage,
+    glance,
+    headline,
+    learning,
+    provenance,
+    quality,
+    sensitivity,
+    validity,
+    words,
+)
 from bench.report.page import Page, Section
 from bench.table import ResultTable, build
 
@@ -32,11 +43,12 @@ def page(
     table = build(records, planned, options.reference)
     if not planned:
         return _empty(suite_summary, table, notes)
-    job = table.slots[0].job
+    job = table.jobs[0]
     return Page(
         title=f"{job.suite}, profile {job.profile}",
         facts=_facts(job, table, suite_summary),
         finding=headline.finding(table),
+        alarms=validity.alarms(table),
         warning=_warning(table),
         notes=tuple(notes),
         opening=headline.opening(table),
@@ -45,18 +57,21 @@ def page(
 
 
 def _sections(table: ResultTable, options: ReportOptions) -> tuple[Section, ...]:
-    first = coverage.section(table)
-    if not table.rows:
-        return (first,)
-    return (
-        first,
-        quality.section(table),
-        costs.section(table),
-        learning.section(table),
-        glance.section(table, options),
-        provenance.environment(table),
-        provenance.rerun(table),
-    )
+    sections = [coverage.section(table)]
+    if not table.records:
+        return tuple(sections)
+    if table.rows:
+        sections += [
+            validity.section(table),
+            quality.section(table),
+            costs.section(table),
+            learning.section(table),
+        ]
+    if table.planned("tuning"):
+        sections.append(sensitivity.section(table))
+    if table.rows:
+        sections.append(glance.section(table, options))
+    return (*sections, provenance.environment(table), provenance.rerun(table))
 
 
 def _facts(job: Job, table: ResultTable, suite_summary: str) -> tuple[tuple[str, str], ...]:
@@ -65,29 +80,23 @@ def _facts(job: Job, table: ResultTable, suite_summary: str) -> tuple[tuple[str,
         ("suite", f"{job.suite}, version {job.suite_version}"),
         ("profile", job.profile),
         ("model", model),
-        ("device", words.listing(sorted({s.job.device for s in table.slots}))),
+        ("device", words.listing(sorted({j.device for j in table.jobs}))),
         ("about", suite_summary or words.MISSING),
     )
 
 
 def _warning(table: ResultTable) -> str:
-    job = table.slots[0].job
+    job = table.jobs[0]
     if job.profile == FULL_PROFILE:
         return ""
-    steps = sorted({s.job.recipe.steps for s in table.slots})
-    rows = [n for s in table.slots if (n := s.job.recipe.train_rows) is not None]
-    scale = [f"{_span(steps)} optimizer steps"]
-    if len(rows) == len(table.slots):
+    rows = [n for j in table.jobs if (n := j.recipe.train_rows) is not None]
+    scale = [f"{words.span(j.recipe.steps for j in table.jobs)} optimizer steps"]
+    if len(rows) == len(table.jobs):
         scale.append(f"at most {max(rows):,} training rows")
     return (
         f"Reduced scale: profile {job.profile}, {words.listing(scale)}. Scores and orderings may "
         "differ at full scale."
     )
-
-
-def _span(values: Sequence[int]) -> str:
-    low, high = values[0], values[-1]
-    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
 def _empty(suite_summary: str, table: ResultTable, notes: Sequence[str]) -> Page:
@@ -96,6 +105,7 @@ def _empty(suite_summary: str, table: ResultTable, notes: Sequence[str]) -> Page
         title="Nothing planned",
         facts=(("about", suite_summary or words.MISSING),),
         finding="The profile has no jobs, so there is nothing to report.",
+        alarms=(),
         warning="",
         notes=(*notes, *strays),
         opening=(),

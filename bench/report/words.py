@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from bench.catalog import METRICS, cell_title
-from bench.record import Outcome, Record
-from bench.report.page import Entry, shorten
+from bench.catalog import METRICS, Cell, cell_title
+from bench.report.page import Entry
 from bench.stats import Estimate
-from bench.table import Cell, Ratio, Score
+from bench.table import Ratio, Score
 
 MISSING = "n/a"
 MIB = 2**20
@@ -42,6 +41,23 @@ def plus_minus(estimate: Estimate, *, signed: bool = False) -> str:
     return f"{mean} ± {number(estimate.half_width)}"
 
 
+def error(value: float) -> str:
+    """A numerical error, such as 2.4e-6 or 0.53: two significant digits."""
+    if not value:
+        return "0"
+    return f"{value:.2g}" if 1e-3 <= value < 100 else _scientific(value, 1)
+
+
+def rate(value: float) -> str:
+    """A learning rate, such as 5e-4."""
+    return _scientific(value, 3)
+
+
+def _scientific(value: float, decimals: int) -> str:
+    digits, _, power = f"{value:.{decimals}e}".partition("e")
+    return f"{float(digits):g}e{int(power)}"
+
+
 def times(value: float) -> str:
     """A ratio, such as 0.58×."""
     return f"{value:.2g}×" if value < 0.1 else f"{short(value)}×"
@@ -55,6 +71,12 @@ def plural(n: int, noun: str, many: str = "") -> str:
 def listing(items: Sequence[str]) -> str:
     """`a`, `a and b`, `a, b and c`."""
     return " and ".join([", ".join(items[:-1]), items[-1]] if len(items) > 1 else items)
+
+
+def span(values: Iterable[int]) -> str:
+    """`120` if all are the same, else `60 to 120`; empty without a value."""
+    known = sorted(set(values))
+    return " to ".join(f"{v:,}" for v in dict.fromkeys((known[0], known[-1]))) if known else ""
 
 
 def status(name: str) -> str:
@@ -95,15 +117,3 @@ def ratio_entry(ratio: Ratio) -> Entry:
         return missing(ratio.reason)
     note = "" if ratio.pairs == ratio.planned else f"{ratio.pairs}/{ratio.planned} pairs"
     return Entry(times(ratio.value), note, "number", ratio.value)
-
-
-def null_reason(records: Sequence[Record], name: str) -> str:
-    """Why `name` is null in ok rows: a warning that names it, else what is known of the field."""
-    outcomes: list[Outcome] = [r.outcome for r in records]
-    for outcome in outcomes:
-        for warning in outcome.warnings:
-            if name in warning:
-                return shorten(warning, 80)
-    if name in ("active_parameters", "final_rank") and outcomes:
-        return "no rank to prune" if records[0].job.rank is None else "not recorded"
-    return "not recorded"

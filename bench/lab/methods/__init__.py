@@ -32,23 +32,29 @@ class Prepared:
     Attributes:
         model: the module to run; its parameters with gradients are what trains.
         save: writes what a user would keep (adapter and head) into an empty folder.
+        load: puts what `save` wrote onto a fresh base.
+        merge: folds the loaded adapter into its base: the plain model, and what it was merged
+            into in words. None if it can't, and `merge_reason` says why.
         extra_loss: added to the task's loss in training, never reported as the loss.
         after_step: called with the step number after the optimizer step, while the gradients
             still stand.
-        final_rank: sum of active ranks over all adapted modules; None for methods without rank.
+        ranks: active rank of each adapted module by name; empty for methods without rank.
+        matched_rank: which of the method's ranks the cell's rank is; None without rank.
         active_parameters: trainable parameters less those of pruned ranks.
         fault: why the trained model isn't what its name says; None if it is.
-        adapters: number of adapted modules.
     """
 
     model: nn.Module
     save: Callable[[Path], None]
+    load: Callable[[nn.Module, Path], nn.Module]
+    merge: Callable[[nn.Module], tuple[nn.Module, str]] | None
+    merge_reason: str = ""
     extra_loss: Callable[[], torch.Tensor | None] = field(default=_no_loss)
     after_step: Callable[[int], None] = field(default=_no_step)
-    final_rank: Callable[[], int | None] = field(default=lambda: None)
+    ranks: Callable[[], dict[str, int]] = field(default=dict)
+    matched_rank: str | None = None
     active_parameters: Callable[[], int] | None = None
     fault: Callable[[], str | None] = field(default=lambda: None)
-    adapters: int = 0
 
 
 Method = Callable[[nn.Module, Job, Anatomy], Prepared]

@@ -16,7 +16,7 @@ from peft import AdaLoraConfig
 from torch import nn
 
 from bench.lab.methods import Prepared, trainable
-from bench.lab.methods.lora import common_options, saver, wrap
+from bench.lab.methods.lora import common_options, load_adapter, merge_adapter, saver, wrap
 from bench.lab.models import Anatomy, adapter_targets
 from bench.record import Job
 
@@ -39,10 +39,11 @@ def adalora(model: nn.Module, job: Job, parts: Anatomy) -> Prepared:
         **common_options(job, parts, targets),
     )
     wrapped = wrap(model, config)
+    freeze_divisors(wrapped)
     budget = job.rank * len(targets)
 
     def fault() -> str | None:
-        found = final_rank(wrapped)
+        found = sum(ranks(wrapped).values())
         if found == budget:
             return None
         return f"AdaLoRA ended with an active rank of {found}, its budget is {budget}"
@@ -50,13 +51,28 @@ def adalora(model: nn.Module, job: Job, parts: Anatomy) -> Prepared:
     return Prepared(
         wrapped,
         save=saver(wrapped),
+        load=load_adapter,
+        merge=(lambda model: merge_adapter(model, job)) if job.quantization == "none" else None,
+        merge_reason="PEFT can't merge AdaLoRA into quantised weights",
         extra_loss=lambda: schedule.orthogonal_weight * orthogonality(wrapped),
         after_step=wrapped.base_model.update_and_allocate,
-        final_rank=lambda: final_rank(wrapped),
+        ranks=lambda: ranks(wrapped),
+        matched_rank="target_r",
         active_parameters=lambda: active_parameters(wrapped),
         fault=fault,
-        adapters=len(targets),
     )
+
+
+def freeze_divisors(model: nn.Module) -> None:
+    """Keep each module's divisor (`ranknum`, the initial rank) a constant.
+
+    PEFT 0.21 casts it together with the adapter when a 4-bit base computes in bf16, and the cast
+    makes it a parameter that trains and that no checkpoint keeps: the reloaded adapter would be
+    another model.
+    """
+    for name, parameter in model.named_parameters():
+        if ".ranknum." in name:
+            parameter.requires_grad_(False)
 
 
 def orthogonality(model: nn.Module) -> torch.Tensor:
@@ -73,21 +89,28 @@ def orthogonality(model: nn.Module) -> torch.Tensor:
     return torch.stack(norms).mean()
 
 
-def _modules(model: nn.Module) -> list[Any]:
-    modules: list[Any] = list(model.modules())
-    return [m for m in modules if hasattr(m, "lora_E") and len(m.lora_E)]
+def _modules(model: nn.Module) -> dict[str, Any]:
+    modules: dict[str, Any] = dict(model.named_modules())
+    return {
+        name.removeprefix("base_model.model."): module
+        for name, module in modules.items()
+        if hasattr(module, "lora_E") and len(module.lora_E)
+    }
 
 
-def final_rank(model: nn.Module) -> int:
-    """Singular values that are not pruned to zero, over all modules."""
-    return sum(int(torch.count_nonzero(e)) for m in _modules(model) for e in m.lora_E.values())
+def ranks(model: nn.Module) -> dict[str, int]:
+    """Singular values that are not pruned to zero, by module."""
+    return {
+        name: sum(int(torch.count_nonzero(e)) for e in module.lora_E.values())
+        for name, module in _modules(model).items()
+    }
 
 
 def active_parameters(model: nn.Module) -> int:
     """Trainable parameters less those of pruned ranks: a pruned rank frees its row of Q, its
     column of P and its singular value."""
     pruned = 0
-    for module in _modules(model):
+    for module in _modules(model).values():
         for key, e in module.lora_E.items():
             dead = e.numel() - int(torch.count_nonzero(e))
             pruned += dead * (module.lora_A[key].shape[1] + module.lora_B[key].shape[0] + 1)

@@ -11,7 +11,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 
 from bench.lab.methods import Prepared
@@ -25,10 +25,15 @@ def lora(model: nn.Module, job: Job, parts: Anatomy) -> Prepared:
     assert job.rank is not None
     config = LoraConfig(r=job.rank, **common_options(job, parts, targets))
     wrapped = wrap(model, config)
-    rank = job.rank * len(targets)
+    ranks = dict.fromkeys(targets, job.rank)
     return Prepared(
-        wrapped, save=saver(wrapped), final_rank=lambda: rank, adapters=len(targets)
-    )  # fmt: skip
+        wrapped,
+        save=saver(wrapped),
+        load=load_adapter,
+        merge=lambda model: merge_adapter(model, job),
+        ranks=lambda: ranks,
+        matched_rank="r",
+    )
 
 
 def common_options(job: Job, parts: Anatomy, targets: list[str]) -> dict[str, Any]:
@@ -57,3 +62,31 @@ def saver(wrapped: Any) -> Any:
             wrapped.save_pretrained(str(folder), save_embedding_layers=False)
 
     return save
+
+
+def load_adapter(base: nn.Module, folder: Path) -> nn.Module:
+    """Put a saved adapter and head onto a fresh base, as a user would."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r".*LoRA tensor\(s\) have invalid shape")
+        # AdaLoRA keeps its final ranks there, under keys PEFT reads later than it checks them.
+        warnings.filterwarnings("ignore", message="The following rank_pattern keys did not match")
+        attach: Any = PeftModel.from_pretrained
+        loaded: nn.Module = attach(base, str(folder))
+    return loaded
+
+
+MERGE_TARGETS = {
+    "none": "fp32 weights",
+    "nf4": "NF4 weights: dequantised, added, quantised again",
+    "fp4": "FP4 weights: dequantised, added, quantised again",
+    "int8": "int8 weights: dequantised, added, quantised again",
+}
+
+
+def merge_adapter(model: nn.Module, job: Job) -> tuple[nn.Module, str]:
+    """Fold the adapter into its base as PEFT does, and say into what."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Merge lora module to")
+        merged: Any = model
+        merged = merged.merge_and_unload()
+    return merged, MERGE_TARGETS[job.quantization]

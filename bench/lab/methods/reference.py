@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from bench.lab.methods import Prepared, trainable
 from bench.lab.models import Anatomy, trained_head
 from bench.record import Job
+
+FILE = "trained.safetensors"
 
 
 def full(model: nn.Module, job: Job, parts: Anatomy) -> Prepared:
@@ -17,7 +19,7 @@ def full(model: nn.Module, job: Job, parts: Anatomy) -> Prepared:
     model.requires_grad_(True)
     if parts.pooler and not job.recipe.train_pooler:
         model.get_submodule(parts.pooler).requires_grad_(False)
-    return Prepared(model, save=lambda folder: save_trained(model, folder))
+    return _prepared(model)
 
 
 def head(model: nn.Module, job: Job, parts: Anatomy) -> Prepared:
@@ -25,10 +27,29 @@ def head(model: nn.Module, job: Job, parts: Anatomy) -> Prepared:
     model.requires_grad_(False)
     for name in trained_head(parts, job.recipe.train_pooler):
         model.get_submodule(name).requires_grad_(True)
-    return Prepared(model, save=lambda folder: save_trained(model, folder))
+    return _prepared(model)
+
+
+def _prepared(model: nn.Module) -> Prepared:
+    return Prepared(
+        model,
+        save=lambda folder: save_trained(model, folder),
+        load=load_trained,
+        merge=None,
+        merge_reason="the method has no adapter to merge",
+    )
 
 
 def save_trained(model: nn.Module, folder: Path) -> None:
     """Write the trained weights alone."""
     tensors = {name: p.detach().cpu().contiguous() for name, p in trainable(model)}
-    save_file(tensors, folder / "trained.safetensors")
+    save_file(tensors, folder / FILE)
+
+
+def load_trained(base: nn.Module, folder: Path) -> nn.Module:
+    """Put saved weights onto a base of the same architecture."""
+    tensors = load_file(folder / FILE)
+    unknown = base.load_state_dict(tensors, strict=False).unexpected_keys
+    if unknown:
+        raise ValueError(f"the saved weights {unknown} have no place in the base")
+    return base

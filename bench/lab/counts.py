@@ -1,0 +1,51 @@
+"""Parameters and weights of a model, counted and hashed."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from bench.lab.methods import trainable
+
+
+def parameters(model: nn.Module) -> int:
+    """Parameters of a model, 4-bit weights counted unpacked."""
+    total = 0
+    for module in model.modules():
+        for p in module.parameters(recurse=False):
+            state = getattr(p, "quant_state", None)
+            total += math.prod(state.shape) if state is not None else p.numel()
+    return total
+
+
+def adapter_parameters(model: nn.Module) -> int:
+    """Parameters of LoRA-like adapters."""
+    return sum(p.numel() for name, p in model.named_parameters() if "lora_" in name)
+
+
+def head_parameters(model: nn.Module, head: Sequence[str]) -> int:
+    """Trainable parameters of classifier and pooler.
+
+    Args:
+        model: with or without PEFT's wrapping.
+        head: module names in the plain model.
+    """
+
+    def belongs(name: str) -> bool:
+        bare = name.removeprefix("base_model.model.")
+        return any(bare.startswith(f"{top}.") for top in head)
+
+    return sum(p.numel() for name, p in trainable(model) if belongs(name))
+
+
+def weights_hash(model: nn.Module) -> str:
+    """SHA-256 over names and values (as fp32) of the trainable weights."""
+    digest = hashlib.sha256()
+    for name, p in trainable(model):
+        digest.update(name.encode())
+        digest.update(p.detach().to("cpu", torch.float32).contiguous().numpy().tobytes())
+    return digest.hexdigest()

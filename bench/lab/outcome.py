@@ -1,0 +1,192 @@
+"""From what was measured to the fields of an `Outcome`, with a reason for every null."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from bench.lab.batches import order_hash
+from bench.lab.deploy import Deployed
+from bench.lab.meters import Meters
+from bench.lab.probe import Probed
+from bench.lab.train import Trained, warm_up_steps
+from bench.lab.work import Work
+from bench.outcome import Outcome
+from bench.record import Job
+
+DEPLOYED = (
+    "latency_p50_seconds", "latency_p95_seconds", "merged_latency_p50_seconds",
+    "merged_latency_p95_seconds", "merge_target", "merge_max_error", "reload_max_error",
+)  # fmt: skip
+SAVED = ("saved_parameters", "adapter_bytes")
+PROBED = (
+    "live_bytes", "live_weight_bytes", "live_quantization_bytes", "live_adapter_bytes",
+    "live_gradient_bytes", "live_optimizer_bytes", "live_activation_bytes", "flops_per_step",
+    "mfu",
+)  # fmt: skip
+
+
+def without(outcome: Outcome, names: tuple[str, ...], reason: str) -> Outcome:
+    """The outcome with one reason for several nulls."""
+    return replace(outcome, null_reasons=outcome.null_reasons | dict.fromkeys(names, reason))
+
+
+def of_work(work: Work) -> dict[str, Any]:
+    """Counts and hashes of the rows."""
+    return {
+        "baseline_value": work.baseline,
+        "padding_share": work.padding_share,
+        "batch_order_hash": order_hash(work.order),
+        "train_rows": work.train_rows,
+        "selection_rows": work.selection_rows,
+        "eval_rows": len(work.eval.references),
+        "overlap_rows": work.overlap_rows,
+    }
+
+
+def of_training(job: Job, trained: Trained) -> dict[str, Any]:
+    """Quality: the curve, the last and the selected step, and what went wrong on the way."""
+    curve, last = trained.curve, trained.curve[-1]
+    reasons = {}
+    reached = [p.step for p in curve if job.target is not None and p.metric >= job.target]
+    if not reached:
+        reasons["steps_to_target"] = "the target was not reached"
+    if trained.exploding_step is None:
+        reasons["exploding_step"] = "the gradient norm never rose by half three times in a row"
+    if last.penalty is None:
+        reasons["penalty"] = "the method adds no term to the loss"
+    if not trained.rank_history:
+        reasons |= dict.fromkeys(("final_rank", "matched_rank"), "the method has no rank")
+    scored = [p for p in curve if p.selection_metric is not None]
+    # The first of equals: no further step was needed.
+    picked = max(scored, key=lambda p: (p.selection_metric or 0.0, -p.step), default=None)
+    if picked is None:
+        trial = job.purpose == "tuning"
+        reason = "the recipe cuts no selection rows"
+        if trial:
+            reason = "a tuning trial is scored on the selection rows alone"
+        names = ("selected_metric_value", "selected_step", "selection_metric_value")
+        reasons |= dict.fromkeys(names, reason)
+    ranks = [history[-1] for history in trained.rank_history.values()]
+    return {
+        "metrics": trained.last.metrics,
+        "metric_value": last.metric,
+        "selected_metric_value": picked.metric if picked else None,
+        "selected_step": picked.step if picked else None,
+        "selection_metric_value": picked.selection_metric if picked else None,
+        "best_metric_value": max(p.metric for p in curve),
+        "target_reached": bool(reached) if job.target is not None else None,
+        "steps_to_target": reached[0] if reached else None,
+        "collapsed": trained.last.constant,
+        "exploding_step": trained.exploding_step,
+        "loss": last.loss,
+        "penalty": last.penalty,
+        "final_rank": sum(ranks) if ranks else None,
+        "rank_history": trained.rank_history,
+        "curve": curve,
+        "null_reasons": reasons,
+    }
+
+
+def of_meters(meters: Meters, trained: Trained) -> dict[str, Any]:
+    """Time, memory and energy of the training steps, read right after them."""
+    seconds = meters.seconds.get("train")
+    percentiles = meters.step_percentiles() or (None, None, None)
+    gpu, cpu, flags = meters.energy()
+    return {
+        "timed_steps": len(meters.step_seconds()),
+        "train_seconds": seconds,
+        "eval_seconds": meters.seconds["evaluate"],
+        "step_seconds_p10": percentiles[0],
+        "step_seconds_p50": percentiles[1],
+        "step_seconds_p90": percentiles[2],
+        "cpu_seconds": meters.cpu_seconds,
+        "samples_per_second": trained.samples / seconds if seconds else None,
+        "tokens_per_second": trained.tokens / seconds if seconds else None,
+        "torch_allocated_bytes": meters.allocated,
+        "torch_reserved_bytes": meters.reserved,
+        "vmhwm_train_bytes": meters.vmhwm_train,
+        "rss_before_train_bytes": meters.rss_before_train,
+        "energy_gpu_joules": gpu.value,
+        "energy_cpu_joules": cpu.value,
+        "energy_flags": flags,
+    }
+
+
+def of_deployment(found: Deployed, outcome: Outcome) -> dict[str, Any]:
+    """Latency, merge and reload."""
+    merged = found.merged_latency or (None, None)
+    reasons = {}
+    if found.merged_latency is None:
+        names = (name for name in DEPLOYED if name.startswith("merge"))
+        reasons = dict.fromkeys(names, found.merge_reason)
+    return {
+        "latency_p50_seconds": found.latency[0],
+        "latency_p95_seconds": found.latency[1],
+        "merged_latency_p50_seconds": merged[0],
+        "merged_latency_p95_seconds": merged[1],
+        "merge_target": found.merge_target,
+        "merge_max_error": found.merge_max_error,
+        "reload_max_error": found.reload_max_error,
+        "null_reasons": outcome.null_reasons | reasons,
+    }
+
+
+def of_probe(probed: Probed, outcome: Outcome) -> dict[str, Any]:
+    """Live bytes, operations, and the share of the machine's peak that the timed steps reached."""
+    live = probed.live
+    rate = outcome.gemm_flops_per_second
+    warm = warm_up_steps(len(probed.flops))
+    timed = sum(probed.flops[warm:])
+    reached = timed / outcome.train_seconds if outcome.train_seconds else None
+    return {
+        "live_bytes": live.total,
+        "live_weight_bytes": live.weights,
+        "live_quantization_bytes": live.quantization,
+        "live_adapter_bytes": live.adapter,
+        "live_gradient_bytes": live.gradients,
+        "live_optimizer_bytes": live.optimizer,
+        "live_activation_bytes": live.activations,
+        "flops_per_step": sum(probed.flops) / len(probed.flops),
+        "mfu": reached / rate if reached and rate else None,
+    }
+
+
+def finished(
+    outcome: Outcome, job: Job, work: Work, meters: Meters, warnings: Sequence[str]
+) -> Outcome:
+    """The headline memory figure, the reasons of what is null, and the warnings."""
+    gpu, cpu, _ = meters.energy()
+    on_cpu = "the job ran on the CPU"
+    reasons = {
+        "torch_allocated_bytes": on_cpu,
+        "torch_reserved_bytes": on_cpu,
+        "energy_gpu_joules": gpu.reason,
+        "energy_cpu_joules": cpu.reason,
+        "vmhwm_bytes": "no /proc on this system",
+        "vmhwm_train_bytes": "no /proc on this system",
+        "rss_before_train_bytes": "no /proc on this system",
+    }
+    cuda = job.device == "cuda"
+    headline = outcome.torch_allocated_bytes if cuda else outcome.live_bytes
+    source = "torch_allocated_bytes" if cuda else "live_bytes"
+    if headline is None:
+        why = outcome.null_reasons.get("live_bytes", "not measured")
+        reasons |= dict.fromkeys(("peak_memory_bytes", "peak_memory_source"), why)
+    warnings = list(warnings)
+    if work.overlap_rows:
+        text = f"{work.overlap_rows} evaluation rows also stand in the training rows"
+        warnings.append(text)
+    if job.recipe.optimizer == "paged_adamw_8bit" and not cuda:
+        warnings.append("plain AdamW ran: on a CPU there is nothing to page to")
+    outcome = replace(
+        outcome,
+        peak_memory_bytes=headline,
+        peak_memory_source=source if headline is not None else None,
+        vmhwm_bytes=meters.life_peak(),
+        phase_seconds={name: round(value, 4) for name, value in meters.seconds.items()},
+        warnings=(*outcome.warnings, *warnings),
+    )
+    nulls = {n: why for n, why in reasons.items() if getattr(outcome, n) is None}
+    return replace(outcome, null_reasons={**nulls, **outcome.null_reasons})

@@ -1,0 +1,171 @@
+"""One training step and one pass over held-out rows: what training, probe and meters share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from bench.lab import metrics
+from bench.lab.batches import Batch
+from bench.lab.methods import Prepared, trainable
+from bench.lab.work import HeldOut, Work
+from bench.record import Job
+from bench.tasks import Task
+
+CONSTANT = 1e-3
+"""Standard deviation of standardised scores below which a regressor predicts a constant."""
+
+
+class Diverged(Exception):
+    """The loss or the logits became NaN or infinite."""
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What a step gives back, as scalars on the device, detached.
+
+    Attributes:
+        loss: the task's own loss.
+        penalty: the method's own term, weighted; None without one.
+        norm: gradient norm before clipping.
+    """
+
+    loss: torch.Tensor
+    penalty: torch.Tensor | None
+    norm: torch.Tensor
+
+
+class Step:
+    """The training step of a job, with its optimizer and schedule.
+
+    Args:
+        job: its recipe says how.
+        task: its kind decides the loss.
+        prepared: the model and the method's hooks.
+        device: where the model is.
+    """
+
+    def __init__(self, job: Job, task: Task, prepared: Prepared, device: torch.device) -> None:
+        self._job, self._task, self._prepared, self._device = job, task, prepared, device
+        self._params = [p for _, p in trainable(prepared.model)]
+        self._optimizer, self.optimizer_name = _optimizer(self._params, job)
+        self._scheduler = torch.optim.lr_scheduler.LambdaLR(
+            self._optimizer, lambda step: _rate(step, job)
+        )
+        if job.recipe.gradient_checkpointing:
+            enable: Any = prepared.model.activation_checkpointing_enable
+            enable(activation_checkpointing_kwargs={"use_reentrant": False})
+        prepared.model.train()
+
+    def __call__(self, number: int, batch: Batch) -> Taken:
+        """Take step `number` (from 1) on a batch that is on the device."""
+        loss = task_loss(self._prepared.model, batch, self._task, self._job, self._device)
+        penalty = self._prepared.extra_loss()
+        (loss if penalty is None else loss + penalty).backward()  # type: ignore[no-untyped-call]
+        norm = nn.utils.clip_grad_norm_(self._params, self._job.recipe.max_grad_norm)
+        self._optimizer.step()
+        self._prepared.after_step(number)
+        self._scheduler.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        return Taken(loss.detach(), None if penalty is None else penalty.detach(), norm.detach())
+
+
+def _optimizer(params: Sequence[nn.Parameter], job: Job) -> tuple[torch.optim.Optimizer, str]:
+    """AdamW and its name; as published, biases and norms (one-dimensional) do not decay."""
+    recipe = job.recipe
+    groups = [
+        {"params": [p for p in params if p.dim() > 1], "weight_decay": recipe.weight_decay},
+        {"params": [p for p in params if p.dim() <= 1], "weight_decay": 0.0},
+    ]
+    # There is nothing to page to on a CPU, so there it is the plain one.
+    if recipe.optimizer == "paged_adamw_8bit" and job.device == "cuda":
+        import bitsandbytes
+
+        make: Any = vars(bitsandbytes.optim)["PagedAdamW8bit"]
+        name = "bitsandbytes PagedAdamW8bit"
+    else:
+        make, name = torch.optim.AdamW, "torch AdamW"
+    optimizer: torch.optim.Optimizer = make(
+        [group for group in groups if group["params"]], lr=recipe.learning_rate
+    )
+    return optimizer, name
+
+
+def _rate(step: int, job: Job) -> float:
+    """Share of the peak learning rate in step `step` (from 0): warm-up, then the schedule."""
+    recipe = job.recipe
+    warmup = max(1, recipe.warmup_steps)
+    if step < warmup:
+        return (step + 1) / warmup
+    if recipe.schedule == "constant":
+        return 1.0
+    return max(0.0, (recipe.steps - step) / max(1, recipe.steps - warmup))
+
+
+def logits_of(model: nn.Module, batch: Batch, job: Job, device: torch.device) -> torch.Tensor:
+    """Logits of shape (rows, classes or 1) in fp32."""
+    with torch.autocast(device.type, torch.bfloat16, enabled=job.recipe.precision == "bf16"):
+        logits: torch.Tensor = model(**batch.inputs).logits
+    return logits.float()
+
+
+def task_loss(
+    model: nn.Module, batch: Batch, task: Task, job: Job, device: torch.device
+) -> torch.Tensor:
+    """The task's own loss, from logits: a model's own `.loss` holds AdaLoRA's penalty."""
+    logits = logits_of(model, batch, job, device)
+    if task.kind == "regression":
+        return nn.functional.mse_loss(logits.squeeze(-1), batch.labels)
+    return nn.functional.cross_entropy(logits, batch.labels)
+
+
+def all_logits(
+    model: nn.Module, batches: Sequence[Batch], job: Job, device: torch.device
+) -> torch.Tensor:
+    """Logits of every batch in evaluation mode, shape (rows, classes or 1), on the CPU."""
+    training = model.training
+    model.eval()
+    with torch.inference_mode():
+        parts = [logits_of(model, batch.to(device), job, device).cpu() for batch in batches]
+    model.train(training)
+    return torch.cat(parts)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Metrics on a held-out set.
+
+    Attributes:
+        metrics: metric key -> value.
+        constant: whether all predictions are the same (for scores: all but the same).
+    """
+
+    metrics: dict[str, float]
+    constant: bool
+
+
+def evaluate(
+    model: nn.Module, held: HeldOut, work: Work, task: Task, job: Job, device: torch.device
+) -> Scores:
+    """Score the model on held-out rows.
+
+    Raises:
+        Diverged: logits that are not finite.
+    """
+    logits = all_logits(model, held.batches, job, device).numpy()
+    if not np.isfinite(logits).all():
+        raise Diverged("the logits on the held-out rows are not finite")
+    if task.kind == "regression":
+        predictions = logits[:, 0] * work.scale + work.mean
+        constant = bool(logits[:, 0].std() < CONSTANT)
+    else:
+        predictions = logits.argmax(axis=1)
+        constant = len(np.unique(predictions)) == 1
+    keys = (task.metric, *task.also)
+    scores = metrics.score(keys, predictions.astype(np.float64), held.references)
+    return Scores(scores, constant)

@@ -1,0 +1,137 @@
+"""The training loop: steps, evaluations between them, and what the run itself shows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from bench.lab.meters import Meters
+from bench.lab.methods import Prepared
+from bench.lab.step import Diverged, Scores, Step, Taken, evaluate
+from bench.lab.work import Work
+from bench.outcome import CurvePoint
+from bench.record import Job
+from bench.tasks import Task
+
+Progress = Callable[[dict[str, Any]], None]
+
+CHECK_EVERY = 10
+"""Steps between two looks at the loss: on a GPU each look waits for the device."""
+
+EXPLODING_RATIO = 1.5
+EXPLODING_STEPS = 3
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What training gave.
+
+    Attributes:
+        last: scores on the evaluation rows after the last step.
+        rank_history: module -> active rank at each curve point.
+        samples, tokens: rows, and tokens without padding, of the timed steps.
+    """
+
+    curve: tuple[CurvePoint, ...]
+    last: Scores
+    exploding_step: int | None
+    rank_history: dict[str, list[int]]
+    samples: int
+    tokens: int
+
+
+def warm_up_steps(steps: int) -> int:
+    """Steps kept out of the timing: caches fill and kernels are chosen in the first few."""
+    return min(5, steps // 5)
+
+
+def train(
+    job: Job, task: Task, prepared: Prepared, step: Step, work: Work, meters: Meters,
+    device: torch.device, progress: Progress,
+) -> Trained:  # fmt: skip
+    """Train to the end, evaluating as the recipe says.
+
+    Raises:
+        Diverged: the loss or the logits became NaN or infinite.
+    """
+    recipe, model = job.recipe, prepared.model
+    warm = warm_up_steps(recipe.steps)
+    curve: list[CurvePoint] = []
+    norms: list[float] = []
+    ranks: list[dict[str, int]] = []
+    samples = tokens = done = 0
+    while done < recipe.steps:
+        end = min(recipe.steps, done + recipe.eval_every - done % recipe.eval_every)
+        taken: list[Taken] = []
+        for phase, last in (("warm_up", min(end, warm)), ("train", end)):
+            if done >= last:
+                continue
+            with meters.phase(phase):
+                for number in range(done + 1, last + 1):
+                    batch = work.train(number - 1).to(device)
+                    taken.append(step(number, batch))
+                    meters.step()
+                    if phase == "train":
+                        samples += len(batch.labels)
+                        tokens += batch.tokens
+                    if number % CHECK_EVERY == 0 or number == last:
+                        _check_finite(taken[-CHECK_EVERY:], number)
+                        progress({"step": number, "steps": recipe.steps})
+            done = last
+        with meters.phase("evaluate"):
+            scores = evaluate(model, work.eval, work, task, job, device)
+            picked = None
+            if work.selection is not None:
+                picked = evaluate(model, work.selection, work, task, job, device)
+        norms += torch.stack([t.norm for t in taken]).tolist()
+        ranks.append(prepared.ranks())
+        penalties = [t.penalty for t in taken if t.penalty is not None]
+        curve.append(
+            CurvePoint(
+                step=done,
+                loss=_mean([t.loss for t in taken]),
+                metric=scores.metrics[job.metric],
+                seconds=meters.seconds.get("warm_up", 0.0) + meters.seconds.get("train", 0.0),
+                selection_metric=picked.metrics[job.metric] if picked else None,
+                penalty=_mean(penalties) if penalties else None,
+                gradient_norm=max(norms[-len(taken) :]),
+            )
+        )
+        progress({"step": done, "steps": recipe.steps, "metric": curve[-1].metric})
+    return Trained(
+        curve=tuple(curve),
+        last=scores,
+        exploding_step=exploding_step(norms),
+        rank_history={name: [at[name] for at in ranks] for name in ranks[0]},
+        samples=samples,
+        tokens=tokens,
+    )
+
+
+def _mean(values: Sequence[torch.Tensor]) -> float:
+    return float(torch.stack(list(values)).double().mean())
+
+
+def _check_finite(taken: Sequence[Taken], number: int) -> None:
+    value = _mean([t.loss for t in taken])
+    if not math.isfinite(value):
+        raise Diverged(f"the training loss was {value} by step {number}")
+
+
+def exploding_step(norms: Sequence[float]) -> int | None:
+    """First step (from 1) that ends three rises in a row of the norm by more than half.
+
+    Args:
+        norms: gradient norm of every step, before clipping.
+    """
+    run = 0
+    for number in range(2, len(norms) + 1):
+        before, now = norms[number - 2], norms[number - 1]
+        run = run + 1 if now > EXPLODING_RATIO * before else 0
+        if run == EXPLODING_STEPS:
+            return number
+    return None

@@ -1,0 +1,135 @@
+"""Drawings of lines: learning curves over steps, and scores over learning rates."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from bench.report import words
+from bench.report.canvas import DASHES, heading, label, label_width, marker, new_canvas, panel
+from bench.report.page import CurveLine, Curves, Sweep, SweepLine
+from bench.report.svg import COLOURS, INK, LINE
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as Canvas
+
+
+def draw_curves(curves: Curves) -> Canvas:
+    """Learning curves of one task, named at their right ends."""
+    labels = [label(line.mark) for line in curves.lines]
+    canvas = new_canvas(500, 320)
+    axes = panel(canvas, 46, 44, label_width(labels), 26)
+    for line in curves.lines:
+        _curve(axes, line)
+    if curves.target is not None:
+        axes.axhline(curves.target, color=INK, linewidth=1, linestyle=(0, (3, 3)), zorder=1)
+    low, high = curves.span if curves.target is None else _cover(curves.span, curves.target)
+    room = 0.08 * (high - low) or 0.05
+    axes.set_ylim(low - room, high + room)
+    axes.margins(x=0.02)
+    axes.locator_params(axis="both", nbins=6)
+    axes.grid(axis="y", color=LINE, linewidth=0.75)
+    axes.set_axisbelow(True)
+    axes.set_xlabel("optimizer steps", labelpad=6)
+    heading(axes, curves.axis)
+    _end_labels(axes, curves)
+    return canvas
+
+
+def _cover(span: tuple[float, float], value: float) -> tuple[float, float]:
+    return min(span[0], value), max(span[1], value)
+
+
+def _curve(axes: Axes, line: CurveLine) -> None:
+    colour = COLOURS[line.mark.series]
+    dash = DASHES[line.mark.variant % len(DASHES)]
+    for seed in line.seeds:
+        axes.plot(*_columns(seed), color=colour, linewidth=0.75, alpha=0.35, linestyle=dash)
+    style = marker(line.mark) | {"markersize": 5}
+    axes.plot(*_columns(line.mean), linestyle=dash, **style)
+
+
+def _columns(points: Sequence[tuple[int, float]]) -> tuple[list[int], list[float]]:
+    return [x for x, _ in points], [y for _, y in points]
+
+
+def _end_labels(axes: Axes, curves: Curves) -> None:
+    """Names at the right edge, pushed apart so that no two overlap."""
+    ends = [
+        (line.mean[-1][1], label(line.mark), COLOURS[line.mark.series]) for line in curves.lines
+    ]
+    if curves.target is not None:
+        ends.append((curves.target, "target", INK))
+    low, high = axes.get_ylim()
+    height = 250.0
+    wanted = sorted(((y - low) / (high - low) * height, y, name, c) for y, name, c in ends)
+    half = [7.5 * (1 + name.count("\n")) for _, _, name, _ in wanted]
+    placed: list[float] = []
+    for i, (pixel, *_) in enumerate(wanted):
+        placed.append(max(pixel, placed[-1] + half[i - 1] + half[i]) if placed else pixel)
+    over = max(0.0, placed[-1] - height) if placed else 0.0
+    for i in range(len(placed) - 1, -1, -1):
+        last = i + 1 == len(placed)
+        ceiling = height if last else placed[i + 1] - half[i] - half[i + 1]
+        placed[i] = min(placed[i], ceiling) if over else placed[i]
+    for pixel, (_, y, name, colour) in zip(placed, wanted, strict=True):
+        _leader(axes, (y - low) / (high - low), pixel / height, colour)
+        axes.text(1.06, pixel / height, name, transform=axes.transAxes, va="center")
+
+
+def _leader(axes: Axes, start: float, end: float, colour: str) -> None:
+    axes.plot(
+        [1.0, 1.05],
+        [start, end],
+        transform=axes.transAxes,
+        color=colour,
+        linewidth=1,
+        clip_on=False,
+    )
+
+
+def draw_sweep(sweep: Sweep) -> Canvas:
+    """Score against learning rate: a line a cell, a ring around the chosen rate."""
+    from matplotlib.ticker import NullLocator
+
+    labels = [label(line.mark) for line in sweep.lines]
+    canvas = new_canvas(500, 320)
+    axes = panel(canvas, 46, 44, label_width(labels) + 24, 26)
+    axes.set_xscale("log")
+    for name, line in zip(labels, sweep.lines, strict=True):
+        _sweep(axes, line, name)
+    rates = sorted({rate for line in sweep.lines for rate, _ in line.points})
+    ticks = _apart(rates)
+    axes.set_xticks(ticks, [words.rate(r) for r in ticks])
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.margins(x=0.06, y=0.1)
+    axes.locator_params(axis="y", nbins=6)
+    axes.grid(axis="y", color=LINE, linewidth=0.75)
+    axes.set_axisbelow(True)
+    axes.set_xlabel("learning rate, log scale", labelpad=6)
+    heading(axes, sweep.axis)
+    axes.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False, handlelength=1.6)
+    return canvas
+
+
+def _apart(rates: list[float]) -> list[float]:
+    """The rates whose labels do not touch: a seventh of the log axis apart."""
+    step = (math.log(rates[-1]) - math.log(rates[0])) / 7
+    kept = rates[:1]
+    for rate in rates[1:]:
+        if math.log(rate) - math.log(kept[-1]) >= step:
+            kept.append(rate)
+    return kept
+
+
+def _sweep(axes: Axes, line: SweepLine, name: str) -> None:
+    style = marker(line.mark) | {"markersize": 5}
+    dash = DASHES[line.mark.variant % len(DASHES)]
+    scores = [math.nan if score is None else score for _, score in line.points]
+    axes.plot([rate for rate, _ in line.points], scores, linestyle=dash, label=name, **style)
+    for rate, score in line.points:
+        if rate == line.chosen and score is not None:
+            look: dict[str, Any] = {"marker": "o", "fillstyle": "none", "color": INK}
+            axes.plot([rate], [score], markersize=13, markeredgewidth=1.25, **look)
