@@ -182,7 +182,8 @@ class Meters:
         window = self.seconds.get("train", 0.0)
         found = {}
         for name in ("gpu", "cpu"):
-            reading = self._joules.get(name, Reading(None, "the job ran on the CPU"))
+            nothing = "no device is named" if self._cuda else "the job ran on the CPU"
+            reading = self._joules.get(name, Reading(None, nothing))
             if reading.value is not None and window < SHORTEST_SECONDS:
                 reading = Reading(None, f"the timed steps took {window:.2f} s, too short to meter")
             found[name] = reading
