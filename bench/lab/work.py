@@ -73,7 +73,7 @@ class Work:
 
 
 LATENCY_BATCHES = 8
-LATENCY_ROWS = 16
+LATENCY_ROWS = 8
 
 
 def prepare_work(job: Job, task: Task, data: TaskData, tokenizer: Any) -> Work:
