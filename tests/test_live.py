@@ -251,7 +251,7 @@ def compare_with_the_system():
     """Prints (rise of VmHWM in two steps, live peak less what was alive before) in bytes."""
     torch.set_num_threads(1)
     model, (ids, labels) = bert_with_lora(768, 4, 12), batch(8, 128)
-    before = status_bytes("VmRSS")
+    (before,) = status_bytes("VmRSS")
     reset_high_water_mark()
     take_steps(model, ids, labels, lambda: None)
     rise = high_water_mark() - before
