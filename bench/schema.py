@@ -22,7 +22,7 @@ from bench.errors import SuiteError
 from bench.tasks import TASKS
 
 MAX_SUITE_BYTES = 256 * 1024
-RADAR_AXES = ("quality", "speed", "memory", "parameters", "steps_to_target")
+RADAR_AXES = ("quality", "speed", "memory", "parameters", "steps_to_target", "ease_of_use")
 TARGET_SETS = ("all-linear", "query-value", "attention")
 
 

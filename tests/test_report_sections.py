@@ -292,6 +292,8 @@ def test_ease_of_use_can_be_a_radar_axis():
     assert radar.rows[1][-1].note == "no learning rate was tuned"
     built = table.build([*tuned, *rows], [r.job for r in [*tuned, *rows]], LORA)
     assert glance.points(built, LORA, options)[-1].position == pytest.approx(0.75)
+    untuned = grid(show(rows, options=options), "numbers of the radar")
+    assert len(untuned.rows[0]) == len(radar.rows[0]) - 1
 
 
 def test_a_variant_is_another_look_of_the_same_series_with_a_name_on_two_lines():

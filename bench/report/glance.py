@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from bench.catalog import Cell
 from bench.record import RadarAxis, Record, ReportOptions
@@ -37,6 +38,9 @@ FEWEST_AXES = 3
 
 def section(table: ResultTable, options: ReportOptions) -> Section:
     """Radar small multiples and the same numbers in a table."""
+    if not table.planned("tuning"):
+        radar = {key: axis for key, axis in options.radar.items() if key != "ease_of_use"}
+        options = replace(options, radar=radar)
     axes = tuple(options.radar)
     grid = Grid(
         "The numbers of the radar",
