@@ -126,3 +126,17 @@ def test_probing_changes_no_bit_of_training(places, monkeypatch):
     assert bare == curve
     assert without.flops_per_step is None
     assert without.null_reasons["live_bytes"] == ("the probe steps failed: RuntimeError: no probe")
+
+
+def test_checkpointing_trades_activations_for_operations(places):
+    # Through the whole probe: counting operations beside the storages once kept alive what
+    # checkpointing frees, and only a job could show it.
+    plain, saving = (
+        recipe.run(
+            tiny.job(dropout=0.0, batch_size=32, gradient_checkpointing=saving), places, print
+        )
+        for saving in (False, True)
+    )
+    assert saving.live_activation_bytes < 0.75 * plain.live_activation_bytes
+    assert saving.flops_per_step > 1.2 * plain.flops_per_step
+    assert saving.live_weight_bytes == plain.live_weight_bytes

@@ -37,31 +37,35 @@ class Probed:
 
 
 def probe(job: Job, task: Task, prepared: Prepared, work: Work, device: torch.device) -> Probed:
-    """Take three steps, on a short, a middling and the largest batch of the run.
+    """Follow storages in two steps, then count operations in up to three more.
 
-    The largest comes last, when the optimizer's states exist, so its peak is the run's.
+    Storages: the shortest batch makes the optimizer's states, then the largest has the run's peak.
+    Operations: the shortest, a middling and the largest batch. The two never share a step, since
+    torch's counter hooks into every module and so keeps activations alive that gradient
+    checkpointing would have freed.
 
     Args:
         prepared: a model of its own, in the state before the first step.
     """
     lengths = sorted(set(work.longest))
-    chosen = dict.fromkeys((lengths[0], lengths[len(lengths) // 2], lengths[-1]))
-    counted: dict[int, int] = {}
     step = Step(job, task, prepared, device)
+    taken = 0
+
+    def take(length: int) -> None:
+        nonlocal taken
+        taken += 1
+        step(taken, work.train(work.longest.index(length)).to(device))
+
     with LiveTensors(prepared.model) as live:
-        for number, length in enumerate(_three(list(chosen)), start=1):
-            batch = work.train(work.longest.index(length)).to(device)
-            with FlopCounterMode(display=False, custom_mapping=_operations(job)) as flops:
-                step(number, batch)
-            counted[length] = flops.get_total_flops()
-            del batch
+        for length in (lengths[0], lengths[-1]):
+            take(length)
             live.end_step()
+    counted: dict[int, int] = {}
+    for length in dict.fromkeys((lengths[0], lengths[len(lengths) // 2], lengths[-1])):
+        with FlopCounterMode(display=False, custom_mapping=_operations(job)) as flops:
+            take(length)
+        counted[length] = flops.get_total_flops()
     return Probed(live.peak(), tuple(interpolate(counted, length) for length in work.longest))
-
-
-def _three(lengths: list[int]) -> list[int]:
-    """Three lengths to probe; the largest stands in where there are fewer."""
-    return lengths + [lengths[-1]] * (3 - len(lengths))
 
 
 def interpolate(counted: dict[int, int], length: int) -> int:
