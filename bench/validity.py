@@ -34,9 +34,9 @@ SAME_BITS = (
 FlagKind = Literal["collapsed", "exploding", "twins", "unfaithful"]
 FLAG_KINDS: dict[FlagKind, str] = {
     "collapsed": "predicted the same for every row",
-    "exploding": "had gradients that kept growing",
+    "exploding": "had a gradient norm that rose by half three times in a row",
     "twins": "learned exactly like another cell, so one of the two methods did not run",
-    "unfaithful": "saved files that give other predictions than the trained model",
+    "unfaithful": "saved files that give other logits than the trained model",
 }
 
 
@@ -150,7 +150,7 @@ def _of_one(row: Record) -> Iterator[Flag]:
     if outcome.collapsed:
         yield Flag("collapsed", row.job, "the last predictions are all the same")
     if outcome.exploding_step is not None:
-        detail = f"the gradient norm kept growing up to step {outcome.exploding_step}"
+        detail = f"three rises by half in a row, the last at step {outcome.exploding_step}"
         yield Flag("exploding", row.job, detail)
     error = outcome.reload_max_error
     # Not "above": an error that is not a number is no faithful copy either.
