@@ -127,7 +127,7 @@ def test_a_plausible_matrix_has_no_flags():
     ("changes", "kind", "words"),
     [
         ({"collapsed": True}, "collapsed", "all the same"),
-        ({"exploding_step": 17}, "exploding", "up to step 17"),
+        ({"exploding_step": 17}, "exploding", "in a row, the last at step 17"),
         ({"reload_max_error": 2e-4}, "unfaithful", "0.0002 after loading, 0.0001 allowed"),
         ({"reload_max_error": math.nan}, "unfaithful", "nan"),
     ],
