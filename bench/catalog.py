@@ -1,13 +1,14 @@
-"""The vocabulary of a suite as plain data: metrics, methods, quantizations and models.
+"""The vocabulary of a suite as plain data: metrics, quantizations and models.
 
-Everything a suite file may name stands in one of the tables below or in `bench.tasks`, so a suite
-can be checked without loading torch, and an unknown name can be answered with the known ones.
+Everything a suite file may name stands in one of the tables below, in `bench.methods` or in
+`bench.tasks`, so a suite can be checked without loading torch, and an unknown name can be answered
+with the known ones.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
 Direction = Literal["higher", "lower"]
 
@@ -75,89 +76,6 @@ QUANTIZATIONS: dict[str, Quantization] = {
         Quantization("int8", "int8", 8, "LLM.int8() (bitsandbytes)"),
     )
 }
-
-
-@dataclass(frozen=True)
-class Method:
-    """A fine-tuning method a suite can name.
-
-    Attributes:
-        takes_rank: whether the `rank` axis means anything for it.
-        quantizations: base formats it can sit on.
-        source: the paper that defines it.
-    """
-
-    key: str
-    title: str
-    takes_rank: bool
-    quantizations: tuple[str, ...]
-    summary: str
-    source: str
-
-
-METHODS: dict[str, Method] = {
-    m.key: m
-    for m in (
-        Method(
-            "full",
-            "full fine-tuning",
-            False,
-            ("none",),
-            "every weight trained: the upper reference line",
-            "reference",
-        ),
-        Method(
-            "head",
-            "head only",
-            False,
-            tuple(QUANTIZATIONS),
-            "classifier (and pooler) trained on a frozen base: the lower reference line",
-            "reference",
-        ),
-        Method(
-            "lora",
-            "LoRA",
-            True,
-            tuple(QUANTIZATIONS),
-            "low-rank update BA scaled by alpha/r; on nf4 it is QLoRA",
-            "Hu et al. 2021, arXiv 2106.09685; QLoRA: Dettmers et al. 2023, arXiv 2305.14314",
-        ),
-        Method(
-            "adalora",
-            "AdaLoRA",
-            True,
-            tuple(QUANTIZATIONS),
-            "SVD-form update whose ranks are pruned to a budget during training",
-            "Zhang et al. 2023, arXiv 2303.10512",
-        ),
-    )
-}
-
-
-class Cell(NamedTuple):
-    """What a suite compares, one column of every table.
-
-    Attributes:
-        variant: value of the axes a profile varies for all cells alike, such as "bf16"; empty
-            without such an axis.
-    """
-
-    method: str
-    rank: int | None
-    quantization: str
-    variant: str = ""
-
-
-def cell_title(method: str, rank: int | None, quantization: str, variant: str = "") -> str:
-    """The name of a cell in reports, such as "QLoRA r8" or "LoRA r8, bf16"."""
-    name = METHODS[method].title if method in METHODS else method
-    if method == "lora" and quantization == "nf4":
-        name, quantization = "QLoRA", "none"
-    if quantization != "none":
-        title = QUANTIZATIONS[quantization].title if quantization in QUANTIZATIONS else quantization
-        name = f"{name} + {title}"
-    name = name if rank is None else f"{name} r{rank}"
-    return f"{name}, {variant}" if variant else name
 
 
 @dataclass(frozen=True)

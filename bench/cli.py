@@ -340,7 +340,8 @@ def _plan(options: argparse.Namespace) -> int:
 
 
 def _list(options: argparse.Namespace) -> int:
-    from bench.catalog import METHODS, METRICS, MODELS, QUANTIZATIONS
+    from bench.catalog import METRICS, MODELS, QUANTIZATIONS
+    from bench.methods import all_methods
     from bench.suite import load_suite, suite_names
     from bench.tasks import TASKS
 
@@ -353,7 +354,7 @@ def _list(options: argparse.Namespace) -> int:
             suites[name] = f"can't be used: {error.what.splitlines()[0]}"
     facts = {
         "suites": suites,
-        "methods": {m.key: f"{m.title}: {m.summary}" for m in METHODS.values()},
+        "methods": {m.key: f"{m.title}: {m.summary}" for m in all_methods().values()},
         "quantizations": {q.key: q.summary for q in QUANTIZATIONS.values()},
         "tasks": {t.key: f"{t.summary} ({t.metric})" for t in TASKS.values()},
         "metrics": {m.key: f"{m.summary} ({m.direction} is better)" for m in METRICS.values()},

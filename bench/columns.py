@@ -83,6 +83,9 @@ OUTCOME_COLUMNS = {
     "mfu": "float64",
     "trainable_parameters": "int64",
     "head_parameters": "int64",
+    "adapter_parameters": "int64",
+    "solved_size": "int64",
+    "budget_parameters": "int64",
     "active_parameters": "int64",
     "saved_parameters": "int64",
     "total_parameters": "int64",
@@ -96,8 +99,11 @@ OUTCOME_COLUMNS = {
     "reload_max_error": "float64",
     "final_rank": "int64",
     "rank_history": "json",
+    "importance_history": "json",
+    "layer_scores": "json",
     "curve": "curve",
     "initial_weights_hash": "string",
+    "final_weights_hash": "string",
     "batch_order_hash": "string",
     "train_rows": "int64",
     "selection_rows": "int64",
@@ -151,8 +157,12 @@ def _null_reasons(record: Record, row: dict[str, Any]) -> dict[str, str]:
     for name in ("target_value", "target_reached", "steps_to_target"):
         if name in reasons and record.job.target is None:
             reasons[name] = "the suite sets no target for this task"
+    if record.job.recipe.budget is None:
+        for name in ("solved_size", "budget_parameters"):
+            reasons[name] = "the suite gives the size, not a budget"
     if row["rank"] is None:
-        reasons["rank"] = "the method has no rank"
+        budget = record.job.recipe.budget is not None
+        reasons["rank"] = "a budget decides it" if budget else "the method has no size"
     return reasons
 
 

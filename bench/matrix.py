@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from bench.catalog import MODELS, Cell
+from bench.catalog import MODELS
 from bench.data import expected_fingerprint
 from bench.environment import changed_versions
 from bench.errors import UserError
+from bench.methods import Cell
 from bench.record import Job, Record
 from bench.resolve import cells, resolve_recipe
 from bench.schema import Profile

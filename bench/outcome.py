@@ -112,6 +112,10 @@ class Outcome:
         mfu: share of `gemm_flops_per_second` that the timed steps reached.
         trainable_parameters: parameters with gradients at the start (their peak), head included.
         head_parameters: those of them that belong to classifier and pooler.
+        adapter_parameters: those of them that belong to neither.
+        solved_size: rank, width or number of tokens that the cell's budget gave; the mean over
+            modules, rounded, where they differ.
+        budget_parameters: adapter parameters that the budget asked for.
         active_parameters: trainable parameters at the end less those of ranks pruned to zero.
         saved_parameters: parameters in the saved files.
         total_parameters: parameters of the model with adapter, 4-bit weights counted unpacked.
@@ -123,9 +127,12 @@ class Outcome:
         reload_max_error: largest absolute difference of a logit between the trained model and the
             saved files loaded into a fresh base.
         final_rank: sum of active ranks over all adapted modules.
-        rank_history: module -> its active rank at each curve point.
+        rank_history: module -> its active rank at each curve point, null where it has none.
+        importance_history: module -> mean importance of its rank-one parts at each curve point.
+        layer_scores: layer -> the sensitivity that a method found before it was built.
         curve: evaluations during training.
         initial_weights_hash: SHA-256 over the trainable weights before the first step.
+        final_weights_hash: the same after the last step.
         batch_order_hash: SHA-256 over the row numbers of every batch.
         train_rows: training rows the batches were drawn from.
         selection_rows: rows cut from the training split for selection.
@@ -190,6 +197,9 @@ class Outcome:
     mfu: float | None = None
     trainable_parameters: int | None = None
     head_parameters: int | None = None
+    adapter_parameters: int | None = None
+    solved_size: int | None = None
+    budget_parameters: int | None = None
     active_parameters: int | None = None
     saved_parameters: int | None = None
     total_parameters: int | None = None
@@ -202,9 +212,12 @@ class Outcome:
     merge_max_error: float | None = None
     reload_max_error: float | None = None
     final_rank: int | None = None
-    rank_history: dict[str, list[int]] = field(default_factory=dict)
+    rank_history: dict[str, list[int | None]] = field(default_factory=dict)
+    importance_history: dict[str, list[float | None]] = field(default_factory=dict)
+    layer_scores: dict[str, float] = field(default_factory=dict)
     curve: tuple[CurvePoint, ...] = ()
     initial_weights_hash: str | None = None
+    final_weights_hash: str | None = None
     batch_order_hash: str | None = None
     train_rows: int | None = None
     selection_rows: int | None = None

@@ -11,8 +11,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
-from bench.catalog import METRICS, cell_title
+from bench.catalog import METRICS
 from bench.executors.local import Finished
+from bench.methods import cell_title
 from bench.record import Job
 from bench.validity import FLAG_KINDS, Flag, Repeat
 

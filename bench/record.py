@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from bench.catalog import Cell
+from bench.methods import Cell
 from bench.outcome import Outcome
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Version of the stored columns; rows of older ones are counted and left out, newer are refused."""
 
 PROTOCOL = 2
@@ -30,7 +30,9 @@ class AdaLoraSchedule:
     """AdaLoRA's own settings in optimizer steps (arXiv 2303.10512, section 3.3).
 
     Attributes:
-        init_rank: rank of every module at the start (init_r), above the job's rank (target_r).
+        init_rank: rank of every module at the start (init_r), above the job's rank (target_r);
+            None where a parameter budget decides the rank.
+        init_ratio: init_rank over the rank that the budget gives; None without a budget.
         tinit: steps before the budget starts to fall.
         tfinal: steps at the end with the budget fixed.
         delta_t: steps between two budget allocations.
@@ -39,13 +41,14 @@ class AdaLoraSchedule:
         orthogonal_weight: weight of the orthogonality penalty.
     """
 
-    init_rank: int
+    init_rank: int | None
     tinit: int
     tfinal: int
     delta_t: int
     beta1: float
     beta2: float
     orthogonal_weight: float
+    init_ratio: float | None = None
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,11 @@ class Recipe:
         alpha: LoRA's alpha; the update is scaled by alpha/r.
         dropout: dropout on the adapter's input.
         double_quantization: quantise the block constants too; None without quantization.
-        adalora: AdaLoRA's schedule; None for other methods.
+        adalora: AdaLoRA's schedule; None for other methods. In two stages its steps are those of
+            the second.
+        options: the method's own settings, all of them (`bench.methods`).
+        budget: parameters of the adapter, head apart, that decide its size: a count, or a share of
+            the base such as "0.1%"; None where the size is given.
     """
 
     steps: int
@@ -104,6 +111,8 @@ class Recipe:
     dropout: float | None = None
     double_quantization: bool | None = None
     adalora: AdaLoraSchedule | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    budget: int | str | None = None
 
 
 @dataclass(frozen=True)
@@ -115,13 +124,15 @@ class Job:
         data_fingerprint: expected fingerprint of the task's rows, or `revision:<sha>` where
             only the pinned revision is known.
         target: metric value that counts as "target reached"; None if the suite sets none.
+        rank: the method's rank, width or number of virtual tokens (`Method.size`); None for a
+            method without size, or where `recipe.budget` decides it.
         device: cpu or cuda.
         threads: torch threads of the worker.
         purpose: `report` for a row that enters comparisons; `tuning` for a trial of one learning
             rate, scored on the selection split and measured no further; `repeat` for a second run
             of a reported job, whose numbers must be the same bits.
-        variant: value of every axis the profile varies for all cells alike (precision,
-            checkpointing), empty without such an axis; the values themselves are in the recipe.
+        variant: what else sets the cell apart: the entry's own word, its budget, and the value of
+            every axis the profile varies for all cells alike; the values are in the recipe.
     """
 
     suite: str

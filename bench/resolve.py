@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from pydantic import BaseModel
 
-from bench.catalog import METHODS, Cell
+from bench.methods import LORA, Cell, Method, method_of
 from bench.record import AdaLoraSchedule, Recipe
 from bench.schema import MethodEntry, Profile, RecipeLayer, SuiteFile
 from bench.tasks import TASKS, Task
 
-ADAPTER_FIELDS = ("targets", "alpha", "dropout")
+ADAPTER_FIELDS = LORA
 
 VARIED: dict[str, Callable[[Any], str]] = {
     "precision": str,
@@ -53,11 +53,17 @@ def variants(profile: Profile) -> dict[str, dict[str, Any]]:
     return {", ".join(VARIED[name](v) for name, v in one.items()): one for one in found}
 
 
-def cells(entry: MethodEntry, profile: Profile) -> Iterator[Cell]:
-    """The cells of a method entry, each crossed with every variant of the profile."""
-    for axes in entry.cells():
-        for variant in variants(profile):
-            yield Cell(*axes, variant)
+def cells(entry: MethodEntry, profile: Profile) -> dict[Cell, dict[str, Any]]:
+    """The cells of a method entry, crossed with every variant of the profile, and what each sets
+    in the recipe."""
+    return {
+        cell._replace(variant=", ".join(filter(None, (cell.variant, name)))): {
+            **values,
+            "budget": budget,
+        }
+        for cell, budget in entry.cells()
+        for name, values in variants(profile).items()
+    }
 
 
 # Values a suite may leave out. None of them favours a method; everything that does (learning
@@ -113,18 +119,51 @@ def _share(value: int | str, steps: int) -> int:
     return round(float(value[:-1]) / 100 * steps) if isinstance(value, str) else value
 
 
-def _adalora(
-    values: Mapping[str, Any], rank: int, steps: int, fault: Fault
+def _schedule(
+    method: Method, cell: Cell, values: Mapping[str, Any], steps: int, fault: Fault
 ) -> AdaLoraSchedule | None:
+    """AdaLoRA's schedule for the methods that read it."""
+    if not method.schedule:
+        return None
+    adalora, rank, options = dict(values["adalora"]), cell.rank, values["options"]
+    if method.key == "hybrid":
+        rank, adalora["init_rank"] = options["middle"] // 2, options["middle"]
+    if method.key == "two-stage":
+        steps -= first_stage_steps(options, steps)
+    return _adalora(adalora, rank, steps, fault)
+
+
+def first_stage_steps(options: Mapping[str, Any], steps: int) -> int:
+    """Steps of the first of two stages; both have at least one."""
+    share: float = options["first_stage"]
+    return min(max(1, round(share * steps)), steps - 1)
+
+
+def _adalora(
+    values: Mapping[str, Any], rank: int | None, steps: int, fault: Fault
+) -> AdaLoraSchedule | None:
+    """The schedule in steps.
+
+    Args:
+        rank: the rank it ends at; None where a budget decides it.
+    """
     missing = [k for k in ("tinit", "tfinal", "delta_t", "orthogonal_weight") if k not in values]
     if "init_rank" not in values and "init_ratio" not in values:
         missing.insert(0, "init_rank (or init_ratio)")
     if missing:
         fault("adalora", f"{', '.join(missing)} set nowhere")
         return None
-    init_rank = values.get("init_rank") or max(rank + 1, round(values["init_ratio"] * rank))
+    if rank is None:
+        if "init_ratio" not in values:
+            fault(
+                "adalora.init_ratio", "set nowhere; with a budget it takes the place of init_rank"
+            )
+            return None
+        init_rank = None
+    else:
+        init_rank = values.get("init_rank") or max(rank + 1, round(values["init_ratio"] * rank))
     tinit, tfinal = _share(values["tinit"], steps), _share(values["tfinal"], steps)
-    if init_rank <= rank:
+    if init_rank is not None and rank is not None and init_rank <= rank:
         fault(
             "adalora.init_rank",
             f"found {init_rank} with rank (target_r) {rank}; it must be above the rank, "
@@ -140,8 +179,16 @@ def _adalora(
         init_rank=init_rank,
         tinit=tinit,
         tfinal=tfinal,
+        init_ratio=values["init_ratio"] if rank is None else None,
         **{k: values[k] for k in ("delta_t", "beta1", "beta2", "orthogonal_weight")},
     )
+
+
+def known_method(key: str) -> Method:
+    """The method of a key that was checked."""
+    method = method_of(key)
+    assert method is not None, key
+    return method
 
 
 def resolve_recipe(
@@ -152,7 +199,7 @@ def resolve_recipe(
     Raises:
         RecipeFaults: with every fault; never for a suite that was checked.
     """
-    task, method = TASKS[task_name], METHODS[entry.method]
+    task, method = TASKS[task_name], known_method(entry.method)
     task_layer = profile.tasks[task_name].recipe
     layers = [suite.recipe, profile.recipe, task_layer, entry.recipe]
     values = _merge([*layers, entry.task_recipe.get(task_name, RecipeLayer())])
@@ -161,9 +208,10 @@ def resolve_recipe(
     def tell(key: str, what: str) -> None:
         faults.append(f"{key}: {what}")
 
-    values.update(variants(profile)[cell.variant])
+    values.update(cells(entry, profile)[cell], options=method.resolved_options(entry.options))
     rows = _row_limits(values, task, tell)
-    needed = ["batch_size", "learning_rate"] + (["targets", "alpha"] if method.takes_rank else [])
+    needed = ["batch_size", "learning_rate"]
+    needed += [name for name in ("targets", "alpha") if name in method.settings]
     missing = [name for name in needed if name not in values]
     if "steps" not in values and "epochs" not in values:
         missing.append("steps (or epochs)")
@@ -185,14 +233,11 @@ def resolve_recipe(
         tell("warmup", f"found {warmup_steps}; the run has {steps} steps")
     if profile.tuning and values["selection_rows"] == 0:
         tell("selection_rows", "found 0; a profile with tuning scores its trials on these rows")
-    schedule = None
-    if entry.method == "adalora" and cell.rank is not None:
-        schedule = _adalora(values["adalora"], cell.rank, steps, tell)
+    schedule = _schedule(method, cell, values, steps, tell)
     if faults:
         raise RecipeFaults(faults)
     values.update(steps=steps, eval_every=eval_every, warmup_steps=warmup_steps, adalora=schedule)
-    if not method.takes_rank:
-        values.update(dict.fromkeys(ADAPTER_FIELDS))
+    values.update(dict.fromkeys(name for name in ADAPTER_FIELDS if name not in method.settings))
     if cell.quantization in ("none", "int8"):
         values["double_quantization"] = None
     return Recipe(**values)

@@ -17,8 +17,10 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import PydanticCustomError
 
 from bench.assets import SOURCES
-from bench.catalog import METHODS, MODELS, QUANTIZATIONS
+from bench.catalog import MODELS, QUANTIZATIONS
 from bench.errors import SuiteError
+from bench.methods import METHODS, PREFIX, Cell, method_of
+from bench.peft_types import PEFT_TYPES
 from bench.tasks import TASKS
 
 MAX_SUITE_BYTES = 256 * 1024
@@ -124,6 +126,33 @@ def _known(what: str, names: Iterable[str]) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _method(value: str) -> str:
+    if method_of(value) is None:
+        close = difflib.get_close_matches(value, [*METHODS, *map(PREFIX.__add__, PEFT_TYPES)], n=1)
+        raise PydanticCustomError(
+            "unknown",
+            "unknown method{hint}; allowed: {names}, and peft:<type> with a type of {types}",
+            {"hint": f" (did you mean {close[0]}?)" if close else "", "names": ", ".join(METHODS),
+             "types": ", ".join(PEFT_TYPES)},
+        )  # fmt: skip
+    return value
+
+
+def _budget(value: Any) -> Any:
+    """A number of parameters, or a share of the base's written "0.1%"."""
+    if (
+        isinstance(value, str)
+        and re.fullmatch(r"\d{1,2}(\.\d+)?%", value)
+        and float(value[:-1]) > 0
+    ):
+        return value
+    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+        return value
+    raise PydanticCustomError(
+        "budget", "a number of parameters, or a share of the base's such as 0.1%"
+    )
+
+
 def _steps(value: Any) -> Any:
     """A number of steps, or a share of all steps written "10%"."""
     if isinstance(value, str) and re.fullmatch(r"\d{1,2}(\.\d+)?%", value):
@@ -152,13 +181,16 @@ def _fingerprint(value: Any) -> Any:
 
 ModelName = Annotated[str, _known("model", MODELS)]
 TaskName = Annotated[str, _known("task", TASKS)]
-MethodName = Annotated[str, _known("method", METHODS)]
+MethodName = Annotated[str, AfterValidator(_method)]
 QuantizationName = Annotated[str, _known("quantization", QUANTIZATIONS)]
 SourceName = Annotated[str, _known("source", SOURCES)]
+Budget = Annotated[int | str, BeforeValidator(_budget)]
 Steps = Annotated[int | str, BeforeValidator(_steps)]
 Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
+Sizes = Annotated[list[Annotated[int, Field(ge=1, le=4096)]], Field(min_length=1)]
+Word = Annotated[str, Field(min_length=1, max_length=40, pattern=r"^[^\x00-\x1f\x7f]+$")]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Precision = Literal["fp32", "bf16"]
 
@@ -226,25 +258,45 @@ class TaskEntry(_Strict):
 
 
 class MethodEntry(_Strict):
-    """One method with its axes; every combination of rank and quantization is a cell.
+    """One method with its axes; every combination of size and quantization is a cell.
 
     Attributes:
+        rank: sizes of a method that has a rank; `width` and `tokens` are those of the others.
+        budget: parameters in place of a size, which is solved for on the real architecture.
+        variant: a word that tells the entry from others of the same method in every table.
+        options: settings of the method's own.
         learning_rates: the grid that a profile with `tuning` tries; unused without.
     """
 
     method: MethodName
-    rank: Annotated[list[Annotated[int, Field(ge=1, le=1024)]], Field(min_length=1)] | None = None
+    rank: Sizes | None = None
+    width: Sizes | None = None
+    tokens: Sizes | None = None
+    budget: Annotated[list[Budget], Field(min_length=1)] | None = None
+    variant: Word = ""
+    options: dict[str, Any] = {}
     quantization: Annotated[list[QuantizationName], Field(min_length=1)] = ["none"]
     learning_rates: Annotated[list[Positive], Field(min_length=2)] | None = None
     recipe: RecipeLayer = RecipeLayer()
     task_recipe: dict[TaskName, RecipeLayer] = {}
 
-    def cells(self) -> Iterator[tuple[str, int | None, str]]:
-        """(method, rank, quantization) of every cell of the entry."""
-        ranks: list[int] | list[None] = self.rank or [None]
-        for rank in ranks:
+    @property
+    def sizes(self) -> dict[str, list[int]]:
+        """The keys that give sizes, with their values."""
+        given = {"rank": self.rank, "width": self.width, "tokens": self.tokens}
+        return {name: values for name, values in given.items() if values is not None}
+
+    def cells(self) -> Iterator[tuple[Cell, int | str | None]]:
+        """Every cell of the entry, with the budget that decides its size."""
+        sizes = [size for values in self.sizes.values() for size in values]
+        budgets: list[int | str | None] = [*(self.budget or [])]
+        pairs = [(size, None) for size in sizes] + [(None, budget) for budget in budgets]
+        for size, budget in pairs or [(None, None)]:
+            words = [self.variant] if self.variant else []
+            if budget is not None:
+                words.append(f"budget {budget if isinstance(budget, str) else format(budget, ',')}")
             for quantization in self.quantization:
-                yield (self.method, rank, quantization)
+                yield Cell(self.method, size, quantization, ", ".join(words)), budget
 
 
 class Vary(_Strict):

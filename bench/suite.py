@@ -16,10 +16,19 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from bench.catalog import METHODS, METRICS, Cell, Method
+from bench.catalog import METRICS
 from bench.errors import SuiteError
+from bench.methods import Cell, Method
 from bench.record import RadarAxis, ReportOptions
-from bench.resolve import ADAPTER_FIELDS, VARIED, RecipeFaults, cells, resolve_recipe, set_values
+from bench.resolve import (
+    ADAPTER_FIELDS,
+    VARIED,
+    RecipeFaults,
+    cells,
+    known_method,
+    resolve_recipe,
+    set_values,
+)
 from bench.schema import MethodEntry, Profile, SuiteFile, fault_lines, read_yaml, short
 from bench.tasks import TASKS, Task
 
@@ -89,22 +98,22 @@ def _check_targets(profile: Profile, where: str) -> Iterator[str]:
 
 
 def _check_cells(entries: list[MethodEntry], where: str) -> Iterator[str]:
-    seen: set[tuple[str, int | None, str]] = set()
+    seen: set[Cell] = set()
     for index, entry in enumerate(entries):
         at = f"{where}[{index}] ({entry.method})"
-        method: Method = METHODS[entry.method]
-        if method.takes_rank and entry.rank is None:
-            yield f"{at}.rank: missing; {entry.method} needs at least one rank"
-        if not method.takes_rank and entry.rank is not None:
-            yield f"{at}.rank: found {entry.rank}; {entry.method} has no rank, remove it"
+        method = known_method(entry.method)
+        yield from _check_sizes(entry, method, at)
+        for name, fault in method.option_faults(entry.options):
+            yield f"{at}.options.{name}: {fault}"
         for quantization in entry.quantization:
             if quantization not in method.quantizations:
                 allowed = ", ".join(method.quantizations)
                 yield f"{at}.quantization: found {quantization!r}; {entry.method} allows: {allowed}"
         on_tasks = {f"task_recipe.{task}": layer for task, layer in entry.task_recipe.items()}
         for layer_name, layer in {"recipe": entry.recipe, **on_tasks}.items():
-            odd = [f for f in ADAPTER_FIELDS if not method.takes_rank and f in set_values(layer)]
-            if layer.adalora is not None and entry.method != "adalora":
+            set_here = set_values(layer)
+            odd = [f for f in ADAPTER_FIELDS if f not in method.settings and f in set_here]
+            if layer.adalora is not None and not method.schedule:
                 odd.append("adalora")
             for name in odd:
                 yield f"{at}.{layer_name}.{name}: means nothing for {entry.method}, remove it"
@@ -118,10 +127,26 @@ def _check_cells(entries: list[MethodEntry], where: str) -> Iterator[str]:
         rates = entry.learning_rates or []
         if rates != sorted(set(rates)):
             yield f"{at}.learning_rates: found {rates}; each rate once, in ascending order"
-        for cell in entry.cells():
+        for cell, _ in entry.cells():
             if cell in seen:
-                yield f"{at}: the cell {cell} stands in the list twice"
+                yield (
+                    f"{at}: the cell {_words(cell)} stands in the list twice; tell entries of one "
+                    "method apart by `variant`"
+                )
             seen.add(cell)
+
+
+def _check_sizes(entry: MethodEntry, method: Method, at: str) -> Iterator[str]:
+    for name, values in entry.sizes.items():
+        if name != method.size:
+            instead = f", its size is `{method.size}`" if method.size else ", remove it"
+            yield f"{at}.{name}: found {values}; {entry.method} has no {name}{instead}"
+    if entry.budget is not None and not method.budget:
+        yield f"{at}.budget: found {entry.budget}; {entry.method} has no size to solve for"
+    needs_size = method.size is not None and method.family != "peft"
+    if needs_size and method.size not in entry.sizes and entry.budget is None:
+        or_budget = ", or a budget" if method.budget else ""
+        yield f"{at}.{method.size}: missing; {entry.method} needs at least one{or_budget}"
 
 
 def _check_vary(profile: Profile, where: str) -> Iterator[str]:
@@ -162,7 +187,8 @@ def _check_recipes(
 ) -> list[str]:
     faults: list[str] = []
     for entry in entries:
-        if METHODS[entry.method].takes_rank != (entry.rank is not None):
+        method = known_method(entry.method)
+        if any(_check_sizes(entry, method, "")) or any(method.option_faults(entry.options)):
             continue
         for task_name in profile.tasks:
             for cell in cells(entry, profile):

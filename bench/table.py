@@ -13,7 +13,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from bench.catalog import METHODS, METRICS, QUANTIZATIONS, Cell
+from bench.catalog import METRICS, QUANTIZATIONS
+from bench.methods import METHODS, Cell
 from bench.record import Job, Purpose, Record
 from bench.stats import Estimate, geometric_mean, t_interval
 
@@ -138,7 +139,7 @@ def _cell_order(cell: Cell, reference: Cell) -> tuple[object, ...]:
     method, rank, quantization, variant = cell
     known = list(METHODS)
     formats = list(QUANTIZATIONS)
-    is_line = method in METHODS and METHODS[method].source == "reference"
+    is_line = method in METHODS and METHODS[method].family == "reference"
     return (
         cell != reference,
         is_line,

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from bench.catalog import METRICS, Cell
+from bench.catalog import METRICS
+from bench.methods import Cell
 from bench.record import Job, Record
 
 SLACK = 1e-9

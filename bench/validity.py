@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from bench.catalog import cell_title
 from bench.environment import changed_versions
+from bench.methods import cell_title
 from bench.record import Job, Record
 
 RELOAD_TOLERANCE = {"none": 1e-4, "nf4": 1e-3, "fp4": 1e-3, "int8": 0.2}

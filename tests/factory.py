@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from bench.catalog import Cell
+from bench.methods import Cell
 from bench.outcome import CurvePoint, Outcome
 from bench.record import AdaLoraSchedule, Environment, Job, RadarAxis, Recipe, Record, ReportOptions
 

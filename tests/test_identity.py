@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from factory import make_environment, make_job, make_outcome, make_recipe
 
-from bench.catalog import Cell
 from bench.matrix import expand
+from bench.methods import Cell
 from bench.outcome import Outcome
 from bench.record import AdaLoraSchedule, Job, Recipe
 from bench.suite import load_suite

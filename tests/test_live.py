@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import fields
 
+import citizen
 import peft
 import pytest
 import tiny
@@ -16,7 +17,6 @@ from torch import nn
 
 from bench.lab.live import LiveTensors
 from bench.lab.meters import high_water_mark, reset_high_water_mark, status_bytes
-from bench.lab.methods import prepare
 from bench.lab.models import anatomy, load_model
 from bench.tasks import TASKS
 
@@ -228,9 +228,8 @@ def test_minilm_saves_37_megabytes_in_four_bits(folders):
 @pytest.mark.parametrize("quantization", ["nf4", "int8"])
 def test_a_quantised_weight_stays_what_it_is_while_it_trains(folders, quantization):
     before, _, _ = held(folders["tiny"], quantization)
-    parts = anatomy(folders["tiny"], 2)
     job = tiny.job("lora", quantization)
-    prepared = prepare(load_model(folders["tiny"], job, TASKS["sst-2"], parts), job, parts)
+    _, prepared, _ = citizen.build(folders["tiny"], job)
     ids = torch.randint(4, 44, (8, 12))
     with LiveTensors(prepared.model) as live:
         for _ in range(2):

@@ -23,8 +23,8 @@ from factory import (
 from shown import fail, grid, on, row, show, write
 
 from bench import table
-from bench.catalog import Cell
 from bench.errors import StoreError
+from bench.methods import Cell
 from bench.record import RadarAxis
 from bench.report import charts, gaps, glance, headline, markdown, page, words
 

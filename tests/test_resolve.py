@@ -23,8 +23,8 @@ from small_suite import (
     write,
 )
 
-from bench.catalog import Cell
 from bench.matrix import expand
+from bench.methods import Cell
 from bench.record import Job
 from bench.suite import load_suite
 from bench.tasks import TASKS

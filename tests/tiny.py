@@ -12,13 +12,14 @@ from factory import make_job, make_recipe
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from bench.assets import Places, sha256_file
-from bench.catalog import METHODS, MODELS, Hub, Model
+from bench.catalog import MODELS, Hub, Model
 from bench.data import load_task
-from bench.lab.methods import Prepared, prepare
+from bench.lab.build import Build
+from bench.lab.methods import Prepared
 from bench.lab.models import anatomy, load_model, load_tokenizer
-from bench.lab.seeds import seed_all
 from bench.lab.work import Work, prepare_work
 from bench.record import AdaLoraSchedule, Job
+from bench.resolve import known_method
 from bench.tasks import TASKS
 
 WORDS = [f"w{i}" for i in range(40)]
@@ -108,20 +109,22 @@ SCHEDULE = AdaLoraSchedule(4, 2, 4, 1, 0.85, 0.85, 0.1)
 
 def job(
     method: str = "lora", quantization: str = "none", task: str = "tiny-class", rank: int = 2,
-    seed: int = 0, purpose: str = "report", **recipe: object,
+    seed: int = 0, purpose: str = "report", options: dict[str, object] | None = None,
+    **recipe: object,
 ) -> Job:  # fmt: skip
     """A job of one cell on the tiny model and a tiny task; further names change the recipe."""
-    adapter = METHODS[method].takes_rank
+    known = known_method(method)
     settings: dict[str, object] = {
-        "targets": "all-linear" if adapter else None,
-        "alpha": 8.0 if adapter else None,
-        "dropout": 0.1 if adapter else None,
-        "adalora": SCHEDULE if method == "adalora" else None,
+        "targets": "all-linear" if "targets" in known.settings else None,
+        "alpha": 8.0 if "alpha" in known.settings else None,
+        "dropout": 0.1 if "dropout" in known.settings else None,
+        "adalora": SCHEDULE if known.schedule else None,
+        "options": known.resolved_options(options or {}),
         "double_quantization": True if quantization in ("nf4", "fp4") else None,
     }
     base = make_job(
         task=task, metric="accuracy" if task == "tiny-class" else "pearson", method=method,
-        rank=rank if adapter else None, quantization=quantization, seed=seed, purpose=purpose,
+        rank=rank if known.size else None, quantization=quantization, seed=seed, purpose=purpose,
         target=0.6, recipe=make_recipe(),
     )  # fmt: skip
     return tiny_job(base, **{**settings, **recipe})
@@ -134,12 +137,18 @@ def base(places: Places, job: Job) -> torch.nn.Module:
     return load_model(folder, job, task, anatomy(folder, max(1, len(task.labels))))
 
 
+def builder(places: Places, job: Job) -> Build:
+    """Builds the installed model as often as needed."""
+    folder = places.mirror / "models" / "tiny"
+    task = TASKS[job.task]
+    parts = anatomy(folder, max(1, len(task.labels)))
+    return Build(job, task, folder, parts, work(places, job))
+
+
 def build(places: Places, job: Job) -> Prepared:
     """The installed model, ready to train."""
-    parts = anatomy(places.mirror / "models" / "tiny", max(1, len(TASKS[job.task].labels)))
-    fresh = base(places, job)
-    seed_all(job.seed, "adapter")
-    return prepare(fresh, job, parts)
+    made = builder(places, job)
+    return made.prepare(made.base())
 
 
 def work(places: Places, job: Job) -> Work:

@@ -22,9 +22,19 @@ def parameters(model: nn.Module) -> int:
     return total
 
 
-def adapter_parameters(model: nn.Module) -> int:
-    """Parameters of LoRA-like adapters."""
-    return sum(p.numel() for name, p in model.named_parameters() if "lora_" in name)
+def added_parameters(model: nn.Module, base: Sequence[nn.Parameter]) -> int:
+    """Parameters that a method added, the head's copy apart.
+
+    Args:
+        model: the base with the method on it.
+        base: the parameters of the base before.
+    """
+    known = {id(p) for p in base}
+    return sum(
+        p.numel()
+        for name, p in model.named_parameters()
+        if id(p) not in known and "modules_to_save" not in name
+    )
 
 
 def head_parameters(model: nn.Module, head: Sequence[str]) -> int:
@@ -36,7 +46,7 @@ def head_parameters(model: nn.Module, head: Sequence[str]) -> int:
     """
 
     def belongs(name: str) -> bool:
-        bare = name.removeprefix("base_model.model.")
+        bare = name.removeprefix("base_model.").removeprefix("model.")
         return any(bare.startswith(f"{top}.") for top in head)
 
     return sum(p.numel() for name, p in trainable(model) if belongs(name))

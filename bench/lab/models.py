@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,10 +29,31 @@ class Unsupported(Exception):
 
 
 @dataclass(frozen=True)
+class Block:
+    """One transformer layer's linear layers, by full module name.
+
+    Attributes:
+        name: the layer itself.
+        attention_output: projects the heads' outputs back.
+        ffn_in, ffn_out: first and second layer of the feed-forward block.
+    """
+
+    name: str
+    query: str
+    key: str
+    value: str
+    attention_output: str
+    ffn_in: str
+    ffn_out: str
+
+
+@dataclass(frozen=True)
 class Anatomy:
     """Where things are in an architecture, by full module name.
 
     Attributes:
+        blocks: the transformer layers from the input up; empty for an architecture whose layers
+            are not recognised.
         head: modules that make the classification head, such as `classifier`.
         pooler: the pooler between encoder and head, None if the architecture has none.
         head_linears: linear layers of head and pooler; they are never quantised.
@@ -42,6 +64,7 @@ class Anatomy:
     pooler: str | None
     head_linears: tuple[str, ...]
     encoder_linears: tuple[str, ...]
+    blocks: tuple[Block, ...] = ()
 
 
 def anatomy(folder: Path, classes: int) -> Anatomy:
@@ -80,7 +103,35 @@ def anatomy_of(model: nn.Module) -> Anatomy:
         pooler=pooler,
         head_linears=tuple(name for name in linears if in_head(name)),
         encoder_linears=tuple(name for name in linears if not in_head(name)),
+        blocks=_blocks(linears),
     )
+
+
+# What architectures call a layer's linear layers, below the layer's own name.
+_BLOCK_NAMES = {
+    "query": ("query", "query_proj", "q_lin", "q"),
+    "key": ("key", "key_proj", "k_lin", "k"),
+    "value": ("value", "value_proj", "v_lin", "v"),
+    "attention_output": ("attention.output.dense", "out_lin", "o"),
+    "ffn_in": ("intermediate.dense", "lin1"),
+    "ffn_out": ("output.dense", "lin2"),
+}  # fmt: skip
+
+
+def _blocks(linears: Sequence[str]) -> tuple[Block, ...]:
+    """The transformer layers, found by the names that encoders use; none if any is unknown."""
+    found: dict[str, dict[str, str]] = {}
+    for linear in linears:
+        match = re.fullmatch(r"(.*\.layers?\.\d+)\.(.*)", linear)
+        if match is None:
+            continue
+        for part, names in _BLOCK_NAMES.items():
+            if any(f".{match[2]}".endswith(f".{name}") for name in names):
+                found.setdefault(match[1], {}).setdefault(part, linear)
+                break
+    if any(len(parts) != len(_BLOCK_NAMES) for parts in found.values()):
+        return ()
+    return tuple(Block(name, **parts) for name, parts in found.items())
 
 
 def _has_parameters(model: nn.Module, name: str) -> bool:

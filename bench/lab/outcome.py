@@ -68,7 +68,7 @@ def of_training(job: Job, trained: Trained) -> dict[str, Any]:
             reason = "a tuning trial is scored on the selection rows alone"
         names = ("selected_metric_value", "selected_step", "selection_metric_value")
         reasons |= dict.fromkeys(names, reason)
-    ranks = [history[-1] for history in trained.rank_history.values()]
+    ranks = [end for history in trained.rank_history.values() if (end := history[-1]) is not None]
     return {
         "metrics": trained.last.metrics,
         "metric_value": last.metric,
@@ -84,6 +84,7 @@ def of_training(job: Job, trained: Trained) -> dict[str, Any]:
         "penalty": last.penalty,
         "final_rank": sum(ranks) if ranks else None,
         "rank_history": trained.rank_history,
+        "importance_history": trained.importance_history,
         "curve": curve,
         "null_reasons": reasons,
     }

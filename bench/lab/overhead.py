@@ -27,9 +27,9 @@ from bench.assets import Places, default_cache, model_files
 from bench.catalog import MODELS
 from bench.data import load_task
 from bench.lab.batches import Batch
+from bench.lab.build import Build
 from bench.lab.meters import Meters
-from bench.lab.methods import prepare
-from bench.lab.models import anatomy, load_model, load_tokenizer
+from bench.lab.models import anatomy, load_tokenizer
 from bench.lab.seeds import seed_all
 from bench.lab.step import Step
 from bench.lab.work import prepare_work
@@ -104,10 +104,8 @@ def measure(
     folder = model_files(MODELS[job.model], places).path
     work = prepare_work(job, task, load_task(task, places), load_tokenizer(folder))
     parts = anatomy(folder, max(1, len(task.labels)))
-    base = load_model(folder, job, task, parts)
-    seed_all(job.seed, "adapter")
-    prepared = prepare(base, job, parts)
-    prepared.model.to(device)
+    build = Build(job, task, folder, parts, work)
+    prepared = build.prepare(build.base())
     step, meters = Step(job, task, prepared, device), make(device)
     seed_all(job.seed, "dropout")
     number = 0

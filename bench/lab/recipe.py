@@ -7,25 +7,23 @@ from __future__ import annotations
 
 import tempfile
 import traceback
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from bench.assets import Places, model_files
 from bench.catalog import MODELS
 from bench.data import load_task
 from bench.environment import machine
 from bench.lab import counts
+from bench.lab.build import Build
 from bench.lab.deploy import deploy, saved_size
 from bench.lab.meters import Meters, gemm_peak
-from bench.lab.methods import Prepared, prepare, trainable
+from bench.lab.methods import Prepared, trainable
 from bench.lab.models import (
-    Anatomy,
     Unsupported,
     anatomy,
-    load_model,
     load_tokenizer,
     quantization_clock,
     trained_head,
@@ -49,7 +47,7 @@ from bench.lab.train import Progress, train
 from bench.lab.work import Work, prepare_work
 from bench.outcome import Outcome
 from bench.record import Job
-from bench.tasks import TASKS, Task
+from bench.tasks import TASKS
 
 
 def run(job: Job, places: Places, progress: Progress) -> Outcome:
@@ -79,15 +77,16 @@ def run(job: Job, places: Places, progress: Progress) -> Outcome:
 
     progress({"phase": "model"})
     with meters.phase("load"):
-        build = _Build(job, task, model_at.path, anatomy(model_at.path, max(1, len(task.labels))))
+        parts = anatomy(model_at.path, max(1, len(task.labels)))
+        build = Build(job, task, model_at.path, parts, work)
         with quantization_clock(device) as quantizing:
             base = build.base()
     meters.move("load", "quantise", sum(quantizing))
-    total = counts.parameters(base)
+    total, before = counts.parameters(base), list(base.parameters())
     with meters.phase("build"):
         prepared = build.prepare(base)
     first_hash = counts.weights_hash(prepared.model)
-    trained_count = sum(p.numel() for _, p in trainable(prepared.model))
+    trained_count = _trained(prepared)
 
     step = Step(job, task, prepared, device)
     seed_all(job.seed, "dropout")
@@ -95,8 +94,13 @@ def run(job: Job, places: Places, progress: Progress) -> Outcome:
     peak_rate = gemm_peak(device, job.recipe.precision)
 
     fault = prepared.fault()
-    if counts.weights_hash(prepared.model) == first_hash:
+    last_hash = counts.weights_hash(prepared.model)
+    if last_hash == first_hash:
         fault = "no trainable weight changed in training"
+    trained_count = max(trained_count, _trained(prepared))  # of two stages, the larger
+    head_count = counts.head_parameters(
+        prepared.model, trained_head(build.parts, job.recipe.train_pooler)
+    )
     outcome = Outcome(
         status="invalid" if fault else "ok",
         status_reason=fault or "",
@@ -104,14 +108,15 @@ def run(job: Job, places: Places, progress: Progress) -> Outcome:
         matched_rank=prepared.matched_rank,
         steps=job.recipe.steps,
         trainable_parameters=trained_count,
-        head_parameters=counts.head_parameters(
-            prepared.model, trained_head(build.parts, job.recipe.train_pooler)
-        ),
+        head_parameters=head_count,
+        adapter_parameters=trained_count - head_count,
         active_parameters=(
             prepared.active_parameters() if prepared.active_parameters else trained_count
         ),
-        total_parameters=total + counts.adapter_parameters(prepared.model),
+        total_parameters=total + counts.added_parameters(prepared.model, before),
+        layer_scores=prepared.layer_scores,
         initial_weights_hash=first_hash,
+        final_weights_hash=last_hash,
         gemm_flops_per_second=peak_rate,
         data_source=data.source,
         data_fingerprint=data.fingerprint,
@@ -129,23 +134,8 @@ def run(job: Job, places: Places, progress: Progress) -> Outcome:
     return finished(outcome, job, work, meters, slow)
 
 
-@dataclass(frozen=True)
-class _Build:
-    """Builds the job's base and model from their seeds, as often as needed."""
-
-    job: Job
-    task: Task
-    folder: Path
-    parts: Anatomy
-
-    def base(self) -> nn.Module:
-        return load_model(self.folder, self.job, self.task, self.parts)
-
-    def prepare(self, base: nn.Module) -> Prepared:
-        seed_all(self.job.seed, "adapter")
-        prepared = prepare(base, self.job, self.parts)
-        prepared.model.to(torch.device(self.job.device))
-        return prepared
+def _trained(prepared: Prepared) -> int:
+    return sum(p.numel() for _, p in trainable(prepared.model))
 
 
 def _known_fingerprint(job: Job) -> str | None:
@@ -171,7 +161,7 @@ def _slow_precision(job: Job, device: torch.device) -> list[str]:
 
 
 def _deployed(
-    outcome: Outcome, build: _Build, prepared: Prepared, work: Work, meters: Meters,
+    outcome: Outcome, build: Build, prepared: Prepared, work: Work, meters: Meters,
     progress: Progress,
 ) -> Outcome:  # fmt: skip
     """Save, reload, merge and time. What fails here is a fact about the method, not about its
@@ -194,7 +184,7 @@ def _deployed(
 
 
 def _probed(
-    outcome: Outcome, build: _Build, work: Work, meters: Meters, progress: Progress
+    outcome: Outcome, build: Build, work: Work, meters: Meters, progress: Progress
 ) -> Outcome:
     progress({"phase": "probe"})
     try:

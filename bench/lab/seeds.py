@@ -1,7 +1,8 @@
 """Separate random streams for each thing a seed controls.
 
-One seed drives five streams: `head` (classifier weights), `adapter` (adapter weights), `order`
-(rows drawn), `windows` (order of length-grouped batches) and `dropout`. Each is seeded right
+One seed drives six streams: `head` (classifier weights), `adapter` (adapter weights), `preview`
+(batches a method looks at before it is built), `order` (rows drawn), `windows` (order of
+length-grouped batches) and `dropout`. Each is seeded right
 before it is drawn from, so that a method which draws more numbers at one place does not shift what
 another place sees: two methods with the same seed get the same classifier and the same batches.
 """
@@ -14,7 +15,7 @@ import random
 import numpy as np
 import torch
 
-STREAMS = ("head", "adapter", "order", "windows", "dropout")
+STREAMS = ("head", "adapter", "preview", "order", "windows", "dropout")
 
 
 def stream_seed(seed: int, stream: str) -> int:

@@ -12,7 +12,7 @@ from torch import nn
 
 from bench.lab import metrics
 from bench.lab.batches import Batch
-from bench.lab.methods import Prepared, trainable
+from bench.lab.methods import Prepared, Stage, trainable
 from bench.lab.work import HeldOut, Work
 from bench.record import Job
 from bench.tasks import Task
@@ -52,18 +52,33 @@ class Step:
 
     def __init__(self, job: Job, task: Task, prepared: Prepared, device: torch.device) -> None:
         self._job, self._task, self._prepared, self._device = job, task, prepared, device
-        self._params = [p for _, p in trainable(prepared.model)]
-        self._optimizer, self.optimizer_name = _optimizer(self._params, job)
-        self._scheduler = torch.optim.lr_scheduler.LambdaLR(
-            self._optimizer, lambda step: _rate(step, job)
-        )
+        self._start(job.recipe.steps, 1.0)
         if job.recipe.gradient_checkpointing:
             enable: Any = prepared.model.activation_checkpointing_enable
             enable(activation_checkpointing_kwargs={"use_reentrant": False})
         prepared.model.train()
 
+    def _start(self, steps: int, scale: float) -> None:
+        """Make the optimizer of what trains now, with the schedule of the steps to come."""
+        recipe = self._job.recipe
+        warmup = round(recipe.warmup_steps * steps / recipe.steps)
+        self._params = [p for _, p in trainable(self._prepared.model)]
+        self._optimizer, self.optimizer_name = _optimizer(self._prepared, self._job, scale)
+        self._scheduler = torch.optim.lr_scheduler.LambdaLR(
+            self._optimizer, lambda step: _rate(step, steps, warmup, recipe.schedule)
+        )
+
+    def _begin_stage(self, stage: Stage) -> None:
+        stage.begin()
+        self._prepared.model.to(self._device)
+        self._prepared.model.train()
+        self._start(self._job.recipe.steps - stage.after, stage.rate)
+
     def __call__(self, number: int, batch: Batch) -> Taken:
         """Take step `number` (from 1) on a batch that is on the device."""
+        stage = self._prepared.stage
+        if stage is not None and number == stage.after + 1:
+            self._begin_stage(stage)
         loss = task_loss(self._prepared.model, batch, self._task, self._job, self._device)
         penalty = self._prepared.extra_loss()
         (loss if penalty is None else loss + penalty).backward()  # type: ignore[no-untyped-call]
@@ -75,13 +90,16 @@ class Step:
         return Taken(loss.detach(), None if penalty is None else penalty.detach(), norm.detach())
 
 
-def _optimizer(params: Sequence[nn.Parameter], job: Job) -> tuple[torch.optim.Optimizer, str]:
+def _optimizer(prepared: Prepared, job: Job, scale: float) -> tuple[torch.optim.Optimizer, str]:
     """AdamW and its name; as published, biases and norms (one-dimensional) do not decay."""
     recipe = job.recipe
-    groups = [
-        {"params": [p for p in params if p.dim() > 1], "weight_decay": recipe.weight_decay},
-        {"params": [p for p in params if p.dim() <= 1], "weight_decay": 0.0},
-    ]
+    groups: dict[tuple[bool, float], dict[str, Any]] = {}
+    for name, parameter in trainable(prepared.model):
+        key = (parameter.dim() <= 1, prepared.rate_of(name))
+        decay = 0.0 if key[0] else recipe.weight_decay
+        rate = recipe.learning_rate * scale * key[1]
+        group = groups.setdefault(key, {"params": [], "weight_decay": decay, "lr": rate})
+        group["params"].append(parameter)
     # There is nothing to page to on a CPU, so there it is the plain one.
     if recipe.optimizer == "paged_adamw_8bit" and job.device == "cuda":
         import bitsandbytes
@@ -90,21 +108,19 @@ def _optimizer(params: Sequence[nn.Parameter], job: Job) -> tuple[torch.optim.Op
         name = "bitsandbytes PagedAdamW8bit"
     else:
         make, name = torch.optim.AdamW, "torch AdamW"
-    optimizer: torch.optim.Optimizer = make(
-        [group for group in groups if group["params"]], lr=recipe.learning_rate
-    )
+    ordered = [groups[key] for key in sorted(groups, key=lambda key: (key[0], -key[1]))]
+    optimizer: torch.optim.Optimizer = make(ordered, lr=recipe.learning_rate)
     return optimizer, name
 
 
-def _rate(step: int, job: Job) -> float:
+def _rate(step: int, steps: int, warmup: int, schedule: str) -> float:
     """Share of the peak learning rate in step `step` (from 0): warm-up, then the schedule."""
-    recipe = job.recipe
-    warmup = max(1, recipe.warmup_steps)
+    warmup = max(1, warmup)
     if step < warmup:
         return (step + 1) / warmup
-    if recipe.schedule == "constant":
+    if schedule == "constant":
         return 1.0
-    return max(0.0, (recipe.steps - step) / max(1, recipe.steps - warmup))
+    return max(0.0, (steps - step) / max(1, steps - warmup))
 
 
 def logits_of(model: nn.Module, batch: Batch, job: Job, device: torch.device) -> torch.Tensor:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -16,6 +16,8 @@ from bench.lab.work import Work
 from bench.outcome import CurvePoint
 from bench.record import Job
 from bench.tasks import Task
+
+Value = TypeVar("Value", int, float)
 
 Progress = Callable[[dict[str, Any]], None]
 
@@ -33,13 +35,15 @@ class Trained:
     Attributes:
         last: scores on the evaluation rows after the last step.
         rank_history: module -> active rank at each curve point.
+        importance_history: module -> mean importance at each curve point.
         samples, tokens: rows, and tokens without padding, of the timed steps.
     """
 
     curve: tuple[CurvePoint, ...]
     last: Scores
     exploding_step: int | None
-    rank_history: dict[str, list[int]]
+    rank_history: dict[str, list[int | None]]
+    importance_history: dict[str, list[float | None]]
     samples: int
     tokens: int
 
@@ -58,11 +62,12 @@ def train(
     Raises:
         Diverged: the loss or the logits became NaN or infinite.
     """
-    recipe, model = job.recipe, prepared.model
+    recipe = job.recipe
     warm = warm_up_steps(recipe.steps)
     curve: list[CurvePoint] = []
     norms: list[float] = []
     ranks: list[dict[str, int]] = []
+    importance: list[dict[str, float]] = []
     samples = tokens = done = 0
     while done < recipe.steps:
         end = min(recipe.steps, done + recipe.eval_every - done % recipe.eval_every)
@@ -83,12 +88,13 @@ def train(
                         progress({"step": number, "steps": recipe.steps})
             done = last
         with meters.phase("evaluate"):
-            scores = evaluate(model, work.eval, work, task, job, device)
+            scores = evaluate(prepared.model, work.eval, work, task, job, device)
             picked = None
             if work.selection is not None:
-                picked = evaluate(model, work.selection, work, task, job, device)
+                picked = evaluate(prepared.model, work.selection, work, task, job, device)
         norms += torch.stack([t.norm for t in taken]).tolist()
         ranks.append(prepared.ranks())
+        importance.append(prepared.importance())
         penalties = [t.penalty for t in taken if t.penalty is not None]
         curve.append(
             CurvePoint(
@@ -106,10 +112,17 @@ def train(
         curve=tuple(curve),
         last=scores,
         exploding_step=exploding_step(norms),
-        rank_history={name: [at[name] for at in ranks] for name in ranks[0]},
+        rank_history=_histories(ranks),
+        importance_history=_histories(importance),
         samples=samples,
         tokens=tokens,
     )
+
+
+def _histories(points: Sequence[Mapping[str, Value]]) -> dict[str, list[Value | None]]:
+    """Name -> its value at each curve point, None where it has none (yet)."""
+    names = dict.fromkeys(name for point in points for name in point)
+    return {name: [point.get(name) for point in points] for name in names}
 
 
 def _mean(values: Sequence[torch.Tensor]) -> float:

@@ -44,6 +44,8 @@ class Work:
     Attributes:
         order: row numbers of every training batch.
         train: the padded training batch of a step, from 0; made when asked for.
+        preview: the first n batches that a method may look at before it is built: training rows
+            in a drawn order of their own.
         longest: tokens of the longest row of each training batch.
         train_rows: rows the batches were drawn from.
         eval: the rows that report; in a tuning trial the selection rows, so that tuning never
@@ -59,6 +61,7 @@ class Work:
 
     order: list[list[int]]
     train: Callable[[int], Batch]
+    preview: Callable[[int], list[Batch]]
     longest: list[int]
     train_rows: int
     eval: HeldOut
@@ -100,12 +103,19 @@ def prepare_work(job: Job, task: Task, data: TaskData, tokenizer: Any) -> Work:
     padded = sum(len(batch) * length for batch, length in zip(order, longest, strict=True))
     real = sum(lengths[i] for batch in order for i in batch)
 
+    def targets(numbers: Sequence[int]) -> list[float]:
+        values = [(float(labels[i]) - mean) / scale for i in numbers]
+        return values if regression else [int(v) for v in values]
+
     def batch(step: int) -> Batch:
         numbers = order[step]
-        values = [(float(labels[i]) - mean) / scale for i in numbers]
-        if not regression:
-            values = [int(v) for v in values]
-        return encoder.batch([encoded[i] for i in numbers], values)
+        return encoder.batch([encoded[i] for i in numbers], targets(numbers))
+
+    def preview(count: int) -> list[Batch]:
+        size = recipe.batch_size
+        numbers = draw_rows(len(rows), count * size, generator(job.seed, "preview")).tolist()
+        parts = [numbers[i : i + size] for i in range(0, len(numbers), size)]
+        return [encoder.batch(encoder.encode([rows[i] for i in p]), targets(p)) for p in parts]
 
     def hold_out(held: Sequence[Row]) -> HeldOut:
         batches, ordered = evaluation_batches(encoder, held, recipe.eval_batch_size)
@@ -117,6 +127,7 @@ def prepare_work(job: Job, task: Task, data: TaskData, tokenizer: Any) -> Work:
     return Work(
         order=order,
         train=batch,
+        preview=preview,
         longest=longest,
         train_rows=len(rows),
         eval=evaluated,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
-from bench.catalog import Cell
+from bench.methods import Cell
 from bench.record import Record
 from bench.report import gaps, headline, measures, words
 from bench.report.measures import Measure
@@ -59,7 +59,8 @@ def equal_budget(table: ResultTable) -> str:
         known = {s.record.outcome.matched_rank for s in slots if s.record is not None and s.ok}
         for matched in sorted(m for m in known if m):
             names.setdefault(matched, []).append(words.title(cell))
-        starts |= {a.init_rank for s in slots if (a := s.job.recipe.adalora) is not None}
+        schedules = [a for s in slots if (a := s.job.recipe.adalora) is not None]
+        starts |= {a.init_rank for a in schedules if a.init_rank is not None}
     if not names:
         return ""
     parts = [f"{matched} of {words.listing(cells)}" for matched, cells in sorted(names.items())]

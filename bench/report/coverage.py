@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bench.catalog import Cell
+from bench.methods import Cell
 from bench.outcome import STATUSES
 from bench.report import gaps, words
 from bench.report.page import Block, Column, Entry, Grid, Section, shorten

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from bench.catalog import Cell
+from bench.methods import Cell
 from bench.record import Record
 from bench.report import words
 from bench.report.page import Column, Entry, EntryKind, Grid, shorten

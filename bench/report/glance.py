@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from bench.catalog import Cell
+from bench.methods import Cell
 from bench.record import RadarAxis, Record, ReportOptions
 from bench.report import gaps, headline, sensitivity, words
 from bench.report.page import (

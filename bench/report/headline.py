@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from bench.catalog import Cell
+from bench.methods import Cell
 from bench.record import Record
 from bench.report import gaps, measures, words
 from bench.report.page import Block, Column, Entry, Figure, Figures, Grid, Strip, StripRow, marks

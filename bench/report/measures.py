@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from bench.catalog import Cell
+from bench.methods import Cell
 from bench.record import Record
 from bench.report import gaps, words
 from bench.report.page import Column, Entry

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from bench.catalog import Cell, cell_title
+from bench.methods import Cell, cell_title
 from bench.stats import Estimate
 
 EntryKind = Literal["text", "number", "missing", "failed", "code", "marks"]

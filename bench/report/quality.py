@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 
-from bench.catalog import Cell
+from bench.methods import Cell
 from bench.report import gaps, headline, words
 from bench.report.measures import raw
 from bench.report.page import (

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Sequence
 
 from bench import tuning
-from bench.catalog import Cell
+from bench.methods import Cell
 from bench.report import gaps, words
 from bench.report.page import (
     Block,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from bench.catalog import METRICS, Cell, cell_title
+from bench.catalog import METRICS
+from bench.methods import Cell, cell_title
 from bench.report.page import Entry
 from bench.stats import Estimate
 from bench.table import Ratio, Score

@@ -15,17 +15,17 @@ import torch
 from peft import AdaLoraConfig
 from torch import nn
 
-from bench.lab.methods import Prepared, trainable
+from bench.lab.methods import Prepared, Setting, trainable
 from bench.lab.methods.lora import common_options, load_adapter, merge_adapter, saver, wrap
-from bench.lab.models import Anatomy, adapter_targets
-from bench.record import Job
+from bench.lab.models import adapter_targets
 
 
-def adalora(model: nn.Module, job: Job, parts: Anatomy) -> Prepared:
+def adalora(model: nn.Module, setting: Setting) -> Prepared:
     """Put AdaLoRA on the recipe's targets; head and pooler train beside it."""
+    job = setting.job
     schedule = job.recipe.adalora
-    assert schedule is not None and job.rank is not None
-    targets = adapter_targets(job, parts)
+    assert schedule is not None and schedule.init_rank is not None and job.rank is not None
+    targets = adapter_targets(job, setting.parts)
     config = AdaLoraConfig(
         init_r=schedule.init_rank,
         target_r=job.rank,
@@ -36,7 +36,7 @@ def adalora(model: nn.Module, job: Job, parts: Anatomy) -> Prepared:
         beta2=schedule.beta2,
         orth_reg_weight=schedule.orthogonal_weight,
         total_step=job.recipe.steps,
-        **common_options(job, parts, targets),
+        **common_options(setting, targets),
     )
     wrapped = wrap(model, config)
     freeze_divisors(wrapped)

@@ -7,25 +7,26 @@ checkpointing for quantised cells alone and make the comparison unequal.
 
 from __future__ import annotations
 
+import re
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 
-from bench.lab.methods import Prepared
-from bench.lab.models import Anatomy, adapter_targets, trained_head
+from bench.lab.methods import Prepared, Setting
+from bench.lab.models import adapter_targets, trained_head
 from bench.record import Job
 
 
-def lora(model: nn.Module, job: Job, parts: Anatomy) -> Prepared:
+def lora(model: nn.Module, setting: Setting) -> Prepared:
     """Put LoRA on the recipe's targets; head and pooler train beside it."""
-    targets = adapter_targets(job, parts)
-    assert job.rank is not None
-    config = LoraConfig(r=job.rank, **common_options(job, parts, targets))
+    job = setting.job
+    ranks = setting.sized(adapter_targets(job, setting.parts))
+    config = LoraConfig(**rank_options(ranks, setting), **common_options(setting, list(ranks)))
     wrapped = wrap(model, config)
-    ranks = dict.fromkeys(targets, job.rank)
     return Prepared(
         wrapped,
         save=saver(wrapped),
@@ -36,13 +37,30 @@ def lora(model: nn.Module, job: Job, parts: Anatomy) -> Prepared:
     )
 
 
-def common_options(job: Job, parts: Anatomy, targets: list[str]) -> dict[str, Any]:
+def common_options(setting: Setting, targets: list[str]) -> dict[str, Any]:
     """Options every PEFT adapter of ours shares."""
+    recipe = setting.job.recipe
     return {
         "target_modules": targets,
-        "modules_to_save": trained_head(parts, job.recipe.train_pooler),
-        "lora_alpha": job.recipe.alpha,
-        "lora_dropout": job.recipe.dropout,
+        "modules_to_save": trained_head(setting.parts, recipe.train_pooler),
+        "lora_alpha": recipe.alpha,
+        "lora_dropout": recipe.dropout,
+    }
+
+
+def rank_options(ranks: Mapping[str, int], setting: Setting) -> dict[str, Any]:
+    """LoRA's rank by module. Where ranks differ, alpha follows them, so that alpha/r stays what
+    the recipe says at the setting's size: PEFT's `rank_pattern` alone would change the scale."""
+    size, alpha = setting.size, setting.job.recipe.alpha
+    assert size is not None and alpha is not None
+    other = {name: rank for name, rank in ranks.items() if rank != size}
+    # Anchored: PEFT matches the keys as patterns at the end of a module's name.
+    return {
+        "r": size,
+        "rank_pattern": {f"^{re.escape(name)}$": rank for name, rank in other.items()},
+        "alpha_pattern": {
+            f"^{re.escape(name)}$": alpha * rank / size for name, rank in other.items()
+        },
     }
 
 

@@ -7,27 +7,32 @@ from pathlib import Path
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from bench.lab.methods import Prepared, trainable
-from bench.lab.models import Anatomy, trained_head
-from bench.record import Job
+from bench.lab.methods import Prepared, Setting, trainable
+from bench.lab.models import trained_head
 
 FILE = "trained.safetensors"
 
 
-def full(model: nn.Module, job: Job, parts: Anatomy) -> Prepared:
+def full(model: nn.Module, setting: Setting) -> Prepared:
     """Train every weight; a pooler the recipe leaves frozen stays frozen."""
     model.requires_grad_(True)
-    if parts.pooler and not job.recipe.train_pooler:
-        model.get_submodule(parts.pooler).requires_grad_(False)
+    pooler = setting.parts.pooler
+    if pooler and not setting.job.recipe.train_pooler:
+        model.get_submodule(pooler).requires_grad_(False)
     return _prepared(model)
 
 
-def head(model: nn.Module, job: Job, parts: Anatomy) -> Prepared:
+def head(model: nn.Module, setting: Setting) -> Prepared:
     """Train classifier and pooler on a frozen base."""
-    model.requires_grad_(False)
-    for name in trained_head(parts, job.recipe.train_pooler):
-        model.get_submodule(name).requires_grad_(True)
+    train_head_alone(model, setting)
     return _prepared(model)
+
+
+def train_head_alone(model: nn.Module, setting: Setting) -> None:
+    """Freeze everything but classifier and pooler."""
+    model.requires_grad_(False)
+    for name in trained_head(setting.parts, setting.job.recipe.train_pooler):
+        model.get_submodule(name).requires_grad_(True)
 
 
 def _prepared(model: nn.Module) -> Prepared:
