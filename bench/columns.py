@@ -157,9 +157,6 @@ def _null_reasons(record: Record, row: dict[str, Any]) -> dict[str, str]:
     for name in ("target_value", "target_reached", "steps_to_target"):
         if name in reasons and record.job.target is None:
             reasons[name] = "the suite sets no target for this task"
-    if record.job.recipe.budget is None:
-        for name in ("solved_size", "budget_parameters"):
-            reasons[name] = "the suite gives the size, not a budget"
     if row["rank"] is None:
         budget = record.job.recipe.budget is not None
         reasons["rank"] = "a budget decides it" if budget else "the method has no size"

@@ -12,7 +12,7 @@ from bench.environment import changed_versions
 from bench.errors import UserError
 from bench.methods import Cell
 from bench.record import Job, Record
-from bench.resolve import cells, resolve_recipe
+from bench.resolve import cells, known_method, resolve_recipe
 from bench.schema import Profile
 from bench.suite import Suite, task_of
 from bench.tasks import TASKS
@@ -175,8 +175,13 @@ def _base_jobs(suite: Suite, profile_name: str, device: Literal["cpu", "cuda"]) 
 
 def _repeated(base: Sequence[Job]) -> Job:
     """The job to run twice: of the cell with most moving parts, on the cheapest task."""
-    last = [job for job in base if job.rank is not None] or base
-    of_cell = [job for job in base if job.cell == last[-1].cell]
+
+    def parts(at: int) -> tuple[bool, int, int]:
+        method = known_method(base[at].method)
+        return method.family != "reference", len(method.hooks), at
+
+    most = base[max(range(len(base)), key=parts)]
+    of_cell = [job for job in base if job.cell == most.cell]
     return min(of_cell, key=lambda job: job.recipe.steps * job.recipe.batch_size)
 
 

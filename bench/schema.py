@@ -7,6 +7,7 @@ cells, schedules that don't fit) is checked in `bench.suite`.
 from __future__ import annotations
 
 import difflib
+import json
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -153,6 +154,15 @@ def _budget(value: Any) -> Any:
     )
 
 
+def _plain(options: dict[str, Any]) -> dict[str, Any]:
+    """Options that JSON can hold: the job's identity is made of them."""
+    try:
+        json.dumps(options, allow_nan=False)
+    except ValueError as error:
+        raise PydanticCustomError("plain", "infinite numbers and NaN are not allowed") from error
+    return options
+
+
 def _steps(value: Any) -> Any:
     """A number of steps, or a share of all steps written "10%"."""
     if isinstance(value, str) and re.fullmatch(r"\d{1,2}(\.\d+)?%", value):
@@ -274,7 +284,7 @@ class MethodEntry(_Strict):
     tokens: Sizes | None = None
     budget: Annotated[list[Budget], Field(min_length=1)] | None = None
     variant: Word = ""
-    options: dict[str, Any] = {}
+    options: Annotated[dict[str, Any], AfterValidator(_plain)] = {}
     quantization: Annotated[list[QuantizationName], Field(min_length=1)] = ["none"]
     learning_rates: Annotated[list[Positive], Field(min_length=2)] | None = None
     recipe: RecipeLayer = RecipeLayer()

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent / "bench"
 # A module imports only from its own level or below. A folder is one unit.
 LEVELS = {
     "bench": 0, "errors": 0,
-    "catalog": 1, "tasks": 1, "nvml": 1, "outcome": 1, "power": 1, "stats": 1,
+    "catalog": 1, "methods": 1, "peft_types": 1, "tasks": 1, "nvml": 1, "outcome": 1, "power": 1, "stats": 1,
     "record": 2,
     "assets": 3, "rows": 3, "data": 3, "schema": 3, "resolve": 3, "suite": 3,
     "environment": 3, "columns": 3, "store": 3, "table": 3, "tuning": 3, "validity": 3,

@@ -241,7 +241,7 @@ def test_lora_is_as_its_paper_and_scripts_have_it(
 
 
 def test_full_fine_tuning_is_as_robertas_authors_had_it() -> None:
-    base = {job.recipe for job in cell("glue-lora-paper", "base", "full").values()}
+    base = [job.recipe for job in cell("glue-lora-paper", "base", "full").values()]
     assert {(r.learning_rate, r.batch_size, r.weight_decay) for r in base} == {(2e-5, 16, 0.1)}
     for suite, profile in (("glue-lora-paper", "large"), ("glue-large", "full")):
         for task, job in cell(suite, profile, "full").items():

@@ -12,7 +12,7 @@ from scipy import stats
 from sklearn import metrics as sk
 
 from bench.assets import Places
-from bench.lab import metrics, recipe
+from bench.lab import build, metrics, recipe
 from bench.lab.batches import draw_rows, group_by_length, order_hash, subset
 from bench.lab.models import Unsupported
 from bench.lab.seeds import STREAMS, generator, stream_seed
@@ -145,14 +145,14 @@ def test_same_job_same_bits_and_another_seed_other_bits(places, quantization):
 def test_numbers_drawn_at_one_place_shift_nothing_at_another(places, monkeypatch):
     plain = recipe.run(tiny.job(), places, silent)
     for name in ("load_model", "prepare"):  # more draws before the adapter, and before dropout
-        original = getattr(recipe, name)
+        original = getattr(build, name)
 
         def greedy(*arguments, original=original):
             result = original(*arguments)
             torch.rand(100)
             return result
 
-        monkeypatch.setattr(recipe, name, greedy)
+        monkeypatch.setattr(build, name, greedy)
     assert numbers(recipe.run(tiny.job(), places, silent)) == numbers(plain)
 
 

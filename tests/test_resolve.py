@@ -260,20 +260,22 @@ def repeat_of(folder: Path, content: Any) -> Job:
     return repeat
 
 
-def test_the_last_cell_with_a_rank_is_repeated_on_the_cheapest_task(tmp_path):
+def test_the_cell_with_most_hooks_is_repeated_on_the_cheapest_task(tmp_path):
     tasks = {
         "trec": {"recipe": {"steps": 90}},
         "movie": {"recipe": {"steps": 60, "batch_size": 8}},
         "rte": {"recipe": {"steps": 50, "batch_size": 32}},
     }
     content = changed(((*QUICK, "tasks"), tasks), ((*QUICK, "seeds"), [5, 3]))
-    content["methods"] = [content["methods"][i] for i in (ADALORA, LORA, FULL)]
+    content["methods"] = [content["methods"][i] for i in (LORA, ADALORA, FULL)]
     content["methods"][1]["quantization"] = ["none", "nf4"]
     repeat = repeat_of(tmp_path, content)
-    assert (repeat.cell, repeat.task, repeat.seed) == (Cell("lora", 8, "nf4"), "movie", 5)
+    assert (repeat.cell, repeat.task, repeat.seed) == (Cell("adalora", 8, "nf4"), "movie", 5)
+    content["methods"] = [content["methods"][i] for i in (0, 2)]
+    assert repeat_of(tmp_path, content).cell == Cell("lora", 8, "none")
 
 
-def test_without_a_rank_the_last_cell_is_repeated(tmp_path):
+def test_of_reference_lines_alone_the_last_cell_is_repeated(tmp_path):
     content = changed((("reference",), {"method": "full"}))
     content["methods"] = content["methods"][:2]
     assert repeat_of(tmp_path, content).method == "head"

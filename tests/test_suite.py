@@ -182,7 +182,7 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path, monkeypatch):
         (("methods", FULL, "quantization"), ["nf4"], ["found 'nf4'", "full allows: none"]),
         (("methods", LORA, "quantization"), ["nf5"], ["quantization[0]", "fp4", "int8"]),
         (("methods", LORA, "rank"), None, ["methods[2] (lora).rank: missing"]),
-        (("methods", LORA, "rank"), [8, 8], ["('lora', 8, 'none') stands in the list twice"]),
+        (("methods", LORA, "rank"), [8, 8], ["the cell lora rank 8 none stands in the list twice"]),
         (("methods", LORA, "rank"), [0], ["methods[2].rank[0]: found 0"]),
         (("methods", HEAD, "recipe"), {"alpha": 1}, ["methods[1] (head).recipe.alpha", "nothing"]),
         (("methods", LORA, "recipe", "adalora"), {"delta_t": 5}, ["(lora).recipe.adalora"]),

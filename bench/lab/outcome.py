@@ -161,6 +161,8 @@ def finished(
     gpu, cpu, _ = meters.energy()
     on_cpu = "the job ran on the CPU"
     reasons = {
+        "solved_size": "the suite gives the size, not a budget",
+        "budget_parameters": "the suite gives the size, not a budget",
         "torch_allocated_bytes": on_cpu,
         "torch_reserved_bytes": on_cpu,
         "energy_gpu_joules": gpu.reason,

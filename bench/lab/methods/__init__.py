@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 
 import torch
@@ -17,6 +18,7 @@ from torch import nn
 
 from bench.lab.batches import Batch
 from bench.lab.models import Anatomy
+from bench.methods import PREFIX
 from bench.record import Job
 
 
@@ -43,6 +45,7 @@ class Setting:
         preview: the first n training batches of a stream of their own, on the device.
         loss: the task's loss of a model on a batch, a scalar with gradient.
         fresh_base: another copy of the base as it was loaded.
+        plain_base: the base before it was quantised, on the CPU.
         size: the rank, width or number of tokens: the job's, or what its budget gave (the mean
             over modules, rounded, where they differ).
         sizes: module or layer -> its rank or width, where a budget gave different ones; names
@@ -55,6 +58,7 @@ class Setting:
     preview: Callable[[int], list[Batch]]
     loss: Callable[[nn.Module, Batch], torch.Tensor]
     fresh_base: Callable[[], nn.Module]
+    plain_base: Callable[[], nn.Module]
     size: int | None
     sizes: dict[str, int] | None = None
 
@@ -126,17 +130,45 @@ class Prepared:
 Method = Callable[[nn.Module, Setting], Prepared]
 
 
-def _method(key: str) -> Method:
-    """The function of a method; only the module that holds it is loaded."""
-    from bench.lab.methods import adalora, lora, reference
+# Method -> (module of this package, function). By name, so that a worker loads one alone.
+_HOMES = {
+    "full": ("reference", "full"),
+    "head": ("reference", "head"),
+    "lora": ("lora", "lora"),
+    "rslora": ("lora_variants", "rslora"),
+    "dora": ("lora_variants", "dora"),
+    "pissa": ("lora_variants", "pissa"),
+    "olora": ("lora_variants", "olora"),
+    "lora-plus": ("lora_variants", "lora_plus"),
+    "loftq": ("lora_variants", "loftq"),
+    "eva": ("lora_data", "eva"),
+    "corda": ("lora_data", "corda"),
+    "lora-ga": ("lora_data", "lora_ga"),
+    "kasa": ("lora_variants", "kasa"),
+    "adalora": ("adalora", "adalora"),
+    "two-stage": ("two_stage", "two_stage"),
+    "sensitive-layers": ("sensitivity", "sensitive_layers"),
+    "sensitive-ranks": ("sensitivity", "sensitive_ranks"),
+    "hybrid": ("hybrid", "hybrid"),
+    "bitfit": ("bitfit", "bitfit"),
+    "bitfit-lora": ("bitfit", "bitfit_lora"),
+    "ia3": ("ia3", "ia3"),
+    "adapter": ("adapter", "adapter"),
+    "adapter-lora": ("adapter", "adapter_lora"),
+    "prefix-tuning": ("prompts", "prefix_tuning"),
+    "p-tuning-v2": ("prompts", "p_tuning_v2"),
+    "prompt-tuning": ("prompts", "prompt_tuning"),
+    "p-tuning": ("prompts", "p_tuning"),
+    "diff-pruning": ("diff_pruning", "diff_pruning"),
+    "unipelt": ("unipelt", "unipelt"),
+}
 
-    table: dict[str, Method] = {
-        "full": reference.full,
-        "head": reference.head,
-        "lora": lora.lora,
-        "adalora": adalora.adalora,
-    }
-    return table[key]
+
+def _method(key: str) -> Method:
+    """The function of a method."""
+    home, name = ("any_peft", "any_peft") if key.startswith(PREFIX) else _HOMES[key]
+    found: Method = getattr(import_module(f"bench.lab.methods.{home}"), name)
+    return found
 
 
 def prepare(model: nn.Module, setting: Setting) -> Prepared:
