@@ -73,28 +73,19 @@ def _parser() -> argparse.ArgumentParser:
     run = command("run", _run, "run the jobs of a suite that have no result yet, then report")
     report = command("report", _report, "write the report of a suite from its results")
     plan = command("plan", _plan, "print the jobs of a suite, and why each would run or is done")
-    for sub in (run, report, plan):
+    budget = command("budget", _budget, "show what a suite's parameter budgets give, without a run")
+    budget.add_argument("--model", help="the model to count on, in place of the profile's")
+    for sub in (run, report, plan, budget):
+        others = "every one" if sub is budget else "chosen for the machine"
         sub.add_argument("suite", help="name of a suite (see: peftmark list)")
-        sub.add_argument(
-            "--profile", help="profile of the suite; chosen for the machine if left out"
-        )
+        sub.add_argument("--profile", help=f"profile of the suite; {others} if left out")
         sub.add_argument("--suites", type=Path, metavar="DIR", help="a folder of your own suites")
-        sub.add_argument(
-            "--results",
-            type=Path,
-            default=Path("results"),
-            metavar="DIR",
-            help="results folder (default: ./results)",
-        )
+    for name, subs in {"results": (run, report, plan), "reports": (run, report)}.items():
+        text = f"{name} folder (default: ./{name})"
+        for sub in subs:
+            sub.add_argument(f"--{name}", type=Path, default=Path(name), metavar="DIR", help=text)
+    for sub in (run, report, plan):
         sub.add_argument("--mirror", type=Path, metavar="DIR", help="local data sets and models")
-    for sub in (run, report):
-        sub.add_argument(
-            "--reports",
-            type=Path,
-            default=Path("reports"),
-            metavar="DIR",
-            help="reports folder (default: ./reports)",
-        )
     for sub in (run, plan):
         sub.add_argument(
             "--job", action="append", default=[], metavar="ID", help="only this job (repeatable)"
@@ -106,6 +97,8 @@ def _parser() -> argparse.ArgumentParser:
 
     listing = command("list", _list, "list suites, methods, quantizations, tasks, metrics, models")
     listing.add_argument("--suites", type=Path, metavar="DIR", help="a folder of your own suites")
+    methods = command("methods", _methods, "list methods with the parameters they train")
+    methods.add_argument("--markdown", action="store_true", help="print docs/methods.md")
     command("doctor", _doctor, "say what this machine can run, what is missing, and the remedy")
     return parser
 
@@ -297,7 +290,7 @@ def _as_recorded(plan: Plan, records: Sequence[Record]) -> Sequence[Job]:
     return max(choices, key=lambda jobs: sum(job.job_id in known for job in jobs))
 
 
-# --- plan, list, doctor -------------------------------------------------------------------------
+# --- what needs no run --------------------------------------------------------------------------
 
 
 def _plan(options: argparse.Namespace) -> int:
@@ -367,6 +360,27 @@ def _list(options: argparse.Namespace) -> int:
         print(f"{heading}:")
         for key, text in rows.items():
             print(f"  {key:22}{text}")
+    return Exit.OK
+
+
+def _budget(options: argparse.Namespace) -> int:
+    from bench.budgets import budget_text, budgets, facts_of
+
+    found = budgets(options.suite, options.profile, options.suites, options.model)
+    print(json.dumps(facts_of(found), indent=2) if options.json else budget_text(found))
+    return Exit.OK
+
+
+def _methods(options: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
+    from bench.manual import count_all, markdown, method_table
+
+    counts = count_all()
+    if options.json:
+        print(json.dumps(asdict(counts), indent=2))
+    else:
+        print(markdown(counts) if options.markdown else method_table(counts))
     return Exit.OK
 
 

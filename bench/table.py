@@ -10,8 +10,9 @@ from __future__ import annotations
 import math
 import statistics
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 from bench.catalog import METRICS, QUANTIZATIONS
 from bench.methods import METHODS, Cell
@@ -74,11 +75,17 @@ class ResultTable:
 
     def of(self, cell: Cell | None = None, task: str | None = None) -> tuple[Slot, ...]:
         """The slots of a cell, of a task, or of both."""
-        return tuple(
-            s
-            for s in self.slots
-            if (cell is None or s.job.cell == cell) and (task is None or s.job.task == task)
-        )
+        return self._slots.get((cell, task), ())
+
+    @cached_property
+    def _slots(self) -> dict[tuple[Cell | None, str | None], tuple[Slot, ...]]:
+        """The slots by cell and task, by either and all together."""
+        found: dict[tuple[Cell | None, str | None], list[Slot]] = {}
+        for slot in self.slots:
+            for cell in (slot.job.cell, None):
+                for task in (slot.job.task, None):
+                    found.setdefault((cell, task), []).append(slot)
+        return {key: tuple(slots) for key, slots in found.items()}
 
     @property
     def others(self) -> tuple[Cell, ...]:
@@ -95,6 +102,19 @@ class ResultTable:
         """Every row of a planned job of another purpose, in the order of the plan."""
         found = (self.records.get(j.job_id) for j in self.jobs if j.purpose != "report")
         return tuple(r for r in found if r is not None)
+
+    @property
+    def unsupported(self) -> tuple[Cell, ...]:
+        """Cells but the reference whose every row, of any purpose, says that they can't run."""
+        statuses: dict[Cell, set[str]] = {}
+        for row in self.records.values():
+            statuses.setdefault(row.job.cell, set()).add(row.outcome.status)
+        return tuple(c for c in self.others if statuses.get(c) == {"unsupported"})
+
+    def without(self, cells: Collection[Cell]) -> ResultTable:
+        """The same table less some cells; `jobs` and `records` keep theirs."""
+        slots = tuple(s for s in self.slots if s.job.cell not in cells)
+        return replace(self, slots=slots, cells=tuple(c for c in self.cells if c not in cells))
 
     def counts(self) -> Counter[str]:
         """Number of planned jobs of purpose "report" by status, "not run" included."""

@@ -35,7 +35,7 @@ FlagKind = Literal["collapsed", "exploding", "twins", "unfaithful"]
 FLAG_KINDS: dict[FlagKind, str] = {
     "collapsed": "predicted the same for every row",
     "exploding": "had a gradient norm that rose by half three times in a row",
-    "twins": "learned exactly like another cell, so one of the two methods did not run",
+    "twins": "learned exactly like another cell, so the two names stand for one method",
     "unfaithful": "saved files that give other logits than the trained model",
 }
 
@@ -161,19 +161,42 @@ def _of_one(row: Record) -> Iterator[Flag]:
 
 
 def _twins(rows: Sequence[Record]) -> Iterator[Flag]:
-    seen: dict[tuple[str, int, str], Job] = {}
+    seen: dict[tuple[str, int, str], Record] = {}
     for row in rows:
         job, curve = row.job, row.outcome.curve
         if not curve:
             continue
         key = (job.task, job.seed, _bits([(p.step, p.loss, p.metric) for p in curve]))
-        first = seen.setdefault(key, job)
-        if not _one_procedure(first, job):
-            title = cell_title(*first.cell)
-            yield Flag("twins", job, f"the same loss and score as {title} at every point")
+        first = seen.setdefault(key, row)
+        if not _one_procedure(first, row):
+            title = cell_title(*first.job.cell)
+            detail = f"the same loss and score as {title} at every point"
+            yield Flag("twins", job, f"{detail}; {_final_weights(first, row)}")
 
 
-def _one_procedure(one: Job, other: Job) -> bool:
-    """Whether two jobs differ in gradient checkpointing at most, which changes no number."""
-    same = replace(one.recipe, gradient_checkpointing=other.recipe.gradient_checkpointing)
-    return one.cell[:3] == other.cell[:3] and same == other.recipe
+def _final_weights(one: Record, other: Record) -> str:
+    """Whether two runs ended with the same trained weights, as a clause."""
+    first, second = one.outcome.final_weights_hash, other.outcome.final_weights_hash
+    if first is None or second is None:
+        return "their final weights are not on record"
+    return f"{'the same' if first == second else 'other'} final weights"
+
+
+def _one_procedure(one: Record, other: Record) -> bool:
+    """Whether two runs differ only in what changes no number: gradient checkpointing, or whether
+    the suite or its budget gave them the same size."""
+    first, second = one.job, other.job
+    same = replace(
+        first.recipe,
+        gradient_checkpointing=second.recipe.gradient_checkpointing,
+        budget=second.recipe.budget,
+    )
+    return (
+        (first.method, first.quantization, _size(one))
+        == (second.method, second.quantization, _size(other))
+    ) and same == second.recipe
+
+
+def _size(row: Record) -> int | None:
+    """The rank, width or number of tokens that the suite or the budget gave."""
+    return row.job.rank if row.job.recipe.budget is None else row.outcome.solved_size

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,7 @@ def setting_of(folder: Path, job: Job, **changes: Any) -> Setting:
         "job": job, "parts": parts, "device": CPU, "loss": loss, "size": job.rank,
         "preview": lambda count: [Batch(inputs(i + 1), LABELS, 54) for i in range(count)],
         "fresh_base": lambda: base_of(folder, job)[0],
+        "plain_base": lambda: base_of(folder, replace(job, quantization="none"))[0],
     }  # fmt: skip
     return Setting(**{**values, **changes})
 

@@ -143,6 +143,7 @@ def make_outcome(**changes: Any) -> Outcome:
         mfu=0.5,
         trainable_parameters=223_106,
         head_parameters=149_378,
+        adapter_parameters=73_728,
         active_parameters=223_106,
         saved_parameters=223_106,
         total_parameters=22_936_322,
@@ -176,6 +177,8 @@ def make_outcome(**changes: Any) -> Outcome:
             "torch_reserved_bytes": "the job ran on the CPU",
             "energy_gpu_joules": "the job ran on the CPU",
             "energy_cpu_joules": "no RAPL counters on this machine",
+            "solved_size": "the suite gives the size, not a budget",
+            "budget_parameters": "the suite gives the size, not a budget",
         },
     )
     sizes = memory_parts(520 * 2**20, 0, base.trainable_parameters or 0)
@@ -307,6 +310,7 @@ def _plausible(cell: Cell, task: str, seed: int, changes: dict[str, Any]) -> Rec
         penalty=curve[-1].penalty,
         matched_rank=None if rank is None else "target_r" if schedule else "r",
         trainable_parameters=parameters,
+        adapter_parameters=parameters - 149_378,
         active_parameters=parameters - 36_864 if method == "adalora" else parameters,
         saved_parameters=parameters,
         total_parameters=22_713_216 + (parameters if method != "full" else 0),

@@ -14,11 +14,13 @@ ROOT = Path(__file__).resolve().parent.parent / "bench"
 # A module imports only from its own level or below. A folder is one unit.
 LEVELS = {
     "bench": 0, "errors": 0,
-    "catalog": 1, "methods": 1, "peft_types": 1, "tasks": 1, "nvml": 1, "outcome": 1, "power": 1, "stats": 1,
+    "architectures": 1, "catalog": 1, "methods": 1, "peft_types": 1, "tasks": 1,
+    "nvml": 1, "outcome": 1, "power": 1, "stats": 1,
     "record": 2,
     "assets": 3, "rows": 3, "data": 3, "schema": 3, "resolve": 3, "suite": 3,
     "environment": 3, "columns": 3, "store": 3, "table": 3, "tuning": 3, "validity": 3,
     "matrix": 4, "lab": 4, "doctor": 4,
+    "budgets": 5, "manual": 5,
     "executors": 5,
     "report": 6, "runner": 6, "progress": 6,
     "cli": 7, "__main__": 7,

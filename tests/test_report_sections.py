@@ -181,7 +181,7 @@ def test_cells_are_stacked_over_the_tasks_they_share():
 def test_equal_budget_says_which_rank_is_matched():
     shown = show(make_matrix(cells=[LORA, QLORA, ADALORA, HEAD]))
     text = paragraphs(shown, "costs")
-    assert "r of LoRA r8 and QLoRA r8 and target_r of AdaLoRA r8" in text
+    assert "size in their names: r of LoRA and QLoRA; target_r of AdaLoRA." in text
     assert "it starts at init_r 12" in text
     assert costs.equal_budget(table.build([], [make_job()], LORA)) == ""
 
@@ -216,9 +216,9 @@ def test_tasks_with_the_same_parameters_share_a_row():
         replace(r, outcome=replace(r.outcome, **small)) if r.job.task == "stsb" else r for r in rows
     ]
     found = grid(show(rows), "Parameters")
-    assert [[e.text for e in r[:3]] for r in found.rows] == [
-        ["LoRA r8", "sst2 and rte", "223,106"],
-        ["LoRA r8", "stsb", "5"],
+    assert [[e.text for e in r[:4]] for r in found.rows] == [
+        ["LoRA r8", "sst2 and rte", "8", "223,106"],
+        ["LoRA r8", "stsb", "8", "5"],
     ]
 
 
@@ -251,7 +251,7 @@ def test_the_sensitivity_to_the_learning_rate_by_hand():
     text = paragraphs(shown, "tuning")
     assert "Every cell got 4 learning rates a task, 1 trial each" in text
     assert "Tuning seeds: 100; reporting seeds are others: 0, 1 and 2." in text
-    assert "a better rate may lie outside it: QLoRA r8 on sst2." in text
+    assert "a better rate may lie outside it: QLoRA r8 on sst2; the table" in text
     scores = row(shown, "Every learning rate", "QLoRA r8")
     assert [e.text for e in scores[2:]] == ["0.500", "diverged", "0.700", "0.800"]
     assert scores[3].note == "1e-3" and scores[5].note == "5e-3, chosen"

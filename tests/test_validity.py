@@ -157,6 +157,44 @@ def test_two_cells_that_learn_alike_to_the_bit_are_twins():
     assert "same loss and score as LoRA r8" in flag.detail
 
 
+def test_equal_scores_with_other_losses_are_no_twins_whatever_the_weights():
+    curve = tuple(replace(p, loss=p.loss + 1e-9) for p in make_outcome().curve)
+    other = make_outcome(curve=curve, final_weights_hash="c" * 64)
+    first = make_outcome(final_weights_hash="c" * 64)
+    rows = [
+        make_record(outcome=first),
+        make_record(job=make_job(method="dora"), outcome=other),
+    ]
+    assert flagged(*rows) == []
+
+
+@pytest.mark.parametrize(
+    ("hashes", "words"),
+    [
+        (("c" * 64, "c" * 64), "at every point; the same final weights"),
+        (("c" * 64, "d" * 64), "at every point; other final weights"),
+        (("c" * 64, None), "their final weights are not on record"),
+    ],
+)
+def test_twins_say_whether_their_final_weights_are_the_same(hashes, words):
+    one, other = (make_outcome(final_weights_hash=digest) for digest in hashes)
+    jobs = (JOB, make_job(method="dora"))
+    rows = [make_record(job=j, outcome=o) for j, o in zip(jobs, (one, other), strict=True)]
+    [flag] = flagged(*rows)
+    assert (flag.kind, flag.job) == ("twins", jobs[1])
+    assert words in flag.detail
+
+
+def test_a_budget_that_gives_the_size_another_cell_has_makes_no_twin():
+    job = make_job(rank=None, variant="budget 0.1%", recipe=make_recipe(budget="0.1%"))
+    same = make_record(job=job, outcome=make_outcome(solved_size=8))
+    assert flagged(make_record(job=JOB), same) == []
+    other = make_record(job=job, outcome=make_outcome(solved_size=7))
+    assert [flag.job for flag in flagged(make_record(job=JOB), other)] == [job]
+    dora = make_record(job=replace(job, method="dora"), outcome=same.outcome)
+    assert len(flagged(make_record(job=JOB), dora)) == 1
+
+
 def test_each_of_several_twins_is_told_beside_the_first():
     jobs = [make_job(rank=rank) for rank in (4, 8, 16)]
     assert [flag.job.rank for flag in flagged(*rows_of(*jobs))] == [8, 16]

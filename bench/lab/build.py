@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from bench.lab.methods import Prepared, Setting, prepare
-from bench.lab.models import Anatomy, load_model
+from bench.lab.budget import Budgeted, Solved, config_of, solve
+from bench.lab.methods import Prepared, prepare
+from bench.lab.models import Anatomy, Unsupported, load_model
 from bench.lab.seeds import seed_all
 from bench.lab.step import task_loss
 from bench.lab.work import Work
@@ -36,21 +38,45 @@ class Build:
         """The pretrained base with a fresh head."""
         return load_model(self.folder, self.job, self.task, self.parts)
 
+    def plain_base(self) -> nn.Module:
+        """The base as `base` would give it without quantising, on the CPU: on the device it would
+        take the memory that quantising saves."""
+        job = replace(self.job, quantization="none", device="cpu")
+        return load_model(self.folder, job, self.task, self.parts)
+
+    @cached_property
+    def solved(self) -> Solved | None:
+        """What the job's budget gives; None without one.
+
+        Raises:
+            Unsupported: if no size comes near enough.
+        """
+        if self.job.recipe.budget is None:
+            return None
+        classes = max(1, len(self.task.labels))
+        found = solve(self.job, config_of(self.folder, classes))
+        if found.refusal:
+            raise Unsupported(found.refusal)
+        return found
+
     def prepare(self, base: nn.Module) -> Prepared:
         """The job's method on a base, which it may change.
 
         Raises:
-            Unsupported: if the method can't sit on it.
+            Unsupported: if the method can't sit on it, or misses its budget.
         """
-        device = torch.device(self.job.device)
-        setting = Setting(
-            job=self.job,
+        device, solved = torch.device(self.job.device), self.solved
+        setting = Budgeted(
+            job=solved.job if solved else self.job,
             parts=self.parts,
             device=device,
             preview=lambda count: [batch.to(device) for batch in self.work.preview(count)],
             loss=lambda model, batch: task_loss(model, batch, self.task, self.job, device),
             fresh_base=self.base,
-            size=self.job.rank,
+            plain_base=self.plain_base,
+            size=solved.size if solved else self.job.rank,
+            sizes=solved.sizes if solved else None,
+            solved=solved,
         )
         seed_all(self.job.seed, "adapter")
         prepared = prepare(base, setting)

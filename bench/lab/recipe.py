@@ -110,6 +110,8 @@ def run(job: Job, places: Places, progress: Progress) -> Outcome:
         trainable_parameters=trained_count,
         head_parameters=head_count,
         adapter_parameters=trained_count - head_count,
+        solved_size=build.solved.size if build.solved else None,
+        budget_parameters=build.solved.wanted if build.solved else None,
         active_parameters=(
             prepared.active_parameters() if prepared.active_parameters else trained_count
         ),

@@ -5,7 +5,10 @@ One unit of a figure is one CSS pixel.
 
 from __future__ import annotations
 
+import textwrap
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from bench.report.page import Mark, shorten
@@ -22,8 +25,14 @@ MARKERS = {
     "adalora-nf4": "D",
     "full": "P",
     "head": "X",
-    "other": "v",
+    "adapter": "p",
+    "selective": "d",
+    "prompt": "h",
+    "mixed": "*",
+    "peft": "v",
+    "other": "<",
 }
+GREYS = ("full", "head", "other")
 DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)))
 STYLE: Any = {
     "svg.fonttype": "none",
@@ -48,7 +57,10 @@ STYLE: Any = {
     "lines.linewidth": 1.75,
     "lines.markersize": 8,
 }
-LINE_LETTERS = 28
+LINE_LETTERS = 34
+WRAPPED_LETTERS = 24
+MOST_ALIKE = 3
+"""Lines of one series in a picture that may share its colour."""
 
 
 def new_canvas(width: int, height: int) -> Canvas:
@@ -82,14 +94,43 @@ def marker(mark: Mark) -> dict[str, Any]:
     }
 
 
+def looks(marks: Sequence[Mark]) -> list[dict[str, Any]]:
+    """Line styles that tell the lines of one picture apart.
+
+    A series keeps its colour, and up to three lines of it differ in dash and fill; of more, only
+    the first keeps the colour and the others take colours that are free in this picture.
+    """
+    crowd = Counter(mark.series for mark in marks)
+    free = iter(colour for key, colour in COLOURS.items() if key not in (*crowd, *GREYS))
+    seen: Counter[str] = Counter()
+    found = []
+    for mark in marks:
+        place = seen[mark.series]
+        seen[mark.series] += 1
+        style = marker(replace(mark, variant=place)) | {"linestyle": DASHES[place % len(DASHES)]}
+        if place and crowd[mark.series] > MOST_ALIKE:
+            colour = next(free, COLOURS["other"])
+            style |= {"color": colour, "markeredgecolor": colour}
+        found.append(style)
+    return found
+
+
+def ticks_that_fit(axes: Axes) -> int:
+    """Intervals at most on the x axis, so that labels such as 0.825 do not touch."""
+    return max(2, min(6, int(axes.bbox.width // 44)))
+
+
 def heading(axes: Axes, text: str) -> None:
     """A quiet title at the left above a panel."""
     axes.set_title(text, loc="left", fontsize=12, color=MUTED, pad=8)
 
 
 def label(mark: Mark) -> str:
-    """A cell's name in a drawing; its variant goes to a second line."""
-    return "\n".join(shorten(part, LINE_LETTERS) for part in mark.label.split(", ", 1))
+    """A cell's name in a drawing, on two lines if it has a variant or is long."""
+    parts = mark.label.split(", ", 1)
+    if len(parts) == 1:
+        parts = textwrap.wrap(parts[0], WRAPPED_LETTERS, max_lines=2, placeholder="…")
+    return "\n".join(shorten(part, LINE_LETTERS) for part in parts)
 
 
 def label_width(labels: Sequence[str]) -> int:

@@ -20,7 +20,9 @@ from bench.report.canvas import (
     marker,
     new_canvas,
     panel,
+    ticks_that_fit,
 )
+from bench.report.heat import draw_layer_bars, draw_rank_map, draw_rank_path
 from bench.report.lines import draw_curves, draw_sweep
 from bench.report.page import (
     Curves,
@@ -28,8 +30,11 @@ from bench.report.page import (
     Dots,
     Drawing,
     Figure,
+    LayerBars,
     Radar,
     RadarPoint,
+    RankMap,
+    RankPath,
     Stack,
     Strip,
     StripRow,
@@ -57,7 +62,9 @@ def render(figure: Figure) -> str:
         blank = {"Date": None, "Creator": None, "Format": None, "Type": None}
         canvas.savefig(buffer, format="svg", transparent=True, metadata=blank)
         width, height = canvas.get_size_inches() * 72
-    return svg.inline(buffer.getvalue(), figure.name, figure.finding, round(width), round(height))
+    return svg.inline(
+        buffer.getvalue(), figure.name, figure.finding, figure.note, round(width), round(height)
+    )
 
 
 def _draw(drawing: Drawing) -> Canvas:
@@ -71,6 +78,12 @@ def _draw(drawing: Drawing) -> Canvas:
         return draw_curves(drawing)
     if isinstance(drawing, Sweep):
         return draw_sweep(drawing)
+    if isinstance(drawing, RankMap):
+        return draw_rank_map(drawing)
+    if isinstance(drawing, RankPath):
+        return draw_rank_path(drawing)
+    if isinstance(drawing, LayerBars):
+        return draw_layer_bars(drawing)
     return _radar(drawing)
 
 
@@ -215,7 +228,7 @@ def _dots(dots: Dots) -> Canvas:
     if dots.baseline is not None:
         _baseline(side, dots.baseline)
     axes.margins(x=0.08)
-    axes.locator_params(axis="x", nbins=6)
+    axes.locator_params(axis="x", nbins=ticks_that_fit(axes))
     axes.set_xlabel(dots.axis, labelpad=6)
     if far and dots.baseline is not None:
         _break(side, axes, labels, dots.baseline)
@@ -224,8 +237,15 @@ def _dots(dots: Dots) -> Canvas:
 
 def _baseline(axes: Axes, value: float) -> None:
     axes.axvline(value, color=INK, linewidth=1, linestyle=(0, (3, 3)), zorder=1)
-    place = axes.get_xaxis_transform()
-    axes.text(value, 1.02, "baseline predictor", transform=place, color=MUTED, va="bottom")
+    axes.annotate(
+        "baseline predictor",
+        (value, 1.0),
+        xycoords=axes.get_xaxis_transform(),
+        xytext=(0, 4),
+        textcoords="offset points",
+        ha="center",
+        color=MUTED,
+    )
 
 
 def _baseline_is_far(dots: Dots) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from bench.methods import Cell
 from bench.record import Record
-from bench.report import gaps, headline, measures, words
+from bench.report import gaps, headline, measures, picks, words
 from bench.report.measures import Measure
 from bench.report.page import (
     Block,
@@ -55,23 +55,32 @@ def equal_budget(table: ResultTable) -> str:
     names: dict[str, list[str]] = {}
     starts: set[int] = set()
     for cell in table.cells:
+        if cell.rank is None:
+            continue
         slots = table.of(cell)
         known = {s.record.outcome.matched_rank for s in slots if s.record is not None and s.ok}
+        name = words.title(cell._replace(rank=None, variant=""))
         for matched in sorted(m for m in known if m):
-            names.setdefault(matched, []).append(words.title(cell))
+            if name not in names.setdefault(matched, []):
+                names[matched].append(name)
         schedules = [a for s in slots if (a := s.job.recipe.adalora) is not None]
         starts |= {a.init_rank for a in schedules if a.init_rank is not None}
+    budgets = any(s.job.recipe.budget is not None for s in table.slots)
+    apart = (
+        "Cells with a budget are matched by their adapter's parameters, head apart; the table of "
+        "parameters says what was wanted and what was achieved."
+    )
     if not names:
-        return ""
-    parts = [f"{matched} of {words.listing(cells)}" for matched, cells in sorted(names.items())]
-    text = f"Equal budget: the rank in a name is {words.listing(parts)}."
+        return apart if budgets else ""
+    parts = [f"{matched} of {words.some(methods)}" for matched, methods in sorted(names.items())]
+    text = f"Cells are matched by the size in their names: {'; '.join(parts)}."
     if "target_r" in names and starts:
         text += (
             f" target_r is what is left at the end of training; it starts at init_r "
             f"{words.span(starts)}, so it trains more parameters at its peak than LoRA of the "
             "same name."
         )
-    return text
+    return f"{text} {apart}" if budgets else text
 
 
 def _by_task(
@@ -114,26 +123,35 @@ def _picture(table: ResultTable) -> tuple[Figure, ...]:
         for cell in table.cells
         for task in table.tasks
     }
-    drawn = [cell for cell in table.cells if any(means[cell, task] for task in table.tasks)]
-    tasks = [task for task in table.tasks if all(means[cell, task] for cell in drawn)]
-    if not drawn or not tasks:
+    shown = picks.picks(table)
+    drawn = [cell for cell in shown if any(means[cell, task] for task in table.tasks)]
+    if not drawn:
         return ()
+    have = {task: [c for c in drawn if means[c, task]] for task in table.tasks}
+    tasks = [task for task in table.tasks if len(have[task]) == len(drawn)]
+    if not tasks:  # no task has them all: the one that has most
+        tasks = [max(table.tasks, key=lambda task: len(have[task]))]
+        drawn = have[tasks[0]]
     look = marks(table.cells)
     rows = []
-    for cell in table.cells:
+    for cell in shown:
         if cell not in drawn:
-            gap = gaps.gap(table.of(cell), total.name)
+            gap = gaps.gap([s for task in tasks for s in table.of(cell, task)], total.name)
             rows.append(StackRow(look[cell], (), f"{gap.text} {gap.note}".strip()))
             continue
         sizes = zip(*(means[cell, task] for task in tasks), strict=True)
         rows.append(StackRow(look[cell], tuple(statistics.fmean(size) for size in sizes)))
     most = max(rows, key=lambda row: sum(row.sizes))
     largest = max(range(len(parts)), key=lambda i: most.sizes[i])
+    scope = "Of the cells drawn, most" if len(shown) < len(table.cells) else "Most"
     finding = (
-        f"Most tensor bytes at the peak: {most.mark.label}, {words.short(sum(most.sizes))} MiB; "
+        f"{scope} tensor bytes at the peak: {most.mark.label}, {words.short(sum(most.sizes))} MiB; "
         f"largest part: {PARTS[largest]}."
     )
-    note = f"Mean over seeds and {words.listing(tasks)}. Parts from left to right as in the key."
+    note = (
+        f"Mean over seeds and {words.listing(tasks)}. Parts from left to right as in the key. "
+        f"{picks.left_out(table, len(shown), 'the table of live bytes')}"
+    ).strip()
     drawing = Stack(tuple(rows), PARTS, "MiB of live tensors at the peak, lower is better")
     return (Figure("memory", finding, drawing, note, wide=True),)
 
@@ -204,20 +222,64 @@ def _parameters(table: ResultTable) -> Grid:
     rows: dict[tuple[str, tuple[Entry, ...]], list[str]] = {}
     for cell in table.cells:
         for task in table.tasks:
-            figures = tuple(measures.entry(table, cell, task, m) for m in measures.PARAMETERS)
+            trainable, *rest = (measures.entry(table, cell, task, m) for m in measures.PARAMETERS)
+            figures = (_size(table, cell, task), _budget(table, cell, task), trainable, *rest)
             rows.setdefault((words.title(cell), figures), []).append(task)
     grid = Grid(
         "Parameters, counted three ways",
-        (Column("cell"), Column("task"), *(m.column for m in measures.PARAMETERS)),
+        (
+            Column("cell"),
+            Column("task"),
+            Column("size", "rank, width or tokens", numeric=True),
+            Column("budget", "wanted; what the adapter has", numeric=True),
+            *(m.column for m in measures.PARAMETERS),
+        ),
         tuple(
             (Entry(name), Entry(words.listing(tasks)), *figures)
             for (name, figures), tasks in rows.items()
         ),
-        note="Trainable: with gradients at the start, where AdaLoRA holds init_r. Active: the same "
-        "less what was pruned to zero by the end. Saved: what the files hold. 4-bit weights are "
-        "counted unpacked in the total.",
+        note="Trainable: with gradients at the start, where AdaLoRA holds init_r. Adapter: that "
+        "without classifier and pooler. Active: trainable less what was pruned to zero by the end. "
+        "Saved: what the files hold. 4-bit weights are counted unpacked in the total. A budget is "
+        "one of adapter parameters; where sizes differ between modules, the size is their mean.",
     )
     return gaps.fold_missing(grid, KEYS)
+
+
+def _size(table: ResultTable, cell: Cell, task: str) -> Entry:
+    """Rank, width or number of tokens: as the suite gives it, or as the budget does."""
+    if cell.rank is not None:
+        return Entry(str(cell.rank), kind="number", sort=float(cell.rank))
+    slots = table.of(cell, task)
+    if slots and slots[0].job.recipe.budget is None:
+        return words.missing("the method has no size")
+    found = {n for s in slots if s.ok and s.record and (n := s.record.outcome.solved_size)}
+    if not found:
+        return gaps.gap(slots, "solved_size")
+    return Entry(words.span(found), "from the budget", "number", float(max(found)))
+
+
+def _budget(table: ResultTable, cell: Cell, task: str) -> Entry:
+    """The adapter parameters that were wanted, those that it has, and how far off they are."""
+    slots = table.of(cell, task)
+    pairs = {
+        (wanted, found)
+        for s in slots
+        if s.ok and s.record is not None
+        if (wanted := s.record.outcome.budget_parameters)
+        and (found := _spent(s.record)) is not None
+    }
+    if not pairs:
+        return gaps.gap(slots, "budget_parameters")
+    wanted, found = max(pairs, key=lambda pair: abs(pair[1] / pair[0] - 1))
+    off = words.number(100 * (found / wanted - 1), 1, signed=True)
+    return Entry(f"{wanted:,}", f"has {found:,}, {off}\u00a0%", "number", float(wanted))
+
+
+def _spent(record: Record) -> int | None:
+    """Adapter parameters left at the end: what a budget is about, also where ranks are pruned."""
+    active, head = record.outcome.active_parameters, record.outcome.head_parameters
+    return None if active is None or head is None else active - head
 
 
 def _relative(table: ResultTable) -> Grid:

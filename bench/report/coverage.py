@@ -16,8 +16,10 @@ OK, FAILED, TO_DO = "●", "✕", "○"
 
 
 def section(table: ResultTable) -> Section:
-    """Coverage by status, by cell and task, and the list of failures."""
+    """Coverage by status, by cell and task, what can't run here, and the list of failures."""
     blocks: list[Block] = [_grid(table), _statuses(table)]
+    if table.unsupported:
+        blocks.append(_unsupported(table))
     failures = _failures(table)
     if failures.rows:
         blocks.append(failures)
@@ -36,6 +38,8 @@ def _lead(table: ResultTable) -> str:
             if name not in ("ok", NOT_RUN)
         ]
         text += f" Failed: {words.listing(parts)}."
+    if table.unsupported:
+        text += f" {words.plural(len(table.unsupported), 'cell')} can't run here at all."
     trials = table.planned("tuning")
     if trials:
         text += f" Before them {words.plural(len(trials), 'tuning trial')}: {_tally(trials)}."
@@ -62,15 +66,18 @@ def left_out(strays: int) -> str:
 
 def _grid(table: ResultTable) -> Grid:
     columns = (Column("cell"), *(Column(task) for task in table.tasks))
+    rest = table.without(table.unsupported)
     rows = tuple(
         (Entry(words.title(cell)), *(_marks(table, cell, task) for task in table.tasks))
-        for cell in table.cells
+        for cell in rest.cells
     )
+    apart = len(table.cells) - len(rest.cells)
+    also = f" {words.plural(apart, 'cell')} that can't run here stand below." if apart else ""
     return Grid(
         "Runs by cell and task, one mark a seed",
         columns,
         rows,
-        note=f"{OK} ok, {FAILED} failed, {TO_DO} not run yet.",
+        note=f"{OK} ok, {FAILED} failed, {TO_DO} not run yet.{also}",
     )
 
 
@@ -102,6 +109,26 @@ def _statuses(table: ResultTable) -> Grid:
     return Grid("Jobs by status", columns, rows, folded=True)
 
 
+def _unsupported(table: ResultTable) -> Grid:
+    """One row a cell, with its reasons, each once."""
+    rows = []
+    for cell in table.unsupported:
+        found = [r for r in table.records.values() if r.job.cell == cell]
+        reasons = dict.fromkeys(" ".join(r.outcome.status_reason.split()) for r in found)
+        told = shorten("; ".join(filter(None, reasons)), LONGEST_REASON) or "no reason recorded"
+        jobs = sum(j.cell == cell for j in table.jobs)
+        tried = Entry(f"{len(found)} of {jobs}", kind="number", sort=float(len(found)))
+        rows.append((Entry(words.title(cell)), Entry(told), tried))
+    columns = (Column("cell"), Column("reason"), Column("jobs", "tried of planned", numeric=True))
+    return Grid(
+        "Cells that can't run here",
+        columns,
+        tuple(rows),
+        note="This machine or these library versions can't run them; they are in no other table "
+        "and no picture.",
+    )
+
+
 def _failures(table: ResultTable) -> Grid:
     columns = (
         Column("cell"),
@@ -121,6 +148,6 @@ def _failures(table: ResultTable) -> Grid:
             Entry(str(r.attempt), kind="number", sort=r.attempt),
         )
         for r in (*table.rows, *table.extras)
-        if not r.ok
+        if not r.ok and r.job.cell not in table.unsupported
     )
     return Grid("Failures", columns, rows)

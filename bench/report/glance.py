@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from bench.methods import Cell
 from bench.record import RadarAxis, Record, ReportOptions
-from bench.report import gaps, headline, sensitivity, words
+from bench.report import gaps, headline, picks, sensitivity, words
 from bench.report.page import (
     Block,
     Column,
@@ -33,7 +33,10 @@ TITLES = {
 }
 ABSOLUTE = ("quality", "ease_of_use")
 """Axes that are no ratio to the reference."""
+BELOW = "the table below"
 FEWEST_AXES = 3
+MOST_RADARS = 13
+"""Cells with an outline, the reference among them."""
 
 
 def section(table: ResultTable, options: ReportOptions) -> Section:
@@ -54,6 +57,10 @@ def section(table: ResultTable, options: ReportOptions) -> Section:
         "Outward = better on every axis. The anchors are fixed in the suite, so no cell moves "
         "when another joins. Outlines show means without their uncertainty; the area means nothing."
     )
+    if pictures:
+        lead = (
+            f"{lead} {picks.left_out(table, len(picks.picks(table, MOST_RADARS)), BELOW)}".strip()
+        )
     return Section("glance", "At a glance", lead, blocks)
 
 
@@ -143,7 +150,8 @@ def _pictures(table: ResultTable, options: ReportOptions) -> tuple[Figure, ...]:
     look = marks(table.cells)
     base = points(table, table.reference, options)
     figures = []
-    for i, cell in enumerate(table.others):
+    shown = [cell for cell in picks.picks(table, MOST_RADARS) if cell != table.reference]
+    for i, cell in enumerate(shown):
         outline = points(table, cell, options)
         if all(p.position is None for p in outline):
             continue

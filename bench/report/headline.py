@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from bench.methods import Cell
 from bench.record import Record
-from bench.report import gaps, measures, words
+from bench.report import gaps, measures, picks, words
 from bench.report.page import Block, Column, Entry, Figure, Figures, Grid, Strip, StripRow, marks
 from bench.stats import sign
 from bench.table import (
@@ -19,6 +19,8 @@ from bench.table import (
     task_score,
 )
 
+MOST_NAMED = 6
+FURTHEST = 3
 INTERVALS = (
     "Intervals are 95\u00a0% t intervals for the mean over seeds; they do not cover the choice of "
     "evaluation rows."
@@ -54,29 +56,40 @@ def memory_meaning(table: ResultTable) -> str:
 def compare(table: ResultTable, score_of: Callable[[Cell], Score]) -> list[str]:
     """How each other cell stands to the reference, as parts of a sentence.
 
+    Of many cells the furthest from the reference are named and the others counted.
+
     Args:
         table: the rows.
         score_of: a cell's scores by seed.
     """
     base = score_of(table.reference)
-    found: dict[str, list[str]] = {"higher": [], "lower": [], "undecided": [], "no interval": []}
+    found: dict[str, list[tuple[float, str]]] = {
+        "higher": [], "lower": [], "undecided": [], "no interval": [],
+    }  # fmt: skip
     for cell in table.others:
         pairs = difference(score_of(cell), base)
         if pairs.estimate is None:
             continue
         seeds = "" if pairs.complete else f", {len(pairs.by_seed)} of {pairs.planned} seeds"
         text = f"{words.title(cell)} ({words.plus_minus(pairs.estimate, signed=True)}{seeds})"
-        found[sign(pairs.estimate)].append(text)
+        found[sign(pairs.estimate)].append((pairs.estimate.mean, text))
     parts = []
     for key in ("higher", "lower"):
-        if found[key]:
-            parts.append(f"{words.listing(found[key])} scored {key}")
-    if found["undecided"]:
-        parts.append(f"no difference shown for {words.listing(found['undecided'])}")
-    if found["no interval"]:
-        parts.append(
-            f"not judged, for lack of a usable interval: {words.listing(found['no interval'])}"
-        )
+        names = words.listing([text for _, text in found[key]])
+        if len(found[key]) > MOST_NAMED:
+            furthest = sorted(found[key], key=lambda cell: -abs(cell[0]))[:FURTHEST]
+            names = words.listing([text for _, text in furthest])
+            parts.append(f"{len(found[key])} cells scored {key}, furthest {names}")
+        elif names:
+            parts.append(f"{names} scored {key}")
+    for key, start in (
+        ("undecided", "no difference shown for"),
+        ("no interval", "not judged, for lack of a usable interval:"),
+    ):
+        names = words.listing([text for _, text in found[key]])
+        if len(found[key]) > MOST_NAMED:
+            names = f"{len(found[key])} cells"
+        parts += [f"{start} {names}"] if names else []
     return parts
 
 
@@ -151,6 +164,7 @@ def opening(table: ResultTable) -> tuple[Block, ...]:
 
 def _strip(table: ResultTable) -> Figure:
     look = marks(table.cells)
+    shown = picks.picks(table)
     rows = tuple(
         StripRow(
             look[cell],
@@ -160,12 +174,13 @@ def _strip(table: ResultTable) -> Figure:
             ratio(table, cell, trainable).value,
             _why_no_quality(table, cell),
         )
-        for cell in table.cells
+        for cell in shown
     )
     note = (
-        "Score: mean over tasks, higher is better. Bars: ratio to the reference on a log scale, "
-        f"starting at 1×. {memory_meaning(table)} {INTERVALS}"
-    )
+        f"{picks.left_out(table, len(shown), 'the table below')} Score: mean over tasks, higher is "
+        "better. Bars: ratio to the reference on a log scale, starting at 1×. "
+        f"{memory_meaning(table)} {INTERVALS}"
+    ).strip()
     drawing = Strip(rows, words.title(table.reference))
     return Figure("summary", cost_finding(table), drawing, note, wide=True)
 

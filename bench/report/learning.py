@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Sequence
 
 from bench.methods import Cell
-from bench.report import gaps, words
+from bench.report import gaps, picks, words
 from bench.report.page import (
     Column,
     CurveLine,
@@ -17,23 +17,25 @@ from bench.report.page import (
     Figures,
     Grid,
     Mark,
+    Paragraph,
     Section,
     marks,
 )
 from bench.report.quality import metric_of
 from bench.table import Reach, ResultTable, reach
 
-MOST_LINES = 6
-
 
 def section(table: ResultTable) -> Section:
     """Learning curves by task and the steps-to-target table."""
     lead = " ".join(_task_lead(table, task) for task in table.tasks)
+    where = "the table of steps to the target"
+    omitted = picks.left_out(table, len(picks.picks(table)), where)
     by_task = [_figures(table, i, task) for i, task in enumerate(table.tasks)]
     pictures = tuple(figure for panels in by_task for figure in panels)
     rows = by_task if len(pictures) > len(by_task) else [pictures]
     figures = (Figures(row) for row in rows if row)
-    return Section("learning", "How fast it gets there", lead, (*figures, _steps(table)))
+    note = (Paragraph(omitted),) if omitted and pictures else ()
+    return Section("learning", "How fast it gets there", lead, (*note, *figures, _steps(table)))
 
 
 def _task_lead(table: ResultTable, task: str) -> str:
@@ -49,28 +51,21 @@ def _task_lead(table: ResultTable, task: str) -> str:
 
 def _figures(table: ResultTable, index: int, task: str) -> tuple[Figure, ...]:
     look = marks(table.cells)
-    lines = {cell: line for cell in table.cells if (line := _line(table, cell, task, look[cell]))}
+    lines = {
+        cell: line for cell in picks.picks(table) if (line := _line(table, cell, task, look[cell]))
+    }
     key = metric_of(table, task)
     axis = f"{words.metric_title(key)}, {words.direction(key)}"
     target = table.example(task).target
     seen = [y for line in lines.values() for seed in line.seeds for _, y in seed]
     span = (min(seen, default=0.0), max(seen, default=1.0))
     figures = []
-    for part, cells in enumerate(_panels(table, list(lines))):
+    for part, cells in enumerate(picks.panels(table, list(lines))):
         drawing = Curves(tuple(lines[c] for c in cells), axis, target, span)
         finding = _reached(table, task, cells)
         note = "Thick line: mean over seeds. Thin lines: seeds. Dashes: the target."
         figures.append(Figure(f"curves-{index}-{part}", finding, drawing, note, title=task))
     return tuple(figures)
-
-
-def _panels(table: ResultTable, cells: list[Cell]) -> list[list[Cell]]:
-    """Groups of at most six lines; the reference stands in every group."""
-    lead = [c for c in cells if c == table.reference]
-    rest = [c for c in cells if c != table.reference]
-    size = MOST_LINES - len(lead)
-    groups = [lead + rest[i : i + size] for i in range(0, len(rest), size)]
-    return groups or ([lead] if lead else [])
 
 
 def _reached(table: ResultTable, task: str, cells: Sequence[Cell]) -> str:

@@ -7,9 +7,16 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from bench.report import words
-from bench.report.canvas import DASHES, heading, label, label_width, marker, new_canvas, panel
+from bench.report.canvas import (
+    heading,
+    label,
+    label_width,
+    looks,
+    new_canvas,
+    panel,
+)
 from bench.report.page import CurveLine, Curves, Sweep, SweepLine
-from bench.report.svg import COLOURS, INK, LINE
+from bench.report.svg import INK, LINE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,8 +28,9 @@ def draw_curves(curves: Curves) -> Canvas:
     labels = [label(line.mark) for line in curves.lines]
     canvas = new_canvas(500, 320)
     axes = panel(canvas, 46, 44, label_width(labels), 26)
-    for line in curves.lines:
-        _curve(axes, line)
+    styles = looks([line.mark for line in curves.lines])
+    for line, style in zip(curves.lines, styles, strict=True):
+        _curve(axes, line, style)
     if curves.target is not None:
         axes.axhline(curves.target, color=INK, linewidth=1, linestyle=(0, (3, 3)), zorder=1)
     low, high = curves.span if curves.target is None else _cover(curves.span, curves.target)
@@ -34,7 +42,7 @@ def draw_curves(curves: Curves) -> Canvas:
     axes.set_axisbelow(True)
     axes.set_xlabel("optimizer steps", labelpad=6)
     heading(axes, curves.axis)
-    _end_labels(axes, curves)
+    _end_labels(axes, curves, [style["color"] for style in styles])
     return canvas
 
 
@@ -42,23 +50,22 @@ def _cover(span: tuple[float, float], value: float) -> tuple[float, float]:
     return min(span[0], value), max(span[1], value)
 
 
-def _curve(axes: Axes, line: CurveLine) -> None:
-    colour = COLOURS[line.mark.series]
-    dash = DASHES[line.mark.variant % len(DASHES)]
+def _curve(axes: Axes, line: CurveLine, style: dict[str, Any]) -> None:
+    thin = {"color": style["color"], "linestyle": style["linestyle"]}
     for seed in line.seeds:
-        axes.plot(*_columns(seed), color=colour, linewidth=0.75, alpha=0.35, linestyle=dash)
-    style = marker(line.mark) | {"markersize": 5}
-    axes.plot(*_columns(line.mean), linestyle=dash, **style)
+        axes.plot(*_columns(seed), linewidth=0.75, alpha=0.35, **thin)
+    axes.plot(*_columns(line.mean), markersize=5, **style)
 
 
 def _columns(points: Sequence[tuple[int, float]]) -> tuple[list[int], list[float]]:
     return [x for x, _ in points], [y for _, y in points]
 
 
-def _end_labels(axes: Axes, curves: Curves) -> None:
+def _end_labels(axes: Axes, curves: Curves, colours: Sequence[str]) -> None:
     """Names at the right edge, pushed apart so that no two overlap."""
     ends = [
-        (line.mean[-1][1], label(line.mark), COLOURS[line.mark.series]) for line in curves.lines
+        (line.mean[-1][1], label(line.mark), colour)
+        for line, colour in zip(curves.lines, colours, strict=True)
     ]
     if curves.target is not None:
         ends.append((curves.target, "target", INK))
@@ -98,8 +105,9 @@ def draw_sweep(sweep: Sweep) -> Canvas:
     canvas = new_canvas(500, 320)
     axes = panel(canvas, 46, 44, label_width(labels) + 24, 26)
     axes.set_xscale("log")
-    for name, line in zip(labels, sweep.lines, strict=True):
-        _sweep(axes, line, name)
+    styles = looks([line.mark for line in sweep.lines])
+    for name, line, style in zip(labels, sweep.lines, styles, strict=True):
+        _sweep(axes, line, name, style)
     rates = sorted({rate for line in sweep.lines for rate, _ in line.points})
     ticks = _apart(rates)
     axes.set_xticks(ticks, [words.rate(r) for r in ticks])
@@ -124,11 +132,9 @@ def _apart(rates: list[float]) -> list[float]:
     return kept
 
 
-def _sweep(axes: Axes, line: SweepLine, name: str) -> None:
-    style = marker(line.mark) | {"markersize": 5}
-    dash = DASHES[line.mark.variant % len(DASHES)]
+def _sweep(axes: Axes, line: SweepLine, name: str, style: dict[str, Any]) -> None:
     scores = [math.nan if score is None else score for _, score in line.points]
-    axes.plot([rate for rate, _ in line.points], scores, linestyle=dash, label=name, **style)
+    axes.plot([rate for rate, _ in line.points], scores, markersize=5, label=name, **style)
     for rate, score in line.points:
         if rate == line.chosen and score is not None:
             look: dict[str, Any] = {"marker": "o", "fillstyle": "none", "color": INK}

@@ -63,7 +63,7 @@ def _grid(grid: Grid) -> str:
     table = "\n".join(lines)
     if grid.note:
         table += f"\n\n{escape(grid.note)}"
-    if grid.folded:
+    if grid.folded or grid.is_long:
         summary = f"<summary>{escape(grid.caption)}</summary>"
         return f"<details>{summary}\n\n{table}\n\n</details>"
     return f"**{escape(grid.caption)}**\n\n{table}"

@@ -75,16 +75,6 @@ def raw(record: Record, name: str) -> float | None:
     return value
 
 
-class WithoutHead(Measure):
-    """Trainable parameters less the head's."""
-
-    def read(self, record: Record) -> float | None:
-        """Trainable parameters without those of the head."""
-        trainable = record.outcome.trainable_parameters
-        head = record.outcome.head_parameters
-        return None if trainable is None or head is None else trainable - head
-
-
 class Energy(Measure):
     """Energy of the device on CUDA, of the CPU packages elsewhere."""
 
@@ -135,7 +125,7 @@ TOKENS = Measure("tokens_per_second", "tokens a second", "higher is better")
 FLOPS = Measure("flops_per_step", "work a step", "GFLOP", 1e9)
 PEAK = PeakMemory("peak_memory_bytes", "peak memory", "MiB, lower is better", words.MIB)
 TRAINABLE = Measure("trainable_parameters", "trainable", "at their peak, with head", digits=0)
-ADAPTER = WithoutHead("trainable_parameters", "adapter", "trainable without head", digits=0)
+ADAPTER = Measure("adapter_parameters", "adapter", "trainable without head", digits=0)
 ON_DISK = Measure("adapter_bytes", "on disk", "KiB, lower is better", 1024)
 
 RELATIVE = (STEP_TIME, TOKENS, FLOPS, PEAK, TRAINABLE, ADAPTER, ON_DISK)
@@ -175,6 +165,7 @@ METERS = (
 )
 PARAMETERS = (
     TRAINABLE,
+    ADAPTER,
     Measure("active_parameters", "active", "trainable left at the end", digits=0),
     Measure("saved_parameters", "saved", "in the files", digits=0),
     Measure("head_parameters", "head", "its part of trainable", digits=0),

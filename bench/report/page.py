@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from bench.methods import Cell, cell_title
+from bench.methods import METHODS, Cell, cell_title, method_of
 from bench.stats import Estimate
 
 EntryKind = Literal["text", "number", "missing", "failed", "code", "marks"]
@@ -55,14 +55,19 @@ class Grid:
     note: str = ""
     kind: ClassVar[str] = "grid"
 
+    @property
+    def is_long(self) -> bool:
+        """Whether it has more rows than a screen, so that it scrolls in a frame of its own."""
+        return len(self.rows) > MOST_ROWS
+
 
 @dataclass(frozen=True)
 class Mark:
     """How a cell looks in every chart.
 
     Attributes:
-        series: lora, adalora, lora-nf4, adalora-nf4, full, head or other.
-        variant: 0 for the first rank or variant of a series, then 1, 2, ...: another dash and fill.
+        series: what decides colour and marker: a family of methods (one of `SERIES`), or other.
+        variant: 0 for the first cell of a series, then 1, 2, ...: another dash and fill.
     """
 
     label: str
@@ -70,8 +75,12 @@ class Mark:
     variant: int = 0
 
 
-LONGEST_LABEL = 48
-SERIES = ("lora", "adalora", "lora-nf4", "adalora-nf4", "full", "head")
+MOST_ROWS = 24
+LONGEST_LABEL = 72
+SERIES = (
+    "lora", "adalora", "lora-nf4", "adalora-nf4", "full", "head",
+    "adapter", "selective", "prompt", "mixed", "peft",
+)  # fmt: skip
 
 
 def shorten(text: str, limit: int) -> str:
@@ -81,18 +90,33 @@ def shorten(text: str, limit: int) -> str:
 
 
 def marks(cells: tuple[Cell, ...]) -> dict[Cell, Mark]:
-    """The look of each cell; it depends on its kind and on the ranks and variants of that kind."""
+    """The look of each cell; it depends on its family and on the other cells of that family."""
     seen: dict[str, int] = {}
     found: dict[Cell, Mark] = {}
-    for cell in sorted(cells, key=lambda c: (c.method, c.quantization, c.rank or 0, c.variant)):
-        method, _, quantization, _ = cell
-        key = method if quantization == "none" else f"{method}-{quantization}"
-        series = key if key in SERIES else "other"
+    order = {key: i for i, key in enumerate(METHODS)}
+    for cell in sorted(
+        cells,
+        key=lambda c: (
+            order.get(c.method, len(order)), c.method, c.quantization, c.rank or 0, c.variant
+        ),
+    ):  # fmt: skip
+        series = _series(cell)
         variant = seen.get(series, 0)
         seen[series] = variant + 1
         title = shorten(cell_title(*cell), LONGEST_LABEL)
         found[cell] = Mark(title, series, variant)
     return found
+
+
+def _series(cell: Cell) -> str:
+    """The series of a cell; on any quantised base LoRA and AdaLoRA look as on nf4."""
+    method = method_of(cell.method)
+    if method is None:
+        return "other"
+    key = method.key if method.family == "reference" else method.family
+    if key in ("lora", "adalora") and cell.quantization != "none":
+        key = f"{key}-nf4"
+    return key if key in SERIES else "other"
 
 
 @dataclass(frozen=True)
@@ -221,7 +245,65 @@ class Radar:
     reference_label: str
 
 
-Drawing = Strip | Stack | Dots | Curves | Sweep | Radar
+@dataclass(frozen=True)
+class RankMap:
+    """Final rank of every adapted module of one cell.
+
+    Attributes:
+        layers: names of the rows, from the input up.
+        modules: names of the columns.
+        ranks: by layer, then module; None where there is no adapter.
+    """
+
+    mark: Mark
+    layers: tuple[str, ...]
+    modules: tuple[str, ...]
+    ranks: tuple[tuple[float | None, ...], ...]
+
+
+@dataclass(frozen=True)
+class RankPath:
+    """Ranks of one cell over training.
+
+    Attributes:
+        steps: evaluated steps.
+        runs: total active rank at each step, by run.
+        mean: the same, mean over runs.
+        layers: names of the rows below, from the input up.
+        ranks: by layer, then step; None where there is no adapter.
+        importance: the same for the mean importance; empty if the method has none.
+        window: steps at which pruning starts and ends; None without a schedule.
+    """
+
+    mark: Mark
+    steps: tuple[int, ...]
+    runs: tuple[tuple[float, ...], ...]
+    mean: tuple[float, ...]
+    layers: tuple[str, ...]
+    ranks: tuple[tuple[float | None, ...], ...]
+    importance: tuple[tuple[float | None, ...], ...]
+    window: tuple[int, int] | None
+
+
+@dataclass(frozen=True)
+class Lane:
+    """What one cell made of each layer's score, in a few letters a layer."""
+
+    mark: Mark
+    texts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class LayerBars:
+    """Sensitivity of each layer: a dot a seed, their mean, and what cells chose by it."""
+
+    layers: tuple[str, ...]
+    scores: tuple[tuple[float, ...], ...]
+    axis: str
+    lanes: tuple[Lane, ...]
+
+
+Drawing = Strip | Stack | Dots | Curves | Sweep | Radar | RankMap | RankPath | LayerBars
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 
 from bench.methods import Cell
-from bench.report import gaps, headline, words
+from bench.report import gaps, headline, picks, words
 from bench.report.measures import raw
 from bench.report.page import (
     Block,
@@ -120,8 +120,9 @@ def _resolution(table: ResultTable) -> str:
 
 def _dots(table: ResultTable, index: int, task: str) -> Figure:
     look = marks(table.cells)
+    shown = picks.picks(table)
     rows = []
-    for cell in table.cells:
+    for cell in shown:
         score = task_score(table, cell, task)
         missing = "" if score.by_seed else gaps.gap(table.of(cell, task)).text
         rows.append(DotRow(look[cell], score.values, score.estimate, missing))
@@ -129,6 +130,7 @@ def _dots(table: ResultTable, index: int, task: str) -> Figure:
     axis = f"{words.metric_title(key)}, {words.direction(key)}"
     drawing = Dots(tuple(rows), axis, baseline(table, task))
     note = "One small dot a seed, marker and line for mean and interval, dashes at the baseline."
+    note = f"{note} {picks.left_out(table, len(shown), 'the table above')}".strip()
     return Figure(f"scores-{index}", headline.task_finding(table, task), drawing, note, title=task)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from bench import tuning
 from bench.methods import Cell
-from bench.report import gaps, words
+from bench.report import gaps, picks, words
 from bench.report.page import (
     Block,
     Column,
@@ -30,6 +30,7 @@ from bench.tuning import Choice
 TOLERANCE = 0.01
 """One point of the metric: a score this close to the best counts as good as the best."""
 
+MOST_EDGES = 12
 Choices = dict[tuple[Cell, str], Choice]
 
 
@@ -41,9 +42,12 @@ def section(table: ResultTable) -> Section:
     if edges:
         blocks.append(Paragraph(edges))
     pictures = tuple(
-        p for i, task in enumerate(table.tasks) if (p := _picture(table, found, i, task))
+        p for i, task in enumerate(table.tasks) for p in _pictures(table, found, i, task)
     )
     if pictures:
+        where = "the table below"
+        omitted = picks.left_out(table, len(picks.picks(table)), where)
+        blocks += [Paragraph(omitted)] if omitted else []
         blocks.append(Figures(pictures))
     blocks.append(_scores(table, found))
     return Section("tuning", "How easy is it to tune?", _lead(table, found), tuple(blocks))
@@ -82,7 +86,7 @@ def _lead(table: ResultTable, found: Choices) -> str:
 
 
 def _names(easy: dict[Cell, float], value: float) -> str:
-    return words.listing([words.title(cell) for cell, share in easy.items() if share == value])
+    return words.some([words.title(cell) for cell, share in easy.items() if share == value])
 
 
 def _percent(share: float) -> str:
@@ -117,7 +121,7 @@ def _edges_text(table: ResultTable, found: Choices) -> str:
         return ""
     return (
         "Chosen at the edge of the grid, so a better rate may lie outside it: "
-        f"{words.listing(edges)}."
+        f"{words.some(edges, MOST_EDGES)}; the table of shares marks each."
     )
 
 
@@ -201,20 +205,22 @@ def _score(table: ResultTable, choice: Choice, index: int) -> Entry:
     return Entry(shown.text, shorten(f"{name}; {shown.note}".removesuffix("; "), 90), shown.kind)
 
 
-def _picture(table: ResultTable, found: Choices, index: int, task: str) -> Figure | None:
+def _pictures(table: ResultTable, found: Choices, index: int, task: str) -> list[Figure]:
     look = marks(table.cells)
-    lines = [
-        line
-        for cell in table.cells
+    lines = {
+        cell: line
+        for cell in picks.picks(table)
         if (choice := found.get((cell, task))) and (line := _line(look[cell], choice))
-    ]
-    if not lines:
-        return None
+    }
     key = metric_of(table, task)
     axis = f"{words.metric_title(key)} on selection rows, {words.direction(key)}"
     note = "One point a learning rate; the ring marks the chosen one. A failed rate is a gap."
-    drawing = Sweep(tuple(lines), axis)
-    return Figure(f"rates-{index}", _finding(table, found, task), drawing, note, title=task)
+    figures = []
+    for part, cells in enumerate(picks.panels(table, list(lines))):
+        drawing = Sweep(tuple(lines[c] for c in cells), axis)
+        name = f"rates-{index}" + (f"-{part}" if part else "")
+        figures.append(Figure(name, _finding(cells, found, task), drawing, note, title=task))
+    return figures
 
 
 def _line(mark: Mark, choice: Choice) -> SweepLine | None:
@@ -223,10 +229,10 @@ def _line(mark: Mark, choice: Choice) -> SweepLine | None:
     return SweepLine(mark, tuple(zip(choice.rates, choice.scores, strict=True)), choice.chosen)
 
 
-def _finding(table: ResultTable, found: Choices, task: str) -> str:
+def _finding(cells: Sequence[Cell], found: Choices, task: str) -> str:
     chosen: Sequence[str] = [
         f"{words.title(cell)} {words.rate(choice.chosen)}"
-        for cell in table.cells
+        for cell in cells
         if (choice := found.get((cell, task))) and choice.chosen is not None
     ]
     return f"Chosen: {words.listing(chosen)}."

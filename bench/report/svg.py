@@ -17,6 +17,11 @@ COLOURS = {
     "adalora-nf4": "#cc79a7",
     "full": "#3a3a3b",
     "head": "#6e6e6f",
+    "adapter": "#a67c00",
+    "selective": "#6b7f01",
+    "prompt": "#7b52ab",
+    "mixed": "#b0305c",
+    "peft": "#7a4b2a",
     "other": "#8a8a8b",
 }
 VARIABLES = {
@@ -31,17 +36,20 @@ svg{color:#1b1d21;background:#fff;font-family:system-ui,sans-serif}
 svg *{stroke-linejoin:round;stroke-linecap:butt}
 @media (prefers-color-scheme:dark){svg{color:#e8e6e3;background:#15171a;--paper:#15171a;
 --muted:#a3a7ad;--line:#373b41;--c-lora:#4aa3df;--c-adalora:#f0813a;--c-lora-nf4:#2fbf91;
---c-adalora-nf4:#dd9cc0;--c-full:#d5d5d6;--c-head:#a0a0a1;--c-other:#8f8f90}}
+--c-adalora-nf4:#dd9cc0;--c-full:#d5d5d6;--c-head:#a0a0a1;--c-other:#8f8f90;
+--c-adapter:#d9b23c;--c-selective:#b3c74a;--c-prompt:#b795e0;--c-mixed:#ec7ba0;
+--c-peft:#c9966b}}
 </style>"""
 
 
-def inline(text: str, name: str, label: str, width: int, height: int) -> str:
+def inline(text: str, name: str, label: str, note: str, width: int, height: int) -> str:
     """Strip what a page doesn't need, make ids unique, and hand the colours to CSS.
 
     Args:
         text: what matplotlib wrote.
         name: prefix of every id, unique on the page.
         label: alternative text.
+        note: how to read it; may be empty.
         width: width in CSS pixels.
         height: height in CSS pixels.
     """
@@ -55,10 +63,11 @@ def inline(text: str, name: str, label: str, width: int, height: int) -> str:
     body = re.sub(r"'DejaVu Sans'(, [^;\"]*)?", "system-ui, sans-serif", body)
     body = re.sub(r"#[0-9a-f]{6}\b", lambda m: VARIABLES.get(m[0], m[0]), body)
     label = html.escape(label, quote=True)
+    description = f"<desc>{html.escape(note)}</desc>" if note else ""
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" class="chart" role="img" aria-label="{label}" '
         f'viewBox="0 0 {width} {height}" width="{width}" height="{height}">'
-        f"<title>{label}</title>{re.sub(chr(10) + ' *', chr(10), body)}"
+        f"<title>{label}</title>{description}{re.sub(chr(10) + ' *', chr(10), body)}"
     )
 
 

@@ -14,6 +14,7 @@ from bench.report import (
     learning,
     provenance,
     quality,
+    ranks,
     sensitivity,
     validity,
     words,
@@ -40,9 +41,10 @@ def page(
         options: reference cell and radar anchors.
         notes: extra lines for the top.
     """
-    table = build(records, planned, options.reference)
+    everything = build(records, planned, options.reference)
     if not planned:
-        return _empty(suite_summary, table, notes)
+        return _empty(suite_summary, everything, notes)
+    table = everything.without(everything.unsupported)
     job = table.jobs[0]
     return Page(
         title=f"{job.suite}, profile {job.profile}",
@@ -52,12 +54,21 @@ def page(
         warning=_warning(table),
         notes=tuple(notes),
         opening=headline.opening(table),
-        sections=_sections(table, options),
+        sections=_sections(everything, table, options),
     )
 
 
-def _sections(table: ResultTable, options: ReportOptions) -> tuple[Section, ...]:
-    sections = [coverage.section(table)]
+def _sections(
+    everything: ResultTable, table: ResultTable, options: ReportOptions
+) -> tuple[Section, ...]:
+    """The sections.
+
+    Args:
+        everything: every cell.
+        table: the same less the cells that can't run here, which coverage alone shows.
+        options: reference cell and radar anchors.
+    """
+    sections = [coverage.section(everything)]
     if not table.records:
         return tuple(sections)
     if table.rows:
@@ -67,11 +78,13 @@ def _sections(table: ResultTable, options: ReportOptions) -> tuple[Section, ...]
             costs.section(table),
             learning.section(table),
         ]
+        if ranks.is_needed(table):
+            sections.append(ranks.section(table))
     if table.planned("tuning"):
         sections.append(sensitivity.section(table))
     if table.rows:
         sections.append(glance.section(table, options))
-    return (*sections, provenance.environment(table), provenance.rerun(table))
+    return (*sections, provenance.environment(everything), provenance.rerun(everything))
 
 
 def _facts(job: Job, table: ResultTable, suite_summary: str) -> tuple[tuple[str, str], ...]:

@@ -74,6 +74,13 @@ def listing(items: Sequence[str]) -> str:
     return " and ".join([", ".join(items[:-1]), items[-1]] if len(items) > 1 else items)
 
 
+def some(items: Sequence[str], most: int = 6) -> str:
+    """All items, or where there are more than `most` the first three and how many more."""
+    if len(items) <= most:
+        return listing(items)
+    return f"{', '.join(items[:3])} and {len(items) - 3:,} more"
+
+
 def span(values: Iterable[int]) -> str:
     """`120` if all are the same, else `60 to 120`; empty without a value."""
     known = sorted(set(values))
