@@ -103,7 +103,8 @@ def _classes(job: Job) -> int:
 
 
 def _solve(job: Job, model: str) -> dict[str, Any]:
-    from bench.lab.budget import config_of, solve
+    from bench.lab.blank import config_of
+    from bench.lab.budget import solve
     from bench.lab.models import Unsupported
 
     try:

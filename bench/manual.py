@@ -46,7 +46,8 @@ class Counts:
 
 def count_all() -> Counts:
     """Count every method."""
-    from bench.lab.budget import Counter, config_of, count
+    from bench.lab.blank import Counter, config_of
+    from bench.lab.budget import count
 
     config, jobs = config_of(ARCHITECTURES[MODEL], 2), _default_jobs()
     _, head = Counter(jobs[0], config).split()
@@ -154,7 +155,9 @@ Limits:
   They are what has gradients before the first step. Classifier and pooler, which train beside every
   method, are left out: {head:,} here.
 - **AdaLoRA and the two-stage method** are counted as they end, at the cell's rank (`target_r`), and
-  start with more. The layered hybrid is counted as it starts. A budget counts alike.
+  start with more. A budget gives them the total rank that fills it when spread evenly; where
+  modules differ in shape, what they end with depends on where ranks are kept (`active_parameters`
+  of a row). The layered hybrid is counted as it starts.
 - **DiffPruning** trains a difference and a gate for each weight of its targets, and ends with
   `density` of them.
 - **Gradient-scaled ranks** depend on the data: the figures are all layers at `min_rank` and all at

@@ -29,8 +29,8 @@ class PeftType:
         key: PEFT's name of the type, lower-case.
         size: the config's option that the suite's `rank`, `width` or `tokens` sets; None for a
             type without, or where only few numbers are possible.
-        grows: whether each larger size trains more parameters, and they can be counted without
-            the weights: a budget can then be solved for it.
+        grows: whether every size is possible, a larger one trains more parameters, and they can
+            be counted without the weights: a budget can then be solved for it.
         where: what it sits on: the recipe's targets, or modules of its own: value projections,
             IA3's three, norms, input embeddings, or the model's input.
         quantized: whether it has code for bitsandbytes' layers, or touches none of them.
@@ -126,7 +126,7 @@ PEFT_TYPES: dict[str, PeftType] = {
         ),
         PeftType(
             "gralora", "GraLoRA", "a small LoRA in each block of a grid over the weight",
-            "Jung et al. 2025, arXiv 2505.20355", size=_R,
+            "Jung et al. 2025, arXiv 2505.20355", size=_R, grows=False,
         ),
         PeftType(
             "hira", "HiRA", "weight multiplied element by element with a low-rank matrix",
@@ -134,7 +134,7 @@ PEFT_TYPES: dict[str, PeftType] = {
         ),
         PeftType(
             "hra", "HRA", "weight turned by a chain of Householder reflections",
-            "Yuan et al. 2024, arXiv 2405.17484", size=_R,
+            "Yuan et al. 2024, arXiv 2405.17484", size=_R, grows=False,
         ),
         PeftType(
             "ia3", "PEFT IA3", "vectors that scale keys, values and feed-forward activations",

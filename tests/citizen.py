@@ -13,7 +13,7 @@ from torch import nn
 
 from bench.lab.batches import Batch
 from bench.lab.methods import Prepared, Setting, prepare, trainable
-from bench.lab.models import Anatomy, anatomy, load_model
+from bench.lab.models import Anatomy, anatomy, load_model, trained_head
 from bench.lab.seeds import seed_all
 from bench.record import Job
 from bench.tasks import TASKS
@@ -108,10 +108,11 @@ def check(folder: Path, scratch: Path, job: Job, identity: bool = True) -> Prepa
         scratch: an empty folder.
         identity: whether the method starts as the base's own function.
     """
-    base, prepared, _ = build(folder, job)
+    base, prepared, parts = build(folder, job)
     before = {n: p.detach().clone() for n, p in prepared.model.named_parameters()}
     trained = {n for n, _ in trainable(prepared.model)}
-    assert trained
+    for head in trained_head(parts, job.recipe.train_pooler):
+        assert any(f".{head}." in f".{name}" for name in trained), f"{head} does not train"
     if identity:
         torch.testing.assert_close(logits(prepared.model), logits(base), rtol=1e-4, atol=1e-5)
     losses, missing = train(prepared, job.recipe.steps)

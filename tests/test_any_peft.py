@@ -290,6 +290,11 @@ def test_options_that_can_not_be_are_refused(bert, key, options, reason):
         build(bert, job_of(key, options=options))
 
 
+def test_hra_that_would_not_start_as_the_base_is_refused(bert):
+    with pytest.raises(Unsupported, match="odd r it does not start as the base"):
+        build(bert, job_of("hra", size=3))
+
+
 def test_methods_that_options_point_to_exist():
     assert set(peft_options._OWN_METHODS.values()) <= set(METHODS)
 

@@ -21,9 +21,10 @@ from bench.budgets import budgets
 from bench.catalog import MODELS
 from bench.errors import UserError
 from bench.lab import budget, recipe
-from bench.lab.budget import TOLERANCE, Budgeted, Cost, blank, config_of, solve, spread
+from bench.lab.blank import blank, config_of
+from bench.lab.budget import TOLERANCE, Budgeted, Cost, solve, spread
 from bench.lab.counts import head_parameters
-from bench.lab.methods import trainable
+from bench.lab.methods import prepare, trainable
 from bench.lab.models import Unsupported, trained_head
 from bench.methods import METHODS
 from bench.record import AdaLoraSchedule
@@ -259,7 +260,7 @@ def test_a_step_of_p_tuning_v2_is_too_coarse_for_it():
 
 def test_what_never_fits_is_refused_with_the_smallest():
     solved = solve(job_of("adapter-lora", options={"width": 64}), large())
-    assert "(its smallest)" in solved.refusal
+    assert "the nearest is 1 in 1 of 144 modules (its smallest)" in solved.refusal
     assert "Change the budget or the method's options, or give a size." in solved.refusal
 
 
@@ -286,7 +287,7 @@ def test_the_job_trains_what_was_counted(bert, method, wanted):
     setting = replace(citizen.setting_of(bert, solved.job), size=solved.size, sizes=solved.sizes)
     budgeted = Budgeted(**vars(setting), solved=solved)
     base, parts = citizen.base_of(bert, solved.job)
-    prepared = budget.prepare(base, budgeted)
+    prepared = prepare(base, budgeted)
     if known.schedule:
         citizen.train(prepared, job.recipe.steps)
         assert prepared.fault() is None
@@ -309,7 +310,7 @@ def test_lora_scales_alike_where_ranks_differ(bert):
     solved = solve(job_of("lora", 4_000), config_of(bert, 2))
     assert len(set(solved.sizes.values())) == 2
     setting = citizen.setting_of(bert, solved.job, size=solved.size, sizes=solved.sizes)
-    prepared = budget.prepare(citizen.base_of(bert, solved.job)[0], setting)
+    prepared = prepare(citizen.base_of(bert, solved.job)[0], setting)
     scales = {m.scaling["default"] for m in prepared.model.modules() if hasattr(m, "lora_A")}
     assert sorted(scales) == pytest.approx([solved.job.recipe.alpha / solved.size] * len(scales))
 
@@ -319,9 +320,7 @@ def test_layers_chosen_by_data_share_the_whole_budget(bert):
         job = job_of("sensitive-layers", 2_500, {"ratio": 0.5, "select": select, "batches": 1})
         solved = solve(job, config_of(bert, 2))
         setting = citizen.setting_of(bert, solved.job, size=solved.size, sizes=solved.sizes)
-        prepared = budget.prepare(
-            citizen.base_of(bert, job)[0], Budgeted(**vars(setting), solved=solved)
-        )
+        prepared = prepare(citizen.base_of(bert, job)[0], Budgeted(**vars(setting), solved=solved))
         layers = {name.split(".layer.")[1][0] for name in prepared.ranks()}
         assert len(layers) == 1
         assert adapter_count(prepared, job, setting.parts) == solved.parameters
@@ -363,7 +362,7 @@ def test_a_row_tells_size_and_budget(places):
 
 
 def test_a_cell_that_misses_its_budget_is_unsupported(places):
-    with pytest.raises(Unsupported, match=r"no size of lora comes within 2% of 100 adapter"):
+    with pytest.raises(Unsupported, match=r"no even spread of lora comes within 2% of 100 adapter"):
         recipe.run(job_of("lora", 100, max_length=16), places, lambda message: None)
 
 
@@ -391,7 +390,7 @@ def test_the_command_prints_a_table_or_facts(suites, tmp_path, capsys):
     assert lines[0] == "Profile large:"
     assert lines[1].split("  ")[1] == "cell" and len(lines) == 2 + 5 + 1
     assert "354,310" in lines[2] and "of 144" in lines[2] and "+0." in lines[2]
-    assert lines[-1].strip().startswith("refused: adapter + LoRA, budget 0.1%: no size of")
+    assert lines[-1].strip().startswith("refused: adapter + LoRA, budget 0.1%: no even spread of")
     code, out, _ = ask("--json", "--profile", "large")
     facts = json.loads(out)["large"]
     assert code == 0 and len(facts) == 5

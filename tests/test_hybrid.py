@@ -114,6 +114,16 @@ def test_sits_on_every_architecture(tmp_path, architecture):
     citizen.check(tmp_path / "model", tmp_path / "saved", job())
 
 
+def test_head_and_pooler_train_beside_the_bands(bert):
+    base, prepared, _ = build(bert, job())
+    train(prepared)
+    names = {name.removeprefix("model.") for name, _ in trainable(prepared.model)}
+    for name in ("classifier", "bert.pooler.dense"):
+        assert {f"{name}.weight", f"{name}.bias"} <= names
+        now = prepared.model.model.get_submodule(name).weight
+        assert not torch.equal(now, base.get_submodule(name).weight)
+
+
 def test_without_its_allocator_it_is_a_fault(bert):
     _, prepared, _ = build(bert, job())
     prepared.after_step = lambda step: None

@@ -64,6 +64,9 @@ def test_the_second_stage_starts_as_the_function_the_first_ended_as(bert, quanti
     assert (logits(prepared.model) - learned).abs().max() < 1e-5
     now = prepared.model.base_model.model.classifier.modules_to_save["default"].weight
     assert torch.equal(now, head)
+    training = " ".join(name for name, _ in trainable(prepared.model))
+    assert "classifier.modules_to_save.default.weight" in training
+    assert "bert.pooler.modules_to_save.default.dense.weight" in training
     # The same modules at the same rank, now with singular values, in orthonormal directions.
     assert prepared.ranks() == ranks == dict.fromkeys(parts.encoder_linears, 4)
     assert not [n for n, _ in prepared.model.named_parameters() if n.endswith("lora_A.weight")]

@@ -118,6 +118,21 @@ def test_adapter_stands_between_the_residual_sum_and_its_layer_norm():
         torch.testing.assert_close(layer(u)[row], norm(u[row] + gate * change))
 
 
+@pytest.mark.parametrize(
+    ("architecture", "name"),
+    [("bert", "output.LayerNorm"), ("roberta", "output.LayerNorm"),
+     ("distilbert", "output_layer_norm")],
+)  # fmt: skip
+def test_the_adapter_is_in_the_layer_norm_behind_the_feed_forward_block(
+    tmp_path, architecture, name
+):
+    tiny.make_model(tmp_path, architecture)
+    _, prepared, parts = citizen.build(tmp_path, job_for())
+    assert [n for n, m in prepared.model.named_modules() if isinstance(m, GatedAdapter)] == [
+        f"{block.name}.{name}" for block in parts.blocks
+    ]
+
+
 @pytest.mark.parametrize("kind", ["bool", "additive", None])
 def test_attention_sees_the_prefix_and_the_real_tokens(kind):
     query, key, value = (torch.randn(2, 3, 5, 4) for _ in range(3))

@@ -11,39 +11,26 @@ modules as the rest of the budget pays for. Where one each is too much, modules 
 others get the whole number whose count is nearest.
 
 AdaLoRA and the two-stage method are matched by what is active at the end, as in the AdaLoRA paper
-(b^(T), section 3.3): the total rank that would fill the budget if it were spread evenly. They start
-above it, and where the allocator keeps ranks decides which shapes they pay for, so the final count
-moves with the data wherever modules differ in shape.
+(b^(T), section 3.3): they end at the total rank that fills the budget when spread evenly. They
+start above it, and where modules differ in shape the final count moves with what is kept.
 """
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import floor, inf, sqrt
-from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
-from transformers import AutoConfig, AutoModelForSequenceClassification
-
-from bench.lab.methods import Setting, prepare, trainable
-from bench.lab.models import Anatomy, Unsupported, anatomy_of, trained_head
+from bench.lab.blank import Counter
+from bench.lab.methods import Setting
+from bench.lab.models import Anatomy, Unsupported
 from bench.record import Job
 
 TOLERANCE = 0.02
 """How far from its budget a cell may be, as a share of the budget."""
 
 MAX_SIZE = 65_536
-
-_PLAIN = (
-    "pissa", "olora", "loftq", "eva", "corda", "lora-ga", "sensitive-layers", "sensitive-ranks",
-)  # fmt: skip
-# Methods that look at weights or data to start, which the meta device has not -> the method whose
-# tensors have the same shapes.
-_COUNTED_AS = dict.fromkeys(_PLAIN, "lora") | {"two-stage": "adalora"}
 
 _GOLDEN = (sqrt(5) - 1) / 2
 
@@ -93,12 +80,16 @@ class Solved:
         """Why the cell can't run; None if it is near enough."""
         if abs(self.off) <= TOLERANCE:
             return None
-        smallest = " (its smallest)" if self.off > 0 and self.size == 1 else ""
+        what, where = "size", ""
+        if self.sizes:
+            what, where = "even spread", f" in {len(self.sizes)} of {self.modules} modules"
+        smallest = " (its smallest)" if self.size == 1 and len(self.sizes or "1") == 1 else ""
         limit = f" Nothing larger: {self.limit}." if self.limit else ""
         return (
-            f"no size of {self.job.method} comes within {TOLERANCE:.0%} of {self.wanted:,} adapter "
-            f"parameters: the nearest is {self.size}{smallest} with {self.parameters:,}, "
-            f"{self.off:+.1%}.{limit} Change the budget or the method's options, or give a size."
+            f"no {what} of {self.job.method} comes within {TOLERANCE:.0%} of {self.wanted:,} "
+            f"adapter parameters: the nearest is {self.size}{where}{smallest} with "
+            f"{self.parameters:,}, {self.off:+.1%}.{limit} Change the budget or the method's "
+            "options, or give a size."
         )
 
     def sized(self, names: Sequence[str]) -> dict[str, int]:
@@ -151,94 +142,6 @@ def _named(names: Sequence[str], sizes: Sequence[int]) -> dict[str, int]:
     return {name: size for name, size in zip(names, sizes, strict=True) if size}
 
 
-def config_of(source: Path | Mapping[str, Any], classes: int) -> Any:
-    """A model's configuration, from its folder or from plain data, for a number of classes."""
-    if isinstance(source, Path):
-        return AutoConfig.from_pretrained(source, num_labels=classes, local_files_only=True)
-    return AutoConfig.for_model(**source, num_labels=classes)
-
-
-def blank(config: Any) -> nn.Module:
-    """A sequence classifier without values, on the meta device."""
-    with torch.device("meta"):
-        model: nn.Module = AutoModelForSequenceClassification.from_config(config)  # type: ignore[no-untyped-call]
-    return model
-
-
-@dataclass(frozen=True)
-class _Recorder(Setting):
-    """A setting that notes which modules a method asks the sizes of."""
-
-    asked: list[str] = field(default_factory=list)
-
-    def sized(self, names: Sequence[str]) -> dict[str, int]:
-        self.asked[:] = names
-        return super().sized(names)
-
-
-@dataclass(frozen=True)
-class Counter:
-    """Counts a job's adapter parameters for any size.
-
-    Args:
-        job: its quantization doesn't matter.
-        config: of the model, with the task's number of labels.
-    """
-
-    job: Job
-    config: Any
-
-    def parts(self) -> Anatomy:
-        """Where things are in the architecture."""
-        return anatomy_of(blank(self.config))
-
-    def split(self) -> tuple[int, int]:
-        """Parameters of the base and of the head (with the pooler, if it trains)."""
-        model = blank(self.config)
-        parts = anatomy_of(model)
-        names = trained_head(parts, self.job.recipe.train_pooler)
-        head = sum(p.numel() for name in names for p in model.get_submodule(name).parameters())
-        return sum(p.numel() for p in model.parameters()) - head, head
-
-    def tensors(
-        self, size: int | None, sizes: dict[str, int] | None = None
-    ) -> tuple[dict[str, int], list[str]]:
-        """Elements of every trainable tensor, and the modules whose sizes the method asked for.
-
-        Raises:
-            Unsupported: if the method can't sit on this architecture.
-        """
-        model = blank(self.config)
-        recipe = self.job.recipe
-        schedule = recipe.adalora
-        if schedule is not None and size is not None:  # AdaLoRA as it ends
-            schedule = replace(schedule, init_rank=size)
-        job = replace(
-            self.job, method=_COUNTED_AS.get(self.job.method, self.job.method),
-            quantization="none", rank=size, recipe=replace(recipe, adalora=schedule),
-        )  # fmt: skip
-        setting = _Recorder(
-            job=job, parts=anatomy_of(model), device=torch.device("meta"), preview=_nothing,
-            loss=_nothing, fresh_base=lambda: blank(self.config),
-            plain_base=lambda: blank(self.config), size=size, sizes=sizes,
-        )  # fmt: skip
-        with torch.device("meta"), warnings.catch_warnings():
-            # PEFT asks transformers for a property under its old name.
-            warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
-            prepared = prepare(model, setting)
-        # PEFT's name for the layer inside: a bias has it or not as its module gets an adapter.
-        bare = ((name.replace(".base_layer", ""), p) for name, p in trainable(prepared.model))
-        return {name: p.numel() for name, p in bare}, setting.asked
-
-    def adapter(self, size: int | None, sizes: dict[str, int] | None = None) -> int:
-        """Trainable parameters less those of the head."""
-        return sum(self.tensors(size, sizes)[0].values()) - self.split()[1]
-
-
-def _nothing(*_: Any) -> Any:
-    raise Unsupported("a budget is solved before any data is seen")
-
-
 def solve(job: Job, config: Any) -> Solved:
     """The size that brings a job nearest to its budget.
 
@@ -262,9 +165,8 @@ def solve(job: Job, config: Any) -> Solved:
 def _by_module(
     counter: Counter, start: Solved, one: Mapping[str, int], names: Sequence[str]
 ) -> Solved:
-    constant, costs = _costs(counter, one, names)
     among = _chosen(start.job, counter.parts(), names)
-    constant -= start.head
+    constant, costs = _costs(counter, start.head, one, names)
     for last in (False, True):
         solved = replace(start, constant=constant, costs=costs, modules=len(among))
         sizes = solved.sized(among)
@@ -281,31 +183,27 @@ def _by_module(
 
 
 def _costs(
-    counter: Counter, one: Mapping[str, int], names: Sequence[str]
+    counter: Counter, head: int, one: Mapping[str, int], names: Sequence[str]
 ) -> tuple[int, dict[str, Cost]]:
-    """What no module can change (the head among it), and each module's cost.
+    """What of the adapter no module's size changes, and each module's cost.
 
-    A tensor that grows with the size belongs to its module and costs by the rank. What else a
-    module's adapter holds (a magnitude, a bias) is gone when the module gets none.
-
-    Args:
-        one: elements of every trainable tensor with size 1 everywhere.
+    A tensor that grows with the size costs its module by the rank; what else a module's adapter
+    holds (a magnitude, a bias) is gone when the module gets none. `one` is every trainable tensor's
+    elements with size 1 everywhere.
     """
     two = counter.tensors(2)[0]
-    alone = [counter.tensors(1, {name: 1})[0] for name in (names[0], names[-1])]
+    alone: list[dict[str, int]] = []
+    if 2 * sum(one.values()) - sum(two.values()) > head:  # something besides the head doesn't grow
+        alone = [counter.tensors(1, {name: 1})[0] for name in (names[0], names[-1])]
     fixed, unit = dict.fromkeys(names, 0), dict.fromkeys(names, 0)
-    constant = 0
+    constant = -head
     for tensor, count in one.items():
         grows = two[tensor] - count
-        stays = count - grows
-        if not grows and all(tensor in build for build in alone):
-            constant += stays
-            continue
         owners = [n for n in names if _within(n, tensor)]
-        if owners:
+        if owners and (grows or not all(tensor in build for build in alone)):
             owner = max(owners, key=len)
             unit[owner] += grows
-            fixed[owner] += stays
+            fixed[owner] += count - grows
         else:
             constant += count
     return constant, {name: Cost(fixed[name], unit[name]) for name in names}
@@ -319,12 +217,22 @@ def _within(module: str, tensor: str) -> bool:
 
 def _chosen(job: Job, parts: Anatomy, names: Sequence[str]) -> list[str]:
     """The modules that share the budget: all of them, or those of as many layers as a method that
-    chooses layers will choose. Which ones doesn't matter here: an encoder's layers are alike."""
+    chooses layers will choose. Which ones doesn't matter here: an encoder's layers are alike.
+
+    Raises:
+        Unsupported: if the layers hold none of them.
+    """
     if job.method != "sensitive-layers":
         return list(names)
     count = max(1, int(job.recipe.options["ratio"] * len(parts.blocks)))
     layers = [f"{block.name}." for block in parts.blocks[:count]]
-    return [name for name in names if any(name.startswith(layer) for layer in layers)]
+    found = [name for name in names if any(name.startswith(layer) for layer in layers)]
+    if not found:
+        raise Unsupported(
+            f"targets {job.recipe.targets!r} match nothing in the layers of {job.model}; choose "
+            "targets within the layers"
+        )
+    return found
 
 
 def _with_first_rank(job: Job, mean: float) -> Job:

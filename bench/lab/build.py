@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from bench.lab.budget import Budgeted, Solved, config_of, solve
+from bench.lab.blank import config_of
+from bench.lab.budget import Budgeted, Solved, solve
 from bench.lab.methods import Prepared, prepare
 from bench.lab.models import Anatomy, Unsupported, load_model
 from bench.lab.seeds import seed_all

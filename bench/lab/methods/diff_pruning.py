@@ -19,12 +19,12 @@ BERT-large; `density` 0.005.
 After `cut_at` of the steps the `density` times all targets' weights that are largest in |z w|, over
 all targets together, are kept with that value, and the rest of the difference is gone (the paper's
 projection onto the L0 ball). Stage two trains the kept values with the positions fixed, by an
-optimizer and a schedule of its own, as the authors do in a run of its own, at `second_rate` times
+optimizer and a schedule of its own, as the authors do in a second run, at `second_rate` times
 the learning rate (theirs: 5e-5 after 1e-5).
 
-With the defaults the gates hardly move in some ten steps: they take thousands, or a larger
-`l0_weight` and `alpha_rate`. Values that are cut without having been pressed towards zero are
-missed, so such a run has to recover in stage two.
+The defaults are meant for runs as long as the authors'. In some tens of steps the gates hardly move
+at them, the cut takes values the model relies on, and stage two has to recover what they did; a
+larger `l0_weight`, `alpha_rate` or `second_rate` helps.
 
 The paper's structured variant, in which the weights of a group share a second gate, is left out.
 """
@@ -171,7 +171,6 @@ def cut(model: nn.Module, targets: list[str], budget: int) -> None:
 def _attach(model: nn.Module, name: str, part: nn.Module) -> None:
     """Make a target's weight W plus the part's difference, in place of one that is there."""
     module = model.get_submodule(name)
-    part.train(module.training)
     if parametrize.is_parametrized(module, "weight"):
         there: Any = module.parametrizations
         there["weight"][0] = part

@@ -122,9 +122,9 @@ def loftq(model: nn.Module, setting: Setting) -> Prepared:
     """LoftQ (Li et al. 2023, arXiv 2310.08659, algorithm 1): s B A starts as what quantising lost.
 
     Alternates Q = quantised(W - s B A), with B A zero at first, and s B A = the r largest singular
-    triplets of W - Q. The model starts nearer to the unquantised base than the quantised one does,
-    and is neither's function. Q is the quantised base itself after one iteration; after more it is
-    another base, and loading makes it again from the unquantised weights.
+    triplets of W - Q. Each weight starts nearer to the unquantised one than the quantised base's,
+    and the model is neither's function. Q is the quantised base itself after one iteration; after
+    more it is another base, and loading makes it again from the unquantised weights.
     """
     ranks, rounds = ranks_of(setting), int(setting.job.recipe.options["iterations"])
     check_ranks(model, ranks)

@@ -95,6 +95,8 @@ def config_of(kind: PeftType, model: Any, setting: Setting, head: Sequence[str])
             options["total_step"] = job.recipe.steps
         if kind.key == "adamss":  # the last pruning must reach the target
             options["final_warmup"] -= options["final_warmup"] % options["mask_interval"]
+        if kind.key == "hra" and options.get("r", known["r"]) % 2:
+            raise ValueError("with an odd r it does not start as the base; r must be even")
         return make(**options)
 
 
