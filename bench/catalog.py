@@ -193,7 +193,7 @@ MODELS: dict[str, Model] = {
             packages=(),
             parameters=109_482_240,
             licence="Apache-2.0",
-            summary="BERT 12x768, the encoder of most comparisons of adapter families; from the hub",
+            summary="BERT 12x768, the encoder of many comparisons of adapters; from the hub",
         ),
         Model(
             key="roberta-base",
