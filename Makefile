@@ -49,7 +49,7 @@ report: .venv/.installed  ## report on earlier results
 	@$(SELECT); exec .venv/bin/peftmark report "$$@" $$ARGS
 
 test: .venv/.installed  ## run the tests
-	@.venv/bin/python -m pytest -m 'not gpu'
+	@.venv/bin/python -m pytest -m 'not gpu' -n auto --maxprocesses 4 --dist loadfile
 
 test-gpu: .venv/.installed
 	@.venv/bin/python -m pytest -m gpu
