@@ -42,6 +42,7 @@ CONFIGS = {
     "minilm-l6": BertConfig(
         hidden_size=384, num_hidden_layers=6, num_attention_heads=12, intermediate_size=1536
     ),
+    "bert-base-uncased": BertConfig(),
     "roberta-base": RobertaConfig(**ROBERTA),
     "roberta-large": RobertaConfig(
         hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096,

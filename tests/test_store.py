@@ -75,7 +75,12 @@ FULL = make_record(
         warnings=("one", "zwei – “drei”\n"),
         status_reason="</script>\n| x",
         energy_flags=("short window", "contended: 2 workers"),
-        rank_history={"layer.0.query": [12, 8], "layer.1.query": [12, 0]},
+        rank_history={"layer.0.query": [12, 8], "layer.1.query": [None, 0]},
+        importance_history={"layer.0.query": [None, 0.25]},
+        layer_scores={"layer.0": 0.5},
+        solved_size=8,
+        budget_parameters=74_000,
+        final_weights_hash="f" * 64,
         exploding_step=7,
         penalty=0.25,
         torch_allocated_bytes=1,
@@ -117,7 +122,7 @@ def test_every_null_of_a_row_has_its_reason_and_keeps_it(record):
 
 def test_a_reason_says_what_is_known():
     reasons = json.loads(store_module.to_row(NULLS)["null_reasons"])
-    assert reasons["rank"] == "the method has no rank"
+    assert reasons["rank"] == "the method has no size"
     assert reasons["steps_to_target"] == "the suite sets no target for this task"
     assert reasons["loss"] == "the job ended as out_of_memory: asked for 2 GiB"
     assert reasons["nvml_device_bytes"] == "the job ran on the CPU"

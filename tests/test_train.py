@@ -14,6 +14,7 @@ from torch import nn
 from bench.assets import Places
 from bench.data import load_task
 from bench.lab import batches, recipe
+from bench.lab.methods import Prepared, Stage
 from bench.lab.models import Unsupported, anatomy, load_model
 from bench.lab.outcome import of_training
 from bench.lab.step import Scores, Step, _optimizer, _rate, evaluate
@@ -189,7 +190,7 @@ def trained_with(scores):
         CurvePoint(10 * i, 0.5, metric, 1.0 * i, selection_metric=picked)
         for i, (metric, picked) in enumerate(scores, start=1)
     )
-    return Trained(curve, Scores({"accuracy": scores[-1][0]}, False), None, {}, 80, 800)
+    return Trained(curve, Scores({"accuracy": scores[-1][0]}, False), None, {}, {}, 80, 800)
 
 
 @pytest.mark.parametrize(
@@ -273,24 +274,45 @@ def test_a_tuning_trial_scores_what_a_report_selects_by_and_measures_no_more(pla
 
 def test_biases_and_norms_do_not_decay():
     model = nn.Sequential(nn.Linear(3, 3), nn.LayerNorm(3))
-    optimizer, name = _optimizer(list(model.parameters()), tiny.job(weight_decay=0.3))
+    double = {"1.weight": 2.0}
+    prepared = Prepared(
+        model, save=None, load=None, merge=None, rate_of=lambda name: double.get(name, 1.0)
+    )
+    job = tiny.job(weight_decay=0.3, learning_rate=1e-3)
+    optimizer, name = _optimizer(prepared, job, 0.5)
     groups = optimizer.param_groups
     decayed = {id(p) for g in groups if g["weight_decay"] == 0.3 for p in g["params"]}
     assert decayed == {id(model[0].weight)}
     assert sum(len(g["params"]) for g in groups) == 4
     assert name == "torch AdamW"
+    rates = {id(p): g["lr"] for g in groups for p in g["params"]}
+    assert rates.pop(id(model[1].weight)) == 1e-3
+    assert set(rates.values()) == {5e-4}
+
+
+def test_a_second_stage_starts_the_optimizer_and_the_schedule_anew(places):
+    job = tiny.job(steps=6, warmup_steps=2, learning_rate=1e-3, schedule="linear")
+    prepared = tiny.build(places, job)
+    begun = []
+    prepared.stage = Stage(4, lambda: begun.append(number), 0.5)
+    step, batches = Step(job, TASKS[job.task], prepared, CPU), tiny.work(places, job)
+    used = []
+    for number in range(1, 7):
+        step(number, batches.train(number - 1))
+        used.append((step._optimizer, step._optimizer.param_groups[0]["lr"]))
+    assert begun == [5]
+    assert used[3][0] is not used[4][0]
+    # Two steps are left: one warms up, as a third of all steps did, and the next ends at zero.
+    assert [rate for _, rate in used[4:]] == pytest.approx([5e-4, 0.0])
 
 
 def test_learning_rate_rises_then_falls_to_zero():
-    wanted = tiny.job(steps=10, warmup_steps=2, schedule="linear")
-    rates = [_rate(step, wanted) for step in range(11)]
+    rates = [_rate(step, 10, 2, "linear") for step in range(11)]
     assert rates[:3] == [0.5, 1.0, 1.0]
     assert rates[9] == pytest.approx(1 / 8)
     assert rates[10] == 0.0
-    flat = replace(wanted, recipe=replace(wanted.recipe, schedule="constant"))
-    assert _rate(9, flat) == 1.0
-    cold = replace(wanted, recipe=replace(wanted.recipe, warmup_steps=0))
-    assert _rate(0, cold) == 1.0
+    assert _rate(9, 10, 2, "constant") == 1.0
+    assert _rate(0, 10, 0, "linear") == 1.0
 
 
 def test_a_step_tells_the_norm_before_it_clips(places):
