@@ -183,13 +183,17 @@ def _final_weights(one: Record, other: Record) -> str:
 
 
 def _one_procedure(one: Record, other: Record) -> bool:
-    """Whether two runs differ only in what changes no number: gradient checkpointing, or whether
-    the suite or its budget gave them the same size."""
+    """Whether two runs differ only in what changes no number: gradient checkpointing, whether the
+    suite or its budget gave them the same size, or how they came to adapt the same layers, which a
+    random draw and a ranking by gradients may agree on."""
     first, second = one.job, other.job
+    chose = bool(one.outcome.layer_scores and other.outcome.layer_scores)
+    alike = chose and one.outcome.rank_history == other.outcome.rank_history
     same = replace(
         first.recipe,
         gradient_checkpointing=second.recipe.gradient_checkpointing,
         budget=second.recipe.budget,
+        options=second.recipe.options if alike else first.recipe.options,
     )
     return (
         (first.method, first.quantization, _size(one))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-import tiny
 import torch
 from citizen import base_of, build, check, inputs, setting_of
 from citizen import job as job_for
@@ -17,20 +16,6 @@ from bench.lab.models import Unsupported
 from bench.methods import ANY
 
 METHODS = ("adapter", "adapter-lora")
-
-
-@pytest.fixture(scope="module", params=sorted(tiny.CONFIGS))
-def folder(request, tmp_path_factory):
-    path = tmp_path_factory.mktemp(request.param)
-    tiny.make_model(path, request.param)
-    return path
-
-
-@pytest.fixture(scope="module")
-def bert(tmp_path_factory):
-    path = tmp_path_factory.mktemp("bert")
-    tiny.make_model(path, "bert")
-    return path
 
 
 def widths(model):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import citizen
 import pytest
-import tiny
 import torch
 from citizen import build, check, inputs, logits, train
 from citizen import job as job_for
@@ -12,20 +11,6 @@ from citizen import job as job_for
 from bench.lab.methods import trainable
 from bench.lab.step import logits_of
 from bench.methods import ANY
-
-
-@pytest.fixture(scope="module", params=sorted(tiny.CONFIGS))
-def folder(request, tmp_path_factory):
-    path = tmp_path_factory.mktemp(request.param)
-    tiny.make_model(path, request.param)
-    return path
-
-
-@pytest.fixture(scope="module")
-def bert(tmp_path_factory):
-    path = tmp_path_factory.mktemp("bert")
-    tiny.make_model(path, "bert")
-    return path
 
 
 def biases(model, parts):

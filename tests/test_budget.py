@@ -55,13 +55,6 @@ def job_of(method="lora", wanted="0.1%", options=None, **settings):
     return replace(job, rank=None, recipe=replace(job.recipe, budget=wanted))
 
 
-@pytest.fixture(scope="module")
-def bert(tmp_path_factory):
-    path = tmp_path_factory.mktemp("bert")
-    tiny.make_model(path, "bert")
-    return path
-
-
 # --- architectures ------------------------------------------------------------------------------
 
 

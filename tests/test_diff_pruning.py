@@ -21,13 +21,6 @@ from bench.lab.models import adapter_targets
 DENSITY = 0.05
 
 
-@pytest.fixture(scope="module")
-def bert(tmp_path_factory):
-    path = tmp_path_factory.mktemp("bert")
-    tiny.make_model(path, "bert")
-    return path
-
-
 def job_for(**options):
     return citizen.job("diff-pruning", options={"density": DENSITY, **options})
 

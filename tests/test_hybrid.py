@@ -34,13 +34,6 @@ def three_layers():
         yield
 
 
-@pytest.fixture(scope="module")
-def bert(tmp_path_factory):
-    path = tmp_path_factory.mktemp("bert")
-    tiny.make_model(path, "bert")
-    return path
-
-
 def job(quantization="none", **changes):
     return citizen.job("hybrid", quantization, options=OPTIONS, **changes)
 

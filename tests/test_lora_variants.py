@@ -7,7 +7,6 @@ from typing import Any
 
 import citizen
 import pytest
-import tiny
 import torch
 from bitsandbytes.functional import dequantize_4bit
 from citizen import base_of, build, logits, setting_of, train
@@ -38,13 +37,6 @@ QUERY = "bert.encoder.layer.0.attention.self.query"
 WIDE = "bert.encoder.layer.1.output.dense"
 SCALE = 8 / 2
 """alpha / r of `tiny.job`."""
-
-
-@pytest.fixture(scope="module")
-def bert(tmp_path_factory):
-    path = tmp_path_factory.mktemp("bert")
-    tiny.make_model(path, "bert")
-    return path
 
 
 def job(key: str, quantization: str = "none", **changes: Any) -> Any:

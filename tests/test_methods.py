@@ -26,20 +26,6 @@ CELLS = [
 ]
 
 
-@pytest.fixture(scope="module", params=sorted(tiny.CONFIGS))
-def folder(request, tmp_path_factory):
-    path = tmp_path_factory.mktemp(request.param)
-    tiny.make_model(path, request.param)
-    return path
-
-
-@pytest.fixture(scope="module")
-def bert(tmp_path_factory):
-    path = tmp_path_factory.mktemp("bert")
-    tiny.make_model(path, "bert")
-    return path
-
-
 @pytest.mark.parametrize("quantization", ["none", "nf4", "int8"])
 def test_head_stays_float_and_trains_on_every_architecture(folder, quantization):
     job = job_for("lora", quantization)

@@ -24,13 +24,6 @@ QUANTIZATIONS = ["none", "nf4", "fp4", "int8"]
 SCHEDULE = AdaLoraSchedule(4, 2, 3, 1, 0.85, 0.85, 0.1)
 
 
-@pytest.fixture(scope="module")
-def bert(tmp_path_factory):
-    path = tmp_path_factory.mktemp("bert")
-    tiny.make_model(path, "bert")
-    return path
-
-
 def job(quantization="none", **changes):
     """Eight steps of LoRA, then twelve of AdaLoRA."""
     options = {"first_stage": 0.4}

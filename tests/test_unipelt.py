@@ -32,13 +32,6 @@ def job_for(quantization="none", **recipe):
     return citizen.job("unipelt", quantization, rank=RANK, options=options, **recipe)
 
 
-@pytest.fixture(scope="module")
-def bert(tmp_path_factory):
-    path = tmp_path_factory.mktemp("bert")
-    tiny.make_model(path, "bert")
-    return path
-
-
 def of_kind(model, kind):
     return [m for m in model.modules() if isinstance(m, kind)]
 

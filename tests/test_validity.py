@@ -195,6 +195,21 @@ def test_a_budget_that_gives_the_size_another_cell_has_makes_no_twin():
     assert len(flagged(make_record(job=JOB), dora)) == 1
 
 
+def test_two_ways_to_choose_layers_that_chose_the_same_make_no_twin():
+    def row(select, layer, scores):
+        recipe = make_recipe(options={"select": select})
+        outcome = make_outcome(rank_history={f"layer.{layer}.query": [8]}, layer_scores=scores)
+        return make_record(
+            job=make_job(method="sensitive-layers", variant=select, recipe=recipe), outcome=outcome
+        )
+
+    scores = {"layer.0": 0.1, "layer.1": 0.2}
+    assert flagged(row("top", 1, scores), row("random", 1, scores)) == []
+    [flag] = flagged(row("top", 1, scores), row("random", 0, scores))
+    assert flag.job.variant == "random"
+    assert len(flagged(row("top", 1, {}), row("random", 1, {}))) == 1
+
+
 def test_each_of_several_twins_is_told_beside_the_first():
     jobs = [make_job(rank=rank) for rank in (4, 8, 16)]
     assert [flag.job.rank for flag in flagged(*rows_of(*jobs))] == [8, 16]

@@ -18,6 +18,7 @@ from torch import nn
 from bench.lab.methods import Prepared, Setting, trainable
 from bench.lab.methods.lora import common_options, load_adapter, merge_adapter, saver, wrap
 from bench.lab.models import adapter_targets
+from bench.record import Recipe
 
 
 def adalora(model: nn.Module, setting: Setting) -> Prepared:
@@ -32,13 +33,7 @@ def adalora(model: nn.Module, setting: Setting) -> Prepared:
     config = AdaLoraConfig(
         init_r=schedule.init_rank,
         target_r=setting.size,
-        tinit=schedule.tinit,
-        tfinal=schedule.tfinal,
-        deltaT=schedule.delta_t,
-        beta1=schedule.beta1,
-        beta2=schedule.beta2,
-        orth_reg_weight=schedule.orthogonal_weight,
-        total_step=job.recipe.steps,
+        **schedule_options(job.recipe),
         **common_options(setting, targets),
     )
     wrapped = wrap(model, config)
@@ -66,6 +61,21 @@ def adalora(model: nn.Module, setting: Setting) -> Prepared:
         active_parameters=lambda: active_parameters(wrapped),
         fault=fault,
     )
+
+
+def schedule_options(recipe: Recipe) -> dict[str, Any]:
+    """The recipe's schedule by PEFT's names."""
+    schedule = recipe.adalora
+    assert schedule is not None
+    return {
+        "tinit": schedule.tinit,
+        "tfinal": schedule.tfinal,
+        "deltaT": schedule.delta_t,
+        "beta1": schedule.beta1,
+        "beta2": schedule.beta2,
+        "orth_reg_weight": schedule.orthogonal_weight,
+        "total_step": recipe.steps,
+    }
 
 
 def freeze_divisors(model: nn.Module) -> None:

@@ -51,7 +51,7 @@ def any_peft(model: nn.Module, setting: Setting) -> Prepared:
     quantised = _quantised(model)
     config = config_of(kind, model, setting, head)
     if kind.where == "input":
-        prompts._has_room(model, replace(setting, size=config.num_virtual_tokens))
+        prompts.has_room(model, replace(setting, size=config.num_virtual_tokens))
     with quiet(), peft_says(kind, f"can't be put on {job.model}"):
         wrapped = wrap(model, config)
     own_head = not hasattr(config, "modules_to_save")
@@ -84,13 +84,13 @@ def _refuse(kind: PeftType, model: nn.Module, setting: Setting) -> None:
             f"packed weights for plain ones; use quantization: none"
         )
     if kind.key in ("prefix_tuning", "cartridge"):
-        prompts._takes_prefix(model, setting)
+        prompts.takes_prefix(model, setting)
 
 
 def _finish(kind: PeftType, wrapped: Any) -> None:
     """What PEFT leaves to the caller of a forward pass, in training and after loading."""
     if kind.key in ("prompt_tuning", "p_tuning", "multitask_prompt_tuning"):
-        prompts._cls_first(wrapped)
+        prompts.cls_first(wrapped)
     if kind.key in ("poly", "multitask_prompt_tuning"):
 
         def add(_: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:

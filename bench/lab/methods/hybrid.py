@@ -32,6 +32,7 @@ from bench.lab.methods.adalora import (
     modules,
     orthogonality,
     ranks,
+    schedule_options,
 )
 from bench.lab.methods.lora import merge_adapter
 from bench.lab.methods.reference import FILE
@@ -158,19 +159,12 @@ def _targets(setting: Setting) -> dict[str, list[str]]:
 
 def _configs(setting: Setting, targets: dict[str, list[str]]) -> dict[str, Any]:
     recipe = setting.job.recipe
-    schedule, options = recipe.adalora, recipe.options
-    assert schedule is not None
+    options = recipe.options
     shared: dict[str, Any] = {"lora_alpha": recipe.alpha, "lora_dropout": recipe.dropout}
     middle = AdaLoraConfig(
         init_r=options["middle"],
         target_r=options["middle"] // 2,
-        tinit=schedule.tinit,
-        tfinal=schedule.tfinal,
-        deltaT=schedule.delta_t,
-        beta1=schedule.beta1,
-        beta2=schedule.beta2,
-        orth_reg_weight=schedule.orthogonal_weight,
-        total_step=recipe.steps,
+        **schedule_options(recipe),
         target_modules=targets[MIDDLE],
         **shared,
     )

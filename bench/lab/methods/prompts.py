@@ -44,7 +44,7 @@ from bench.lab.models import Unsupported, trained_head
 
 def prefix_tuning(model: nn.Module, setting: Setting) -> Prepared:
     """Keys and values from an MLP of width `hidden` (0: the model's)."""
-    _takes_prefix(model, setting)
+    takes_prefix(model, setting)
     config = PrefixTuningConfig(
         prefix_projection=True,
         encoder_hidden_size=_hidden(model, setting),
@@ -55,7 +55,7 @@ def prefix_tuning(model: nn.Module, setting: Setting) -> Prepared:
 
 def p_tuning_v2(model: nn.Module, setting: Setting) -> Prepared:
     """Keys and values as they are."""
-    _takes_prefix(model, setting)
+    takes_prefix(model, setting)
     return _prepared(model, setting, PrefixTuningConfig(**_common(model, setting)))
 
 
@@ -64,7 +64,7 @@ def prompt_tuning(model: nn.Module, setting: Setting) -> Prepared:
     config = PromptTuningConfig(
         prompt_tuning_init=PromptTuningInit.SAMPLE_VOCAB, **_common(model, setting)
     )
-    return _prepared(model, setting, config, _cls_first)
+    return _prepared(model, setting, config, cls_first)
 
 
 def p_tuning(model: nn.Module, setting: Setting) -> Prepared:
@@ -72,7 +72,7 @@ def p_tuning(model: nn.Module, setting: Setting) -> Prepared:
     config = PromptEncoderConfig(
         encoder_hidden_size=_hidden(model, setting), **_common(model, setting)
     )
-    return _prepared(model, setting, config, _cls_first)
+    return _prepared(model, setting, config, cls_first)
 
 
 def _common(model: Any, setting: Setting) -> dict[str, Any]:
@@ -102,7 +102,7 @@ def _prepared(
     Raises:
         Unsupported: if the base has too few positions.
     """
-    _has_room(model, setting)
+    has_room(model, setting)
     wrapped = wrap(model, config)
 
     def load(base: nn.Module, folder: Path) -> nn.Module:
@@ -122,7 +122,7 @@ def _prepared(
     )
 
 
-def _takes_prefix(model: Any, setting: Setting) -> None:
+def takes_prefix(model: Any, setting: Setting) -> None:
     """
     Raises:
         Unsupported: if the base can't have trained keys and values.
@@ -140,7 +140,7 @@ def _takes_prefix(model: Any, setting: Setting) -> None:
         )
 
 
-def _has_room(model: Any, setting: Setting) -> None:
+def has_room(model: Any, setting: Setting) -> None:
     """
     Raises:
         Unsupported: if tokens and text together are longer than the base has positions for.
@@ -159,7 +159,7 @@ def _has_room(model: Any, setting: Setting) -> None:
                 )
 
 
-def _cls_first(wrapped: Any) -> None:
+def cls_first(wrapped: Any) -> None:
     """Move [CLS] to the front of the virtual tokens. Mask and token types stay right: both are
     equal for [CLS] and virtual tokens."""
     tokens = wrapped.active_peft_config.num_virtual_tokens
