@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-from bench.outcome import OUTCOME_FIELDS, CurvePoint, Outcome
+from bench.outcome import NUMBERS, OUTCOME_FIELDS, CurvePoint, Outcome, numbers
 from bench.record import Environment, Job, Record
 
 # Column name -> Arrow type name; the order is the order in the file. Explicit, because inferred
@@ -39,6 +39,8 @@ OUTCOME_COLUMNS = {
     "best_metric_value": "float64",
     "baseline_value": "float64",
     "metrics": "json",
+    "predictions": "numbers",
+    "references": "numbers",
     "target_value": "float64",
     "target_reached": "bool",
     "steps_to_target": "int64",
@@ -136,6 +138,7 @@ def to_row(record: Record) -> dict[str, Any]:
         "metric_name": job.metric,
         "target_value": job.target,
         "curve": [asdict(point) for point in outcome.curve],
+        **{name: getattr(outcome, name).tolist() for name in NUMBERS},
         "warnings": list(outcome.warnings),
         "energy_flags": list(outcome.energy_flags),
         "nvml_process_bytes": record.nvml_process_bytes,
@@ -175,6 +178,7 @@ def from_row(row: dict[str, Any]) -> Record:
     values = {name: row[name] for name in OUTCOME_FIELDS}
     values |= {name: json.loads(row[name]) for name in JSON_COLUMNS}
     nvml = [values["null_reasons"].get(f"nvml_{of}_bytes", "") for of in ("process", "device")]
+    values |= {name: numbers(row[name]) for name in NUMBERS}
     values["curve"] = tuple(CurvePoint(**point) for point in row["curve"])
     values["warnings"] = tuple(row["warnings"])
     values["energy_flags"] = tuple(row["energy_flags"])

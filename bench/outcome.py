@@ -6,6 +6,8 @@ An unknown is None with a reason. docs/columns.md explains each stored column.
 from __future__ import annotations
 
 import json
+from array import array
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
 from typing import Literal
 
@@ -19,6 +21,7 @@ Status = Literal[
     "unsupported",
     "interrupted",
 ]
+Numbers = array  # of C floats: a tuple of Python floats takes eight times the memory
 STATUSES: dict[str, str] = {
     "ok": "finished and valid",
     "out_of_memory": "the device or the host ran out of memory",
@@ -55,6 +58,14 @@ class CurvePoint:
     gradient_norm: float | None = None
 
 
+NUMBERS = ("predictions", "references")
+
+
+def numbers(values: Iterable[float]) -> Numbers[float]:
+    """Values as fp32."""
+    return array("f", values)
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What a worker reports. A null means unknown or meaningless; `null_reasons` says why.
@@ -62,6 +73,9 @@ class Outcome:
     docs/columns.md explains each stored column with its unit, its source and when it is null.
 
     Attributes:
+        predictions: class number or score of each evaluation row after the last step, in fp32;
+            empty if the job ended early.
+        references: the labels of those rows, in the same order.
         metrics: every metric of the task on the evaluation rows after the last step.
         metric_value: the primary metric on the evaluation rows after the last step.
         selected_metric_value: the primary metric on the evaluation rows at the step that the
@@ -149,6 +163,8 @@ class Outcome:
 
     status: Status
     status_reason: str = ""
+    predictions: Numbers[float] = field(default_factory=lambda: numbers(()))
+    references: Numbers[float] = field(default_factory=lambda: numbers(()))
     metrics: dict[str, float] = field(default_factory=dict)
     metric_value: float | None = None
     selected_metric_value: float | None = None
@@ -232,7 +248,7 @@ class Outcome:
 
     def to_json(self) -> str:
         """JSON text; the inverse of `from_json`."""
-        return json.dumps(asdict(self), allow_nan=True)
+        return json.dumps(asdict(self), allow_nan=True, default=list)
 
     @staticmethod
     def from_json(text: str) -> Outcome:
@@ -241,6 +257,8 @@ class Outcome:
         data["curve"] = tuple(CurvePoint(**p) for p in data["curve"])
         data["warnings"] = tuple(data["warnings"])
         data["energy_flags"] = tuple(data["energy_flags"])
+        for name in NUMBERS:
+            data[name] = numbers(data[name])
         return Outcome(**data)
 
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from bench.methods import Cell
 from bench.outcome import Outcome
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """Version of the stored columns; rows of older ones are counted and left out, newer are refused."""
 
 PROTOCOL = 2

@@ -41,6 +41,7 @@ def _schema() -> Any:
         "float64": pa.float64(),
         "bool": pa.bool_(),
         "strings": pa.list_(pa.string()),
+        "numbers": pa.list_(pa.float32()),
         "curve": pa.list_(
             pa.struct(
                 [

@@ -49,6 +49,10 @@ def test_a_job_learns_and_reports_everything(places, task, quantization):
     assert [p.step for p in done.curve] == [6, 12, 18, 24, 30, 36, 40]
     assert done.best_metric_value == max(p.metric for p in done.curve)
     assert done.metric_value == done.curve[-1].metric
+    assert len(done.predictions) == len(done.references) == done.eval_rows
+    key = tiny.job("lora", quantization, task).metric
+    again = metrics.score((key,), np.array(done.predictions), np.array(done.references))
+    assert again[key] == pytest.approx(done.metric_value, abs=1e-6)
     first = next(p.step for p in done.curve if p.metric >= 0.6)
     assert (done.target_reached, done.steps_to_target) == (True, first)
     assert done.tokens_per_second > done.samples_per_second

@@ -115,7 +115,9 @@ def test_a_model_that_says_the_same_to_all_is_collapsed(places, task, logits, co
 
 @pytest.mark.parametrize("constant", [True, False])
 def test_collapse_of_the_last_step_is_in_the_outcome(constant):
-    trained = replace(trained_with([(0.5, 0.6)]), last=Scores({"accuracy": 0.5}, constant))
+    trained = replace(
+        trained_with([(0.5, 0.6)]), last=Scores({"accuracy": 0.5}, constant, np.zeros(2))
+    )
     assert of_training(tiny.job(), trained)["collapsed"] is constant
 
 
@@ -190,7 +192,9 @@ def trained_with(scores):
         CurvePoint(10 * i, 0.5, metric, 1.0 * i, selection_metric=picked)
         for i, (metric, picked) in enumerate(scores, start=1)
     )
-    return Trained(curve, Scores({"accuracy": scores[-1][0]}, False), None, {}, {}, 80, 800)
+    return Trained(
+        curve, Scores({"accuracy": scores[-1][0]}, False, np.zeros(2)), None, {}, {}, 80, 800
+    )
 
 
 @pytest.mark.parametrize(

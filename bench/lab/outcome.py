@@ -12,7 +12,7 @@ from bench.lab.meters import Meters
 from bench.lab.probe import Probed
 from bench.lab.train import Trained, warm_up_steps
 from bench.lab.work import Work
-from bench.outcome import Outcome
+from bench.outcome import Outcome, numbers
 from bench.record import Job
 
 DEPLOYED = (
@@ -38,6 +38,7 @@ def of_work(work: Work) -> dict[str, Any]:
         "baseline_value": work.baseline,
         "padding_share": work.padding_share,
         "batch_order_hash": order_hash(work.order),
+        "references": numbers(work.eval.references),
         "train_rows": work.train_rows,
         "selection_rows": work.selection_rows,
         "eval_rows": len(work.eval.references),
@@ -71,6 +72,7 @@ def of_training(job: Job, trained: Trained) -> dict[str, Any]:
     ranks = [end for history in trained.rank_history.values() if (end := history[-1]) is not None]
     return {
         "metrics": trained.last.metrics,
+        "predictions": numbers(trained.last.predictions),
         "metric_value": last.metric,
         "selected_metric_value": picked.metric if picked else None,
         "selected_step": picked.step if picked else None,

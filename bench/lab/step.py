@@ -159,10 +159,12 @@ class Scores:
     Attributes:
         metrics: metric key -> value.
         constant: whether all predictions are the same (for scores: all but the same).
+        predictions: class numbers or scores, shape (rows,).
     """
 
     metrics: dict[str, float]
     constant: bool
+    predictions: np.ndarray
 
 
 def evaluate(
@@ -184,4 +186,4 @@ def evaluate(
         constant = len(np.unique(predictions)) == 1
     keys = (task.metric, *task.also)
     scores = metrics.score(keys, predictions.astype(np.float64), held.references)
-    return Scores(scores, constant)
+    return Scores(scores, constant, predictions)
