@@ -1,4 +1,4 @@
-"""Statistics as pure functions. Too little data gives "no interval", never a made-up number."""
+"""A mean with its uncertainty, and what its interval shows."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from typing import Literal
 from scipy.special import stdtrit
 
 Sign = Literal["higher", "lower", "undecided", "no interval"]
+
+NEARLY_ZERO = 1e-12
+"""Below this a difference or a spread is rounding: 0.3 − 0.2 and 0.2 − 0.1 differ by 3e-17."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,18 @@ class Estimate:
         return self.mean + (self.half_width or 0.0)
 
 
+def check_values(values: Sequence[float]) -> None:
+    """Refuse what has no mean.
+
+    Raises:
+        ValueError: no values, or one that isn't finite.
+    """
+    if not len(values):
+        raise ValueError("an interval needs at least one value")
+    if not all(math.isfinite(v) for v in values):
+        raise ValueError(f"an interval needs finite values, got {list(values)}")
+
+
 def t_interval(values: Sequence[float], level: float = 0.95) -> Estimate:
     """Mean and half-width of Student's t interval: t(level, n-1) * s / sqrt(n).
 
@@ -45,10 +60,7 @@ def t_interval(values: Sequence[float], level: float = 0.95) -> Estimate:
         values: at least one finite number; independent draws, such as one value a seed.
         level: confidence level of the two-sided interval.
     """
-    if not values:
-        raise ValueError("an interval needs at least one value")
-    if not all(math.isfinite(v) for v in values):
-        raise ValueError(f"an interval needs finite values, got {list(values)}")
+    check_values(values)
     n = len(values)
     mean = statistics.fmean(values)
     if n < 2:
@@ -65,7 +77,7 @@ def sign(difference: Estimate) -> Sign:
     """
     if difference.half_width is None:
         return "no interval"
-    if difference.half_width <= 1e-12 and abs(difference.mean) > 1e-12:
+    if difference.half_width <= NEARLY_ZERO and abs(difference.mean) > NEARLY_ZERO:
         return "no interval"
     if abs(difference.mean) <= difference.half_width:
         return "undecided"
