@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 from bench.methods import Cell
@@ -156,7 +157,7 @@ class Job:
     variant: str = ""
     protocol: int = PROTOCOL
 
-    @property
+    @cached_property
     def job_id(self) -> str:
         """First 16 hex digits of SHA-256 over the canonical JSON of every field."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""The shape of a suite file: strict YAML and the types of everything in it.
+"""The shape of a suite file: the types of everything in it.
 
 Nothing here looks at more than one value at a time; what only the whole suite can tell (impossible
 cells, schedules that don't fit) is checked in `bench.suite`.
@@ -10,108 +10,28 @@ import difflib
 import json
 import re
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticCustomError
 
 from bench.assets import SOURCES
 from bench.catalog import MODELS, QUANTIZATIONS
-from bench.errors import SuiteError
 from bench.methods import METHODS, PREFIX, Cell, method_of
 from bench.peft_types import PEFT_TYPES
 from bench.tasks import TASKS
+from bench.yaml_file import MAX_SUITE_BYTES as MAX_SUITE_BYTES
+from bench.yaml_file import read_yaml as read_yaml
 
-MAX_SUITE_BYTES = 256 * 1024
 RADAR_AXES = ("quality", "speed", "memory", "parameters", "steps_to_target", "ease_of_use")
 TARGET_SETS = ("all-linear", "query-value", "attention")
-
-
-# --- YAML ---------------------------------------------------------------------------------------
-
-
-class _Loader(yaml.SafeLoader):
-    """SafeLoader with YAML 1.2 scalars that refuses aliases, tags and duplicate keys."""
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        event = self.peek_event()  # type: ignore[no-untyped-call]
-        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-            raise yaml.MarkedYAMLError(
-                problem="anchors and aliases (& and *) are not allowed in a suite",
-                problem_mark=event.start_mark,
-            )
-        if getattr(event, "tag", None):
-            raise yaml.MarkedYAMLError(
-                problem="tags (!) are not allowed in a suite", problem_mark=event.start_mark
-            )
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode):
-                if key.value in seen:
-                    raise yaml.MarkedYAMLError(
-                        problem=f"the key {key.value!r} stands here twice",
-                        problem_mark=key.start_mark,
-                    )
-                seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-# YAML 1.1, PyYAML's default, reads `no` as False, `1e-4` as text and `1:30` as 90.
-_Loader.yaml_implicit_resolvers = {}
-for _tag, _pattern, _first in (
-    ("null", r"~|null|", ["~", "n", ""]),
-    ("bool", r"true|false", list("tf")),
-    ("int", r"[-+]?[0-9]+", list("-+0123456789")),
-    (
-        "float",
-        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.inf|\.nan",
-        list("-+.0123456789"),
-    ),
-):
-    _Loader.add_implicit_resolver(
-        f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), _first
-    )
-# PyYAML reads `010` as 8.
-_Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(node.value))
-
-
-def read_yaml(path: Path) -> Any:
-    """The plain values of a suite file.
-
-    Raises:
-        SuiteError: with file, line and column, if it isn't YAML as allowed here.
-    """
-    try:
-        with path.open("rb") as file:
-            raw = file.read(MAX_SUITE_BYTES + 1)
-    except OSError as error:
-        raise SuiteError(f"{path}: can't be read: {error.strerror}") from error
-    if len(raw) > MAX_SUITE_BYTES:
-        raise SuiteError(f"{path}: too large; a suite has at most {MAX_SUITE_BYTES} bytes")
-    try:
-        return yaml.load(raw.decode("utf-8"), Loader=_Loader)  # noqa: S506 (a SafeLoader)
-    except UnicodeDecodeError as error:
-        raise SuiteError(f"{path}: not UTF-8 text (byte {error.start})") from error
-    except RecursionError as error:
-        raise SuiteError(f"{path}: nested too deeply") from error
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        what = ", ".join(text for text in (error.context, error.problem) if text)
-        raise SuiteError(f"{path}{where}: {what}") from error
-    except (yaml.YAMLError, ValueError) as error:
-        raise SuiteError(f"{path}: not YAML: {error}") from error
 
 
 # --- types --------------------------------------------------------------------------------------
 
 
-def _known(what: str, names: Iterable[str]) -> AfterValidator:
+def known(what: str, names: Iterable[str]) -> AfterValidator:
+    """A validator that refuses any other name and says which there are."""
     names = tuple(names)
 
     def check(value: str) -> str:
@@ -189,11 +109,11 @@ def _fingerprint(value: Any) -> Any:
     raise PydanticCustomError("fingerprint", "allowed: 64 hexadecimal digits")
 
 
-ModelName = Annotated[str, _known("model", MODELS)]
-TaskName = Annotated[str, _known("task", TASKS)]
+ModelName = Annotated[str, known("model", MODELS)]
+TaskName = Annotated[str, known("task", TASKS)]
 MethodName = Annotated[str, AfterValidator(_method)]
-QuantizationName = Annotated[str, _known("quantization", QUANTIZATIONS)]
-SourceName = Annotated[str, _known("source", SOURCES)]
+QuantizationName = Annotated[str, known("quantization", QUANTIZATIONS)]
+SourceName = Annotated[str, known("source", SOURCES)]
 Budget = Annotated[int | str, BeforeValidator(_budget)]
 Steps = Annotated[int | str, BeforeValidator(_steps)]
 Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
@@ -205,11 +125,13 @@ Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Precision = Literal["fp32", "bf16"]
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
+    """Refuses unknown keys and values of another type."""
+
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
-class AdaLoraLayer(_Strict):
+class AdaLoraLayer(Strict):
     """AdaLoRA's settings in a recipe layer; see `bench.record.AdaLoraSchedule`."""
 
     init_rank: Count | None = None
@@ -222,7 +144,7 @@ class AdaLoraLayer(_Strict):
     orthogonal_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
 
 
-class RecipeLayer(_Strict):
+class RecipeLayer(Strict):
     """Part of a recipe; what it leaves out comes from the layers below it."""
 
     steps: Count | None = None
@@ -252,7 +174,7 @@ class RecipeLayer(_Strict):
     adalora: AdaLoraLayer | None = None
 
 
-class TaskEntry(_Strict):
+class TaskEntry(Strict):
     """A task in a profile.
 
     Attributes:
@@ -267,7 +189,7 @@ class TaskEntry(_Strict):
     recipe: RecipeLayer = RecipeLayer()
 
 
-class MethodEntry(_Strict):
+class MethodEntry(Strict):
     """One method with its axes; every combination of size and quantization is a cell.
 
     Attributes:
@@ -309,20 +231,20 @@ class MethodEntry(_Strict):
                 yield Cell(self.method, size, quantization, ", ".join(words)), budget
 
 
-class Vary(_Strict):
+class Vary(Strict):
     """Axes that cross every cell of a profile alike; see `bench.suite.variants`."""
 
     precision: Annotated[list[Precision], Field(min_length=2)] | None = None
     gradient_checkpointing: Annotated[list[bool], Field(min_length=2)] | None = None
 
 
-class Tuning(_Strict):
+class Tuning(Strict):
     """Trials of every learning rate of a grid, before the jobs that are reported."""
 
     seeds: Annotated[list[Seed], Field(min_length=1)]
 
 
-class Profile(_Strict):
+class Profile(Strict):
     """One size of a suite: a model, its tasks, seeds and sources of data.
 
     Attributes:
@@ -346,30 +268,31 @@ class Profile(_Strict):
     recipe: RecipeLayer = RecipeLayer()
 
 
-class _Cell(_Strict):
+class _Cell(Strict):
     method: MethodName
     rank: Count | None = None
     quantization: QuantizationName = "none"
     variant: str = ""
 
 
-class _Anchor(_Strict):
+class _Anchor(Strict):
     worst: Annotated[float, Field(allow_inf_nan=False)]
     best: Annotated[float, Field(allow_inf_nan=False)]
     scale: Literal["linear", "log"] = "linear"
 
 
-class SuiteFile(_Strict):
-    """The shape of a suite file."""
+class SuiteFile(Strict):
+    """The shape of a suite file; `claims` are ids of the ledger (`bench.claims`)."""
 
     suite: str
     version: Count
     summary: str
     reference: _Cell
-    radar: dict[Annotated[str, _known("radar axis", RADAR_AXES)], _Anchor]
+    radar: dict[Annotated[str, known("radar axis", RADAR_AXES)], _Anchor]
     recipe: RecipeLayer = RecipeLayer()
     methods: Annotated[list[MethodEntry], Field(min_length=1)]
     profiles: Annotated[dict[str, Profile], Field(min_length=1)]
+    claims: list[str] = []
 
 
 # --- telling faults -----------------------------------------------------------------------------

@@ -193,9 +193,7 @@ class Store:
 
     def rebuild(self) -> None:
         """Write `results.parquet` anew from the parts."""
-        records = self.read().records.values()
-        rows = [to_row(r) for r in sorted(records, key=lambda r: _sort_key(r.job))]
-        _write(self.derived, rows)
+        _write(self.derived, [to_row(r) for r in in_order(self.read().records.values())])
 
 
 class _Older(Exception):
@@ -245,16 +243,31 @@ def _read_part(path: Path, raw: bytes) -> Record:
     return record
 
 
-def _write(path: Path, rows: list[dict[str, Any]]) -> None:
+def in_order(records: Iterable[Record]) -> list[Record]:
+    """Records in the order of a derived file."""
+    return sorted(records, key=lambda r: _sort_key(r.job))
+
+
+def parquet_bytes(rows: list[dict[str, Any]]) -> bytes:
+    """Rows as a Parquet file; the same rows give the same bytes."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     table = pa.Table.from_pylist(rows, schema=_schema())
+    buffer = pa.BufferOutputStream()
+    pq.write_table(table, buffer, write_page_checksum=True)
+    content: bytes = buffer.getvalue().to_pybytes()
+    return content
+
+
+def _write(path: Path, rows: list[dict[str, Any]]) -> None:
+    content = parquet_bytes(rows)
     temporary = path.with_name(f".{path.name}.tmp")
     with _explained(path):
         try:
-            pq.write_table(table, temporary, write_page_checksum=True)
-            with open(temporary, "rb+") as handle:
+            with open(temporary, "wb") as handle:
+                handle.write(content)
+                handle.flush()
                 os.fsync(handle.fileno())
             os.replace(temporary, path)
             _sync_folder(path.parent)

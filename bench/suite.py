@@ -7,6 +7,7 @@ A suite names a model, tasks, method cells, seeds and layers of training recipes
 from __future__ import annotations
 
 import copy
+import difflib
 import re
 from collections.abc import Iterator
 from contextlib import suppress
@@ -17,6 +18,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from bench.catalog import METRICS
+from bench.claims import load_claims
 from bench.errors import SuiteError
 from bench.methods import Cell, Method
 from bench.record import RadarAxis, ReportOptions
@@ -29,15 +31,20 @@ from bench.resolve import (
     resolve_recipe,
     set_values,
 )
-from bench.schema import MethodEntry, Profile, SuiteFile, fault_lines, read_yaml, short
+from bench.schema import MethodEntry, Profile, SuiteFile, fault_lines, short
 from bench.tasks import TASKS, Task
+from bench.yaml_file import read_yaml
 
 SUITE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
 
 @dataclass(frozen=True)
 class Suite:
-    """A checked suite: every cell of every profile resolves to a recipe."""
+    """A checked suite: every cell of every profile resolves to a recipe.
+
+    Attributes:
+        claims: ids of the claims that its rows test.
+    """
 
     name: str
     version: int
@@ -45,6 +52,7 @@ class Suite:
     report: ReportOptions
     profiles: dict[str, Profile]
     file: SuiteFile
+    claims: tuple[str, ...] = ()
 
     def methods(self, profile: str) -> list[MethodEntry]:
         """The method entries of a profile."""
@@ -54,8 +62,8 @@ class Suite:
 # --- checks a type can't express ----------------------------------------------------------------
 
 
-def _check(suite: SuiteFile, name: str) -> list[str]:
-    faults: list[str] = []
+def _check(suite: SuiteFile, name: str, own: Path | None) -> list[str]:
+    faults: list[str] = [*_check_claims(suite.claims, own)]
     if suite.suite != name:
         faults.append(f"suite: found {suite.suite!r}; it must be the file's name, {name!r}")
     for axis, anchor in suite.radar.items():
@@ -85,6 +93,18 @@ def _check(suite: SuiteFile, name: str) -> list[str]:
             )
         faults += _check_recipes(suite, profile, entries, where)
     return list(dict.fromkeys(faults))
+
+
+def _check_claims(ids: list[str], own: Path | None) -> Iterator[str]:
+    known = list(load_claims(suite_folders(own))) if ids else []
+    for index, name in enumerate(ids):
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f" (did you mean {close[0]}?)" if close else ""
+            allowed = ", ".join(known) or "none, since no ledger of claims was found"
+            yield f"claims[{index}]: found {short(name)}; unknown claim{hint}; allowed: {allowed}"
+        elif name in ids[:index]:
+            yield f"claims[{index}]: found {short(name)}; each claim may stand once"
 
 
 def _check_targets(profile: Profile, where: str) -> Iterator[str]:
@@ -261,9 +281,9 @@ def load_suite(name: str, own: Path | None = None) -> Suite:
     raw = read_yaml(path)
     try:
         suite = SuiteFile.model_validate(raw)
-        faults = _check(suite, name)
+        faults = _check(suite, name, own)
     except ValidationError as error:
-        faults = [*fault_lines(error), *_faults_of_the_rest(raw, error, name)]
+        faults = [*fault_lines(error), *_faults_of_the_rest(raw, error, name, own)]
     if faults:
         count = "one fault" if len(faults) == 1 else f"{len(faults)} faults"
         lines = "\n".join(f"  {fault}" for fault in faults)
@@ -272,10 +292,11 @@ def load_suite(name: str, own: Path | None = None) -> Suite:
         reference=reference_of(suite),
         radar={k: RadarAxis(a.worst, a.best, a.scale) for k, a in suite.radar.items()},
     )
-    return Suite(name, suite.version, suite.summary, report, dict(suite.profiles), suite)
+    profiles = dict(suite.profiles)
+    return Suite(name, suite.version, suite.summary, report, profiles, suite, tuple(suite.claims))
 
 
-def _faults_of_the_rest(raw: Any, error: ValidationError, name: str) -> list[str]:
+def _faults_of_the_rest(raw: Any, error: ValidationError, name: str, own: Path | None) -> list[str]:
     """Faults of meaning in what is left without the parts that have faults of shape.
 
     What is only missing because it was taken out is not told.
@@ -284,7 +305,7 @@ def _faults_of_the_rest(raw: Any, error: ValidationError, name: str) -> list[str
     for _ in range(3):  # a list that lost its only item has to go as well, and so on upwards
         _take_out(rest, error)
         try:
-            found = _check(SuiteFile.model_validate(rest), name)
+            found = _check(SuiteFile.model_validate(rest), name, own)
         except ValidationError as next_error:
             error = next_error
             continue

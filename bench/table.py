@@ -16,8 +16,16 @@ from functools import cached_property
 
 from bench.catalog import METRICS, QUANTIZATIONS
 from bench.methods import METHODS, Cell
+from bench.outcome import Outcome
 from bench.record import Job, Purpose, Record
-from bench.stats import Estimate, geometric_mean, t_interval
+from bench.stats import (
+    Estimate,
+    KmPoint,
+    geometric_mean,
+    kaplan_meier,
+    median,
+    t_interval,
+)
 
 Read = Callable[[Record], float | None]
 """Reads one number from a row; None where the row doesn't have it."""
@@ -177,12 +185,14 @@ class Score:
     """One figure per seed, and how many seeds were planned.
 
     Attributes:
-        by_seed: (seed, value), sorted by seed.
+        by_seed: (seed, value), sorted by seed; over several tasks the mean of the tasks' values.
         planned: seeds planned.
+        by_task: where there are several tasks, the values of each in the order of the seeds.
     """
 
     by_seed: tuple[tuple[int, float], ...]
     planned: int
+    by_task: tuple[tuple[float, ...], ...] = ()
 
     @property
     def values(self) -> tuple[float, ...]:
@@ -190,8 +200,13 @@ class Score:
         return tuple(v for _, v in self.by_seed)
 
     @property
+    def strata(self) -> tuple[tuple[float, ...], ...]:
+        """The values of each task, of one or several."""
+        return self.by_task or (self.values,)
+
+    @property
     def estimate(self) -> Estimate | None:
-        """Mean and 95 % t interval over seeds; None without a value."""
+        """Mean and 95 % t interval over seeds, for these tasks; None without a value."""
         return t_interval(self.values) if self.by_seed else None
 
     @property
@@ -229,15 +244,29 @@ def overall_score(table: ResultTable, cell: Cell, read: Read = metric_value) -> 
     by_task = [dict(task_score(table, cell, task, read).by_seed) for task in table.tasks]
     seeds = sorted({s.job.seed for s in table.of(cell)})
     full = [seed for seed in seeds if all(seed in values for values in by_task)]
-    means = ((seed, statistics.fmean(values[seed] for values in by_task)) for seed in full)
-    return Score(tuple(means), len(seeds))
+    strata = tuple(tuple(values[seed] for seed in full) for values in by_task) if full else ()
+    return _over_tasks(full, strata, len(seeds))
+
+
+def _over_tasks(seeds: Sequence[int], strata: tuple[tuple[float, ...], ...], planned: int) -> Score:
+    means = (statistics.fmean(values) for values in zip(*strata, strict=True))
+    by_seed = tuple(zip(seeds, means, strict=True)) if strata else ()
+    return Score(by_seed, planned, strata if len(strata) > 1 else ())
 
 
 def difference(score: Score, reference: Score) -> Score:
-    """Paired differences, score less reference, over the seeds that both have."""
-    base = dict(reference.by_seed)
-    pairs = tuple((seed, v - base[seed]) for seed, v in score.by_seed if seed in base)
-    return Score(pairs, max(score.planned, reference.planned))
+    """Paired differences, score less reference, over the seeds that both have, task by task."""
+    mine = {seed: i for i, (seed, _) in enumerate(score.by_seed)}
+    theirs = {seed: i for i, (seed, _) in enumerate(reference.by_seed)}
+    planned = max(score.planned, reference.planned)
+    seeds = [seed for seed in mine if seed in theirs]
+    if not seeds:
+        return Score((), planned)
+    strata = tuple(
+        tuple(a[mine[seed]] - b[theirs[seed]] for seed in seeds)
+        for a, b in zip(score.strata, reference.strata, strict=True)
+    )
+    return _over_tasks(seeds, strata, planned)
 
 
 @dataclass(frozen=True)
@@ -299,35 +328,79 @@ def _why_no_ratio(values: list[tuple[float | None, float | None]], usable: int, 
 
 
 @dataclass(frozen=True)
+class Wait:
+    """One run on its way to the target.
+
+    Attributes:
+        step: first evaluated step at or past the target, or the last one if it was not reached.
+        seconds: training seconds by then.
+        reached: which it was.
+    """
+
+    step: int
+    seconds: float
+    reached: bool
+
+
+@dataclass(frozen=True)
 class Reach:
     """How often and how fast a cell reached the target on one task. Nothing is imputed.
 
+    A run that ends short of the target is right-censored: it says that the target takes longer.
+
     Attributes:
         target: the metric value that counts; None if the suite sets none.
-        reached: runs that reached it.
-        finished: ok runs for which it is known.
+        waits: the ok runs for which it is known, in the order of the seeds.
         planned: runs planned.
-        steps: steps to the target of the runs that reached it, sorted.
     """
 
     target: float | None
-    reached: int
-    finished: int
+    waits: tuple[Wait, ...]
     planned: int
-    steps: tuple[int, ...]
+
+    @property
+    def reached(self) -> int:
+        """Runs that reached it."""
+        return sum(w.reached for w in self.waits)
+
+    @property
+    def finished(self) -> int:
+        """Runs for which it is known."""
+        return len(self.waits)
+
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """Steps to the target of the runs that reached it, sorted."""
+        return tuple(sorted(w.step for w in self.waits if w.reached))
+
+    @property
+    def curve(self) -> tuple[KmPoint, ...]:
+        """Kaplan-Meier estimate of the share of runs that are not there yet, by step."""
+        return kaplan_meier([w.step for w in self.waits], [w.reached for w in self.waits])
 
     @property
     def median(self) -> float | None:
-        """Median over the runs that reached the target; None if none did."""
-        return statistics.median(self.steps) if self.steps else None
+        """Step by which half of the runs are there, censored runs counted; None if never."""
+        return median(self.curve)
+
+    @property
+    def seconds(self) -> float | None:
+        """The same in training seconds."""
+        return median(
+            kaplan_meier([w.seconds for w in self.waits], [w.reached for w in self.waits])
+        )
 
 
 def reach(table: ResultTable, cell: Cell, task: str) -> Reach:
-    """Steps to the target of one cell on one task."""
+    """Steps and time to the target of one cell on one task."""
     slots = table.of(cell, task)
     ended = [s.record.outcome for s in slots if s.record is not None and s.record.ok]
-    known = [o for o in ended if o.target_reached is not None]
-    reached = [o for o in known if o.target_reached]
-    steps = sorted(o.steps_to_target for o in reached if o.steps_to_target is not None)
+    waits = [_wait(o) for o in ended if o.target_reached is not None and o.curve]
     target = slots[0].job.target if slots else None
-    return Reach(target, len(reached), len(known), len(slots), tuple(steps))
+    return Reach(target, tuple(waits), len(slots))
+
+
+def _wait(outcome: Outcome) -> Wait:
+    reached = outcome.steps_to_target if outcome.target_reached else None
+    point = next((p for p in outcome.curve if p.step == reached), outcome.curve[-1])
+    return Wait(reached or point.step, point.seconds, reached is not None)

@@ -11,7 +11,7 @@ from shown import grid, section, show, write
 
 from bench.methods import Cell
 from bench.record import AdaLoraSchedule
-from bench.report import charts, heat, page, ranks
+from bench.report import charts, drawings, heat, page, ranks
 from bench.report.places import OUTSIDE, Place, layer_order, place
 
 TOP = Cell("sensitive-layers", 8, "none")
@@ -116,7 +116,7 @@ def test_without_ranks_that_differ_or_move_there_is_no_section():
 
 def test_final_ranks_stand_by_layer_and_module():
     shown = show([*plain(), *adalora()])
-    [figure] = figures(shown, page.RankMap)
+    [figure] = figures(shown, drawings.RankMap)
     drawing = figure.drawing
     assert drawing.layers == ("0", "1")
     assert drawing.modules == ("query", "value")
@@ -138,7 +138,7 @@ def test_a_run_without_an_adapter_there_counts_as_zero_and_no_run_as_none():
         return {name(1 if row.job.seed or row.job.task == "stsb" else 2): [8] * len(STEPS)}
 
     shown = show(with_ranks(rows, chosen))
-    [figure] = figures(shown, page.RankMap)
+    [figure] = figures(shown, drawings.RankMap)
     assert figure.drawing.ranks == ((None,), (6.0,), (2.0,))
     assert "–: no adapter" in figure.note
     entry = grid(shown, "Final rank").rows[1][2]
@@ -146,8 +146,10 @@ def test_a_run_without_an_adapter_there_counts_as_zero_and_no_run_as_none():
 
 
 def test_the_squares_hold_their_numbers_and_unknown_ones_a_dash():
-    mark = page.Mark("X", "adalora")
-    drawing = page.RankMap(mark, ("0", "1"), ("query", "feed-forward out"), ((4.5, 8.0), (None, 0)))
+    mark = drawings.Mark("X", "adalora")
+    drawing = drawings.RankMap(
+        mark, ("0", "1"), ("query", "feed-forward out"), ((4.5, 8.0), (None, 0))
+    )
     text = charts.render(page.Figure("map", "finding", drawing, "how to read it"))
     assert re.findall(r">([\d.–]+)</text>", text).count("4.5") == 1
     assert all(f">{word}<" in text for word in ("8.0", "–", "0.0", "query", "feed-fwd", "out"))
@@ -163,16 +165,16 @@ def test_the_sentence_says_by_which_step_how_much_was_pruned():
         return {name(0): list(totals)}
 
     rows = with_ranks(adalora(), path([100, 90, 80, 60, 40, 20]))
-    [figure] = figures(show(rows), page.RankPath)
+    [figure] = figures(show(rows), drawings.RankPath)
     assert figure.finding == (
         "From 100 at step 20 to 20: of the pruned ranks a quarter by step 60, half by step 80 and "
         "three quarters by step 100 of 120."
     )
     sudden = with_ranks(adalora(), path([100, 100, 20, 20, 20, 20]))
-    [figure] = figures(show(sudden), page.RankPath)
+    [figure] = figures(show(sudden), drawings.RankPath)
     assert "of the pruned ranks three quarters by step 60 of 120" in figure.finding
     growing = with_ranks(adalora(), path([4, 6, 8, 8, 8, 8]))
-    [figure] = figures(show(growing), page.RankPath)
+    [figure] = figures(show(growing), drawings.RankPath)
     assert figure.finding == "The total active rank goes from 4 to 8."
 
 
@@ -181,7 +183,7 @@ def test_a_path_has_every_run_the_window_and_the_importance_by_layer():
         name(0): [None, 1.0, 2.0, 3.0, 4.0, 5.0],
         name(1): [None, 3.0, 1.0, 1.0, 1.0, 1.0],
     }
-    [figure] = figures(show(adalora(importance_history=importance)), page.RankPath)
+    [figure] = figures(show(adalora(importance_history=importance)), drawings.RankPath)
     drawing = figure.drawing
     assert drawing.steps == STEPS
     assert drawing.mean == (48.0, 48.0, 48.0, 24.0, 24.0, 24.0)
@@ -200,7 +202,7 @@ def test_the_window_of_two_stages_is_counted_from_the_second():
     job = make_job(method="two-stage")
     recipe = replace(job.recipe, adalora=schedule, options={"first_stage": 0.5})
     row = make_record(job=replace(job, recipe=recipe))
-    [figure] = figures(show(with_ranks([row], pruned(4, 8))), page.RankPath)
+    [figure] = figures(show(with_ranks([row], pruned(4, 8))), drawings.RankPath)
     assert figure.drawing.window == (66, 108)
 
 
@@ -209,14 +211,14 @@ def test_tasks_of_other_lengths_have_pictures_of_their_own():
     short = replace(rows[0].outcome, curve=rows[0].outcome.curve[:3])
     short = replace(short, rank_history={name(0): [12, 8, 4]})
     other = replace(rows[0], job=replace(rows[0].job, task="rte"), outcome=short)
-    found = figures(show([*rows, other]), page.RankPath)
+    found = figures(show([*rows, other]), drawings.RankPath)
     assert [f.title for f in found] == ["AdaLoRA r8 on sst2", "AdaLoRA r8 on rte"]
 
 
 def test_many_evaluated_steps_are_thinned_and_it_says_so():
     points = tuple(replace(make_outcome().curve[0], step=10 * (i + 1)) for i in range(100))
     outcome = make_outcome(curve=points, rank_history={name(0): list(range(200, 100, -1))})
-    [figure] = figures(show([make_record(outcome=outcome)]), page.RankPath)
+    [figure] = figures(show([make_record(outcome=outcome)]), drawings.RankPath)
     steps = figure.drawing.steps
     assert (len(steps), steps[0], steps[-1]) == (24, 10, 1000)
     assert "24 of 100 evaluated steps are drawn" in figure.note
@@ -227,7 +229,7 @@ def test_at_most_eight_cells_are_drawn_one_of_each_method_among_them():
     hybrid = Cell("hybrid", None, "none")
     rows = make_matrix(cells=[*cells, hybrid], tasks=["sst2"], seeds=[0])
     shown = show(with_ranks(rows, pruned(4, 8)))
-    drawn = [f.title for f in figures(shown, page.RankMap)]
+    drawn = [f.title for f in figures(shown, drawings.RankMap)]
     assert len(drawn) == ranks.MOST_PICTURES
     assert "layered hybrid" in drawn
     assert "Drawn: 8 of 10 cells with such ranks." in str(section(shown, "ranks").blocks)
@@ -253,7 +255,7 @@ def scored(cells, tasks=("sst2",), seeds=(0, 1, 2)):
 
 def test_cells_with_the_same_scores_share_a_picture_that_says_what_each_chose():
     shown = show(scored([TOP, BOTTOM, SCALED]))
-    [figure] = figures(shown, page.LayerBars)
+    [figure] = figures(shown, drawings.LayerBars)
     lanes = {lane.mark.label: lane.texts for lane in figure.drawing.lanes}
     assert figure.drawing.scores == ((1.0,) * 3, (2.0,) * 3, (3.0,) * 3)
     assert lanes == {
@@ -274,44 +276,46 @@ def test_cells_with_the_same_scores_share_a_picture_that_says_what_each_chose():
 
 def test_a_missing_seed_does_not_part_cells_but_other_scores_do():
     rows = scored([TOP, BOTTOM])
-    assert len(figures(show(rows[:-1]), page.LayerBars)) == 1
+    assert len(figures(show(rows[:-1]), drawings.LayerBars)) == 1
     other = replace(rows[-1].outcome, layer_scores={name(0): 9.0, name(1): 1.0, name(2): 1.0})
     apart = [*rows[:-1], replace(rows[-1], outcome=other)]
-    assert len(figures(show(apart), page.LayerBars)) == 2
+    assert len(figures(show(apart), drawings.LayerBars)) == 2
 
 
 def test_scores_without_moved_ranks_are_still_a_section():
     everywhere = {name(i): [8] * len(STEPS) for i in range(3)}
     shown = show(with_ranks(scored([TOP]), everywhere))
     assert section(shown, "ranks").lead.startswith("No rank moved; gradient-chosen layers r8")
-    assert not figures(shown, page.RankMap)
+    assert not figures(shown, drawings.RankMap)
 
 
 # --- drawings ------------------------------------------------------------------------------------
 
 
-def drawings():
+def widest():
     """Every kind at its widest: deep models, high ranks, long names."""
-    mark = page.Mark("two-stage LoRA → AdaLoRA + NF4 r16, budget 0.1%, bf16", "mixed")
+    mark = drawings.Mark("two-stage LoRA → AdaLoRA + NF4 r16, budget 0.1%, bf16", "mixed")
     layers = tuple(map(str, range(24)))
     modules = ("query, key, value", "attention output", "feed-forward gate", "novel.dense.thing")
     steps = tuple(range(5000, 125_000, 5000))
     row = (512.25,) * len(steps)
-    yield heat.draw_rank_map(page.RankMap(mark, layers, modules, ((512.25,) * 4,) * 24))
-    yield heat.draw_rank_map(page.RankMap(mark, ("outside",), ("query",), ((None,),)))
+    yield heat.draw_rank_map(drawings.RankMap(mark, layers, modules, ((512.25,) * 4,) * 24))
+    yield heat.draw_rank_map(drawings.RankMap(mark, ("outside",), ("query",), ((None,),)))
     yield heat.draw_rank_path(
-        page.RankPath(mark, steps, (row,), row, layers, (row,) * 24, (row,) * 24, (5000, 120_000))
+        drawings.RankPath(
+            mark, steps, (row,), row, layers, (row,) * 24, (row,) * 24, (5000, 120_000)
+        )
     )
-    lanes = (page.Lane(mark, ("r127.5",) * 24),) * 5
+    lanes = (drawings.Lane(mark, ("r127.5",) * 24),) * 5
     yield heat.draw_layer_bars(
-        page.LayerBars(layers, ((1e-7, 12345.0),) * 24, "score: gradient norm", lanes)
+        drawings.LayerBars(layers, ((1e-7, 12345.0),) * 24, "score: gradient norm", lanes)
     )
 
 
 def test_no_text_leaves_its_picture():
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    for canvas in drawings():
+    for canvas in widest():
         agg = FigureCanvasAgg(canvas)
         drawn = canvas.get_tightbbox(agg.get_renderer())
         width, height = canvas.get_size_inches()

@@ -21,7 +21,7 @@ from shown import column, fail, grid, on, paragraphs, row, section, show, write
 
 from bench import table
 from bench.record import RadarAxis
-from bench.report import charts, costs, glance, page
+from bench.report import charts, costs, drawings, glance, page
 
 
 def test_rows_of_other_purposes_enter_no_figure_and_are_no_strays(tmp_path):
@@ -302,7 +302,9 @@ def test_a_variant_is_another_look_of_the_same_series_with_a_name_on_two_lines()
     assert {m.series for m in marks.values()} == {"lora"}
     assert {m.variant for m in marks.values()} == {0, 1}
     assert marks[half].label == "LoRA r8, bf16, no checkpointing"
-    dots = page.Dots((page.DotRow(marks[half], (0.5,), table.t_interval([0.5])),), "F1", None)
+    dots = drawings.Dots(
+        (drawings.DotRow(marks[half], (0.5,), table.t_interval([0.5])),), "F1", None
+    )
     text = charts.render(page.Figure("dots", "finding", dots))
     assert ">LoRA r8<" in text and ">bf16, no checkpointing<" in text
 

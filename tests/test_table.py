@@ -47,6 +47,7 @@ def test_overall_is_the_mean_over_tasks_within_each_seed_by_hand():
     # mean 0.675; s = 0.15 / sqrt(2), so half = 12.7062 * 0.15 / 2
     assert score.estimate.mean == pytest.approx(0.675)
     assert score.estimate.half_width == pytest.approx(0.952965, abs=1e-5)
+    assert score.by_task == ((0.5, 0.6), (0.7, 0.9))
     assert score.complete
 
 
@@ -138,7 +139,9 @@ def test_steps_to_target_are_not_imputed():
     ]
     found = t.reach(build(rows), LORA, "a")
     assert (found.reached, found.finished, found.planned) == (2, 3, 4)
-    assert (found.median, found.steps) == (60, (40, 80))
+    # At 40 two of three are not there yet, at 80 one of three.
+    assert (found.median, found.steps) == (80, (40, 80))
+    assert [(w.step, w.reached) for w in found.waits] == [(40, True), (80, True), (120, False)]
     only = t.reach(build([record("lora", "a", 2, 0.6, **never)]), LORA, "a")
     assert only.median is None
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from urllib.parse import quote
 
+from bench.claims import Claim
 from bench.errors import StoreError
 from bench.record import Job, Record, ReportOptions
 
@@ -17,6 +20,8 @@ def write(
     options: ReportOptions,
     out_dir: Path,
     notes: Sequence[str] = (),
+    results: Path | None = None,
+    claims: Sequence[Claim] = (),
 ) -> list[Path]:
     """Write the report and return its paths, `index.html` first.
 
@@ -27,33 +32,51 @@ def write(
         options: reference cell and radar anchors.
         out_dir: folder to write into, made if needed.
         notes: extra lines for the top of the page.
+        results: folder that the rows come from, to link its logs.
+        claims: published claims to hold against the rows.
 
     Raises:
         StoreError: the folder can't be written; an older report stays as it was.
     """
     # Drawing needs matplotlib, which takes a second to import: not before it is needed.
-    from bench.report import charts, html, markdown, svg, view
+    from bench.report import charts, html, markdown, rows, svg, view
 
-    page = view.page(records, planned, suite_summary, options, notes)
+    page = view.page(records, planned, suite_summary, options, notes, claims)
+    page = replace(page, links=_links(out_dir, results))
     pictures = {figure.name: charts.render(figure) for figure in page.figures()}
-    files = {
+    files: dict[Path, str | bytes] = {
         out_dir / "index.html": html.render(page, pictures),
         out_dir / "report.md": markdown.render(page),
+        **{out_dir / name: content for name, content in rows.files(records).items()},
     }
     for name, picture in pictures.items():
         files[out_dir / markdown.PICTURES / f"{name}.svg"] = svg.standalone(picture)
     return _write_all(files)
 
 
-def _write_all(files: Mapping[Path, str]) -> list[Path]:
+def _links(out_dir: Path, results: Path | None) -> tuple[tuple[str, str], ...]:
+    """What lies beside the page, and the logs where the results folder has any."""
+    from bench.report import rows
+
+    links = [("rows as Parquet", rows.PARQUET), ("rows as CSV", rows.CSV)]
+    links.append(("this report as Markdown", "report.md"))
+    if results is not None and (results / "logs").is_dir():
+        path = os.path.relpath(results / "logs", out_dir)
+        links.append(("logs of the workers", quote(path) + "/"))
+    return tuple(links)
+
+
+def _write_all(files: Mapping[Path, str | bytes]) -> list[Path]:
     """Write every file under a temporary name first, then put all in place."""
     staged: dict[Path, Path] = {}
     try:
-        for path, text in files.items():
+        for path, content in files.items():
             path.parent.mkdir(parents=True, exist_ok=True)
             staged[path] = path.with_name(f".{path.name}.{os.getpid()}.tmp")
             with staged[path].open("wb") as file:
-                file.write(text.encode("utf-8", "replace"))
+                file.write(
+                    content if isinstance(content, bytes) else content.encode("utf-8", "replace")
+                )
                 file.flush()
                 os.fsync(file.fileno())
         for path, temporary in staged.items():

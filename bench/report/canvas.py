@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from bench.report.page import Mark, shorten
+from bench.report.drawings import Mark
+from bench.report.page import shorten
 from bench.report.svg import COLOURS, INK, LINE, MUTED
 
 if TYPE_CHECKING:

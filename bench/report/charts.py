@@ -22,25 +22,27 @@ from bench.report.canvas import (
     panel,
     ticks_that_fit,
 )
-from bench.report.heat import draw_layer_bars, draw_rank_map, draw_rank_path
-from bench.report.lines import draw_curves, draw_sweep
-from bench.report.page import (
+from bench.report.drawings import (
     Curves,
     DotRow,
     Dots,
     Drawing,
-    Figure,
     LayerBars,
     Radar,
     RadarPoint,
     RankMap,
     RankPath,
+    Scatter,
     Stack,
     Strip,
     StripRow,
     Sweep,
-    shorten,
+    Waits,
 )
+from bench.report.fronts import draw_scatter
+from bench.report.heat import draw_layer_bars, draw_rank_map, draw_rank_path
+from bench.report.lines import draw_curves, draw_sweep, draw_waits
+from bench.report.page import Figure, shorten
 from bench.report.svg import COLOURS, INK, LINE, MUTED, PAPER
 
 if TYPE_CHECKING:
@@ -76,12 +78,16 @@ def _draw(drawing: Drawing) -> Canvas:
         return _dots(drawing)
     if isinstance(drawing, Curves):
         return draw_curves(drawing)
+    if isinstance(drawing, Waits):
+        return draw_waits(drawing)
     if isinstance(drawing, Sweep):
         return draw_sweep(drawing)
     if isinstance(drawing, RankMap):
         return draw_rank_map(drawing)
     if isinstance(drawing, RankPath):
         return draw_rank_path(drawing)
+    if isinstance(drawing, Scatter):
+        return draw_scatter(drawing)
     if isinstance(drawing, LayerBars):
         return draw_layer_bars(drawing)
     return _radar(drawing)

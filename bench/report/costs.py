@@ -8,20 +8,9 @@ from collections.abc import Sequence
 from bench.methods import Cell
 from bench.record import Record
 from bench.report import gaps, headline, measures, picks, words
+from bench.report.drawings import Stack, StackRow
 from bench.report.measures import Measure
-from bench.report.page import (
-    Block,
-    Column,
-    Entry,
-    Figure,
-    Figures,
-    Grid,
-    Paragraph,
-    Section,
-    Stack,
-    StackRow,
-    marks,
-)
+from bench.report.page import Block, Column, Entry, Figure, Figures, Grid, Paragraph, Section, marks
 from bench.table import ResultTable, ratio, task_score
 
 KEYS = 2

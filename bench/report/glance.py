@@ -8,19 +8,8 @@ from dataclasses import replace
 from bench.methods import Cell
 from bench.record import RadarAxis, Record, ReportOptions
 from bench.report import gaps, headline, picks, sensitivity, words
-from bench.report.page import (
-    Block,
-    Column,
-    Entry,
-    Figure,
-    Figures,
-    Grid,
-    Mark,
-    Radar,
-    RadarPoint,
-    Section,
-    marks,
-)
+from bench.report.drawings import Mark, Radar, RadarPoint
+from bench.report.page import Block, Column, Entry, Figure, Figures, Grid, Section, marks
 from bench.table import Ratio, ResultTable, overall_score, quality, ratio
 
 TITLES = {

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 
+from bench.comparison import MARGIN, Difference, Verdict, against_reference
 from bench.methods import Cell
 from bench.record import Record
 from bench.report import gaps, measures, picks, words
-from bench.report.page import Block, Column, Entry, Figure, Figures, Grid, Strip, StripRow, marks
-from bench.stats import sign
-from bench.table import (
-    Ratio,
-    ResultTable,
-    Score,
-    difference,
-    overall_score,
-    ratio,
-    task_score,
-)
+from bench.report.drawings import Strip, StripRow
+from bench.report.page import Block, Column, Entry, Figure, Figures, Grid, marks
+from bench.table import Ratio, ResultTable, Score, overall_score, ratio, task_score
 
 MOST_NAMED = 6
 FURTHEST = 3
+SAID: dict[Verdict, str] = {
+    "higher": "{} scored higher",
+    "lower": "{} scored lower",
+    "equivalent": f"{{}} matched it within {MARGIN:g}",
+    "undecided": "undecided: {}",
+    "no interval": "not judged, for lack of a usable interval: {}",
+}
+FAR: tuple[Verdict, ...] = ("higher", "lower")
 INTERVALS = (
     "Intervals are 95\u00a0% t intervals for the mean over seeds; they do not cover the choice of "
     "evaluation rows."
@@ -53,43 +54,33 @@ def memory_meaning(table: ResultTable) -> str:
     return f"Peak memory: {'; '.join(sources)}." if sources else ""
 
 
-def compare(table: ResultTable, score_of: Callable[[Cell], Score]) -> list[str]:
-    """How each other cell stands to the reference, as parts of a sentence.
+def standings(found: Mapping[Cell, Difference]) -> list[str]:
+    """How each cell stands to the reference, as parts of a sentence.
 
     Of many cells the furthest from the reference are named and the others counted.
-
-    Args:
-        table: the rows.
-        score_of: a cell's scores by seed.
     """
-    base = score_of(table.reference)
-    found: dict[str, list[tuple[float, str]]] = {
-        "higher": [], "lower": [], "undecided": [], "no interval": [],
-    }  # fmt: skip
-    for cell in table.others:
-        pairs = difference(score_of(cell), base)
-        if pairs.estimate is None:
-            continue
-        seeds = "" if pairs.complete else f", {len(pairs.by_seed)} of {pairs.planned} seeds"
-        text = f"{words.title(cell)} ({words.plus_minus(pairs.estimate, signed=True)}{seeds})"
-        found[sign(pairs.estimate)].append((pairs.estimate.mean, text))
+    named: dict[Verdict, list[tuple[float, str]]] = {}
+    few = sum(d.verdict == "undecided" for d in found.values()) <= FURTHEST
+    for cell, difference in found.items():
+        estimate, score = difference.comparison.estimate, difference.score
+        seeds = "" if score.complete else f", {len(score.by_seed)} of {score.planned} seeds"
+        more = (
+            f"; {words.seeds_wanted(difference)}"
+            if few and difference.verdict == "undecided"
+            else ""
+        )
+        text = f"{words.title(cell)} ({words.plus_minus(estimate, signed=True)}{seeds}{more})"
+        named.setdefault(difference.verdict, []).append((estimate.mean, text))
     parts = []
-    for key in ("higher", "lower"):
-        names = words.listing([text for _, text in found[key]])
-        if len(found[key]) > MOST_NAMED:
-            furthest = sorted(found[key], key=lambda cell: -abs(cell[0]))[:FURTHEST]
+    for key in SAID:
+        cells = named.get(key, [])
+        text = words.listing([text for _, text in cells])
+        if len(cells) > MOST_NAMED:
+            furthest = sorted(cells, key=lambda cell: -abs(cell[0]))[:FURTHEST]
             names = words.listing([text for _, text in furthest])
-            parts.append(f"{len(found[key])} cells scored {key}, furthest {names}")
-        elif names:
-            parts.append(f"{names} scored {key}")
-    for key, start in (
-        ("undecided", "no difference shown for"),
-        ("no interval", "not judged, for lack of a usable interval:"),
-    ):
-        names = words.listing([text for _, text in found[key]])
-        if len(found[key]) > MOST_NAMED:
-            names = f"{len(found[key])} cells"
-        parts += [f"{start} {names}"] if names else []
+            text = f"{len(cells)} cells" + (f", furthest {names}," if key in FAR else "")
+        if text:
+            parts.append(SAID[key].format(text))
     return parts
 
 
@@ -115,19 +106,25 @@ def finding(table: ResultTable) -> str:
         f"{words.plural(len(base.by_seed), 'seed')}, "
         f"{name} scored {words.plus_minus(base.estimate)}"
     )
-    parts = compare(table, lambda cell: overall_score(table, cell))
+    parts = standings(against_reference(table))
     if not parts:
         return f"{scope}; no other cell has a seed to compare it with."
     return f"{scope}. Against it: {'; '.join(parts)}."
 
 
-def task_finding(table: ResultTable, task: str) -> str:
-    """One sentence on one task."""
+def task_finding(
+    table: ResultTable, task: str, found: Mapping[tuple[Cell, str], Difference]
+) -> str:
+    """One sentence on one task.
+
+    Args:
+        found: the differences of all tasks, judged together.
+    """
     base = task_score(table, table.reference, task)
     name = words.title(table.reference)
     if base.estimate is None:
         return f"{name} has no finished run, so nothing is compared."
-    parts = compare(table, lambda cell: task_score(table, cell, task))
+    parts = standings({cell: known for (cell, on), known in found.items() if on == task})
     if not parts:
         return f"Only {name} has finished runs."
     return f"Against {name}: {'; '.join(parts)}."
@@ -194,19 +191,23 @@ def _why_no_quality(table: ResultTable, cell: Cell) -> str:
 
 def _verdicts(table: ResultTable) -> Grid:
     reference = words.title(table.reference)
+    found = against_reference(table)
     columns = (
         Column("cell"),
         Column("score", f"mean over tasks, {_directions(table)}", numeric=True),
-        Column("difference", f"to {reference}, paired by seed", numeric=True),
+        Column("difference", f"to {reference}, paired by seed and task", numeric=True),
+        Column("verdict", f"Holm over {words.plural(len(found), 'difference')}"),
+        Column("would show", "smallest true difference", numeric=True),
         Column("peak memory", "ratio, lower is better", numeric=True),
         Column("speed", "ratio, higher is better", numeric=True),
         Column("trainable parameters", "ratio, lower is better", numeric=True),
     )
-    rows = tuple(_verdict_row(table, cell) for cell in table.cells)
+    rows = tuple(_verdict_row(table, cell, found.get(cell)) for cell in table.cells)
     note = (
-        "A difference is called higher or lower only where its interval excludes zero. The "
-        f"intervals of the {words.plural(len(table.others), 'difference')} are not adjusted for "
-        "one another; ratios of costs have no interval."
+        "Higher, lower and equivalent (within "
+        f"{MARGIN:g}) hold together for all differences, at 5\u00a0% in all. The intervals beside "
+        "them are plain 95\u00a0% intervals, so one may exclude zero where the verdict doesn't. "
+        "Would show: the difference that these seeds find four times in five."
     )
     return Grid(f"Every cell against {reference}", columns, rows, note=note)
 
@@ -216,18 +217,21 @@ def _directions(table: ResultTable) -> str:
     return words.listing(sorted({words.direction(k) for k in keys}))
 
 
-def _verdict_row(table: ResultTable, cell: Cell) -> tuple[Entry, ...]:
+def _verdict_row(table: ResultTable, cell: Cell, found: Difference | None) -> tuple[Entry, ...]:
     score = overall_score(table, cell)
     gap = gaps.overall_gap(table, cell)
     if cell == table.reference:
-        against = Entry("reference", kind="text")
+        against = (Entry("reference"), Entry("reference"), Entry("–", kind="missing"))
+    elif found is None:
+        none = _no_difference(table, score, gap)
+        against = (none, none, none)
     else:
-        pairs = difference(score, overall_score(table, table.reference))
-        against = words.score_entry(pairs, _no_difference(table, score, gap), signed=True)
+        shown = words.score_entry(found.score, gap, signed=True)
+        against = (shown, words.verdict_entry(found), words.detectable_entry(found))
     return (
         Entry(words.title(cell)),
         words.score_entry(score, gap),
-        against,
+        *against,
         words.ratio_entry(memory_ratio(table, cell)),
         words.ratio_entry(ratio(table, cell, speed)),
         words.ratio_entry(ratio(table, cell, trainable)),

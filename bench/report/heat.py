@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from bench.report.canvas import heading, looks, new_canvas, panel
-from bench.report.page import LayerBars, RankMap, RankPath, shorten
+from bench.report.drawings import LayerBars, RankMap, RankPath
+from bench.report.page import shorten
 from bench.report.svg import COLOURS, INK, LINE, MUTED
 
 if TYPE_CHECKING:

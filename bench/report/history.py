@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from bench.methods import Cell
 from bench.record import Record
 from bench.report import words
-from bench.report.page import Column, Entry, Figure, Grid, RankPath, marks
+from bench.report.drawings import RankPath
+from bench.report.page import Column, Entry, Figure, Grid, marks
 from bench.report.places import layer_name, layers_of, place
 from bench.resolve import first_stage_steps
 from bench.table import ResultTable

@@ -29,7 +29,7 @@ def render(page: Page, pictures: Mapping[str, str]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    script = (FOLDER / "sort.js").read_text("utf-8")
+    script = (FOLDER / "page.js").read_text("utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     text = env.get_template("page.html.jinja").render(
         page=page,

@@ -15,7 +15,7 @@ from bench.report.canvas import (
     new_canvas,
     panel,
 )
-from bench.report.page import CurveLine, Curves, Sweep, SweepLine
+from bench.report.drawings import CurveLine, Curves, Sweep, SweepLine, Waits
 from bench.report.svg import INK, LINE
 
 if TYPE_CHECKING:
@@ -42,7 +42,41 @@ def draw_curves(curves: Curves) -> Canvas:
     axes.set_axisbelow(True)
     axes.set_xlabel("optimizer steps", labelpad=6)
     heading(axes, curves.axis)
-    _end_labels(axes, curves, [style["color"] for style in styles])
+    ends = [
+        (line.mean[-1][1], label(line.mark), style["color"])
+        for line, style in zip(curves.lines, styles, strict=True)
+    ]
+    if curves.target is not None:
+        ends.append((curves.target, "target", INK))
+    _end_labels(axes, ends)
+    return canvas
+
+
+def draw_waits(waits: Waits) -> Canvas:
+    """Kaplan-Meier curves of one task: steps down where runs reach the target."""
+    labels = [label(line.mark) for line in waits.lines]
+    canvas = new_canvas(500, 320)
+    axes = panel(canvas, 46, 44, label_width(labels), 26)
+    styles = looks([line.mark for line in waits.lines])
+    ends = []
+    for i, (line, style) in enumerate(zip(waits.lines, styles, strict=True)):
+        # Curves of few runs lie on one another: each is set off by a hair.
+        shift = 0.009 * (i - (len(waits.lines) - 1) / 2)
+        points = [*line.points, (line.end, line.points[-1][1])]
+        steps, shares = zip(*points, strict=True)
+        drawn = style | {"marker": ""}
+        axes.plot(steps, [s + shift for s in shares], drawstyle="steps-post", **drawn)
+        ends.append((shares[-1] + shift, labels[i], style["color"]))
+    axes.set_ylim(-0.06, 1.06)
+    axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", "25 %", "50 %", "75 %", "100 %"])
+    axes.set_xlim(left=0)
+    axes.margins(x=0.02)
+    axes.locator_params(axis="x", nbins=6)
+    axes.grid(axis="y", color=LINE, linewidth=0.75)
+    axes.set_axisbelow(True)
+    axes.set_xlabel("optimizer steps", labelpad=6)
+    heading(axes, "runs not at the target yet, lower is better")
+    _end_labels(axes, ends)
     return canvas
 
 
@@ -61,14 +95,12 @@ def _columns(points: Sequence[tuple[int, float]]) -> tuple[list[int], list[float
     return [x for x, _ in points], [y for _, y in points]
 
 
-def _end_labels(axes: Axes, curves: Curves, colours: Sequence[str]) -> None:
-    """Names at the right edge, pushed apart so that no two overlap."""
-    ends = [
-        (line.mean[-1][1], label(line.mark), colour)
-        for line, colour in zip(curves.lines, colours, strict=True)
-    ]
-    if curves.target is not None:
-        ends.append((curves.target, "target", INK))
+def _end_labels(axes: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
+    """Names at the right edge, pushed apart so that no two overlap.
+
+    Args:
+        ends: height, name and colour of each line's end.
+    """
     low, high = axes.get_ylim()
     height = 250.0
     wanted = sorted(((y - low) / (high - low) * height, y, name, c) for y, name, c in ends)

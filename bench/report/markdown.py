@@ -19,6 +19,9 @@ def render(page: Page) -> str:
         parts.append(f"> **{escape(page.warning)}**")
     if page.notes:
         parts.append("\n".join(f"- {escape(note)}" for note in page.notes))
+    if page.links:
+        links = (f"[{escape(text)}](<{address}>)" for text, address in page.links)
+        parts.append(" · ".join(links))
     parts += [_block(b) for b in page.opening]
     for section in page.sections:
         parts += [f"## {escape(section.title)}", escape(section.lead)]

@@ -8,10 +8,12 @@ from collections.abc import Iterable
 from bench.record import Record
 from bench.report import words
 from bench.report.coverage import PURPOSES
-from bench.report.page import Column, Entry, Grid, Section
+from bench.report.page import Column, Entry, Grid, Paragraph, Section
 from bench.table import ResultTable
 
 HASH_DIGITS = 12
+MOST_ROWS = 1000
+"""Rows whose commands a page lists."""
 
 
 def environment(table: ResultTable) -> Section:
@@ -125,7 +127,11 @@ def rerun(table: ResultTable) -> Section:
     return Section("rerun", "Run it again", lead, tuple(grids))
 
 
-def _commands(caption: str, records: tuple[Record, ...]) -> Grid:
+def _commands(caption: str, records: tuple[Record, ...]) -> Grid | Paragraph:
+    if len(records) > MOST_ROWS:
+        return Paragraph(
+            f"{caption}: too many for a page. They are in rows.csv beside it, column command."
+        )
     columns = (
         Column("job"),
         Column("cell"),

@@ -3,38 +3,49 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Mapping
 
+from bench import comparison
 from bench.methods import Cell
-from bench.report import gaps, headline, picks, words
+from bench.report import differences, gaps, headline, picks, words
+from bench.report.drawings import DotRow, Dots
 from bench.report.measures import raw
-from bench.report.page import (
-    Block,
-    Column,
-    DotRow,
-    Dots,
-    Entry,
-    Figure,
-    Figures,
-    Grid,
-    Paragraph,
-    Section,
-    marks,
-)
+from bench.report.page import Block, Column, Entry, Figure, Figures, Grid, Paragraph, Section, marks
 from bench.table import ResultTable, Slot, overall_score, task_score
 
 
 def section(table: ResultTable) -> Section:
     """Comparison table, dot plots per task, and the scores at other steps than the last."""
-    blocks: tuple[Block, ...] = (_scores(table),)
+    pairs = comparison.pairwise(table)
+    ranks = comparison.ranks(table, pairs)
+    blocks: tuple[Block, ...] = (_scores(table, ranks),)
     if any(r.ok for r in table.rows):
-        plots = tuple(_dots(table, i, task) for i, task in enumerate(table.tasks))
-        blocks = (*blocks, Figures(plots), _selected(table), _best(table), _losses(table))
-    comparisons = len(table.others) * len(table.tasks)
-    lead = (
-        f"{headline.INTERVALS} The {words.plural(comparisons, 'comparison')} by task are not "
-        "adjusted for one another: about one in twenty shows a difference where there is none."
+        found = comparison.by_task(table)
+        plots = tuple(_dots(table, i, task, found) for i, task in enumerate(table.tasks))
+        blocks = (
+            *blocks,
+            *differences.pairs_blocks(table, pairs, ranks),
+            Figures(plots),
+            differences.tasks_grid(table, found),
+            differences.aggregates(table),
+            _selected(table),
+            _best(table),
+            _losses(table),
+        )
+    return Section("quality", "Who is better, and where", _lead(table, ranks), blocks)
+
+
+def _lead(table: ResultTable, ranks: Mapping[Cell, tuple[int, int]]) -> str:
+    """Who may be first, and what the intervals are."""
+    first = [words.title(cell) for cell, (best, _) in ranks.items() if best == 1]
+    if not first:
+        return headline.INTERVALS
+    if len(first) == 1:
+        return f"{first[0]} is first over all tasks. {headline.INTERVALS}"
+    return (
+        f"{words.plural(len(first), 'cell')} of {len(ranks)} may be first over all tasks: "
+        f"{words.some(first)}. {headline.INTERVALS}"
     )
-    return Section("quality", "Who is better, and where", lead, blocks)
 
 
 def metric_of(table: ResultTable, task: str) -> str:
@@ -55,25 +66,31 @@ def score_column(table: ResultTable, task: str) -> Column:
     return Column(task, f"{words.metric_title(key)}, {words.direction(key)}", numeric=True)
 
 
-def _scores(table: ResultTable) -> Grid:
+def _scores(table: ResultTable, ranks: Mapping[Cell, tuple[int, int]]) -> Grid:
     columns = (
         Column("cell"),
         *(score_column(table, task) for task in table.tasks),
-        Column("mean over tasks", "within each seed", numeric=True),
+        Column("mean over tasks", "same seeds on all", numeric=True),
+        *([Column("rank", "by the mean", numeric=True)] if ranks else []),
     )
     rows = [
         (
             Entry(words.title(cell)),
             *(_score(table, cell, task) for task in table.tasks),
             words.score_entry(overall_score(table, cell), gaps.overall_gap(table, cell)),
+            *([differences.rank_entry(ranks, cell)] if ranks else []),
         )
         for cell in table.cells
     ]
+    below = _baseline_row(table)
+    if ranks:
+        below = (*below, Entry("–", kind="missing"))
     return Grid(
         "Score after the last step, mean ± 95\u00a0% half-width over seeds",
         columns,
-        (*rows, _baseline_row(table)),
+        (*rows, below),
         note=_resolution(table),
+        filter=True,
     )
 
 
@@ -118,7 +135,12 @@ def _resolution(table: ResultTable) -> str:
     return "; ".join(parts) + "." if parts else ""
 
 
-def _dots(table: ResultTable, index: int, task: str) -> Figure:
+def _dots(
+    table: ResultTable,
+    index: int,
+    task: str,
+    found: Mapping[tuple[Cell, str], comparison.Difference],
+) -> Figure:
     look = marks(table.cells)
     shown = picks.picks(table)
     rows = []
@@ -131,7 +153,9 @@ def _dots(table: ResultTable, index: int, task: str) -> Figure:
     drawing = Dots(tuple(rows), axis, baseline(table, task))
     note = "One small dot a seed, marker and line for mean and interval, dashes at the baseline."
     note = f"{note} {picks.left_out(table, len(shown), 'the table above')}".strip()
-    return Figure(f"scores-{index}", headline.task_finding(table, task), drawing, note, title=task)
+    return Figure(
+        f"scores-{index}", headline.task_finding(table, task, found), drawing, note, title=task
+    )
 
 
 def _selected(table: ResultTable) -> Block:

@@ -9,19 +9,9 @@ from collections.abc import Mapping, Sequence
 from bench.methods import Cell
 from bench.record import Record
 from bench.report import history, picks, words
+from bench.report.drawings import RankMap
 from bench.report.history import finished, moved, rank_text
-from bench.report.page import (
-    Block,
-    Column,
-    Entry,
-    Figure,
-    Figures,
-    Grid,
-    Paragraph,
-    RankMap,
-    Section,
-    marks,
-)
+from bench.report.page import Block, Column, Entry, Figure, Figures, Grid, Paragraph, Section, marks
 from bench.report.places import Place, layer_name, layers_of, module_order, place
 from bench.report.scores import bars, scores_grid
 from bench.table import ResultTable

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from bench.methods import Cell
 from bench.record import Record
 from bench.report import words
+from bench.report.drawings import Lane, LayerBars
 from bench.report.history import rank_text
-from bench.report.page import Column, Entry, Figure, Grid, Lane, LayerBars, marks
+from bench.report.page import Column, Entry, Figure, Grid, marks
 from bench.report.places import layer_name, layer_order, place
 from bench.table import ResultTable
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from bench import tuning
 from bench.methods import Cell
 from bench.report import gaps, picks, words
+from bench.report.drawings import Mark, Sweep, SweepLine
 from bench.report.page import (
     Block,
     Column,
@@ -15,11 +16,8 @@ from bench.report.page import (
     Figure,
     Figures,
     Grid,
-    Mark,
     Paragraph,
     Section,
-    Sweep,
-    SweepLine,
     marks,
     shorten,
 )

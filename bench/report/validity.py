@@ -56,9 +56,35 @@ MOST_ROWS = 12
 LOUD: tuple[FlagKind, ...] = ("collapsed", "twins")
 
 
-def alarms(table: ResultTable) -> tuple[str, ...]:
+@dataclass(frozen=True)
+class Findings:
+    """What looking for trouble found.
+
+    Attributes:
+        repeat: how the repeated job ended; None if none is planned.
+        flags: every suspect row.
+    """
+
+    repeat: Repeat | None
+    flags: tuple[Flag, ...]
+
+    @property
+    def counts(self) -> Counter[FlagKind]:
+        """Flagged rows by kind."""
+        return Counter(flag.kind for flag in self.flags)
+
+
+def look(table: ResultTable) -> Findings:
+    """Look for trouble in every row, once for the whole page."""
+    return Findings(
+        validity.repeatability(table.jobs, table.records),
+        tuple(validity.flags(table.jobs, table.records)),
+    )
+
+
+def alarms(findings: Findings) -> tuple[str, ...]:
     """What has to stand at the top of the page; empty if nothing does."""
-    repeat, counts = _repeat(table), _counts(table)
+    repeat, counts = findings.repeat, findings.counts
     found = []
     if repeat is not None and repeat.verdict == "different":
         found.append(
@@ -73,34 +99,22 @@ def alarms(table: ResultTable) -> tuple[str, ...]:
     return tuple(found)
 
 
-def section(table: ResultTable) -> Section:
+def section(table: ResultTable, findings: Findings) -> Section:
     """The verdict, the checks, the rows they flag, and the splits of every task."""
-    blocks: list[Block] = [_checks(table)]
-    flagged = _flagged(table)
+    blocks: list[Block] = [_checks(table, findings)]
+    flagged = _flagged(findings)
     if flagged.rows:
         blocks.append(flagged)
     blocks += [Paragraph(_split_text(table)), _splits(table)]
-    return Section("validity", TITLE, _verdict(table), tuple(blocks))
+    return Section("validity", TITLE, _verdict(findings), tuple(blocks))
 
 
 def _says(kind: FlagKind, n: int) -> str:
     return f"{words.plural(n, 'run')} {FLAG_KINDS[kind]}"
 
 
-def _repeat(table: ResultTable) -> Repeat | None:
-    return validity.repeatability(table.jobs, table.records)
-
-
-def _flags(table: ResultTable) -> list[Flag]:
-    return validity.flags(table.jobs, table.records)
-
-
-def _counts(table: ResultTable) -> Counter[FlagKind]:
-    return Counter(flag.kind for flag in _flags(table))
-
-
-def _verdict(table: ResultTable) -> str:
-    repeat, counts = _repeat(table), _counts(table)
+def _verdict(findings: Findings) -> str:
+    repeat, counts = findings.repeat, findings.counts
     repeated = REPEATS[repeat.verdict] if repeat else "this profile plans no repeated job"
     wrong = [_says(kind, n) for kind in FLAG_KINDS if (n := counts[kind])]
     if repeat is not None and repeat.verdict == "different":
@@ -112,8 +126,8 @@ def _verdict(table: ResultTable) -> str:
     return f"Yes, as far as is checked: {repeated}, and nothing looks wrong in the finished runs."
 
 
-def _checks(table: ResultTable) -> Grid:
-    repeat, counts = _repeat(table), _counts(table)
+def _checks(table: ResultTable, findings: Findings) -> Grid:
+    repeat, counts = findings.repeat, findings.counts
     rows = [_repeat_row(repeat)] if repeat else []
     finished = [r.outcome for r in table.rows if r.ok]
     for kind, check in CHECKS.items():
@@ -138,7 +152,7 @@ def _repeat_row(repeat: Repeat) -> tuple[Entry, ...]:
     return Entry("the same bits when one job runs twice"), verdict, Entry(where, repeat.detail)
 
 
-def _flagged(table: ResultTable) -> Grid:
+def _flagged(findings: Findings) -> Grid:
     columns = (
         Column("found"),
         Column("cell"),
@@ -154,7 +168,7 @@ def _flagged(table: ResultTable) -> Grid:
             Entry(str(flag.job.seed), kind="number", sort=flag.job.seed),
             Entry(flag.detail or "no detail recorded"),
         )
-        for flag in _flags(table)
+        for flag in findings.flags
     )
     return Grid("Rows that were flagged", columns, rows, folded=len(rows) > MOST_ROWS)
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bench.catalog import MODELS
+from bench.claims import Claim
 from bench.record import Job, Record, ReportOptions
 from bench.report import (
+    choice,
     costs,
     coverage,
     glance,
@@ -16,9 +18,11 @@ from bench.report import (
     quality,
     ranks,
     sensitivity,
+    trade,
     validity,
     words,
 )
+from bench.report import claims as reported_claims
 from bench.report.page import Page, Section
 from bench.table import ResultTable, build
 
@@ -31,6 +35,7 @@ def page(
     suite_summary: str,
     options: ReportOptions,
     notes: Sequence[str] = (),
+    claims: Sequence[Claim] = (),
 ) -> Page:
     """The report of one profile of one suite.
 
@@ -40,26 +45,32 @@ def page(
         suite_summary: the suite's one-line description.
         options: reference cell and radar anchors.
         notes: extra lines for the top.
+        claims: published claims to hold against the rows.
     """
     everything = build(records, planned, options.reference)
     if not planned:
         return _empty(suite_summary, everything, notes)
     table = everything.without(everything.unsupported)
     job = table.jobs[0]
+    findings = validity.look(table)
     return Page(
         title=f"{job.suite}, profile {job.profile}",
         facts=_facts(job, table, suite_summary),
         finding=headline.finding(table),
-        alarms=validity.alarms(table),
+        alarms=validity.alarms(findings),
         warning=_warning(table),
         notes=tuple(notes),
         opening=headline.opening(table),
-        sections=_sections(everything, table, options),
+        sections=_sections(everything, table, options, findings, claims),
     )
 
 
 def _sections(
-    everything: ResultTable, table: ResultTable, options: ReportOptions
+    everything: ResultTable,
+    table: ResultTable,
+    options: ReportOptions,
+    findings: validity.Findings,
+    claims: Sequence[Claim],
 ) -> tuple[Section, ...]:
     """The sections.
 
@@ -67,15 +78,18 @@ def _sections(
         everything: every cell.
         table: the same less the cells that can't run here, which coverage alone shows.
         options: reference cell and radar anchors.
+        findings: what looks wrong.
+        claims: published claims to hold against the rows.
     """
     sections = [coverage.section(everything)]
     if not table.records:
         return tuple(sections)
     if table.rows:
         sections += [
-            validity.section(table),
+            validity.section(table, findings),
             quality.section(table),
             costs.section(table),
+            trade.section(table),
             learning.section(table),
         ]
         if ranks.is_needed(table):
@@ -84,6 +98,9 @@ def _sections(
         sections.append(sensitivity.section(table))
     if table.rows:
         sections.append(glance.section(table, options))
+        if claims:
+            sections.append(reported_claims.section(table, claims))
+        sections.append(choice.section(table))
     return (*sections, provenance.environment(everything), provenance.rerun(everything))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from bench.catalog import METRICS
+from bench.comparison import Difference
 from bench.methods import Cell, cell_title
 from bench.report.page import Entry
 from bench.stats import Estimate
@@ -117,6 +118,37 @@ def score_entry(score: Score, gap: Entry, *, signed: bool = False) -> Entry:
         f"n = {estimate.n}" if score.complete else f"n = {estimate.n}/{score.planned} incomplete"
     )
     return Entry(plus_minus(estimate, signed=signed), count, "number", estimate.mean)
+
+
+def seeds_wanted(found: Difference) -> str:
+    """How many seeds would decide a difference as large as the one seen."""
+    if found.comparison.se is None:
+        return "other seeds may differ"
+    if found.seeds is None:
+        return "over 1,000 seeds would be needed"
+    return f"about {found.seeds:,} seeds would decide"
+
+
+def verdict_entry(found: Difference) -> Entry:
+    """A verdict with its adjusted p, or with what would decide."""
+    p = f"p = {p_value(found.adjusted)}".replace("= <", "<") if found.adjusted is not None else ""
+    note = f"{p}; {seeds_wanted(found)}" if found.verdict == "undecided" else p
+    order = ("lower", "no interval", "undecided", "equivalent", "higher").index(found.verdict)
+    alone = "one seed" if found.comparison.n < 2 else "all seeds alike"
+    return Entry(found.verdict, note or alone, sort=float(order))
+
+
+def detectable_entry(found: Difference) -> Entry:
+    """The smallest true difference that the seeds would mostly show."""
+    value = found.detectable
+    if value is None:
+        return missing("no spread to tell from")
+    return Entry(f"± {number(value)}", kind="number", sort=value)
+
+
+def p_value(p: float) -> str:
+    """A p such as 0.012 or <\u202f0.001."""
+    return "<\u202f0.001" if p < 0.001 else f"{p:.2g}" if p < 0.1 else f"{p:.2f}"
 
 
 def ratio_entry(ratio: Ratio) -> Entry:

@@ -1,0 +1,372 @@
+"""What each command does: facts from the modules that know them, printed as text or JSON."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.errors import Exit, UserError
+
+if TYPE_CHECKING:
+    from bench.record import Job, Record
+    from bench.runner import Plan, Selection, Stop
+
+
+def _selection(options: argparse.Namespace) -> Selection:
+    from bench.runner import Selection
+
+    return Selection(
+        suite=options.suite,
+        profile=options.profile or None,
+        mirror=options.mirror,
+        suites=options.suites,
+        results=options.results,
+        jobs=getattr(options, "jobs", None),
+        only=tuple(getattr(options, "job", ())),
+        again=getattr(options, "again", False),
+        seconds_limit=getattr(options, "timeout", None),
+    )
+
+
+# --- run ----------------------------------------------------------------------------------------
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run what has no result yet, then report."""
+    from dataclasses import replace
+
+    from rich.console import Console
+
+    from bench.runner import Stop, fetch, make_plan
+
+    selection = _selection(options)
+    console = Console(stderr=options.json, highlight=False)
+    plan = make_plan(selection)
+    _announce(plan, console)
+    if plan.to_run:  # before anything is written
+        console.print("Fetching and verifying model and data ...")
+        for name, source in fetch(plan).items():
+            console.print(f"  {name}: {source}", markup=False)
+    stop = Stop()
+    with plan.store.lock():
+        # Once more, now that no other run can finish jobs; the profile stays the chosen one.
+        selection = replace(selection, profile=plan.profile)
+        with stop.watching():
+            for trials in (True, False):
+                _run_stage(trials, selection, console, stop)
+        plan.store.rebuild()
+    code = _summary(selection, options, console)
+    if not options.no_report:
+        everything = replace(selection, only=(), again=False)
+        written = _write_report(make_plan(everything), options)
+        console.print(f"Report: {written[0]}", markup=False, soft_wrap=True)
+    return stop.code if stop.asked() else code
+
+
+def _run_stage(trials: bool, selection: Selection, console: Any, stop: Stop) -> None:
+    """Run the trials of learning rates, or, planned anew, the jobs that use what they chose."""
+    from bench.progress import Board
+    from bench.runner import execute, make_plan
+
+    if stop.asked():
+        return
+    plan = make_plan(selection)
+    jobs = [job for job in plan.to_run if (job.purpose == "tuning") == trials]
+    if not jobs:
+        return
+    if plan.expanded.choices:
+        stage = "trials of learning rates" if trials else "jobs with the chosen learning rates"
+        console.print(f"{len(jobs)} {stage}:", markup=False)
+    with Board(console, jobs, len(plan.slots)) as board:
+        for _, done in execute(plan, jobs, selection, board.event, stop):
+            board.finished(done)
+
+
+def _announce(plan: Plan, console: Any) -> None:
+    from rich.markup import escape
+
+    done = len(plan.planned) - len(plan.to_run)
+    console.print(
+        f"Suite {plan.suite.name} v{plan.suite.version}, profile [bold]{plan.profile}[/] "
+        f"({escape(plan.profile_reason)}): {len(plan.planned)} jobs, {done} already done, "
+        f"{len(plan.to_run)} to run{_waiting(plan)}, {len(plan.slots)} at once.",
+        soft_wrap=True,
+    )
+    for note in plan.notes:
+        console.print(f"Note: {note}.", markup=False, soft_wrap=True)
+    for path, why in plan.contents.damaged.items():
+        console.print(f"Set aside as unreadable: {path.name}: {why}", markup=False, soft_wrap=True)
+
+
+def _waiting(plan: Plan) -> str:
+    count = plan.expanded.waiting
+    return f", then {count} that wait for trials" if count else ""
+
+
+def _summary(selection: Selection, options: argparse.Namespace, console: Any) -> Exit:
+    """Print how the selected jobs stand and what is suspect about them; the exit code for it."""
+    from bench.progress import tell_suspects
+    from bench.runner import make_plan
+    from bench.validity import flags, repeatability
+
+    plan = make_plan(selection)
+    records = plan.contents.records
+    counts: dict[str, int] = {}
+    for job in plan.jobs:
+        record = records.get(job.job_id)
+        status = record.outcome.status if record else "not run"
+        counts[status] = counts.get(status, 0) + 1
+    text = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
+    line = f"{len(plan.jobs)} jobs: {text}{_waiting(plan)}. Results: {plan.store.derived}"
+    console.print(line, markup=False, soft_wrap=True)
+    repeat, found = repeatability(plan.jobs, records), flags(plan.jobs, records)
+    tell_suspects(repeat, found, console)
+    if options.json:
+        facts = {
+            "suite": plan.suite.name,
+            "profile": plan.profile,
+            "jobs": counts,
+            "waiting": plan.expanded.waiting,
+            "results": str(plan.store.derived),
+            "repeatability": repeat and {"verdict": repeat.verdict, "detail": repeat.detail},
+            "flags": [{"kind": f.kind, "job": f.job.job_id, "detail": f.detail} for f in found],
+            "notes": plan.notes,
+        }
+        print(json.dumps(facts, indent=2))
+    if repeat is not None and repeat.verdict == "different":
+        return Exit.NOT_REPEATABLE
+    waiting = 0 if selection.only else plan.expanded.waiting
+    settled = sum(r is not None and r.settled for r in (records.get(j.job_id) for j in plan.jobs))
+    return Exit.OK if settled == len(plan.jobs) + waiting else Exit.INCOMPLETE
+
+
+# --- report -------------------------------------------------------------------------------------
+
+
+def report(options: argparse.Namespace) -> int:
+    """Report from stored results."""
+    from dataclasses import replace
+
+    from bench.runner import make_plan
+    from bench.store import Store
+    from bench.suite import load_suite
+
+    selection = _selection(options)
+    if selection.profile is None:
+        suite = load_suite(selection.suite, selection.suites)
+        records = Store(selection.results, suite.name).read().records.values()
+        latest = max(records, key=lambda r: (r.finished_at, r.job.job_id), default=None)
+        if latest is not None and latest.job.profile in suite.profiles:
+            selection = replace(selection, profile=latest.job.profile)
+    plan = make_plan(selection)
+    if not plan.contents.attempts:
+        raise UserError(
+            f"{plan.store.folder} holds no results",
+            f"Run them first: peftmark run {plan.suite.name}",
+        )
+    written = _write_report(plan, options)
+    if options.json:
+        print(json.dumps({"profile": plan.profile, "files": [str(p) for p in written]}, indent=2))
+    else:
+        print(f"Report of profile {plan.profile}: {written[0]}")
+    return Exit.OK
+
+
+def _write_report(plan: Plan, options: argparse.Namespace) -> list[Path]:
+    from bench.claims import load_claims
+    from bench.report import write
+    from bench.suite import suite_folders
+
+    records = list(plan.contents.records.values())
+    mine = [r for r in records if r.job.profile == plan.profile]
+    others = {r.job.profile for r in records} - {plan.profile}
+    notes = [
+        f"The results folder also has rows of profile {name}: "
+        f"peftmark report {plan.suite.name} --profile {name}"
+        for name in sorted(others)
+    ]
+    if plan.contents.older:
+        notes.append(f"{plan.contents.older} rows of an older peftmark are left out.")
+    # The rows decide the device, so that a report can be made on another machine.
+    jobs = _as_recorded(plan, mine)
+    profile = plan.suite.profiles[plan.profile]
+    known = load_claims(suite_folders(options.suites)) if plan.suite.claims else {}
+    return write(
+        mine,
+        jobs,
+        profile.summary,
+        plan.suite.report,
+        options.reports / plan.suite.name,
+        notes,
+        plan.store.folder,
+        [known[key] for key in plan.suite.claims],
+    )
+
+
+def _as_recorded(plan: Plan, records: Sequence[Record]) -> Sequence[Job]:
+    from bench.matrix import expand
+
+    known = {r.job.job_id: r for r in records}
+    devices = sorted({r.job.device for r in records})
+    choices = [expand(plan.suite, plan.profile, device, known).jobs for device in devices]
+    choices = choices or [plan.jobs]
+    return max(choices, key=lambda jobs: sum(job.job_id in known for job in jobs))
+
+
+# --- what needs no run --------------------------------------------------------------------------
+
+
+def plan(options: argparse.Namespace) -> int:
+    """The jobs, and why each would run or is done."""
+    from dataclasses import asdict
+
+    from bench.progress import job_title
+    from bench.runner import make_plan
+
+    plan = make_plan(_selection(options))
+    if options.json:
+        rows = [
+            {
+                "job_id": p.job.job_id,
+                "action": p.action,
+                "reason": p.reason,
+                "config": asdict(p.job),
+            }
+            for p in plan.planned
+        ]
+        facts = {
+            "suite": plan.suite.name,
+            "version": plan.suite.version,
+            "profile": plan.profile,
+            "profile_reason": plan.profile_reason,
+            "jobs": rows,
+            "waiting": plan.expanded.waiting,
+            "notes": plan.notes,
+        }
+        print(json.dumps(facts, indent=2))
+        return Exit.OK
+    print(f"Suite {plan.suite.name} v{plan.suite.version}: {plan.suite.summary}")
+    print(f"Profile {plan.profile} ({plan.profile_reason})")
+    for planned in plan.planned:
+        title = job_title(planned.job)
+        print(f"  {planned.job.job_id}  {planned.action:4}  {title}: {planned.reason}")
+    print(f"{len(plan.planned)} jobs, {len(plan.to_run)} to run{_waiting(plan)}")
+    for note in plan.notes:
+        print(f"Note: {note}.")
+    return Exit.OK
+
+
+def show_list(options: argparse.Namespace) -> int:
+    """Every name that a suite may use."""
+    from bench.catalog import METRICS, MODELS, QUANTIZATIONS
+    from bench.methods import all_methods
+    from bench.suite import load_suite, suite_names
+    from bench.tasks import TASKS
+
+    suites: dict[str, str] = {}
+    for name in suite_names(options.suites):
+        try:
+            suite = load_suite(name, options.suites)
+            suites[name] = f"{suite.summary} Profiles: {', '.join(suite.profiles)}."
+        except UserError as error:
+            suites[name] = f"can't be used: {error.what.splitlines()[0]}"
+    facts = {
+        "suites": suites,
+        "methods": {m.key: f"{m.title}: {m.summary}" for m in all_methods().values()},
+        "quantizations": {q.key: q.summary for q in QUANTIZATIONS.values()},
+        "tasks": {t.key: f"{t.summary} ({t.metric})" for t in TASKS.values()},
+        "metrics": {m.key: f"{m.summary} ({m.direction} is better)" for m in METRICS.values()},
+        "models": {m.key: m.summary for m in MODELS.values()},
+    }
+    if options.json:
+        print(json.dumps(facts, indent=2, ensure_ascii=False))
+        return Exit.OK
+    for heading, rows in facts.items():
+        print(f"{heading}:")
+        for key, text in rows.items():
+            print(f"  {key:22}{text}")
+    return Exit.OK
+
+
+def budget(options: argparse.Namespace) -> int:
+    """The sizes that budgets give."""
+    from bench.budgets import budget_text, budgets, facts_of
+
+    found = budgets(options.suite, options.profile, options.suites, options.model)
+    print(json.dumps(facts_of(found), indent=2) if options.json else budget_text(found))
+    return Exit.OK
+
+
+def methods(options: argparse.Namespace) -> int:
+    """Every method with the parameters it trains."""
+    from dataclasses import asdict
+
+    from bench.manual import count_all, markdown, method_table
+
+    counts = count_all()
+    if options.json:
+        print(json.dumps(asdict(counts), indent=2))
+    else:
+        print(markdown(counts) if options.markdown else method_table(counts))
+    return Exit.OK
+
+
+def doctor(options: argparse.Namespace) -> int:
+    """What this machine can run."""
+    from bench.doctor import examine
+
+    findings = examine()
+    if options.json:
+        print(json.dumps([f.as_dict() for f in findings], indent=2))
+    else:
+        for finding in findings:
+            mark = "ok  " if finding.ok else "miss"
+            print(f"{mark}  {finding.what}: {finding.found}")
+            if finding.remedy:
+                print(f"      {finding.remedy}")
+    return Exit.OK if all(f.ok for f in findings if f.needed) else Exit.USAGE
+
+
+# --- what stored results say --------------------------------------------------------------------
+
+
+def claims(options: argparse.Namespace) -> int:
+    """Verdicts on published claims."""
+    from bench.ledger import claims_facts, claims_text, look
+
+    found = look(options.suite, options.profile, options.results, options.suites)
+    print(json.dumps(claims_facts(found), indent=2) if options.json else claims_text(found))
+    return Exit.OK
+
+
+def recommend(options: argparse.Namespace) -> int:
+    """Methods that fit what the user has."""
+    from bench.advice.answer import advice_text, advise, facts_of
+
+    found = advise(
+        options.results,
+        options.suite,
+        options.source,
+        options.profile,
+        memory=options.memory,
+        rows=options.rows,
+        task=options.task,
+        max_drop=options.max_drop,
+        max_parameters=options.max_parameters,
+        max_time=options.max_time,
+        model=options.model,
+    )
+    print(json.dumps(facts_of(found), indent=2) if options.json else advice_text(found))
+    return Exit.OK
+
+
+def simulate(options: argparse.Namespace) -> int:
+    """How often the statistics are right where the truth is known."""
+    from bench.simulation import simulation_text
+
+    text = simulation_text(options.suites, options.draws)
+    print(json.dumps({"tables": text}, indent=2) if options.json else text)
+    return Exit.OK

@@ -1,0 +1,99 @@
+"""Which method to pick: one sentence for each standard constraint, its evidence, and guides."""
+
+from __future__ import annotations
+
+from bench.advice.answer import headline
+from bench.advice.candidates import COSTS, Candidate, Wish, short_standing
+from bench.advice.recommend import Answer, recommend
+from bench.report import advised, words
+from bench.report.page import Block, Column, Entry, Grid, Paragraph, Section
+from bench.table import ResultTable
+
+MAX_DROP = 1.0
+"""Points below the best measured score that the standard constraints allow."""
+
+_SHORT = {
+    "memory": "the least memory",
+    "parameters": "the fewest parameters",
+    "time": "the fastest training",
+}
+
+
+def section(table: ResultTable) -> Section:
+    """Answers to the standard constraints, from the rows of this report alone."""
+    answers = {key: recommend(table, Wish(max_drop=MAX_DROP, least=key)) for key in _SHORT}
+    blocks: list[Block] = [
+        Paragraph(f"For {_SHORT[key]}: {headline(answer)}") for key, answer in answers.items()
+    ]
+    first = next(iter(answers.values()))
+    if first.best is not None:
+        blocks.append(_evidence(answers))
+    blocks.append(advised.grid(table))
+    return Section("choice", "Which should I pick?", _lead(answers), tuple(blocks))
+
+
+def _lead(answers: dict[str, Answer]) -> str:
+    names = {
+        key: a.picks[0].title if a.verdict == "fits" and a.cost is not None else ""
+        for key, a in answers.items()
+    }
+    known = {key: name for key, name in names.items() if name}
+    if not known:
+        return "No cell is shown to stay within one point of the best, so nothing is picked."
+    if len(set(known.values())) == 1 and len(known) == len(names):
+        return (
+            f"{next(iter(known.values()))}, whether memory, parameters or time is short, if one "
+            "point below the best measured score is allowed."
+        )
+    parts = [f"{name} for {_SHORT[key]}" for key, name in known.items()]
+    return f"{words.listing(parts)}, if one point below the best measured score is allowed."
+
+
+def _evidence(answers: dict[str, Answer]) -> Grid:
+    columns = (
+        Column("cell"),
+        Column("score", "mean over tasks", numeric=True),
+        Column("points to the best", "paired, 95\u00a0% interval", numeric=True),
+        *(Column(c.title, "largest of its tasks", numeric=True) for c in COSTS.values()),
+    )
+    answer = next(iter(answers.values()))
+    found = {c.cell: c for c in (*answer.picks, *answer.others)}
+    rows = tuple(_row(found[cell], answers) for cell in answer.table.cells)
+    best = words.title(answer.best) if answer.best else words.MISSING
+    note = (
+        f"The best measured score is that of {best}. within one point: the whole interval is. "
+        "undecided: the interval reaches beyond it. For your own limits: peftmark recommend."
+    )
+    return Grid("The evidence", columns, rows, note=note)
+
+
+def _row(c: Candidate, answers: dict[str, Answer]) -> tuple[Entry, ...]:
+    if c.score is None:
+        gap = words.missing(", ".join(c.unknown))
+        score, behind = gap, gap
+    else:
+        count = f"n = {c.seeds}" + ("" if c.ok == c.jobs else f"; {c.ok} of {c.jobs} jobs ok")
+        score = Entry(words.plus_minus(c.score), count, "number", c.score.mean)
+        mean = c.behind.estimate.mean if c.behind else 0.0
+        behind = Entry(short_standing(c), _within(c, answers), "number", mean)
+    costs = (
+        words.missing("not recorded in every run")
+        if (value := c.figures[key]) is None
+        else Entry(cost.text(value), kind="number", sort=value)
+        for key, cost in COSTS.items()
+    )
+    return (Entry(c.title), score, behind, *costs)
+
+
+def _within(c: Candidate, answers: dict[str, Answer]) -> str:
+    """Whether a cell stays within one point, and what it is picked for."""
+    kept = {"best": "", "shown": "within one point", "dropped": "more than one point"}
+    picked = [
+        _SHORT[key]
+        for key, a in answers.items()
+        if a.verdict == "fits" and a.cost is not None and a.picks[0].cell == c.cell
+    ]
+    words_on_it = [kept.get(c.keeps, "undecided")]
+    if picked:
+        words_on_it.append(f"pick for {words.listing(picked)}")
+    return "; ".join(text for text in words_on_it if text)

@@ -1,0 +1,43 @@
+"""The rows of a report as files beside it, for those who want to compute on their own."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+
+from bench.columns import COLUMNS, to_row
+from bench.record import Record
+from bench.store import in_order, parquet_bytes
+
+PARQUET, CSV = "rows.parquet", "rows.csv"
+BULKY: tuple[str, ...] = (
+    "curve",
+    "predictions",
+    "references",
+    "config",
+    "environment",
+    "rank_history",
+)
+BULKY += ("importance_history",)
+"""Columns that the CSV leaves out; the Parquet file has them."""
+
+
+def files(records: Sequence[Record]) -> dict[str, bytes]:
+    """File name -> content: every column as Parquet, the plain ones as CSV."""
+    rows = [to_row(record) for record in in_order(records)]
+    names = [name for name in COLUMNS if name not in BULKY]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(names)
+    writer.writerows([_plain(row[name]) for name in names] for row in rows)
+    return {PARQUET: parquet_bytes(rows), CSV: text.getvalue().encode("utf-8", "replace")}
+
+
+def _plain(value: object) -> object:
+    """A value as text; one that a spreadsheet would run as a formula is kept from it."""
+    if isinstance(value, list):
+        value = "; ".join(map(str, value))
+    if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r"):
+        return f"'{value}"
+    return value
