@@ -377,3 +377,39 @@ def test_memory_measured_by_different_meters_is_not_compared():
     ]
     entry = row(show(rows), "Every cell against", "QLoRA r8")[5]
     assert (entry.text, entry.note) == ("n/a", "measured differently from the reference")
+
+
+# --- Markdown of a size that a pull request takes -------------------------------------------------
+
+
+def test_markdown_stays_short_and_keeps_the_worst_news():
+    cells = [LORA, *(Cell("lora", rank, "none") for rank in range(100, 160))]
+    rows = make_matrix(cells=cells, seeds=[0, 1])
+    rows = [fail(r) if r.job.rank == 159 else r for r in rows]
+    shown = show(rows)
+    whole = markdown.render(shown, 10**9)
+    text = markdown.render(shown)
+    assert len(text) <= 60_000 < len(whole)
+    assert "asked for 2 GiB" in text
+    assert escaped(shown.finding) in text
+    assert re.search(r"\d+ tables and pictures are left out to keep this short", text)
+    assert "left out to keep" not in whole
+    for title in (s.title for s in shown.sections):
+        assert f"## {markdown.escape(title)}" in text
+    assert len(markdown.render(shown, 3000)) <= 3000
+
+
+def escaped(text):
+    return markdown.escape(text)
+
+
+def test_a_long_table_is_cut_in_markdown_and_says_so():
+    rows = tuple((page.Entry(str(i)),) for i in range(130))
+    text = markdown.render(empty_page(page.Grid("many", (page.Column("n"),), rows)))
+    assert "30 more rows are in index.html" in text
+    assert "\n| 99 |" in text and "\n| 100 |" not in text
+
+
+def empty_page(*blocks):
+    section = page.Section("quality", "title", "lead", blocks)
+    return page.Page("t", (), "finding", (), "", (), (), (section,))
