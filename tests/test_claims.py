@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from bench.errors import SuiteError
 from bench.matrix import expand
 from bench.outcome import OUTCOME_FIELDS
 from bench.suite import load_suite, suite_names
+from bench.tasks import TASKS
 
 SHIPPED = Path(__file__).resolve().parent.parent / "suites"
 LEDGER_OF_OURS = load_claims([SHIPPED])
@@ -95,7 +97,30 @@ def test_every_part_of_a_claim_is_tested_by_every_suite_that_tests_the_claim():
 
 
 def test_measures_are_fields_of_a_row():
-    assert set(MEASURES) <= set(OUTCOME_FIELDS)
+    plain = {key for key, measure in MEASURES.items() if measure.derived is None}
+    assert plain <= set(OUTCOME_FIELDS)
+    assert not (set(MEASURES) - plain) & set(OUTCOME_FIELDS)
+
+
+def test_the_document_on_claims_names_every_measure():
+    text = (SHIPPED.parent / "docs" / "claims.md").read_text("utf-8")
+    assert [key for key in MEASURES if f"`{key}`" not in text] == []
+
+
+@pytest.mark.parametrize(
+    ("suite", "profile", "rows"),
+    [("rank-by-rows", "offline", 800), ("rank-by-rows", "offline-all", 4866 - 250),
+     ("rank-by-rows", "full", 8000)],
+)  # fmt: skip
+def test_the_rank_that_is_said_to_be_enough_is_that_for_the_rows_there_are(suite, profile, rows):
+    job = next(j for j in expand(SUITES[suite], profile, "cpu").jobs if j.task != "mrpc")
+    assert (job.recipe.train_rows or TASKS[job.task].train_rows - job.recipe.selection_rows) == rows
+    tests = [
+        t for t in LEDGER_OF_OURS["C13"].tests or []
+        if t.part == "log2(N)/2 is enough" and t.belongs_to(suite, profile)
+    ]  # fmt: skip
+    assert {t.cells[0].rank for t in tests} == {int(math.log2(rows) / 2)}
+    assert [t.cells[1].rank for t in tests] == [16, 32, 64]
 
 
 # --- faults of a ledger -------------------------------------------------------------------------

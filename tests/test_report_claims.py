@@ -158,14 +158,14 @@ def test_the_ledger_shows_every_claim_with_tests_or_reason(tmp_path):
     text = claims_text(found)
     assert [entry.claim.id for entry in found.lines] == list(load_claims([SHIPPED]))
     assert "undecided, no results yet: seeds-main, glue-large, glue" in text
-    assert "untestable: Needs a sweep of beta1" in text
+    assert "untestable: Needs causal language models" in text
     assert "weights at half a byte: refuted on paper" in text
     assert "[" not in text.split("C02")[0]
     facts = json.loads(json.dumps(claims_facts(found), allow_nan=False))
     assert len(facts["claims"]) == 27
     assert all(entry["verdicts"] == [] for entry in facts["claims"])
     paper_kinds = {entry["id"]: entry["without_rows"]["verdict"] for entry in facts["claims"]}
-    assert (paper_kinds["C26"], paper_kinds["C24"]) == ("refuted on paper", "untestable")
+    assert (paper_kinds["C26"], paper_kinds["C25"]) == ("refuted on paper", "untestable")
     assert paper_kinds["C01"] == "undecided"
 
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from bench.claims.arithmetic import calculate
+from bench.claims.measures import MEASURES, Measure
 from bench.errors import SuiteError
 from bench.methods import Cell, method_of
 from bench.schema import (
@@ -34,49 +34,6 @@ from bench.yaml_file import read_yaml
 LEDGER = Path("claims") / "claims.yaml"
 
 # --- what may be compared -----------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Measure:
-    """A figure of a row that claims may speak of.
-
-    Attributes:
-        key: the field of `bench.outcome.Outcome`.
-        better: which way is better, for orders.
-        kind: score; count (the same again in every run of a job, so it needs no interval);
-            time (and what follows from it); steps, which a run may never reach.
-        same: settings of the recipe that must be equal for two cells to be compared by it.
-    """
-
-    key: str
-    title: str
-    better: Literal["higher", "lower"]
-    kind: Literal["score", "count", "time", "steps"]
-    same: tuple[str, ...] = ()
-
-
-_LOAD = ("batch_size", "max_length", "precision", "gradient_checkpointing")
-
-MEASURES: dict[str, Measure] = {
-    m.key: m
-    for m in (
-        Measure("metric_value", "score", "higher", "score"),
-        Measure("samples_per_second", "training rows a second", "higher", "time", _LOAD),
-        Measure("step_seconds_p50", "step time", "lower", "time", _LOAD),
-        Measure("peak_memory_bytes", "peak memory", "lower", "count", _LOAD),
-        Measure("trainable_parameters", "trainable parameters", "lower", "count"),
-        Measure("adapter_parameters", "adapter parameters", "lower", "count"),
-        Measure("adapter_bytes", "adapter on disk", "lower", "count"),
-        Measure(
-            "steps_to_target", "steps to the target", "lower", "steps", ("batch_size", "eval_every")
-        ),
-        Measure("latency_p50_seconds", "latency", "lower", "time", ("max_length", "precision")),
-        Measure(
-            "merged_latency_p50_seconds", "latency, merged", "lower", "time",
-            ("max_length", "precision"),
-        ),
-    )
-}  # fmt: skip
 
 MeasureName = Annotated[str, known("measure", MEASURES)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]

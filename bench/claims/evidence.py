@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from bench.catalog import METRICS
-from bench.claims import ClaimTest, Measure
+from bench.claims import ClaimTest
+from bench.claims.measures import Measure
 from bench.methods import Cell, cell_title
 from bench.record import Record
-from bench.table import NOT_RUN, Read, ResultTable, Slot
+from bench.table import NOT_RUN, ResultTable, Slot
 from bench.validity import FLAG_KINDS, Flag, flags
 
 Values = Mapping[str, Mapping[int, float]]
@@ -119,30 +120,20 @@ def missing(cell: Cell, measure: Measure, slots: Sequence[Slot]) -> str:
         if not all(reached):
             count = f"{sum(reached)} of {len(slots)} runs"
             return f"{cell_title(*cell)} reached the target in {count}, so its steps are censored"
-    lacking = [s for s in slots if s.value(_read(measure)) is None]
+    lacking = [s for s in slots if s.value(measure.value) is None]
     if not lacking:
         return ""
     record = lacking[0].record
-    reason = record.null_reason(measure.key) if record else ""
+    reason = measure.reason(record) if record else ""
     count = f"{len(lacking)} of {len(slots)} runs"
     return f"{cell_title(*cell)} has no {measure.title} in {count}: {reason or 'not recorded'}"
-
-
-def _read(measure: Measure) -> Read:
-    """Reads the measure from a row."""
-
-    def read(record: Record) -> float | None:
-        value: float | None = getattr(record.outcome, measure.key)
-        return value
-
-    return read
 
 
 def values_of(slots: Sequence[Slot], measure: Measure) -> Values:
     """The figures of a cell whose runs all have one."""
     found: dict[str, dict[int, float]] = {}
     for slot in slots:
-        value = slot.value(_read(measure))
+        value = slot.value(measure.value)
         assert value is not None
         found.setdefault(slot.job.task, {})[slot.job.seed] = value
     return found
