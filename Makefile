@@ -7,6 +7,8 @@ SUITE ?= smoke
 PROFILE ?=
 MIRROR ?=
 ARGS ?=
+REPORT ?=
+SHOTS ?= build/browser
 
 # User text reaches the recipes as environment variables, unexpanded by make and quoted in the
 # shell, so that SUITE='glue; touch p' is just an unknown suite. ARGS is split into words only.
@@ -14,7 +16,9 @@ override SUITE := $(value SUITE)
 override PROFILE := $(value PROFILE)
 override MIRROR := $(value MIRROR)
 override ARGS := $(value ARGS)
-export SUITE PROFILE MIRROR ARGS
+override REPORT := $(value REPORT)
+override SHOTS := $(value SHOTS)
+export SUITE PROFILE MIRROR ARGS REPORT SHOTS
 
 SHELL := /bin/bash
 PIP_FLAGS := --quiet --disable-pip-version-check
@@ -22,7 +26,7 @@ SELECT = set -f; set -- "$$SUITE"; \
 	[ -z "$$PROFILE" ] || set -- "$$@" "--profile=$$PROFILE"; \
 	[ -z "$$MIRROR" ] || set -- "$$@" "--mirror=$$MIRROR"
 
-.PHONY: help bench report test test-gpu overhead lint check format clean
+.PHONY: help bench report test test-gpu test-browser overhead lint check format clean
 .DEFAULT_GOAL := help
 
 help:  ## say what there is
@@ -31,6 +35,7 @@ help:  ## say what there is
 	@echo 'make test               run the tests'
 	@echo 'make check              format, lint and types, then the tests'
 	@echo 'make test-gpu           the checks that only a CUDA machine can make'
+	@echo 'make test-browser REPORT=path   use a report in Chromium (needs node; CHROMIUM=, SHOTS=)'
 	@echo 'make overhead           measure what the meters cost (ARGS="--pairs 200")'
 	@echo 'make format             format the code'
 	@echo 'make clean              remove .venv and caches; results and reports stay'
@@ -53,6 +58,10 @@ test: .venv/.installed  ## run the tests
 
 test-gpu: .venv/.installed
 	@.venv/bin/python -m pytest -m gpu
+
+test-browser:  ## open REPORT in Chromium, offline, and use it
+	@cd tests/browser && npm ci --silent --no-audit --no-fund
+	@node tests/browser/check.mjs "$$REPORT" "$$SHOTS"
 
 overhead: .venv/.installed  ## measure the meters themselves
 	@set -f; exec env OMP_NUM_THREADS=1 .venv/bin/python -m bench.lab.overhead $$ARGS

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from typing import Any
 
 from bench.outcome import NUMBERS, OUTCOME_FIELDS, CurvePoint, Outcome, numbers
@@ -137,7 +136,7 @@ def to_row(record: Record) -> dict[str, Any]:
         "attempt": record.attempt,
         "metric_name": job.metric,
         "target_value": job.target,
-        "curve": [asdict(point) for point in outcome.curve],
+        "curve": [dict(vars(point)) for point in outcome.curve],
         **{name: getattr(outcome, name).tolist() for name in NUMBERS},
         "warnings": list(outcome.warnings),
         "energy_flags": list(outcome.energy_flags),
@@ -148,7 +147,7 @@ def to_row(record: Record) -> dict[str, Any]:
         "finished_at": record.finished_at,
         "command": record.command,
         "config": job.to_json(),
-        "environment": json.dumps(asdict(record.environment), sort_keys=True),
+        "environment": json.dumps(vars(record.environment), sort_keys=True),
     }
     row["null_reasons"] = _null_reasons(record, row)
     return row | {name: json.dumps(row[name], sort_keys=True) for name in JSON_COLUMNS}

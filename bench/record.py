@@ -164,6 +164,10 @@ class Job:
 
     def to_json(self) -> str:
         """Canonical JSON: sorted keys, no spaces, no NaN; the text that the identity hashes."""
+        return self._json
+
+    @cached_property
+    def _json(self) -> str:
         return json.dumps(
             asdict(self), sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False
         )

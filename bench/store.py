@@ -17,7 +17,7 @@ import os
 import re
 import shutil
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +29,7 @@ from bench.record import SCHEMA_VERSION, Job, Record
 
 PART_NAME = re.compile(r"([0-9a-f]{16})\.(\d+)\.parquet")
 FREE_BYTES_NEEDED = 32 * 1024 * 1024
+ROW_GROUP = 500
 
 
 def _schema() -> Any:
@@ -188,12 +189,12 @@ class Store:
             StoreError: if it can't be written; earlier results are untouched.
         """
         path = self.parts / f"{record.job.job_id}.{record.attempt}.parquet"
-        _write(path, [to_row(record)])
+        _write(path, [record])
         return path
 
     def rebuild(self) -> None:
         """Write `results.parquet` anew from the parts."""
-        _write(self.derived, [to_row(r) for r in in_order(self.read().records.values())])
+        _write(self.derived, in_order(self.read().records.values()))
 
 
 class _Older(Exception):
@@ -248,20 +249,23 @@ def in_order(records: Iterable[Record]) -> list[Record]:
     return sorted(records, key=lambda r: _sort_key(r.job))
 
 
-def parquet_bytes(rows: list[dict[str, Any]]) -> bytes:
-    """Rows as a Parquet file; the same rows give the same bytes."""
+def parquet_bytes(records: Sequence[Record]) -> bytes:
+    """Records as a Parquet file; the same records give the same bytes."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    table = pa.Table.from_pylist(rows, schema=_schema())
-    buffer = pa.BufferOutputStream()
-    pq.write_table(table, buffer, write_page_checksum=True)
+    schema, buffer = _schema(), pa.BufferOutputStream()
+    with pq.ParquetWriter(buffer, schema, write_page_checksum=True) as writer:
+        # A few at a time: rows as Python values take many times the memory of the file.
+        for start in range(0, len(records), ROW_GROUP):
+            rows = [to_row(record) for record in records[start : start + ROW_GROUP]]
+            writer.write_table(pa.Table.from_pylist(rows, schema=schema))
     content: bytes = buffer.getvalue().to_pybytes()
     return content
 
 
-def _write(path: Path, rows: list[dict[str, Any]]) -> None:
-    content = parquet_bytes(rows)
+def _write(path: Path, records: Sequence[Record]) -> None:
+    content = parquet_bytes(records)
     temporary = path.with_name(f".{path.name}.tmp")
     with _explained(path):
         try:

@@ -10,9 +10,10 @@ import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
-from bench.stats import Comparison, compare, geometric_mean, sign, t_interval
+from bench.stats import Comparison, Estimate, compare, geometric_mean, sign, t_interval
 
 Values = Mapping[str, Mapping[int, float]]
 """Task -> seed -> value."""
@@ -32,17 +33,17 @@ class Point:
     costs: Values
     exact: bool = False
 
-    @property
+    @cached_property
     def quality(self) -> float:
         """Mean over tasks of the mean score over seeds."""
         return statistics.fmean(statistics.fmean(v.values()) for v in self.scores.values())
 
-    @property
+    @cached_property
     def cost(self) -> float:
         """Geometric mean over tasks of the geometric mean cost over seeds."""
         return geometric_mean([geometric_mean(list(v.values())) for v in self.costs.values()])
 
-    @property
+    @cached_property
     def cost_range(self) -> tuple[float, float] | None:
         """95 % t interval of the cost, on the logarithm, over the seeds that all tasks share.
 
@@ -51,10 +52,24 @@ class Point:
         """
         if self.exact:
             return self.cost, self.cost
-        seeds = sorted(set.intersection(*(set(v) for v in self.costs.values())))
-        logs = [statistics.fmean(math.log(v[seed]) for v in self.costs.values()) for seed in seeds]
+        logs = list(self.seed_logs.values())
         estimate = t_interval(logs) if len(logs) > 1 else None
         return (math.exp(estimate.low), math.exp(estimate.high)) if estimate else None
+
+    @cached_property
+    def seed_scores(self) -> dict[int, float]:
+        """Mean score over tasks of each seed that all tasks have."""
+        return _seed_means(self.scores, float)
+
+    @cached_property
+    def seed_logs(self) -> dict[int, float]:
+        """Mean logarithm of the cost over tasks of each seed that all tasks have."""
+        return _seed_means(self.costs, math.log)
+
+
+def _seed_means(values: Values, of: Callable[[float], float]) -> dict[int, float]:
+    seeds = sorted(set.intersection(*(set(v) for v in values.values())))
+    return {seed: statistics.fmean(of(v[seed]) for v in values.values()) for seed in seeds}
 
 
 @dataclass(frozen=True)
@@ -113,8 +128,16 @@ def log_ratio(a: Values, b: Values) -> Comparison | None:
 
 def scores_more(a: Point, b: Point) -> bool:
     """Whether `a` is shown to score higher: the interval of the paired difference excludes 0."""
-    found = gain(a.scores, b.scores)
-    return found is not None and sign(found.estimate) == "higher"
+    if a.scores.keys() != b.scores.keys():
+        return False
+    found = _difference(a.seed_scores, b.seed_scores)
+    return found is not None and sign(found) == "higher"
+
+
+def _difference(a: Mapping[int, float], b: Mapping[int, float]) -> Estimate | None:
+    """Mean paired difference of seed means: the same as `paired`, made for many pairs."""
+    values = [a[seed] - b[seed] for seed in a if seed in b]
+    return t_interval(values) if values else None
 
 
 def costs_no_more(a: Point, b: Point) -> bool:
@@ -123,18 +146,21 @@ def costs_no_more(a: Point, b: Point) -> bool:
     Exact costs: on every task at every shared seed. Others: the interval of the paired log ratio
     does not reach above 0.
     """
+    if a.costs.keys() != b.costs.keys():
+        return False
+    seeds = [seed for seed in a.seed_logs if seed in b.seed_logs]
     if a.exact and b.exact:
-        found = paired(a.costs, b.costs, lambda x, y: float(x > y))
-        return found is not None and found.estimate.mean == 0
-    found = log_ratio(a.costs, b.costs)
-    return found is not None and found.estimate.half_width is not None and found.estimate.high <= 0
+        pairs = ((a.costs[task][seed], b.costs[task][seed]) for task in a.costs for seed in seeds)
+        return bool(seeds) and all(x <= y for x, y in pairs)
+    found = _difference(a.seed_logs, b.seed_logs)
+    return found is not None and found.half_width is not None and found.high <= 0
 
 
 def standings(points: Sequence[Point]) -> tuple[Place, ...]:
     """The place of every point.
 
-    off: some other point is shown to cost no more and is shown to score higher. on: no other
-    point is, by the plain means, as good in both and better in one. possibly on: the rest. The
+    on: no other point is, by the plain means, as good in both and better in one. off: some such
+    point is shown to cost no more and is shown to score higher. possibly on: the rest. The
     intervals of the many pairs are not adjusted for one another.
     """
     return tuple(_place(points, i) for i in range(len(points)))
@@ -142,17 +168,13 @@ def standings(points: Sequence[Point]) -> tuple[Place, ...]:
 
 def _place(points: Sequence[Point], i: int) -> Place:
     point = points[i]
-    ahead = [p for j, p in enumerate(points) if j != i and _ahead(p, point)]
+    ahead = [j for j, other in enumerate(points) if j != i and _ahead(other, point)]
     if not ahead:
         return Place("on")
-    beaten = [
-        j
-        for j, other in enumerate(points)
-        if j != i and costs_no_more(other, point) and scores_more(other, point)
-    ]
-    if beaten:
-        return Place("off", max(beaten, key=lambda j: (points[j].quality, -j)))
-    return Place("possibly on")
+    ahead.sort(key=lambda j: (-points[j].quality, j))
+    shown = (j for j in ahead if costs_no_more(points[j], point) and scores_more(points[j], point))
+    by = next(shown, None)
+    return Place("possibly on") if by is None else Place("off", by)
 
 
 def _ahead(a: Point, b: Point) -> bool:
@@ -173,7 +195,13 @@ def reigns(points: Sequence[Point]) -> tuple[Reign, ...]:
     Returns:
         Those that beat most first, of equals the cheaper.
     """
-    found = [r for i in range(len(points)) if (r := _reign(points, i)) is not None]
+    # Below a point that the means alone put before it, none reigns.
+    first = [
+        i
+        for i, point in enumerate(points)
+        if not any(_ahead(p, point) for j, p in enumerate(points) if j != i)
+    ]
+    found = [r for i in first if (r := _reign(points, i)) is not None]
     return tuple(sorted(found, key=lambda r: (-len(r.beaten), points[r.point].cost)))
 
 

@@ -19,7 +19,9 @@ WIDTH, HEIGHT = 500, 380
 LEFT, BOTTOM, RIGHT, TOP = 52, 46, 14, 30
 LETTER, LINE_HEIGHT = 6.7, 14
 """Pixels of a letter and a line of the 12 px drawing font."""
-FAINT = 0.4
+FAINT = 0.6
+BARE: Any = {"facecolor": PAPER, "edgecolor": "none", "pad": 0.5, "alpha": 0.8}
+"""What a name stands on, so that a line behind it is no bar to reading."""
 
 
 Box = tuple[float, float, float, float]
@@ -117,7 +119,7 @@ def _point(axes: Axes, point: ScatterPoint, unit: float) -> None:
     off = point.standing == "off"
     colour, x, y = COLOURS[point.mark.series], point.cost / unit, point.score.mean
     line: dict[str, Any] = {
-        "color": colour, "linewidth": 1.25, "alpha": 0.28 if off else 0.75, "zorder": 2,
+        "color": colour, "linewidth": 1.25, "alpha": 0.45 if off else 0.75, "zorder": 2,
         "solid_capstyle": "butt",
     }  # fmt: skip
     if point.score.half_width is not None:
@@ -213,6 +215,8 @@ def _place(
     near = [
         (x + 11, y - h / 2), (x + 9, y + 5), (x + 9, y - h - 5), (x - 11 - w, y - h / 2),
         (x - 9 - w, y + 5), (x - 9 - w, y - h - 5), (x - w / 2, y + 12), (x - w / 2, y - h - 12),
+        (x + 11, y + 9), (x + 11, y - h - 9), (x - 9 - w, y - h - 10), (x + 8 - w, y - h - 12),
+        (x + 8 - w, y + 12),
     ]  # fmt: skip
     further = [
         (x + dx if dx > 0 else x + dx - w, y + dy - h / 2)
@@ -272,5 +276,5 @@ def _name(
         axes.plot(*ends, color=MUTED, linewidth=0.75, **{**style, "zorder": 1.8})
     axes.text(
         x / width, middle / height, text, ha=side, va="center", fontsize=12,
-        color=MUTED if faint else INK, **style,
+        color=MUTED if faint else INK, bbox=BARE, **style,
     )  # fmt: skip

@@ -15,12 +15,18 @@ from bench.report.canvas import (
     new_canvas,
     panel,
 )
-from bench.report.drawings import CurveLine, Curves, Sweep, SweepLine, Waits
-from bench.report.svg import INK, LINE
+from bench.report.drawings import CurveLine, Curves, Sweep, SweepLine, WaitLine, Waits
+from bench.report.svg import INK, LINE, MUTED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Canvas
+
+
+APART = 2.0
+"""Pixels between Kaplan-Meier curves that take the same course."""
+HEIGHT = 250.0
+"""Pixels of a panel, of 320 less its margins."""
 
 
 def draw_curves(curves: Curves) -> Canvas:
@@ -36,7 +42,9 @@ def draw_curves(curves: Curves) -> Canvas:
     low, high = curves.span if curves.target is None else _cover(curves.span, curves.target)
     room = 0.08 * (high - low) or 0.05
     axes.set_ylim(low - room, high + room)
-    axes.margins(x=0.02)
+    axes.margins(x=0)
+    start, end = axes.get_xlim()
+    axes.set_xlim(start - 0.03 * (end - start), end)
     axes.locator_params(axis="both", nbins=6)
     axes.grid(axis="y", color=LINE, linewidth=0.75)
     axes.set_axisbelow(True)
@@ -58,26 +66,56 @@ def draw_waits(waits: Waits) -> Canvas:
     canvas = new_canvas(500, 320)
     axes = panel(canvas, 46, 44, label_width(labels), 26)
     styles = looks([line.mark for line in waits.lines])
+    last = max(line.end for line in waits.lines)
+    first = min((line.points[1][0] for line in waits.lines if len(line.points) > 1), default=last)
+    axes.plot([0, first], [1, 1], color=MUTED, solid_capstyle="butt")
     ends = []
     for i, (line, style) in enumerate(zip(waits.lines, styles, strict=True)):
-        # Curves of few runs lie on one another: each is set off by a hair.
-        shift = 0.009 * (i - (len(waits.lines) - 1) / 2)
-        points = [*line.points, (line.end, line.points[-1][1])]
-        steps, shares = zip(*points, strict=True)
-        drawn = style | {"marker": ""}
-        axes.plot(steps, [s + shift for s in shares], drawstyle="steps-post", **drawn)
-        ends.append((shares[-1] + shift, labels[i], style["color"]))
+        offset = APART * (i - (len(waits.lines) - 1) / 2)
+        _wait(axes, line, (first, last), offset, style)
+        ends.append((line.points[-1][1] + offset / HEIGHT, labels[i], style["color"]))
     axes.set_ylim(-0.06, 1.06)
+    axes.set_xlim(0, last)
     axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", "25 %", "50 %", "75 %", "100 %"])
-    axes.set_xlim(left=0)
-    axes.margins(x=0.02)
-    axes.locator_params(axis="x", nbins=6)
+    _ticks_to(axes, last)
     axes.grid(axis="y", color=LINE, linewidth=0.75)
     axes.set_axisbelow(True)
     axes.set_xlabel("optimizer steps", labelpad=6)
     heading(axes, "runs not at the target yet, lower is better")
     _end_labels(axes, ends)
     return canvas
+
+
+def _wait(
+    axes: Axes, line: WaitLine, span: tuple[float, float], offset: float, style: dict[str, Any]
+) -> None:
+    """The curve from the step at which the first of the picture leaves 100 %.
+
+    Equal curves would hide one another, so each is set off by a hair, up and to the right alike:
+    then neither its level nor its upright parts cover those of the next. A curve at 0 stays there
+    to the right edge.
+    """
+    from matplotlib.transforms import ScaledTranslation
+
+    first, last = span
+    end = line.end if line.points[-1][1] else last
+    steps, shares = zip(
+        *((max(step, first), share) for step, share in [*line.points, (end, line.points[-1][1])]),
+        strict=True,
+    )
+    hair = ScaledTranslation(offset / 72, offset / 72, axes.figure.dpi_scale_trans)
+    drawn = style | {"marker": "", "linewidth": 1.5}
+    axes.plot(
+        steps, shares, drawstyle="steps-post", transform=axes.transData + hair, clip_on=False,
+        **drawn,
+    )  # fmt: skip
+
+
+def _ticks_to(axes: Axes, last: float) -> None:
+    """Ticks up to the last step, which has one itself; its neighbour gives way where they touch."""
+    axes.locator_params(axis="x", nbins=6)
+    found = [tick for tick in axes.get_xticks() if 0 <= tick < last * 0.9]
+    axes.set_xticks([*found, last], [f"{tick:g}" for tick in (*found, last)])
 
 
 def _cover(span: tuple[float, float], value: float) -> tuple[float, float]:
@@ -88,7 +126,7 @@ def _curve(axes: Axes, line: CurveLine, style: dict[str, Any]) -> None:
     thin = {"color": style["color"], "linestyle": style["linestyle"]}
     for seed in line.seeds:
         axes.plot(*_columns(seed), linewidth=0.75, alpha=0.35, **thin)
-    axes.plot(*_columns(line.mean), markersize=5, **style)
+    axes.plot(*_columns(line.mean), markersize=5, clip_on=False, **style)
 
 
 def _columns(points: Sequence[tuple[int, float]]) -> tuple[list[int], list[float]]:
@@ -102,20 +140,19 @@ def _end_labels(axes: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
         ends: height, name and colour of each line's end.
     """
     low, high = axes.get_ylim()
-    height = 250.0
-    wanted = sorted(((y - low) / (high - low) * height, y, name, c) for y, name, c in ends)
+    wanted = sorted(((y - low) / (high - low) * HEIGHT, y, name, c) for y, name, c in ends)
     half = [7.5 * (1 + name.count("\n")) for _, _, name, _ in wanted]
     placed: list[float] = []
     for i, (pixel, *_) in enumerate(wanted):
         placed.append(max(pixel, placed[-1] + half[i - 1] + half[i]) if placed else pixel)
-    over = max(0.0, placed[-1] - height) if placed else 0.0
+    over = max(0.0, placed[-1] - HEIGHT) if placed else 0.0
     for i in range(len(placed) - 1, -1, -1):
         last = i + 1 == len(placed)
-        ceiling = height if last else placed[i + 1] - half[i] - half[i + 1]
+        ceiling = HEIGHT if last else placed[i + 1] - half[i] - half[i + 1]
         placed[i] = min(placed[i], ceiling) if over else placed[i]
     for pixel, (_, y, name, colour) in zip(placed, wanted, strict=True):
-        _leader(axes, (y - low) / (high - low), pixel / height, colour)
-        axes.text(1.06, pixel / height, name, transform=axes.transAxes, va="center")
+        _leader(axes, (y - low) / (high - low), pixel / HEIGHT, colour)
+        axes.text(1.06, pixel / HEIGHT, name, transform=axes.transAxes, va="center")
 
 
 def _leader(axes: Axes, start: float, end: float, colour: str) -> None:

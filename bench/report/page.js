@@ -84,6 +84,9 @@ document.querySelectorAll("table").forEach((table, number) => {
   if (rows > 10 || "filter" in table.dataset) filterable(table, number);
 });
 
+// A shared view opened in the tab of another.
+addEventListener("hashchange", () => location.hash.includes("=") && location.reload());
+
 // Printing shows everything.
 const closed = [];
 addEventListener("beforeprint", () => {

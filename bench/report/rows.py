@@ -25,13 +25,15 @@ BULKY += ("importance_history",)
 
 def files(records: Sequence[Record]) -> dict[str, bytes]:
     """File name -> content: every column as Parquet, the plain ones as CSV."""
-    rows = [to_row(record) for record in in_order(records)]
+    records = in_order(records)
     names = [name for name in COLUMNS if name not in BULKY]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(names)
-    writer.writerows([_plain(row[name]) for name in names] for row in rows)
-    return {PARQUET: parquet_bytes(rows), CSV: text.getvalue().encode("utf-8", "replace")}
+    for record in records:
+        row = to_row(record)
+        writer.writerow([_plain(row[name]) for name in names])
+    return {PARQUET: parquet_bytes(records), CSV: text.getvalue().encode("utf-8", "replace")}
 
 
 def _plain(value: object) -> object:

@@ -1,0 +1,181 @@
+// Opens a report in a real browser, offline, and uses it as a reader would.
+//
+//   node check.mjs REPORT [FOLDER]     REPORT: an index.html or its folder; FOLDER: for the pictures
+//
+// Says each fault on a line of its own; the exit code is 1 if there is any. CHROMIUM names the
+// browser, /usr/bin/chromium by default.
+import { existsSync, mkdirSync, readFileSync, statSync } from "node:fs";
+import { createRequire } from "node:module";
+import { join, resolve } from "node:path";
+import { pathToFileURL } from "node:url";
+import puppeteer from "puppeteer-core";
+
+const browserPath = process.env.CHROMIUM ?? "/usr/bin/chromium";
+const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+const [given, folder = "browser-check"] = process.argv.slice(2);
+const stop = (text) => {
+  console.error(text);
+  process.exit(2);
+};
+if (!given) stop("name a report: an index.html or its folder");
+if (!existsSync(browserPath)) stop(`no browser at ${browserPath}; set CHROMIUM to one`);
+const isFolder = existsSync(given) && statSync(given).isDirectory();
+const file = resolve(isFolder ? join(given, "index.html") : given);
+if (!existsSync(file)) stop(`no report at ${file}`);
+const address = pathToFileURL(file).href;
+mkdirSync(folder, { recursive: true });
+
+const faults = [];
+const must = (truth, text) => truth || faults.push(text);
+const sizes = { desktop: { width: 1280, height: 900 }, phone: { width: 390, height: 844 } };
+
+const browser = await puppeteer.launch({
+  executablePath: browserPath,
+  args: ["--no-sandbox", "--disable-gpu", "--force-color-profile=srgb"],
+});
+
+/** A tab that reports every console message, error and request but the one for the page. */
+async function open({ size = "desktop", dark = false, script = true, fragment = "" } = {}) {
+  const tab = await browser.newPage();
+  tab.on("console", (m) => faults.push(`console: ${m.type()}: ${m.text()}`));
+  tab.on("pageerror", (e) => faults.push(`script error: ${e.message}`));
+  tab.on("request", (r) => must(r.url().split("#")[0] === address, `request: ${r.url()}`));
+  await tab.setOfflineMode(true);
+  await tab.setJavaScriptEnabled(script);
+  await tab.setViewport({ ...sizes[size], isMobile: size === "phone", hasTouch: size === "phone" });
+  const theme = { name: "prefers-color-scheme", value: dark ? "dark" : "light" };
+  await tab.emulateMediaFeatures([theme, { name: "prefers-reduced-motion", value: "reduce" }]);
+  await tab.goto(address + fragment, { waitUntil: "load" });
+  return tab;
+}
+
+const spoken = (tab) => tab.$eval("[role=status]", (p) => p.textContent);
+
+/** Clicks the first title of the first open table that has rows to move. */
+async function checkSorting(tab) {
+  const found = await tab.evaluateHandle(() =>
+    [...document.querySelectorAll("table")].find((t) => {
+      const names = [...t.tBodies[0].rows].map((r) => r.cells[0].dataset.sort);
+      return !t.closest("details") && new Set(names).size > 2;
+    }),
+  );
+  const table = found.asElement();
+  const button = await table?.$("thead th button");
+  if (!button) return faults.push("sorting: no open table with a button and three names");
+  const names = () =>
+    table.evaluate((t) => [...t.tBodies[0].rows].map((r) => r.cells[0].dataset.sort));
+  const orders = [await names()];
+  for (const order of ["ascending", "descending"]) {
+    await button.click();
+    orders.push(await names());
+    const state = await table.$$eval("thead th", (all) => all.map((h) => h.ariaSort));
+    must(state[0] === order, `sorting: aria-sort is ${state[0]}, not ${order}`);
+    must(state.filter(Boolean).length === 1, "sorting: aria-sort is on several titles");
+    must((await spoken(tab)).includes(order), `sorting: the live region does not say ${order}`);
+  }
+  must(orders[1].join() !== orders[2].join(), "sorting: rows do not move");
+  must(new Set(orders.map((o) => o.sort().join())).size === 1, "sorting: rows are lost");
+  must(/[#&]s\d+=/.test(tab.url()), "sorting: the address does not keep the order");
+}
+
+/** Types into the first filter field, then opens the address that came of it. */
+async function checkFilter(tab) {
+  const field = await tab.$(".filter input");
+  if (!field) return faults.push("filter: no field");
+  const label = await tab.$("label.filter");
+  const rows = await label.evaluateHandle((l) => [
+    ...l.parentElement.querySelector("table").tBodies[0].rows,
+  ]);
+  const word = await rows.evaluate((all) => all.at(-1).cells[0].firstChild.textContent.trim());
+  await field.click();
+  await tab.keyboard.type(word);
+  const all = await rows.evaluate((found) => found.length);
+  const shown = await rows.evaluate((found) => found.filter((r) => r.offsetHeight).length);
+  must(shown > 0 && shown < all, `filter: ${shown} of ${all} rows are shown for "${word}"`);
+  const said = `${shown} of ${all}`;
+  must((await label.evaluate((l) => l.textContent)).includes(said), `filter: not said: ${said}`);
+  must((await spoken(tab)).includes(said), `filter: the live region does not say ${said}`);
+  must(/[#&]f\d+=/.test(tab.url()), "filter: the address does not keep it");
+  const again = await open({ fragment: new URL(tab.url()).hash });
+  const kept = await again.$eval(".filter input", (f) => f.value);
+  const left = await again.$eval("label.filter", (l) => l.textContent);
+  must(kept === word && left.includes(said), "filter: lost when the address is opened again");
+  await again.reload();
+  must((await again.$eval(".filter input", (f) => f.value)) === word, "filter: lost on reload");
+  await again.close();
+}
+
+/** Tabs from the top until a table's frame and a sort button had the focus. */
+async function checkKeyboard(tab) {
+  const seen = new Set();
+  for (let i = 0; i < 60 && seen.size < 2; i++) {
+    await tab.keyboard.press("Tab");
+    const at = await tab.evaluate(() => {
+      const e = document.activeElement;
+      const ring = getComputedStyle(e).outlineStyle !== "none";
+      return { frame: e.matches(".scroll:has(table)"), button: e.matches("thead button"), ring };
+    });
+    if (!at.frame && !at.button) continue;
+    must(at.ring, "keyboard: the focus is not visible");
+    seen.add(at.frame ? "frame" : "button");
+    if (!at.button) continue;
+    await tab.keyboard.press("Enter");
+    must((await spoken(tab)).startsWith("Sorted"), "keyboard: Enter on a title does not sort");
+  }
+  must(seen.size === 2, `keyboard: Tab reached only ${[...seen].join() || "nothing"} of tables`);
+}
+
+async function checkAxe(tab, name) {
+  await tab.evaluate(() => document.querySelectorAll("details").forEach((d) => (d.open = true)));
+  await tab.evaluate(axe);
+  const { violations } = await tab.evaluate(() => globalThis.axe.run());
+  for (const v of violations) {
+    const where = `${v.nodes.length}: ${v.nodes[0].target.join(" ")}`;
+    const line = `axe, ${name}: ${v.impact}: ${v.id}: ${v.help} (${where})`;
+    if (["serious", "critical"].includes(v.impact)) faults.push(line);
+    else console.log(line);
+  }
+}
+
+/** Nothing may be wider than the window but what scrolls in a frame of its own. */
+async function checkWidth(tab, name) {
+  const [wide, window] = await tab.evaluate(() => [
+    document.documentElement.scrollWidth,
+    document.documentElement.clientWidth,
+  ]);
+  must(wide <= window, `${name}: the page is ${wide} px wide in a window of ${window} px`);
+}
+
+const picture = (tab, name) => tab.screenshot({ path: join(folder, name), fullPage: true });
+
+for (const check of [checkKeyboard, checkSorting, checkFilter]) {
+  const tab = await open();
+  await check(tab);
+  await tab.close();
+}
+for (const [name, options] of Object.entries({
+  light: {}, dark: { dark: true }, phone: { size: "phone" }, "no-script": { script: false },
+})) {
+  const tab = await open(options);
+  await picture(tab, `${name}.png`);
+  await checkWidth(tab, name);
+  if (options.script !== false) await checkAxe(tab, name);
+  await tab.close();
+}
+const paper = await open();
+await paper.pdf({ path: join(folder, "print.pdf"), format: "A4", preferCSSPageSize: true });
+await paper.emulateMediaType("print");
+await paper.setViewport({ width: 710, height: 1000 });
+await picture(paper, "print.png");
+await checkWidth(paper, "print");
+const count = (all, shown) => all.filter((e) => Boolean(e.offsetHeight) === shown).length;
+const controls = await paper.$$eval(".filter, nav", count, true);
+must(controls === 0, `print: ${controls} controls are shown`);
+const folded = await paper.$$eval("details table", count, false);
+must(folded === 0, `print: ${folded} folded tables stay closed`);
+await browser.close();
+
+const found = [...new Set(faults)];
+for (const fault of found) console.error(fault);
+console.log(found.length ? `faults: ${found.length}` : `no fault; pictures in ${folder}`);
+process.exit(faults.length ? 1 : 0);
