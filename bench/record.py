@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any, Literal
 
@@ -168,8 +168,14 @@ class Job:
 
     @cached_property
     def _json(self) -> str:
+        # As `asdict` would have it, without its deep copies: plans have thousands of jobs.
         return json.dumps(
-            asdict(self), sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False
+            {f.name: getattr(self, f.name) for f in fields(self)},
+            default=vars,
+            sort_keys=True,
+            separators=(",", ":"),
+            allow_nan=False,
+            ensure_ascii=False,
         )
 
     @staticmethod

@@ -226,7 +226,9 @@ def _read_part(path: Path, raw: bytes) -> Record:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    table = pq.read_table(pa.BufferReader(raw), page_checksum_verification=True)
+    # Not `read_table`, whose threads can outlive the interpreter and abort it at its end.
+    file = pq.ParquetFile(pa.BufferReader(raw), page_checksum_verification=True)
+    table = file.read(use_threads=False)
     version = int((table.schema.metadata or {}).get(b"peftmark_schema", b"0"))
     if version > SCHEMA_VERSION:
         raise StoreError(
@@ -249,23 +251,27 @@ def in_order(records: Iterable[Record]) -> list[Record]:
     return sorted(records, key=lambda r: _sort_key(r.job))
 
 
-def parquet_bytes(records: Sequence[Record]) -> bytes:
-    """Records as a Parquet file; the same records give the same bytes."""
+def row_groups(records: Sequence[Record]) -> Iterator[list[dict[str, Any]]]:
+    """Rows, a few at a time: as Python values they take many times the memory of a file."""
+    for start in range(0, len(records), ROW_GROUP):
+        yield [to_row(record) for record in records[start : start + ROW_GROUP]]
+
+
+def parquet_bytes(groups: Iterable[list[dict[str, Any]]]) -> bytes:
+    """Rows as a Parquet file; the same rows give the same bytes."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     schema, buffer = _schema(), pa.BufferOutputStream()
     with pq.ParquetWriter(buffer, schema, write_page_checksum=True) as writer:
-        # A few at a time: rows as Python values take many times the memory of the file.
-        for start in range(0, len(records), ROW_GROUP):
-            rows = [to_row(record) for record in records[start : start + ROW_GROUP]]
+        for rows in groups:
             writer.write_table(pa.Table.from_pylist(rows, schema=schema))
     content: bytes = buffer.getvalue().to_pybytes()
     return content
 
 
 def _write(path: Path, records: Sequence[Record]) -> None:
-    content = parquet_bytes(records)
+    content = parquet_bytes(row_groups(records))
     temporary = path.with_name(f".{path.name}.tmp")
     with _explained(path):
         try:

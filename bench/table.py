@@ -45,14 +45,14 @@ class Slot:
         """Status of the row, or "not run"."""
         return self.record.outcome.status if self.record else NOT_RUN
 
-    @property
+    @cached_property
     def ok(self) -> bool:
         """Whether the slot may enter figures."""
         return self.record is not None and self.record.ok
 
     def value(self, read: Read) -> float | None:
         """What `read` finds in an ok row; None for failed and missing rows and for non-numbers."""
-        if self.record is None or not self.record.ok:
+        if self.record is None or not self.ok:
             return None
         value = read(self.record)
         return value if value is not None and math.isfinite(value) else None
@@ -94,6 +94,11 @@ class ResultTable:
                 for task in (slot.job.task, None):
                     found.setdefault((cell, task), []).append(slot)
         return {key: tuple(slots) for key, slots in found.items()}
+
+    @cached_property
+    def scores(self) -> dict[tuple[Cell, str, Read, int], Score]:
+        """Scores that `task_score` has read: sections ask for the same ones again and again."""
+        return {}
 
     @property
     def others(self) -> tuple[Cell, ...]:
@@ -234,9 +239,12 @@ def task_score(
     table: ResultTable, cell: Cell, task: str, read: Read = metric_value, *, planned: int = 0
 ) -> Score:
     """A cell's figure on one task."""
-    slots = table.of(cell, task)
-    found = [(s.job.seed, v) for s in slots if (v := s.value(read)) is not None]
-    return Score(tuple(found), planned or len(slots))
+    key = (cell, task, read, planned)
+    if key not in table.scores:
+        slots = table.of(cell, task)
+        found = [(s.job.seed, v) for s in slots if (v := s.value(read)) is not None]
+        table.scores[key] = Score(tuple(found), planned or len(slots))
+    return table.scores[key]
 
 
 def overall_score(table: ResultTable, cell: Cell, read: Read = metric_value) -> Score:

@@ -190,6 +190,19 @@ def test_many_pictures_are_reduced_to_one_a_task(monkeypatch):
     assert len(curves()) == 2
 
 
+def test_very_many_rows_of_costs_are_summed_up(monkeypatch):
+    from bench.report import costs
+
+    records = make_matrix(cells=[LORA, ADALORA], seeds=[0])
+    assert [r[1].text for r in grid(show(records), "Time and work").rows] == ["sst2"] * 2 + [
+        "stsb"
+    ] * 2
+    monkeypatch.setattr(costs, "MOST_ROWS", 3)
+    summed = grid(show(records), "Time and work")
+    assert [r[1].text for r in summed.rows] == ["all tasks"] * 2
+    assert "Means over all tasks" in summed.note
+
+
 def test_an_estimate_without_interval_is_not_given_one():
     found = show(rows_of(lora=[0.8], head=[0.7]))
     assert row(found, "Every cell against", "head only r8")[3].text == "no interval"

@@ -14,6 +14,8 @@ from bench.report.page import Block, Column, Entry, Figure, Figures, Grid, Parag
 from bench.table import ResultTable, ratio, task_score
 
 KEYS = 2
+MOST_ROWS = 1000
+"""Pairs of cell and task up to which tables of costs have a row for each."""
 PARTS = (
     "weights",
     "quantization constants",
@@ -80,14 +82,21 @@ def _by_task(
     *,
     folded: bool = False,
 ) -> Grid:
-    """One row a cell and task, without the columns that no row has a value for."""
+    """One row a cell and task, without the columns that no row has a value for.
+
+    Of very many, one row a cell: the mean over its tasks.
+    """
+    tasks: Sequence[str | None] = table.tasks
+    if len(table.cells) * len(table.tasks) > MOST_ROWS:
+        tasks = [None]
+        note = f"{note} Means over all tasks: rows.csv beside the page has each."
     rows = tuple(
         (
             Entry(words.title(cell)),
-            Entry(task),
+            Entry(task or "all tasks"),
             *(measures.entry(table, cell, task, m) for m in columns),
         )
-        for task in table.tasks
+        for task in tasks
         for cell in table.cells
     )
     heads = (Column("cell"), Column("task"), *(m.column for m in columns))

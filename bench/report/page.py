@@ -29,6 +29,11 @@ class Entry:
     kind: EntryKind = "text"
     sort: float | None = None
 
+    @property
+    def is_long(self) -> bool:
+        """Whether it holds a sentence rather than a name or a number."""
+        return self.kind != "code" and len(self.text) > LONG_TEXT
+
 
 @dataclass(frozen=True)
 class Column:
@@ -62,8 +67,17 @@ class Grid:
         """Whether it has more rows than a screen, so that it scrolls in a frame of its own."""
         return len(self.rows) > MOST_ROWS
 
+    @property
+    def is_prose(self) -> bool:
+        """Whether it holds sentences and no numbers: it fills the width, and on a phone each row
+        stands by itself."""
+        if any(column.numeric for column in self.columns):
+            return False
+        return any(e.is_long for row in self.rows for e in row)
+
 
 MOST_ROWS = 24
+LONG_TEXT = 40
 LONGEST_LABEL = 72
 SERIES = (
     "lora", "adalora", "lora-nf4", "adalora-nf4", "full", "head",

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
-from bench.columns import COLUMNS, to_row
+from bench.columns import COLUMNS
 from bench.record import Record
-from bench.store import in_order, parquet_bytes
+from bench.store import in_order, parquet_bytes, row_groups
 
 PARQUET, CSV = "rows.parquet", "rows.csv"
 BULKY: tuple[str, ...] = (
@@ -25,15 +26,18 @@ BULKY += ("importance_history",)
 
 def files(records: Sequence[Record]) -> dict[str, bytes]:
     """File name -> content: every column as Parquet, the plain ones as CSV."""
-    records = in_order(records)
     names = [name for name in COLUMNS if name not in BULKY]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(names)
-    for record in records:
-        row = to_row(record)
-        writer.writerow([_plain(row[name]) for name in names])
-    return {PARQUET: parquet_bytes(records), CSV: text.getvalue().encode("utf-8", "replace")}
+
+    def groups() -> Iterator[list[dict[str, Any]]]:
+        for rows in row_groups(in_order(records)):
+            writer.writerows([_plain(row[name]) for name in names] for row in rows)
+            yield rows
+
+    parquet = parquet_bytes(groups())
+    return {PARQUET: parquet, CSV: text.getvalue().encode("utf-8", "replace")}
 
 
 def _plain(value: object) -> object:
