@@ -107,7 +107,7 @@ def test_importing_anything_but_the_lab_loads_no_torch_and_changes_nothing():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["run", "glew"], ["no suite 'glew'", "Known suites: glue, "]),
+        (["run", "glew"], ["no suite 'glew'", "Known suites: adalora-settings, glue, "]),
         (["run", "../glue"], ["'../glue'", "never by a path"]),
         (["report", "/etc/passwd"], ["'/etc/passwd'", "never by a path"]),
         (["plan", "glue; touch p"], ["'glue; touch p'", "never by a path"]),

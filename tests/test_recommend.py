@@ -130,7 +130,7 @@ def test_a_drop_is_shown_possible_or_too_large():
         "AdaLoRA r8": "dropped",
     }  # fmt: skip
     assert answer.picks[0].title == "LoRA r8"
-    assert "Perhaps also for less, but not shown: QLoRA r8 (about " in advice.headline(answer)
+    assert "Perhaps, but not shown: QLoRA r8 (about " in advice.headline(answer)
     assert advice.state(answer, next(c for c in answer.others if c.cell == ADALORA)) == (
         "loses more than 1 point"
     )

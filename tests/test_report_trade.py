@@ -310,6 +310,24 @@ def test_one_sentence_a_constraint_with_evidence():
     assert "LoRA r8" in section.lead
 
 
+def test_where_only_the_best_itself_qualifies_nothing_cheaper_is_picked():
+    records = make_matrix(cells=[LORA, FULL, HEAD], tasks=["sst2"], seeds=range(3))
+    apart = {LORA: [0.80, 0.82, 0.87], FULL: [0.85, 0.85, 0.86], HEAD: [0.5, 0.5, 0.51]}
+    records = [
+        replace(r, outcome=replace(r.outcome, metric_value=apart[r.job.cell][r.job.seed]))
+        for r in records
+    ]
+    section = choice.section(table_of(records))
+    assert section.lead.startswith(
+        "Nothing cheaper is shown to stay within one point of full fine-tuning, the best measured "
+        "score. LoRA r8 comes closest, at −2.3"
+    )
+    first = section.blocks[0].text
+    assert first.startswith("For the least memory: Nothing that takes less peak memory than full")
+    evidence = {r[0].text: r for r in grid(section, "evidence").rows}
+    assert "pick" not in evidence["full fine-tuning"][2].note
+
+
 def test_different_constraints_are_told_apart_in_the_lead():
     gains = {LORA: 0.0, QLORA: -0.004, HEAD: -0.005}
     records = []

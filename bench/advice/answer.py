@@ -181,8 +181,8 @@ def headline(answer: Answer) -> str:
     amount = f" ({cost.text(figure)})" if figure is not None else ""
     if first.keeps == "best":
         text = (
-            f"{first.title}{amount} has the best measured score itself; no cell that fits and "
-            f"costs less {cost.title} is shown to stay {within}"
+            f"Nothing that takes less {cost.title} than {first.title}{amount}, the best measured "
+            f"score, is shown to stay within {points(wish.max_drop)} of it"
         )
     else:
         text = (
@@ -218,7 +218,7 @@ def _cheaper(answer: Answer) -> str:
     if not less:
         return ""
     names = ", ".join(f"{c.title}{seeds_wanted(c, answer.wish)}" for c in less[:3])
-    return f" Perhaps also for less, but not shown: {names}."
+    return f" Perhaps, but not shown: {names}."
 
 
 def advice_text(advised: Advised) -> str:

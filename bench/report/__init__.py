@@ -43,7 +43,7 @@ def write(
 
     page = view.page(records, planned, suite_summary, options, notes, claims)
     page = replace(page, links=_links(out_dir, results))
-    pictures = {figure.name: charts.render(figure) for figure in page.figures()}
+    pictures = charts.render_all(page.figures())
     files: dict[Path, str | bytes] = {
         out_dir / "index.html": html.render(page, pictures),
         out_dir / "report.md": markdown.render(page),

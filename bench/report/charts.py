@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from bench.report import svg, words
@@ -52,18 +52,28 @@ if TYPE_CHECKING:
 ROW = 30
 
 
-def render(figure: Figure) -> str:
-    """A picture as one `<svg>` element for a page that defines the colour variables."""
+def render_all(figures: Iterable[Figure]) -> dict[str, str]:
+    """Name -> picture, as one `<svg>` element for a page that defines the colour variables."""
     import matplotlib
 
+    # Once for all: setting the style takes as long as drawing a small picture.
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(STYLE)
-        canvas = _draw(figure.drawing)
-        buffer = io.StringIO()
-        blank = {"Date": None, "Creator": None, "Format": None, "Type": None}
-        canvas.savefig(buffer, format="svg", transparent=True, metadata=blank)
-        width, height = canvas.get_size_inches() * 72
+        return {figure.name: _render(figure) for figure in figures}
+
+
+def render(figure: Figure) -> str:
+    """One picture."""
+    return render_all([figure])[figure.name]
+
+
+def _render(figure: Figure) -> str:
+    canvas = _draw(figure.drawing)
+    buffer = io.StringIO()
+    blank = {"Date": None, "Creator": None, "Format": None, "Type": None}
+    canvas.savefig(buffer, format="svg", transparent=True, metadata=blank)
+    width, height = canvas.get_size_inches() * 72
     return svg.inline(
         buffer.getvalue(), figure.name, figure.finding, figure.note, round(width), round(height)
     )

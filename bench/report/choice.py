@@ -40,6 +40,11 @@ def _lead(answers: dict[str, Answer]) -> str:
     known = {key: name for key, name in names.items() if name}
     if not known:
         return "No cell is shown to stay within one point of the best, so nothing is picked."
+    if all(answers[key].picks[0].keeps == "best" for key in known):
+        return (
+            f"Nothing cheaper is shown to stay within one point of {next(iter(known.values()))}, "
+            f"the best measured score.{_nearest(answers)}"
+        )
     if len(set(known.values())) == 1 and len(known) == len(names):
         return (
             f"{next(iter(known.values()))}, whether memory, parameters or time is short, if one "
@@ -47,6 +52,16 @@ def _lead(answers: dict[str, Answer]) -> str:
         )
     parts = [f"{name} for {_SHORT[key]}" for key, name in known.items()]
     return f"{words.listing(parts)}, if one point below the best measured score is allowed."
+
+
+def _nearest(answers: dict[str, Answer]) -> str:
+    """The cheaper cell that comes closest without being shown to; empty without one."""
+    answer = next(iter(answers.values()))
+    cells = [c for c in answer.picks if c.keeps == "possible" and c.behind is not None]
+    if not cells:
+        return ""
+    best = max(cells, key=lambda c: c.behind.estimate.mean if c.behind else 0.0)
+    return f" {best.title} comes closest, at {short_standing(best)} points."
 
 
 def _evidence(answers: dict[str, Answer]) -> Grid:
@@ -91,7 +106,10 @@ def _within(c: Candidate, answers: dict[str, Answer]) -> str:
     picked = [
         _SHORT[key]
         for key, a in answers.items()
-        if a.verdict == "fits" and a.cost is not None and a.picks[0].cell == c.cell
+        if a.verdict == "fits"
+        and a.cost is not None
+        and a.picks[0].cell == c.cell
+        and c.keeps != "best"
     ]
     words_on_it = [kept.get(c.keeps, "undecided")]
     if picked:

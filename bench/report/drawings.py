@@ -118,9 +118,14 @@ class WaitLine:
 
 @dataclass(frozen=True)
 class Waits:
-    """Share of runs that have not reached the target of one task, by step."""
+    """Share of runs that have not reached the target of one task, by step.
+
+    Attributes:
+        end: the last step of training, the same in all panels of a task.
+    """
 
     lines: tuple[WaitLine, ...]
+    end: float
 
 
 @dataclass(frozen=True)

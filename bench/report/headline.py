@@ -54,22 +54,24 @@ def memory_meaning(table: ResultTable) -> str:
     return f"Peak memory: {'; '.join(sources)}." if sources else ""
 
 
-def standings(found: Mapping[Cell, Difference]) -> list[str]:
+def standings(found: Mapping[Cell, Difference], *, brief: bool = False) -> list[str]:
     """How each cell stands to the reference, as parts of a sentence.
 
     Of many cells the furthest from the reference are named and the others counted.
+
+    Args:
+        brief: give no figures of cells of which nothing is shown.
     """
     named: dict[Verdict, list[tuple[float, str]]] = {}
     few = sum(d.verdict == "undecided" for d in found.values()) <= FURTHEST
     for cell, difference in found.items():
         estimate, score = difference.comparison.estimate, difference.score
-        seeds = "" if score.complete else f", {len(score.by_seed)} of {score.planned} seeds"
-        more = (
-            f"; {words.seeds_wanted(difference)}"
-            if few and difference.verdict == "undecided"
-            else ""
-        )
-        text = f"{words.title(cell)} ({words.plus_minus(estimate, signed=True)}{seeds}{more})"
+        facts = [words.plus_minus(estimate, signed=True)]
+        if not score.complete:
+            facts[0] += f", {len(score.by_seed)} of {score.planned} seeds"
+        if difference.verdict == "undecided":
+            facts = [] if brief else [*facts, *[words.seeds_wanted(difference)] * few]
+        text = words.title(cell) + (f" ({'; '.join(facts)})" if facts else "")
         named.setdefault(difference.verdict, []).append((estimate.mean, text))
     parts = []
     for key in SAID:
@@ -124,7 +126,8 @@ def task_finding(
     name = words.title(table.reference)
     if base.estimate is None:
         return f"{name} has no finished run, so nothing is compared."
-    parts = standings({cell: known for (cell, on), known in found.items() if on == task})
+    mine = {cell: known for (cell, on), known in found.items() if on == task}
+    parts = standings(mine, brief=True)
     if not parts:
         return f"Only {name} has finished runs."
     return f"Against {name}: {'; '.join(parts)}."

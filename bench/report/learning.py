@@ -93,12 +93,18 @@ def _waits(table: ResultTable, cells: Sequence[Cell], index: int, task: str) -> 
     known = {c: r for c, r in found.items() if r.target is not None and r.waits}
     if not any(r.reached for r in known.values()):
         return ()
+    end = max(s.job.recipe.steps for s in table.of(task=task))
     figures = []
     for part, group in enumerate(picks.panels(table, list(known))):
         lines = tuple(_wait_line(look[c], known[c]) for c in group)
-        note = "Kaplan-Meier: runs that end short of the target are counted until they end."
+        note = (
+            "Kaplan-Meier: runs that end short of the target are counted until they end. Equal "
+            "curves are set apart by a hair."
+        )
         finding = _half(known.get(table.reference), table, {c: known[c] for c in group})
-        figures.append(Figure(f"waits-{index}-{part}", finding, Waits(lines), note, title=task))
+        figures.append(
+            Figure(f"waits-{index}-{part}", finding, Waits(lines, end), note, title=task)
+        )
     return tuple(figures)
 
 

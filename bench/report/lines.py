@@ -66,7 +66,7 @@ def draw_waits(waits: Waits) -> Canvas:
     canvas = new_canvas(500, 320)
     axes = panel(canvas, 46, 44, label_width(labels), 26)
     styles = looks([line.mark for line in waits.lines])
-    last = max(line.end for line in waits.lines)
+    last = waits.end
     first = min((line.points[1][0] for line in waits.lines if len(line.points) > 1), default=last)
     axes.plot([0, first], [1, 1], color=MUTED, solid_capstyle="butt")
     ends = []

@@ -74,7 +74,7 @@ def _sources(table: ResultTable) -> Grid:
         Column("data fingerprint"),
         Column("rows", "training / selection / evaluation"),
         Column("model source"),
-        Column("model weights", "SHA-256"),
+        Column("model weights", "SHA-256, first digits"),
     )
     rows = []
     for task in table.tasks:
@@ -91,7 +91,7 @@ def _sources(table: ResultTable) -> Grid:
                 ),
                 _distinct(_rows(r) for r in found if r.job.purpose == "report"),
                 _distinct(r.outcome.model_source for r in found),
-                Entry(job.model_identity, kind="code"),
+                _hash(job.model_identity),
             )
         )
     return Grid("Data and model", columns, tuple(rows))
