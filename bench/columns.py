@@ -125,6 +125,7 @@ OUTCOME_COLUMNS = {
 }
 COLUMNS = {**JOB_COLUMNS, **OUTCOME_COLUMNS}
 JSON_COLUMNS = tuple(name for name, kind in COLUMNS.items() if kind == "json")
+_to_json = json.JSONEncoder(sort_keys=True).encode  # `json.dumps` makes an encoder at every call
 
 
 def to_row(record: Record) -> dict[str, Any]:
@@ -147,10 +148,10 @@ def to_row(record: Record) -> dict[str, Any]:
         "finished_at": record.finished_at,
         "command": record.command,
         "config": job.to_json(),
-        "environment": json.dumps(vars(record.environment), sort_keys=True),
+        "environment": _to_json(vars(record.environment)),
     }
     row["null_reasons"] = _null_reasons(record, row)
-    return row | {name: json.dumps(row[name], sort_keys=True) for name in JSON_COLUMNS}
+    return row | {name: _to_json(row[name]) for name in JSON_COLUMNS}
 
 
 def _null_reasons(record: Record, row: dict[str, Any]) -> dict[str, str]:

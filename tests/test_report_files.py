@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import gc
 import io
 import random
 import re
 
 import pyarrow.parquet as pq
+import pytest
 from factory import REPORT_OPTIONS, make_job, make_matrix, make_outcome, make_record
 from shown import write
 
@@ -78,3 +80,12 @@ def test_rows_of_other_jobs_are_in_the_files_too(tmp_path):
     stray = make_record(job=make_job(seed=99))
     write(tmp_path, [*records, stray], [r.job for r in records])
     assert len(table_of((tmp_path / "rows.csv").read_bytes())) == len(records) + 1
+
+
+def test_looking_for_garbage_is_on_again_after_a_report_and_after_a_failed_one(tmp_path):
+    assert gc.isenabled()
+    write(tmp_path, make_matrix(seeds=[0]))
+    assert gc.isenabled()
+    with pytest.raises(ValueError, match="two rows for the same job"):
+        write(tmp_path, make_matrix(seeds=[0]) * 2)
+    assert gc.isenabled()

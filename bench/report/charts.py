@@ -109,8 +109,8 @@ def _rows(axes: Axes, labels: Sequence[str]) -> None:
     axes.set_ylim(n - 0.5, -0.5)
     axes.set_yticks(range(n), labels)
     axes.tick_params(axis="y", labelcolor=INK, pad=8)
-    for y in range(n):
-        axes.axhline(y, color=LINE, linewidth=0.75, zorder=0)
+    across = axes.get_yaxis_transform()
+    axes.hlines(range(n), 0, 1, color=LINE, linewidth=0.75, zorder=0, transform=across)
 
 
 def _estimate(axes: Axes, y: float, row: StripRow | DotRow, size: float) -> None:
