@@ -78,11 +78,13 @@ async function checkSorting(tab) {
   must(/[#&]s\d+=/.test(tab.url()), "sorting: the address does not keep the order");
 }
 
-/** Types into the first filter field, then opens the address that came of it. */
+const OPEN = "div.block > label.filter";
+
+/** Types into the first filter field that is not folded away, then opens the address that came of it. */
 async function checkFilter(tab) {
-  const field = await tab.$(".filter input");
+  const field = await tab.$(`${OPEN} input`);
   if (!field) return faults.push("filter: no field");
-  const label = await tab.$("label.filter");
+  const label = await tab.$(OPEN);
   const rows = await label.evaluateHandle((l) => [
     ...l.parentElement.querySelector("table").tBodies[0].rows,
   ]);
@@ -97,11 +99,11 @@ async function checkFilter(tab) {
   must((await spoken(tab)).includes(said), `filter: the live region does not say ${said}`);
   must(/[#&]f\d+=/.test(tab.url()), "filter: the address does not keep it");
   const again = await open({ fragment: new URL(tab.url()).hash });
-  const kept = await again.$eval(".filter input", (f) => f.value);
-  const left = await again.$eval("label.filter", (l) => l.textContent);
+  const kept = await again.$eval(`${OPEN} input`, (f) => f.value);
+  const left = await again.$eval(OPEN, (l) => l.textContent);
   must(kept === word && left.includes(said), "filter: lost when the address is opened again");
   await again.reload();
-  must((await again.$eval(".filter input", (f) => f.value)) === word, "filter: lost on reload");
+  must((await again.$eval(`${OPEN} input`, (f) => f.value)) === word, "filter: lost on reload");
   await again.close();
 }
 
