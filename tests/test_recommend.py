@@ -488,3 +488,19 @@ def test_only_the_newest_rows_count():
         "5 rows of an older suite or procedure are left out.",
         "5 rows that a later recipe replaced are left out.",
     ]
+
+
+def test_the_pick_has_the_least_of_the_figure_that_is_shown():
+    """The mean over tasks may order cells otherwise than the task that takes most."""
+    memory = {("sst2", LORA): 100, ("stsb", LORA): 800, ("sst2", QLORA): 60, ("stsb", QLORA): 900}
+    records = []
+    for record in make_matrix(cells=[LORA, QLORA], seeds=range(4)):
+        size = memory[record.job.task, record.job.cell] * 2**20
+        score = 0.8 + 0.001 * record.job.seed + 0.0001 * (record.job.cell == LORA)
+        score += 0.0002 * record.job.seed * (record.job.cell == QLORA)
+        outcome = replace(record.outcome, peak_memory_bytes=size, metric_value=score)
+        records.append(replace(record, outcome=outcome))
+    answer = ask(records, max_drop=5.0)
+    assert {c.title: c.keeps for c in answer.picks} == {"LoRA r8": "shown", "QLoRA r8": "best"}
+    assert answer.picks[0].title == "LoRA r8"
+    assert advice.headline(answer).startswith("LoRA r8 has the least peak memory (800 MiB)")

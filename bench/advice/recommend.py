@@ -202,11 +202,12 @@ def _sort(
 ) -> tuple[tuple[Candidate, ...], tuple[Candidate, ...]]:
     """Picks and beaten ones, each in order."""
     by = {s.cell: s.by for s in trade.spots if s.standing == "off"}
-    costs = {s.cell: s.cost for s in trade.spots}
 
     def order(c: Candidate) -> tuple[bool, float, float]:
         score = -c.score.mean if c.score else 0.0
-        cost = costs.get(c.cell, float("inf"))
+        # The figure that is shown and that limits are held against: the largest of its tasks.
+        figure = None if trade.fault else c.figures[wish.cost.key]
+        cost = float("inf") if figure is None else figure
         return (c.keeps == "possible", score, cost) if wish.max_drop is None else (
             c.keeps == "possible", cost, score
         )  # fmt: skip
