@@ -327,6 +327,17 @@ def _plausible(cell: Cell, task: str, seed: int, changes: dict[str, Any]) -> Rec
     return make_record(job=job, outcome=outcome)
 
 
+def rows_of(**cells: Sequence[float]) -> list[Record]:
+    """Rows on one task: method -> its scores by seed."""
+    return [
+        make_record(
+            job=make_job(method=method, seed=seed), outcome=make_outcome(metric_value=value)
+        )
+        for method, values in cells.items()
+        for seed, value in enumerate(values)
+    ]
+
+
 def _predicted(metric: str, score: float, noise: random.Random) -> dict[str, Any]:
     """Predictions on 512 rows that come to about the score; hard rows are hard for every cell."""
     if metric != "accuracy":

@@ -6,7 +6,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from factory import ADALORA, HEAD, LORA, QLORA, make_job, make_matrix, make_outcome, make_record
+from factory import (
+    ADALORA,
+    HEAD,
+    LORA,
+    QLORA,
+    make_job,
+    make_matrix,
+    make_outcome,
+    make_record,
+    rows_of,
+)
 from sklearn import metrics as sk
 
 from bench import comparison, table
@@ -23,17 +33,6 @@ def score(*values):
 
 def built(rows):
     return table.build(rows, [r.job for r in rows], LORA)
-
-
-def rows_of(**cells):
-    """Rows on one task: method -> its scores by seed."""
-    return [
-        make_record(
-            job=make_job(method=method, seed=seed), outcome=make_outcome(metric_value=value)
-        )
-        for method, values in cells.items()
-        for seed, value in enumerate(values)
-    ]
 
 
 def test_verdicts_hold_together_over_the_family():

@@ -19,7 +19,7 @@ LEVELS = {
     "record": 2, "simulation": 2,
     "assets": 3, "rows": 3, "data": 3, "schema": 3, "resolve": 3, "suite": 3,
     "environment": 3, "columns": 3, "store": 3, "table": 3, "tuning": 3, "validity": 3,
-    "comparison": 3, "yaml_file": 3, "claims": 3,
+    "comparison": 3, "reach": 3, "yaml_file": 3, "claims": 3,
     "matrix": 4, "lab": 4, "doctor": 4,
     "budgets": 5, "manual": 5, "advice": 5,
     "executors": 5,

@@ -14,6 +14,7 @@ from factory import (
     make_matrix,
     make_outcome,
     make_record,
+    rows_of,
 )
 from shown import column, fail, grid, paragraphs, row, show
 
@@ -27,16 +28,6 @@ from bench.stats import Estimate
 @pytest.fixture(scope="module")
 def shown():
     return show(make_matrix(cells=[LORA, ADALORA, QLORA, HEAD], seeds=range(5)))
-
-
-def rows_of(**cells):
-    return [
-        make_record(
-            job=make_job(method=method, seed=seed), outcome=make_outcome(metric_value=value)
-        )
-        for method, values in cells.items()
-        for seed, value in enumerate(values)
-    ]
 
 
 def test_cells_that_cannot_be_told_apart_share_a_rank():

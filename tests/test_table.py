@@ -18,6 +18,7 @@ from factory import (
 )
 
 from bench import table as t
+from bench.reach import reach
 
 
 def record(method, task, seed, value, status="ok", **outcome):
@@ -137,12 +138,12 @@ def test_steps_to_target_are_not_imputed():
         record("lora", "a", 2, 0.6, **never),
         record("lora", "a", 3, None, status="out_of_memory"),
     ]
-    found = t.reach(build(rows), LORA, "a")
+    found = reach(build(rows), LORA, "a")
     assert (found.reached, found.finished, found.planned) == (2, 3, 4)
     # At 40 two of three are not there yet, at 80 one of three.
     assert (found.median, found.steps) == (80, (40, 80))
     assert [(w.step, w.reached) for w in found.waits] == [(40, True), (80, True), (120, False)]
-    only = t.reach(build([record("lora", "a", 2, 0.6, **never)]), LORA, "a")
+    only = reach(build([record("lora", "a", 2, 0.6, **never)]), LORA, "a")
     assert only.median is None
 
 

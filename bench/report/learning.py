@@ -7,11 +7,12 @@ import statistics
 from collections.abc import Sequence
 
 from bench.methods import Cell
+from bench.reach import Reach, reach
 from bench.report import gaps, picks, words
 from bench.report.drawings import CurveLine, Curves, Mark, WaitLine, Waits
 from bench.report.page import Column, Entry, Figure, Figures, Grid, Paragraph, Section, marks
 from bench.report.quality import metric_of
-from bench.table import Reach, ResultTable, reach
+from bench.table import ResultTable
 
 MOST_PANELS = 24
 """Pictures of curves that a page carries; beyond it each task has one."""
