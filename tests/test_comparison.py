@@ -58,6 +58,14 @@ def test_equivalence_needs_the_margin_and_counts_the_family():
     assert found.detectable > 0.01
 
 
+def test_equivalence_alone_is_not_equivalence_among_many():
+    # Standard error 0.003: ± 0.0063 at 5 %, ± 0.012 at a seventh of it, against a margin of 0.01.
+    close = score(-0.0085, -0.004, 0.0, 0.004, 0.0085)
+    assert comparison.judge({"a": close})["a"].verdict == "equivalent"
+    many = comparison.judge({i: close for i in range(7)})
+    assert {d.verdict for d in many.values()} == {"undecided"}
+
+
 def test_without_a_spread_nothing_is_said():
     found = comparison.judge({"one": score(0.3), "same": score(0.2, 0.2, 0.2), "none": score()})
     assert set(found) == {"one", "same"}
