@@ -62,7 +62,7 @@ def test_equivalence_alone_is_not_equivalence_among_many():
     # Standard error 0.003: ± 0.0063 at 5 %, ± 0.012 at a seventh of it, against a margin of 0.01.
     close = score(-0.0085, -0.004, 0.0, 0.004, 0.0085)
     assert comparison.judge({"a": close})["a"].verdict == "equivalent"
-    many = comparison.judge({i: close for i in range(7)})
+    many = comparison.judge(dict.fromkeys(range(7), close))
     assert {d.verdict for d in many.values()} == {"undecided"}
 
 
