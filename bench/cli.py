@@ -83,11 +83,17 @@ def _parser() -> argparse.ArgumentParser:
     plan = command(
         "plan", commands.plan, "print the jobs of a suite, and why each would run or is done"
     )
+    fetch = command(
+        "fetch", commands.fetch, "put all that a suite needs into a folder, for use without network"
+    )
+    fetch.add_argument(
+        "--to", type=Path, required=True, metavar="DIR", help="the folder; may hold other suites"
+    )
     budget = command(
         "budget", commands.budget, "show what a suite's parameter budgets give, without a run"
     )
     budget.add_argument("--model", help="the model to count on, in place of the profile's")
-    for sub in (run, report, plan, budget):
+    for sub in (run, report, plan, fetch, budget):
         others = "every one" if sub is budget else "chosen for the machine"
         sub.add_argument("suite", help="name of a suite (see: peftmark list)")
         sub.add_argument("--profile", help=f"profile of the suite; {others} if left out")
@@ -112,7 +118,7 @@ def _parser() -> argparse.ArgumentParser:
         text = f"{name} folder (default: ./{name})"
         for sub in subs:
             sub.add_argument(f"--{name}", type=Path, default=Path(name), metavar="DIR", help=text)
-    for sub in (run, report, plan):
+    for sub in (run, report, plan, fetch):
         sub.add_argument("--mirror", type=Path, metavar="DIR", help="local data sets and models")
     for sub in (run, plan):
         sub.add_argument(
@@ -121,6 +127,10 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--again", action="store_true", help="run finished jobs too")
         sub.add_argument("--jobs", type=_count, help="jobs at once (default: one per GPU or core)")
     run.add_argument("--timeout", type=_count, metavar="SECONDS", help="time limit of a job")
+    run.add_argument(
+        "--retries", type=int, choices=range(6), default=1, metavar="N",
+        help="further tries of a job whose worker was killed, 0 to 5 (default: 1)",
+    )  # fmt: skip
     run.add_argument("--no-report", action="store_true", help="do not write the report")
 
     listing = command(

@@ -28,6 +28,7 @@ def _selection(options: argparse.Namespace) -> Selection:
         only=tuple(getattr(options, "job", ())),
         again=getattr(options, "again", False),
         seconds_limit=getattr(options, "timeout", None),
+        retries=getattr(options, "retries", 1),
     )
 
 
@@ -40,6 +41,7 @@ def run(options: argparse.Namespace) -> int:
 
     from rich.console import Console
 
+    from bench.manifest import check_mirror
     from bench.runner import Stop, fetch, make_plan
 
     selection = _selection(options)
@@ -47,6 +49,9 @@ def run(options: argparse.Namespace) -> int:
     plan = make_plan(selection)
     _announce(plan, console)
     if plan.to_run:  # before anything is written
+        if selection.mirror is not None:
+            profile = plan.suite.profiles[plan.profile]
+            check_mirror(selection.mirror, profile.model, profile.tasks)
         console.print("Fetching and verifying model and data ...")
         for name, source in fetch(plan).items():
             console.print(f"  {name}: {source}", markup=False)
@@ -256,6 +261,24 @@ def plan(options: argparse.Namespace) -> int:
     print(f"{len(plan.planned)} jobs, {len(plan.to_run)} to run{_waiting(plan)}")
     for note in plan.notes:
         print(f"Note: {note}.")
+    return Exit.OK
+
+
+def fetch(options: argparse.Namespace) -> int:
+    """What a suite needs, into a folder that `run --mirror` takes."""
+    from dataclasses import asdict
+
+    from bench.mirror import fetch_suite, mirrored_text
+
+    if not options.json:
+        print("Fetching and verifying model and data ...", flush=True)
+    found = fetch_suite(
+        options.suite, options.profile or None, options.to, options.mirror, options.suites
+    )
+    if options.json:
+        print(json.dumps(asdict(found) | {"folder": str(found.folder)}, indent=2))
+        return Exit.OK
+    print(mirrored_text(found))
     return Exit.OK
 
 

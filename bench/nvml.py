@@ -146,9 +146,47 @@ class _Device:
         """Energy of the board since the driver was loaded."""
         return int(self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._handle)) / 1000
 
+    def cores(self) -> frozenset[int]:
+        """Cores near the device."""
+        words = self._nvml.nvmlDeviceGetCpuAffinity(self._handle, -(-(os.cpu_count() or 1) // 64))
+        return frozenset(
+            64 * place + bit for place, word in enumerate(words) for bit in range(64)
+            if word >> bit & 1
+        )  # fmt: skip
+
     def close(self) -> None:
         """Let go of NVML."""
         _shutdown(self._nvml)
+
+
+def lost(uuid: str) -> bool:
+    """Whether the driver answers, and says that this device is gone or wants a reset."""
+    try:
+        pynvml = _open()
+    except Exception:  # no driver to ask: nothing is known of the device
+        return False
+    gone = (
+        pynvml.NVMLError_GpuIsLost, pynvml.NVMLError_NotFound, pynvml.NVMLError_ResetRequired,
+    )  # fmt: skip
+    try:
+        with closing(_Device(uuid)) as device:
+            device.used_bytes()
+    except gone:
+        return True
+    except Exception:
+        return False
+    finally:
+        _shutdown(pynvml)
+    return False
+
+
+def near_cores(uuid: str) -> frozenset[int]:
+    """Numbers of the cores on the device's own node; empty where the driver doesn't say."""
+    try:
+        with closing(_Device(uuid)) as device:
+            return device.cores()
+    except Exception:
+        return frozenset()
 
 
 class EnergyCounter:

@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
 from bench.catalog import METRICS
-from bench.executors.local import Finished
+from bench.executors.order import Finished
 from bench.methods import cell_title
 from bench.record import Job
 from bench.validity import FLAG_KINDS, Flag, Repeat
@@ -58,6 +58,7 @@ class Board:
             TextColumn("{task.fields[note]}"),
             console=console,
             disable=not self._live,
+            refresh_per_second=4,
         )
         self._all = self._progress.add_task("all jobs", total=self._total, note="")
 
@@ -92,11 +93,19 @@ class Board:
 
     def finished(self, done: Finished) -> None:
         """A job ended: one line stays on the screen."""
-        self._done += 1
-        self._wall.append(done.wall_seconds)
         bar = self._bars.pop(done.job.job_id, None)
         if bar is not None:
             self._progress.remove_task(bar)
+        if done.again:
+            self._console.print(
+                f"[yellow]again[/] {escape(job_title(done.job))}: "
+                f"{escape(done.outcome.status_reason)}: {escape(done.again)}; it is tried again",
+                highlight=False,
+                soft_wrap=True,
+            )
+            return
+        self._done += 1
+        self._wall.append(done.wall_seconds)
         left = self._left()
         self._progress.update(self._all, completed=self._done, note=left)
         outcome = done.outcome

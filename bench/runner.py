@@ -17,7 +17,10 @@ from bench.catalog import MODELS
 from bench.data import load_task
 from bench.environment import capture, cores, machine, versions
 from bench.errors import Exit, UserError
-from bench.executors.local import WORKER, Finished, Listener, run_jobs
+from bench.executors import local
+from bench.executors.order import WORKER, Finished, Listener, Order, needs_of
+from bench.executors.slots import Slot, cpu_slots, gpu_slots
+from bench.hashes import forget_hashes
 from bench.matrix import Expanded, Facts, Planned, choose_profile, decide, expand, of_versions
 from bench.record import Job, Record
 from bench.store import Contents, Store
@@ -40,6 +43,7 @@ class Selection:
         only: job ids to run, empty for all.
         again: run finished jobs too.
         seconds_limit: wall seconds a job may take.
+        retries: further attempts of a job that ended for a cause outside itself.
     """
 
     suite: str
@@ -51,6 +55,7 @@ class Selection:
     only: tuple[str, ...] = ()
     again: bool = False
     seconds_limit: float | None = None
+    retries: int = 1
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,7 @@ class Plan:
         planned: the jobs selected, in running order.
         expanded: all jobs of the profile as far as they are known, and how many wait for trials.
         notes: what a person should know before the run, a sentence each.
-        slots: one entry a worker at a time: a GPU's UUID, or None for the CPU.
+        slots: the places for workers.
     """
 
     suite: Suite
@@ -74,7 +79,7 @@ class Plan:
     contents: Contents
     store: Store
     places: Places
-    slots: list[str | None]
+    slots: list[Slot]
 
     @property
     def to_run(self) -> list[Job]:
@@ -160,9 +165,8 @@ def _facts(selection: Selection, suite: Suite, gpus: int) -> Facts:
 
 
 def _places(suite: Suite, profile: str, mirror: Path | None) -> Places:
-    sources = tuple(
-        s for s in suite.profiles[profile].sources if s != "mirror" or mirror is not None
-    )
+    others = (s for s in suite.profiles[profile].sources if s != "mirror")
+    sources = (*(["mirror"] if mirror is not None else []), *others)
     if not sources:
         raise UserError(
             f"profile {profile} of suite {suite.name} takes its data from a mirror alone",
@@ -171,16 +175,16 @@ def _places(suite: Suite, profile: str, mirror: Path | None) -> Places:
     return Places(mirror, sources, default_cache())
 
 
-def _slots(wanted: int | None, gpus: Sequence[str]) -> list[str | None]:
+def _slots(wanted: int | None, gpus: Sequence[str]) -> list[Slot]:
     if not gpus:
-        return [None] * (wanted or cores())
+        return cpu_slots(wanted or cores())
     if wanted is not None and wanted > len(gpus):
         raise UserError(
             f"--jobs {wanted}: there are {len(gpus)} GPUs, and two jobs on one would falsify each "
             "other's time and memory",
             f"Use --jobs 1 to {len(gpus)}.",
         )
-    return list(gpus[: wanted or len(gpus)])
+    return gpu_slots({uuid: nvml.near_cores(uuid) for uuid in gpus[: wanted or len(gpus)]})
 
 
 def fetch(plan: Plan) -> dict[str, str]:
@@ -192,6 +196,7 @@ def fetch(plan: Plan) -> dict[str, str]:
     Raises:
         AssetError: an asset that can't be had or isn't what it should be.
     """
+    forget_hashes()
     profile = plan.suite.profiles[plan.profile]
     found = {profile.model: model_files(MODELS[profile.model], plan.places).source}
     for name in dict.fromkeys(job.task for job in plan.to_run):
@@ -210,19 +215,25 @@ def execute(
     """
     plan.store.quarantine(plan.contents.damaged)
     environment = capture()
-    attempts = [(job, plan.store.next_attempt(job.job_id)) for job in jobs]
-    finished = run_jobs(
-        attempts, plan.places, plan.store.logs, plan.slots, selection.seconds_limit,
-        stop.asked, listener, worker,
-    )  # fmt: skip
-    for done in finished:
+    order = Order(
+        jobs=[(job, plan.store.next_attempt(job.job_id)) for job in jobs],
+        places=plan.places,
+        logs=plan.store.logs,
+        seconds_limit=selection.seconds_limit,
+        retries=selection.retries,
+        needs=_needs(plan.contents),
+        stop=stop.asked,
+        listener=listener,
+        worker=worker,
+    )
+    for done in local.run_jobs(order, plan.slots):
         outcome = done.outcome
         if plan.expanded.untuned(done.job):
             outcome = replace(outcome, warnings=(*outcome.warnings, UNTUNED))
         record = Record(
             job=done.job,
             outcome=outcome,
-            environment=environment,
+            environment=done.environment or environment,
             attempt=done.attempt,
             started_at=done.started_at,
             finished_at=done.finished_at,
@@ -234,6 +245,17 @@ def execute(
         )
         plan.store.append(record)
         yield record, done
+
+
+def _needs(contents: Contents) -> dict[str, int]:
+    """Memory that earlier jobs took, by what decides it."""
+    found: dict[str, int] = {}
+    for record in contents.records.values():
+        taken = record.outcome.vmhwm_bytes
+        if taken is not None:
+            key = needs_of(record.job)
+            found[key] = max(found.get(key, 0), taken)
+    return found
 
 
 def command(job: Job, selection: Selection) -> str:

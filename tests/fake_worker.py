@@ -205,3 +205,52 @@ def _bad_recipe(job, places, progress):
 
 real_ok = partial(_real, _good_recipe)
 real_diverged = partial(_real, _bad_recipe)
+
+
+def tells_its_cores(connection, job_json, places_json, log, device):
+    """Finish with the cores it may use."""
+    Line(connection, job_json, log).finish(data_source=json.dumps(sorted(os.sched_getaffinity(0))))
+
+
+def dies_once(connection, job_json, places_json, log, device):
+    """Die the first time."""
+    if Path(log).name.endswith(".1.log"):
+        dies(connection, job_json, places_json, log, device)
+    ok(connection, job_json, places_json, log, device)
+
+
+def out_of_memory(connection, job_json, places_json, log, device):
+    """Say that there was no memory."""
+    Line(connection, job_json, log).finish(status="out_of_memory", metric_value=None)
+
+
+def out_of_memory_beside_others(connection, job_json, places_json, log, device):
+    """Have no memory whenever another worker is alive."""
+    line = Line(connection, job_json, log)
+    mine = line.log.with_suffix(".alive")
+    mine.touch()
+    time.sleep(0.3)
+    alive = len(list(line.log.parent.glob("*.alive")))
+    time.sleep(0.3)  # seen by those that came later
+    mine.unlink()
+    if alive > 1:
+        line.finish(status="out_of_memory", metric_value=None)
+    else:
+        line.finish(steps=alive)
+
+
+def crashes_on_gpu_a(connection, job_json, places_json, log, device):
+    """Crash on one device, finish on others."""
+    line = Line(connection, job_json, log)
+    if device == "GPU-a":
+        line.finish(status="crashed", status_reason="CUDA error", metric_value=None)
+    else:
+        line.finish(data_source=device)
+
+
+def hangs_with_a_child(connection, job_json, places_json, log, device):
+    """Hang beside a child that ignores everything polite."""
+    line = Line(connection, job_json, log)
+    child = subprocess.Popen(["sh", "-c", "trap '' TERM USR1; sleep 600"])
+    line.log.with_suffix(".child").write_text(str(child.pid))
+    _hang(line)

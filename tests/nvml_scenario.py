@@ -21,7 +21,9 @@ from factory import make_job
 from fake_worker import Line
 
 from bench.assets import Places
-from bench.executors import local
+from bench.executors import local, process
+from bench.executors.order import Order
+from bench.executors.slots import Slot
 from bench.nvml import DeviceMeter, EnergyCounter, contention, devices
 
 WORKER = "STUB_NVML_WORKER"
@@ -63,7 +65,7 @@ def worker(connection, job_json, places_json, log, device):
         energy_gpu_joules=None if reason else joules[-1] - joules[0],
         energy_flags=() if flag is None else (flag,),
         null_reasons={"energy_gpu_joules": reason} if reason else {},
-        data_source=os.environ[local.JOBS_AT_ONCE],
+        data_source=os.environ[process.JOBS_AT_ONCE],
     )
 
 
@@ -98,12 +100,13 @@ def alone(uuid, mine):
 
 def job(uuid, mine, folder):
     """A whole job on the device."""
-    local.DeviceMeter = partial(DeviceMeter, period_seconds=0.005)
+    process.DeviceMeter = partial(DeviceMeter, period_seconds=0.005)
     threading.Thread(target=let_it_go, args=(mine,), daemon=True).start()
-    (done,) = local.run_jobs(
-        [(make_job(), 1)], Places(None, ("package",), folder), folder, [uuid], 60,
-        lambda: False, lambda job, message: None, "nvml_scenario:worker",
+    order = Order(
+        [(make_job(), 1)], Places(None, ("package",), folder), folder, seconds_limit=60,
+        worker="nvml_scenario:worker",
     )  # fmt: skip
+    (done,) = local.run_jobs(order, [Slot(uuid)])
     return {
         "status": done.outcome.status,
         "reason": done.nvml_reason,

@@ -15,35 +15,40 @@ import pytest
 from factory import make_job
 
 from bench.assets import Places
-from bench.executors import local
+from bench.executors import process
 from bench.executors.local import run_jobs
+from bench.executors.order import Order
+from bench.executors.slots import Slot
 
 TESTS = Path(__file__).resolve().parent
 
 
 @pytest.fixture(autouse=True)
 def short_grace(monkeypatch):
-    monkeypatch.setattr(local, "GRACE_SECONDS", 0.5)
+    monkeypatch.setattr(process, "GRACE_SECONDS", 0.5)
 
 
 @pytest.fixture
 def run(tmp_path):
     """Run jobs of these seeds with a fake worker; returns outcomes by seed, each job once."""
 
-    def start(worker, seeds=(0,), slots=2, limit=None, stop=lambda: False, listener=None):
-        jobs = [(make_job(seed=seed), 1) for seed in seeds]
-        finished = list(
-            run_jobs(
-                jobs,
-                Places(None, ("package",), tmp_path / "cache"),
-                tmp_path / "logs",
-                [None] * slots,
-                limit,
-                stop,
-                listener or (lambda job, message: None),
-                f"fake_worker:{worker}",
-            )
+    def start(
+        worker, seeds=(0,), slots=2, limit=None, stop=lambda: False, listener=None, jobs=None,
+        room=None, retries=0,
+    ):  # fmt: skip
+        order = Order(
+            jobs=jobs or [(make_job(seed=seed), 1) for seed in seeds],
+            places=Places(None, ("package",), tmp_path / "cache"),
+            logs=tmp_path / "logs",
+            seconds_limit=limit,
+            retries=retries,
+            stop=stop,
+            listener=listener or (lambda job, message: None),
+            worker=f"fake_worker:{worker}",
         )
+        attempts = list(run_jobs(order, [Slot()] * slots, room))
+        finished = [f for f in attempts if not f.again]
+        start.attempts = attempts
         assert all(count == 1 for count in Counter(f.job.seed for f in finished).values())
         assert all(f.wall_seconds >= 0 and f.started_at <= f.finished_at for f in finished)
         assert {(f.nvml_process_bytes, f.nvml_device_bytes, f.nvml_reason) for f in finished} <= {
@@ -90,6 +95,7 @@ def test_a_good_worker_reports_progress_and_its_outcome(run, tmp_path):
     assert log_of(tmp_path) == b"some words for the log\n"
     assert outcome.model_source == "1", "a worker computes with one thread"
     places = json.loads(outcome.data_source)
+    del places["hashes"]
     assert places == {"mirror": None, "sources": ["package"], "cache": str(tmp_path / "cache")}
 
 
@@ -117,7 +123,7 @@ def test_what_a_worker_prints_is_in_its_log_cut_in_the_middle_when_it_floods(run
     run("raises", seeds=(2,))
     for seed in (0, 1):
         log = log_of(tmp_path, seed)
-        assert len(log) < 1.01 * local.MAX_LOG_BYTES
+        assert len(log) < 1.01 * process.MAX_LOG_BYTES
         assert log.count(b"bytes cut here]") == 1
         assert log.startswith(b"\xff\xfe\x00\x1b[2J")
         assert b"from a child\n" in log
@@ -150,7 +156,7 @@ def test_a_child_of_a_worker_that_keeps_the_pipe_open_holds_nothing_up(run):
 def test_a_kill_by_the_kernel_for_memory_is_told_apart(run, monkeypatch, tmp_path):
     events = tmp_path / "memory.events"
     events.write_text("low 0\noom 4\noom_kill 4\n")
-    monkeypatch.setattr(local, "_OOM_COUNTERS", (tmp_path / "absent", events))
+    monkeypatch.setattr(process, "_OOM_COUNTERS", (tmp_path / "absent", events))
 
     def kernel_kills(job, message):
         if message.get("step"):
@@ -237,10 +243,10 @@ def test_a_worker_that_ctrl_c_ended_first_is_interrupted_and_not_crashed(run):
 def test_leaving_the_generator_early_ends_the_workers(tmp_path):
     jobs = [(make_job(seed=seed), 1) for seed in range(2)]
     (tmp_path / "ways").write_text('{"1": "hangs_with_its_number"}')
-    finished = run_jobs(
-        jobs, Places(None, ("package",), tmp_path), tmp_path, [None, None], None, lambda: False,
-        lambda job, message: None, "fake_worker:by_seed",
+    order = Order(
+        jobs, Places(None, ("package",), tmp_path), tmp_path, worker="fake_worker:by_seed"
     )  # fmt: skip
+    finished = run_jobs(order, [Slot(), Slot()])
     assert next(finished).job.seed == 0
     pid = wait_for(lambda: "".join(path.read_text() for path in tmp_path.glob("*.pid")))
     assert alive(pid)
@@ -265,11 +271,13 @@ from pathlib import Path
 from factory import make_job
 from bench.assets import Places
 from bench.executors.local import run_jobs
+from bench.executors.order import Order
+from bench.executors.slots import Slot
 folder = Path(sys.argv[1])
 jobs = [(make_job(seed=seed), 1) for seed in range(3)]
 places = Places(None, ("package",), folder)
-list(run_jobs(jobs, places, folder, [None] * 3, None, lambda: False, lambda job, message: None,
-              "fake_worker:hangs_with_its_number"))
+order = Order(jobs, places, folder, worker="fake_worker:hangs_with_its_number")
+list(run_jobs(order, [Slot()] * 3))
 """
 
 

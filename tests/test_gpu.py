@@ -9,46 +9,95 @@ from dataclasses import replace
 import pytest
 import tiny
 import torch
-from factory import make_job, make_recipe
 
 from bench import nvml
 from bench.assets import Places
+from bench.executors.local import run_jobs
+from bench.executors.order import Order
+from bench.executors.process import WORKER_ENVIRONMENT
+from bench.executors.slots import Slot
 from bench.lab import recipe
+from bench.methods import METHODS
+from bench.peft_types import PEFT_TYPES
 
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+    # The recipe asks torch to warn of such operations and to go on; whether they change bits is
+    # asked below.
+    pytest.mark.filterwarnings("ignore:.*does not have a deterministic implementation"),
+    pytest.mark.filterwarnings("ignore:.*defaults to a non-deterministic algorithm"),
 ]
+
+CELLS = [
+    (method.key, quantization)
+    for method in METHODS.values()
+    for quantization in ("none", "nf4")
+    if quantization in method.quantizations
+]
+CELLS += [
+    (f"peft:{kind.key}", quantization)
+    for kind in PEFT_TYPES.values()
+    if not kind.refused
+    for quantization in ("none", "nf4")
+    if quantization == "none" or kind.quantized
+]
+SIZES = {"peft:fourierft": 200, "peft:c3a": 16}
+SPARSE = {"peft:frod", "peft:shira"}
+"""Their storages can't be followed, on no device."""
+
+
+@pytest.fixture(autouse=True)
+def as_in_a_worker(monkeypatch):
+    """cuBLAS repeats itself only with fixed workspaces."""
+    name = "CUBLAS_WORKSPACE_CONFIG"
+    monkeypatch.setenv(name, WORKER_ENVIRONMENT[name])
+    yield
+    torch.use_deterministic_algorithms(False)
 
 
 @pytest.fixture
 def places(tmp_path, monkeypatch):
+    monkeypatch.setitem(tiny.SMALL, "num_hidden_layers", 3)  # the hybrid has three bands
     tiny.install(tmp_path / "mirror", monkeypatch)
     return Places(tmp_path / "mirror", ("mirror",), tmp_path / "cache")
 
 
-def job(quantization="none", **changes):
-    settings = replace(make_recipe(), targets="all-linear", alpha=8.0, dropout=0.1)
-    if quantization == "nf4":
-        settings = replace(settings, double_quantization=True)
-    base = make_job(
-        task="tiny-class", metric="accuracy", rank=2, quantization=quantization, device="cuda",
-        recipe=settings,
-    )  # fmt: skip
-    return tiny.tiny_job(base, **changes)
+def job(method="lora", quantization="none", **changes):
+    return replace(tiny.job(method, quantization, **changes), device="cuda")
 
 
 def silent(message):
     return None
 
 
-@pytest.mark.parametrize("quantization", ["none", "nf4", "int8"])
+# --- training -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("quantization", ["none", "nf4", "fp4", "int8"])
 @pytest.mark.parametrize("optimizer", ["adamw", "paged_adamw_8bit"])
-def test_cells_train_on_the_device_and_say_what_measured_memory(places, quantization, optimizer):
-    done = recipe.run(job(quantization, optimizer=optimizer), places, silent)
-    assert done.status == "ok"
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_cells_train_on_the_device_and_say_what_measured_memory(
+    places, quantization, optimizer, precision
+):
+    wanted = job("lora", quantization, optimizer=optimizer, precision=precision, steps=40)
+    done = recipe.run(wanted, places, silent)
+    assert (done.status, done.warnings) == ("ok", ())
+    assert done.metric_value > done.baseline_value + 0.1
     assert done.peak_memory_source == "torch_allocated_bytes"
     assert 0 < done.peak_memory_bytes < 2**30
+    assert ("PagedAdamW8bit" in done.optimizer) == (optimizer == "paged_adamw_8bit")
+
+
+@pytest.mark.parametrize(("method", "quantization"), CELLS)
+def test_every_method_trains_loads_and_is_probed_on_the_device(places, method, quantization):
+    wanted = job(method, quantization, rank=SIZES.get(method, 2), steps=20)
+    done = recipe.run(wanted, places, silent)
+    assert (done.status, done.status_reason) == ("ok", "")
+    assert done.reload_max_error is not None
+    if method not in SPARSE:
+        assert done.warnings == ()
+        assert done.live_bytes > 0
 
 
 def test_every_cell_draws_the_same_head(places):
@@ -58,15 +107,44 @@ def test_every_cell_draws_the_same_head(places):
 
     folder = places.mirror / "models" / MODELS["tiny"].key
     heads = [
-        load_model(folder, job(q), TASKS["tiny-class"], anatomy(folder, 2)).classifier.weight
+        load_model(folder, job("lora", q), TASKS["tiny-class"], anatomy(folder, 2)).classifier
         for q in ("none", "nf4", "int8")
     ]
-    assert all(torch.equal(head, heads[0]) for head in heads)
+    assert all(torch.equal(head.weight, heads[0].weight) for head in heads)
 
 
-def test_same_job_same_bits(places):
-    one, two = (recipe.run(job(), places, silent) for _ in range(2))
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("optimizer", ["adamw", "paged_adamw_8bit"])
+@pytest.mark.parametrize("quantization", ["none", "nf4", "int8"])
+def test_same_job_same_bits(places, quantization, optimizer, precision):
+    wanted = job("lora", quantization, optimizer=optimizer, precision=precision)
+    one, two = (recipe.run(wanted, places, silent) for _ in range(2))
     assert [(p.loss, p.metric) for p in one.curve] == [(p.loss, p.metric) for p in two.curve]
+    assert one.final_weights_hash == two.final_weights_hash
+    assert one.live_bytes == two.live_bytes
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_attention_over_long_rows_has_the_same_bits_every_time(dtype):
+    """Rows of the tiny model fit into one block of keys; several may be summed in any order."""
+    torch.use_deterministic_algorithms(True, warn_only=True)  # as the recipe
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(8, 12, 512, 64, dtype=dtype, device="cuda") for _ in range(3))
+    seen = torch.arange(512, device="cuda") < torch.arange(64, 513, 64, device="cuda")[:, None]
+
+    def gradients():
+        leaves = [x.clone().requires_grad_() for x in (q, k, v)]
+        mask = seen[:, None, None, :]
+        out = torch.nn.functional.scaled_dot_product_attention(*leaves, attn_mask=mask)
+        out.float().square().sum().backward()
+        return [x.grad for x in leaves]
+
+    first = gradients()
+    for _ in range(20):
+        assert all(map(torch.equal, gradients(), first))
+
+
+# --- workers ------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -76,6 +154,54 @@ def uuid():
     assert found.found and found.driver
     mine = str(torch.cuda.get_device_properties(0).uuid)
     return next(gpu.uuid for gpu in found.found if gpu.uuid.endswith(mine))
+
+
+def run(tmp_path, uuid, worker):
+    """Run one job in a worker on the device; returns how it ended."""
+    order = Order(
+        jobs=[(job(), 1)],
+        places=Places(None, ("package",), tmp_path / "cache"),
+        logs=tmp_path / "logs",
+        retries=0,
+        worker=f"gpu_worker:{worker}",
+    )
+    [done] = run_jobs(order, [Slot(uuid)])
+    return done
+
+
+def test_a_worker_is_metered_from_outside(tmp_path, uuid):
+    done = run(tmp_path, uuid, "trains")
+    assert done.outcome.status == "ok"
+    assert done.nvml_device_bytes > done.outcome.torch_reserved_bytes
+    if done.nvml_process_bytes is None:
+        assert done.nvml_reason.startswith("process memory: ")
+    else:
+        assert done.nvml_process_bytes > done.outcome.torch_reserved_bytes
+
+
+def test_memory_that_the_device_lacks_has_its_own_status_and_harms_no_other_job(tmp_path, uuid):
+    ended = [run(tmp_path, uuid, name) for name in ("asks_for_too_much", "trains")]
+    assert [e.outcome.status for e in ended] == ["out_of_memory", "ok"]
+    assert "out of memory" in ended[0].outcome.status_reason
+
+
+def test_a_device_that_is_full_is_out_of_memory_too(tmp_path, uuid):
+    torch.cuda.empty_cache()
+    free, _ = torch.cuda.mem_get_info()
+    hog = torch.empty(free - 64 * 2**20, dtype=torch.uint8, device="cuda")
+    done = run(tmp_path, uuid, "trains")
+    del hog
+    torch.cuda.empty_cache()
+    assert done.outcome.status == "out_of_memory"
+
+
+def test_a_failed_assertion_on_the_device_is_a_crash_and_harms_no_other_job(tmp_path, uuid):
+    ended = [run(tmp_path, uuid, name) for name in ("reads_behind_the_end", "trains")]
+    assert [e.outcome.status for e in ended] == ["crashed", "ok"]
+    assert "device-side assert" in ended[0].outcome.status_reason
+
+
+# --- meters -------------------------------------------------------------------------------------
 
 
 def busy(seconds, dtype=torch.float32, size=2048):

@@ -57,8 +57,9 @@ def test_phases_are_kept_apart_and_an_error_still_counts(clock):
         raise KeyError
     assert found.seconds == {"train": 4.0, "evaluate": 2.0}
     assert found.cpu_seconds == 8.0, "of the timed steps alone"
-    found.move("train", "other", 1.5)
-    assert found.seconds == {"train": 2.5, "evaluate": 2.0, "other": 1.5}
+    found.book("other", 1.5, "train")
+    found.book("earlier", 7.0, None)
+    assert found.seconds == {"train": 2.5, "evaluate": 2.0, "other": 1.5, "earlier": 7.0}
 
 
 def test_steps_are_timed_in_timed_phases_alone(clock):

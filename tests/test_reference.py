@@ -110,7 +110,7 @@ def written_out(job: Job) -> str:
         "recipe": asdict(job.recipe),
         "train": columns(train),
         "held_out": {name: columns(rows) for name, rows in held_out.items()},
-        "batches": prepare_work(job, task, data, load_tokenizer(folder)).order,
+        "batches": prepare_work(job, task, data, load_tokenizer(folder), folder).order,
     }
     return json.dumps(plain)
 

@@ -7,6 +7,7 @@ import json
 import os
 import shlex
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -18,7 +19,9 @@ from bench import nvml, runner, store
 from bench.assets import Located
 from bench.data import TaskData
 from bench.errors import StoreError, UserError
-from bench.executors.local import Finished
+from bench.executors import slots
+from bench.executors.order import Finished
+from bench.executors.slots import Slot
 from bench.nvml import Devices, Gpu
 from bench.outcome import Outcome
 from bench.progress import Board, clock, job_title
@@ -123,8 +126,11 @@ def test_a_failed_job_runs_again_with_its_reason_and_the_others_do_not(selection
     told = reasons(selection)
     assert told[1, "head"].startswith("attempt 1 crashed: the worker ended with exit code 3")
     assert told[0, "head"] == "ok in attempt 1"
-    assert run(selection, {"1": "dies"}) == [(1, m, 2, "crashed") for m in ("head", "lora")]
-    assert run(selection) == [(1, m, 3, "ok") for m in ("head", "lora")]
+    once = replace(selection, retries=0)
+    assert run(once, {"1": "dies"}) == [(1, m, 2, "crashed") for m in ("head", "lora")]
+    tries = [(1, "head", 3), (1, "head", 4), (1, "lora", 3), (1, "lora", 4)]
+    assert sorted(run(selection, {"1": "dies"})) == [(*tried, "crashed") for tried in tries]
+    assert run(selection) == [(1, m, 5, "ok") for m in ("head", "lora")]
     assert run(selection) == []
 
 
@@ -259,13 +265,17 @@ def test_the_profile_fits_the_machine(selection, monkeypatch, tmp_path, gpus, mi
 
 def test_slots_are_gpus_or_cores_or_what_was_asked(selection, monkeypatch):
     monkeypatch.setattr(runner, "cores", lambda: 3)
+    monkeypatch.setattr(slots, "allowed_cores", lambda: [0, 1, 4])
     free = Selection(**{**vars(selection), "jobs": None})
-    assert make_plan(selection).slots == [None, None]
-    assert make_plan(free).slots == [None] * 3
+    assert make_plan(selection).slots == [Slot(), Slot()]
+    assert make_plan(free).slots == [Slot(cores=frozenset({core})) for core in (0, 1, 4)]
     found = (Gpu("GPU-a", "Example", None), Gpu("GPU-b", "Example", None))
     monkeypatch.setattr(nvml, "devices", lambda: Devices(found, None))
-    assert make_plan(free).slots == ["GPU-a", "GPU-b"]
-    assert make_plan(Selection(**{**vars(selection), "jobs": 1})).slots == ["GPU-a"]
+    monkeypatch.setattr(nvml, "near_cores", {"GPU-a": frozenset({0, 9}), "GPU-b": frozenset()}.get)
+    assert make_plan(free).slots == [Slot("GPU-a", frozenset({0})), Slot("GPU-b")]
+    assert make_plan(Selection(**{**vars(selection), "jobs": 1})).slots == [
+        Slot("GPU-a", frozenset({0}))
+    ]
     with pytest.raises(UserError, match="--jobs 3: there are 2 GPUs"):
         make_plan(Selection(**{**vars(selection), "jobs": 3}))
 

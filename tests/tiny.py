@@ -11,9 +11,10 @@ import transformers
 from factory import make_job, make_recipe
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from bench.assets import Places, sha256_file
+from bench.assets import Places
 from bench.catalog import MODELS, Hub, Model
 from bench.data import load_task
+from bench.hashes import sha256_file
 from bench.lab.build import Build
 from bench.lab.methods import Prepared
 from bench.lab.models import anatomy, load_model, load_tokenizer
@@ -154,8 +155,8 @@ def build(places: Places, job: Job) -> Prepared:
 def work(places: Places, job: Job) -> Work:
     """The batches of a job."""
     task = TASKS[job.task]
-    tokenizer = load_tokenizer(places.mirror / "models" / "tiny")
-    return prepare_work(job, task, load_task(task, places), tokenizer)
+    folder = places.mirror / "models" / "tiny"
+    return prepare_work(job, task, load_task(task, places), load_tokenizer(folder), folder)
 
 
 def tiny_job(job: Job, **recipe: object) -> Job:

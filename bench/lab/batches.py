@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from bench.data import Row
+from bench.data import Row, TaskData
+from bench.lab.tokens import TokenTable, token_table
 
 Encoded = dict[str, list[int]]
 
@@ -82,6 +84,7 @@ class Encoder:
 
     def __init__(self, tokenizer: Any, max_length: int, label_type: torch.dtype) -> None:
         self._tokenizer = tokenizer
+        self._known: TokenTable | None = None
         self._max_length = max_length
         self._label_type = label_type
         self._pad = {
@@ -90,10 +93,20 @@ class Encoder:
             "attention_mask": 0,
         }
 
+    def remember(self, data: TaskData, folder: Path, cache: Path) -> None:
+        """Look rows of a task up from now on, in a table that all jobs share.
+
+        Args:
+            folder: files of the tokenizer.
+        """
+        self._known = token_table(data, folder, self._max_length, self.encode, cache)
+
     def encode(self, rows: Sequence[Row]) -> list[Encoded]:
         """Token lists of each row, special tokens included, not padded."""
         if not rows:
             return []
+        if self._known is not None:
+            return self._known.encode(rows)
         pairs = [row.pair for row in rows] if rows[0].pair is not None else None
         encoded = self._tokenizer(
             [row.text for row in rows], pairs, truncation=True, max_length=self._max_length

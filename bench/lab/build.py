@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from bench.lab.bases import Base, load_base
 from bench.lab.blank import config_of
 from bench.lab.budget import Budgeted, Solved, solve
 from bench.lab.methods import Prepared, prepare
@@ -27,6 +28,7 @@ class Build:
     Attributes:
         folder: files of the model.
         work: where a method's preview of batches comes from.
+        cache: where quantised bases are kept; None to quantise anew.
     """
 
     job: Job
@@ -34,10 +36,15 @@ class Build:
     folder: Path
     parts: Anatomy
     work: Work
+    cache: Path | None = None
 
     def base(self) -> nn.Module:
         """The pretrained base with a fresh head."""
-        return load_model(self.folder, self.job, self.task, self.parts)
+        return self.loaded().model
+
+    def loaded(self) -> Base:
+        """`base`, with what quantising it took."""
+        return load_base(self.folder, self.job, self.task, self.parts, self.cache)
 
     def plain_base(self) -> nn.Module:
         """The base as `base` would give it without quantising, on the CPU: on the device it would

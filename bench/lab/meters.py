@@ -93,9 +93,10 @@ class Meters:
             if training:
                 self._after_training()
 
-    def move(self, source: str, target: str, seconds: float) -> None:
-        """Book part of one phase's time under another."""
-        self.seconds[source] -= seconds
+    def book(self, target: str, seconds: float, source: str | None) -> None:
+        """Book time under a phase, taking it from another where it was spent in this job."""
+        if source is not None:
+            self.seconds[source] -= seconds
         self.seconds[target] = self.seconds.get(target, 0.0) + seconds
 
     def step(self) -> None:

@@ -54,6 +54,7 @@ class Anatomy:
     Attributes:
         blocks: the transformer layers from the input up; empty for an architecture whose layers
             are not recognised.
+        fresh: modules outside the pretrained base, whose weights the job's seed draws.
         head: modules that make the classification head, such as `classifier`.
         pooler: the pooler between encoder and head, None if the architecture has none.
         head_linears: linear layers of head and pooler; they are never quantised.
@@ -65,6 +66,7 @@ class Anatomy:
     head_linears: tuple[str, ...]
     encoder_linears: tuple[str, ...]
     blocks: tuple[Block, ...] = ()
+    fresh: tuple[str, ...] = ()
 
 
 def anatomy(folder: Path, classes: int) -> Anatomy:
@@ -88,6 +90,7 @@ def anatomy_of(model: nn.Module) -> Anatomy:
         for name, child in model.named_children()
         if name != base_name and any(True for _ in child.parameters())
     ]
+    fresh = tuple(head)
     pooler = f"{base_name}.pooler" if _has_parameters(model, f"{base_name}.pooler") else None
     tops = [*head, *([pooler] if pooler else [])]
     linears = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
@@ -104,6 +107,7 @@ def anatomy_of(model: nn.Module) -> Anatomy:
         head_linears=tuple(name for name in linears if in_head(name)),
         encoder_linears=tuple(name for name in linears if not in_head(name)),
         blocks=_blocks(linears),
+        fresh=fresh,
     )
 
 
@@ -153,11 +157,16 @@ def load_tokenizer(folder: Path) -> Any:
     return AutoTokenizer.from_pretrained(folder, local_files_only=True, use_fast=True)
 
 
-def load_model(folder: Path, job: Job, task: Task, parts: Anatomy) -> nn.Module:
+def load_model(
+    folder: Path, job: Job, task: Task, parts: Anatomy, quantised: bool = False
+) -> nn.Module:
     """Load the base with a classifier drawn from the job's `head` stream.
 
     Weights are loaded as fp32 and bf16 is autocast, for every method alike. A quantised base keeps
     head and pooler in fp32 and its embeddings and norms in fp32.
+
+    Args:
+        quantised: the folder holds the quantised base already.
 
     Raises:
         Unsupported: if the quantization can't run here.
@@ -172,7 +181,7 @@ def load_model(folder: Path, job: Job, task: Task, parts: Anatomy) -> nn.Module:
         trust_remote_code=False,
         # For every cell alike: it decides which generator the fresh head is drawn from.
         device_map={"": job.device},
-        **_quantization(job, parts),
+        **({} if quantised else _quantization(job, parts)),
     )
     module: Any
     for module in model.modules():

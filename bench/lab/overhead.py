@@ -102,7 +102,7 @@ def measure(
     device, task = torch.device(job.device), TASKS[job.task]
     torch.set_num_threads(job.threads)
     folder = model_files(MODELS[job.model], places).path
-    work = prepare_work(job, task, load_task(task, places), load_tokenizer(folder))
+    work = prepare_work(job, task, load_task(task, places), load_tokenizer(folder), folder)
     parts = anatomy(folder, max(1, len(task.labels)))
     build = Build(job, task, folder, parts, work)
     prepared = build.prepare(build.base())

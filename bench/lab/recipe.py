@@ -25,7 +25,6 @@ from bench.lab.models import (
     Unsupported,
     anatomy,
     load_tokenizer,
-    quantization_clock,
     trained_head,
 )
 from bench.lab.outcome import (
@@ -73,15 +72,16 @@ def run(job: Job, places: Places, progress: Progress) -> Outcome:
         data = load_task(task, places)
         model_at = model_files(MODELS[job.model], places)
     with meters.phase("tokenise"):
-        work = prepare_work(job, task, data, load_tokenizer(model_at.path))
+        tokenizer = load_tokenizer(model_at.path)
+        work = prepare_work(job, task, data, tokenizer, model_at.path, places.cache)
 
     progress({"phase": "model"})
     with meters.phase("load"):
         parts = anatomy(model_at.path, max(1, len(task.labels)))
-        build = Build(job, task, model_at.path, parts, work)
-        with quantization_clock(device) as quantizing:
-            base = build.base()
-    meters.move("load", "quantise", sum(quantizing))
+        build = Build(job, task, model_at.path, parts, work, places.cache)
+        loaded = build.loaded()
+    base = loaded.model
+    meters.book("quantise", loaded.quantise_seconds, "load" if loaded.now else None)
     total, before = counts.parameters(base), list(base.parameters())
     with meters.phase("build"):
         prepared = build.prepare(base)

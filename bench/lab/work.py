@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -79,8 +80,15 @@ LATENCY_BATCHES = 8
 LATENCY_ROWS = 8
 
 
-def prepare_work(job: Job, task: Task, data: TaskData, tokenizer: Any) -> Work:
-    """Cut, draw, tokenise and batch the rows of a job."""
+def prepare_work(
+    job: Job, task: Task, data: TaskData, tokenizer: Any, folder: Path, cache: Path | None = None
+) -> Work:
+    """Cut, draw, tokenise and batch the rows of a job.
+
+    Args:
+        folder: files of the tokenizer.
+        cache: where token lists are kept; None to tokenise anew.
+    """
     recipe = job.recipe
     rest, cut = cut_selection(data.train, recipe.selection_rows)
     rows = subset(rest, recipe.train_rows)
@@ -90,6 +98,8 @@ def prepare_work(job: Job, task: Task, data: TaskData, tokenizer: Any) -> Work:
     regression = task.kind == "regression"
     mean, scale = (float(labels.mean()), float(labels.std())) if regression else (0.0, 1.0)
     encoder = Encoder(tokenizer, recipe.max_length, torch.float32 if regression else torch.int64)
+    if cache is not None:
+        encoder.remember(data, folder, cache)
 
     # Two generators, so that a longer run begins with the batches of a shorter one.
     drawn = draw_rows(len(rows), recipe.steps * recipe.batch_size, generator(job.seed, "order"))

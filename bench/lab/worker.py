@@ -105,8 +105,10 @@ def quiet_libraries() -> None:
 
 def _places(text: str) -> Any:
     from bench.assets import Places
+    from bench.hashes import learn_hashes
 
     data = json.loads(text)
+    learn_hashes(data["hashes"])
     mirror = Path(data["mirror"]) if data["mirror"] else None
     return Places(mirror, tuple(data["sources"]), Path(data["cache"]))
 
@@ -132,3 +134,5 @@ def _redirect(log: Path) -> None:
     os.dup2(handle, 2)
     os.close(handle)
     faulthandler.enable()
+    # The supervisor asks a worker that took too long where it is, before it ends it.
+    faulthandler.register(signal.SIGUSR1)
