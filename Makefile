@@ -26,7 +26,7 @@ SELECT = set -f; set -- "$$SUITE"; \
 	[ -z "$$PROFILE" ] || set -- "$$@" "--profile=$$PROFILE"; \
 	[ -z "$$MIRROR" ] || set -- "$$@" "--mirror=$$MIRROR"
 
-.PHONY: help bench report test test-gpu test-browser overhead lint check format clean
+.PHONY: help bench report test test-gpu test-browser overhead perf lint check format clean
 .DEFAULT_GOAL := help
 
 help:  ## say what there is
@@ -37,6 +37,7 @@ help:  ## say what there is
 	@echo 'make test-gpu           the checks that only a CUDA machine can make'
 	@echo 'make test-browser REPORT=path   use a report in Chromium (needs node; CHROMIUM=, SHOTS=)'
 	@echo 'make overhead           measure what the meters cost (ARGS="--pairs 200")'
+	@echo 'make perf               measure how fast peftmark is, in under an hour (ARGS="--quick")'
 	@echo 'make format             format the code'
 	@echo 'make clean              remove .venv and caches; results and reports stay'
 
@@ -65,6 +66,9 @@ test-browser:  ## open REPORT in Chromium, offline, and use it
 
 overhead: .venv/.installed  ## measure the meters themselves
 	@set -f; exec env OMP_NUM_THREADS=1 .venv/bin/python -m bench.lab.overhead $$ARGS
+
+perf: .venv/.installed  ## measure peftmark against scripts, a bare loop and the machine
+	@set -f; exec .venv/bin/python -m bench.perf $$ARGS
 
 lint: .venv/.installed  ## format, lint and types
 	@.venv/bin/ruff format --check bench tests

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from bench import __version__, commands
-from bench.errors import Exit, UserError
+from bench.errors import Exit, Leave, UserError
 
 EXIT_CODES = """\
 exit codes:
@@ -43,8 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except UserError as error:
         print(f"peftmark: {error}", file=sys.stderr)
         code = error.code
-    except KeyboardInterrupt:
-        code = Exit.INTERRUPTED
+    except KeyboardInterrupt as left:
+        code = left.code if isinstance(left, Leave) else Exit.INTERRUPTED
     except BrokenPipeError:
         # What is still buffered has no reader; the interpreter would complain about it at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -125,7 +125,20 @@ def _parser() -> argparse.ArgumentParser:
             "--job", action="append", default=[], metavar="ID", help="only this job (repeatable)"
         )
         sub.add_argument("--again", action="store_true", help="run finished jobs too")
-        sub.add_argument("--jobs", type=_count, help="jobs at once (default: one per GPU or core)")
+        sub.add_argument(
+            "--jobs", type=_count, help="most jobs at once (default: one per GPU or core)"
+        )
+        sub.add_argument(
+            "--executor", choices=("local", "ray", "slurm"), default="local",
+            help="where jobs run: here, on a Ray cluster or through Slurm (docs/executors.md)",
+        )  # fmt: skip
+        sub.add_argument("--ray-address", metavar="HOST:PORT", help="the Ray cluster to use")
+        sub.add_argument(
+            "--slurm", metavar="KEY=VALUE,...", help="for Slurm, such as partition=gpu,time=60"
+        )
+        sub.add_argument(
+            "--device", choices=("cpu", "cuda"), help="what the cluster's nodes have (Ray is asked)"
+        )
     run.add_argument("--timeout", type=_count, metavar="SECONDS", help="time limit of a job")
     run.add_argument(
         "--retries", type=int, choices=range(6), default=1, metavar="N",

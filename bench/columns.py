@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 from typing import Any
 
 from bench.outcome import NUMBERS, OUTCOME_FIELDS, CurvePoint, Outcome, numbers
@@ -185,7 +186,7 @@ def from_row(row: dict[str, Any]) -> Record:
     return Record(
         job=job,
         outcome=Outcome(**values),
-        environment=Environment(**json.loads(row["environment"])),
+        environment=_environment(row["environment"]),
         attempt=row["attempt"],
         started_at=row["started_at"],
         finished_at=row["finished_at"],
@@ -195,3 +196,9 @@ def from_row(row: dict[str, Any]) -> Record:
         nvml_reason=next(filter(None, nvml), ""),
         command=row["command"],
     )
+
+
+@lru_cache(maxsize=64)
+def _environment(text: str) -> Environment:
+    """All rows of a run have the same one."""
+    return Environment(**json.loads(text))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +17,10 @@ if TYPE_CHECKING:
 
 
 def _selection(options: argparse.Namespace) -> Selection:
+    from bench.executors.choice import Where
     from bench.runner import Selection
 
+    asked = {f.name: getattr(options, f.name) for f in fields(Where) if hasattr(options, f.name)}
     return Selection(
         suite=options.suite,
         profile=options.profile or None,
@@ -29,6 +32,7 @@ def _selection(options: argparse.Namespace) -> Selection:
         again=getattr(options, "again", False),
         seconds_limit=getattr(options, "timeout", None),
         retries=getattr(options, "retries", 1),
+        where=Where(**asked),
     )
 
 
@@ -85,7 +89,7 @@ def _run_stage(trials: bool, selection: Selection, console: Any, stop: Stop) -> 
     if plan.expanded.choices:
         stage = "trials of learning rates" if trials else "jobs with the chosen learning rates"
         console.print(f"{len(jobs)} {stage}:", markup=False)
-    with Board(console, jobs, len(plan.slots)) as board:
+    with Board(console, jobs, plan.venue.at_once) as board:
         for _, done in execute(plan, jobs, selection, board.event, stop):
             board.finished(done)
 
@@ -97,7 +101,7 @@ def _announce(plan: Plan, console: Any) -> None:
     console.print(
         f"Suite {plan.suite.name} v{plan.suite.version}, profile [bold]{plan.profile}[/] "
         f"({escape(plan.profile_reason)}): {len(plan.planned)} jobs, {done} already done, "
-        f"{len(plan.to_run)} to run{_waiting(plan)}, {len(plan.slots)} at once.",
+        f"{len(plan.to_run)} to run{_waiting(plan)}, {plan.venue.at_once} at once.",
         soft_wrap=True,
     )
     for note in plan.notes:

@@ -27,6 +27,14 @@ class Exit(IntEnum):
     TERMINATED = 143
 
 
+class Leave(KeyboardInterrupt):
+    """A second signal: leave at once, with the code of that signal."""
+
+    def __init__(self, code: Exit) -> None:
+        super().__init__()
+        self.code = code
+
+
 class UserError(Exception):
     """Something the user can mend: bad input, a missing asset, a full disk.
 

@@ -9,17 +9,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
-from typing import Literal
 
-from bench import nvml
 from bench.assets import Places, default_cache, hub_reachable, model_files
 from bench.catalog import MODELS
 from bench.data import load_task
-from bench.environment import capture, cores, machine, versions
-from bench.errors import Exit, UserError
-from bench.executors import local
+from bench.environment import capture, machine, versions
+from bench.errors import Exit, Leave, UserError
+from bench.executors.choice import HERE, Venue, Where, choose
 from bench.executors.order import WORKER, Finished, Listener, Order, needs_of
-from bench.executors.slots import Slot, cpu_slots, gpu_slots
+from bench.executors.slots import Slot
 from bench.hashes import forget_hashes
 from bench.matrix import Expanded, Facts, Planned, choose_profile, decide, expand, of_versions
 from bench.record import Job, Record
@@ -39,11 +37,12 @@ class Selection:
         mirror: the user's folder of data and models.
         suites: the user's folder of suites.
         results: the results folder.
-        jobs: jobs at once, None for one per GPU or core.
+        jobs: jobs at once, at most; None for one per GPU or core.
         only: job ids to run, empty for all.
         again: run finished jobs too.
         seconds_limit: wall seconds a job may take.
         retries: further attempts of a job that ended for a cause outside itself.
+        where: the executor and what it needs to know.
     """
 
     suite: str
@@ -56,6 +55,7 @@ class Selection:
     again: bool = False
     seconds_limit: float | None = None
     retries: int = 1
+    where: Where = HERE
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Plan:
         planned: the jobs selected, in running order.
         expanded: all jobs of the profile as far as they are known, and how many wait for trials.
         notes: what a person should know before the run, a sentence each.
-        slots: the places for workers.
+        venue: where the jobs run, and how many at once.
     """
 
     suite: Suite
@@ -79,7 +79,12 @@ class Plan:
     contents: Contents
     store: Store
     places: Places
-    slots: list[Slot]
+    venue: Venue
+
+    @property
+    def slots(self) -> list[Slot]:
+        """The places for workers on this machine."""
+        return self.venue.slots
 
     @property
     def to_run(self) -> list[Job]:
@@ -104,14 +109,13 @@ def make_plan(selection: Selection) -> Plan:
             f"the mirror {str(selection.mirror)!r} is not a folder",
             "Give a folder with GLUE's own folders (CoLA, SST-2, ...), or <task>/train.jsonl.",
         )
-    gpus = nvml.devices()
-    facts = _facts(selection, suite, len(gpus.found))
+    venue = choose(selection.where, selection.jobs)
+    facts = _facts(selection, suite, venue.gpus)
     profile, reason = choose_profile(suite, selection.profile, facts)
-    device: Literal["cpu", "cuda"] = "cuda" if gpus.found else "cpu"
     store = Store(selection.results, suite.name)
     contents = store.read()
     installed = versions()
-    expanded = expand(suite, profile, device, of_versions(contents.records, installed))
+    expanded = expand(suite, profile, venue.device, of_versions(contents.records, installed))
     planned = decide(expanded.jobs, contents.records, installed, selection.again)
     if selection.only:
         known = {p.job.job_id for p in planned}
@@ -130,17 +134,17 @@ def make_plan(selection: Selection) -> Plan:
         profile_reason=reason,
         planned=planned,
         expanded=expanded,
-        notes=_notes(expanded.jobs, contents),
+        notes=_notes(expanded.jobs, contents, here=bool(venue.slots)),
         contents=contents,
         store=store,
         places=_places(suite, profile, selection.mirror),
-        slots=_slots(selection.jobs, [gpu.uuid for gpu in gpus.found]),
+        venue=venue,
     )
 
 
-def _notes(jobs: Sequence[Job], contents: Contents) -> list[str]:
+def _notes(jobs: Sequence[Job], contents: Contents, here: bool) -> list[str]:
     notes = []
-    on_cpu = any(job.device == "cpu" and job.recipe.precision == "bf16" for job in jobs)
+    on_cpu = here and any(job.device == "cpu" and job.recipe.precision == "bf16" for job in jobs)
     if on_cpu and machine()["bf16_instructions"] is False:
         notes.append(
             "no fast bf16 path: this CPU has no bf16 instructions, so bf16 jobs run, but their "
@@ -175,18 +179,6 @@ def _places(suite: Suite, profile: str, mirror: Path | None) -> Places:
     return Places(mirror, sources, default_cache())
 
 
-def _slots(wanted: int | None, gpus: Sequence[str]) -> list[Slot]:
-    if not gpus:
-        return cpu_slots(wanted or cores())
-    if wanted is not None and wanted > len(gpus):
-        raise UserError(
-            f"--jobs {wanted}: there are {len(gpus)} GPUs, and two jobs on one would falsify each "
-            "other's time and memory",
-            f"Use --jobs 1 to {len(gpus)}.",
-        )
-    return gpu_slots({uuid: nvml.near_cores(uuid) for uuid in gpus[: wanted or len(gpus)]})
-
-
 def fetch(plan: Plan) -> dict[str, str]:
     """Fetch and verify the model and every task of the jobs to run, so that faults show first.
 
@@ -215,8 +207,9 @@ def execute(
     """
     plan.store.quarantine(plan.contents.damaged)
     environment = capture()
+    last = plan.store.last_attempts()
     order = Order(
-        jobs=[(job, plan.store.next_attempt(job.job_id)) for job in jobs],
+        jobs=[(job, last.get(job.job_id, 0) + 1) for job in jobs],
         places=plan.places,
         logs=plan.store.logs,
         seconds_limit=selection.seconds_limit,
@@ -226,7 +219,7 @@ def execute(
         listener=listener,
         worker=worker,
     )
-    for done in local.run_jobs(order, plan.slots):
+    for done in plan.venue.run(order):
         outcome = done.outcome
         if plan.expanded.untuned(done.job):
             outcome = replace(outcome, warnings=(*outcome.warnings, UNTUNED))
@@ -267,7 +260,7 @@ def command(job: Job, selection: Selection) -> str:
         words += ["--results", str(selection.results)]
     if selection.suites is not None:
         words += ["--suites", str(selection.suites)]
-    return shlex.join(words)
+    return shlex.join([*words, *selection.where.words()])
 
 
 class Stop:
@@ -290,9 +283,10 @@ class Stop:
         """Handle the two signals inside."""
 
         def handle(number: int, frame: FrameType | None) -> None:
-            if self.signal is not None:
-                raise KeyboardInterrupt
+            second = self.signal is not None
             self.signal = number
+            if second:
+                raise Leave(self.code)
 
         before = {n: signal.signal(n, handle) for n in (signal.SIGINT, signal.SIGTERM)}
         try:

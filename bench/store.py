@@ -5,8 +5,11 @@ Layout of `results/<suite>/`:
     run.lock                         held by the one running supervisor (flock)
     parts/<job_id>.<attempt>.parquet the truth: one row an attempt
     logs/<job_id>.<attempt>.log      what the worker printed
+    scratch/                         what workers keep for a moment; emptied at every start
     quarantine/                      parts that could not be read
     results.parquet                  derived from the parts, rebuilt at the end of every run
+
+Every file carries the SHA-256 of its own bytes (`sealed`).
 """
 
 from __future__ import annotations
@@ -17,48 +20,20 @@ import os
 import re
 import shutil
 import socket
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.columns import COLUMNS, from_row, to_row
+from bench import index
+from bench.columns import from_row
 from bench.errors import StoreError
 from bench.record import SCHEMA_VERSION, Job, Record
+from bench.sealed import SEAL, check_seal, parquet_bytes, row_groups
 
 PART_NAME = re.compile(r"([0-9a-f]{16})\.(\d+)\.parquet")
 FREE_BYTES_NEEDED = 32 * 1024 * 1024
-ROW_GROUP = 500
-
-
-def _schema() -> Any:
-    import pyarrow as pa
-
-    types = {
-        "string": pa.string(),
-        "json": pa.string(),
-        "int64": pa.int64(),
-        "float64": pa.float64(),
-        "bool": pa.bool_(),
-        "strings": pa.list_(pa.string()),
-        "numbers": pa.list_(pa.float32()),
-        "curve": pa.list_(
-            pa.struct(
-                [
-                    ("step", pa.int64()),
-                    ("loss", pa.float64()),
-                    ("metric", pa.float64()),
-                    ("seconds", pa.float64()),
-                    ("selection_metric", pa.float64()),
-                    ("penalty", pa.float64()),
-                    ("gradient_norm", pa.float64()),
-                ]
-            )
-        ),
-    }
-    fields = [pa.field(name, types[kind]) for name, kind in COLUMNS.items()]
-    return pa.schema(fields, metadata={b"peftmark_schema": str(SCHEMA_VERSION).encode()})
 
 
 @dataclass(frozen=True)
@@ -90,6 +65,7 @@ class Store:
         self.folder = root / suite
         self.parts = self.folder / "parts"
         self.logs = self.folder / "logs"
+        self.scratch = self.folder / "scratch"
         self.aside = self.folder / "quarantine"
         self.derived = self.folder / "results.parquet"
 
@@ -135,6 +111,7 @@ class Store:
         """Remove temporary files a killed run left behind."""
         for leftover in [*self.parts.glob(".*.tmp"), *self.folder.glob(".*.tmp")]:
             leftover.unlink(missing_ok=True)
+        shutil.rmtree(self.scratch, ignore_errors=True)
 
     def read(self) -> Contents:
         """All readable attempts. A part from a newer peftmark is refused, an older one left out.
@@ -146,28 +123,45 @@ class Store:
         there = next(f for f in (self.folder, *self.folder.absolute().parents) if f.exists())
         if not there.is_dir():
             raise StoreError(f"{there} is not a folder", "Choose another --results folder.")
+        seen = index.stamps(self.parts)
+        parts = index.known(seen, self._noted, self._rows)
+        for path in seen.keys() - parts.keys():
+            with suppress(FileNotFoundError):  # a run beside this reader has just set it aside
+                parts[path] = _part(path)
+        index.remember(seen, parts)
         records: dict[str, Record] = {}
-        damaged: dict[Path, str] = {}
-        attempts = older = 0
-        parts = (path for path in self.parts.glob("*.parquet") if path.is_file())
         for path in sorted(parts, key=_part_key):
-            with _explained(path):
-                raw = path.read_bytes()
-            try:
-                record = _read_part(path, raw)
-            except StoreError:
-                raise
-            except _Older:
-                older += 1
-                continue
-            except Exception as error:  # damaged bytes make the reader raise almost anything
-                damaged[path] = " ".join(str(error).split())[:200]
-                continue
-            attempts += 1
-            known = records.get(record.job.job_id)
-            if known is None or record.ok or not known.ok:
+            record = parts[path].record
+            known = records.get(record.job.job_id) if record else None
+            if record is not None and (known is None or record.ok or not known.ok):
                 records[record.job.job_id] = record
-        return Contents(records, attempts, damaged, older)
+        damaged = {path: part.damage for path, part in parts.items() if part.damage}
+        older = sum(part.older for part in parts.values())
+        attempts = len(parts) - len(damaged) - older
+        return Contents(records, attempts, dict(sorted(damaged.items())), older)
+
+    def _noted(self) -> bytes | None:
+        """What `results.parquet` notes of the parts; None if it can't be trusted or isn't there."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            raw = self.derived.read_bytes()
+            check_seal(raw)
+            facts = pq.read_metadata(pa.BufferReader(raw)).metadata or {}
+        except Exception:  # damaged bytes make the reader raise almost anything
+            return None
+        same_schema = facts.get(b"peftmark_schema") == str(SCHEMA_VERSION).encode()
+        return facts.get(index.INDEX) if same_schema and SEAL in facts else None
+
+    def _rows(self) -> dict[str, Record]:
+        """The rows of `results.parquet` by the names of the parts they came from."""
+        import pyarrow.parquet as pq
+
+        with pq.ParquetFile(self.derived, page_checksum_verification=True) as file:
+            groups = (file.read_row_group(i, use_threads=False) for i in range(file.num_row_groups))
+            records = [from_row(row) for group in groups for row in group.to_pylist()]
+        return {_part_name(record): record for record in records}
 
     def quarantine(self, damaged: Iterable[Path]) -> None:
         """Move damaged parts aside, so that their jobs run again and nothing is lost."""
@@ -176,11 +170,14 @@ class Store:
                 self.aside.mkdir(exist_ok=True)
                 os.replace(path, self.aside / path.name)
 
-    def next_attempt(self, job_id: str) -> int:
-        """Number of the next attempt of a job."""
-        files = [*self.parts.glob(f"{job_id}.*"), *self.aside.glob(f"{job_id}.*")]
-        numbers = [int(m[2]) for p in files if (m := _match(p))]
-        return max(numbers, default=0) + 1
+    def last_attempts(self) -> dict[str, int]:
+        """Job id -> number of its last attempt, what was set aside included."""
+        found: dict[str, int] = {}
+        for folder in (self.parts, self.aside):
+            for path in folder.glob("*"):
+                if match := _match(path):
+                    found[match[1]] = max(found.get(match[1], 0), int(match[2]))
+        return found
 
     def append(self, record: Record) -> Path:
         """Write one attempt: a temporary file, fsync, rename.
@@ -188,13 +185,18 @@ class Store:
         Raises:
             StoreError: if it can't be written; earlier results are untouched.
         """
-        path = self.parts / f"{record.job.job_id}.{record.attempt}.parquet"
+        path = self.parts / _part_name(record)
         _write(path, [record])
         return path
 
     def rebuild(self) -> None:
-        """Write `results.parquet` anew from the parts."""
-        _write(self.derived, in_order(self.read().records.values()))
+        """Write `results.parquet` anew from the parts, with a note of what they looked like."""
+        seen = index.stamps(self.parts)
+        contents = self.read()
+        records = contents.records.values()
+        whole = {path: stamp for path, stamp in seen.items() if path not in contents.damaged}
+        note = index.note({_part_name(record) for record in records}, whole)
+        _write(self.derived, in_order(records), note)
 
 
 class _Older(Exception):
@@ -222,10 +224,29 @@ def _part_key(path: Path) -> tuple[str, int]:
     return (match[1], int(match[2])) if match else (path.name, 0)
 
 
+def _part_name(record: Record) -> str:
+    return f"{record.job.job_id}.{record.attempt}.parquet"
+
+
+def _part(path: Path) -> index.Part:
+    """What a part holds."""
+    with _explained(path, but=FileNotFoundError):
+        raw = path.read_bytes()
+    try:
+        return index.Part(_read_part(path, raw))
+    except StoreError:
+        raise
+    except _Older:
+        return index.Part(older=True)
+    except Exception as error:  # damaged bytes make the reader raise almost anything
+        return index.Part(damage=" ".join(str(error).split())[:200] or type(error).__name__)
+
+
 def _read_part(path: Path, raw: bytes) -> Record:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    check_seal(raw)
     # Not `read_table`, whose threads can outlive the interpreter and abort it at its end.
     file = pq.ParquetFile(pa.BufferReader(raw), page_checksum_verification=True)
     table = file.read(use_threads=False)
@@ -251,27 +272,10 @@ def in_order(records: Iterable[Record]) -> list[Record]:
     return sorted(records, key=lambda r: _sort_key(r.job))
 
 
-def row_groups(records: Sequence[Record]) -> Iterator[list[dict[str, Any]]]:
-    """Rows, a few at a time: as Python values they take many times the memory of a file."""
-    for start in range(0, len(records), ROW_GROUP):
-        yield [to_row(record) for record in records[start : start + ROW_GROUP]]
-
-
-def parquet_bytes(groups: Iterable[list[dict[str, Any]]]) -> bytes:
-    """Rows as a Parquet file; the same rows give the same bytes."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    schema, buffer = _schema(), pa.BufferOutputStream()
-    with pq.ParquetWriter(buffer, schema, write_page_checksum=True) as writer:
-        for rows in groups:
-            writer.write_table(pa.Table.from_pylist(rows, schema=schema))
-    content: bytes = buffer.getvalue().to_pybytes()
-    return content
-
-
-def _write(path: Path, records: Sequence[Record]) -> None:
-    content = parquet_bytes(row_groups(records))
+def _write(
+    path: Path, records: Sequence[Record], facts: Mapping[bytes, bytes] | None = None
+) -> None:
+    content = parquet_bytes(row_groups(records), facts)
     temporary = path.with_name(f".{path.name}.tmp")
     with _explained(path):
         try:
@@ -295,10 +299,12 @@ def _sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    """Turn operating-system errors into one clear message."""
+def _explained(path: Path, but: type[OSError] | tuple[()] = ()) -> Iterator[None]:
+    """Turn operating-system errors, but one kind, into one clear message."""
     try:
         yield
+    except but:
+        raise
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         what = "the disk is full" if full else (error.strerror or str(error))

@@ -12,10 +12,10 @@ from factory import make_environment, make_job, make_recipe
 
 from bench.assets import Places, default_cache, model_files
 from bench.catalog import MODELS
+from bench.columns import COLUMNS, to_row
 from bench.data import load_task
 from bench.errors import AssetError
 from bench.record import AdaLoraSchedule, Record
-from bench.store import COLUMNS, to_row
 from bench.tasks import TASKS
 
 DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "columns.md"

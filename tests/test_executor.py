@@ -180,7 +180,10 @@ def test_the_real_worker_runs_its_recipe_and_tells_the_outcome(run, tmp_path):
 
 def test_the_real_worker_turns_an_exception_into_a_status_and_logs_it(run, tmp_path):
     outcome = run("real_diverged")[0]
-    assert (outcome.status, outcome.status_reason) == ("diverged", "the loss was nan")
+    assert (outcome.status, outcome.status_reason) == (
+        "diverged",
+        "the loss was nan, in phase start",
+    )
     assert b"FloatingPointError: the loss was nan" in log_of(tmp_path)
 
 

@@ -15,11 +15,11 @@ import pytest
 from factory import make_job, make_outcome, make_recipe
 from rich.console import Console
 
-from bench import nvml, runner, store
+from bench import index, nvml, runner, store
 from bench.assets import Located
 from bench.data import TaskData
 from bench.errors import StoreError, UserError
-from bench.executors import slots
+from bench.executors import choice, slots
 from bench.executors.order import Finished
 from bench.executors.slots import Slot
 from bench.nvml import Devices, Gpu
@@ -264,7 +264,7 @@ def test_the_profile_fits_the_machine(selection, monkeypatch, tmp_path, gpus, mi
 
 
 def test_slots_are_gpus_or_cores_or_what_was_asked(selection, monkeypatch):
-    monkeypatch.setattr(runner, "cores", lambda: 3)
+    monkeypatch.setattr(choice, "cores", lambda: 3)
     monkeypatch.setattr(slots, "allowed_cores", lambda: [0, 1, 4])
     free = Selection(**{**vars(selection), "jobs": None})
     assert make_plan(selection).slots == [Slot(), Slot()]
@@ -314,6 +314,7 @@ def test_bf16_on_a_cpu_without_its_instructions_is_noted(selection, monkeypatch,
 def test_rows_of_an_older_peftmark_are_counted(selection, monkeypatch):
     run(selection)
     monkeypatch.setattr(store, "SCHEMA_VERSION", store.SCHEMA_VERSION + 1)
+    monkeypatch.setattr(index, "_read", {})  # another process
     plan = make_plan(selection)
     assert [note[:29] for note in plan.notes] == ["7 rows of an older peftmark a"]
     assert len(plan.to_run) == 7

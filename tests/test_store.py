@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 from factory import make_environment, make_failure, make_job, make_matrix, make_outcome, make_record
 
+from bench import index, sealed
 from bench import store as store_module
 from bench.columns import COLUMNS
 from bench.errors import StoreError
@@ -110,25 +111,25 @@ def test_a_record_comes_back_as_it_was(store, record):
 
 @pytest.mark.parametrize("record", [FULL, NULLS, make_record(outcome=Outcome("ok"))])
 def test_every_null_of_a_row_has_its_reason_and_keeps_it(record):
-    row = store_module.to_row(record)
+    row = sealed.to_row(record)
     reasons = json.loads(row["null_reasons"])
     nulls = {name for name, value in row.items() if value is None}
     assert nulls <= {name for name, reason in reasons.items() if reason}
     back = store_module.from_row(row)
-    assert store_module.to_row(back) == row
+    assert sealed.to_row(back) == row
     for name in nulls - {"rank", "target_value"}:  # these are no fields of a record
         assert back.null_reason(name) == reasons[name]
 
 
 def test_a_reason_says_what_is_known():
-    reasons = json.loads(store_module.to_row(NULLS)["null_reasons"])
+    reasons = json.loads(sealed.to_row(NULLS)["null_reasons"])
     assert reasons["rank"] == "the method has no size"
     assert reasons["steps_to_target"] == "the suite sets no target for this task"
     assert reasons["loss"] == "the job ended as out_of_memory: asked for 2 GiB"
     assert reasons["nvml_device_bytes"] == "the job ran on the CPU"
     why = {"merge_max_error": "the head alone was trained"}
     record = make_record(outcome=Outcome("ok", null_reasons=why))
-    reasons = json.loads(store_module.to_row(record)["null_reasons"])
+    reasons = json.loads(sealed.to_row(record)["null_reasons"])
     assert reasons["merge_max_error"] == why["merge_max_error"]
     assert reasons["mfu"] == "not recorded"
 
@@ -195,8 +196,8 @@ def test_the_last_ok_attempt_counts_else_the_last_one(store):
         3, 9, 9, 11,
     ]  # fmt: skip
     assert store.read().attempts == 7
-    assert store.next_attempt(make_job().job_id) == 12
-    assert store.next_attempt(make_job(seed=5).job_id) == 1
+    assert store.last_attempts()[make_job().job_id] == 11
+    assert make_job(seed=5).job_id not in store.last_attempts()
 
 
 # --- damage -------------------------------------------------------------------------------------
@@ -257,7 +258,7 @@ def test_a_damaged_part_is_set_aside_its_job_runs_again_and_the_rest_stays(store
     store.quarantine(contents.damaged)
     assert (store.folder / "quarantine" / path.name).read_bytes() == damaged
     assert store.read().damaged == {}
-    assert store.next_attempt(bad.job.job_id) == 2, "what was set aside is never written over"
+    assert store.last_attempts()[bad.job.job_id] == 1, "what was set aside is never written over"
     store.append(replace(bad, attempt=2))
     assert store.read().records[bad.job.job_id].attempt == 2
 
@@ -308,7 +309,7 @@ def test_a_reader_that_runs_out_of_anything_is_not_damage(store, monkeypatch):
 
 def test_a_newer_schema_is_refused_in_words(store, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(store_module, "SCHEMA_VERSION", SCHEMA_VERSION + 1)
+        patch.setattr(sealed, "SCHEMA_VERSION", SCHEMA_VERSION + 1)
         store.append(make_record())
     with pytest.raises(StoreError, match="written by a newer peftmark") as caught:
         store.read()
@@ -318,14 +319,14 @@ def test_a_newer_schema_is_refused_in_words(store, monkeypatch):
 
 def test_an_older_schema_is_counted_left_where_it_is_and_not_read(store, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(store_module, "SCHEMA_VERSION", SCHEMA_VERSION - 1)
+        patch.setattr(sealed, "SCHEMA_VERSION", SCHEMA_VERSION - 1)
         old = store.append(make_record())
     store.append(make_record(job=make_job(seed=1)))
     contents = store.read()
     assert (contents.older, contents.attempts, contents.damaged) == (1, 1, {})
     assert [record.job.seed for record in contents.records.values()] == [1]
     assert old.is_file()
-    assert store.next_attempt(make_job().job_id) == 2, "what is there is never written over"
+    assert store.last_attempts()[make_job().job_id] == 1, "what is there is never written over"
 
 
 # --- the lock -----------------------------------------------------------------------------------
@@ -387,7 +388,7 @@ from bench.store import Store
 store, record = Store(Path(sys.argv[1]), "demo"), make_record()
 with store.lock():
     print("held", flush=True)
-    for attempt in itertools.count(store.next_attempt(record.job.job_id)):
+    for attempt in itertools.count(store.last_attempts().get(record.job.job_id, 0) + 1):
         store.append(replace(record, attempt=attempt))
         if attempt % 5 == 0:
             store.rebuild()
@@ -498,3 +499,91 @@ def test_a_file_system_without_locks_is_told(store, monkeypatch):
     monkeypatch.setattr(store_module.fcntl, "flock", fails)
     with pytest.raises(StoreError, match="No locks available"):
         store.lock().__enter__()
+
+
+# --- many parts ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def opened(monkeypatch):
+    """The parts that were opened to be read."""
+    seen = []
+
+    def counted(path, raw):
+        seen.append(path.name)
+        return plain(path, raw)
+
+    plain = store_module._read_part
+    monkeypatch.setattr(store_module, "_read_part", counted)
+    monkeypatch.setattr(index, "_read", {})
+    return seen
+
+
+def another_process(monkeypatch, opened):
+    monkeypatch.setattr(index, "_read", {})
+    opened.clear()
+
+
+def test_a_part_is_opened_once_while_it_stays_as_it_is(store, opened):
+    one = store.append(make_record())
+    first = store.read()
+    two = store.append(make_record(job=make_job(seed=1)))
+    second = store.read()
+    assert opened == [one.name, two.name]
+    assert second.records[make_job().job_id] is first.records[make_job().job_id]
+    one.write_bytes(b"damaged")
+    assert list(store.read().damaged) == [one.absolute()]
+    assert opened == [one.name, two.name, one.name]
+
+
+def test_derived_rows_stand_for_parts_that_stay_as_they_are(store, opened, monkeypatch):
+    failed = make_record(outcome=make_failure())
+    records = [make_record(job=make_job(seed=seed)) for seed in range(5)]
+    for record in (failed, replace(records[0], attempt=2), *records[1:]):
+        store.append(record)
+    with monkeypatch.context() as patch:
+        patch.setattr(sealed, "SCHEMA_VERSION", SCHEMA_VERSION - 1)
+        store.append(make_record(job=make_job(seed=9)))
+    store.rebuild()
+    plain = store.read()
+    another_process(monkeypatch, opened)
+    assert store.read() == plain
+    assert opened == []
+    assert (plain.attempts, plain.older, len(plain.records)) == (6, 1, 5)
+
+    new = store.append(make_record(job=make_job(seed=7)))
+    another_process(monkeypatch, opened)
+    assert len(store.read().records) == 6
+    assert opened == [new.name]
+
+
+@pytest.mark.parametrize("change", ["touched", "gone", "derived damaged", "derived gone"])
+def test_with_any_doubt_all_parts_are_opened(store, opened, monkeypatch, change):
+    paths = [store.append(make_record(job=make_job(seed=seed))) for seed in range(4)]
+    store.rebuild()
+    another_process(monkeypatch, opened)
+    raw = store.derived.read_bytes()
+    left = paths
+    if change == "touched":
+        os.utime(paths[0], ns=(1, 1))
+    elif change == "gone":
+        paths[0].unlink()
+        left = paths[1:]
+    elif change == "derived gone":
+        store.derived.unlink()
+    else:
+        middle = len(raw) // 2
+        store.derived.write_bytes(raw[:middle] + bytes([raw[middle] ^ 1]) + raw[middle + 1 :])
+    assert len(store.read().records) == len(left)
+    assert sorted(opened) == sorted(path.name for path in left)
+
+
+def test_a_failed_attempt_counts_again_when_the_good_one_is_gone(store, opened, monkeypatch):
+    store.append(make_record(outcome=make_failure()))
+    good = store.append(make_record(attempt=2))
+    store.append(make_record(job=make_job(seed=1)))
+    store.rebuild()
+    good.unlink()
+    another_process(monkeypatch, opened)
+    record = store.read().records[make_job().job_id]
+    assert (record.attempt, record.ok) == (1, False)

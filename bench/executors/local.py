@@ -19,6 +19,8 @@ from bench.record import Job
 LOOK_AHEAD = 100
 """Jobs that are looked at for one that fits beside those that run."""
 
+MEMORY = "memory ran out beside other jobs"
+
 
 @dataclass(frozen=True)
 class _Waiting:
@@ -46,8 +48,9 @@ def run_jobs(order: Order, slots: Sequence[Slot], room: Room | None = None) -> I
     kills = OomKills()
     gpu = any(slot.device is not None for slot in slots)
     starter = Starter(
-        order.worker, order.places, order.logs, gpu, at_once=min(len(slots), len(waiting))
-    )
+        order.worker, order.places, order.logs, gpu,
+        at_once=min(len(slots), len(waiting)), beside=order.beside,
+    )  # fmt: skip
     try:
         while waiting or running:
             while free and not order.stop():
@@ -56,12 +59,13 @@ def run_jobs(order: Order, slots: Sequence[Slot], room: Room | None = None) -> I
                     break
                 worker = starter.start(one.job, one.attempt, free.pop(0))
                 running[worker.process.pid] = worker, one
-                if len(running) > 1 and not gpu:
+                if len(running) + order.beside > 1 and not gpu:
                     for beside, _ in running.values():
                         beside.shared = True
                 order.listener(one.job, {"phase": "start"})
             workers = [worker for worker, _ in running.values()]
             listen(workers, order.listener)
+            kill([worker for worker in workers if worker.stopped is not None and worker.alive])
             if order.stop():  # asked after listening: Ctrl-C may have ended a worker by itself
                 waiting.clear()
                 end(workers, Outcome("interrupted", "stopped by the user"))
@@ -73,13 +77,14 @@ def run_jobs(order: Order, slots: Sequence[Slot], room: Room | None = None) -> I
                     lost.add(worker.slot.device)
                 else:
                     free.append(worker.slot)
-                again = _again(worker, done.outcome, lost) if one.tries_left else None
-                if again is not None and not order.stop():
+                done = replace(done, outside=_outside(worker, done.outcome, lost))
+                if done.outside and one.tries_left and not order.stop():
+                    alone = done.outside == MEMORY
                     waiting.append(
                         replace(one, attempt=one.attempt + 1, tries_left=one.tries_left - 1,
-                                alone=again.alone)
+                                alone=alone)
                     )  # fmt: skip
-                    done = replace(done, again=again.reason)
+                    done = replace(done, again=done.outside + (": now alone" if alone else ""))
                 yield done
             overdue = [w for w in workers if w.alive and w.older_than(order.seconds_limit)]
             limit = f"over the limit of {order.seconds_limit or 0:g} s a job"
@@ -91,6 +96,7 @@ def run_jobs(order: Order, slots: Sequence[Slot], room: Room | None = None) -> I
                 )
     finally:
         kill([worker for worker, _ in running.values()])
+        starter.end()
 
 
 def _next(waiting: list[_Waiting], running: Sequence[_Waiting], room: Room) -> _Waiting | None:
@@ -104,21 +110,15 @@ def _next(waiting: list[_Waiting], running: Sequence[_Waiting], room: Room) -> _
     return None
 
 
-@dataclass(frozen=True)
-class _Again:
-    reason: str
-    alone: bool = False
-
-
-def _again(worker: Worker, outcome: Outcome, lost: set[str]) -> _Again | None:
-    """Why a job deserves another try: what ended it lay outside itself."""
+def _outside(worker: Worker, outcome: Outcome, lost: set[str]) -> str:
+    """What ended a job if that lay outside itself, so that it deserves another try."""
     if worker.slot.device in lost:
-        return _Again("its GPU was lost")
+        return "its GPU was lost"
     if outcome.status == "out_of_memory" and worker.shared:
-        return _Again("memory ran out beside other jobs: now alone", alone=True)
+        return MEMORY
     if outcome.status == "crashed" and worker.killed:
-        return _Again("its worker was killed")
-    return None
+        return "its worker was killed"
+    return ""
 
 
 def _is_lost(device: str, outcome: Outcome) -> bool:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,7 @@ class Order:
         stop: asked twice a second; True ends the running jobs as `interrupted` and starts no more.
         listener: told of every start and every message of a worker.
         worker: "module:function" that a worker process runs; a test puts a fake here.
+        beside: jobs that others run for us at the same time, maybe on this machine.
     """
 
     jobs: Sequence[tuple[Job, int]]
@@ -53,6 +55,7 @@ class Order:
     stop: Callable[[], bool] = never
     listener: Listener = unheard
     worker: str = WORKER
+    beside: int = 0
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,7 @@ class Finished:
         nvml_process_bytes: the most device memory the worker held; None on the CPU.
         nvml_device_bytes: highest rise of the device's memory over idle; None on the CPU.
         nvml_reason: why one or both are None; empty if neither is.
+        outside: what ended it lay outside the job, such as a killed worker; empty, or what.
         again: the job is tried once more in this run; empty, or why.
         environment: the machine it ran on; None for the machine that gave the order.
     """
@@ -77,8 +81,30 @@ class Finished:
     nvml_process_bytes: int | None
     nvml_device_bytes: int | None
     nvml_reason: str
+    outside: str = ""
     again: str = ""
     environment: Environment | None = None
+
+    def to_json(self) -> str:
+        """JSON of all but the job, which whoever asks for it has."""
+        data: dict[str, Any] = {**vars(self), "outcome": self.outcome.to_json()}
+        data["environment"] = None if self.environment is None else asdict(self.environment)
+        del data["job"]
+        return json.dumps(data)
+
+    @staticmethod
+    def from_json(job: Job, text: str) -> Finished:
+        """The inverse of `to_json`."""
+        data = json.loads(text)
+        data["outcome"] = Outcome.from_json(data["outcome"])
+        if data["environment"] is not None:
+            data["environment"] = Environment(**data["environment"])
+        return Finished(job=job, **data)
+
+
+def log_file(logs: Path, job: Job, attempt: int) -> Path:
+    """Where the log of an attempt lies."""
+    return logs / f"{job.job_id}.{attempt}.log"
 
 
 def needs_of(job: Job) -> str:

@@ -11,17 +11,22 @@ import json
 import math
 import multiprocessing
 import os
+import shutil
 import signal
+import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import wait
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from bench.assets import Places
-from bench.executors.order import WORKER, Finished, Listener, utc_now
+from bench.executors.messages import Broken, Inbox
+from bench.executors.order import WORKER, Finished, Listener, log_file, utc_now
 from bench.executors.slots import Slot
 from bench.hashes import known_hashes
 from bench.nvml import DeviceMeter, contended
@@ -59,6 +64,7 @@ class Worker:
         last: what it told last, message by message on top of each other.
         outcome: what it reported as its end.
         stopped: why the supervisor ended it.
+        scratch: folder for its temporary files, removed at its end.
         shared: whether another job ran beside it at any time, in the same memory.
     """
 
@@ -67,7 +73,8 @@ class Worker:
     slot: Slot
     log: Path
     process: Any
-    connection: Any
+    inbox: Inbox
+    scratch: Path
     meter: DeviceMeter
     started_at: str
     start: float
@@ -103,13 +110,18 @@ class Starter:
         worker: "module:function" that a worker process runs.
         gpu: whether workers use GPUs.
         at_once: jobs that run at the same time.
+        beside: jobs that others may run on this machine at the same time.
     """
 
-    def __init__(self, worker: str, places: Places, logs: Path, gpu: bool, at_once: int) -> None:
+    def __init__(
+        self, worker: str, places: Places, logs: Path, gpu: bool, at_once: int, beside: int = 0
+    ) -> None:
         self._context: Any = multiprocessing.get_context("spawn" if gpu else "forkserver")
         if not gpu and worker == WORKER:
             self._context.set_forkserver_preload(list(PRELOAD))
-        self._worker, self._logs, self._at_once = worker, logs, at_once
+        self._worker, self._logs = worker, logs
+        self._scratch = logs.resolve().with_name("scratch")
+        self._at_once = f"up to {at_once + beside}" if beside else str(at_once)
         self._places = json.dumps(
             {
                 "mirror": str(places.mirror.resolve()) if places.mirror else None,
@@ -122,8 +134,13 @@ class Starter:
     def start(self, job: Job, attempt: int, slot: Slot) -> Worker:
         """Start a worker on a job."""
         ours, theirs = self._context.Pipe()
-        log = self._logs / f"{job.job_id}.{attempt}.log"
-        setup = {"jobs_at_once": self._at_once, "cores": sorted(slot.cores)}
+        log = log_file(self._logs, job, attempt)
+        scratch = self._scratch / log.stem
+        setup = {
+            "jobs_at_once": self._at_once,
+            "cores": sorted(slot.cores),
+            "scratch": str(scratch),
+        }
         process = self._context.Process(
             target=_child,
             args=(setup, self._worker, theirs, job.to_json(), self._places, str(log.resolve()),
@@ -131,19 +148,28 @@ class Starter:
             daemon=True,
         )  # fmt: skip
         meter = DeviceMeter(slot.device).__enter__()  # its idle reading is without the worker
-        with _environment(WORKER_ENVIRONMENT):
+        with _environment(WORKER_ENVIRONMENT), _no_main_program():
             process.start()
         meter.pid = process.pid
         theirs.close()
         return Worker(
-            job, attempt, slot, log, process, ours, meter, utc_now(), time.monotonic()
+            job, attempt, slot, log, process, Inbox(ours), scratch, meter, utc_now(),
+            time.monotonic(),
         )  # fmt: skip
+
+    def end(self) -> None:
+        """Remove what held the workers' temporary files, once none is left."""
+        with suppress(OSError):
+            self._scratch.rmdir()
 
 
 def _child(setup: Mapping[str, Any], worker: str, connection: Any, *arguments: Any) -> None:
     """First code of a worker process: the named function, imported there and not here."""
     # Set here, since a fork server keeps the environment that it was once started with.
-    os.environ[JOBS_AT_ONCE] = str(setup["jobs_at_once"])
+    os.environ[JOBS_AT_ONCE] = setup["jobs_at_once"]
+    with suppress(OSError):  # without it temporary files go where the system has them
+        os.makedirs(setup["scratch"])
+        os.environ["TMPDIR"] = tempfile.tempdir = setup["scratch"]
     with suppress(OSError):
         os.setsid()  # a group of its own, so that what it starts can be ended with it
     if setup["cores"] and hasattr(os, "sched_setaffinity"):
@@ -168,9 +194,20 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
+@contextmanager
+def _no_main_program() -> Iterator[None]:
+    """Hide the program that runs here: a child would import it, on a Ray node all of Ray."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
 def listen(running: Sequence[Worker], listener: Listener) -> None:
     """Wait up to half a second for messages or deaths, and take in what came."""
-    by_handle = {r.connection: r for r in running if not r.connection.closed}
+    by_handle = {r.inbox.connection: r for r in running if not r.inbox.closed}
     sentinels = [r.process.sentinel for r in running]
     for ready in wait([*by_handle, *sentinels], timeout=0.5):
         one = by_handle.get(ready)
@@ -180,16 +217,17 @@ def listen(running: Sequence[Worker], listener: Listener) -> None:
 
 def _take(one: Worker, listener: Listener | None) -> None:
     try:
-        while one.connection.poll():
-            message = json.loads(one.connection.recv_bytes())
+        for message in one.inbox.take():
             if "outcome" in message:
                 one.outcome = _checked(Outcome.from_json(message["outcome"]))
             else:
                 one.last.update(message)
                 if listener is not None:
                     listener(one.job, message)
-    except (EOFError, OSError):
-        one.connection.close()
+    except (Broken, KeyError, TypeError, ValueError) as error:
+        if one.outcome is None and one.stopped is None:
+            told = f"the worker sent what is no message of ours ({error})"
+            one.stopped = _with_place(Outcome("crashed", told), one)
 
 
 def _checked(outcome: Outcome) -> Outcome:
@@ -240,7 +278,7 @@ def _signal(one: Worker, number: int) -> None:
 def _with_place(outcome: Outcome, one: Worker) -> Outcome:
     step, phase = one.last.get("step"), one.last.get("phase", "start")
     place = f"at step {step} of {one.last.get('steps')}" if step else f"in phase {phase}"
-    return Outcome(outcome.status, f"{outcome.status_reason}, {place}")
+    return replace(outcome, status_reason=f"{outcome.status_reason}, {place}")
 
 
 def _bound(log: Path) -> None:
@@ -264,13 +302,15 @@ def finish(one: Worker, died: Callable[[Worker], Outcome]) -> Finished:
     Args:
         died: the outcome of a worker that left none and was not stopped.
     """
-    if not one.connection.closed:
-        _take(one, None)
-        one.connection.close()
+    _take(one, None)
+    one.inbox.close()
     one.process.join()
     _bound(one.log)
+    shutil.rmtree(one.scratch, ignore_errors=True)
     one.meter.__exit__(None, None, None)
-    outcome = one.outcome or one.stopped or _with_place(died(one), one)
+    outcome = one.outcome or one.stopped or died(one)
+    if one.stopped is not outcome and outcome.status not in ("ok", "invalid", "unsupported"):
+        outcome = _with_place(outcome, one)
     flag = contended(one.meter.others)
     if flag is not None and flag not in outcome.energy_flags:
         outcome = replace(outcome, energy_flags=(*outcome.energy_flags, flag))
@@ -288,11 +328,8 @@ def finish(one: Worker, died: Callable[[Worker], Outcome]) -> Finished:
 
 
 # The cgroup's own counter where it can be read, else the whole machine's.
-_OOM_COUNTERS = (
-    Path("/sys/fs/cgroup/memory.events"),
-    Path("/sys/fs/cgroup/memory/memory.oom_control"),
-    Path("/proc/vmstat"),
-)
+# Version 1 of cgroups counts a group without those inside it, so it is not asked.
+_OOM_COUNTERS = (Path("/sys/fs/cgroup/memory.events"), Path("/proc/vmstat"))
 
 
 class OomKills:

@@ -172,6 +172,9 @@ class Meters:
             if start is None or after is None or so_far is None:
                 known = self._joules[name].reason
                 self._joules[name] = Reading(None, known or start_reason or reason)
+            elif after < start:
+                fell = f"the counter went backwards, from {start:.0f} to {after:.0f} J"
+                self._joules[name] = Reading(None, fell)
             else:
                 self._joules[name] = Reading(so_far + after - start)
 

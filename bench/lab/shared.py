@@ -11,13 +11,14 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from safetensors import SafetensorError
 
 from bench.errors import AssetError
 from bench.hashes import sha256_file, stamp_of
@@ -64,7 +65,7 @@ def keep(
             # One job makes it, and those beside it wait; the lock ends with its holder.
             fcntl.flock(lock, fcntl.LOCK_EX)
             return _intact(folder) or _make(folder, make)
-    except OSError:
+    except (OSError, SafetensorError):  # the latter is how a full disk shows
         return None
 
 
@@ -74,12 +75,20 @@ def made_by(*packages: str) -> dict[str, str]:
 
 
 def _make(folder: Path, make: Callable[[Path], dict[str, Any]]) -> Kept | None:
-    shutil.rmtree(folder, ignore_errors=True)
-    scratch = Path(tempfile.mkdtemp(prefix=".making-", dir=folder.parent))
+    scratch = folder.with_name(f".making-{folder.name}")
+    for leftover in (folder, scratch):  # damaged; of a worker that was killed while it made it
+        shutil.rmtree(leftover, ignore_errors=True)
+    scratch.mkdir()
     try:
         facts = make(scratch)
         files = {path.name: [list(stamp_of(path)), sha256_file(path)] for path in scratch.iterdir()}
         (scratch / MANIFEST).write_text(json.dumps({"facts": facts, "files": files}))
+        for path in [*scratch.iterdir(), scratch]:  # before the name says that it is whole
+            handle = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
         os.replace(scratch, folder)
         return Kept(folder, facts, now=True)
     finally:

@@ -130,9 +130,18 @@ def _mean(values: Sequence[torch.Tensor]) -> float:
 
 
 def _check_finite(taken: Sequence[Taken], number: int) -> None:
-    value = _mean([t.loss for t in taken])
-    if not math.isfinite(value):
-        raise Diverged(f"the training loss was {value} by step {number}")
+    """Raise `Diverged` if one of the last losses is no number; `number` is the last one's step."""
+    losses = torch.stack([t.loss for t in taken]).tolist()
+    if all(map(math.isfinite, losses)):
+        return
+    first = number - len(losses) + 1
+    finite = [(first + i, loss) for i, loss in enumerate(losses) if math.isfinite(loss)]
+    last = "no finite loss" if not finite else f"last finite loss {finite[-1][1]:.4g}"
+    where = f"from step {first} on" if not finite else f"in step {finite[-1][0]}"
+    raise Diverged(
+        f"the training loss was {next(x for x in losses if not math.isfinite(x))} by step "
+        f"{number} ({last} {where})"
+    )
 
 
 def exploding_step(norms: Sequence[float]) -> int | None:

@@ -7,6 +7,7 @@ by us or a library, goes to the attempt's log.
 
 from __future__ import annotations
 
+import errno
 import faulthandler
 import json
 import os
@@ -14,6 +15,7 @@ import signal
 import sys
 import threading
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +64,8 @@ def _guarded(job: Job, places_json: str, send: Any) -> Outcome:
         quiet_libraries()
         return recipe.run(job, _places(places_json), send)
     except Exception as error:
-        traceback.print_exc()
+        with suppress(OSError):  # a log without room
+            traceback.print_exc()
         status, reason = classify(error)
         return Outcome(status=status, status_reason=reason)
 
@@ -80,8 +83,11 @@ def classify(error: Exception) -> tuple[Status, str]:
         return "diverged", text
     if isinstance(error, Unsupported):
         return "unsupported", text
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
-        isinstance(error, RuntimeError) and any(t in str(error) for t in _OUT_OF_MEMORY_TEXTS)
+    no_memory = isinstance(error, OSError) and error.errno == errno.ENOMEM
+    if (
+        isinstance(error, (torch.OutOfMemoryError, MemoryError))
+        or no_memory
+        or (isinstance(error, RuntimeError) and any(t in str(error) for t in _OUT_OF_MEMORY_TEXTS))
     ):
         return "out_of_memory", text
     if isinstance(error, UserError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import glob
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -103,6 +104,7 @@ def _write_all(files: Mapping[Path, str | bytes]) -> list[Path]:
     try:
         for path, content in files.items():
             path.parent.mkdir(parents=True, exist_ok=True)
+            _sweep(path)
             staged[path] = path.with_name(f".{path.name}.{os.getpid()}.tmp")
             with staged[path].open("wb") as file:
                 file.write(
@@ -121,3 +123,15 @@ def _write_all(files: Mapping[Path, str | bytes]) -> list[Path]:
         for temporary in staged.values():
             temporary.unlink(missing_ok=True)
     return list(files)
+
+
+def _sweep(path: Path) -> None:
+    """Remove what a report that was killed left beside a file; one that still runs goes on."""
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        number = leftover.name.split(".")[-2]
+        try:
+            os.kill(int(number), 0)
+        except ProcessLookupError:
+            leftover.unlink(missing_ok=True)
+        except (OSError, ValueError):  # another user's process, or no file of ours
+            continue

@@ -9,7 +9,8 @@ from typing import Any
 
 from bench.columns import COLUMNS
 from bench.record import Record
-from bench.store import in_order, parquet_bytes, row_groups
+from bench.sealed import parquet_bytes, row_groups
+from bench.store import in_order
 
 PARQUET, CSV = "rows.parquet", "rows.csv"
 BULKY: tuple[str, ...] = (

@@ -1,0 +1,59 @@
+"""Floating-point operations of one evaluation of each job: all of its held-out rows, once.
+
+    python -m bench.perf.count jobs.json
+
+The file has a list of jobs as `Job.to_json` gives them. The last line printed is JSON: a number a
+job.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from bench.assets import Places, default_cache, model_files
+from bench.catalog import MODELS
+from bench.data import load_task
+from bench.record import Job
+from bench.tasks import TASKS
+
+
+def evaluation_flops(job: Job, places: Places) -> int:
+    """Operations of one pass over the rows that report and the rows that select."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from bench.lab.build import Build
+    from bench.lab.models import anatomy, load_tokenizer
+    from bench.lab.probe import _operations
+    from bench.lab.step import logits_of
+    from bench.lab.work import prepare_work
+
+    device, task = torch.device(job.device), TASKS[job.task]
+    folder = model_files(MODELS[job.model], places).path
+    work = prepare_work(job, task, load_task(task, places), load_tokenizer(folder), folder)
+    build = Build(job, task, folder, anatomy(folder, max(1, len(task.labels))), work)
+    model = build.prepare(build.base()).model.eval()
+    held_out = [work.eval, *([work.selection] if work.selection else [])]
+    with (
+        torch.no_grad(),
+        FlopCounterMode(display=False, custom_mapping=_operations(job)) as counter,
+    ):
+        for batch in (batch for part in held_out for batch in part.batches):
+            logits_of(model, batch.to(device), job, device)
+    return int(counter.get_total_flops())
+
+
+def main(path: str) -> str:
+    """Count for every job of the file."""
+    from bench.lab.worker import quiet_libraries
+
+    quiet_libraries()
+    places = Places(None, ("package",), default_cache())
+    jobs = [Job.from_json(text) for text in json.loads(Path(path).read_text(encoding="utf-8"))]
+    return json.dumps([evaluation_flops(job, places) for job in jobs])
+
+
+if __name__ == "__main__":
+    print(main(sys.argv[1]))

@@ -1,0 +1,59 @@
+"""Stand-ins for workers on the nodes of a test's cluster; each notes in a folder that it ran.
+
+The folder is named by CLUSTER_NOTES, which nodes and workers inherit.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from fake_worker import Line, _hang
+
+NOTES = "CLUSTER_NOTES"
+
+
+def note(line, what):
+    path = Path(os.environ[NOTES]) / f"{line.job.seed}.{os.getpid()}.{what}"
+    path.touch()
+
+
+def waits(connection, job_json, places_json, log, device):
+    """Take some time, then finish."""
+    line = Line(connection, job_json, log)
+    note(line, "begun")
+    print("waited on a node")
+    time.sleep(0.7)
+    note(line, "ended")
+    inside = "with" if "ray" in sys.modules else "without"
+    line.finish(data_source=os.environ["PEFTMARK_JOBS_AT_ONCE"], model_source=f"{inside} Ray")
+
+
+def is_killed_once(connection, job_json, places_json, log, device):
+    """Die as by the kernel's hand in the first attempt, finish in the second."""
+    line = Line(connection, job_json, log)
+    note(line, "begun")
+    if Path(log).name.endswith(".1.log"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    line.finish()
+
+
+def hangs(connection, job_json, places_json, log, device):
+    """Note who hangs."""
+    line = Line(connection, job_json, log)
+    note(line, "begun")
+    _hang(line)
+
+
+def hangs_at_first(connection, job_json, places_json, log, device):
+    """Hang, unless one hung before."""
+    line = Line(connection, job_json, log)
+    before = list(Path(os.environ[NOTES]).glob(f"{line.job.seed}.*.begun"))
+    note(line, "begun")
+    if before:
+        line.finish()
+    else:
+        _hang(line)
