@@ -183,7 +183,7 @@ def wait_for(condition, seconds=90.0):
 
 def test_killed_workers_and_supervisors_lose_and_double_nothing(undisturbed, tmp_path):
     luck = random.Random(5)
-    process = start(tmp_path / "hurt", "--no-report")
+    process = start(tmp_path / "hurt", "--no-report", "--retries", "0")
     victim = wait_for(lambda: workers(process))[0]
     time.sleep(luck.uniform(0.0, 1.5))
     victim.kill()

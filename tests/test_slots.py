@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from factory import make_job, make_outcome
@@ -19,6 +22,7 @@ from bench.executors.order import Order, needs_of
 from bench.executors.slots import Room, Slot, cpu_slots, free_memory, gpu_slots
 
 GIB = 2**30
+TESTS = Path(__file__).resolve().parent
 TWO = (Slot(), Slot())
 
 
@@ -251,3 +255,28 @@ def test_what_a_worker_started_ends_with_it(run, tmp_path):
                 return
         time.sleep(0.05)
     raise AssertionError("the child lives")
+
+
+def test_a_long_folder_for_temporary_files_stops_no_run(tmp_path):
+    """Sockets have short paths, and a cluster's scratch folders long ones."""
+    long = tmp_path / ("long" * 25)
+    long.mkdir()
+    code = f"""
+import sys; sys.path.insert(0, {str(TESTS)!r})
+from pathlib import Path
+from factory import make_job
+from bench.assets import Places
+from bench.executors.local import run_jobs
+from bench.executors.order import Order
+from bench.executors.slots import Slot
+folder = Path({str(tmp_path)!r})
+order = Order([(make_job(), 1)], Places(None, ("package",), folder), folder / "logs",
+              worker="fake_worker:ok")
+print([done.outcome.status for done in run_jobs(order, [Slot()])])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60,
+        env=os.environ | {"TMPDIR": str(long)},
+    )  # fmt: skip
+    assert done.stdout == "['ok']\n", done.stderr
+    assert list(long.iterdir()) == []

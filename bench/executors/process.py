@@ -10,6 +10,7 @@ import importlib
 import json
 import math
 import multiprocessing
+import multiprocessing.util
 import os
 import shutil
 import signal
@@ -36,6 +37,7 @@ from bench.record import Job
 PRELOAD = ("bench.lab.recipe", "bench.lab.methods.adalora")
 GRACE_SECONDS = 5.0
 STACK_SECONDS = 0.2
+LONGEST_FOLDER = 60
 MAX_LOG_BYTES = 1024 * 1024
 
 WORKER_ENVIRONMENT = {
@@ -117,8 +119,10 @@ class Starter:
         self, worker: str, places: Places, logs: Path, gpu: bool, at_once: int, beside: int = 0
     ) -> None:
         self._context: Any = multiprocessing.get_context("spawn" if gpu else "forkserver")
-        if not gpu and worker == WORKER:
-            self._context.set_forkserver_preload(list(PRELOAD))
+        if not gpu:
+            _choose_socket_folder()
+            if worker == WORKER:
+                self._context.set_forkserver_preload(list(PRELOAD))
         self._worker, self._logs = worker, logs
         self._scratch = logs.resolve().with_name("scratch")
         self._at_once = f"up to {at_once + beside}" if beside else str(at_once)
@@ -161,6 +165,17 @@ class Starter:
         """Remove what held the workers' temporary files, once none is left."""
         with suppress(OSError):
             self._scratch.rmdir()
+
+
+def _choose_socket_folder() -> None:
+    """Have `multiprocessing` keep its socket in a short path: some 100 bytes are allowed."""
+    before = tempfile.gettempdir()
+    try:
+        if len(os.fsencode(before)) > LONGEST_FOLDER:
+            tempfile.tempdir = "/tmp"  # noqa: S108 (a folder of its own is made inside)
+        multiprocessing.util.get_temp_dir()
+    finally:
+        tempfile.tempdir = before
 
 
 def _child(setup: Mapping[str, Any], worker: str, connection: Any, *arguments: Any) -> None:
