@@ -254,3 +254,12 @@ def hangs_with_a_child(connection, job_json, places_json, log, device):
     child = subprocess.Popen(["sh", "-c", "trap '' TERM USR1; sleep 600"])
     line.log.with_suffix(".child").write_text(str(child.pid))
     _hang(line)
+
+
+def steps_on(connection, job_json, places_json, log, device):
+    """Work for six seconds and say so four times a second; a real job does every ten steps."""
+    line = Line(connection, job_json, log)
+    for step in range(1, 25):
+        line.send(step=step, steps=24, metric=0.5)
+        time.sleep(0.25)
+    line.finish()

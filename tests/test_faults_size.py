@@ -1,9 +1,13 @@
-"""Fault 28 of docs/faults.md: a matrix of ten thousand jobs."""
+"""Fault 28 of docs/faults.md: a matrix of ten thousand jobs; and what a supervisor takes."""
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from factory import LORA, REPORT_OPTIONS, make_matrix
@@ -17,6 +21,8 @@ TASKS = ("cola", "mnli", "mrpc", "qnli", "qqp", "rte", "sst2", "stsb")
 SECONDS_TO_PLAN = 2
 SECONDS_TO_REPORT = 10
 BYTES_OF_A_PAGE = 10_000_000
+BYTES_OF_A_SUPERVISOR = 150_000_000
+SHARE_OF_A_CORE = 0.02
 
 SUITE = f"""
 suite: large
@@ -87,3 +93,42 @@ def test_ten_thousand_rows_are_reported_in_ten_seconds_on_a_page_of_ten_megabyte
     pages = [path for path in files if path.suffix in (".html", ".md")]
     assert max(path.stat().st_size for path in pages) < BYTES_OF_A_PAGE
     assert spent < SECONDS_TO_REPORT
+
+
+SUPERVISED = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).resolve().parent)!r})
+import json, time
+from functools import partial
+from bench import runner
+runner.fetch = lambda plan: {{}}
+plain = partial(runner.execute, worker="fake_worker:steps_on")
+spent = []
+
+def execute(*arguments):
+    began, worked = time.monotonic(), time.process_time()
+    yield from plain(*arguments)
+    spent.append((time.process_time() - worked) / (time.monotonic() - began))
+
+runner.execute = execute
+from bench.cli import main
+try:
+    main(["run", "smoke", "--profile", "offline", "--no-report"])
+except SystemExit as end:
+    status = open("/proc/self/status").read()
+    peak = int(next(x for x in status.splitlines() if x.startswith("VmHWM")).split()[1]) * 1024
+    print(json.dumps({{"code": end.code, "share": max(spent), "bytes": peak}}))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc on this system")
+def test_a_supervisor_takes_little_memory_and_little_of_a_core(tmp_path):
+    """Of the machine that it measures."""
+    done = subprocess.run(
+        [sys.executable, "-c", SUPERVISED], capture_output=True, text=True, timeout=120,
+        cwd=tmp_path,
+    )  # fmt: skip
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["code"] == 0, done.stderr
+    assert found["bytes"] < BYTES_OF_A_SUPERVISOR
+    assert found["share"] < SHARE_OF_A_CORE

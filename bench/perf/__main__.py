@@ -12,16 +12,18 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from bench.environment import capture
-from bench.errors import UserError
+from bench.errors import Exit, Leave, UserError
 from bench.perf import matrix, page, pairs, trainers
 
 PARTS = ("step", "trainers", "matrix")
@@ -37,14 +39,19 @@ KEYS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, and write the figures."""
     options = parse(arguments)
+    signal.signal(signal.SIGTERM, _leave)  # so that what was started ends too
     try:
         _run(options)
     except UserError as error:
         print(f"perf: {error}", file=sys.stderr)
         return int(error.code)
-    except KeyboardInterrupt:
-        return 130
+    except KeyboardInterrupt as left:
+        return int(left.code if isinstance(left, Leave) else Exit.INTERRUPTED)
     return 0
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    raise Leave(Exit.TERMINATED)
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -67,20 +74,26 @@ def _run(options: argparse.Namespace) -> None:
             folder = scratch / part
             folder.mkdir()
             found |= _measure(part, folder, options, say)
+            found["seconds"] = time.monotonic() - began
+            _write(PARTIAL, found)  # the next part may take long, or fail
     shutil.rmtree(scratch)
-    for part in PARTS:
-        for key in KEYS[part]:
-            found.setdefault(key, None)
-    found["seconds"] = time.monotonic() - began
     whole = options.only is None and not options.quick
     path = WHOLE if whole else PARTIAL
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    if whole:
+        _write(WHOLE, found)
+        PARTIAL.unlink()
     measured = {key: value for key, value in found.items() if value is not None}
     print(page.table(measured))
     if whole and PAGE.is_file():
         page.write_table(PAGE, measured)
     print(f"written: {path}" + (f" and the table of {PAGE}" if whole and PAGE.is_file() else ""))
+
+
+def _write(path: Path, found: dict[str, Any]) -> None:
+    """Write figures; those that were not measured are null."""
+    nulls = {key: None for keys in KEYS.values() for key in keys if key not in found}
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(found | nulls, indent=1) + "\n", encoding="utf-8")
 
 
 def facts(options: argparse.Namespace) -> dict[str, Any]:
