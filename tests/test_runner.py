@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from factory import make_job, make_outcome, make_recipe
+from factory import make_failure, make_job, make_outcome, make_recipe, make_record
 from rich.console import Console
 
 from bench import index, nvml, runner, store
@@ -20,7 +20,7 @@ from bench.assets import Located
 from bench.data import TaskData
 from bench.errors import StoreError, UserError
 from bench.executors import choice, slots
-from bench.executors.order import Finished
+from bench.executors.order import Finished, needs_of
 from bench.executors.slots import Slot
 from bench.nvml import Devices, Gpu
 from bench.outcome import Outcome
@@ -193,13 +193,23 @@ def test_stopping_keeps_finished_jobs_and_stores_the_running_ones(selection):
     stop = Stop()
     plan = make_plan(selection)
 
-    def listener(job, message):
-        if message.get("step") == 3:  # a hanging worker hangs
+    seen = []
+
+    def see(what):
+        seen.append(what)
+        if "hangs" in seen and seen.count("ok") == 2:  # both of seed 0
             stop.signal = signal.SIGINT
+
+    def listener(job, message):
+        if message.get("step") == 3:
+            see("hangs")
 
     with plan.store.lock():
         (plan.store.logs / "ways").write_text('{"1": "hangs"}')
-        list(execute(plan, plan.to_run, selection, listener, stop, "fake_worker:by_seed"))
+        for record, _ in execute(
+            plan, plan.to_run, selection, listener, stop, "fake_worker:by_seed"
+        ):
+            see(record.outcome.status)
     statuses = {
         (r.job.seed, r.outcome.status) for r in make_plan(selection).contents.records.values()
     }
@@ -278,6 +288,32 @@ def test_slots_are_gpus_or_cores_or_what_was_asked(selection, monkeypatch):
     ]
     with pytest.raises(UserError, match="--jobs 3: there are 2 GPUs"):
         make_plan(Selection(**{**vars(selection), "jobs": 3}))
+
+
+def test_an_executor_is_told_what_earlier_jobs_of_like_memory_took(selection):
+    plan = make_plan(selection)
+    told = []
+
+    def run_nothing(order):
+        told.append(order)
+        return iter(())
+
+    def orders(records):
+        venue = replace(plan.venue, run=run_nothing)
+        contents = replace(plan.contents, records=records)
+        with plan.store.lock():
+            again = replace(plan, venue=venue, contents=contents)
+            list(execute(again, plan.jobs[:1], selection, lambda *_: None, Stop()))
+        return told[-1].needs
+
+    assert orders({}) == {}
+    first, second = plan.jobs[0], replace(plan.jobs[0], seed=99)
+    rows = [
+        make_record(job=first, outcome=make_outcome(vmhwm_bytes=5)),
+        make_record(job=second, outcome=make_outcome(vmhwm_bytes=7)),
+        make_record(job=plan.jobs[-1], outcome=make_failure()),
+    ]
+    assert orders({row.job.job_id: row for row in rows}) == {needs_of(first): 7}
 
 
 @pytest.mark.parametrize(

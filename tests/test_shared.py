@@ -148,8 +148,9 @@ def test_a_cache_that_cannot_be_written_is_gone_without(tmp_path):
     assert keep(tmp_path, "things", {}, write_down([])) is None
 
 
-def _one_of_many(cache, queue):
+def _one_of_many(cache, queue, together):
     calls = []
+    together.wait(60)
     keep(cache, "things", {}, write_down(calls, seconds=0.3))
     queue.put(len(calls))
 
@@ -157,7 +158,8 @@ def _one_of_many(cache, queue):
 def test_of_many_at_once_one_makes_it_and_the_others_wait(tmp_path):
     context = multiprocessing.get_context("forkserver")
     queue = context.Queue()
-    many = [context.Process(target=_one_of_many, args=(tmp_path, queue)) for _ in range(4)]
+    given = (tmp_path, queue, context.Barrier(4))
+    many = [context.Process(target=_one_of_many, args=given) for _ in range(4)]
     for one in many:
         one.start()
     assert sorted(queue.get(timeout=60) for _ in many) == [0, 0, 0, 1]

@@ -193,6 +193,16 @@ def test_memory_that_ran_out_beside_others_is_tried_again_alone(run):
     assert {f.outcome.steps for f in last.values()} == {1}
 
 
+def test_nothing_starts_beside_a_job_that_is_to_be_alone():
+    room = Room(None, {})
+    alone = local._Waiting(make_job(), 2, 0, alone=True)
+    other = local._Waiting(make_job(seed=1), 1, 1)
+    assert local._next([other], [alone], room) is None
+    assert local._next([alone], [other], room) is None
+    assert local._next([alone, other], [other], room) is other
+    assert local._next([alone, other], [], room) is alone
+
+
 def test_no_other_try_after_a_stop(run):
     told = []
     attempts = run(
