@@ -25,6 +25,7 @@ from bench.assets import Places, default_cache, hub_reachable, model_files
 from bench.catalog import MODELS, Model
 from bench.data import expected_fingerprint, load_task
 from bench.errors import AssetError, UserError
+from bench.files import sync
 from bench.manifest import (
     MANIFEST,
     AssetEntry,
@@ -316,7 +317,7 @@ def _place(path: Path, content: Iterable[bytes], listed: FileEntry | None) -> Fi
                     "Fetch into a new folder, or move that file away.",
                 )
         part.replace(path)
-        _sync_folder(path.parent)
+        sync(path.parent)
     return entry
 
 
@@ -324,7 +325,7 @@ def _write_manifest(to: Path, manifest: Manifest) -> None:
     text = json.dumps(manifest.model_dump(), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
     with _written(to / MANIFEST, [text.encode()]) as (part, _):
         part.replace(to / MANIFEST)
-        _sync_folder(to)
+        sync(to)
 
 
 @contextmanager
@@ -344,14 +345,6 @@ def _written(path: Path, content: Iterable[bytes]) -> Iterator[tuple[Path, FileE
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 @contextmanager

@@ -29,6 +29,7 @@ from typing import Any
 from bench import index
 from bench.columns import from_row
 from bench.errors import StoreError
+from bench.files import sync
 from bench.record import SCHEMA_VERSION, Job, Record
 from bench.sealed import SEAL, check_seal, parquet_bytes, row_groups
 
@@ -284,18 +285,10 @@ def _write(
                 handle.flush()
                 os.fsync(handle.fileno())
             os.replace(temporary, path)
-            _sync_folder(path.parent)
+            sync(path.parent)
         finally:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 @contextmanager

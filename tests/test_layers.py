@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent / "bench"
 LEVELS = {
     "bench": 0, "errors": 0,
     "architectures": 1, "catalog": 1, "methods": 1, "peft_types": 1, "tasks": 1,
-    "hashes": 1, "nvml": 1, "outcome": 1, "power": 1, "stats": 1,
+    "files": 1, "hashes": 1, "nvml": 1, "outcome": 1, "power": 1, "stats": 1,
     "record": 2, "simulation": 2,
     "assets": 3, "rows": 3, "data": 3, "schema": 3, "resolve": 3, "suite": 3,
     "environment": 3, "columns": 3, "index": 3, "sealed": 3, "store": 3,

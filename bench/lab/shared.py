@@ -21,6 +21,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from bench.errors import AssetError
+from bench.files import sync
 from bench.hashes import sha256_file, stamp_of
 
 MANIFEST = "made.json"
@@ -84,11 +85,7 @@ def _make(folder: Path, make: Callable[[Path], dict[str, Any]]) -> Kept | None:
         files = {path.name: [list(stamp_of(path)), sha256_file(path)] for path in scratch.iterdir()}
         (scratch / MANIFEST).write_text(json.dumps({"facts": facts, "files": files}))
         for path in [*scratch.iterdir(), scratch]:  # before the name says that it is whole
-            handle = os.open(path, os.O_RDONLY)
-            try:
-                os.fsync(handle)
-            finally:
-                os.close(handle)
+            sync(path)
         os.replace(scratch, folder)
         return Kept(folder, facts, now=True)
     finally:
