@@ -49,6 +49,8 @@ OUTCOME_COLUMNS = {
     "loss": "float64",
     "penalty": "float64",
     "optimizer": "string",
+    "learning_rate_mean": "float64",
+    "base_format": "json",
     "matched_rank": "string",
     "steps": "int64",
     "timed_steps": "int64",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from bench.errors import Exit, UserError
 
 if TYPE_CHECKING:
-    from bench.record import Job, Record
     from bench.runner import Plan, Selection, Stop
 
 
@@ -186,6 +184,7 @@ def report(options: argparse.Namespace) -> int:
 
 def _write_report(plan: Plan, options: argparse.Namespace) -> list[Path]:
     from bench.claims import load_claims
+    from bench.matrix import as_recorded
     from bench.report import write
     from bench.suite import suite_folders
 
@@ -200,7 +199,8 @@ def _write_report(plan: Plan, options: argparse.Namespace) -> list[Path]:
     if plan.contents.older:
         notes.append(f"{plan.contents.older} rows of an older peftmark are left out.")
     # The rows decide the device, so that a report can be made on another machine.
-    jobs = _as_recorded(plan, mine)
+    known_rows = {r.job.job_id: r for r in mine}
+    jobs = as_recorded(plan.suite, plan.profile, known_rows).jobs if mine else plan.jobs
     profile = plan.suite.profiles[plan.profile]
     known = load_claims(suite_folders(options.suites)) if plan.suite.claims else {}
     return write(
@@ -213,16 +213,6 @@ def _write_report(plan: Plan, options: argparse.Namespace) -> list[Path]:
         plan.store.folder,
         [known[key] for key in plan.suite.claims],
     )
-
-
-def _as_recorded(plan: Plan, records: Sequence[Record]) -> Sequence[Job]:
-    from bench.matrix import expand
-
-    known = {r.job.job_id: r for r in records}
-    devices = sorted({r.job.device for r in records})
-    choices = [expand(plan.suite, plan.profile, device, known).jobs for device in devices]
-    choices = choices or [plan.jobs]
-    return max(choices, key=lambda jobs: sum(job.job_id in known for job in jobs))
 
 
 # --- what needs no run --------------------------------------------------------------------------

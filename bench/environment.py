@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import subprocess
 from collections.abc import Mapping
-from importlib import metadata
+from functools import cache
+from importlib import metadata, util
 from pathlib import Path
 from typing import Any
 
 from bench import nvml
-from bench.record import Environment
+from bench.record import Environment, source_key
 
 PACKAGES = (
     "peftmark", "torch", "transformers", "peft", "bitsandbytes", "tokenizers", "accelerate",
@@ -21,6 +23,13 @@ PACKAGES = (
 
 NUMERIC = ("torch", "transformers", "peft", "bitsandbytes", "tokenizers", "numpy")
 """Packages whose version can change the bits of a result; rows made with others are redone."""
+
+SOURCES = {"peftmark": "bench", "peft": "peft", "bitsandbytes": "bitsandbytes"}
+"""Package -> its Python package, for those whose files are hashed."""
+
+
+SIMD = ("avx", "amx", "fma", "f16c", "asimd", "sve")
+"""Prefixes of the processor flags that decide which kernels run, and with them the bits."""
 
 
 def versions() -> dict[str, str]:
@@ -34,19 +43,60 @@ def versions() -> dict[str, str]:
     return found
 
 
+def software() -> dict[str, str]:
+    """Installed versions, and hashes of the code of packages under test; as in an environment."""
+    return versions() | {source_key(name): digest for name, digest in sources().items()}
+
+
 def changed_versions(old: Mapping[str, str], new: Mapping[str, str]) -> str:
-    """The numeric packages that differ, as "torch 2.12.0 -> 2.13.0, ..."; empty if none."""
-    return ", ".join(
-        f"{name} {old.get(name, 'none')} -> {new.get(name, 'none')}"
-        for name in NUMERIC
-        if old.get(name) != new.get(name)
-    )
+    """The numeric packages that differ, as "torch 2.12.0 -> 2.13.0, ..."; empty if none.
+
+    Of one version, the code may differ too, where its hash is known on both sides. Of peftmark's
+    own code the protocol's version decides, not its hash.
+    """
+    found = []
+    for name in NUMERIC:
+        a, b = old.get(name), new.get(name)
+        if a == b:
+            name = source_key(name)
+            a, b = old.get(name), new.get(name)
+            if a is None or b is None:
+                continue
+        if a != b:
+            found.append(f"{name} {a or 'none'} -> {b or 'none'}")
+    return ", ".join(found)
 
 
 def capture() -> Environment:
     """The environment of this run."""
     commit, dirty = _checkout(Path(__file__).resolve().parent.parent)
-    return Environment(versions=versions(), commit=commit, dirty=dirty, machine=machine())
+    return Environment(versions(), commit, dirty, machine(), sources())
+
+
+def sources() -> dict[str, str]:
+    """Package -> hash of its installed code; a package that isn't installed is left out."""
+    found = {name: source_hash(package) for name, package in SOURCES.items()}
+    return {name: digest for name, digest in found.items() if digest is not None}
+
+
+@cache
+def source_hash(package: str) -> str | None:
+    """Hash of a Python package's code as it is installed: two commits of one version differ.
+
+    Returns:
+        First 16 hex digits of a SHA-256 over names and content of its Python files and names and
+        sizes of its native libraries; None if it isn't installed.
+    """
+    spec = util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    root = Path(spec.submodule_search_locations[0])
+    digest = hashlib.sha256()
+    for path in sorted(p for p in root.rglob("*") if p.suffix in (".py", ".so", ".dll", ".dylib")):
+        content = path.read_bytes() if path.suffix == ".py" else str(path.stat().st_size).encode()
+        digest.update(f"{path.relative_to(root)}\0".encode())
+        digest.update(hashlib.sha256(content).digest())
+    return digest.hexdigest()[:16]
 
 
 def machine() -> dict[str, Any]:
@@ -60,6 +110,7 @@ def machine() -> dict[str, Any]:
         "cpu": cpu.get("model name") or platform.processor() or None,
         "cores": cores(),
         "memory_bytes": _memory_bytes(),
+        "simd": " ".join(sorted(f for f in flags if f.startswith(SIMD))) or None,
         "bf16_instructions": bool(flags & {"avx512_bf16", "amx_bf16"}) if flags else None,
         "gpus": [gpu.name for gpu in gpus.found],
         "gpu_memory_bytes": [gpu.memory_bytes for gpu in gpus.found],

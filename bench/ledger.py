@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,7 @@ from bench.claims import Claim, load_claims
 from bench.claims.judging import Part
 from bench.claims.verdicts import Verdict, verdicts, without_rows
 from bench.errors import UserError
-from bench.matrix import expand
-from bench.record import Job, Record
+from bench.matrix import as_recorded
 from bench.report import words
 from bench.report.claims import claimed, lead, measured, percent, source_text
 from bench.store import Store
@@ -117,19 +116,10 @@ def _standings(
     if not records or profile is None or profile not in suite.profiles:
         return None
     mine = [r for r in records if r.job.profile == profile]
-    table = build(mine, _jobs(suite, profile, mine), suite.report.reference)
+    jobs = as_recorded(suite, profile, {r.job.job_id: r for r in mine}).jobs
+    table = build(mine, jobs, suite.report.reference)
     found = verdicts(table, [claims[name] for name in suite.claims])
     return {v.claim.id: Standing(suite.name, profile, v) for v in found}
-
-
-def _jobs(suite: Suite, profile: str, records: Sequence[Record]) -> Sequence[Job]:
-    """The jobs of a profile on the device that made most of its rows."""
-    known = {r.job.job_id: r for r in records}
-    choices = [
-        expand(suite, profile, device, known).jobs
-        for device in sorted({r.job.device for r in records}) or ["cpu"]
-    ]
-    return max(choices, key=lambda jobs: sum(job.job_id in known for job in jobs))
 
 
 # --- as data ------------------------------------------------------------------------------------

@@ -142,6 +142,13 @@ def expand(
     return Expanded([*trials, *jobs], len(wanted) - len(jobs), found)
 
 
+def as_recorded(suite: Suite, profile_name: str, records: Mapping[str, Record]) -> Expanded:
+    """The jobs of a profile on the device that made most of the rows, not on this machine's."""
+    devices = sorted({r.job.device for r in records.values()}) or ["cpu"]
+    plans = [expand(suite, profile_name, device, records) for device in devices]
+    return max(plans, key=lambda plan: sum(job.job_id in records for job in plan.jobs))
+
+
 def _base_jobs(suite: Suite, profile_name: str, device: Literal["cpu", "cuda"]) -> list[Job]:
     """One job a task and cell, with the first seed."""
     profile = suite.profiles[profile_name]
@@ -200,7 +207,7 @@ def of_versions(records: Mapping[str, Record], versions: Mapping[str, str]) -> d
     return {
         job_id: record
         for job_id, record in records.items()
-        if not changed_versions(record.environment.versions, versions)
+        if not changed_versions(record.environment.software, versions)
     }
 
 
@@ -212,7 +219,7 @@ def decide(
     Args:
         jobs: all jobs of the profile.
         records: job id -> the record that counts (last ok attempt, else last attempt).
-        versions: installed package versions.
+        versions: installed package versions, and hashes (`bench.environment.software`).
         again: run finished jobs too.
     """
     return [_decide(job, records.get(job.job_id), versions, again) for job in jobs]
@@ -226,7 +233,7 @@ def _decide(job: Job, record: Record | None, versions: Mapping[str, str], again:
         reason = record.outcome.status_reason.splitlines()
         detail = f": {reason[0]}" if reason else ""
         return Planned(job, "run", f"attempt {record.attempt} {status}{detail}")
-    changed = changed_versions(record.environment.versions, versions)
+    changed = changed_versions(record.environment.software, versions)
     if changed:
         return Planned(job, "run", f"made with other versions: {changed}")
     if again:

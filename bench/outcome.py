@@ -93,6 +93,10 @@ class Outcome:
         loss: mean training loss of the task over the last interval of the curve.
         penalty: mean of the method's own loss term over that interval.
         optimizer: the optimizer that really ran.
+        learning_rate_mean: learning rate that the optimizer applied, mean over steps and over the
+            parameters that trained in them.
+        base_format: format of the base's weights as loaded -> parameters in it, 4-bit ones counted
+            unpacked.
         matched_rank: which rank of the method the cell's rank is: `r` or `target_r`.
         timed_steps: training steps that time, throughput, energy and mfu come from; the others
             are warm-up steps.
@@ -179,6 +183,8 @@ class Outcome:
     loss: float | None = None
     penalty: float | None = None
     optimizer: str | None = None
+    learning_rate_mean: float | None = None
+    base_format: dict[str, int] = field(default_factory=dict)
     matched_rank: str | None = None
     steps: int | None = None
     timed_steps: int | None = None

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from bench.methods import Cell
 from bench.outcome import Outcome
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 """Version of the stored columns; rows of older ones are counted and left out, newer are refused."""
 
 PROTOCOL = 2
@@ -201,15 +201,29 @@ class Environment:
 
     Attributes:
         versions: package name -> version; `numeric` of them can change bits.
+        sources: package name -> hash of its Python files as they are installed, for those whose
+            code decides what is trained; a version doesn't tell two commits apart.
         commit: git commit of peftmark itself, None for an installed wheel.
         dirty: whether that checkout had uncommitted changes, None if unknown.
-        machine: system, python, cpu, cores, memory_bytes, bf16_instructions, gpus and driver.
+        machine: system, python, cpu, cores, memory_bytes, simd, bf16_instructions, gpus and
+            driver.
     """
 
     versions: dict[str, str]
     commit: str | None
     dirty: bool | None
     machine: dict[str, Any]
+    sources: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def software(self) -> dict[str, str]:
+        """Versions and hashes in one mapping, for `bench.environment.changed_versions`."""
+        return self.versions | {source_key(name): v for name, v in self.sources.items()}
+
+
+def source_key(package: str) -> str:
+    """What the hash of a package's code is called beside its version."""
+    return f"{package} (source)"
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from types import FrameType
 from bench.assets import Places, default_cache, hub_reachable, model_files
 from bench.catalog import MODELS
 from bench.data import load_task
-from bench.environment import capture, machine, versions
+from bench.environment import capture, machine, software
 from bench.errors import Exit, Leave, UserError
 from bench.executors.choice import HERE, Venue, Where, choose
 from bench.executors.order import WORKER, Finished, Listener, Order, needs_of
@@ -114,7 +114,7 @@ def make_plan(selection: Selection) -> Plan:
     profile, reason = choose_profile(suite, selection.profile, facts)
     store = Store(selection.results, suite.name)
     contents = store.read()
-    installed = versions()
+    installed = software()
     expanded = expand(suite, profile, venue.device, of_versions(contents.records, installed))
     planned = decide(expanded.jobs, contents.records, installed, selection.again)
     if selection.only:

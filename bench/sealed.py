@@ -16,7 +16,7 @@ ROW_GROUP = 500
 
 SEAL = b"peftmark_sha256"
 """Key in the footer whose value is the SHA-256 of the file with zeros in the digest's place."""
-_UNSEALED = b"0" * 64
+UNSEALED = b"0" * 64
 _GAP = 2  # between key and value in the footer's encoding: the kind of the field and the length
 
 
@@ -85,16 +85,16 @@ def parquet_bytes(
 
     schema, buffer = _schema(), pa.BufferOutputStream()
     with pq.ParquetWriter(buffer, schema, write_page_checksum=True) as writer:
-        writer.add_key_value_metadata({**(facts or {}), SEAL: _UNSEALED})
+        writer.add_key_value_metadata({**(facts or {}), SEAL: UNSEALED})
         for rows in groups:
             writer.write_table(pa.Table.from_pylist(rows, schema=schema))
-    return _sealed(buffer.getvalue().to_pybytes())
+    return sealed(buffer.getvalue().to_pybytes())
 
 
-def _sealed(content: bytes) -> bytes:
+def sealed(content: bytes) -> bytes:
     """A file's bytes with the digest in its place."""
     start = _digest_at(content)
-    if content[start : start + 64] != _UNSEALED:
+    if content[start : start + 64] != UNSEALED:
         raise RuntimeError("pyarrow writes the footer of a Parquet file in an unknown way")
     digest = hashlib.sha256(content).hexdigest().encode()
     return content[:start] + digest + content[start + 64 :]
@@ -109,7 +109,7 @@ def check_seal(content: bytes) -> None:
     if start < 0:
         return
     digest = hashlib.sha256(content[:start])
-    digest.update(_UNSEALED + content[start + 64 :])
+    digest.update(UNSEALED + content[start + 64 :])
     if content[start : start + 64] != digest.hexdigest().encode():
         raise ValueError("the file's SHA-256 is not the one it was written with")
 

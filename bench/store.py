@@ -141,6 +141,24 @@ class Store:
         attempts = len(parts) - len(damaged) - older
         return Contents(records, attempts, dict(sorted(damaged.items())), older)
 
+    def attempts(self) -> dict[str, list[Record]]:
+        """Job id -> every readable attempt, from the first on, of the jobs that have several.
+
+        Raises:
+            StoreError: as `read`.
+        """
+        paths: dict[str, list[Path]] = {}
+        for path in sorted(index.stamps(self.parts), key=_part_key):
+            paths.setdefault(_part_key(path)[0], []).append(path)
+        found: dict[str, list[Record]] = {}
+        for job_id, several in paths.items():
+            for path in several if len(several) > 1 else ():
+                with suppress(FileNotFoundError):  # a run beside this reader has set it aside
+                    record = _part(path).record
+                    if record is not None:
+                        found.setdefault(job_id, []).append(record)
+        return found
+
     def _noted(self) -> bytes | None:
         """What `results.parquet` notes of the parts; None if it can't be trusted or isn't there."""
         import pyarrow as pa

@@ -35,6 +35,8 @@ from bench.schema import MethodEntry, Profile, SuiteFile, fault_lines, short
 from bench.tasks import TASKS, Task
 from bench.yaml_file import read_yaml
 
+RESERVED = ("baselines", "history", "versions")
+"""Folders in the results folder that are no suite's."""
 SUITE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
 
@@ -261,6 +263,10 @@ def find_suite(name: str, own: Path | None = None) -> Path:
             f"suite {short(name)}: a suite is named by lower-case letters, digits, - and _, "
             "at most 64, never by a path",
             f"Known suites: {known}. For a folder of your own use --suites DIR.",
+        )
+    if name in RESERVED:
+        raise SuiteError(
+            f"no suite can be named {name!r}", "Its results folder has another meaning."
         )
     for folder in suite_folders(own):
         path = folder / f"{name}.yaml"

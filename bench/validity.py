@@ -97,7 +97,7 @@ def _obstacle(first: Record, second: Record) -> str:
         if not record.ok:
             return f"{which} ended as {record.outcome.status}"
     one, other = first.environment, second.environment
-    if changed := changed_versions(one.versions, other.versions):
+    if changed := changed_versions(one.software, other.software):
         return f"made with other versions: {changed}"
     for part in ("cpu", "gpus"):
         if (a := one.machine.get(part)) != (b := other.machine.get(part)):

@@ -122,6 +122,8 @@ def make_outcome(**changes: Any) -> Outcome:
         collapsed=False,
         loss=0.42,
         optimizer="adamw",
+        learning_rate_mean=2.6e-4,
+        base_format={"float32": 22_713_216},
         matched_rank="r",
         steps=120,
         timed_steps=110,

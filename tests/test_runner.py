@@ -136,7 +136,7 @@ def test_a_failed_job_runs_again_with_its_reason_and_the_others_do_not(selection
 
 def test_results_of_other_library_versions_are_made_again(selection, monkeypatch):
     run(selection)
-    installed = runner.versions()
+    installed = runner.software()
     changed = {**installed, "torch": "99.0", "pandas": "99.0"}
     monkeypatch.setattr(runner, "versions", lambda: changed)
     told = f"made with other versions: torch {installed['torch']} -> 99.0"
@@ -239,7 +239,7 @@ def test_trials_of_other_library_versions_choose_nothing(selection, monkeypatch)
     assert make_plan(tuned).expanded.waiting == 3
     run(tuned)
     assert make_plan(tuned).expanded.waiting == 0
-    changed = {**runner.versions(), "peft": "99.0"}
+    changed = {**runner.software(), "peft": "99.0"}
     monkeypatch.setattr(runner, "versions", lambda: changed)
     plan = make_plan(tuned)
     assert (plan.expanded.waiting, len(plan.to_run)) == (3, 4)

@@ -11,6 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from bench.lab import models
 from bench.lab.models import Anatomy, load_model, quantization_clock
 from bench.lab.shared import keep, made_by
 from bench.record import Job
@@ -60,7 +61,7 @@ def load_base(folder: Path, job: Job, task: Task, parts: Anatomy, cache: Path | 
         "precision": job.recipe.precision,
         "kept_whole": parts.head_linears,
         "device": job.device,
-        "by": made_by("torch", "transformers", "bitsandbytes"),
+        "by": made_by("torch", "transformers", "bitsandbytes", code=str(models.__file__)),
     }
     kept = keep(cache, "bases", identity, make) if cache is not None else None
     if kept is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -20,6 +21,24 @@ def parameters(model: nn.Module) -> int:
             state = getattr(p, "quant_state", None)
             total += math.prod(state.shape) if state is not None else p.numel()
     return total
+
+
+def base_format(model: nn.Module) -> dict[str, int]:
+    """Format of a base's weights -> parameters in it, 4-bit ones counted unpacked."""
+    found: dict[str, int] = {}
+    for p in model.parameters():
+        state: Any = getattr(p, "quant_state", None)
+        size = math.prod(state.shape) if state is not None else p.numel()
+        name = _format(p, state)
+        found[name] = found.get(name, 0) + size
+    return dict(sorted(found.items()))
+
+
+def _format(p: nn.Parameter, state: Any) -> str:
+    if state is None:
+        return str(p.dtype).removeprefix("torch.")
+    constants = ", constants quantised" if state.nested else ""
+    return f"{state.quant_type} in blocks of {state.blocksize}{constants}"
 
 
 def added_parameters(model: nn.Module, base: Sequence[nn.Parameter]) -> int:

@@ -83,6 +83,7 @@ def run(job: Job, places: Places, progress: Progress) -> Outcome:
     base = loaded.model
     meters.book("quantise", loaded.quantise_seconds, "load" if loaded.now else None)
     total, before = counts.parameters(base), list(base.parameters())
+    base_format = counts.base_format(base)
     with meters.phase("build"):
         prepared = build.prepare(base)
     first_hash = counts.weights_hash(prepared.model)
@@ -105,6 +106,8 @@ def run(job: Job, places: Places, progress: Progress) -> Outcome:
         status="invalid" if fault else "ok",
         status_reason=fault or "",
         optimizer=step.optimizer_name,
+        learning_rate_mean=step.learning_rate_mean,
+        base_format=base_format,
         matched_rank=prepared.matched_rank,
         steps=job.recipe.steps,
         trainable_parameters=trained_count,

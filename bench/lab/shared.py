@@ -20,6 +20,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
+from bench.environment import SOURCES, source_hash
 from bench.errors import AssetError
 from bench.files import sync
 from bench.hashes import sha256_file, stamp_of
@@ -70,9 +71,15 @@ def keep(
         return None
 
 
-def made_by(*packages: str) -> dict[str, str]:
-    """Versions of packages, for an identity."""
-    return {name: metadata.version(name) for name in packages}
+def made_by(*packages: str, code: str = "") -> dict[str, str]:
+    """Versions of packages, for an identity, and hashes of the code that decides.
+
+    Args:
+        code: path of our own module that makes the content.
+    """
+    found = {name: metadata.version(name) for name in packages}
+    found |= {f"{n} (source)": str(source_hash(SOURCES[n])) for n in packages if n in SOURCES}
+    return found | ({"code": sha256_file(Path(code))} if code else {})
 
 
 def _make(folder: Path, make: Callable[[Path], dict[str, Any]]) -> Kept | None:

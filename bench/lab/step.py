@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -52,6 +53,7 @@ class Step:
 
     def __init__(self, job: Job, task: Task, prepared: Prepared, device: torch.device) -> None:
         self._job, self._task, self._prepared, self._device = job, task, prepared, device
+        self._rates: list[float] = []
         self._start(job.recipe.steps, 1.0)
         if job.recipe.gradient_checkpointing:
             enable: Any = prepared.model.activation_checkpointing_enable
@@ -83,11 +85,26 @@ class Step:
         penalty = self._prepared.extra_loss()
         (loss if penalty is None else loss + penalty).backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(self._params, self._job.recipe.max_grad_norm)
+        self._rates.append(_mean_rate(self._optimizer))
         self._optimizer.step()
         self._prepared.after_step(number)
         self._scheduler.step()
         self._optimizer.zero_grad(set_to_none=True)
         return Taken(loss.detach(), None if penalty is None else penalty.detach(), norm.detach())
+
+    @property
+    def learning_rate_mean(self) -> float:
+        """Learning rate that the optimizer applied, mean over the steps taken and over the
+        parameters that trained in them."""
+        return math.fsum(self._rates) / len(self._rates)
+
+
+def _mean_rate(optimizer: torch.optim.Optimizer) -> float:
+    """The learning rates in the optimizer now, weighed by the parameters they are for."""
+    groups: list[tuple[float, int]] = [
+        (float(g["lr"]), sum(p.numel() for p in g["params"])) for g in optimizer.param_groups
+    ]
+    return math.fsum(rate * size for rate, size in groups) / sum(size for _, size in groups)
 
 
 def _optimizer(prepared: Prepared, job: Job, scale: float) -> tuple[torch.optim.Optimizer, str]:

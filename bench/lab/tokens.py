@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,7 @@ def token_table(
         "data": data.fingerprint,
         "tokenizer": described,
         "max_length": max_length,
-        "by": made_by("transformers", "tokenizers"),
+        "by": made_by("transformers", "tokenizers", code=inspect.getsourcefile(encode) or ""),
     }
     kept = keep(cache, "tokens", identity, make)
     return TokenTable(rows, load_file(kept.folder / _FILE)) if kept is not None else None

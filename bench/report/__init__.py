@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import gc
-import glob
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
 
 from bench.claims import Claim
-from bench.errors import StoreError
+from bench.files import write_all
 from bench.record import Job, Record, ReportOptions
 
 
@@ -43,7 +42,7 @@ def write(
     """
     with _no_collection():
         files = _files(records, planned, suite_summary, options, out_dir, notes, results, claims)
-    return _write_all(files)
+    return write_all(files)
 
 
 @contextmanager
@@ -96,42 +95,3 @@ def _links(out_dir: Path, results: Path | None) -> tuple[tuple[str, str], ...]:
         path = os.path.relpath(results / "logs", out_dir)
         links.append(("logs of the workers", quote(path) + "/"))
     return tuple(links)
-
-
-def _write_all(files: Mapping[Path, str | bytes]) -> list[Path]:
-    """Write every file under a temporary name first, then put all in place."""
-    staged: dict[Path, Path] = {}
-    try:
-        for path, content in files.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _sweep(path)
-            staged[path] = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-            with staged[path].open("wb") as file:
-                file.write(
-                    content if isinstance(content, bytes) else content.encode("utf-8", "replace")
-                )
-                file.flush()
-                os.fsync(file.fileno())
-        for path, temporary in staged.items():
-            os.replace(temporary, path)
-    except OSError as error:
-        raise StoreError(
-            f"can't write the report: {error}",
-            "Free some space or name another folder; an older report was left as it is.",
-        ) from error
-    finally:
-        for temporary in staged.values():
-            temporary.unlink(missing_ok=True)
-    return list(files)
-
-
-def _sweep(path: Path) -> None:
-    """Remove what a report that was killed left beside a file; one that still runs goes on."""
-    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
-        number = leftover.name.split(".")[-2]
-        try:
-            os.kill(int(number), 0)
-        except ProcessLookupError:
-            leftover.unlink(missing_ok=True)
-        except (OSError, ValueError):  # another user's process, or no file of ours
-            continue
