@@ -9,6 +9,8 @@ MIRROR ?=
 ARGS ?=
 REPORT ?=
 SHOTS ?= build/browser
+OLD ?=
+NEW ?=
 
 # User text reaches the recipes as environment variables, unexpanded by make and quoted in the
 # shell, so that SUITE='glue; touch p' is just an unknown suite. ARGS is split into words only.
@@ -18,7 +20,9 @@ override MIRROR := $(value MIRROR)
 override ARGS := $(value ARGS)
 override REPORT := $(value REPORT)
 override SHOTS := $(value SHOTS)
-export SUITE PROFILE MIRROR ARGS REPORT SHOTS
+override OLD := $(value OLD)
+override NEW := $(value NEW)
+export SUITE PROFILE MIRROR ARGS REPORT SHOTS OLD NEW
 
 SHELL := /bin/bash
 PIP_FLAGS := --quiet --disable-pip-version-check
@@ -26,12 +30,13 @@ SELECT = set -f; set -- "$$SUITE"; \
 	[ -z "$$PROFILE" ] || set -- "$$@" "--profile=$$PROFILE"; \
 	[ -z "$$MIRROR" ] || set -- "$$@" "--mirror=$$MIRROR"
 
-.PHONY: help bench report test test-gpu test-browser overhead perf lint check format clean
+.PHONY: help bench report versions test test-gpu test-browser overhead perf lint check format clean
 .DEFAULT_GOAL := help
 
 help:  ## say what there is
 	@echo 'make bench SUITE=glue   run a suite and write its report (PROFILE=, MIRROR=, ARGS=)'
 	@echo 'make report SUITE=glue  write the report of earlier results'
+	@echo "make versions OLD='peft==0.20.0' NEW='peft==0.21.2' SUITE=smoke   compare two versions"
 	@echo 'make test               run the tests'
 	@echo 'make check              format, lint and types, then the tests'
 	@echo 'make test-gpu           the checks that only a CUDA machine can make'
@@ -53,6 +58,9 @@ bench: .venv/.installed  ## run a suite
 
 report: .venv/.installed  ## report on earlier results
 	@$(SELECT); exec .venv/bin/peftmark report "$$@" $$ARGS
+
+versions: .venv/.installed  ## run a suite with two versions of a library, in turns
+	@$(SELECT); exec .venv/bin/peftmark versions "$$@" --old "$$OLD" --new "$$NEW" $$ARGS
 
 test: .venv/.installed  ## run the tests
 	@.venv/bin/python -m pytest -m 'not gpu' -n auto --maxprocesses 4 --dist loadfile

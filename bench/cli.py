@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from bench import __version__, commands
+from bench import __version__, commands, guard
 from bench.errors import Exit, Leave, UserError
 
 EXIT_CODES = """\
@@ -17,8 +17,12 @@ exit codes:
   0    everything asked for was done
   1    a fault of peftmark itself (with a traceback)
   2    bad input, a missing asset, a full disk; nothing was lost
-  6    the run ended, but some jobs are not ok (the report says which and why)
-  7    one job was run twice and gave other numbers: the results can't be trusted
+  3    gate: something got worse
+  4    gate: too little data for a verdict that the policy demands
+  5    gate: no baseline, or one of another procedure
+  6    some jobs are not ok, or missing (the report says which and why)
+  7    the same code gave other numbers: the results can't be trusted
+  8    gate: a baseline, or gate.json, is damaged
   130  stopped by Ctrl-C, 143 by SIGTERM; finished jobs are kept
 """
 
@@ -37,6 +41,7 @@ WISHES = {
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Entry point of `peftmark`."""
     options = _parser().parse_args(arguments)
+    code: int = Exit.OK
     try:
         code = options.command(options)
         sys.stdout.flush()
@@ -48,8 +53,69 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except BrokenPipeError:
         # What is still buffered has no reader; the interpreter would complain about it at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = Exit.OK
     sys.exit(int(code))
+
+
+Command = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
+
+
+def _guards(command: Command) -> None:
+    """The commands of regression tracking."""
+    accept = command(
+        "baseline", guard.baseline, "accept results as the baseline that later ones are held to"
+    )
+    gate = command("gate", guard.gate, "hold results against a baseline; the exit code says how")
+    compare = command("compare", guard.compare, "two results folders as one table")
+    comment = command("comment", guard.comment, "print a comment from a gate.json, checked anew")
+    trend = command("trend", guard.trend, "draw what earlier gates saw, and find steps in it")
+    versions = command("versions", guard.versions, "two versions of a library on one suite")
+    gate.add_argument(
+        "--elsewhere",
+        action="store_true",
+        help="the results need not be of the code installed here",
+    )
+    for sub in (accept, gate):
+        sub.add_argument("--suites", type=Path, metavar="DIR", help="a folder of your own suites")
+    accept.add_argument("verb", choices=["accept"], help="what to do with a baseline")
+    accept.add_argument(
+        "--from", dest="source", type=Path, metavar="DIR", required=True,
+        help="one suite's results folder",
+    )  # fmt: skip
+    accept.add_argument("--reason", required=True, help="why these numbers are right, a sentence")
+    accept.add_argument(
+        "--pin", action="store_true", help="as the release's, beside the moving one"
+    )
+    for sub in (gate, trend, versions):
+        sub.add_argument("suite", help="name of a suite (see: peftmark list)")
+        for name in ("results", "reports"):
+            text = f"{name} folder (default: ./{name})"
+            sub.add_argument(f"--{name}", type=Path, default=Path(name), metavar="DIR", help=text)
+    for sub in (accept, trend):
+        sub.add_argument(
+            "--baselines", type=Path, default=Path("results/baselines"), metavar="DIR",
+            help="folder of baselines (default: ./results/baselines)",
+        )  # fmt: skip
+    for sub in (accept, gate, versions):
+        sub.add_argument("--profile", help="profile of the suite (default: the newest rows')")
+    gate.add_argument(
+        "--against", type=Path, required=True, metavar="PATH",
+        help="a baseline, a folder of them, or another results folder",
+    )  # fmt: skip
+    for sub in (gate, versions):
+        sub.add_argument("--policy", type=Path, metavar="FILE", help="what fails (docs/gate.md)")
+    for side in ("old", "new"):
+        versions.add_argument(
+            f"--{side}", required=True, metavar="SPEC", help="what pip installs, as 'peft==0.20.0'"
+        )
+    versions.add_argument(
+        "--rounds", type=_count, default=1, help="runs of each side, in turns (default: 1)"
+    )
+    versions.add_argument("--mirror", type=Path, metavar="DIR", help="local data sets and models")
+    versions.add_argument("--jobs", type=_count, help="most jobs at once; 1 for honest times")
+    compare.add_argument("before", type=Path, help="a suite's results folder, or a baseline")
+    compare.add_argument("after", type=Path, help="the same, to hold against it")
+    compare.add_argument("--markdown", action="store_true", help="print Markdown")
+    comment.add_argument("file", type=Path, help="what `peftmark gate` wrote")
 
 
 def _count(text: str) -> int:
@@ -150,6 +216,7 @@ def _parser() -> argparse.ArgumentParser:
         "list", commands.show_list, "list suites, methods, quantizations, tasks, metrics, models"
     )
     listing.add_argument("--suites", type=Path, metavar="DIR", help="a folder of your own suites")
+    _guards(command)
     methods = command("methods", commands.methods, "list methods with the parameters they train")
     methods.add_argument("--markdown", action="store_true", help="print docs/methods.md")
     command(

@@ -13,16 +13,25 @@ class Exit(IntEnum):
     """Exit codes; each has one meaning and none is reused.
 
     Attributes:
+        REGRESSION: a gate found that something got worse.
+        UNDECIDED: a gate has too little data for a verdict that its policy demands.
+        NOT_COMPARABLE: a gate has no baseline, or one of another procedure.
         INCOMPLETE: jobs are not ok.
         NOT_REPEATABLE: the job that ran twice gave other numbers the second time, whatever else
-            happened to other jobs.
+            happened to other jobs; for a gate also a run that differs from its baseline by the
+            same code on the same kind of machine.
+        CORRUPT: a baseline or a gate's own file is damaged.
     """
 
     OK = 0
     BUG = 1
     USAGE = 2
+    REGRESSION = 3
+    UNDECIDED = 4
+    NOT_COMPARABLE = 5
     INCOMPLETE = 6
     NOT_REPEATABLE = 7
+    CORRUPT = 8
     INTERRUPTED = 130
     TERMINATED = 143
 

@@ -20,13 +20,14 @@ LEVELS = {
     "assets": 3, "rows": 3, "data": 3, "schema": 3, "resolve": 3, "suite": 3,
     "environment": 3, "columns": 3, "index": 3, "sealed": 3, "store": 3,
     "table": 3, "tuning": 3, "validity": 3,
-    "comparison": 3, "reach": 3, "yaml_file": 3, "claims": 3,
+    "comparison": 3, "reach": 3, "yaml_file": 3, "claims": 3, "history": 3,
     "manifest": 4, "matrix": 4, "lab": 4, "doctor": 4,
     "budgets": 5, "manual": 5, "advice": 5,
     "executors": 5, "mirror": 5,
     "report": 6, "runner": 6, "progress": 6, "ledger": 6,
-    "perf": 6,
-    "commands": 7, "cli": 7, "__main__": 7,
+    "perf": 6, "gate": 6, "trend": 6,
+    "versions": 6,
+    "commands": 7, "guard": 7, "cli": 7, "__main__": 7,
 }  # fmt: skip
 
 # Library -> the units that may import it. `doctor` loads libraries by name and is not seen here.
@@ -37,10 +38,11 @@ HOMES = {
     "bitsandbytes": {"lab"},
     "safetensors": {"lab"},
     "pynvml": {"nvml"},
-    "pyarrow": {"sealed", "store"},
+    "pyarrow": {"sealed", "store", "history"},
     "pandas": {"rows"},  # Parquet files of a mirror
     "yaml": {"yaml_file"},
     "matplotlib": {"report"},
+    "ruptures": {"trend"},
     "ray": {"executors"},
     "submitit": {"executors"},
     "pickle": set(),
@@ -171,7 +173,7 @@ def test_the_executor_and_the_lab_know_nothing_of_each_other_and_of_what_is_arou
 
 @pytest.mark.parametrize("module", sorted(MODULES))
 def test_only_the_command_line_prints_and_exits(module):
-    spoken_by = ("cli", "commands", "__main__", "lab.worker", "lab.overhead")
+    spoken_by = ("cli", "commands", "guard", "__main__", "lab.worker", "lab.overhead")
     if module.removeprefix("bench.") in spoken_by or unit(module) == "perf":
         return
     spoken = set()

@@ -27,6 +27,7 @@ from bench.report.drawings import (
     DotRow,
     Dots,
     Drawing,
+    History,
     LayerBars,
     Radar,
     RadarPoint,
@@ -44,6 +45,7 @@ from bench.report.heat import draw_layer_bars, draw_rank_map, draw_rank_path
 from bench.report.lines import draw_curves, draw_sweep, draw_waits
 from bench.report.page import Figure, shorten
 from bench.report.svg import COLOURS, INK, LINE, MUTED, PAPER
+from bench.report.trends import draw_history
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -100,6 +102,8 @@ def _draw(drawing: Drawing) -> Canvas:
         return draw_scatter(drawing)
     if isinstance(drawing, LayerBars):
         return draw_layer_bars(drawing)
+    if isinstance(drawing, History):
+        return draw_history(drawing)
     return _radar(drawing)
 
 

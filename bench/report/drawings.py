@@ -275,6 +275,45 @@ class Scatter:
         return max(costs) > LOG_FROM * min(costs)
 
 
+@dataclass(frozen=True)
+class HistoryLane:
+    """One measure of a cell over the runs of the gate.
+
+    Attributes:
+        title: the measure with unit and direction.
+        points: (place among the runs, figure).
+        levels: (place of the first run, of the last, mean) of each stretch between steps.
+        steps: (place of the first run after it, what to write above) of each step.
+        gaps: places of runs without a figure.
+        alarms: places of runs that the gate called worse.
+        span: lowest and highest value of the axis.
+    """
+
+    title: str
+    points: tuple[tuple[int, Estimate], ...]
+    levels: tuple[tuple[int, int, float], ...]
+    steps: tuple[tuple[int, str], ...]
+    gaps: tuple[int, ...]
+    alarms: tuple[int, ...]
+    span: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class History:
+    """One cell on one task over the runs of the gate, a lane a measure.
+
+    Attributes:
+        runs: label of each run, in order.
+        accepted: (place, whether pinned) of accepted baselines; between two runs at a half.
+    """
+
+    mark: Mark
+    lanes: tuple[HistoryLane, ...]
+    runs: tuple[str, ...]
+    accepted: tuple[tuple[float, bool], ...]
+
+
 Drawing = (
-    Strip | Stack | Dots | Curves | Waits | Sweep | Radar | RankMap | RankPath | LayerBars | Scatter
-)
+    Strip | Stack | Dots | Curves | Waits | Sweep | Radar | RankMap | RankPath | LayerBars
+    | Scatter | History
+)  # fmt: skip
