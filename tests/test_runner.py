@@ -138,7 +138,7 @@ def test_results_of_other_library_versions_are_made_again(selection, monkeypatch
     run(selection)
     installed = runner.software()
     changed = {**installed, "torch": "99.0", "pandas": "99.0"}
-    monkeypatch.setattr(runner, "versions", lambda: changed)
+    monkeypatch.setattr(runner, "software", lambda: changed)
     told = f"made with other versions: torch {installed['torch']} -> 99.0"
     assert set(reasons(selection).values()) == {told}
     assert len(make_plan(selection).to_run) == 7
@@ -240,7 +240,7 @@ def test_trials_of_other_library_versions_choose_nothing(selection, monkeypatch)
     run(tuned)
     assert make_plan(tuned).expanded.waiting == 0
     changed = {**runner.software(), "peft": "99.0"}
-    monkeypatch.setattr(runner, "versions", lambda: changed)
+    monkeypatch.setattr(runner, "software", lambda: changed)
     plan = make_plan(tuned)
     assert (plan.expanded.waiting, len(plan.to_run)) == (3, 4)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from bench.lab.shared import keep, made_by
 Encode = Callable[[Sequence[Row]], list[dict[str, list[int]]]]
 
 _FILE = "tokens.safetensors"
+_ENCODER = str(Path(__file__).with_name("batches.py"))
 
 
 class TokenTable:
@@ -74,7 +74,7 @@ def token_table(
         "data": data.fingerprint,
         "tokenizer": described,
         "max_length": max_length,
-        "by": made_by("transformers", "tokenizers", code=inspect.getsourcefile(encode) or ""),
+        "by": made_by("transformers", "tokenizers", code=_ENCODER),
     }
     kept = keep(cache, "tokens", identity, make)
     return TokenTable(rows, load_file(kept.folder / _FILE)) if kept is not None else None
