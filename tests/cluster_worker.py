@@ -32,6 +32,24 @@ def waits(connection, job_json, places_json, log, device):
     line.finish(data_source=os.environ["PEFTMARK_JOBS_AT_ONCE"], model_source=f"{inside} Ray")
 
 
+def waits_for_a_death(connection, job_json, places_json, log, device):
+    """Work until the test says that a node is gone; never finish on that node itself.
+
+    A worker may live on for a moment after its node, and its result may still arrive.
+    """
+    line = Line(connection, job_json, log)
+    notes = Path(os.environ[NOTES])
+    again = any(notes.glob(f"{line.job.seed}.*.begun"))
+    note(line, "begun")
+    until = time.monotonic() + 60
+    while not (notes / "gone").exists() and time.monotonic() < until:
+        time.sleep(0.05)
+    if (notes / f"{line.job.seed}.doomed").exists() and not again:
+        _hang(line)
+    note(line, "ended")
+    line.finish()
+
+
 def is_killed_once(connection, job_json, places_json, log, device):
     """Die as by the kernel's hand in the first attempt, finish in the second."""
     line = Line(connection, job_json, log)

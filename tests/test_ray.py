@@ -198,11 +198,14 @@ def test_jobs_of_a_node_that_dies_run_elsewhere_and_count_once(cluster, notes, o
 
     def kill():
         killed.extend(wait_for(lambda: running_on(cluster.second, notes)))
+        for seed in killed:
+            (notes / f"{seed}.doomed").touch()
         cluster.remove_node(cluster.second, allow_graceful=False)
+        (notes / "gone").touch()
 
     killer = threading.Thread(target=kill)
     killer.start()
-    finished = run(cluster, order("waits", range(6)))
+    finished = run(cluster, order("waits_for_a_death", range(6)))
     killer.join()
     assert len(killed) == 1
     assert Counter((f.job.seed, f.attempt, f.outcome.status, f.again) for f in finished) == {

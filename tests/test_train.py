@@ -356,3 +356,35 @@ def test_head_dropout_reaches_the_head_of_each_architecture(tmp_path, architectu
     changed = {name for name, p in rates(0.37).items() if p != before[name]}
     assert changed == {"classifier.dropout" if architecture == "roberta" else "dropout"}
     assert 0.37 in rates(0.37).values()
+
+
+# --- what a row tells of the run itself ------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("schedule", "warmup"), [("linear", 3), ("constant", 0)])
+def test_the_mean_learning_rate_is_the_one_the_optimizer_applied(places, schedule, warmup):
+    job = tiny.job("lora", schedule=schedule, warmup_steps=warmup)
+    steps = job.recipe.steps
+    rates = [job.recipe.learning_rate * _rate(i, steps, warmup, schedule) for i in range(steps)]
+    assert run(places, job).learning_rate_mean == pytest.approx(sum(rates) / steps, rel=1e-12)
+
+
+def test_a_rate_of_a_group_of_its_own_weighs_with_its_parameters(places):
+    plain = run(places, tiny.job("lora")).learning_rate_mean
+    plus = run(places, tiny.job("lora-plus")).learning_rate_mean
+    assert plus > plain
+
+
+@pytest.mark.parametrize("quantization", ["none", "nf4", "fp4", "int8"])
+def test_the_format_of_the_base_is_read_off_its_weights(places, quantization):
+    job = tiny.job("lora", quantization)
+    done = run(places, job)
+    formats = done.base_format
+    assert sum(formats.values()) == done.total_parameters - (done.adapter_parameters or 0)
+    wanted = {"nf4": "nf4 in blocks of 64", "fp4": "fp4 in blocks of 64", "int8": "int8"}
+    found = [name for name in formats if name != "float32"]
+    if quantization == "none":
+        assert found == []
+    else:
+        assert len(found) == 1 and found[0].startswith(wanted[quantization])
+        assert formats[found[0]] > 0
