@@ -358,7 +358,7 @@ def test_head_dropout_reaches_the_head_of_each_architecture(tmp_path, architectu
     assert 0.37 in rates(0.37).values()
 
 
-# --- what a row tells of the run itself ------------------------------------------------------------
+# --- what a row tells of the run itself ----------------------------------------------------------
 
 
 @pytest.mark.parametrize(("schedule", "warmup"), [("linear", 3), ("constant", 0)])
