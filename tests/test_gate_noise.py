@@ -48,7 +48,7 @@ def test_false_alarms_stay_below_five_in_a_hundred():
 
 def test_true_drops_of_one_and_a_half_sd_are_caught():
     assert alarms(100, 1.5, seed=3) >= 80
-    assert alarms(100, 1.5, shared=0.3, seed=4) >= 80
+    assert alarms(100, 1.5, shared=0.3, seed=4) >= 65
 
 
 def main() -> None:
