@@ -508,3 +508,47 @@ def test_control_characters_and_addresses_reach_nobody():
     gate = gate_of(lambda x: replace(x, status="crashed", status_reason=evil, value=None))
     assert "\x1b" not in show.text(gate)
     assert "https://evil" not in show.comment(gate) and "www.evil" not in show.comment(gate)
+
+
+def test_runs_of_another_procedure_are_compared_in_nothing_else():
+    def other(line):
+        line = with_counts(line, trainable_parameters=1)
+        return by_new_code(line, config={**line.config, "recipe.steps": 7}, value=0.1)
+
+    gate = gate_of(other)
+    assert gate.code == Exit.NOT_COMPARABLE and checks(gate) == {"procedure.config"}
+    assert all(cell.runs == 0 and cell.change.difference is None for cell in gate.cells)
+
+
+def test_what_pruning_decides_may_differ_a_little_where_the_bits_differ():
+    def side(size, method, new):
+        def change(line):
+            line = with_counts(line, adapter_bytes=size)
+            line = replace(line, config={**line.config, method: 12})
+            return by_new_code(line) if new else line
+
+        return make_side(change=change)
+
+    def code(method, size, new=True):
+        return judge(side(size, method, new), side(900_000, method, False), DEFAULT).code
+
+    assert code("recipe.adalora.init_rank", 920_000) == Exit.OK
+    assert code("recipe.adalora.init_rank", 990_000) == Exit.REGRESSION
+    assert code("recipe.adalora.init_rank", 920_000, new=False) == Exit.REGRESSION
+    assert code("recipe.alpha", 920_000) == Exit.REGRESSION
+
+
+def test_live_bytes_may_differ_a_little_on_another_kind_of_processor():
+    machine = {"cpu": "Other CPU", "simd": "avx2"}
+    other = replace(NEW, machine=machine)
+
+    def grown(share, environment):
+        def change(line):
+            line = with_counts(line, live_bytes=int(500 * 2**20 * (1 + share)))
+            return replace(line, environment=environment, bits=f"{line.bits} other")
+
+        return gate_of(change).code
+
+    assert grown(0.01, other) == Exit.OK
+    assert grown(0.03, other) == Exit.REGRESSION
+    assert grown(0.01, NEW) == Exit.REGRESSION
