@@ -552,3 +552,11 @@ def test_live_bytes_may_differ_a_little_on_another_kind_of_processor():
     assert grown(0.01, other) == Exit.OK
     assert grown(0.03, other) == Exit.REGRESSION
     assert grown(0.01, NEW) == Exit.REGRESSION
+
+
+def test_later_by_less_than_the_resolution_of_the_figure_fails_nothing():
+    def half(line):
+        later = 20 * (1 + line.seed % 3) if line.task == "sst2" else 0
+        return by_new_code(line, steps_to_target=60 + later)
+
+    assert gate_of(half).code == Exit.OK
