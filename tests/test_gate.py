@@ -560,3 +560,13 @@ def test_later_by_less_than_the_resolution_of_the_figure_fails_nothing():
         return by_new_code(line, steps_to_target=60 + later)
 
     assert gate_of(half).code == Exit.OK
+
+
+def test_the_drop_that_would_show_grows_with_the_cells_that_are_tested():
+    noise = (0.01, -0.008, 0.012, -0.004, -0.009)
+
+    def shown(cells):
+        after = make_side(cells, change=lambda x: by_new_code(x, value=0.84 + noise[x.seed]))
+        return of_cell(judge(after, make_side(cells), DEFAULT), "LoRA r8").change.detectable
+
+    assert shown(CELLS) > 1.2 * shown((LORA,))

@@ -15,6 +15,7 @@ from bench.gate.costs import hodges_lehmann
 from bench.gate.judge import judge
 from bench.gate.lines import Round
 from bench.gate.policy import Policy
+from bench.methods import Cell
 
 EXCLUSIVE = Policy(runner="exclusive", timings="binding")
 CELLS = (LORA, HEAD)
@@ -153,3 +154,21 @@ def test_no_interleaved_noise_makes_an_alarm():
 def test_hodges_lehmann_by_hand():
     assert hodges_lehmann([1.0, 2.0, 9.0]) == pytest.approx(3.5)
     assert hodges_lehmann([4.0]) == 4.0
+
+
+def test_ten_rounds_can_t_decide_for_many_cells_and_that_is_said():
+    rng = np.random.default_rng(3)
+    cells = [Cell("lora", rank, "none") for rank in range(1, 13)]
+
+    def side(offset, factor, change):
+        return make_side(
+            cells,
+            ("sst2",),
+            3,
+            lambda x: change(x, rounds=rounds(rng, offset, factor, 0.02, 10)),
+        )
+
+    after, before = side(1, 3.0, by_new_code), side(0, 1.0, replace)
+    gate = judge(after, before, EXCLUSIVE)
+    assert gate.code == Exit.UNDECIDED
+    assert "10 rounds can't decide for 12 cells; 11 can" in gate.findings[0].sentence
