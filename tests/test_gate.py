@@ -570,3 +570,15 @@ def test_the_drop_that_would_show_grows_with_the_cells_that_are_tested():
         return of_cell(judge(after, make_side(cells), DEFAULT), "LoRA r8").change.detectable
 
     assert shown(CELLS) > 1.2 * shown((LORA,))
+
+
+def test_two_looks_share_the_chance_of_a_false_alarm():
+    assert judge(make_side(), make_side(), DEFAULT, make_side()).policy["alpha"] == 0.025
+    assert judge(make_side(), make_side(), DEFAULT).policy["alpha"] == 0.05
+
+
+def test_a_release_of_another_procedure_must_be_pinned_anew():
+    other = make_side(change=lambda x: replace(x, config={**x.config, "recipe.steps": 9}))
+    gate = judge(make_side(), make_side(), DEFAULT, other)
+    assert gate.code == Exit.NOT_COMPARABLE
+    assert {f.against for f in gate.findings} == {"release"}

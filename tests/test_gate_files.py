@@ -16,6 +16,7 @@ from gated import make_line, make_side
 from bench import cli, history
 from bench.errors import Exit, UserError
 from bench.gate import baseline
+from bench.gate.lines import line_of
 from bench.gate.snapshot import Accepted, machine_class, of_folder
 from bench.matrix import expand
 from bench.store import Store
@@ -367,3 +368,26 @@ def test_results_are_found_by_what_the_rows_say_if_the_folder_is_called_otherwis
     Path("results/smoke").rename("moved")
     side = of_folder(Path("moved"), None)
     assert (side.suite, len(side.lines)) == ("smoke", 8)
+
+
+def test_rows_of_a_method_that_the_suite_dropped_stand_for_nothing(peftmark):
+    smoke_rows(Path("results"))
+    accept(peftmark)
+    text = (Path(cli.__file__).parent.parent / "suites" / "smoke.yaml").read_text()
+    head = "  - method: head\n    recipe: {learning_rate: 5e-3}\n"
+    assert head in text
+    Path("own").mkdir()
+    Path("own/smoke.yaml").write_text(text.replace(head, ""))
+    code, said = gate(peftmark, "--against", PATH, "--suites", "own")
+    assert code == Exit.INCOMPLETE and "the suite plans them no more" in said
+
+
+def test_rounds_are_those_of_the_code_that_counts(tmp_path):
+    folder = smoke_rows(tmp_path, make_environment(sources={"peftmark": "new"}))
+    store = Store(folder.parent, folder.name)
+    record = next(iter(store.read().records.values()))
+    old = make_environment(sources={"peftmark": "old"})
+    store.append(replace(record, attempt=2, environment=old))
+    store.append(replace(record, attempt=3, started_at="2031-01-01T00:00:00Z"))
+    line = next(x for x in of_folder(folder, None).lines if x.key == line_of(record).key)
+    assert [r.started_at for r in line.rounds] == [record.started_at, "2031-01-01T00:00:00Z"]
