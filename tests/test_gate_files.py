@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import subprocess
 import sys
@@ -391,3 +392,20 @@ def test_rounds_are_those_of_the_code_that_counts(tmp_path):
     store.append(replace(record, attempt=3, started_at="2031-01-01T00:00:00Z"))
     line = next(x for x in of_folder(folder, None).lines if x.key == line_of(record).key)
     assert [r.started_at for r in line.rounds] == [record.started_at, "2031-01-01T00:00:00Z"]
+
+
+def test_the_hash_of_a_run_sees_every_figure_but_its_clock():
+    def bits(**changes):
+        curve = make_outcome().curve
+        point = replace(curve[0], **changes)
+        return line_of(make_record(outcome=make_outcome(curve=(point, *curve[1:])))).bits
+
+    assert bits(seconds=99.0) == bits()
+    for name in ("loss", "metric", "gradient_norm", "selection_metric", "penalty"):
+        assert bits(**{name: 0.123456}) != bits(), name
+
+
+def test_what_is_no_number_is_unknown():
+    odd = make_outcome(metric_value=math.nan, loss=math.inf, padding_share=math.nan)
+    line = line_of(make_record(outcome=odd))
+    assert (line.value, line.loss, line.counts["padding_share"]) == (None, None, None)
