@@ -41,3 +41,16 @@ def test_a_folder_without_a_checkout_has_no_commit(tmp_path):
     assert environment._checkout(tmp_path) == (None, None)
     (tmp_path / ".git").mkdir()
     assert environment._checkout(tmp_path) == (None, None)
+
+
+def test_the_hash_of_a_package_changes_with_a_byte_of_its_code(tmp_path, monkeypatch):
+    package = tmp_path / "tinycode"
+    package.mkdir()
+    (package / "__init__.py").write_text("A = 1\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    environment.source_hash.cache_clear()
+    first = environment.source_hash("tinycode")
+    (package / "__init__.py").write_text("A = 2\n")
+    environment.source_hash.cache_clear()
+    assert first is not None and environment.source_hash("tinycode") not in (None, first)
+    assert environment.source_hash("no_such_package_anywhere") is None
