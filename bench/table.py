@@ -165,13 +165,15 @@ def build(records: Sequence[Record], planned: Sequence[Job], reference: Cell) ->
 
 
 def _cell_order(cell: Cell, reference: Cell) -> tuple[object, ...]:
+    is_line = cell.method in METHODS and METHODS[cell.method].family == "reference"
+    return cell != reference, is_line, *catalogue_order(cell)
+
+
+def catalogue_order(cell: Cell) -> tuple[object, ...]:
+    """What cells sort by: methods and quantizations as in the catalogue, unknown ones last."""
     method, rank, quantization, variant = cell
-    known = list(METHODS)
-    formats = list(QUANTIZATIONS)
-    is_line = method in METHODS and METHODS[method].family == "reference"
+    known, formats = list(METHODS), list(QUANTIZATIONS)
     return (
-        cell != reference,
-        is_line,
         known.index(method) if method in known else len(known),
         method,
         formats.index(quantization) if quantization in formats else len(formats),

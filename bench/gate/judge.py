@@ -197,7 +197,7 @@ def _sentence(findings: tuple[Finding, ...], cells: Sequence[CellResult], matche
         "not deterministic": ("cell that is not deterministic", "cells that are not deterministic"),
         "not comparable": ("difference of procedure", "differences of procedure"),
         "undecided": ("check undecided", "checks undecided"),
-        "suspicious": ("suspicious improvement", "suspicious improvements"),
+        "suspicious": ("suspicious change", "suspicious changes"),
         "improved": ("improvement", "improvements"),
     }
     parts = []

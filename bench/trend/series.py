@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, NamedTuple
 
-from bench.catalog import METRICS, QUANTIZATIONS
+from bench.catalog import METRICS
 from bench.history import Accepted, Point
-from bench.methods import METHODS, Cell
+from bench.methods import Cell
 from bench.stats import Estimate, t_interval
+from bench.table import catalogue_order
 from bench.trend import steps
 
 SUSPECTS = ("bitsandbytes", "peft", "torch", "transformers")
@@ -192,18 +193,8 @@ def _strand(group: Group, points: list[Point], accepted: Sequence[Accepted]) -> 
 
 def _order(key: tuple[str, str, Cell]) -> tuple[object, ...]:
     """By task, then methods and quantizations in the catalogue's order."""
-    task, metric, (method, rank, quantization, variant) = key
-    known, formats = list(METHODS), list(QUANTIZATIONS)
-    return (
-        task,
-        metric,
-        known.index(method) if method in known else len(known),
-        method,
-        formats.index(quantization) if quantization in formats else len(formats),
-        quantization,
-        rank or 0,
-        variant,
-    )
+    task, metric, cell = key
+    return task, metric, *catalogue_order(cell)
 
 
 def _run(points: Sequence[Point]) -> Run:
