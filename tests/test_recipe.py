@@ -34,6 +34,7 @@ def silent(message):
 
 PHASES = {
     "load", "tokenise", "quantise", "build", "warm_up", "train", "evaluate", "save", "probe",
+    "predict",
     "deploy",
 }  # fmt: skip
 
@@ -61,9 +62,19 @@ def test_a_job_learns_and_reports_everything(places, task, quantization):
     assert done.saved_parameters == done.trainable_parameters < done.total_parameters
     assert done.adapter_bytes > 4 * done.trainable_parameters
     assert (done.peak_memory_bytes, done.peak_memory_source) == (done.live_bytes, "live_bytes")
-    parts = ("weight", "quantization", "adapter", "gradient", "optimizer", "activation")
+    parts = (
+        "weight",
+        "quantization",
+        "adapter",
+        "gradient",
+        "optimizer",
+        "activation",
+        "temporary",
+    )
     assert done.live_bytes == sum(getattr(done, f"live_{part}_bytes") for part in parts)
     assert (done.live_quantization_bytes > 0) == (quantization == "nf4")
+    assert done.predicted_live_bytes == done.live_bytes
+    assert done.prediction_error == 0.0
     assert done.vmhwm_bytes >= done.vmhwm_train_bytes >= done.rss_before_train_bytes > 0
     assert 0 < done.mfu < 1
     # What the timed steps took of the machine's rate; operations differ by batch length alone.
@@ -107,7 +118,7 @@ def test_every_null_has_a_reason_and_every_reason_a_null(
         nulls -= {"target_reached"}
     assert nulls == set(done.null_reasons)
     assert all(reason and reason == reason.strip() for reason in done.null_reasons.values())
-    phases = PHASES if purpose == "report" else PHASES - {"save", "probe", "deploy"}
+    phases = PHASES if purpose == "report" else PHASES - {"save", "probe", "predict", "deploy"}
     assert set(done.phase_seconds) == phases
     assert Outcome.from_json(done.to_json()) == done
 

@@ -34,6 +34,7 @@ COUNTS = (
     "active_parameters", "saved_parameters", "total_parameters", "adapter_bytes", "flops_per_step",
     "live_bytes", "live_weight_bytes", "live_quantization_bytes", "live_adapter_bytes",
     "live_gradient_bytes", "live_optimizer_bytes", "live_activation_bytes",
+    "live_temporary_bytes",
 )  # fmt: skip
 """Fields of an outcome that the code alone decides, whatever the machine and its load."""
 

@@ -18,6 +18,21 @@ Encoded = dict[str, list[int]]
 
 
 @dataclass(frozen=True)
+class Shape:
+    """What of a batch decides the memory of a step.
+
+    Attributes:
+        rows: rows of the batch.
+        tokens: tokens of its longest row.
+        padded: whether shorter rows are padded to it; without padding a model skips the mask.
+    """
+
+    rows: int
+    tokens: int
+    padded: bool = True
+
+
+@dataclass(frozen=True)
 class Batch:
     """One padded batch.
 
@@ -30,6 +45,12 @@ class Batch:
     inputs: dict[str, torch.Tensor]
     labels: torch.Tensor
     tokens: int
+
+    @property
+    def shape(self) -> Shape:
+        """The batch without its values."""
+        rows, tokens = next(iter(self.inputs.values())).shape[:2]
+        return Shape(rows, tokens, self.tokens < rows * tokens)
 
     def to(self, device: torch.device) -> Batch:
         """The batch on a device."""

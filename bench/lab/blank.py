@@ -14,18 +14,22 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForSequenceClassification
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+)
 
 from bench.lab.methods import Setting, prepare, trainable
 from bench.lab.models import Anatomy, Unsupported, anatomy_of, trained_head
+from bench.methods import STEP_OF
 from bench.record import Job
+from bench.tasks import TaskKind
 
-_PLAIN = (
-    "pissa", "olora", "loftq", "eva", "corda", "lora-ga", "sensitive-layers", "sensitive-ranks",
-)  # fmt: skip
-# Methods that look at weights or data to start, which the meta device has not -> the method whose
-# tensors have the same shapes.
-_COUNTED_AS = dict.fromkeys(_PLAIN, "lora") | {"two-stage": "adalora"}
+CHOOSES_BY_DATA = ("sensitive-layers", "sensitive-ranks")
+"""Methods whose shapes data decide."""
+
+_COUNTED_AS = STEP_OF | dict.fromkeys(CHOOSES_BY_DATA, "lora") | {"two-stage": "adalora"}
 
 
 def config_of(source: Path | Mapping[str, Any], classes: int) -> Any:
@@ -35,10 +39,18 @@ def config_of(source: Path | Mapping[str, Any], classes: int) -> Any:
     return AutoConfig.for_model(**source, num_labels=classes)
 
 
-def blank(config: Any) -> nn.Module:
-    """A sequence classifier without values, on the meta device."""
+_TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+def blank(
+    config: Any, kind: TaskKind = "classification", weights: str = "fp32", attention: str = "sdpa"
+) -> nn.Module:
+    """A model for a kind of task without values, on the meta device."""
+    maker: Any = AutoModelForCausalLM if kind == "language" else AutoModelForSequenceClassification
     with torch.device("meta"):
-        model: nn.Module = AutoModelForSequenceClassification.from_config(config)  # type: ignore[no-untyped-call]
+        model: nn.Module = maker.from_config(
+            config, dtype=_TYPES[weights], attn_implementation=attention
+        )
     return model
 
 

@@ -3,6 +3,9 @@
 A dispatch mode sees every tensor that an operation returns and follows its storage until it is
 freed. What is counted is what the step holds in tensors: not the allocator's rounding and cache,
 not the libraries, not scratch space inside a kernel. Views share a storage and count once.
+
+The same mode follows real steps (`bench.lab.probe`) and steps without values
+(`bench.lab.symbolic`), so that one can be held against the other.
 """
 
 from __future__ import annotations
@@ -28,7 +31,8 @@ class LiveBytes:
         adapter: parameters that train: adapter and head, or every trained weight.
         gradients: gradients of parameters.
         optimizer: everything a step leaves behind: states of optimizer and method.
-        activations: everything else: activations, temporaries, the batch.
+        activations: what is there when the backward pass starts: what it needs, and the batch.
+        temporaries: everything else, with what checkpointing computes again.
     """
 
     weights: int
@@ -37,11 +41,58 @@ class LiveBytes:
     gradients: int
     optimizer: int
     activations: int
+    temporaries: int
 
     @property
     def total(self) -> int:
         """The peak itself."""
         return sum(getattr(self, f.name) for f in fields(self))
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Births and deaths of storages over some steps.
+
+    Attributes:
+        sizes: bytes of each storage, by its number.
+        components: of storages whose component is known.
+        events: (number, +1 born or -1 freed) in order.
+        turns: where in `events` each backward pass starts.
+    """
+
+    sizes: tuple[int, ...]
+    components: dict[int, str]
+    events: tuple[tuple[int, int], ...]
+    turns: tuple[int, ...]
+
+    def component(self) -> list[str]:
+        """The component of every storage."""
+        found = dict(self.components)
+        alive: set[int] = set()
+        turns = set(self.turns)
+        for place, (key, sign) in enumerate(self.events):
+            if place in turns:
+                for held in alive:
+                    found.setdefault(held, "activations")
+            (alive.add if sign > 0 else alive.discard)(key)
+        return [found.get(key, "temporaries") for key in range(len(self.sizes))]
+
+    def peak(self, block: int = 1) -> LiveBytes:
+        """The components at the first moment of the largest total.
+
+        Args:
+            block: bytes that an allocator rounds each storage up to a multiple of.
+        """
+        component = self.component()
+        now = dict.fromkeys((f.name for f in fields(LiveBytes)), 0)
+        best, best_total, total = dict(now), 0, 0
+        for key, sign in self.events:
+            change = sign * (-(-self.sizes[key] // block) * block)
+            now[component[key]] += change
+            total += change
+            if total > best_total:
+                best, best_total = dict(now), total
+        return LiveBytes(**best)
 
 
 class LiveTensors(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -50,18 +101,24 @@ class LiveTensors(TorchDispatchMode):  # type: ignore[no-untyped-call]
     Args:
         model: the model that trains; its tensors are there from the start.
 
-    Use it as a context manager around whole steps, and call `end_step` after each, when gradients
-    and the step's own variables are gone. `peak` replays what was seen.
+    What is on another device than the model, such as a GPU job's batch before it is sent, or
+    optimizer states paged out to the host, is not followed. Use it as a context manager around
+    whole steps, and call `end_step` after each, when gradients and the step's own variables are
+    gone. `trace` is what was seen.
     """
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._model = model
+        first = next(model.parameters(), None)
+        self._device = None if first is None else first.device.type
         self._references: dict[int, WeakIdRef] = {}
         self._keys: dict[int, int] = {}  # id of a living storage -> its key
         self._sizes: list[int] = []  # bytes by key
         self._component: dict[int, str] = {}
         self._events: list[tuple[int, int]] = []  # (key, +1 born or -1 freed)
+        self._turns: list[int] = []
+        self._backward = False
         self._hooks: list[Any] = []
         self._see_model()
         for parameter in model.parameters():
@@ -72,6 +129,11 @@ class LiveTensors(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
+        if func.namespace == "prim":  # a question about a tensor without values
+            return func(*args, **(kwargs or {}))
+        if not self._backward and torch._C._current_autograd_node() is not None:
+            self._backward = True
+            self._turns.append(len(self._events))
         result = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(result):
             if isinstance(leaf, torch.Tensor):
@@ -83,32 +145,53 @@ class LiveTensors(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for hook in self._hooks:
             hook.remove()
 
+    def start_pass(self) -> None:
+        """Another forward pass begins, where one step has several."""
+        self._backward = False
+
     def end_step(self) -> None:
         """What is still alive and unexplained now outlives the step: a state."""
         self._see_model()  # bitsandbytes replaces its biases at the first forward pass
         for key in list(self._keys.values()):
             self._component.setdefault(key, "optimizer")
+        self.start_pass()
 
-    def _see_model(self) -> None:
-        for component, tensor in resident(self._model):
-            self._component.setdefault(self._see(tensor), component)
+    def trace(self) -> Trace:
+        """What was seen so far."""
+        events: list[tuple[int, int]] = []
+        turns = set(self._turns)
+        together: list[tuple[int, int]] = []
+        for place, event in enumerate(self._events):
+            if event[1] > 0 or place in turns:
+                # Those that die together do in any order, such as a cache that is cleared.
+                events += sorted(together)
+                together = []
+            if event[1] > 0:
+                events.append(event)
+            else:
+                together.append(event)
+        return Trace(
+            tuple(self._sizes), dict(self._component), (*events, *sorted(together)),
+            tuple(self._turns),
+        )  # fmt: skip
 
     def peak(self) -> LiveBytes:
         """The components at the first moment of the largest total."""
-        names = [f.name for f in fields(LiveBytes)]
-        now = dict.fromkeys(names, 0)
-        best, best_total, total = dict(now), 0, 0
-        for key, sign in self._events:
-            change = sign * self._sizes[key]
-            now[self._component.get(key, "activations")] += change
-            total += change
-            if total > best_total:
-                best, best_total = dict(now), total
-        return LiveBytes(**best)
+        return self.trace().peak()
 
-    def _see(self, tensor: torch.Tensor) -> int:
-        """The key of the tensor's storage, counted as born if it is new."""
-        storage = tensor.untyped_storage()
+    def _see_model(self) -> None:
+        for component, tensor in resident(self._model):
+            for key in self._see(tensor):
+                self._component.setdefault(key, component)
+
+    def _see(self, tensor: torch.Tensor) -> list[int]:
+        """The keys of the tensor's storages, counted as born if they are new."""
+        device = getattr(tensor, "fake_device", None) or tensor.device
+        if self._device not in (None, device.type):
+            return []
+        return [self._follow(part.untyped_storage()) for part in _dense(tensor)]
+
+    def _follow(self, storage: Any) -> int:
         identity = id(storage)
         known = self._keys.get(identity)
         if known is not None:
@@ -130,7 +213,17 @@ class LiveTensors(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _gradient(self, parameter: torch.Tensor) -> None:
         if parameter.grad is not None:
-            self._component.setdefault(self._see(parameter.grad), "gradients")
+            for key in self._see(parameter.grad):
+                self._component.setdefault(key, "gradients")
+
+
+def _dense(tensor: torch.Tensor) -> Iterable[torch.Tensor]:
+    """The tensors with a storage that a tensor is made of: itself, but for a sparse one."""
+    if tensor.layout is torch.strided:
+        return (tensor,)
+    if tensor.layout is torch.sparse_coo:
+        return (tensor._indices(), tensor._values())
+    return (tensor.crow_indices(), tensor.col_indices(), tensor.values())
 
 
 def resident(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:

@@ -57,7 +57,8 @@ class Anatomy:
         fresh: modules outside the pretrained base, whose weights the job's seed draws.
         head: modules that make the classification head, such as `classifier`.
         pooler: the pooler between encoder and head, None if the architecture has none.
-        head_linears: linear layers of head and pooler; they are never quantised.
+        head_linears: linear layers of head and pooler, or the one that gives a language model's
+            logits; they are never quantised.
         encoder_linears: every other linear layer: what an adapter may sit on.
     """
 
@@ -82,13 +83,15 @@ def anatomy_of(model: nn.Module) -> Anatomy:
 
     The head is everything outside the base model that has parameters. Libraries find it by name
     and miss some: transformers quantises RoBERTa's `classifier.dense`, and PEFT leaves DeBERTa's
-    fresh pooler frozen.
+    fresh pooler frozen. A language model has no head in this sense: what gives its logits is
+    pretrained, stays frozen and is never quantised.
     """
     base_name = str(getattr(model, "base_model_prefix", ""))
+    speaks = any(child is _output(model) for child in model.children())
     head = [
         name
         for name, child in model.named_children()
-        if name != base_name and any(True for _ in child.parameters())
+        if name != base_name and not speaks and any(True for _ in child.parameters())
     ]
     fresh = tuple(head)
     pooler = f"{base_name}.pooler" if _has_parameters(model, f"{base_name}.pooler") else None
@@ -96,6 +99,8 @@ def anatomy_of(model: nn.Module) -> Anatomy:
     linears = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
 
     def in_head(name: str) -> bool:
+        if speaks and model.get_submodule(name) is _output(model):
+            return True
         return any(name == top or name.startswith(f"{top}.") for top in tops)
 
     if "pooler" in head:  # DeBERTa keeps its pooler outside the base model
@@ -109,6 +114,13 @@ def anatomy_of(model: nn.Module) -> Anatomy:
         blocks=_blocks(linears),
         fresh=fresh,
     )
+
+
+def _output(model: Any) -> nn.Module | None:
+    """The layer that gives a language model's logits; None for a classifier."""
+    get = getattr(model, "get_output_embeddings", None)
+    found: nn.Module | None = get() if get is not None else None
+    return found
 
 
 # What architectures call a layer's linear layers, below the layer's own name.
@@ -174,14 +186,14 @@ def load_model(
     seed_all(job.seed, "head")
     model: nn.Module = AutoModelForSequenceClassification.from_pretrained(
         folder,
-        config=_config(folder, job, max(1, len(task.labels))),
+        config=config_for(folder, job, max(1, len(task.labels))),
         dtype=torch.float32,
         local_files_only=True,
         use_safetensors=True,
         trust_remote_code=False,
         # For every cell alike: it decides which generator the fresh head is drawn from.
         device_map={"": job.device},
-        **({} if quantised else _quantization(job, parts)),
+        **({} if quantised else quantization_settings(job, parts)),
     )
     module: Any
     for module in model.modules():
@@ -201,7 +213,12 @@ _HEAD_DROPOUT = {
 }
 
 
-def _config(folder: Path, job: Job, classes: int) -> Any:
+def config_for(folder: Path, job: Job, classes: int) -> Any:
+    """The model's configuration for a number of classes, with the job's dropout of the head.
+
+    Raises:
+        Unsupported: if the architecture keeps that dropout somewhere unknown.
+    """
     config = AutoConfig.from_pretrained(folder, num_labels=classes, local_files_only=True)
     if job.recipe.head_dropout is not None:
         if config.model_type not in _HEAD_DROPOUT:
@@ -246,7 +263,12 @@ def quantization_clock(device: torch.device) -> Iterator[list[float]]:
             kind._quantize = quantize
 
 
-def _quantization(job: Job, parts: Anatomy) -> dict[str, Any]:
+def quantization_settings(job: Job, parts: Anatomy) -> dict[str, Any]:
+    """How transformers is told to quantise a base; nothing for a base that isn't quantised.
+
+    Raises:
+        Unsupported: if bitsandbytes can't be loaded.
+    """
     if job.quantization == "none":
         return {}
     try:

@@ -21,10 +21,18 @@ DEPLOYED = (
 )  # fmt: skip
 SAVED = ("saved_parameters", "adapter_bytes")
 PROBED = (
-    "live_bytes", "live_weight_bytes", "live_quantization_bytes", "live_adapter_bytes",
-    "live_gradient_bytes", "live_optimizer_bytes", "live_activation_bytes", "flops_per_step",
+    "live_bytes",
+    "live_weight_bytes",
+    "live_quantization_bytes",
+    "live_adapter_bytes",
+    "live_gradient_bytes",
+    "live_optimizer_bytes",
+    "live_activation_bytes",
+    "live_temporary_bytes",
+    "flops_per_step",
     "mfu",
-)  # fmt: skip
+)
+PREDICTED = ("predicted_live_bytes", "prediction_error")  # fmt: skip
 
 
 def without(outcome: Outcome, names: tuple[str, ...], reason: str) -> Outcome:
@@ -151,6 +159,7 @@ def of_probe(probed: Probed, outcome: Outcome) -> dict[str, Any]:
         "live_gradient_bytes": live.gradients,
         "live_optimizer_bytes": live.optimizer,
         "live_activation_bytes": live.activations,
+        "live_temporary_bytes": live.temporaries,
         "flops_per_step": sum(probed.flops) / len(probed.flops),
         "mfu": reached / rate if reached and rate else None,
     }

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from bench.lab.batches import Shape
 from bench.lab.live import LiveBytes, LiveTensors
 from bench.lab.methods import Prepared
 from bench.lab.step import Step
@@ -29,10 +30,14 @@ class Probed:
 
     Attributes:
         live: bytes at the peak, on the run's largest batch.
+        shapes: of the two batches whose storages were followed.
+        inputs: names of the model's inputs.
         flops: floating-point operations of each training step, by step.
     """
 
     live: LiveBytes
+    shapes: tuple[Shape, ...]
+    inputs: tuple[str, ...]
     flops: tuple[int, ...]
 
 
@@ -51,10 +56,16 @@ def probe(job: Job, task: Task, prepared: Prepared, work: Work, device: torch.de
     step = Step(job, task, prepared, device)
     taken = 0
 
+    shapes: list[Shape] = []
+    inputs: tuple[str, ...] = ()
+
     def take(length: int) -> None:
-        nonlocal taken
+        nonlocal taken, inputs
         taken += 1
-        step(taken, work.train(work.longest.index(length)).to(device))
+        batch = work.train(work.longest.index(length))
+        shapes.append(batch.shape)
+        inputs = tuple(batch.inputs)
+        step(taken, batch.to(device))
 
     with LiveTensors(prepared.model) as live:
         for length in (lengths[0], lengths[-1]):
@@ -62,10 +73,15 @@ def probe(job: Job, task: Task, prepared: Prepared, work: Work, device: torch.de
             live.end_step()
     counted: dict[int, int] = {}
     for length in dict.fromkeys((lengths[0], lengths[len(lengths) // 2], lengths[-1])):
-        with FlopCounterMode(display=False, custom_mapping=_operations(job)) as flops:
+        with FlopCounterMode(display=False, custom_mapping=operations(job)) as flops:
             take(length)
         counted[length] = flops.get_total_flops()
-    return Probed(live.peak(), tuple(interpolate(counted, length) for length in work.longest))
+    return Probed(
+        live.peak(),
+        tuple(shapes[:2]),
+        inputs,
+        tuple(interpolate(counted, length) for length in work.longest),
+    )
 
 
 def interpolate(counted: dict[int, int], length: int) -> int:
@@ -85,7 +101,7 @@ def interpolate(counted: dict[int, int], length: int) -> int:
     return round(total)
 
 
-def _operations(job: Job) -> dict[Any, Any]:
+def operations(job: Job) -> dict[Any, Any]:
     """How to count what torch's counter doesn't know: fused attention on a CPU, and bitsandbytes.
 
     Attention is two products forward and five backward, which makes the scores again, as torch

@@ -29,6 +29,7 @@ from bench.lab.models import (
 )
 from bench.lab.outcome import (
     DEPLOYED,
+    PREDICTED,
     PROBED,
     SAVED,
     finished,
@@ -40,8 +41,10 @@ from bench.lab.outcome import (
     without,
 )
 from bench.lab.probe import probe
+from bench.lab.repeatable import ask_for_same_bits
 from bench.lab.seeds import seed_all
 from bench.lab.step import Step
+from bench.lab.symbolic import NotSymbolic, predicted_peak, unforeseen
 from bench.lab.train import Progress, train
 from bench.lab.work import Work, prepare_work
 from bench.outcome import Outcome
@@ -62,7 +65,7 @@ def run(job: Job, places: Places, progress: Progress) -> Outcome:
     """
     device = torch.device(job.device)
     torch.set_num_threads(job.threads)
-    torch.use_deterministic_algorithms(device.type == "cuda", warn_only=True)
+    ask_for_same_bits(device)
     meters = Meters(device)
     slow = _slow_precision(job, device)
 
@@ -131,7 +134,8 @@ def run(job: Job, places: Places, progress: Progress) -> Outcome:
     )
     outcome = replace(outcome, **of_meters(meters, trained))
     if job.purpose == "tuning":
-        outcome = without(outcome, (*SAVED, *DEPLOYED, *PROBED), "a tuning trial measures quality")
+        names = (*SAVED, *DEPLOYED, *PROBED, *PREDICTED)
+        outcome = without(outcome, names, "a tuning trial measures quality")
     else:
         outcome = _deployed(outcome, build, prepared, work, meters, progress)
         del prepared, step, base
@@ -197,8 +201,20 @@ def _probed(
             model = build.prepare(build.base())
             found = probe(build.job, build.task, model, work, torch.device(build.job.device))
     except Exception as error:
+        outcome = without(outcome, PREDICTED, "there is nothing to hold it against")
         return _failed(outcome, PROBED, "the probe steps", error)
-    return replace(outcome, **of_probe(found, outcome))
+    del model
+    outcome = replace(outcome, **of_probe(found, outcome))
+    try:
+        with meters.phase("predict"):
+            peak = predicted_peak(build, found)
+    except (NotSymbolic, Unsupported) as error:
+        return without(outcome, PREDICTED, str(error))
+    except Exception as error:  # a limit of the prediction, not of the job
+        traceback.print_exc()
+        return without(outcome, PREDICTED, unforeseen(error))
+    error_share = peak / found.live.total - 1
+    return replace(outcome, predicted_live_bytes=peak, prediction_error=error_share)
 
 
 def _failed(outcome: Outcome, names: tuple[str, ...], what: str, error: Exception) -> Outcome:

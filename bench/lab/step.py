@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from bench.lab import metrics
 from bench.lab.batches import Batch
 from bench.lab.methods import Prepared, Stage, trainable
+from bench.lab.repeatable import strictly
 from bench.lab.work import HeldOut, Work
 from bench.record import Job
 from bench.tasks import Task
@@ -41,6 +44,9 @@ class Taken:
     norm: torch.Tensor
 
 
+Loss = Callable[[nn.Module, Batch, Task, Job, torch.device], torch.Tensor]
+
+
 class Step:
     """The training step of a job, with its optimizer and schedule.
 
@@ -49,10 +55,15 @@ class Step:
         task: its kind decides the loss.
         prepared: the model and the method's hooks.
         device: where the model is.
+        loss: the task's own loss of a batch; another way to compute the same.
     """
 
-    def __init__(self, job: Job, task: Task, prepared: Prepared, device: torch.device) -> None:
+    def __init__(
+        self, job: Job, task: Task, prepared: Prepared, device: torch.device,
+        loss: Loss | None = None,
+    ) -> None:  # fmt: skip
         self._job, self._task, self._prepared, self._device = job, task, prepared, device
+        self._loss = loss or task_loss
         self._rates: list[float] = []
         self._start(job.recipe.steps, 1.0)
         if job.recipe.gradient_checkpointing:
@@ -78,19 +89,29 @@ class Step:
 
     def __call__(self, number: int, batch: Batch) -> Taken:
         """Take step `number` (from 1) on a batch that is on the device."""
+        loss, penalty = self.gradients(number, batch)
+        return Taken(loss, penalty, self.update(number))
+
+    def gradients(self, number: int, batch: Batch) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Add a batch's gradients for step `number`; the loss and the penalty, detached."""
         stage = self._prepared.stage
         if stage is not None and number == stage.after + 1:
             self._begin_stage(stage)
-        loss = task_loss(self._prepared.model, batch, self._task, self._job, self._device)
+        loss = self._loss(self._prepared.model, batch, self._task, self._job, self._device)
         penalty = self._prepared.extra_loss()
-        (loss if penalty is None else loss + penalty).backward()  # type: ignore[no-untyped-call]
+        with strictly():
+            (loss if penalty is None else loss + penalty).backward()  # type: ignore[no-untyped-call]
+        return loss.detach(), None if penalty is None else penalty.detach()
+
+    def update(self, number: int) -> torch.Tensor:
+        """Change the weights by the gradients that are there; their norm before clipping."""
         norm = nn.utils.clip_grad_norm_(self._params, self._job.recipe.max_grad_norm)
         self._rates.append(_mean_rate(self._optimizer))
         self._optimizer.step()
         self._prepared.after_step(number)
         self._scheduler.step()
         self._optimizer.zero_grad(set_to_none=True)
-        return Taken(loss.detach(), None if penalty is None else penalty.detach(), norm.detach())
+        return norm.detach()
 
     @property
     def learning_rate_mean(self) -> float:
@@ -124,7 +145,9 @@ def _optimizer(prepared: Prepared, job: Job, scale: float) -> tuple[torch.optim.
         make: Any = vars(bitsandbytes.optim)["PagedAdamW8bit"]
         name = "bitsandbytes PagedAdamW8bit"
     else:
-        make, name = torch.optim.AdamW, "torch AdamW"
+        # On a GPU by torch's own choice too; said, since tensors without values say "cpu".
+        make = partial(torch.optim.AdamW, foreach=job.device == "cuda")
+        name = "torch AdamW"
     ordered = [groups[key] for key in sorted(groups, key=lambda key: (key[0], -key[1]))]
     optimizer: torch.optim.Optimizer = make(ordered, lr=recipe.learning_rate)
     return optimizer, name
@@ -152,9 +175,55 @@ def task_loss(
 ) -> torch.Tensor:
     """The task's own loss, from logits: a model's own `.loss` holds AdaLoRA's penalty."""
     logits = logits_of(model, batch, job, device)
+    if task.kind == "language":
+        return language_loss(logits, batch.labels)
     if task.kind == "regression":
         return nn.functional.mse_loss(logits.squeeze(-1), batch.labels)
     return nn.functional.cross_entropy(logits, batch.labels)
+
+
+def language_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Mean cross-entropy of each token given those before it.
+
+    Args:
+        logits: of shape (rows, tokens, vocabulary).
+        labels: the tokens themselves, shape (rows, tokens); -100 where none is to be predicted.
+    """
+    return nn.functional.cross_entropy(logits.flatten(0, 1), _following(labels))
+
+
+def _following(labels: torch.Tensor) -> torch.Tensor:
+    """The token after each one; -100 after a row's last."""
+    # The labels move, not the logits: those are the largest tensor there is.
+    return nn.functional.pad(labels, (0, 1), value=-100)[:, 1:].flatten()
+
+
+CHUNK = 1024
+"""Tokens whose logits are there at once."""
+
+
+def chunked_language_loss(
+    model: nn.Module, batch: Batch, task: Task, job: Job, device: torch.device
+) -> torch.Tensor:
+    """`language_loss` without ever holding all logits: those of a chunk are made, used and dropped,
+    and made again in the backward pass."""
+    wrapped: Any = model
+    base = wrapped.get_base_model() if hasattr(wrapped, "get_base_model") else wrapped
+    head = base.get_output_embeddings()
+
+    def part(hidden: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        logits = head(hidden).float()
+        return nn.functional.cross_entropy(logits, labels, reduction="sum")
+
+    with torch.autocast(device.type, torch.bfloat16, enabled=job.recipe.precision == "bf16"):
+        hidden: Any = base.get_decoder()(**batch.inputs).last_hidden_state.flatten(0, 1)
+        labels: Any = _following(batch.labels)
+        sums = [
+            checkpoint(part, *chunk, use_reentrant=False)
+            for chunk in zip(hidden.split(CHUNK), labels.split(CHUNK), strict=True)
+        ]
+    loss: torch.Tensor = torch.stack(sums).sum() / (labels != -100).sum()
+    return loss
 
 
 def all_logits(

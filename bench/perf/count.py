@@ -26,7 +26,7 @@ def evaluation_flops(job: Job, places: Places) -> int:
 
     from bench.lab.build import Build
     from bench.lab.models import anatomy, load_tokenizer
-    from bench.lab.probe import _operations
+    from bench.lab.probe import operations
     from bench.lab.step import logits_of
     from bench.lab.work import prepare_work
 
@@ -38,7 +38,7 @@ def evaluation_flops(job: Job, places: Places) -> int:
     held_out = [work.eval, *([work.selection] if work.selection else [])]
     with (
         torch.no_grad(),
-        FlopCounterMode(display=False, custom_mapping=_operations(job)) as counter,
+        FlopCounterMode(display=False, custom_mapping=operations(job)) as counter,
     ):
         for batch in (batch for part in held_out for batch in part.batches):
             logits_of(model, batch.to(device), job, device)

@@ -22,7 +22,8 @@ PARTS = (
     "adapter and head",
     "gradients",
     "optimizer",
-    "activations and the rest",
+    "activations",
+    "temporaries",
 )
 
 

@@ -145,10 +145,12 @@ LIVE = (
     Measure("live_adapter_bytes", "adapter", "and head", words.MIB),
     Measure("live_gradient_bytes", "gradients", "", words.MIB),
     Measure("live_optimizer_bytes", "optimizer", "its states", words.MIB),
-    Measure("live_activation_bytes", "activations", "and the rest", words.MIB),
+    Measure("live_activation_bytes", "activations", "kept for the backward pass", words.MIB),
+    Measure("live_temporary_bytes", "temporaries", "", words.MIB),
 )
 METERS = (
     Measure("live_bytes", "live tensors", "MiB, exact, probe steps", words.MIB),
+    Measure("predicted_live_bytes", "predicted", "MiB, without a run", words.MIB),
     Measure(
         "vmhwm_train_bytes",
         "VmHWM, training",

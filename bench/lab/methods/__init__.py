@@ -50,6 +50,7 @@ class Setting:
             over modules, rounded, where they differ).
         sizes: module or layer -> its rank or width, where a budget gave different ones; names
             that get no adapter are absent.
+        values: whether tensors have values; what shows in values alone isn't checked without.
     """
 
     job: Job
@@ -61,6 +62,7 @@ class Setting:
     plain_base: Callable[[], nn.Module]
     size: int | None
     sizes: dict[str, int] | None = None
+    values: bool = True
 
     def sized(self, names: Sequence[str]) -> dict[str, int]:
         """The size of each of the method's modules (or layers); those without one are left out."""

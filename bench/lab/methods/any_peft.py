@@ -34,6 +34,9 @@ from bench.peft_types import PeftType, peft_type
 HEAD_FILE = "head.safetensors"
 NUDGE = 0.1
 """Standard deviation of what `_works` adds to the adapter."""
+NUDGES = 5
+"""How often it tries: prompts near zero move the loss by so little that a draw now and then rounds
+to nothing."""
 
 
 def any_peft(model: nn.Module, setting: Setting) -> Prepared:
@@ -129,13 +132,18 @@ def _works(kind: PeftType, wrapped: nn.Module, head: Sequence[str], setting: Set
     with torch.no_grad(), quiet(), peft_says(kind, fails):
         plain = setting.loss(wrapped, batch)
         before = [p.clone() for p in adapter]
-        for p in adapter:
-            p.add_(NUDGE * torch.randn_like(p))
-        nudged = setting.loss(wrapped, batch)
-        for p, old in zip(adapter, before, strict=True):
-            p.copy_(old)
+        moved = False
+        for _ in range(NUDGES):
+            for p in adapter:
+                p.add_(NUDGE * torch.randn_like(p))
+            nudged = setting.loss(wrapped, batch)
+            moved = not setting.values or not torch.equal(plain, nudged)
+            for p, old in zip(adapter, before, strict=True):
+                p.copy_(old)
+            if moved:
+                break
     wrapped.train()
-    if torch.equal(plain, nudged):
+    if not moved:
         raise Unsupported(
             f"{kind.title} has no part in the forward pass of {setting.job.model} with "
             f"quantization {setting.job.quantization}"

@@ -21,6 +21,7 @@ from bench.lab.methods import Prepared, Setting
 from bench.lab.methods.lora import as_lora, lora_config, ranks_of, saver_of_change, wrap
 from bench.lab.methods.lora_variants import Factors, check_ranks, scale_of, set_factors
 from bench.lab.models import Unsupported
+from bench.lab.repeatable import strictly
 
 EVA_PASSES = 20
 """Passes over the preview in which EVA's directions must settle."""
@@ -186,7 +187,8 @@ def weight_gradients(
     for weight in weights.values():
         weight.requires_grad_(True)
     for batch in batches:
-        setting.loss(model, batch).backward()  # type: ignore[no-untyped-call]
+        with strictly():
+            setting.loss(model, batch).backward()  # type: ignore[no-untyped-call]
     found: dict[str, torch.Tensor] = {}
     for name, weight in weights.items():
         if weight.grad is None:

@@ -26,6 +26,7 @@ from torch import nn
 from bench.lab.methods import Prepared, Setting
 from bench.lab.methods.lora import as_lora, lora_config, wrap
 from bench.lab.models import Block, Unsupported, adapter_targets
+from bench.lab.repeatable import strictly
 from bench.lab.seeds import generator, seed_all
 
 
@@ -194,7 +195,8 @@ def linear_gradients(
     finally:
         for handle in hooks:
             handle.remove()
-    slopes = torch.autograd.grad(value, [zero for _, _, zero in calls])
+    with strictly():
+        slopes = torch.autograd.grad(value, [zero for _, _, zero in calls])
     found: dict[str, list[torch.Tensor]] = {}
     for (name, inputs, _), slope in zip(calls, slopes, strict=True):
         rows = slope.flatten(0, -2).float()

@@ -1,0 +1,41 @@
+"""The language models' shapes give the published counts of parameters."""
+
+from __future__ import annotations
+
+import pytest
+
+from bench.architectures import LANGUAGE_MODELS
+
+# As published: model cards and the papers' own counts; those of LLaMA and Llama 2 follow from the
+# shapes in the papers and are what checkpoints hold.
+PARAMETERS = {
+    "llama-7b": 6_738_415_616,
+    "llama-13b": 13_015_864_320,
+    "llama-33b": 32_528_943_616,
+    "llama-65b": 65_285_660_672,
+    "llama-2-7b": 6_738_415_616,
+    "llama-2-13b": 13_015_864_320,
+    "llama-2-70b": 68_976_648_192,
+    "llama-3-8b": 8_030_261_248,
+    "llama-3.1-70b": 70_553_706_496,
+    "mistral-7b": 7_241_732_096,
+    "qwen2.5-0.5b": 494_032_768,
+    "qwen2.5-1.5b": 1_543_714_304,
+    "qwen2.5-3b": 3_085_938_688,
+    "qwen2.5-7b": 7_615_616_512,
+    "smollm2-135m": 134_515_008,
+    "smollm2-360m": 361_821_120,
+}
+
+
+def test_every_language_model_has_a_count():
+    assert set(PARAMETERS) == set(LANGUAGE_MODELS)
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_a_shape_gives_the_published_count(name):
+    from bench.lab.blank import blank, config_of
+
+    model = blank(config_of(LANGUAGE_MODELS[name], 1), "language")
+    assert all(p.is_meta for p in model.parameters())
+    assert sum(p.numel() for p in model.parameters()) == PARAMETERS[name]
