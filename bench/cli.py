@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from bench import __version__, commands, guard
+from bench import __version__, commands, guard, planning
 from bench.errors import Exit, Leave, UserError
 
 EXIT_CODES = """\
@@ -147,7 +147,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     report = command("report", commands.report, "write the report of a suite from its results")
     plan = command(
-        "plan", commands.plan, "print the jobs of a suite, and why each would run or is done"
+        "plan",
+        planning.plan,
+        "print the jobs of a suite, why each would run, and the memory it takes",
     )
     fetch = command(
         "fetch", commands.fetch, "put all that a suite needs into a folder, for use without network"
@@ -170,6 +172,9 @@ def _parser() -> argparse.ArgumentParser:
     recommend.add_argument("suite", nargs="?", help="only the results of this suite")
     for sub in (claims, recommend):
         sub.add_argument("--profile", help="profile of the suite whose rows count")
+    claims.add_argument(
+        "--memory", action="store_true", help="published memory figures against predictions"
+    )
     claims.add_argument("--suites", type=Path, metavar="DIR", help="a folder of your own suites")
     recommend.add_argument(
         "--from", dest="source", type=Path, metavar="DIR", help="one suite's results folder"
@@ -202,9 +207,18 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument(
             "--slurm", metavar="KEY=VALUE,...", help="for Slurm, such as partition=gpu,time=60"
         )
-        sub.add_argument(
-            "--device", choices=("cpu", "cuda"), help="what the cluster's nodes have (Ray is asked)"
-        )
+    run.add_argument(
+        "--device", choices=("cpu", "cuda"), help="what the cluster's nodes have (Ray is asked)"
+    )
+    plan.add_argument(
+        "--device", metavar="GPU",
+        help="say what fits a GPU, by name (RTX 4090, A100-40) or size (24GB); as for run, cpu or "
+        "cuda says what a cluster's nodes have",
+    )  # fmt: skip
+    plan.add_argument(
+        "--model", metavar="NAME", help="another architecture for the memory, or a config.json"
+    )
+    plan.add_argument("--no-memory", action="store_true", help="list the jobs alone")
     run.add_argument("--timeout", type=_count, metavar="SECONDS", help="time limit of a job")
     run.add_argument(
         "--retries", type=int, choices=range(6), default=1, metavar="N",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,8 @@ if TYPE_CHECKING:
     from bench.runner import Plan, Selection, Stop
 
 
-def _selection(options: argparse.Namespace) -> Selection:
+def selection_of(options: argparse.Namespace) -> Selection:
+    """What the user asked for."""
     from bench.executors.choice import Where
     from bench.runner import Selection
 
@@ -46,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
     from bench.manifest import check_mirror
     from bench.runner import Stop, fetch, make_plan
 
-    selection = _selection(options)
+    selection = selection_of(options)
     console = Console(stderr=options.json, highlight=False)
     plan = make_plan(selection)
     _announce(plan, console)
@@ -99,7 +101,7 @@ def _announce(plan: Plan, console: Any) -> None:
     console.print(
         f"Suite {plan.suite.name} v{plan.suite.version}, profile [bold]{plan.profile}[/] "
         f"({escape(plan.profile_reason)}): {len(plan.planned)} jobs, {done} already done, "
-        f"{len(plan.to_run)} to run{_waiting(plan)}, {plan.venue.at_once} at once.",
+        f"{len(plan.to_run)} to run{waiting_text(plan)}, {plan.venue.at_once} at once.",
         soft_wrap=True,
     )
     for note in plan.notes:
@@ -108,7 +110,8 @@ def _announce(plan: Plan, console: Any) -> None:
         console.print(f"Set aside as unreadable: {path.name}: {why}", markup=False, soft_wrap=True)
 
 
-def _waiting(plan: Plan) -> str:
+def waiting_text(plan: Plan) -> str:
+    """How many jobs come after trials, for the end of a sentence; empty if none do."""
     count = plan.expanded.waiting
     return f", then {count} that wait for trials" if count else ""
 
@@ -127,7 +130,7 @@ def _summary(selection: Selection, options: argparse.Namespace, console: Any) ->
         status = record.outcome.status if record else "not run"
         counts[status] = counts.get(status, 0) + 1
     text = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
-    line = f"{len(plan.jobs)} jobs: {text}{_waiting(plan)}. Results: {plan.store.derived}"
+    line = f"{len(plan.jobs)} jobs: {text}{waiting_text(plan)}. Results: {plan.store.derived}"
     console.print(line, markup=False, soft_wrap=True)
     repeat, found = repeatability(plan.jobs, records), flags(plan.jobs, records)
     tell_suspects(repeat, found, console)
@@ -161,7 +164,7 @@ def report(options: argparse.Namespace) -> int:
     from bench.store import Store
     from bench.suite import load_suite
 
-    selection = _selection(options)
+    selection = selection_of(options)
     if selection.profile is None:
         suite = load_suite(selection.suite, selection.suites)
         records = Store(selection.results, suite.name).read().records.values()
@@ -216,46 +219,6 @@ def _write_report(plan: Plan, options: argparse.Namespace) -> list[Path]:
 
 
 # --- what needs no run --------------------------------------------------------------------------
-
-
-def plan(options: argparse.Namespace) -> int:
-    """The jobs, and why each would run or is done."""
-    from dataclasses import asdict
-
-    from bench.progress import job_title
-    from bench.runner import make_plan
-
-    plan = make_plan(_selection(options))
-    if options.json:
-        rows = [
-            {
-                "job_id": p.job.job_id,
-                "action": p.action,
-                "reason": p.reason,
-                "config": asdict(p.job),
-            }
-            for p in plan.planned
-        ]
-        facts = {
-            "suite": plan.suite.name,
-            "version": plan.suite.version,
-            "profile": plan.profile,
-            "profile_reason": plan.profile_reason,
-            "jobs": rows,
-            "waiting": plan.expanded.waiting,
-            "notes": plan.notes,
-        }
-        print(json.dumps(facts, indent=2))
-        return Exit.OK
-    print(f"Suite {plan.suite.name} v{plan.suite.version}: {plan.suite.summary}")
-    print(f"Profile {plan.profile} ({plan.profile_reason})")
-    for planned in plan.planned:
-        title = job_title(planned.job)
-        print(f"  {planned.job.job_id}  {planned.action:4}  {title}: {planned.reason}")
-    print(f"{len(plan.planned)} jobs, {len(plan.to_run)} to run{_waiting(plan)}")
-    for note in plan.notes:
-        print(f"Note: {note}.")
-    return Exit.OK
 
 
 def fetch(options: argparse.Namespace) -> int:
@@ -354,9 +317,33 @@ def claims(options: argparse.Namespace) -> int:
     """Verdicts on published claims."""
     from bench.ledger import claims_facts, claims_text, look
 
+    if options.memory:
+        return _memory_claims(options)
     found = look(options.suite, options.profile, options.results, options.suites)
     print(json.dumps(claims_facts(found), indent=2) if options.json else claims_text(found))
     return Exit.OK
+
+
+def _memory_claims(options: argparse.Namespace) -> int:
+    """Verdicts on published memory figures, from predictions."""
+    from bench.assets import default_cache
+    from bench.published import LEDGER, memory_verdicts
+    from bench.published_text import memory_facts, memory_text
+
+    path = None if options.suites is None else options.suites / LEDGER
+    found = memory_verdicts(path, default_cache(), tell_predictions)
+    print(json.dumps(memory_facts(found), indent=2) if options.json else memory_text(found))
+    return Exit.OK
+
+
+def tell_predictions(done: int, total: int) -> None:
+    """Say on the error stream how far predictions of memory are."""
+    live = sys.stderr.isatty()
+    if total and (live or done in (0, total)):
+        end = "" if live and done < total else "\n"
+        start = "\r" if live else ""
+        text = f"{start}Predicting memory: {done} of {total} steps"
+        print(text, end=end, file=sys.stderr, flush=True)
 
 
 def recommend(options: argparse.Namespace) -> int:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import shlex
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 
+from bench import nvml
 from bench.assets import Places, default_cache, hub_reachable, model_files
 from bench.catalog import MODELS
 from bench.data import load_task
@@ -20,6 +21,7 @@ from bench.executors.order import WORKER, Finished, Listener, Order, needs_of
 from bench.executors.slots import Slot
 from bench.hashes import forget_hashes
 from bench.matrix import Expanded, Facts, Planned, choose_profile, decide, expand, of_versions
+from bench.placing import Foreseen, foresee
 from bench.record import Job, Record
 from bench.store import Contents, Store
 from bench.suite import Suite, load_suite, task_of
@@ -208,13 +210,16 @@ def execute(
     plan.store.quarantine(plan.contents.damaged)
     environment = capture()
     last = plan.store.last_attempts()
+    known = _needs(plan.contents)
+    foreseen = _foreseen(plan, jobs, known)
     order = Order(
         jobs=[(job, last.get(job.job_id, 0) + 1) for job in jobs],
         places=plan.places,
         logs=plan.store.logs,
         seconds_limit=selection.seconds_limit,
         retries=selection.retries,
-        needs=_needs(plan.contents),
+        needs=foreseen.needs | known,
+        refused=foreseen.refused,
         stop=stop.asked,
         listener=listener,
         worker=worker,
@@ -238,6 +243,16 @@ def execute(
         )
         plan.store.append(record)
         yield record, done
+
+
+def _foreseen(plan: Plan, jobs: Sequence[Job], known: Mapping[str, int]) -> Foreseen:
+    """What the jobs will need here; of a cluster's nodes nothing is known."""
+    if not plan.slots:
+        return Foreseen()
+    if plan.venue.device == "cuda":
+        sizes = [gpu.memory_bytes for gpu in nvml.devices().found if gpu.memory_bytes]
+        return foresee(jobs, known, 1, max(sizes, default=None), plan.places.cache)
+    return foresee(jobs, known, len(plan.slots), machine()["memory_bytes"], plan.places.cache)
 
 
 def _needs(contents: Contents) -> dict[str, int]:

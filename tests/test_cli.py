@@ -143,7 +143,8 @@ def test_a_reader_that_leaves_early_is_no_fault(monkeypatch):
     reader, writer = os.pipe()
     os.close(reader)
     monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
-    for command in (["list"], ["plan", "smoke"]):  # more and less than Python buffers
+    # More and less than Python buffers.
+    for command in (["list"], ["plan", "smoke", "--no-memory"]):
         done = subprocess.run(
             [sys.executable, "-m", "bench", *command],
             stdout=writer, stderr=subprocess.PIPE, text=True,
@@ -183,7 +184,7 @@ def test_a_run_ends_with_0_or_6_and_says_how_the_jobs_stand(peftmark, tmp_path):
 
 
 def test_only_the_jobs_asked_for_run_and_decide_the_exit_code(peftmark):
-    jobs = json.loads(peftmark("plan", "smoke", "--json").stdout)["jobs"]
+    jobs = json.loads(peftmark("plan", "smoke", "--no-memory", "--json").stdout)["jobs"]
     one = ["--job", jobs[0]["job_id"], "--no-report"]
     done = peftmark("run", "smoke", *one, worker="ok")
     assert done.returncode == 0
@@ -298,9 +299,9 @@ def rows(store, *purposes):
 def test_one_command_runs_the_trials_and_then_the_jobs_with_the_rates_they_chose(
     tuned, peftmark, tmp_path
 ):
-    plan = peftmark("plan", "tuned")
+    plan = peftmark("plan", "tuned", "--no-memory")
     assert "12 jobs, 12 to run, then 5 that wait for trials" in plan.stdout
-    facts = json.loads(peftmark("plan", "tuned", "--json").stdout)
+    facts = json.loads(peftmark("plan", "tuned", "--no-memory", "--json").stdout)
     assert (len(facts["jobs"]), facts["waiting"]) == (12, 5)
 
     done = tuned(report=True)
@@ -384,7 +385,8 @@ def test_again_runs_every_job_once(tuned):
 
 
 def test_only_the_trials_asked_for_run(tuned, peftmark):
-    trial = json.loads(peftmark("plan", "tuned", "--json").stdout)["jobs"][0]["job_id"]
+    planned = peftmark("plan", "tuned", "--no-memory", "--json")
+    trial = json.loads(planned.stdout)["jobs"][0]["job_id"]
     done = tuned("--job", trial)
     assert done.returncode == 0
     assert "1 jobs: 1 ok" in done.stdout
@@ -404,8 +406,8 @@ def test_a_second_run_on_the_same_folder_is_refused(peftmark, tmp_path):
 
 
 def test_plan_prints_every_job_with_what_would_happen_and_why(peftmark, tmp_path):
-    text = peftmark("plan", "smoke")
-    facts = json.loads(peftmark("plan", "smoke", "--json").stdout)
+    text = peftmark("plan", "smoke", "--no-memory")
+    facts = json.loads(peftmark("plan", "smoke", "--no-memory", "--json").stdout)
     assert (text.returncode, text.stderr) == (0, "")
     assert "9 jobs, 9 to run" in text.stdout
     assert len(facts["jobs"]) == 9

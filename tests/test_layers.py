@@ -14,20 +14,22 @@ ROOT = Path(__file__).resolve().parent.parent / "bench"
 # A module imports only from its own level or below. A folder is one unit.
 LEVELS = {
     "bench": 0, "errors": 0,
-    "architectures": 1, "catalog": 1, "methods": 1, "peft_types": 1, "tasks": 1,
+    "architectures": 1, "catalog": 1, "devices": 1, "methods": 1, "peft_types": 1, "tasks": 1,
     "files": 1, "hashes": 1, "nvml": 1, "outcome": 1, "power": 1, "stats": 1,
     "record": 2, "simulation": 2,
     "assets": 3, "rows": 3, "data": 3, "schema": 3, "resolve": 3, "suite": 3,
     "environment": 3, "columns": 3, "index": 3, "sealed": 3, "store": 3,
     "table": 3, "tuning": 3, "validity": 3,
     "comparison": 3, "reach": 3, "yaml_file": 3, "claims": 3, "history": 3,
-    "manifest": 4, "matrix": 4, "lab": 4, "doctor": 4,
-    "budgets": 5, "manual": 5, "advice": 5,
+    "manifest": 4, "matrix": 4, "lab": 4, "doctor": 4, "forecast": 4,
+    "scenario": 4,
+    "budgets": 5, "outlook": 5, "published": 5, "published_text": 5, "memory_page": 6,
+    "manual": 5, "advice": 5,
     "executors": 5, "mirror": 5,
-    "report": 6, "runner": 6, "progress": 6, "ledger": 6,
+    "placing": 6, "report": 6, "runner": 6, "progress": 6, "ledger": 6,
     "perf": 6, "gate": 6, "trend": 6,
     "versions": 6,
-    "commands": 7, "guard": 7, "cli": 7, "__main__": 7,
+    "commands": 7, "guard": 7, "planning": 7, "cli": 7, "__main__": 7,
 }  # fmt: skip
 
 # Library -> the units that may import it. `doctor` loads libraries by name and is not seen here.
@@ -173,7 +175,17 @@ def test_the_executor_and_the_lab_know_nothing_of_each_other_and_of_what_is_arou
 
 @pytest.mark.parametrize("module", sorted(MODULES))
 def test_only_the_command_line_prints_and_exits(module):
-    spoken_by = ("cli", "commands", "guard", "__main__", "lab.worker", "lab.overhead")
+    spoken_by = (
+        "cli",
+        "commands",
+        "guard",
+        "planning",
+        "memory_page",
+        "__main__",
+        "lab.worker",
+        "lab.overhead",
+        "lab.forecasts",
+    )
     if module.removeprefix("bench.") in spoken_by or unit(module) == "perf":
         return
     spoken = set()

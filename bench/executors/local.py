@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from bench import nvml
 from bench.errors import UserError
-from bench.executors.order import Finished, Order
+from bench.executors.order import Finished, Order, needs_of, utc_now
 from bench.executors.process import OomKills, Starter, Worker, end, finish, kill, listen
 from bench.executors.slots import Room, Slot, free_memory
 from bench.outcome import Outcome
@@ -42,7 +42,13 @@ def run_jobs(order: Order, slots: Sequence[Slot], room: Room | None = None) -> I
         UserError: every GPU is lost, and jobs are left.
     """
     room = room or Room(free_memory(), order.needs)
-    waiting = [_Waiting(job, attempt, order.retries) for job, attempt in order.jobs]
+    fitting = [(job, n) for job, n in order.jobs if needs_of(job) not in order.refused]
+    for job, attempt in order.jobs:
+        if (job, attempt) not in fitting:
+            yield _refused(job, attempt, order.refused[needs_of(job)])
+    waiting = [_Waiting(job, attempt, order.retries) for job, attempt in fitting]
+    if not waiting:
+        return
     free, lost = list(slots), set[str]()
     running: dict[int, tuple[Worker, _Waiting]] = {}
     kills = OomKills()
@@ -97,6 +103,15 @@ def run_jobs(order: Order, slots: Sequence[Slot], room: Room | None = None) -> I
     finally:
         kill([worker for worker, _ in running.values()])
         starter.end()
+
+
+def _refused(job: Job, attempt: int, reason: str) -> Finished:
+    """The ending of a job that was never started."""
+    now = utc_now()
+    nothing = "the job was not started"
+    return Finished(
+        job, attempt, Outcome("unsupported", reason), now, now, 0.0, None, None, nothing
+    )
 
 
 def _next(waiting: list[_Waiting], running: Sequence[_Waiting], room: Room) -> _Waiting | None:

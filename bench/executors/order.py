@@ -39,7 +39,8 @@ class Order:
         retries: further attempts of a job that ended for a cause outside itself: a worker killed,
             a device lost, memory that ran out while other jobs ran beside it. What a job did
             itself (no memory alone, a NaN, an error, the time limit) it would do again.
-        needs: `needs_of(job)` -> bytes of memory that such a job took before.
+        needs: `needs_of(job)` -> bytes of memory that such a job took before, or is predicted to.
+        refused: `needs_of(job)` -> why such a job can't fit here; it is never started.
         stop: asked twice a second; True ends the running jobs as `interrupted` and starts no more.
         listener: told of every start and every message of a worker.
         worker: "module:function" that a worker process runs; a test puts a fake here.
@@ -52,6 +53,7 @@ class Order:
     seconds_limit: float | None = None
     retries: int = 1
     needs: Mapping[str, int] = field(default_factory=dict)
+    refused: Mapping[str, str] = field(default_factory=dict)
     stop: Callable[[], bool] = never
     listener: Listener = unheard
     worker: str = WORKER
