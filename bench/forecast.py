@@ -22,11 +22,11 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from bench.environment import software
+from bench.environment import software, source_hash
 from bench.errors import StoreError
 from bench.files import write_all
 from bench.methods import STEP_OF
-from bench.record import Form, Job
+from bench.record import Form, Job, source_key
 from bench.tasks import Task, TaskKind
 
 WORKER = "bench.lab.forecasts"
@@ -44,6 +44,7 @@ class Request:
         rows, tokens: of the batch.
         padded: whether rows of the batch are padded to the longest.
         room: bytes that a device has for tensors, to look for what fits; None not to look.
+        flops: whether operations are counted too, which takes another step.
     """
 
     job: Job
@@ -55,6 +56,7 @@ class Request:
     padded: bool = True
     form: Form = field(default_factory=Form)
     room: int | None = None
+    flops: bool = True
 
 
 @dataclass(frozen=True)
@@ -244,7 +246,9 @@ def _told(process: subprocess.Popen[str], group: list[str], log: Any) -> list[Fo
 
 @functools.cache
 def _made_by() -> str:
-    return json.dumps(software(), sort_keys=True)
+    # Of peftmark, what runs in the process that answers: the request tells the rest.
+    found = {name: one for name, one in software().items() if name != source_key("peftmark")}
+    return json.dumps(found | {"lab": source_hash("bench.lab")}, sort_keys=True)
 
 
 def _place(cache: Path, text: str) -> Path:

@@ -102,7 +102,7 @@ class Scenario(Strict):
         config = LANGUAGE_MODELS[self.model] if language else ARCHITECTURES[self.model]
         return Request(
             job, config, "language" if language else "classification", 1 if language else 2,
-            self.batch, self.length, padded=not language, form=form,
+            self.batch, self.length, padded=not language, form=form, flops=False,
         )  # fmt: skip
 
     def _adalora(self) -> AdaLoraSchedule | None:

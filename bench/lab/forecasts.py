@@ -47,6 +47,7 @@ class Asked:
         rows, tokens: of the batch.
         padded: whether rows of the batch are padded.
         room: bytes for tensors, to look for what fits into; None not to look.
+        flops: whether operations are counted too.
     """
 
     jobs: list[Job]
@@ -58,6 +59,7 @@ class Asked:
     padded: bool
     form: Form
     room: int | None
+    flops: bool = True
 
     def task(self) -> Task:
         """A task of this kind, for a step's loss."""
@@ -95,7 +97,7 @@ def _guarded(make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 
 
 def _one(asked: Asked, job: Job) -> dict[str, Any]:
-    told = _told(asked.run(job, flops=True))
+    told = _told(asked.run(job, flops=asked.flops))
     if asked.room is not None:
         told |= {
             "largest_rows": _largest_rows(asked, job),
@@ -128,7 +130,7 @@ def _by_rank(asked: Asked) -> list[dict[str, Any]] | None:
     runs, last = larger[:3], larger[-1]
     wanted = dict.fromkeys((*runs, last, *([1] if 1 in ranked else [])))
     try:
-        seen = {rank: asked.run(ranked[rank], flops=True) for rank in wanted}
+        seen = {rank: asked.run(ranked[rank], flops=asked.flops) for rank in wanted}
     except Exception:
         return None  # each will say for itself what is wrong
     found = family({rank: seen[rank].trace for rank in runs})
