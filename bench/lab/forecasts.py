@@ -28,7 +28,7 @@ from bench.record import Form, Job
 from bench.tasks import Task
 
 RANKS = 5
-"""Ranks of one cell from which the others are interpolated: three are run, and one to check."""
+"""Ranks of one cell from which on they are told from those of a few."""
 
 LENGTHS = (64, 128, 192)
 """Tokens that peaks at every other length are told from; kernels on a GPU work in blocks of 32."""
@@ -122,36 +122,43 @@ def _facts(seen: Seen) -> dict[str, int]:
 
 
 def _by_rank(asked: Asked) -> list[dict[str, Any]] | None:
-    """Answers for many ranks from those of three, if that of the largest comes out right."""
+    """Answers for many ranks from those of two or three, if that of the largest comes out right."""
     ranked = {job.rank: job for job in asked.jobs if job.rank is not None}
     larger = sorted(rank for rank in ranked if rank > 1)  # a tensor of width one may take shortcuts
     if len(larger) < RANKS:
         return None
-    runs, last = larger[:3], larger[-1]
-    wanted = dict.fromkeys((*runs, last, *([1] if 1 in ranked else [])))
     try:
-        seen = {rank: asked.run(ranked[rank], flops=asked.flops) for rank in wanted}
+        seen = {
+            rank: asked.run(ranked[rank], flops=asked.flops)
+            for rank in dict.fromkeys((*larger[:2], larger[-1], *([1] if 1 in ranked else [])))
+        }
+        for runs in (larger[:2], larger[:3]):
+            if runs[-1] not in seen:
+                seen[runs[-1]] = asked.run(ranked[runs[-1]], flops=asked.flops)
+            told = _between({rank: seen[rank] for rank in runs})
+            if told is not None and told(larger[-1]) == _told(seen[larger[-1]]):
+                ranks = [job.rank or 0 for job in asked.jobs]
+                return [_told(seen[rank]) if rank in seen else told(rank) for rank in ranks]
     except Exception:
         return None  # each will say for itself what is wrong
-    found = family({rank: seen[rank].trace for rank in runs})
+    return None
+
+
+def _between(seen: dict[int, Seen]) -> Callable[[int], dict[str, Any]] | None:
+    """Answers for any rank, of the polynomials through these; None if the runs differ."""
+    found = family({rank: one.trace for rank, one in seen.items()})
     if found is None:
         return None
-    facts = {rank: _facts(seen[rank]) for rank in runs}
-    names = list(facts[runs[0]])
-    values = np.array([[facts[rank][name] for name in names] for rank in runs])
+    facts = [_facts(seen[rank]) for rank in found.sizes]
+    values = np.array([list(one.values()) for one in facts])
 
     def told(rank: int) -> dict[str, Any]:
-        numbers = interpolated(tuple(runs), values, rank)
-        return dict(zip(names, map(int, numbers), strict=True)) | {
+        numbers = interpolated(found.sizes, values, rank)
+        return dict(zip(facts[0], map(int, numbers), strict=True)) | {
             "live": asdict(found.peak_at(rank)), "allocated": found.total_at(rank, ALLOCATOR_BLOCK),
         }  # fmt: skip
 
-    if told(last) != _told(seen[last]):
-        return None
-    return [
-        _told(seen[rank]) if rank in seen else told(rank)
-        for rank in (job.rank or 0 for job in asked.jobs)
-    ]
+    return told
 
 
 def _largest_rows(asked: Asked, job: Job) -> int | None:

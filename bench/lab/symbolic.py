@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 from unittest import mock
@@ -20,6 +20,7 @@ import torch
 from torch import nn
 from torch._subclasses import fake_tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import masking_utils
 
@@ -84,7 +85,7 @@ def run(
     job: Job, task: Task, config: Any, shapes: Sequence[Shape],
     form: Form | None = None, inputs: Sequence[str] = INPUTS, flops: bool = False,
 ) -> Seen:  # fmt: skip
-    """Take one training step on each batch, and another on the last to count operations.
+    """Take one training step on each batch, and count operations in the last.
 
     With a single batch the optimizer makes its states before it, from gradients of zeros: half the
     work, and the same peak as two steps on that batch.
@@ -110,7 +111,7 @@ def run(
                 step.gradients(number, maker.batch(shape, inputs))
             step.update(number)
 
-        live = LiveTensors(prepared.model)
+        live, counter = LiveTensors(prepared.model), _Operations(job)
         with live:
             if len(shapes) == 1:
                 for _, p in trainable(prepared.model):
@@ -118,15 +119,12 @@ def run(
                 step.update(1)
                 live.end_step()
             for number, shape in enumerate(shapes, 1):
-                take(number, shape)
+                last = flops and number == len(shapes)
+                with counter if last else nullcontext():
+                    take(number, shape)
                 live.end_step()
-        counted = None
-        if flops:
-            with FlopCounterMode(display=False, custom_mapping=operations(job)) as counter:
-                take(len(shapes) + 1, shapes[-1])
-            counted = counter.get_total_flops()
         return Seen(
-            live.trace(), sum(paged), counted,
+            live.trace(), sum(paged), counter.total if flops else None,
             sum(p.numel() for _, p in trainable(prepared.model)), counts.parameters(prepared.model),
         )  # fmt: skip
 
@@ -134,6 +132,26 @@ def run(
 class _Mode(FakeTensorMode):  # type: ignore[no-untyped-call]
     def __deepcopy__(self, memo: Any) -> _Mode:
         return self  # PEFT copies the head, and a tensor holds its mode
+
+
+class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts operations as torch's `FlopCounterMode` does, by the same table, but without its hooks
+    into modules, which keep activations alive that checkpointing would have freed."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.total = 0
+        make: Any = FlopCounterMode
+        self._table = make(display=False, custom_mapping=operations(job)).flop_registry
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        count = self._table.get(func._overloadpacket)
+        if count is not None:
+            self.total += count(*args, **(kwargs or {}), out_val=result)
+        return result
 
 
 def predicted_peak(build: Build, probed: Probed) -> int:
