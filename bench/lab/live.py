@@ -107,6 +107,10 @@ class LiveTensors(TorchDispatchMode):  # type: ignore[no-untyped-call]
     gone. `trace` is what was seen.
     """
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # nothing is compiled in here, and the check costs a call each time
+
     def __init__(self, model: nn.Module) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._model = model
