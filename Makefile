@@ -30,7 +30,7 @@ SELECT = set -f; set -- "$$SUITE"; \
 	[ -z "$$PROFILE" ] || set -- "$$@" "--profile=$$PROFILE"; \
 	[ -z "$$MIRROR" ] || set -- "$$@" "--mirror=$$MIRROR"
 
-.PHONY: help bench report versions test test-gpu test-browser overhead perf lint check format clean
+.PHONY: help bench report versions memory-tables test test-gpu test-browser overhead perf lint check format clean
 .DEFAULT_GOAL := help
 
 help:  ## say what there is
@@ -41,6 +41,7 @@ help:  ## say what there is
 	@echo 'make check              format, lint and types, then the tests'
 	@echo 'make test-gpu           the checks that only a CUDA machine can make'
 	@echo 'make test-browser REPORT=path   use a report in Chromium (needs node; CHROMIUM=, SHOTS=)'
+	@echo 'make memory-tables      predict docs/memory-tables.md anew'
 	@echo 'make overhead           measure what the meters cost (ARGS="--pairs 200")'
 	@echo 'make perf               measure how fast peftmark is, in under an hour (ARGS="--quick")'
 	@echo 'make format             format the code'
@@ -67,6 +68,9 @@ test: .venv/.installed  ## run the tests
 
 test-gpu: .venv/.installed
 	@.venv/bin/python -m pytest -m gpu
+
+memory-tables: .venv/.installed  ## predict docs/memory-tables.md anew, in about ten minutes
+	@.venv/bin/python -m bench.memory_page
 
 test-browser:  ## open REPORT in Chromium, offline, and use it
 	@cd tests/browser && npm ci --silent --no-audit --no-fund

@@ -30,7 +30,7 @@ PAGE = Path("docs") / "memory-tables.md"
 SIZES: Mapping[str, tuple[str, ...]] = {
     "7B": ("llama-2-7b",),
     "13B": ("llama-2-13b",),
-    "65B and 70B": ("llama-65b", "llama-2-70b"),
+    "70B": ("llama-2-70b",),
 }
 LENGTHS = (512, 2048)
 GPUS = ("rtx-4090", "rtx-a6000", "h100-80", "h200")
