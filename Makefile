@@ -69,7 +69,7 @@ test: .venv/.installed  ## run the tests
 test-gpu: .venv/.installed
 	@.venv/bin/python -m pytest -m gpu
 
-memory-tables: .venv/.installed  ## predict docs/memory-tables.md anew, in about ten minutes
+memory-tables: .venv/.installed  ## predict docs/memory-tables.md anew, in eight minutes on two cores
 	@.venv/bin/python -m bench.memory_page
 
 test-browser:  ## open REPORT in Chromium, offline, and use it
