@@ -135,7 +135,7 @@ def _time(
     steps = job.recipe.steps
     if same:
         seconds = statistics.median(row.outcome.step_seconds_p50 or 0.0 for row in same)
-        return steps * seconds, f"{len(same)} rows of this cell and task"
+        return steps * seconds, f"{_count(same)} of this cell and task"
     work = {(other.cell, other.task): one.flops for other, one in zip(jobs, told, strict=True)}
     # Steps of the other cells on this task, by what they compute more or less.
     others = [
@@ -148,4 +148,8 @@ def _time(
     if not others or not forecast.flops:
         return None, "no row of this machine and task"
     seconds = statistics.median(others)
-    return steps * seconds, f"{len(others)} rows of other cells on this task, by operations"
+    return steps * seconds, f"{_count(others)} of other cells on this task, by operations"
+
+
+def _count(rows: Sequence[Any]) -> str:
+    return "one row" if len(rows) == 1 else f"{len(rows)} rows"

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from bench.outlook import Outlook
     from bench.runner import Plan
 
-GIB = 2**30
 MIB = 2**20
 
 PARTS = (
@@ -45,9 +44,8 @@ def plan(options: argparse.Namespace) -> int:
     made = make_plan(selection_of(options))
     found: list[Outlook] = []
     if not options.no_memory:
-        chosen = made.jobs
         found = outlooks(
-            chosen,
+            made.jobs,
             made.contents.records,
             made.places.cache,
             target,
@@ -124,12 +122,15 @@ def memory_lines(found: Sequence[Outlook], target: Device | None) -> Iterator[st
     yield "rows are taken as long as the recipe lets them be (docs/memory.md)."
     if target is not None:
         yield _of_device(target)
-    for task in dict.fromkeys(one.job.task for one in found):
-        on_task = [one for one in found if one.job.task == task]
-        recipe = on_task[0].job.recipe
+    batches: dict[str, list[Outlook]] = {}
+    for one in found:
+        recipe = one.job.recipe
+        batch = f"{one.job.task}, {recipe.batch_size} rows of {recipe.max_length} tokens"
+        batches.setdefault(batch, []).append(one)
+    for batch, alike in batches.items():
         yield ""
-        yield f"{task}, {recipe.batch_size} rows of {recipe.max_length} tokens"
-        yield from _table(on_task, target)
+        yield batch
+        yield from _table(alike, target)
 
 
 def _of_device(target: Device) -> str:

@@ -147,6 +147,12 @@ def test_a_cell_and_task_is_one_outlook_with_its_parts(asked):
     assert all(one.fits is None and one.seconds is None for one in found)
 
 
+def test_cells_with_batches_of_their_own_have_a_table_of_their_own(asked):
+    jobs = [replace(real(job_for(batch_size=size)), rank=size) for size in (4, 8)]
+    text = "\n".join(planning.memory_lines(outlook.outlooks(jobs, {}, None), None))
+    assert "sst-2, 4 rows of" in text and "sst-2, 8 rows of" in text
+
+
 def test_what_fits_a_device_and_what_would_make_it_fit(asked):
     large, small = device("24GB"), device(f"{CONTEXT_BYTES + 150 * 10**6}B")
     assert all(one.fits for one in found_for(device=large))
@@ -194,7 +200,7 @@ def test_time_is_told_from_rows_of_this_machine_alone(asked):
     found = {one.job.cell: one for one in outlook.outlooks(jobs, records, None)}
     own = found[lora.cell]
     assert own.seconds == lora.recipe.steps * 0.25
-    assert own.basis == "1 rows of this cell and task"
+    assert own.basis == "one row of this cell and task"
     other = next(one for cell, one in found.items() if cell != lora.cell)
     expected = own.seconds * other.forecast.flops / own.forecast.flops
     assert other.seconds == pytest.approx(expected)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import tiny
 import torch
-from symbolic_jobs import LANGUAGE, SMALL_LANGUAGE, job_for
+from symbolic_jobs import LANGUAGE, LARGE, SMALL_LANGUAGE, job_for
 from torch import nn
 
 from bench.architectures import ARCHITECTURES
@@ -123,6 +123,43 @@ def test_nothing_is_left_behind_of_steps_without_values(built):
     pairs = zip(before.parameters(), after.parameters(), strict=True)
     assert all(torch.equal(one, two) for one, two in pairs)
     assert nn.Module._apply is not symbolic._apply
+
+
+# Bytes of live tensors that two steps on an H100 showed (docs/memory.md, tests/test_gpu_memory.py).
+SIX_LAYERS = ARCHITECTURES["roberta-base"] | {"num_hidden_layers": 6}
+ON_A_GPU = [
+    ("full", "none", "bf16", Shape(32, 128), 1_944_093_080),
+    ("full", "none", "fp32", Shape(16, 512, False), 3_643_016_392),
+    ("lora", "none", "bf16", Shape(32, 128), 1_573_365_152),
+    ("lora", "none", "bf16", Shape(8, 100), 644_419_168),
+    ("lora", "none", "bf16", Shape(16, 512, False), 2_713_724_192),
+    ("lora", "none", "fp32", Shape(32, 128), 2_099_388_736),
+    ("adalora", "nf4", "bf16", Shape(8, 100), 447_273_232),
+]
+
+
+@pytest.mark.parametrize(("method", "quantization", "precision", "shape", "live"), ON_A_GPU)
+def test_a_gpus_step_is_predicted_as_it_was_seen(method, quantization, precision, shape, live):
+    wanted = job_for(method, quantization, device="cuda", precision=precision)
+    assert peak(wanted, shape, SIX_LAYERS).total == pytest.approx(live, rel=3e-4)
+
+
+@pytest.mark.parametrize(
+    ("method", "quantization", "optimizer", "live"),
+    [
+        ("full", "none", "adamw", 67_383_656_962),
+        ("lora", "none", "adamw", 29_938_902_024),
+        ("lora", "nf4", "paged_adamw_8bit", 20_298_082_696),
+    ],
+)
+def test_a_large_language_models_step_is_predicted_as_it_was_seen(
+    method, quantization, optimizer, live
+):
+    wanted = job_for(method, quantization, device="cuda", precision="bf16", optimizer=optimizer)
+    config = config_of(LARGE, 1)
+    config.use_cache = False
+    seen = run(wanted, LANGUAGE, config, [Shape(2, 1024, False)], Form(weights="bf16"))
+    assert seen.trace.peak().total == pytest.approx(live, rel=1e-5)
 
 
 # --- what shapes a step -------------------------------------------------------------------------
