@@ -21,6 +21,8 @@ from bench.executors.order import Order, needs_of
 from bench.executors.slots import Slot
 from bench.forecast import Forecast, forecasts, request
 from bench.lab.forecasts import Asked, answer, positions
+from bench.lab.live import Trace
+from bench.lab.symbolic import Seen
 from bench.matrix import expand
 from bench.record import Form
 from bench.suite import load_suite
@@ -112,6 +114,16 @@ def test_many_ranks_are_told_from_a_few_runs():
     together = Asked(jobs, small, "classification", 2, 4, 16, True, Form(), None)
     alone = [answer(replace(together, jobs=[job]))[0] for job in jobs]
     assert answer(together) == alone
+
+
+def test_ranks_that_follow_no_polynomial_are_each_run(monkeypatch):
+    def cubic(self, job, **_):
+        return Seen(Trace((job.rank**3,), {}, ((0, 1),), ()), 0, 1, 1, 1)
+
+    monkeypatch.setattr(Asked, "run", cubic)
+    jobs = [replace(job_for(), rank=rank) for rank in (1, 2, 3, 5, 8, 13)]
+    told = answer(Asked(jobs, {}, "classification", 2, 4, 16, True, Form(), None))
+    assert [sum(one["live"].values()) for one in told] == [job.rank**3 for job in jobs]
 
 
 def test_what_fits_is_found_and_is_the_most():
@@ -235,8 +247,9 @@ def test_the_rough_bound_is_above_what_is_predicted():
 def test_needs_are_predicted_and_what_cannot_fit_is_refused(asked, tmp_path):
     fits, large = real(job_for()), real(job_for(batch_size=512, max_length=512))
     memory = placing.PROCESS_BYTES + 10**8 + 4 * 10**6
-    found = placing.foresee([fits, large], {}, 2, memory, tmp_path)
-    assert set(found.needs) == {needs_of(fits), needs_of(large)}
+    short_rows = real(job_for(batch_size=16, max_length=512))  # too large only at full length
+    found = placing.foresee([fits, large, short_rows], {}, 2, memory, tmp_path)
+    assert set(found.needs) == {needs_of(job) for job in (fits, large, short_rows)}
     assert set(found.refused) == {needs_of(large)}
     reason = found.refused[needs_of(large)]
     assert "even with rows of 8 tokens" in reason

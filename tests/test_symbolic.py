@@ -134,6 +134,7 @@ ON_A_GPU = [
     ("lora", "none", "bf16", Shape(8, 100), 644_419_168),
     ("lora", "none", "bf16", Shape(16, 512, False), 2_713_724_192),
     ("lora", "none", "fp32", Shape(32, 128), 2_099_388_736),
+    ("lora", "none", "fp32", Shape(8, 100), 681_267_968),
     ("adalora", "nf4", "bf16", Shape(8, 100), 447_273_232),
 ]
 
@@ -141,7 +142,10 @@ ON_A_GPU = [
 @pytest.mark.parametrize(("method", "quantization", "precision", "shape", "live"), ON_A_GPU)
 def test_a_gpus_step_is_predicted_as_it_was_seen(method, quantization, precision, shape, live):
     wanted = job_for(method, quantization, device="cuda", precision=precision)
-    assert peak(wanted, shape, SIX_LAYERS).total == pytest.approx(live, rel=3e-4)
+    # 0.02 % too much in bf16 where rows are no multiple of eight tokens; why is open.
+    exact = precision == "fp32" or shape.tokens % 8 == 0
+    found = peak(wanted, shape, SIX_LAYERS).total
+    assert found == pytest.approx(live, rel=1e-5 if exact else 3e-4)
 
 
 @pytest.mark.parametrize(
@@ -178,6 +182,14 @@ def test_checkpointing_quantization_and_eager_attention_move_the_right_component
     whole = job_for("full", device="cuda")
     sdpa, eager = (peak(whole, form=Form(attention=kind)) for kind in ("sdpa", "eager"))
     assert eager.activations > sdpa.activations
+
+
+def test_adalora_sits_on_four_bit_layers_as_peft_knows_them():
+    wanted = job_for("adalora", "nf4")
+    with symbolic._without_values(wanted):
+        maker = symbolic._Maker(wanted, TASK, config_of(SMALL, 2), Form())
+        found = {type(module).__name__ for module in maker.prepare().model.modules()}
+    assert "SVDLinear4bit" in found and "SVDLinear" not in found
 
 
 def test_four_bit_weights_are_stored_as_bitsandbytes_stores_them():
