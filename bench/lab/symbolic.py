@@ -144,10 +144,16 @@ class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
         make: Any = FlopCounterMode
         self._table = make(display=False, custom_mapping=operations(job)).flop_registry
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # as in `LiveTensors`
+
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         result = func(*args, **(kwargs or {}))
+        if func.namespace == "prim":
+            return result
         count = self._table.get(func._overloadpacket)
         if count is not None:
             self.total += count(*args, **(kwargs or {}), out_val=result)
