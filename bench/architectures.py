@@ -111,4 +111,12 @@ LANGUAGE_MODELS: dict[str, dict[str, Any]] = {
     "qwen2.5-7b": _llama(3584, 28, 28, 18_944, 152_064, 131_072, 4, model_type="qwen2"),
     "smollm2-135m": _llama(576, 30, 9, 1536, 49_152, 8192, 3, True),
     "smollm2-360m": _llama(960, 32, 15, 2560, 49_152, 8192, 5, True),
+    "smollm2-1.7b": _llama(2048, 24, 32, 8192, 49_152, 8192, tied=True),
 }
+
+OF_MODELS: dict[str, dict[str, Any]] = ARCHITECTURES | {
+    "smollm2-135m-q4": LANGUAGE_MODELS["smollm2-135m"],
+    "smollm2-135m-instruct": LANGUAGE_MODELS["smollm2-135m"],
+    "smollm2-1.7b": LANGUAGE_MODELS["smollm2-1.7b"],
+}
+"""Model of `bench.catalog` -> its configuration."""

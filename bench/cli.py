@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from bench import __version__, commands, guard, planning
+from bench import __version__, commands, guard, importing, planning
 from bench.errors import Exit, Leave, UserError
 
 EXIT_CODES = """\
@@ -231,6 +231,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     listing.add_argument("--suites", type=Path, metavar="DIR", help="a folder of your own suites")
     _guards(command)
+    published = command(
+        "import", importing.bring_in, "bring in published results, to be shown and never judged"
+    )
+    published.add_argument("source", choices=["peft-method-comparison"], help="whose results")
+    published.add_argument("folder", type=Path, metavar="DIR", help="where its files are")
+    published.add_argument(
+        "--results", type=Path, default=Path("results"), metavar="DIR",
+        help="results folder (default: ./results)",
+    )  # fmt: skip
     methods = command("methods", commands.methods, "list methods with the parameters they train")
     methods.add_argument("--markdown", action="store_true", help="print docs/methods.md")
     command(

@@ -41,6 +41,10 @@ OUTCOME_COLUMNS = {
     "metrics": "json",
     "predictions": "numbers",
     "references": "numbers",
+    "completions": "strings",
+    "unrelated_perplexity_before": "float64",
+    "unrelated_perplexity_after": "float64",
+    "generated_tokens_per_second": "float64",
     "target_value": "float64",
     "target_reached": "bool",
     "steps_to_target": "int64",
@@ -147,6 +151,7 @@ def to_row(record: Record) -> dict[str, Any]:
         **{name: getattr(outcome, name).tolist() for name in NUMBERS},
         "warnings": list(outcome.warnings),
         "energy_flags": list(outcome.energy_flags),
+        "completions": list(outcome.completions),
         "nvml_process_bytes": record.nvml_process_bytes,
         "nvml_device_bytes": record.nvml_device_bytes,
         "wall_seconds": record.wall_seconds,
@@ -188,6 +193,7 @@ def from_row(row: dict[str, Any]) -> Record:
     values["curve"] = tuple(CurvePoint(**point) for point in row["curve"])
     values["warnings"] = tuple(row["warnings"])
     values["energy_flags"] = tuple(row["energy_flags"])
+    values["completions"] = tuple(row["completions"])
     return Record(
         job=job,
         outcome=Outcome(**values),

@@ -47,6 +47,7 @@ def run(options: argparse.Namespace) -> int:
 
     from bench.manifest import check_mirror
     from bench.runner import Stop, fetch, make_plan
+    from bench.suite import needed_models, needed_tasks
 
     selection = selection_of(options)
     console = Console(stderr=options.json, highlight=False)
@@ -55,7 +56,8 @@ def run(options: argparse.Namespace) -> int:
     if plan.to_run:  # before anything is written
         if selection.mirror is not None:
             profile = plan.suite.profiles[plan.profile]
-            check_mirror(selection.mirror, profile.model, profile.tasks)
+            models = needed_models(profile, plan.suite.methods(plan.profile))
+            check_mirror(selection.mirror, models, needed_tasks(profile))
         console.print("Fetching and verifying model and data ...")
         for name, source in fetch(plan).items():
             console.print(f"  {name}: {source}", markup=False)
@@ -187,6 +189,7 @@ def report(options: argparse.Namespace) -> int:
 
 def _write_report(plan: Plan, options: argparse.Namespace) -> list[Path]:
     from bench.claims import load_claims
+    from bench.external import load_external
     from bench.matrix import as_recorded
     from bench.report import write
     from bench.suite import suite_folders
@@ -215,6 +218,8 @@ def _write_report(plan: Plan, options: argparse.Namespace) -> list[Path]:
         notes,
         plan.store.folder,
         [known[key] for key in plan.suite.claims],
+        # What is known of elsewhere is of language models.
+        load_external(options.results) if any(job.causal for job in jobs) else (),
     )
 
 

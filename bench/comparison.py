@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.methods import Cell
+from bench.record import Job
 from bench.stats import (
     Comparison,
     bootstrap_rows,
@@ -23,11 +24,20 @@ from bench.stats import (
     row_noise,
     seeds_to_decide,
 )
-from bench.table import ResultTable, Score, difference, overall_score, task_score
+from bench.table import (
+    ResultTable,
+    Score,
+    difference,
+    metric_value,
+    overall_score,
+    span,
+    task_score,
+)
 
 ALPHA = 0.05
 MARGIN = 0.01
-"""A difference within one point (0.01 of the metric) counts as equivalent."""
+"""A difference within one point counts as equivalent: 0.01 of the metric, over tasks of what the
+table averages."""
 
 MOST_CELLS = 40
 """Cells up to which every pair is compared; 41 cells have 820 pairs."""
@@ -143,12 +153,15 @@ def ranks(
 def row_error(table: ResultTable, cell: Cell, task: str) -> float | None:
     """Standard error that the choice of evaluation rows adds to a cell's difference on a task.
 
-    None where predictions are missing or the rows of the runs differ.
+    None where predictions are missing, or the rows of the runs differ or may come in another order.
     """
     mine = {s.job.seed: s.record for s in table.of(cell, task) if s.ok}
     theirs = {s.job.seed: s.record for s in table.of(table.reference, task) if s.ok}
-    pairs = [(a.outcome, b.outcome) for k in mine if (a := mine[k]) and (b := theirs.get(k))]
+    both = [(a, b) for k in mine if (a := mine[k]) and (b := theirs.get(k))]
+    pairs = [(a.outcome, b.outcome) for a, b in both]
     if not pairs or not len(pairs[0][0].references):
+        return None
+    if any(row_order(a.job) != row_order(b.job) for a, b in both):
         return None
     wanted = pairs[0][0].references
     if any(o.references != wanted or len(o.predictions) != len(wanted) for p in pairs for o in p):
@@ -156,9 +169,9 @@ def row_error(table: ResultTable, cell: Cell, task: str) -> float | None:
     labels = np.asarray(wanted, dtype=np.float64)
     found = np.array([[a.predictions, b.predictions] for a, b in pairs], dtype=np.float64)
     metric = table.example(task).metric
-    if metric == "accuracy":
-        right = (found == labels).astype(np.float64)
-        return row_noise(right[:, 0] - right[:, 1])
+    if metric in MEANS:
+        by_row = (found == labels).astype(np.float64) if metric == "accuracy" else found
+        return row_noise(by_row[:, 0] - by_row[:, 1])
     statistic = WEIGHTED.get(metric)
     if statistic is None:
         return None
@@ -169,6 +182,13 @@ def row_error(table: ResultTable, cell: Cell, task: str) -> float | None:
         return mean
 
     return bootstrap_rows(mean_difference, len(labels), RESAMPLES, np.random.default_rng(0))
+
+
+def row_order(job: Job) -> tuple[object, ...]:
+    """What two runs on the same rows must share for them to be in the same order: rows are sorted
+    by their tokens. Labels tell where the order of encoders' rows differs otherwise."""
+    asked = (job.causal, job.recipe.max_length) if job.causal is not None else ()
+    return (job.model_identity, *asked)
 
 
 def _counts(
@@ -219,6 +239,20 @@ def _spearman(
     return _pearson(ranks[0], ranks[1], weights)
 
 
+def _log_likelihood(
+    found: NDArray[np.float64], tokens: NDArray[np.float64], weights: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Mean over tokens of rows that are drawn whole."""
+    drawn = weights @ tokens
+    mean: NDArray[np.float64] = np.divide(
+        weights @ (found * tokens), drawn, out=np.full(drawn.shape, np.nan), where=drawn > 0
+    )
+    return mean
+
+
+MEANS = ("accuracy", "exact_match", "rouge_l")
+"""Metrics that are means over rows; where text is written, `predictions` are what is averaged."""
+
 Weighted = Callable[
     [NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]], NDArray[np.float64]
 ]
@@ -227,14 +261,29 @@ WEIGHTED: dict[str, Weighted] = {
     "matthews_correlation": _mcc,
     "pearson": _pearson,
     "spearmanr": _spearman,
+    "log_likelihood": _log_likelihood,
 }
 """Metric -> its value for each resample: (predictions, labels, weights) to shape (resamples,)."""
 
 
 def overall_row_error(table: ResultTable, cell: Cell) -> float | None:
-    """The same of the mean over tasks, whose rows are drawn apart; None if unknown for one."""
-    errors = [row_error(table, cell, task) for task in table.tasks]
+    """The same of the mean over tasks, whose rows are drawn apart; None if unknown for one.
+
+    Where shares are averaged, the way that they are shares of is taken as given.
+    """
+    errors = [_share_error(table, cell, task) for task in table.tasks]
     known = [e for e in errors if e is not None]
     if not known or len(known) < len(errors):
         return None
     return math.sqrt(math.fsum(e**2 for e in known)) / len(known)
+
+
+def _share_error(table: ResultTable, cell: Cell, task: str) -> float | None:
+    """The error of a task in the unit that the table averages."""
+    error = row_error(table, cell, task)
+    if error is None or table.read is metric_value:
+        return error
+    rows = [s.record for s in table.of(cell, task) if s.ok and s.record is not None]
+    ways = [span(r.job.metric, r.outcome.baseline_value) for r in rows]
+    known = [abs(way) for way in ways if way is not None]
+    return error / math.fsum(known) * len(known) if known and len(known) == len(ways) else None

@@ -15,17 +15,17 @@ from pathlib import Path
 
 from bench.assets import (
     Places,
-    Unavailable,
     first_available,
     hub_reachable,
     hub_reason,
-    package_files,
     quiet_hub,
 )
 from bench.catalog import Hub, Package
 from bench.errors import AssetError
-from bench.rows import Row, read_package, read_rows
-from bench.tasks import Task
+from bench.packaged import read_package
+from bench.rows import Row, read_rows
+from bench.task import Task
+from bench.wheels import Unavailable, package_files
 
 __all__ = ["Row", "TaskData", "expected_fingerprint", "fingerprint", "load_task", "overlap"]
 

@@ -26,8 +26,8 @@ from bench.environment import software, source_hash
 from bench.errors import StoreError
 from bench.files import write_all
 from bench.methods import STEP_OF
-from bench.record import Form, Job, source_key
-from bench.tasks import Task, TaskKind
+from bench.record import Causal, Form, Job, source_key
+from bench.task import Task, TaskKind
 
 WORKER = "bench.lab.forecasts"
 
@@ -97,10 +97,10 @@ def request(job: Job, task: Task, config: Mapping[str, Any], room: int | None = 
     """What to ask for a job: a batch of rows of the recipe's greatest length, the most there can
     be."""
     recipe = job.recipe
-    return Request(
-        job, config, task.kind, max(1, len(task.labels)), recipe.batch_size, recipe.max_length,
-        room=room,
-    )  # fmt: skip
+    # What a causal language model is trained on are tokens, whatever the task.
+    kind: TaskKind = task.kind if job.causal is None else "language"
+    classes = 1 if job.causal is not None else max(1, len(task.labels))
+    return Request(job, config, kind, classes, recipe.batch_size, recipe.max_length, room=room)
 
 
 def forecasts(
@@ -148,6 +148,7 @@ def _text(asked: Request) -> str:
         job, suite="", suite_version=0, profile="", model="", model_identity="", task="",
         task_version=0, data_fingerprint="", metric="", target=None, seed=0, threads=1,
         purpose="report", variant="", method=method, recipe=recipe,
+        causal=None if job.causal is None else Causal("", None, ""),
     )  # fmt: skip
     fields = {name: value for name, value in vars(asked).items() if name not in ("job", "form")}
     fields |= {"jobs": [job.to_json()], "form": asdict(asked.form)}

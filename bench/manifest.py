@@ -97,8 +97,8 @@ def read_manifest(mirror: Path) -> Manifest | None:
     )
 
 
-def check_mirror(mirror: Path, model: str, tasks: Iterable[str]) -> None:
-    """Hold the files of a model and of tasks against the manifest, as far as it lists them.
+def check_mirror(mirror: Path, models: Iterable[str], tasks: Iterable[str]) -> None:
+    """Hold the files of models and of tasks against the manifest, as far as it lists them.
 
     Loading checks weights and rows; this also finds a damaged tokenizer or configuration.
 
@@ -108,7 +108,10 @@ def check_mirror(mirror: Path, model: str, tasks: Iterable[str]) -> None:
     manifest = read_manifest(mirror)
     if manifest is None:
         return
-    entries = [manifest.models.get(model), *(manifest.tasks.get(task) for task in tasks)]
+    entries = [
+        *(manifest.models.get(model) for model in models),
+        *(manifest.tasks.get(task) for task in tasks),
+    ]
     for name in dict.fromkeys(n for entry in entries if entry for n in entry.files):
         if fault := fault_of(mirror / name, manifest.files.get(name)):
             raise AssetError(

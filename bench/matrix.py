@@ -6,15 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from bench.catalog import MODELS
 from bench.data import expected_fingerprint
 from bench.environment import changed_versions
 from bench.errors import UserError
 from bench.methods import Cell
-from bench.record import Job, Record
+from bench.prompts import PROMPTS
+from bench.record import Causal, Job, Record
 from bench.resolve import cells, known_method, resolve_recipe
 from bench.schema import Profile
-from bench.suite import Suite, task_of
+from bench.suite import Suite, new_tokens, task_of
 from bench.tasks import TASKS
 from bench.tuning import Choice, choices
 
@@ -152,7 +152,6 @@ def as_recorded(suite: Suite, profile_name: str, records: Mapping[str, Record]) 
 def _base_jobs(suite: Suite, profile_name: str, device: Literal["cpu", "cuda"]) -> list[Job]:
     """One job a task and cell, with the first seed."""
     profile = suite.profiles[profile_name]
-    model = MODELS[profile.model]
     return [
         Job(
             suite=suite.name,
@@ -173,11 +172,24 @@ def _base_jobs(suite: Suite, profile_name: str, device: Literal["cpu", "cuda"]) 
             device=device,
             threads=THREADS,
             recipe=resolve_recipe(suite.file, profile, entry, cell, task),
+            causal=_causal(profile, task) if model.causal else None,
         )
         for task in profile.tasks
         for entry in suite.methods(profile_name)
+        for model in [profile.model_of(entry)]
         for cell in cells(entry, profile)
     ]
+
+
+def _causal(profile: Profile, task: str) -> Causal:
+    """How the profile asks a causal language model."""
+    assert profile.unrelated is not None
+    unrelated = expected_fingerprint(task_of(profile, profile.unrelated))
+    return Causal(
+        prompt=PROMPTS[task].identity if task in PROMPTS else "",
+        new_tokens=new_tokens(profile, task),
+        unrelated=f"{profile.unrelated}:{unrelated}",
+    )
 
 
 def _repeated(base: Sequence[Job]) -> Job:

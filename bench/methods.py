@@ -73,6 +73,7 @@ class Method:
         hooks: which calls of the training loop it needs.
         budget: whether a parameter budget may stand in place of its size.
         source: the paper that defines it.
+        trains: whether it trains anything.
     """
 
     key: str
@@ -87,6 +88,7 @@ class Method:
     options: tuple[Option, ...] | None = ()
     hooks: tuple[Hook, ...] = ()
     budget: bool = False
+    trains: bool = True
 
     def option_faults(self, given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         """(name, what is wrong) of each option that can't be."""
@@ -126,6 +128,11 @@ METHODS: dict[str, Method] = {
             "full", "full fine-tuning", "reference", None,
             "every weight trained: the upper reference line", "reference",
             quantizations=("none",),
+        ),
+        Method(
+            "base", "untouched base", "reference", None,
+            "a causal language model as it is, asked the same: what every method starts from",
+            "reference", trains=False,
         ),
         Method(
             "head", "head only", "reference", None,

@@ -37,7 +37,7 @@ from bench.manifest import (
 )
 from bench.matrix import Facts, choose_profile
 from bench.rows import Row
-from bench.suite import Suite, load_suite, task_of
+from bench.suite import Suite, load_suite, needed_models, needed_tasks, task_of
 from bench.tasks import TASKS, Task
 
 # --- what is wanted -------------------------------------------------------------------------------
@@ -63,7 +63,7 @@ def _model(model: Model, places: Places) -> _Found:
     names = (model.weights_file, *model.files)
     return _Found(
         model.identity,
-        f"{model.hub.repository} at {model.hub.revision}",
+        f"{model.hub.repository} at {model.hub.revision}" if model.hub else model.title,
         located.source,
         {f"models/{model.key}/{name}": partial(_file_bytes, located.path / name) for name in names},
     )
@@ -98,10 +98,14 @@ def _file_bytes(path: Path) -> Iterator[bytes]:
 
 def _row_bytes(task: Task, rows: Iterable[Row]) -> Iterator[bytes]:
     """Rows as JSON lines with the hub's column names."""
-    columns = (*(task.hub_fields or task.fields), "label")
+    columns = task.hub_fields or task.fields
     for row in rows:
-        texts = (row.text,) if row.pair is None else (row.text, row.pair)
-        values = dict(zip(columns, (*texts, row.label), strict=True))
+        texts = [row.text] if row.pair is None else [row.text, row.pair]
+        # A context that was joined to its instruction stays there.
+        texts[1:1] = [""] * (len(columns) - len(texts))
+        values: dict[str, object] = dict(zip(columns, texts, strict=True))
+        if task.label_field:
+            values["label"] = row.label
         yield json.dumps(values, ensure_ascii=False).encode() + b"\n"
 
 
@@ -167,9 +171,10 @@ def fetch_suite(
     _check_folder(to)
     entry = suite.profiles[chosen]
     wanted: dict[tuple[str, str], Load] = {
-        ("model", entry.model): partial(_model, MODELS[entry.model])
+        ("model", name): partial(_model, MODELS[name])
+        for name in needed_models(entry, suite.methods(chosen))
     }
-    for task in entry.tasks:
+    for task in needed_tasks(entry):
         wanted["task", task] = partial(_task, task_of(entry, task))
     before = read_manifest(to) or Manifest()
     kept = {key for key, load in wanted.items() if _intact(to, before, key, load)}
@@ -281,7 +286,7 @@ def _complete(to: Path, suite: Suite, profile: str) -> Manifest:
         suite_version=suite.version,
         peftmark=__version__,
         model=suite.profiles[profile].model,
-        tasks=sorted(suite.profiles[profile].tasks),
+        tasks=sorted(needed_tasks(suite.profiles[profile])),
     )
     profiles = {**manifest.suites.get(suite.name, {}), profile: entry}
     manifest = manifest.model_copy(update={"suites": {**manifest.suites, suite.name: profiles}})

@@ -74,8 +74,17 @@ class Outcome:
 
     Attributes:
         predictions: class number or score of each evaluation row after the last step, in fp32;
-            empty if the job ended early.
-        references: the labels of those rows, in the same order.
+            empty if the job ended early. Where text is written or read: what the row contributes to
+            the primary metric (1 or 0 for exact match, its ROUGE-L, its log-likelihood a token).
+        references: the labels of those rows, in the same order; where text is written 1, where it
+            is read the number of tokens, which weigh the rows.
+        completions: what the model wrote on those rows after the last step, in the same order;
+            empty for tasks without answers to write.
+        unrelated_perplexity_before: perplexity of the loaded base on text that has nothing to do
+            with the task, before the method is put on it; of causal language models alone.
+        unrelated_perplexity_after: the same of the trained model.
+        generated_tokens_per_second: tokens written a second over all evaluations, those of answers
+            that ended earlier than others of their batch not counted.
         metrics: every metric of the task on the evaluation rows after the last step.
         metric_value: the primary metric on the evaluation rows after the last step.
         selected_metric_value: the primary metric on the evaluation rows at the step that the
@@ -163,7 +172,7 @@ class Outcome:
         data_fingerprint: SHA-256 over the rows as loaded.
         model_source: where the weights came from, in words.
         phase_seconds: wall seconds by phase: load, tokenise, quantise, build, warm_up, train,
-            evaluate, save, probe, deploy.
+            evaluate, generate, forget, save, probe, deploy, predict.
         warnings: facts a reader should know, such as rows in both splits.
         null_reasons: field -> why it is null.
     """
@@ -172,6 +181,10 @@ class Outcome:
     status_reason: str = ""
     predictions: Numbers[float] = field(default_factory=lambda: numbers(()))
     references: Numbers[float] = field(default_factory=lambda: numbers(()))
+    completions: tuple[str, ...] = ()
+    unrelated_perplexity_before: float | None = None
+    unrelated_perplexity_after: float | None = None
+    generated_tokens_per_second: float | None = None
     metrics: dict[str, float] = field(default_factory=dict)
     metric_value: float | None = None
     selected_metric_value: float | None = None
@@ -268,7 +281,8 @@ class Outcome:
         data = json.loads(text)
         data["curve"] = tuple(CurvePoint(**p) for p in data["curve"])
         data["warnings"] = tuple(data["warnings"])
-        data["energy_flags"] = tuple(data["energy_flags"])
+        for name in ("energy_flags", "completions"):
+            data[name] = tuple(data[name])
         for name in NUMBERS:
             data[name] = numbers(data[name])
         return Outcome(**data)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from bench.architectures import ARCHITECTURES, LANGUAGE_MODELS
+from bench.architectures import ARCHITECTURES, LANGUAGE_MODELS, OF_MODELS
 from bench.devices import Device, room
 from bench.environment import machine
 from bench.errors import UserError
@@ -65,7 +65,7 @@ def outlooks(
             found.setdefault((job.cell, job.task), job)
     left = room(device.memory_bytes) if device else None
     shape = config_of(model) if model is not None else None
-    asked = [_request(job, shape or ARCHITECTURES.get(job.model), left) for job in found.values()]
+    asked = [_request(job, shape or OF_MODELS.get(job.model), left) for job in found.values()]
     told = forecasts([one for one in asked if one is not None], cache, heard=heard)
     answers = iter(told)
     told = [Forecast(reason=UNKNOWN) if one is None else next(answers) for one in asked]

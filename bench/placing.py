@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from bench.architectures import ARCHITECTURES
+from bench.architectures import OF_MODELS
 from bench.catalog import MODELS
 from bench.devices import room
 from bench.executors.order import needs_of
@@ -56,9 +56,7 @@ def foresee(
     """
     found = Foreseen()
     unknown = {
-        needs_of(job): job
-        for job in jobs
-        if needs_of(job) not in known and job.model in ARCHITECTURES
+        needs_of(job): job for job in jobs if needs_of(job) not in known and job.model in OF_MODELS
     }
     if memory is None or all(rough_bytes(job) * at_once <= memory for job in unknown.values()):
         return found
@@ -79,7 +77,7 @@ def foresee(
 def rough_bytes(job: Job) -> int:
     """More than a job can take: every weight trained, and 80 numbers kept for each of a layer's
     outputs, in fp32."""
-    shape: Mapping[str, Any] = ARCHITECTURES[job.model]
+    shape: Mapping[str, Any] = OF_MODELS[job.model]
     layers, width = shape["num_hidden_layers"], shape["hidden_size"]
     heads = shape["num_attention_heads"]
     tokens = job.recipe.batch_size * job.recipe.max_length
@@ -94,7 +92,7 @@ def _predicted(
 ) -> dict[str, Forecast]:  # fmt: skip
     asked = []
     for job in jobs.values():
-        one = request(job, TASKS[job.task], ARCHITECTURES[job.model])
+        one = request(job, TASKS[job.task], OF_MODELS[job.model])
         if tokens is not None and memory is not None:
             one = replace(one, tokens=min(tokens, one.tokens), room=_room(job, memory))
         asked.append(one)

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from bench.methods import Cell
 from bench.outcome import Outcome
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 """Version of the stored columns; rows of older ones are counted and left out, newer are refused."""
 
 PROTOCOL = 2
@@ -116,6 +116,27 @@ class Recipe:
     budget: int | str | None = None
 
 
+CAUSAL_PROTOCOL = 1
+"""Version of how causal language models are shown rows, scored and made to write; bumped by hand
+like `PROTOCOL`."""
+
+
+@dataclass(frozen=True)
+class Causal:
+    """What a job of a causal language model has besides its recipe.
+
+    Attributes:
+        prompt: identity of the task's prompt (`bench.prompts`); empty for a language task.
+        new_tokens: tokens that an answer may have; None for tasks without answers to write.
+        unrelated: the language task whose text tells what was forgotten, as "key:fingerprint".
+    """
+
+    prompt: str
+    new_tokens: int | None
+    unrelated: str
+    protocol: int = CAUSAL_PROTOCOL
+
+
 @dataclass(frozen=True)
 class Job:
     """One run: a cell of the matrix on one task with one seed, fully resolved.
@@ -134,6 +155,7 @@ class Job:
             of a reported job, whose numbers must be the same bits.
         variant: what else sets the cell apart: the entry's own word, its budget, and the value of
             every axis the profile varies for all cells alike; the values are in the recipe.
+        causal: how a causal language model is asked; None for an encoder.
     """
 
     suite: str
@@ -156,6 +178,7 @@ class Job:
     purpose: Purpose = "report"
     variant: str = ""
     protocol: int = PROTOCOL
+    causal: Causal | None = None
 
     @cached_property
     def job_id(self) -> str:
@@ -170,7 +193,12 @@ class Job:
     def _json(self) -> str:
         # As `asdict` would have it, without its deep copies: plans have thousands of jobs.
         return json.dumps(
-            {f.name: getattr(self, f.name) for f in fields(self)},
+            # Left out where it says nothing, so that it names no job anew.
+            {
+                f.name: getattr(self, f.name)
+                for f in fields(self)
+                if f.name != "causal" or self.causal is not None
+            },
             default=vars,
             sort_keys=True,
             separators=(",", ":"),
@@ -187,7 +215,9 @@ class Job:
             recipe["targets"] = tuple(recipe["targets"])
         if recipe["adalora"] is not None:
             recipe["adalora"] = AdaLoraSchedule(**recipe["adalora"])
-        return Job(**{**data, "recipe": Recipe(**recipe)})
+        causal = data.get("causal")
+        asked = Causal(**causal) if causal is not None else None
+        return Job(**{**data, "recipe": Recipe(**recipe), "causal": asked})
 
     @property
     def cell(self) -> Cell:

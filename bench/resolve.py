@@ -209,6 +209,10 @@ def resolve_recipe(
         faults.append(f"{key}: {what}")
 
     values.update(cells(entry, profile)[cell], options=method.resolved_options(entry.options))
+    if not method.trains:
+        # What says how to train says nothing of it: its jobs are the same whatever stands there.
+        values.pop("epochs", None)
+        values.update(learning_rate=0.0, steps=1, batch_size=1, eval_every=1, warmup=0)
     rows = _row_limits(values, task, tell)
     needed = ["batch_size", "learning_rate"]
     needed += [name for name in ("targets", "alpha") if name in method.settings]

@@ -6,17 +6,15 @@ is named with its line; nothing is skipped in silence.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.catalog import Package
 from bench.errors import AssetError
-from bench.tasks import Task
+from bench.task import Task
 
 SCORE_DIGITS = 3
 """Decimals of a score. GLUE writes three; the hub's 32-bit floats and the few long decimals of
@@ -29,8 +27,8 @@ class Row:
 
     Attributes:
         text: the sentence, or the first of two.
-        pair: the second text, None for single-sentence tasks.
-        label: class number, or a score for regression.
+        pair: the second text, of an instruction the answer; None for tasks of one text.
+        label: class number, or a score for regression; 0 for tasks without labels.
     """
 
     text: str
@@ -42,12 +40,13 @@ Splits = tuple[list[Row], list[Row]]
 """Training rows and evaluation rows."""
 
 
-def _malformed(path: Path, line: int, found: str, expected: str) -> AssetError:
+def malformed(path: Path, line: int, found: str, expected: str) -> AssetError:
+    """The error for a file that isn't what it should be; line 0 for the file as a whole."""
     where = f"{path}, line {line}" if line else str(path)
     return AssetError(f"{where}: {found}", f"Expected {expected}. Mend or replace the file.")
 
 
-def _lines(path: Path, encoding: str = "utf-8-sig") -> Iterator[tuple[int, str]]:
+def read_lines(path: Path, encoding: str = "utf-8-sig") -> Iterator[tuple[int, str]]:
     """Numbered lines without their ends; only a line feed ends a line, as in GLUE's files."""
     try:
         data = path.read_bytes()
@@ -59,12 +58,12 @@ def _lines(path: Path, encoding: str = "utf-8-sig") -> Iterator[tuple[int, str]]
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         found = f"byte 0x{data[error.start]:02x} is not UTF-8"
-        raise _malformed(path, line, found, "text in UTF-8") from error
+        raise malformed(path, line, found, "text in UTF-8") from error
     if not text:
-        raise _malformed(path, 0, "the file is empty", "a table of rows")
+        raise malformed(path, 0, "the file is empty", "a table of rows")
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
-        raise _malformed(path, line, "a NUL character", "text in UTF-8")
+        raise malformed(path, line, "a NUL character", "text in UTF-8")
     for number, line_text in enumerate(text.removesuffix("\n").split("\n"), 1):
         yield number, line_text.removesuffix("\r")
 
@@ -78,27 +77,32 @@ def read_rows(path: Path, task: Task) -> list[Row]:
         AssetError: the file can't be read or is malformed; names file, line and expectation.
     """
     reader = {".tsv": _tsv, ".jsonl": _jsonl, ".parquet": _parquet}[path.suffix]
-    rows = [_row(path, line, values, task) for line, values in reader(path, task)]
+    rows = [make_row(path, line, values, task) for line, values in reader(path, task)]
     if not rows:
-        raise _malformed(path, 0, "the file has no rows", "at least one row")
+        raise malformed(path, 0, "the file has no rows", "at least one row")
     return rows
 
 
 def _columns(names: Sequence[str], path: Path, task: Task, line: int = 1) -> list[int]:
     """Positions of the texts and the label, by GLUE's names or the hub's."""
-    forms = ((*task.fields, task.label_field), (*(task.hub_fields or task.fields), "label"))
+    hub = task.hub_fields or task.fields
+    forms = (
+        (task.fields, hub)
+        if not task.label_field
+        else ((*task.fields, task.label_field), (*hub, "label"))
+    )
     for form in forms:
         if all(name in names for name in form):
             return [names.index(name) for name in form]
     expected = " or ".join(", ".join(form) for form in dict.fromkeys(forms))
     found = f"columns are {', '.join(map(repr, names))[:300]}"
-    raise _malformed(path, line, found, f"columns {expected}")
+    raise malformed(path, line, found, f"columns {expected}")
 
 
 def _tsv(path: Path, task: Task) -> Iterator[tuple[int, list[object]]]:
     names: Sequence[str] = task.header
     where: list[int] = _columns(names, path, task) if names else []
-    for line, text in _lines(path):
+    for line, text in read_lines(path):
         cells = text.split("\t")
         if line == 1 and (not names or {"sentence", "label"} <= set(cells)):
             names = [cell.strip() for cell in cells]
@@ -108,18 +112,18 @@ def _tsv(path: Path, task: Task) -> Iterator[tuple[int, list[object]]]:
             if task.loose and len(cells) < len(names):
                 continue
             found = f"{len(cells)} columns" if text else "a blank line"
-            raise _malformed(path, line, found, f"{len(names)} columns: {', '.join(names)}")
+            raise malformed(path, line, found, f"{len(names)} columns: {', '.join(names)}")
         yield line, [cells[i] for i in where]
 
 
 def _jsonl(path: Path, task: Task) -> Iterator[tuple[int, list[object]]]:
-    for line, text in _lines(path):
+    for line, text in read_lines(path):
         try:
             value = json.loads(text)
         except (ValueError, RecursionError) as error:
-            raise _malformed(path, line, f"not JSON ({error})", "one object a line") from error
+            raise malformed(path, line, f"not JSON ({error})", "one object a line") from error
         if not isinstance(value, dict):
-            raise _malformed(path, line, f"found {text[:80]}", "one object a line")
+            raise malformed(path, line, f"found {text[:80]}", "one object a line")
         names = list(value)
         yield line, [value[names[i]] for i in _columns(names, path, task, line)]
 
@@ -132,27 +136,35 @@ def _parquet(path: Path, task: Task) -> Iterator[tuple[int, list[object]]]:
     except Exception as error:  # the engine's own kinds
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         found = f"not readable as Parquet ({reason})"
-        raise _malformed(path, 0, found, "a Parquet table") from error
+        raise malformed(path, 0, found, "a Parquet table") from error
     where = _columns([str(name) for name in table.columns], path, task)
     columns = [table.iloc[:, i].tolist() for i in where]
     for line, values in enumerate(zip(*columns, strict=True), 1):
         yield line, list(values)
 
 
-def _row(path: Path, line: int, values: Sequence[object], task: Task) -> Row:
-    texts = [_text(path, line, value, task) for value in values[:-1]]
-    label = _label(path, line, values[-1], task)
+def make_row(path: Path, line: int, values: Sequence[object], task: Task) -> Row:
+    """A row from its texts and, of a task with labels, the label behind them."""
+    count = len(values) - bool(task.label_field)
+    texts = [
+        # What an instruction is about may be nothing.
+        _text(path, line, value, blank=task.loose or 0 < place < count - 1)
+        for place, value in enumerate(values[:count])
+    ]
+    label = _label(path, line, values[-1], task) if task.label_field else 0
+    if len(texts) > 2:  # an instruction, what it is about, and the answer
+        texts = ["\n\n".join(text for text in texts[:-1] if text), texts[-1]]
     return Row(texts[0], texts[1] if len(texts) > 1 else None, label)
 
 
-def _text(path: Path, line: int, value: object, task: Task) -> str:
+def _text(path: Path, line: int, value: object, *, blank: bool) -> str:
     if not isinstance(value, str):
-        raise _malformed(path, line, f"text is {repr(value)[:80]}", "text")
+        raise malformed(path, line, f"text is {repr(value)[:80]}", "text")
     text = value.strip()
-    if not text and not task.loose:
-        raise _malformed(path, line, "a text is empty", "text in every text column")
+    if not text and not blank:
+        raise malformed(path, line, "a text is empty", "text in every text column")
     if "\0" in text or (not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text)):
-        raise _malformed(path, line, f"text is {text[:80]!r}", "text without NUL or surrogates")
+        raise malformed(path, line, f"text is {text[:80]!r}", "text without NUL or surrogates")
     return text
 
 
@@ -166,7 +178,7 @@ def _label(path: Path, line: int, value: object, task: Task) -> int | float:
             with suppress(ValueError, OverflowError):
                 score = float(value)  # type: ignore[arg-type]
         if not low <= score <= high:
-            raise _malformed(path, line, f"score is {shown}", f"a number from {low} to {high}")
+            raise malformed(path, line, f"score is {shown}", f"a number from {low} to {high}")
         return round(score, SCORE_DIGITS)
     if known:
         # Parquet gives whole numbers as floats when one is missing.
@@ -176,72 +188,4 @@ def _label(path: Path, line: int, value: object, task: Task) -> int | float:
         if label in map(str, range(len(task.labels))):
             return int(label)
     names = ", ".join(f"{i} or {name}" for i, name in enumerate(task.labels))
-    raise _malformed(path, line, f"label is {shown}", f"one of {names}")
-
-
-# --- packages --------------------------------------------------------------------------------
-
-
-def read_package(folder: Path, package: Package, task: Task) -> Splits:
-    """Training and evaluation rows from the files of a known package.
-
-    Raises:
-        AssetError: a file can't be read or is malformed.
-    """
-    paths = [folder / name for name, _ in package.files]
-    return _PACKAGES[paths[0].name](paths, task)
-
-
-def _stsb(paths: Sequence[Path], task: Task) -> Splits:
-    """STS-B as first published: no header; genre, file, year, id, score, two texts, sources."""
-    splits: list[list[Row]] = []
-    for path in paths:
-        cells = ((line, text.split("\t")) for line, text in _lines(path))
-        splits.append([_row(path, line, (*c[5:7], c[4]), task) for line, c in cells])
-    return splits[0], splits[1]
-
-
-def _movie(paths: Sequence[Path], task: Task) -> Splits:
-    """Ratings from -4 to 4, the mean of twenty people; ratings near zero have no clear sign."""
-    labelled = []
-    for _, line in list(_lines(paths[0]))[1:]:
-        _, rating, snippet = line.split("\t")
-        if abs(float(rating)) > 0.5:
-            labelled.append((snippet.strip(), int(float(rating) > 0)))
-    return _held_out(labelled)
-
-
-def _trec(paths: Sequence[Path], task: Task) -> Splits:
-    """Lines of "COARSE:fine question", most of them several times."""
-    labelled = []
-    for _, line in _lines(paths[0], "latin-1"):
-        names, _, question = line.partition(" ")
-        labelled.append((question.strip(), task.labels.index(names.partition(":")[0])))
-    return _held_out(labelled)
-
-
-def _held_out(labelled: Iterable[tuple[str, int]]) -> Splits:
-    """Split by the text alone: a tenth, by the last decimal digit of its SHA-256, is held out.
-
-    Texts equal but for case and spaces count as one, so none is on both sides; those with
-    contradicting labels are dropped.
-    """
-    first: dict[str, str] = {}
-    labels: dict[str, set[int]] = {}
-    for text, label in labelled:
-        key = " ".join(text.casefold().split())
-        first.setdefault(key, text)
-        labels.setdefault(key, set()).add(label)
-    splits: Splits = ([], [])
-    for key, text in first.items():
-        if len(labels[key]) == 1:
-            digest = int(hashlib.sha256(key.encode()).hexdigest(), 16)
-            splits[digest % 10 == 0].append(Row(text, None, min(labels[key])))
-    return splits
-
-
-_PACKAGES: dict[str, Callable[[Sequence[Path], Task], Splits]] = {
-    "sts-train.csv": _stsb,
-    "movieReviewSnippets_GroundTruth.txt": _movie,
-    "question_labels.txt": _trec,
-}
+    raise malformed(path, line, f"label is {shown}", f"one of {names}")

@@ -24,7 +24,7 @@ from bench.matrix import Expanded, Facts, Planned, choose_profile, decide, expan
 from bench.placing import Foreseen, foresee
 from bench.record import Job, Record
 from bench.store import Contents, Store
-from bench.suite import Suite, load_suite, task_of
+from bench.suite import Suite, load_suite, needed_tasks, task_of
 
 UNTUNED = "no trial of this cell and task finished: the learning rate is the recipe's own"
 
@@ -192,8 +192,11 @@ def fetch(plan: Plan) -> dict[str, str]:
     """
     forget_hashes()
     profile = plan.suite.profiles[plan.profile]
-    found = {profile.model: model_files(MODELS[profile.model], plan.places).source}
-    for name in dict.fromkeys(job.task for job in plan.to_run):
+    found = {
+        name: model_files(MODELS[name], plan.places).source
+        for name in dict.fromkeys(job.model for job in plan.to_run)
+    }
+    for name in needed_tasks(profile, (job.task for job in plan.to_run)):
         found[name] = load_task(task_of(profile, name), plan.places).source
     return found
 

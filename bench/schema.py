@@ -16,7 +16,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import PydanticCustomError
 
 from bench.assets import SOURCES
-from bench.catalog import MODELS, QUANTIZATIONS
+from bench.catalog import MODELS, QUANTIZATIONS, Model
 from bench.methods import METHODS, PREFIX, Cell, method_of
 from bench.peft_types import PEFT_TYPES
 from bench.tasks import TASKS
@@ -179,12 +179,14 @@ class TaskEntry(Strict):
 
     Attributes:
         target: value of the task's metric that counts as reached.
+        new_tokens: tokens that an answer may have, where answers are written.
         fingerprint: for a mirror with rows of your own: their fingerprint (the message about a
             mismatch prints it).
         recipe: settings for this task.
     """
 
     target: float | None = None
+    new_tokens: Annotated[int, Field(ge=1, le=1024)] | None = None
     fingerprint: Annotated[str, BeforeValidator(_fingerprint)] | None = None
     recipe: RecipeLayer = RecipeLayer()
 
@@ -198,9 +200,11 @@ class MethodEntry(Strict):
         variant: a word that tells the entry from others of the same method in every table.
         options: settings of the method's own.
         learning_rates: the grid that a profile with `tuning` tries; unused without.
+        model: another model than the profile's; the cells say which.
     """
 
     method: MethodName
+    model: ModelName | None = None
     rank: Sizes | None = None
     width: Sizes | None = None
     tokens: Sizes | None = None
@@ -225,6 +229,8 @@ class MethodEntry(Strict):
         pairs = [(size, None) for size in sizes] + [(None, budget) for budget in budgets]
         for size, budget in pairs or [(None, None)]:
             words = [self.variant] if self.variant else []
+            if self.model is not None:
+                words.append(f"{MODELS[self.model].title} ({MODELS[self.model].read_as})")
             if budget is not None:
                 words.append(f"budget {budget if isinstance(budget, str) else format(budget, ',')}")
             for quantization in self.quantization:
@@ -254,6 +260,8 @@ class Profile(Strict):
         methods: replaces the suite's list of methods.
         vary: values of settings that every cell is crossed with.
         tuning: choose learning rates by trials; without it `learning_rate` counts.
+        unrelated: a language task that is not among `tasks`; how well its text is still read
+            tells what a causal language model forgot.
     """
 
     summary: str
@@ -265,7 +273,12 @@ class Profile(Strict):
     methods: Annotated[list[MethodEntry], Field(min_length=1)] | None = None
     vary: Vary = Vary()
     tuning: Tuning | None = None
+    unrelated: TaskName | None = None
     recipe: RecipeLayer = RecipeLayer()
+
+    def model_of(self, entry: MethodEntry) -> Model:
+        """The model that an entry's cells train."""
+        return MODELS[entry.model or self.model]
 
 
 class _Cell(Strict):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import difflib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from bench.asking import check_reading
 from bench.catalog import METRICS
 from bench.claims import load_claims
 from bench.errors import SuiteError
@@ -35,8 +36,10 @@ from bench.schema import MethodEntry, Profile, SuiteFile, fault_lines, short
 from bench.tasks import TASKS, Task
 from bench.yaml_file import read_yaml
 
-RESERVED = ("baselines", "history", "versions")
+RESERVED = ("baselines", "external", "history", "versions")
 """Folders in the results folder that are no suite's."""
+NEW_TOKENS = 32
+"""Tokens that an answer may have where a suite says nothing."""
 SUITE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
 
@@ -64,7 +67,8 @@ class Suite:
 # --- checks a type can't express ----------------------------------------------------------------
 
 
-def _check(suite: SuiteFile, name: str, own: Path | None) -> list[str]:
+def _check(suite: SuiteFile, name: str, own: Path | None, models: bool = True) -> list[str]:
+    """Every fault of meaning, without those of which model is put to what if they can't be told."""
     faults: list[str] = [*_check_claims(suite.claims, own)]
     if suite.suite != name:
         faults.append(f"suite: found {suite.suite!r}; it must be the file's name, {name!r}")
@@ -84,6 +88,8 @@ def _check(suite: SuiteFile, name: str, own: Path | None) -> list[str]:
         faults += _check_targets(profile, where)
         methods_at = f"{where}.methods" if profile.methods else "methods"
         entries = profile.methods or suite.methods
+        if models:
+            faults += check_reading(profile, entries, where)
         faults += _check_cells(entries, methods_at)
         faults += _check_vary(profile, where)
         faults += _check_tuning(profile, entries, where, methods_at)
@@ -192,10 +198,17 @@ def _check_tuning(
             f"{where}.tuning.seeds: found {both}, which are seeds of the reported jobs too; "
             f"take other numbers than {profile.seeds}"
         )
-    grids = {i: entry.learning_rates for i, entry in enumerate(entries) if entry.learning_rates}
+    grids = {
+        i: entry.learning_rates
+        for i, entry in enumerate(entries)
+        if entry.learning_rates and entry.method != "base"
+    }
     for index, entry in enumerate(entries):
         at = f"{methods_at}[{index}] ({entry.method}).learning_rates"
-        if index not in grids:
+        if entry.method == "base":
+            if entry.learning_rates:
+                yield f"{at}: nothing trains, remove it"
+        elif index not in grids:
             yield f"{at}: missing; {where} has tuning, so every method needs a grid"
         elif len(grids[index]) != len(first := next(iter(grids.values()))):
             yield (
@@ -308,10 +321,11 @@ def _faults_of_the_rest(raw: Any, error: ValidationError, name: str, own: Path |
     What is only missing because it was taken out is not told.
     """
     rest = copy.deepcopy(raw)
+    models = all("model" not in item["loc"] for item in error.errors())
     for _ in range(3):  # a list that lost its only item has to go as well, and so on upwards
         _take_out(rest, error)
         try:
-            found = _check(SuiteFile.model_validate(rest), name, own)
+            found = _check(SuiteFile.model_validate(rest), name, own, models)
         except ValidationError as next_error:
             error = next_error
             continue
@@ -333,5 +347,27 @@ def _take_out(raw: Any, error: ValidationError) -> None:
 
 def task_of(profile: Profile, name: str) -> Task:
     """The catalog's task with the profile's own fingerprint, if it sets one."""
-    own = profile.tasks[name].fingerprint
+    own = profile.tasks[name].fingerprint if name in profile.tasks else None
     return TASKS[name] if own is None else replace(TASKS[name], fingerprint=own)
+
+
+def needed_tasks(profile: Profile, tasks: Iterable[str] | None = None) -> list[str]:
+    """The tasks whose rows a profile's jobs read, the unrelated text's last.
+
+    Args:
+        tasks: those of the profile that are to run; None for all.
+    """
+    wanted = list(profile.tasks if tasks is None else dict.fromkeys(tasks))
+    return [*wanted, *([profile.unrelated] if profile.unrelated and wanted else [])]
+
+
+def needed_models(profile: Profile, entries: Sequence[MethodEntry]) -> list[str]:
+    """The models that a profile's jobs train, the profile's own first."""
+    return list(dict.fromkeys([profile.model, *(profile.model_of(e).key for e in entries)]))
+
+
+def new_tokens(profile: Profile, task: str) -> int | None:
+    """Tokens that an answer to a task may have; None for tasks without answers to write."""
+    if TASKS[task].kind != "instruction":
+        return None
+    return profile.tasks[task].new_tokens or NEW_TOKENS

@@ -28,6 +28,12 @@ Read = Callable[[Record], float | None]
 
 NOT_RUN = "not run"
 
+BASE = "base"
+"""The method that trains nothing: what the model knows before. It has no training figures."""
+
+MEAN = "mean over tasks"
+SHARE = "share of the way from a constant predictor to a perfect one"
+
 
 @dataclass(frozen=True)
 class Slot:
@@ -95,6 +101,24 @@ class ResultTable:
     def scores(self) -> dict[tuple[Cell, str, Read, int], Score]:
         """Scores that `task_score` has read: sections ask for the same ones again and again."""
         return {}
+
+    @cached_property
+    def read(self) -> Read:
+        """What is averaged over tasks, wherever an overall score is shown.
+
+        The primary metrics as they are; where one of them has no bounds, such as a log-likelihood,
+        the `quality` of each, since a nat and a point of accuracy have nothing in common.
+        """
+        return metric_value if all(map(bounded, self._metrics)) else quality
+
+    @property
+    def averaged(self) -> str:
+        """What an overall score is, in words."""
+        return MEAN if self.read is metric_value else f"{MEAN} of the {SHARE}"
+
+    @property
+    def _metrics(self) -> set[str]:
+        return {job.metric for job in self.jobs}
 
     @property
     def others(self) -> tuple[Cell, ...]:
@@ -225,12 +249,44 @@ def metric_value(record: Record) -> float | None:
 
 def quality(record: Record) -> float | None:
     """The primary metric as a share of the way from the baseline predictor to the best possible."""
-    value, base = record.outcome.metric_value, record.outcome.baseline_value
-    metric = METRICS.get(record.job.metric)
-    if value is None or base is None or metric is None:
+    outcome = record.outcome
+    return share(record.job.metric, outcome.metric_value, outcome.baseline_value)
+
+
+def share(metric: str, value: float | None, baseline: float | None) -> float | None:
+    """A metric's value as a share of the way from a baseline to the best possible.
+
+    Returns:
+        1 for the best, 0 for the baseline, below 0 for less; None where something isn't known.
+    """
+    way = span(metric, baseline)
+    return None if value is None or baseline is None or way is None else (value - baseline) / way
+
+
+def span(metric: str, baseline: float | None) -> float | None:
+    """The way from a baseline to the best possible value; None if there is none or it's unknown."""
+    known = METRICS.get(metric)
+    if known is None or baseline is None:
         return None
-    best = metric.high if metric.direction == "higher" else metric.low
-    return (value - base) / (best - base) if best != base else None
+    best = known.high if known.direction == "higher" else known.low
+    return best - baseline if math.isfinite(best) and best != baseline else None
+
+
+def bounded(metric: str) -> bool:
+    """Whether a metric has a lowest and a highest value; unknown ones are taken to."""
+    known = METRICS.get(metric)
+    return known is None or (math.isfinite(known.low) and math.isfinite(known.high))
+
+
+def forgetting(record: Record) -> float | None:
+    """By how much training raised the perplexity of text that has nothing to do with the task.
+
+    Returns:
+        After over before, less 1: 0.1 is ten per cent, below 0 it fell; None for encoders.
+    """
+    before = record.outcome.unrelated_perplexity_before
+    after = record.outcome.unrelated_perplexity_after
+    return None if before is None or after is None or before <= 0 else after / before - 1
 
 
 def task_score(
@@ -245,8 +301,13 @@ def task_score(
     return table.scores[key]
 
 
-def overall_score(table: ResultTable, cell: Cell, read: Read = metric_value) -> Score:
-    """A cell's mean over tasks within each seed, for seeds that are ok on every planned task."""
+def overall_score(table: ResultTable, cell: Cell, read: Read | None = None) -> Score:
+    """A cell's mean over tasks within each seed, for seeds that are ok on every planned task.
+
+    Args:
+        read: None for what the table averages (`ResultTable.read`).
+    """
+    read = read or table.read
     by_task = [dict(task_score(table, cell, task, read).by_seed) for task in table.tasks]
     seeds = sorted({s.job.seed for s in table.of(cell)})
     full = [seed for seed in seeds if all(seed in values for values in by_task)]
@@ -316,11 +377,11 @@ def ratio(
     if not both:
         side = "no run finished" if not any(s.ok for s in mine) else "no finished reference run"
         return Ratio(None, 0, planned, side)
-    if same is not None:
-        both = [(s, t) for s, t in both if s.record and t.record]
-        if any(same(s.record) != same(t.record) for s, t in both if s.record and t.record):
-            return Ratio(None, 0, planned, "measured differently from the reference")
     values = [(s.value(read), t.value(read)) for s, t in both]
+    if same is not None:
+        known = [p for p, v in zip(both, values, strict=True) if None not in v]
+        if any(same(s.record) != same(t.record) for s, t in known if s.record and t.record):
+            return Ratio(None, 0, planned, "measured differently from the reference")
     usable = [a / b for a, b in values if a is not None and b is not None and a > 0 and b > 0]
     if not usable or (every and len(usable) < len(both)):
         return Ratio(None, len(usable), planned, _why_no_ratio(values, len(usable), every))

@@ -28,6 +28,9 @@ SAME_BITS = (
     "live_bytes",
     "final_rank",
     "rank_history",
+    "completions",
+    "unrelated_perplexity_before",
+    "unrelated_perplexity_after",
 )
 """Fields of the outcome that two runs of one job must share; with them the curve but its times."""
 
@@ -134,6 +137,9 @@ def _short(value: Any) -> str:
 def flags(jobs: Sequence[Job], records: Mapping[str, Record]) -> list[Flag]:
     """Everything suspect about the reported jobs, by kind and then in the order of the jobs.
 
+    Runs that train nothing are looked at only for what they save: that an untouched model gives
+    one answer to all, the same for every seed, is no fault.
+
     Args:
         jobs: planned jobs of one profile; only finished jobs that are reported are looked at.
         records: job id -> the record that counts.
@@ -147,8 +153,9 @@ def flags(jobs: Sequence[Job], records: Mapping[str, Record]) -> list[Flag]:
 
 def _of_one(row: Record) -> Iterator[Flag]:
     outcome = row.outcome
-    if outcome.collapsed:
-        yield Flag("collapsed", row.job, "the last predictions are all the same")
+    if outcome.collapsed and outcome.steps != 0:
+        what = "answers written" if outcome.completions else "predictions"
+        yield Flag("collapsed", row.job, f"the last {what} are all the same")
     if outcome.exploding_step is not None:
         detail = f"three rises by half in a row, the last at step {outcome.exploding_step}"
         yield Flag("exploding", row.job, detail)
@@ -164,7 +171,7 @@ def _twins(rows: Sequence[Record]) -> Iterator[Flag]:
     seen: dict[tuple[str, int, str], Record] = {}
     for row in rows:
         job, curve = row.job, row.outcome.curve
-        if not curve:
+        if not curve or row.outcome.steps == 0:
             continue
         key = (job.task, job.seed, _bits([(p.step, p.loss, p.metric) for p in curve]))
         first = seen.setdefault(key, row)

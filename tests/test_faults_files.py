@@ -22,10 +22,11 @@ from test_assets import FILES, WEIGHTS, build_wheel, from_package, index, tiny_m
 
 from bench import sealed
 from bench import store as store_module
-from bench.assets import Places, Unavailable, model_files, package_files
+from bench.assets import Places, model_files
 from bench.errors import AssetError
 from bench.sealed import SEAL, check_seal
 from bench.store import Store
+from bench.wheels import Unavailable, package_files
 
 TESTS = Path(__file__).resolve().parent
 ROOT = TESTS.parent

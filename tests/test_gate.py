@@ -7,14 +7,17 @@ from dataclasses import replace
 from xml.etree import ElementTree as Xml
 
 import pytest
-from factory import ADALORA, HEAD, LORA, QLORA
+from factory import ADALORA, BASE, HEAD, LORA, QLORA, make_causal, make_matrix
 from gated import CELLS, NEW, by_new_code, make_line, make_side, with_counts
 
 from bench.errors import Exit, UserError
-from bench.gate import show
+from bench.gate import baseline, show
 from bench.gate.judge import compare, judge
+from bench.gate.lines import line_of
 from bench.gate.policy import Policy, read_policy
 from bench.gate.result import Gate
+from bench.gate.snapshot import Accepted, of_folder
+from bench.store import Store
 
 DEFAULT = Policy()
 
@@ -582,3 +585,118 @@ def test_a_release_of_another_procedure_must_be_pinned_anew():
     gate = judge(make_side(), make_side(), DEFAULT, other)
     assert gate.code == Exit.NOT_COMPARABLE
     assert {f.against for f in gate.findings} == {"release"}
+
+
+# --- language models and what trains nothing ------------------------------------------------------
+
+TEXT = {"metric": "log_likelihood", "value": -3.0, "baseline_value": -6.5}
+
+
+def spoken(line):
+    """Half of the suite as a language task."""
+    return replace(line, **TEXT) if line.task == "stsb" else line
+
+
+def untouched(line):
+    """A line of the base: copies by seed, nothing trained, nothing timed."""
+    if line.cell != BASE:
+        return line
+    counts = dict.fromkeys(line.counts) | {"batch_order_hash": line.counts["batch_order_hash"]}
+    rounds = tuple(replace(r, step_seconds=None) for r in line.rounds)
+    return replace(
+        line, bits=f"base {line.task}", initial="", counts=counts, step_seconds=None,
+        memory=dict.fromkeys(line.memory), loss=None, steps_to_target=None, rounds=rounds,
+    )  # fmt: skip
+
+
+def test_a_mean_over_tasks_with_a_log_likelihood_is_one_of_shares():
+    def drop(line):
+        line = by_new_code(spoken(line))
+        fell = line.cell == LORA and line.task == "stsb"
+        # A tenth of a nat each: of the way from -6.5 to 0 that is 0.0154, over two tasks 0.0077.
+        return replace(line, value=line.value - 0.1 - 0.001 * line.seed) if fell else line
+
+    gate = judge(make_side(change=drop), make_side(change=spoken), DEFAULT)
+    found = of_cell(gate, "LoRA r8")
+    assert found.change.difference == pytest.approx(-0.102 / 6.5 / 2)
+    # Before: (0.84 - 0.5) / 0.5 and 1 - 3 / 6.5.
+    assert found.change.before == pytest.approx((0.68 + 1 - 3 / 6.5) / 2)
+    (text,) = [f.sentence for f in gate.findings if f.check == "quality.overall"]
+    assert text.startswith("score as a share of the way from a constant predictor to a perfect one")
+    (task,) = [t for t in found.tasks if t.task == "stsb"]
+    assert task.change.before == -3.0
+
+
+def test_a_share_needs_the_baseline():
+    def bare(line):
+        return replace(spoken(by_new_code(line)), baseline_value=None)
+
+    gate = judge(make_side(change=bare), make_side(change=spoken), DEFAULT)
+    assert gate.code == Exit.UNDECIDED
+    assert {f.check for f in gate.findings if f.kind == "undecided"} == {"quality.unknown"}
+
+
+def test_an_untouched_base_is_compared_without_an_alarm():
+    cells = (LORA, BASE)
+    side = make_side(cells, change=untouched)
+    assert judge(side, side, DEFAULT).code == Exit.OK
+    newer = make_side(cells, change=lambda line: by_new_code(untouched(line)))
+    gate = judge(newer, side, DEFAULT)
+    assert gate.code == Exit.OK
+    exclusive = Policy(timings="binding", runner="exclusive")
+    found = judge(newer, side, exclusive).findings
+    assert {f.cell for f in found if f.check == "time.step"} == {"LoRA r8"}
+
+
+def test_a_base_that_says_one_thing_did_not_collapse():
+    def mute(line):
+        return replace(untouched(line), collapsed=line.cell == BASE)
+
+    cells = (LORA, BASE)
+    gate = judge(make_side(cells, change=mute), make_side(cells, change=untouched), DEFAULT)
+    assert "quality.collapsed" not in checks(gate)
+
+
+def test_copies_of_one_run_are_no_evidence_of_many():
+    def fell(line):
+        line = by_new_code(untouched(line))
+        return replace(line, value=line.value - 0.01) if line.cell == BASE else line
+
+    cells = (LORA, BASE)
+    gate = judge(make_side(cells, change=fell), make_side(cells, change=untouched), DEFAULT)
+    assert gate.code == Exit.UNDECIDED
+    (found,) = [f for f in gate.findings if f.check == "quality.overall"]
+    assert (found.kind, found.cell) == ("undecided", "untouched base")
+
+    def lost(line):
+        line = by_new_code(line)
+        return replace(line, value=line.value - 0.01) if line.cell == LORA else line
+
+    trained = judge(make_side(cells, change=lost), make_side(cells), DEFAULT)
+    assert trained.code == Exit.REGRESSION
+
+
+def test_a_stored_base_makes_a_line():
+    row = make_causal([BASE], ["reviews"], [0])[0]
+    line = line_of(row)
+    assert line.ok and line.step_seconds is None and line.peak is None
+    assert line.counts["steps"] == line.counts["trainable_parameters"] == 0
+    assert line.metric == "log_likelihood" and line.value == row.outcome.metric_value
+    assert line.config["causal.unrelated"].startswith("editorials:")
+
+
+def test_a_folder_of_two_models_is_named_by_both_however_its_rows_ended(tmp_path):
+    encoder = LORA._replace(variant="all-MiniLM-L6-v2 (encoder)")
+    rows = [*make_causal([LORA, BASE], ["sst-2"], [0]), *make_matrix([encoder], ["sst-2"], [0])]
+    store = Store(tmp_path, "demo")
+    with store.lock():
+        for row in rows:
+            store.append(row)
+    side = of_folder(tmp_path / "demo", "quick")
+    assert side.model == "minilm-l6, smollm2-135m-q4" and len(side.lines) == 3
+    kept = replace(side, accepted=Accepted("2030-01-02T00:00:00Z", "a first baseline"))
+    path = tmp_path / "cpu.jsonl"
+    baseline.write(path, kept)
+    gate = judge(side, baseline.read(path), DEFAULT)
+    assert gate.code == Exit.OK, gate.findings
+    assert of_cell(gate, "untouched base").verdict == "identical"

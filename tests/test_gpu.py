@@ -21,6 +21,7 @@ from bench.executors.slots import Slot
 from bench.lab import recipe
 from bench.methods import METHODS
 from bench.peft_types import PEFT_TYPES
+from bench.tasks import TASKS
 
 pytestmark = [
     pytest.mark.gpu,
@@ -101,11 +102,12 @@ def test_every_method_trains_loads_and_is_probed_on_the_device(places, method, q
 def test_every_cell_draws_the_same_head(places):
     from bench.catalog import MODELS
     from bench.lab.models import anatomy, load_model
-    from bench.tasks import TASKS
 
     folder = places.mirror / "models" / MODELS["tiny"].key
     heads = [
-        load_model(folder, job("lora", q), TASKS["tiny-class"], anatomy(folder, 2)).classifier
+        load_model(
+            folder, job("lora", q), TASKS["tiny-class"], anatomy(folder, TASKS["sst-2"])
+        ).classifier
         for q in ("none", "nf4", "int8")
     ]
     assert all(torch.equal(head.weight, heads[0].weight) for head in heads)

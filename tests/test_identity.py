@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,16 @@ from factory import make_environment, make_job, make_outcome, make_recipe
 from bench.matrix import expand
 from bench.methods import Cell
 from bench.outcome import Outcome
-from bench.record import AdaLoraSchedule, Job, Recipe
+from bench.prompts import PROMPTS
+from bench.record import AdaLoraSchedule, Causal, Job, Recipe
 from bench.suite import load_suite
+from bench.tasks import TASKS
 
 SHIPPED = Path(__file__).resolve().parent.parent / "suites"
 
 SCHEDULE = AdaLoraSchedule(12, 10, 30, 5, 0.85, 0.9, 0.1)
 JOB = make_job(method="adalora", recipe=make_recipe(adalora=SCHEDULE, double_quantization=True))
+CAUSAL = Causal(prompt="1:0123456789abcdef", new_tokens=24, unrelated="editorials:" + "0" * 64)
 
 
 # A change here gives every stored result another key, so nothing that was measured is found again.
@@ -67,6 +71,88 @@ def test_every_field_of_the_schedule_is_part_of_the_id(name):
     assert replace(JOB, recipe=replace(JOB.recipe, adalora=None)).job_id != JOB.job_id
 
 
+# --- causal language models -----------------------------------------------------------------------
+
+
+def test_the_job_of_an_encoder_says_nothing_about_causal_language_models():
+    assert JOB.causal is None
+    assert "causal" not in json.loads(JOB.to_json())
+    assert "causal" in json.loads(replace(JOB, causal=CAUSAL).to_json())
+    assert replace(JOB, causal=CAUSAL).job_id != JOB.job_id
+
+
+@pytest.mark.parametrize("name", [f.name for f in fields(Causal)])
+def test_every_field_of_how_a_model_is_asked_is_part_of_the_id(name):
+    asked = replace(CAUSAL, **{name: another(getattr(CAUSAL, name))})
+    assert replace(JOB, causal=asked).job_id != replace(JOB, causal=CAUSAL).job_id
+    if name == "new_tokens":
+        none = replace(CAUSAL, new_tokens=None)
+        assert replace(JOB, causal=none).job_id != replace(JOB, causal=CAUSAL).job_id
+
+
+def instruct_ids(suite=None):
+    """Task -> ids of its jobs in the shipped suite, or in one of its text."""
+    jobs = expand(suite or load_suite("instruct", SHIPPED), "offline", "cpu").jobs
+    return {t: {job.job_id for job in jobs if job.task == t} for t in {job.task for job in jobs}}
+
+
+def changed_suite(folder, old, new):
+    """The shipped suite with a piece of its text replaced."""
+    text = (SHIPPED / "instruct.yaml").read_text()
+    assert text.count(old) == 1
+    (folder / "instruct.yaml").write_text(text.replace(old, new))
+    return load_suite("instruct", folder)
+
+
+@pytest.mark.parametrize("change", [{"text": "Q: {text}\nA:"}, {"version": 2}])
+def test_another_wording_of_a_prompt_names_its_tasks_jobs_anew(change, monkeypatch):
+    before = instruct_ids()
+    monkeypatch.setitem(PROMPTS, "chatterbot", replace(PROMPTS["chatterbot"], **change))
+    after = instruct_ids()
+    assert not before["chatterbot"] & after["chatterbot"]
+    assert {t for t in before if before[t] == after[t]} == set(before) - {"chatterbot"}
+
+
+def test_other_words_for_classes_name_their_jobs_anew(monkeypatch):
+    before = instruct_ids()
+    words = ("an acronym", *PROMPTS["trec"].words[1:])
+    monkeypatch.setitem(PROMPTS, "trec", replace(PROMPTS["trec"], words=words))
+    after = instruct_ids()
+    assert not before["trec"] & after["trec"]
+    assert before["chatterbot"] == after["chatterbot"]
+
+
+def test_the_length_of_answers_names_their_jobs_anew(tmp_path):
+    before = instruct_ids()
+    after = instruct_ids(changed_suite(tmp_path, "new_tokens: 24", "new_tokens: 25"))
+    assert not before["chatterbot"] & after["chatterbot"]
+    assert {t for t in before if before[t] == after[t]} == set(before) - {"chatterbot"}
+
+
+def test_a_length_that_is_the_default_is_the_same_job_whether_written_or_not(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    written = instruct_ids(changed_suite(tmp_path / "a", "new_tokens: 24", "new_tokens: 32"))
+    left_out = instruct_ids(changed_suite(tmp_path / "b", "new_tokens: 24, ", ""))
+    assert written == left_out != instruct_ids()
+
+
+def test_another_unrelated_text_names_every_job_anew(tmp_path, monkeypatch):
+    before = instruct_ids()
+    task = replace(TASKS["editorials"], fingerprint="0" * 64)
+    monkeypatch.setitem(TASKS, "editorials", task)
+    after = instruct_ids()
+    assert not any(before[t] & after[t] for t in before)
+    monkeypatch.undo()
+    text = (SHIPPED / "instruct.yaml").read_text()
+    text = text.replace("unrelated: editorials", "unrelated: reviews").replace(
+        "      reviews: {", "      editorials: {"
+    )
+    (tmp_path / "instruct.yaml").write_text(text)
+    swapped = instruct_ids(load_suite("instruct", tmp_path))
+    assert not any(before[t] & swapped[t] for t in before if t in swapped)
+
+
 @pytest.mark.parametrize(
     "job",
     [
@@ -75,6 +161,8 @@ def test_every_field_of_the_schedule_is_part_of_the_id(name):
         make_job(target=None, rank=None, task="naïve, “quoted”\n"),
         make_job(recipe=make_recipe(targets=("query", "value"), train_rows=None, alpha=None)),
         make_job(recipe=make_recipe(learning_rate=1e-4, weight_decay=0.1 + 0.2)),
+        make_job(causal=CAUSAL),
+        make_job(causal=replace(CAUSAL, prompt="", new_tokens=None)),
     ],
 )
 def test_a_job_survives_json(job):

@@ -188,7 +188,7 @@ def folders(tmp_path_factory):
 
 def held(folder, quantization):
     """(bytes by component before a step, numbers in the linear layers of the encoder, model)."""
-    parts = anatomy(folder, 2)
+    parts = anatomy(folder, TASKS["sst-2"])
     model = load_model(folder, tiny.job("lora", quantization), TASKS["sst-2"], parts)
     model.requires_grad_(False)
     with LiveTensors(model) as live:

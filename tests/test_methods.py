@@ -17,6 +17,7 @@ from bench.lab.methods import trainable
 from bench.lab.methods.adalora import orthogonality
 from bench.lab.models import Unsupported, adapter_targets, anatomy, trained_head
 from bench.methods import METHODS
+from bench.tasks import TASKS
 
 CELLS = [
     (m.key, q)
@@ -48,7 +49,9 @@ def test_method_freezes_starts_at_identity_trains_and_saves(bert, tmp_path, meth
     if method == "full":
         assert all(p.requires_grad for p in prepared.model.parameters())
     if METHODS[method].size:
-        assert sum(prepared.ranks().values()) == 2 * len(anatomy(bert, 2).encoder_linears)
+        assert sum(prepared.ranks().values()) == 2 * len(
+            anatomy(bert, TASKS["sst-2"]).encoder_linears
+        )
 
 
 def test_adalora_without_its_update_is_a_fault(bert):
@@ -114,7 +117,7 @@ def test_four_bit_cells_use_nf4_with_double_quantisation(bert):
 
 
 def test_targets_that_match_nothing_are_unsupported(bert):
-    parts = anatomy(bert, 2)
+    parts = anatomy(bert, TASKS["sst-2"])
     with pytest.raises(Unsupported, match="match no linear layer"):
         adapter_targets(job_for("lora", targets=("nowhere",)), parts)
     query_value = adapter_targets(job_for("lora", targets="query-value"), parts)

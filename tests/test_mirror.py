@@ -22,22 +22,26 @@ from test_data import tiny as without_fingerprint
 
 import bench.mirror
 import bench.runner
-from bench.assets import Places, default_cache, model_files, package_files
+from bench.assets import Places, default_cache, model_files
 from bench.catalog import MODELS
 from bench.data import load_task
 from bench.errors import AssetError, UserError
 from bench.manifest import MANIFEST, check_mirror, read_manifest
 from bench.mirror import fetch_suite
-from bench.rows import read_package
+from bench.packaged import read_package
 from bench.runner import Selection, make_plan
 from bench.suite import load_suite
+from bench.task import read_by
 from bench.tasks import TASKS
+from bench.wheels import package_files
 
 __all__ = ["index"]  # the fixture
 
 QUESTIONS = "".join(f"HUM:ind Who is number {i} ?\n" for i in range(40)).encode()
 SCORES = "".join(f"g\tf\ty\t{i}\t{i % 6}.0\tone {i}\ttwo {i}\n" for i in range(48)).encode()
 TREC = sorted(["trec/train.jsonl", "trec/dev.jsonl"])
+SMOL = "smollm2-135m-q4"
+LORA = {"method": "lora", "rank": [8], "recipe": {"targets": "attention", "alpha": 16}}
 
 
 @pytest.fixture(autouse=True)
@@ -55,9 +59,10 @@ def refused(*_):
 
 @pytest.fixture
 def catalog(tmp_path, index, monkeypatch):
-    """A tiny model and tiny tasks in packages that are in the cache; the index is empty."""
+    """Tiny models and tiny tasks in packages that are in the cache; the index is empty."""
     model = tiny_model(cached(tmp_path, "tiny-model", FILES))
     monkeypatch.setitem(MODELS, "minilm-l6", model)
+    monkeypatch.setitem(MODELS, SMOL, replace(model, key=SMOL, hub=None, causal=True))
     questions = cached(tmp_path, "tiny-trec", {"question_labels.txt": QUESTIONS})
     scores = cached(tmp_path, "tiny-sts", {"sts-train.csv": SCORES, "sts-dev.csv": SCORES})
     for key, package in (("trec", questions), ("sts-b", scores)):
@@ -99,6 +104,14 @@ def fetch(folder, to="m", name="demo", mirror=None, **profile):
     return fetch_suite(name, None, folder / to, mirror, suite(folder, name, **profile))
 
 
+def reading(key):
+    """The keys of a profile that has one task, with a model that reads it."""
+    if read_by(TASKS[key], causal=False):
+        return {"tasks": {key: {}}}
+    other = "editorials" if key == "reviews" else "reviews"
+    return {"model": SMOL, "unrelated": other, "tasks": {key: {}}, "methods": [LORA]}
+
+
 def alone(mirror):
     """The mirror as the only source."""
     return Places(mirror, ("mirror",), mirror / "no cache")
@@ -134,18 +147,20 @@ def test_packages_become_a_mirror(tmp_path, catalog):
 @pytest.mark.parametrize("key", TASKS)
 def test_every_task_comes_back_from_its_published_form(key, tmp_path, catalog, monkeypatch):
     texts = (*TEXTS, "") if TASKS[key].loose else TEXTS
-    scored = {"sts-b", "sts-pairs"}
-    for name in scored if key in scored else {key}:
+    scored, profile = {"sts-b", "sts-pairs"}, reading(key)
+    wanted = (scored if key in scored else {key}) | {profile.get("unrelated", key)}
+    for name in wanted:
         task = TASKS[name]
         # Of the scores 0, 3.8, 5 and 1.333 in turn all but the second are clear.
         count = len(texts) - len(texts) // 4 if task.cuts else len(texts)
         monkeypatch.setitem(TASKS, name, without_fingerprint(task, count, count))
     task = TASKS[key]
-    for split in ("train", "dev"):
-        form = "jsonl" if key in ("movie", "trec") else "tsv"
-        write_form(tmp_path / "src" / task.mirror[0] / f"{split}.{form}", task,
-                   raw_rows(task, texts))  # fmt: skip
-    fetch(tmp_path, mirror=tmp_path / "src", tasks={key: {}})
+    for one in {key, profile.get("unrelated", key)}:
+        for split in ("train", "dev"):
+            form = "jsonl" if one in ("movie", "trec") else "tsv"
+            write_form(tmp_path / "src" / TASKS[one].mirror[0] / f"{split}.{form}", TASKS[one],
+                       raw_rows(TASKS[one], texts))  # fmt: skip
+    fetch(tmp_path, mirror=tmp_path / "src", **profile)
     before = load_task(task, alone(tmp_path / "src"))
     after = load_task(task, alone(tmp_path / "m"))
     assert (after.train, after.eval) == (before.train, before.eval)
@@ -158,6 +173,120 @@ def test_a_task_with_cuts_has_one_as_published():
         assert not whole.cuts
         shape = (whole.fields, whole.hub_fields, whole.label_field, whole.hub, whole.package)
         assert shape == (task.fields, task.hub_fields, task.label_field, task.hub, task.package)
+
+
+def test_tasks_share_a_folder_of_a_mirror_only_where_they_share_rows():
+    for task in TASKS.values():
+        same = [t for t in TASKS.values() if set(t.mirror) & set(task.mirror)]
+        assert {t.package for t in same} == {task.package}, task.key
+        assert len([t for t in same if not t.cuts]) == 1
+
+
+# --- causal language models -----------------------------------------------------------------------
+
+
+def small_texts(folder, monkeypatch, *keys):
+    """Tasks without labels in a mirror, two rows a split, and what it holds of them."""
+    rows = {}
+    for key in keys:
+        task = without_fingerprint(TASKS[key], 2, 2)
+        monkeypatch.setitem(TASKS, key, task)
+        rows[key] = raw_rows(task, ("one", "say\n\"two\" \u2028"))
+        for split in ("train", "dev"):
+            write_form(folder / task.mirror[0] / f"{split}.jsonl", task, rows[key])
+    return rows
+
+
+def test_every_model_and_the_unrelated_text_are_fetched(tmp_path, catalog, monkeypatch):
+    small_texts(tmp_path / "src", monkeypatch, "editorials")
+    encoder = {**json.loads(json.dumps(LORA)), "model": "minilm-l6"}
+    found = fetch(tmp_path, mirror=tmp_path / "src", model=SMOL, unrelated="editorials",
+                  methods=[{"method": "base"}, LORA, encoder])  # fmt: skip
+    assert [(a.kind, a.name) for a in found.assets] == [
+        ("model", SMOL), ("model", "minilm-l6"), ("task", "trec"), ("task", "editorials"),
+    ]  # fmt: skip
+    data = json.loads((tmp_path / "m" / MANIFEST).read_text())
+    assert data["suites"]["demo"]["quick"]["tasks"] == ["editorials", "trec"]
+    assert set(data["models"]) == {SMOL, "minilm-l6"}
+    assert data["models"][SMOL]["pinned"] == MODELS[SMOL].title
+    assert set(data["files"]) == set(files(tmp_path / "m")) - {MANIFEST}
+    # A run of either needs nothing else.
+    shutil.rmtree(tmp_path / "src")
+    shutil.rmtree(tmp_path / "cache")
+    suites = tmp_path / "suites"
+    plan = make_plan(
+        Selection("demo", mirror=tmp_path / "m", suites=suites, results=tmp_path / "r")
+    )
+    assert bench.runner.fetch(plan) == {
+        SMOL: f"mirror: models/{SMOL}", "minilm-l6": "mirror: models/minilm-l6",
+        "trec": "mirror: trec/train.jsonl, trec/dev.jsonl",
+        "editorials": "mirror: editorials/train.jsonl, editorials/dev.jsonl",
+    }  # fmt: skip
+
+
+def test_rows_without_labels_have_no_column_for_them(tmp_path, catalog, monkeypatch):
+    rows = small_texts(tmp_path / "src", monkeypatch, "chatterbot", "reviews")
+    fetch(tmp_path, mirror=tmp_path / "src", **reading("chatterbot"))
+    for key, names in (("chatterbot", ["question", "answer"]), ("reviews", ["text"])):
+        lines = (tmp_path / "m" / key / "dev.jsonl").read_text(encoding="utf-8").split("\n")[:-1]
+        written = [json.loads(line) for line in lines]
+        assert [list(row) for row in written] == [names, names]
+        assert [tuple(row.values()) for row in written] == [
+            tuple(text.strip() for text in row) for row in rows[key]
+        ]
+
+
+def test_a_context_stays_with_its_instruction(tmp_path, catalog, monkeypatch):
+    fields = ("instruction", "context", "answer")
+    monkeypatch.setitem(TASKS, "chatterbot", replace(TASKS["chatterbot"], fields=fields))
+    small_texts(tmp_path / "src", monkeypatch, "chatterbot", "reviews")
+    task = TASKS["chatterbot"]
+    rows = [("Add.", "1 and 2", "3"), ("Say hello.", "", "Hello.")]
+    for split in ("train", "dev"):
+        write_form(tmp_path / "src" / "chatterbot" / f"{split}.jsonl", task, rows)
+    fetch(tmp_path, mirror=tmp_path / "src", **reading("chatterbot"))
+    before = load_task(task, alone(tmp_path / "src"))
+    after = load_task(task, alone(tmp_path / "m"))
+    assert (after.train, after.fingerprint) == (before.train, before.fingerprint)
+    assert [row.text for row in after.train] == ["Add.\n\n1 and 2", "Say hello."]
+
+
+def test_a_mirror_without_the_unrelated_text_is_told_before_anything_runs(
+    tmp_path, catalog, monkeypatch
+):
+    small_texts(tmp_path / "src", monkeypatch, "chatterbot", "reviews")
+    fetch(tmp_path, mirror=tmp_path / "src", **reading("chatterbot"))
+    (tmp_path / "m" / "reviews" / "dev.jsonl").unlink()
+    code, output = peftmark(
+        tmp_path, "run", "demo", "--suites", "suites", "--mirror", "m", "--results", "r"
+    )
+    assert code == 2, output
+    assert "reviews/dev.jsonl is not what was fetched: it is missing" in output
+    assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.real
+def test_the_shipped_instruct_suite_comes_back_row_for_row(tmp_path, monkeypatch):
+    """With a tiny model in place of half a gigabyte."""
+    model = replace(tiny_model(), key=SMOL, hub=None, causal=True)
+    monkeypatch.setitem(MODELS, SMOL, model)
+    for name, content in FILES.items():
+        file = tmp_path / "src" / "models" / SMOL / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+    profile = load_suite("instruct").profiles["offline"]
+    wanted, before = [*profile.tasks, profile.unrelated], {}
+    for key in wanted:
+        try:
+            before[key] = load_task(TASKS[key], Places(None, ("package",), default_cache()))
+        except AssetError as error:
+            pytest.skip(f"the packaged rows can't be had here: {error}")
+    found = fetch_suite("instruct", "offline", tmp_path / "m", tmp_path / "src")
+    assert [a.name for a in found.assets] == [SMOL, *wanted]
+    for key in wanted:
+        after = load_task(TASKS[key], alone(tmp_path / "m"))
+        assert (after.train, after.eval) == (before[key].train, before[key].eval)
+        assert after.fingerprint == TASKS[key].fingerprint
 
 
 OFFLINE = ("sts-b", "movie", "trec", "sts-pairs")
@@ -249,13 +378,13 @@ def test_a_manifest_that_is_none_is_refused(text, tmp_path, catalog):
     fetch(tmp_path)
     (tmp_path / "m" / MANIFEST).write_text(text)
     with pytest.raises(AssetError, match="is not a manifest of this peftmark"):
-        check_mirror(tmp_path / "m", "minilm-l6", ["trec"])
+        check_mirror(tmp_path / "m", ["minilm-l6"], ["trec"])
     with pytest.raises(AssetError, match="is not a manifest of this peftmark"):
         fetch(tmp_path)
     (tmp_path / "m" / MANIFEST).unlink()
-    check_mirror(tmp_path / "m", "minilm-l6", ["trec"])  # there is nothing to hold it against
+    check_mirror(tmp_path / "m", ["minilm-l6"], ["trec"])  # there is nothing to hold it against
     fetch(tmp_path)
-    check_mirror(tmp_path / "m", "minilm-l6", ["trec"])
+    check_mirror(tmp_path / "m", ["minilm-l6"], ["trec"])
 
 
 # --- damage ---------------------------------------------------------------------------------------
@@ -268,7 +397,7 @@ EVERY_FILE = [*(f"models/minilm-l6/{name}" for name in FILES), *TREC]
 def test_damage_is_found_and_mended(name, how, tmp_path, catalog):
     fetch(tmp_path)
     good = files(tmp_path / "m")
-    check_mirror(tmp_path / "m", "minilm-l6", ["trec"])
+    check_mirror(tmp_path / "m", ["minilm-l6"], ["trec"])
     path = tmp_path / "m" / name
     if how == "remove":
         path.unlink()
@@ -277,7 +406,7 @@ def test_damage_is_found_and_mended(name, how, tmp_path, catalog):
         changed_byte = bytes([good[name][half] ^ 1]) + good[name][half + 1 :]
         path.write_bytes(good[name][:half] + (changed_byte if how == "flip" else b""))
     with pytest.raises(AssetError, match=path.name) as caught:
-        check_mirror(tmp_path / "m", "minilm-l6", ["trec"])
+        check_mirror(tmp_path / "m", ["minilm-l6"], ["trec"])
     assert ("it is missing" if how == "remove" else "SHA-256 is") in caught.value.what
     found = fetch(tmp_path)
     assert [a.kept for a in found.assets] == [name in TREC, name not in TREC]
@@ -287,7 +416,7 @@ def test_damage_is_found_and_mended(name, how, tmp_path, catalog):
 def test_only_what_a_profile_needs_is_held_against_the_manifest(tmp_path, catalog):
     fetch(tmp_path)
     (tmp_path / "m" / TREC[0]).unlink()
-    check_mirror(tmp_path / "m", "minilm-l6", ["sts-b"])
+    check_mirror(tmp_path / "m", ["minilm-l6"], ["sts-b"])
 
 
 def test_a_run_refuses_a_damaged_mirror_at_once(tmp_path, catalog):

@@ -451,7 +451,11 @@ def test_advice_reads_a_results_folder_by_suite_by_path_or_alone(tmp_path):
         ({"suite": "nope"}, "holds no results\nRun some first: peftmark run nope"),
         ({"source": "nope"}, "--from: .*nope has no folder parts\nName a folder of one suite"),
         ({"profile": "nope"}, "--profile: no row of profile 'nope'\nMeasured: quick."),
-        ({"task": "nope"}, "--task: found 'nope'\nAllowed: classification, regression, cola"),
+        (
+            {"task": "nope"},
+            "--task: found 'nope'\nAllowed: classification, regression, "
+            "instruction, language, cola",
+        ),
         ({"memory": "24"}, "--memory: found '24'"),
         ({"rows": "many"}, "--rows: found 'many'"),
         ({"max_drop": "x"}, "--max-drop: found 'x'"),

@@ -183,7 +183,7 @@ def test_everything_failed_is_still_a_report(tmp_path):
 def test_profile_model_and_scale_stand_at_the_top(tmp_path, matrix):
     text = write(tmp_path, matrix)["report.md"].splitlines()
     assert text[0] == "# demo, profile quick"
-    assert "- **model:** all-MiniLM-L6-v2" in text[:10]
+    assert "- **model:** all-MiniLM-L6-v2 (encoder)" in text[:10]
     assert any(line.startswith("> **Reduced scale: profile quick, 120 optimizer") for line in text)
     full = write(tmp_path, make_matrix(cells=[LORA], profile="full"))["report.md"]
     assert "Reduced scale" not in full

@@ -222,7 +222,7 @@ def test_another_length_tokenizer_or_task_has_lists_of_its_own(places):
 def test_a_quantised_base_from_the_cache_is_the_same_bits_head_included(places, quantization):
     folder = places.mirror / "models" / "tiny"
     task = TASKS["tiny-class"]
-    parts = anatomy(folder, 2)
+    parts = anatomy(folder, TASKS["sst-2"])
     made = load_base(folder, tiny.job("lora", quantization), task, parts, places.cache)
     assert made.now
     assert made.quantise_seconds > 0
@@ -246,7 +246,9 @@ def test_a_quantised_base_from_the_cache_is_the_same_bits_head_included(places, 
 
 def test_a_base_that_is_not_quantised_is_not_kept(places):
     folder = places.mirror / "models" / "tiny"
-    load_base(folder, tiny.job(), TASKS["tiny-class"], anatomy(folder, 2), places.cache)
+    load_base(
+        folder, tiny.job(), TASKS["tiny-class"], anatomy(folder, TASKS["sst-2"]), places.cache
+    )
     assert not (places.cache / "bases").exists()
 
 

@@ -24,7 +24,17 @@ from bench.errors import SuiteError
 from bench.matrix import Facts, choose_profile, expand
 from bench.resolve import cells
 from bench.schema import MAX_SUITE_BYTES
-from bench.suite import find_suite, load_suite, suite_names
+from bench.suite import (
+    NEW_TOKENS,
+    find_suite,
+    load_suite,
+    needed_models,
+    needed_tasks,
+    new_tokens,
+    suite_names,
+    task_of,
+)
+from bench.tasks import TASKS
 
 SHIPPED = Path(__file__).resolve().parent.parent / "suites"
 NAMES = sorted(path.stem for path in SHIPPED.glob("*.yaml"))
@@ -295,6 +305,75 @@ def test_several_faults_are_told_at_once_one_a_line(tmp_path, changes, words):
 
 def test_a_huge_value_is_cut_in_the_message(tmp_path):
     assert len(refusal(tmp_path, changed((("recipe", "precision"), "x" * 10_000)))) < 1000
+
+
+# --- models, texts and answers -------------------------------------------------------------------
+
+
+def test_what_a_profile_needs():
+    suite = load_suite("instruct", SHIPPED)
+    profile = suite.profiles["offline"]
+    entries = suite.methods("offline")
+    assert needed_tasks(profile) == [*profile.tasks, "editorials"]
+    assert needed_tasks(profile, ["reviews", "trec", "reviews"]) == ["reviews", "trec", "editorials"]
+    assert needed_tasks(profile, []) == []
+    assert needed_models(profile, entries) == ["smollm2-135m-q4"]
+    other = entries[2].model_copy(update={"model": "minilm-l6"})
+    assert needed_models(profile, [other, *entries]) == ["smollm2-135m-q4", "minilm-l6"]
+    encoder = load_suite("smoke", SHIPPED)
+    [profile] = encoder.profiles.values()
+    assert needed_tasks(profile) == list(profile.tasks)
+
+
+def test_how_long_an_answer_may_be():
+    profile = load_suite("instruct", SHIPPED).profiles["offline"]
+    assert new_tokens(profile, "labelled-instructions") == 8
+    assert new_tokens(profile, "trec") is None
+    assert new_tokens(profile, "reviews") is None
+    tasks = {"chatterbot": profile.tasks["reviews"]}
+    assert new_tokens(profile.model_copy(update={"tasks": tasks}), "chatterbot") == NEW_TOKENS
+
+
+def test_the_fingerprint_of_a_profile_is_for_its_own_tasks_alone():
+    profile = load_suite("instruct", SHIPPED).profiles["offline"]
+    entry = profile.tasks["trec"].model_copy(update={"fingerprint": "0" * 64})
+    profile = profile.model_copy(update={"tasks": {"trec": entry}})
+    assert task_of(profile, "trec").fingerprint == "0" * 64
+    assert task_of(profile, "editorials") is TASKS["editorials"]
+
+
+def tuned(base, **lora):
+    """A causal language model's profile with trials; `base` are keys of the untouched base."""
+    methods = [
+        {"method": "base", **base},
+        {
+            "method": "lora", "rank": [8], "learning_rates": [1e-4, 1e-3],
+            "recipe": {"targets": "all-linear", "alpha": 16}, **lora,
+        },
+    ]  # fmt: skip
+    keys = {
+        "model": "smollm2-135m-q4", "unrelated": "editorials", "tuning": {"seeds": [7]},
+        "tasks": {"reviews": {}}, "methods": methods,
+    }  # fmt: skip
+    return changed((("methods",), methods[1:]), *(((*QUICK, k), v) for k, v in keys.items()))
+
+
+def test_an_untouched_base_needs_no_trials(tmp_path):
+    suite = tuned({})
+    suite["methods"] = [{"method": "lora", "rank": [8]}]
+    write(tmp_path, suite)
+    expanded = expand(load_suite("demo", tmp_path), "quick", "cpu")
+    assert [(job.method, job.purpose) for job in expanded.jobs] == [
+        ("lora", "tuning"), ("lora", "tuning"), ("base", "report"),
+    ]  # fmt: skip
+    assert expanded.jobs[-1].recipe.learning_rate == 0.0
+    assert expanded.waiting == 2  # the trained cell, and its repetition
+    assert not expanded.untuned(expanded.jobs[-1])
+    suite = tuned({"learning_rates": [0.1, 0.2, 0.3]})
+    suite["methods"] = [{"method": "lora", "rank": [8]}]
+    message = refusal(tmp_path, suite)
+    assert "methods[0] (base).learning_rates: nothing trains, remove it" in message
+    assert "one fault" in message
 
 
 # --- names and folders --------------------------------------------------------------------------

@@ -41,7 +41,12 @@ def peak(job, shape=None, config=SMALL, task=TASK, form=None):
 
 # --- predicted and measured ---------------------------------------------------------------------
 
-CELLS = [(m.key, q) for m in METHODS.values() for q in ("none", "nf4") if q in m.quantizations]
+CELLS = [
+    (m.key, q)
+    for m in METHODS.values()
+    for q in ("none", "nf4")
+    if m.trains and q in m.quantizations
+]
 CELLS += [("lora", "int8"), ("lora", "fp4")]
 # One of each kind of tuner; `make test-gpu` does them all.
 KINDS = ("c3a", "delora", "hra", "ia3", "ln_tuning", "loha", "miss", "oft", "osf", "road", "vera")

@@ -4,10 +4,13 @@ from dataclasses import replace
 import pytest
 from factory import (
     ADALORA,
+    BASE,
     FULL,
     HEAD,
     LORA,
     QLORA,
+    SPOKEN,
+    make_causal,
     make_failure,
     make_job,
     make_matrix,
@@ -194,3 +197,54 @@ def test_variants_of_a_cell_stand_side_by_side():
     rows = make_matrix(cells=[QLORA, fp32, bf16])
     cells = t.build(rows, [r.job for r in rows], fp32).cells
     assert cells == (fp32, bf16, QLORA)
+
+
+# --- metrics without bounds ----------------------------------------------------------------------
+
+
+def test_metrics_with_bounds_are_averaged_as_they_are():
+    found = build(make_causal([LORA], ["sst-2", "chatterbot"]))
+    assert found.read is t.metric_value and found.averaged == "mean over tasks"
+    accuracy, rouge = (t.task_score(found, LORA, task).values for task in found.tasks)
+    means = [(a + b) / 2 for a, b in zip(accuracy, rouge, strict=True)]
+    assert t.overall_score(found, LORA).values == pytest.approx(means)
+
+
+def test_beside_a_log_likelihood_every_task_counts_as_a_share_by_hand():
+    found = build(make_causal([LORA], seeds=[0]))
+    assert found.read is t.quality
+    assert found.averaged == (
+        "mean over tasks of the share of the way from a constant predictor to a perfect one"
+    )
+    a, r, ll = (t.task_score(found, LORA, task).values[0] for task in SPOKEN)
+    # From 0.51 to 1, from 0.1 to 1, from -6.5 to 0, which is 1 - ll / -6.5.
+    shares = [(a - 0.51) / 0.49, (r - 0.1) / 0.9, 1 - ll / -6.5]
+    assert t.overall_score(found, LORA).values == pytest.approx([sum(shares) / 3])
+    assert t.task_score(found, LORA, "reviews").values == (ll,)
+
+
+def test_without_the_baseline_there_is_no_share():
+    row = make_causal([LORA], ["reviews"], [0])[0]
+    bare = replace(row, outcome=replace(row.outcome, baseline_value=None))
+    assert t.overall_score(build([bare]), LORA).estimate is None
+    assert t.span("perplexity", 1.0) is None and t.span("accuracy", 1.0) is None
+    assert t.share("perplexity", 11.0, 21.0) == pytest.approx(0.5)  # the best possible is 1
+    assert t.share("log_likelihood", -8.0, -6.5) < 0
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "found"),
+    [(20.0, 25.0, 0.25), (20.0, 19.0, -0.05), (20.0, 20.0, 0.0), (None, 20.0, None),
+     (20.0, None, None)],
+)  # fmt: skip
+def test_forgetting_is_the_rise_of_a_perplexity(before, after, found):
+    outcome = make_outcome(unrelated_perplexity_before=before, unrelated_perplexity_after=after)
+    value = t.forgetting(make_record(outcome=outcome))
+    assert value is None if found is None else value == pytest.approx(found)
+
+
+def test_a_figure_that_one_side_lacks_was_not_measured_differently():
+    rows = make_causal([LORA, BASE], ["reviews"], [0])
+    source = {"same": lambda row: row.outcome.peak_memory_source}
+    found = t.ratio(build(rows), BASE, memory, **source)
+    assert (found.value, found.reason) == (None, "not recorded")

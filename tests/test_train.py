@@ -17,7 +17,8 @@ from bench.lab import batches, recipe
 from bench.lab.methods import Prepared, Stage
 from bench.lab.models import Unsupported, anatomy, load_model
 from bench.lab.outcome import of_training
-from bench.lab.step import Scores, Step, _optimizer, _rate, evaluate
+from bench.lab.scoring import Scores, evaluate
+from bench.lab.step import Step, _optimizer, _rate
 from bench.lab.train import Trained, exploding_step, warm_up_steps
 from bench.lab.work import HeldOut, cut_selection
 from bench.outcome import CurvePoint
@@ -341,7 +342,7 @@ def test_a_paged_optimizer_on_a_cpu_is_plain_and_says_so(places):
 @pytest.mark.parametrize("architecture", sorted(tiny.CONFIGS))
 def test_head_dropout_reaches_the_head_of_each_architecture(tmp_path, architecture):
     tiny.make_model(tmp_path, architecture)
-    parts = anatomy(tmp_path, 2)
+    parts = anatomy(tmp_path, TASKS["sst-2"])
 
     def rates(head_dropout):
         job = tiny.job("head", head_dropout=head_dropout)

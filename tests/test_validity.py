@@ -7,6 +7,9 @@ from dataclasses import replace
 
 import pytest
 from factory import (
+    BASE,
+    LORA,
+    make_causal,
     make_environment,
     make_failure,
     make_job,
@@ -250,3 +253,35 @@ def test_flags_stand_by_kind():
         *rows_of(JOB, make_job(rank=4)),
     ]
     assert [flag.kind for flag in flagged(*rows)] == list(FLAG_KINDS)
+
+
+# --- language models -----------------------------------------------------------------------------
+
+
+def of_all(rows):
+    return flags([r.job for r in rows], {r.job.job_id: r for r in rows})
+
+
+def test_an_untouched_base_is_never_suspect_for_being_alike():
+    rows = make_causal([BASE], ["sst-2", "chatterbot"])
+    point = CurvePoint(0, 0.0, 0.5, 0.0)
+    rows = [replace(r, outcome=replace(r.outcome, collapsed=True, curve=(point,))) for r in rows]
+    small = replace(rows[0].job.recipe, batch_size=8)
+    twin = [replace(r, job=replace(r.job, variant="batch 8", recipe=small)) for r in rows]
+    assert of_all([*rows, *twin]) == []
+
+
+def test_answers_that_are_all_the_same_are_flagged_as_answers():
+    rows = make_causal([LORA], ["sst-2", "chatterbot"], [0])
+    rows = [replace(r, outcome=replace(r.outcome, collapsed=True, curve=())) for r in rows]
+    assert [(f.kind, f.detail) for f in of_all(rows)] == [
+        ("collapsed", "the last predictions are all the same"),
+        ("collapsed", "the last answers written are all the same"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "changes", [{"completions": ("another",)}, {"unrelated_perplexity_after": 26.0}]
+)
+def test_a_repeat_must_write_and_forget_the_same(changes):
+    assert verdict(replace(OUTCOME, **changes)).verdict == "different"

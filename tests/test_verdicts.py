@@ -495,3 +495,22 @@ def test_a_verdict_names_exactly_the_jobs_it_rests_on():
     assert len(verdict.jobs) == len(wanted) == 6
     ranks = one(table, order(A, B, C, tasks=["sst-2"]))
     assert set(ranks.jobs) == {r.job.job_id for r in table.rows if r.job.task == "sst-2"}
+
+
+# --- metrics without bounds -----------------------------------------------------------------------
+
+
+def test_a_log_likelihood_is_not_averaged_with_other_metrics():
+    text = {"job": {"metric": "log_likelihood"}}
+    mixed = [
+        *both(),
+        *rows(A, [-3.0, -3.1, -3.2], task="reviews", **text),
+        *rows(B, [-4.0, -4.2, -4.1], task="reviews", **text),
+    ]
+    table = build(mixed)
+    found = one(table, difference(at_least=0.01))
+    assert found.kind == "not comparable"
+    (part,) = found.parts
+    assert part.reason == "a mean of accuracy and log-likelihood over tasks means nothing"
+    alone = one(table, difference(at_least=0.5, tasks=["reviews"]))
+    assert alone.kind == "reproduced"

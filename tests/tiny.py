@@ -18,7 +18,7 @@ from bench.hashes import sha256_file
 from bench.lab.build import Build
 from bench.lab.methods import Prepared
 from bench.lab.models import anatomy, load_model, load_tokenizer
-from bench.lab.work import Work, prepare_work
+from bench.lab.work import Work, prepare_work, task_of
 from bench.record import AdaLoraSchedule, Job
 from bench.resolve import known_method
 from bench.tasks import TASKS
@@ -134,15 +134,15 @@ def job(
 def base(places: Places, job: Job) -> torch.nn.Module:
     """The installed model as a job's base."""
     folder = places.mirror / "models" / "tiny"
-    task = TASKS[job.task]
-    return load_model(folder, job, task, anatomy(folder, max(1, len(task.labels))))
+    task = task_of(job)
+    return load_model(folder, job, task, anatomy(folder, task))
 
 
 def builder(places: Places, job: Job) -> Build:
     """Builds the installed model as often as needed."""
     folder = places.mirror / "models" / "tiny"
-    task = TASKS[job.task]
-    parts = anatomy(folder, max(1, len(task.labels)))
+    task = task_of(job)
+    parts = anatomy(folder, task)
     return Build(job, task, folder, parts, work(places, job))
 
 
@@ -154,7 +154,7 @@ def build(places: Places, job: Job) -> Prepared:
 
 def work(places: Places, job: Job) -> Work:
     """The batches of a job."""
-    task = TASKS[job.task]
+    task = task_of(job)
     folder = places.mirror / "models" / "tiny"
     return prepare_work(job, task, load_task(task, places), load_tokenizer(folder), folder)
 

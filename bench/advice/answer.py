@@ -25,7 +25,7 @@ from bench.store import Store
 from bench.table import ResultTable, build
 from bench.tasks import TASKS
 
-KINDS = ("classification", "regression")
+KINDS = ("classification", "regression", "instruction", "language")
 
 
 @dataclass(frozen=True)
@@ -301,6 +301,8 @@ def _figures(c: Candidate) -> tuple[str, ...]:
 
 def state(answer: Answer, c: Candidate) -> str:
     """What became of a cell, in a few words."""
+    if not c.trains:
+        return "trains nothing, for comparison"
     if c.unknown:
         return f"unknown: {', '.join(c.unknown)}"
     if c.over:

@@ -10,7 +10,7 @@ from bench.advice.pareto import gain
 from bench.advice.trade import MEMORY, PARAMETERS, TIME, Cost, fault, score_of, scores, why_no_score
 from bench.methods import Cell, cell_title
 from bench.stats import Comparison, Estimate, seeds_to_decide
-from bench.table import ResultTable
+from bench.table import BASE, ResultTable
 
 Keeps = Literal["best", "shown", "possible", "dropped", "not asked"]
 
@@ -26,7 +26,8 @@ class Wish:
         memory: bytes at most.
         rows: training rows that the user has.
         task: classification, regression or the key of a task.
-        max_drop: points at most below the best measured cell; a point is 0.01 of the metric.
+        max_drop: points at most below the best measured cell; a point is 0.01 of the metric, or
+            of what the table averages in its place.
         parameters: trainable parameters at most, head included.
         seconds: training time at most.
         model: key of the model.
@@ -92,9 +93,14 @@ class Candidate:
         return cell_title(*self.cell)
 
     @property
+    def trains(self) -> bool:
+        """Whether it is a way to train at all, which alone can be recommended."""
+        return self.cell.method != BASE
+
+    @property
     def fits(self) -> bool:
         """Whether nothing speaks against it."""
-        return not self.over and not self.unknown and self.keeps != "dropped"
+        return self.trains and not self.over and not self.unknown and self.keeps != "dropped"
 
 
 def candidate(table: ResultTable, cell: Cell, best: Cell, wish: Wish) -> Candidate:

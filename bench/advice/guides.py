@@ -9,6 +9,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from bench.task import TaskKind
+
 RANKS = "an article on choosing LoRA ranks, decision function"
 FAMILIES = "a guide to PEFT families, decision tree"
 FAMILIES_TEXT = "a guide to PEFT families, text beside the tree"
@@ -46,6 +48,7 @@ class Test:
         rows: training rows that a task must have: at least the first, less than the second.
         drop: points of the score that `better` may lie below `than`.
         share: largest share of the base's parameters that both cells' adapters may have.
+        kinds: kinds that a task must be one of; empty for any.
     """
 
     __test__ = False  # pytest takes a class of this name for its own
@@ -58,6 +61,7 @@ class Test:
     rows: tuple[float, float] = (0, math.inf)
     drop: float = 0.0
     share: float | None = None
+    kinds: tuple[TaskKind, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -115,7 +119,10 @@ ADVICE: tuple[Advice, ...] = (
         "the task is to generate text, or the model has more than a billion parameters",
         "raise the ranks",
         RANKS,
-        reason="no task here generates text and no model is that large",
+        Test(
+            "high ranks score higher than low ones where text is generated", "score", HIGH, LOW,
+            SAME_METHOD, kinds=("instruction",),
+        ),
     ),
     Advice(
         "the GPU has less than 24 GB",

@@ -33,7 +33,7 @@ from bench.advice.trade import (
 )
 from bench.catalog import MODELS
 from bench.methods import Cell, cell_title
-from bench.table import ResultTable, build
+from bench.table import BASE, MEAN, ResultTable, build
 from bench.tasks import TASKS
 
 Verdict = Literal["fits", "possible", "none fits", "unknown"]
@@ -86,9 +86,11 @@ def recommend(table: ResultTable, wish: Wish) -> Answer:
     if part is None:
         return Answer(wish, table, "unknown", reasons=reasons, run=run)
     best = _best(part)
-    if best is None:
+    trained = [c for c in part.cells if c.method != BASE and scores(part, c)]
+    if best is None or not trained:
         ends = sorted({s.status.replace("_", " ") for s in part.slots})
-        reason = f"No cell finished every task ({', '.join(ends)})."
+        what = "cell" if best is None else "cell that trains"
+        reason = f"No {what} finished every task ({', '.join(ends)})."
         again = f"peftmark run {part.jobs[0].suite} --profile {part.jobs[0].profile}"
         return Answer(wish, part, "unknown", reasons=(reason,), run=(again,))
     found = [candidate(part, cell, best, wish) for cell in part.cells]
@@ -96,7 +98,7 @@ def recommend(table: ResultTable, wish: Wish) -> Answer:
     trade = front(part, wish.cost, [c.cell for c in fitting])
     picks, beaten = _sort(fitting, trade, wish)
     others = (*beaten, *(c for c in found if not c.fits))
-    verdict, why, more = _verdict(part, picks, others, wish)
+    verdict, why, more = _verdict(part, picks, [c for c in others if c.trains], wish)
     notes = _caveats(part, wish, trade)
     cost = None if trade.fault else wish.cost
     return Answer(wish, part, verdict, picks, others, why, notes, more, best, cost)
@@ -290,6 +292,8 @@ def _caveats(table: ResultTable, wish: Wish, trade: Front) -> tuple[str, ...]:
         f"{_span(r.max_length for r in recipes)} tokens at most; a larger model, batch or length "
         "needs more."
     ]
+    if table.averaged != MEAN:
+        notes.append(f"Scores are the {table.averaged}; a point is 0.01 of that way.")
     if wish.memory is not None:
         notes.append(_memory_note(table, wish.memory))
     if wish.seconds is not None:

@@ -1,8 +1,9 @@
 """What each cell of a table scores and costs, and which cells make the front of that trade.
 
-Scores are the mean over tasks within each seed (`table.overall_score`), over the seeds that are ok
-on every task. Costs are absolute, as their units mean something ("below 500 MiB"), and averaged
-geometrically over the same tasks and seeds, as they differ between tasks by factors.
+Scores are what the table averages over tasks within each seed (`table.overall_score`), over the
+seeds that are ok on every task. Costs are absolute, as their units mean something ("below
+500 MiB"), and averaged geometrically over the same tasks and seeds, as they differ between tasks by
+factors.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from bench.advice.pareto import Point, Standing, Values, standings
 from bench.methods import Cell
 from bench.record import Record
 from bench.stats import Estimate, compare
-from bench.table import NOT_RUN, Read, ResultTable, metric_value, overall_score, task_score
+from bench.table import NOT_RUN, Read, ResultTable, forgetting, overall_score, task_score
 
 FULL_SCALE = "full"
 """The profile that is no reduced experiment."""
@@ -70,6 +71,23 @@ PARAMETERS = Cost(
 )
 
 
+FORGETTING = Cost(
+    "forgetting",
+    "forgetting",
+    "unrelated_perplexity_after",
+    # Over before, not less 1: costs are averaged by their logarithms, and this may be below 0.
+    lambda r: None if (f := forgetting(r)) is None else 1 + f,
+    False,
+    lambda ratio: forgetting_text(ratio - 1),
+)
+
+
+def forgetting_text(value: float) -> str:
+    """By how much the perplexity of unrelated text rose, such as "+3.2 %"."""
+    text = f"{100 * abs(value):.1f}\u00a0%"
+    return text if text[:3] == "0.0" else f"{'−' if value < 0 else '+'}{text}"
+
+
 def _device(record: Record) -> str:
     """The machine that a time was taken on."""
     machine = record.environment.machine
@@ -105,7 +123,7 @@ def scores(table: ResultTable, cell: Cell, tasks: Sequence[str] = ()) -> Values:
         tasks: some of the table's; empty for all.
     """
     names = tasks or table.tasks
-    by_task = {t: dict(task_score(table, cell, t, metric_value).by_seed) for t in names}
+    by_task = {t: dict(task_score(table, cell, t, table.read).by_seed) for t in names}
     whole = [s for s in next(iter(by_task.values()), {}) if all(s in v for v in by_task.values())]
     return {t: {s: v[s] for s in whole} for t, v in by_task.items()} if whole else {}
 
@@ -179,7 +197,7 @@ def front(table: ResultTable, cost: Cost, cells: Sequence[Cell] | None = None) -
         if at is not None:
             found.append((cell, at))
         elif overall_score(table, cell).by_seed:
-            missing[cell] = f"{cost.title} not recorded on every task"
+            missing[cell] = why_no_cost(table, cell, cost)
         else:
             missing[cell] = why_no_score(table, cell)
     places = standings([at for _, at in found])
@@ -203,11 +221,24 @@ def score_of(values: Values) -> Estimate:
     return compare([[v[seed] for seed in by_task[0]] for v in by_task]).estimate
 
 
+def why_no_cost(table: ResultTable, cell: Cell, cost: Cost) -> str:
+    """Why a cell has a score and no cost."""
+    rows = [s.record for s in table.of(cell) if s.ok and s.record]
+    if any(cost.read(r) == 0 for r in rows):
+        return "0 has no place on a scale of ratios"
+    reasons = dict.fromkeys(r.null_reason(cost.name) for r in rows)
+    known = [text for text in reasons if text not in ("", "not recorded")]
+    return "; ".join(known) or f"{cost.title} not recorded on every task"
+
+
 def why_no_score(table: ResultTable, cell: Cell) -> str:
     """Why a cell has no score over all tasks."""
     for task in table.tasks:
         slots = table.of(cell, task)
-        if not any(s.value(metric_value) is not None for s in slots):
-            ends = dict.fromkeys(s.status.replace("_", " ") for s in slots)
+        if not any(s.value(table.read) is not None for s in slots):
+            ends = dict.fromkeys(
+                "no score of the baseline predictor" if s.ok else s.status.replace("_", " ")
+                for s in slots
+            )
             return f"{task}: {', '.join(ends) or NOT_RUN}"
     return "no seed finished every task"

@@ -11,7 +11,7 @@ from bench.claims import ClaimTest
 from bench.claims.measures import Measure
 from bench.methods import Cell, cell_title
 from bench.record import Record
-from bench.table import NOT_RUN, ResultTable, Slot
+from bench.table import NOT_RUN, ResultTable, Slot, bounded
 from bench.validity import FLAG_KINDS, Flag, flags
 
 Values = Mapping[str, Mapping[int, float]]
@@ -110,6 +110,9 @@ def obstacle(test: ClaimTest, rows: Sequence[Record]) -> str:
     metrics = {r.job.metric for r in rows if any(m.kind == "score" for m in measures)}
     if any(METRICS[m].direction == "lower" for m in metrics if m in METRICS):
         return "claims on scores are read as higher is better, and a metric here is not"
+    if len(metrics) > 1 and not all(map(bounded, metrics)):
+        titles = " and ".join(sorted(METRICS[m].title if m in METRICS else m for m in metrics))
+        return f"a mean of {titles} over tasks means nothing"
     return ""
 
 

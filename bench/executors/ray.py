@@ -14,12 +14,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any, Literal
 
-from bench.assets import one_line
 from bench.errors import UserError
 from bench.executors.driver import Lost, drive
 from bench.executors.order import Finished, Order
 from bench.executors.remote import run_here
 from bench.outcome import Outcome
+from bench.wheels import one_line
 
 MAX_RETRIES = 3
 """Times that Ray begins a job anew whose node or Ray worker died."""

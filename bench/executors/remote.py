@@ -132,6 +132,8 @@ def _fetch(job: Job, places: Places) -> None:
     own = known if len(known) == FINGERPRINT_LENGTH else None
     model_files(MODELS[job.model], places)
     load_task(replace(TASKS[job.task], fingerprint=own), places)
+    if job.causal is not None:
+        load_task(TASKS[job.causal.unrelated.partition(":")[0]], places)
 
 
 def _slot(job: Job) -> Slot:

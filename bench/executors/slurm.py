@@ -13,12 +13,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from bench.assets import one_line
 from bench.errors import UserError
 from bench.executors.driver import Lost, drive
 from bench.executors.order import Finished, Order
 from bench.executors.remote import run_here
 from bench.outcome import Outcome
+from bench.wheels import one_line
 
 CLUSTERS = ("slurm", "local")
 LOCAL_MINUTES = 24 * 60

@@ -13,6 +13,7 @@ from bench.gate.result import Finding, Kind
 from bench.methods import Cell
 from bench.report import words
 from bench.stats import Comparison, compare, holm
+from bench.table import BASE
 
 TOLD = 2
 """New collapses of a cell, less those that ended, from which they are told though they may be
@@ -26,10 +27,10 @@ def collapses(matched: Matched, policy: Policy) -> Iterator[Finding]:
     """Cells in which more runs predict one thing for every row than did before.
 
     Fisher's exact test of the two counts, one-sided, Holm over cells: the chance of a collapse is
-    no property of a seed, so runs are not paired.
+    no property of a seed, so runs are not paired. What trains nothing can't collapse.
     """
     found: dict[Cell, tuple[list[Pair], int]] = {}
-    for cell in matched.cells:
+    for cell in (cell for cell in matched.cells if cell.method != BASE):
         fresh = [p for p in matched.of(cell) if p.after.collapsed and not p.before.collapsed]
         over = sum(bool(p.before.collapsed) and not p.after.collapsed for p in matched.of(cell))
         if fresh:

@@ -3,16 +3,20 @@
 Each cell's mean over tasks is one family, each cell on each task a second, how fast cells reach
 their targets a third, collapses a fourth; `alpha` is shared out among them, so that altogether a
 change that alters nothing fails with at most that chance (docs/gate.md, with the simulation).
+
+Where a metric has no bounds, means over tasks are those of shares of the way from the baseline
+predictor to the best possible, as in reports (`table.quality`).
 """
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from bench.catalog import METRICS
+from bench.gate.lines import Line
 from bench.gate.pairs import Matched, Pair, finding
 from bench.gate.policy import Policy
 from bench.gate.result import Change, Finding, Kind
@@ -26,6 +30,7 @@ from bench.stats import (
     minimum_detectable_effect,
     seeds_to_decide,
 )
+from bench.table import BASE, SHARE, bounded, share
 
 Key = TypeVar("Key")
 
@@ -43,10 +48,12 @@ class Judged:
     Attributes:
         comparison: of the paired differences, positive where the candidate is better; None
             without a seed that has every task.
-        alike: pairs, where all of them moved the same way by a size without spread; else 0.
+        alike: pairs, where all of them moved the same way by a size without spread; else 0. Seeds
+            of what trains nothing count once.
         identical: whether every pair is the same to the last bit.
         fell, rose: Holm's one-sided p of "it did not fall", and "rise"; None where nothing was
             tested.
+        what: what is compared, in words.
     """
 
     change: Change
@@ -55,6 +62,7 @@ class Judged:
     identical: bool
     fell: float | None = None
     rose: float | None = None
+    what: str = "score"
     findings: list[Finding] = field(default_factory=list)
 
 
@@ -66,7 +74,9 @@ def oriented(metric: str) -> float:
 
 def judge_cells(matched: Matched, policy: Policy) -> dict[Cell, Judged]:
     """Each cell over all of its tasks."""
-    found = {cell: _judged(matched.of(cell)) for cell in matched.cells}
+    plain = all(bounded(p.before.metric) for p in matched.pairs)
+    read, what = (_score, "score") if plain else (_share, f"score as a {SHARE}")
+    found = {cell: _judged(matched.of(cell), read, what) for cell in matched.cells}
     _test(found, FEWEST, OVERALL * policy.alpha, policy.margin)
     for cell, judged in found.items():
         judged.findings += _unknown(cell, matched.of(cell), judged)
@@ -88,25 +98,44 @@ def judge_tasks(matched: Matched, policy: Policy) -> dict[tuple[Cell, str], Judg
     return found
 
 
-def _judged(pairs: Sequence[Pair]) -> Judged:
-    """The paired differences over the seeds that every task has."""
-    by_task: dict[str, dict[int, Pair]] = {p.before.task: {} for p in pairs}
+def _score(line: Line) -> float | None:
+    return line.value
+
+
+def _share(line: Line) -> float | None:
+    return share(line.metric, line.value, line.baseline_value)
+
+
+def _judged(
+    pairs: Sequence[Pair],
+    read: Callable[[Line], float | None] = _score,
+    what: str = "score",
+) -> Judged:
+    """The paired differences over the seeds that every task has.
+
+    Args:
+        read: what is compared of a run; shares are better the higher they are.
+        what: the same in words.
+    """
+    by_task: dict[str, dict[int, tuple[float, float]]] = {p.before.task: {} for p in pairs}
+    signs = {p.before.task: oriented(p.before.metric) if read is _score else 1.0 for p in pairs}
     for pair in pairs:
-        if pair.before.value is not None and pair.after.value is not None:
-            by_task[pair.before.task][pair.before.seed] = pair
+        before, after = read(pair.before), read(pair.after)
+        if before is not None and after is not None:
+            by_task[pair.before.task][pair.before.seed] = before, after
     seeds = sorted(set.intersection(*map(set, by_task.values()))) if by_task else []
     identical = bool(pairs) and all(p.identical for p in pairs)
     if not seeds:
-        return Judged(Change(None, None), None, 0, identical)
-    used = [[runs[seed] for seed in seeds] for runs in by_task.values()]
-    moves = [[_difference(p) for p in runs] for runs in used]
+        return Judged(Change(None, None), None, 0, identical, what=what)
+    used = {task: [runs[seed] for seed in seeds] for task, runs in by_task.items()}
+    moves = [[signs[task] * (b - a) for a, b in both] for task, both in used.items()]
     comparison = compare(moves)
-    flat = [p for runs in used for p in runs]
+    flat = [both for of_task in used.values() for both in of_task]
     estimate = comparison.estimate
     spread = estimate.half_width is not None and not identical
     change = Change(
-        before=statistics.fmean(p.before.value or 0.0 for p in flat),
-        after=statistics.fmean(p.after.value or 0.0 for p in flat),
+        before=statistics.fmean(before for before, _ in flat),
+        after=statistics.fmean(after for _, after in flat),
         difference=estimate.mean,
         low=estimate.low if spread else None,
         high=estimate.high if spread else None,
@@ -114,12 +143,9 @@ def _judged(pairs: Sequence[Pair]) -> Judged:
     )
     all_moves = [move for of_task in moves for move in of_task]
     one_way = comparison.p is None and (max(all_moves) < 0 or min(all_moves) > 0)
-    return Judged(change, comparison, len(all_moves) if one_way else 0, identical)
-
-
-def _difference(pair: Pair) -> float:
-    assert pair.before.value is not None and pair.after.value is not None
-    return oriented(pair.before.metric) * (pair.after.value - pair.before.value)
+    # Seeds of what trains nothing are copies of one run.
+    runs = len(moves) if pairs[0].before.cell.method == BASE else len(all_moves)
+    return Judged(change, comparison, runs if one_way else 0, identical, what=what)
 
 
 def _test(family: Mapping[Key, Judged], fewest: int, alpha: float, margin: float) -> None:
@@ -185,7 +211,7 @@ def _drop(
     kind: Kind = "note" if policy.quality == "advisory" else "regression"
     check = "quality.overall" if task is None else "quality.task"
     mean = comparison.estimate.mean
-    text = f"score{'' if task is None else f' on {task}'} {_from_to(judged.change)}"
+    text = f"{judged.what}{'' if task is None else f' on {task}'} {_from_to(judged.change)}"
     few = comparison.n < FEWEST
     if few and task is None:
         yield from _too_few(cell, judged, policy, text, kind)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -40,6 +40,7 @@ class Snapshot:
 
     Attributes:
         where: the folder or file, as the user named it.
+        model: key of the model, of several all of them.
         lines: one a run, sorted.
         planned: every run of the plan; of a baseline those of its lines.
         waiting: planned runs that are not known yet, since trials are to choose their settings.
@@ -113,6 +114,7 @@ def of_results(store: Store, name: str, profile: str | None, suites: Path | None
     return replace(
         side,
         suite_version=suite.version,
+        model=_models(plan.jobs),
         lines=tuple(line for line in side.lines if line.key in there),
         planned=tuple(planned.values()),
         waiting=plan.waiting,
@@ -166,12 +168,16 @@ def _of_store(store: Store, profile: str | None, name: str) -> tuple[Snapshot, d
         suite=job.suite,
         suite_version=job.suite_version,
         profile=profile,
-        model=job.model,
+        model=_models(r.job for r in mine.values() if r.job.suite_version == job.suite_version),
         lines=tuple(sorted(lines.values(), key=_order)),
         planned=tuple(lines),
         results=store.folder,
     )
     return side, mine
+
+
+def _models(jobs: Iterable[Job]) -> str:
+    return ", ".join(sorted({job.model for job in jobs}))
 
 
 def _age(record: Record) -> tuple[str, str]:

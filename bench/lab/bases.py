@@ -15,7 +15,7 @@ from bench.lab import models
 from bench.lab.models import Anatomy, load_model, quantization_clock
 from bench.lab.shared import keep, made_by
 from bench.record import Job
-from bench.tasks import Task
+from bench.task import Task
 
 
 @dataclass(frozen=True)

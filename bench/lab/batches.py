@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,13 +38,17 @@ class Batch:
 
     Attributes:
         inputs: model inputs, each of shape (rows, longest row in tokens), int64.
-        labels: shape (rows,), int64 classes or float32 scores.
+        labels: shape (rows,), int64 classes or float32 scores; of text to be predicted shape (rows,
+            longest row in tokens), int64 tokens, -100 where none is.
         tokens: tokens without padding.
+        choices: tokens of each class's words, where classes are ranked by their likelihood after
+            the inputs.
     """
 
     inputs: dict[str, torch.Tensor]
     labels: torch.Tensor
     tokens: int
+    choices: tuple[tuple[int, ...], ...] = ()
 
     @property
     def shape(self) -> Shape:
@@ -55,7 +59,7 @@ class Batch:
     def to(self, device: torch.device) -> Batch:
         """The batch on a device."""
         moved = {name: value.to(device, non_blocking=True) for name, value in self.inputs.items()}
-        return Batch(moved, self.labels.to(device, non_blocking=True), self.tokens)
+        return Batch(moved, self.labels.to(device, non_blocking=True), self.tokens, self.choices)
 
 
 def draw_rows(rows: int, wanted: int, generator: np.random.Generator) -> np.ndarray:
@@ -149,13 +153,21 @@ class Encoder:
 
 
 def evaluation_batches(
-    encoder: Encoder, rows: Sequence[Row], batch_size: int
+    encode: Callable[[Sequence[Row]], list[Encoded]],
+    join: Callable[[Sequence[Encoded], Sequence[float]], Batch],
+    rows: Sequence[Row],
+    batch_size: int,
 ) -> tuple[list[Batch], list[Row]]:
-    """Evaluation rows sorted by length and cut into fixed batches, and the rows in that order."""
-    encoded = encoder.encode(rows)
+    """Evaluation rows sorted by length and cut into fixed batches, and the rows in that order.
+
+    Args:
+        encode: an encoder's way from rows to tokens.
+        join: its way from tokens and labels to a batch.
+    """
+    encoded = encode(rows)
     order = sorted(range(len(rows)), key=lambda i: len(encoded[i]["input_ids"]))
     batches = [
-        encoder.batch([encoded[i] for i in part], [rows[i].label for i in part])
+        join([encoded[i] for i in part], [rows[i].label for i in part])
         for part in _parts(order, batch_size)
     ]
     return batches, [rows[i] for i in order]

@@ -16,15 +16,13 @@ import torch
 from torch import nn
 from transformers import (
     AutoConfig,
-    AutoModelForCausalLM,
-    AutoModelForSequenceClassification,
 )
 
 from bench.lab.methods import Setting, prepare, trainable
-from bench.lab.models import Anatomy, Unsupported, anatomy_of, trained_head
+from bench.lab.models import Anatomy, Unsupported, anatomy_of, maker_of, trained_head
 from bench.methods import STEP_OF
 from bench.record import Job
-from bench.tasks import TaskKind
+from bench.task import TaskKind
 
 CHOOSES_BY_DATA = ("sensitive-layers", "sensitive-ranks")
 """Methods whose shapes data decide."""
@@ -46,9 +44,8 @@ def blank(
     config: Any, kind: TaskKind = "classification", weights: str = "fp32", attention: str = "sdpa"
 ) -> nn.Module:
     """A model for a kind of task without values, on the meta device."""
-    maker: Any = AutoModelForCausalLM if kind == "language" else AutoModelForSequenceClassification
     with torch.device("meta"):
-        model: nn.Module = maker.from_config(
+        model: nn.Module = maker_of(kind).from_config(
             config, dtype=_TYPES[weights], attn_implementation=attention
         )
     return model
@@ -77,13 +74,16 @@ class Counter:
     job: Job
     config: Any
 
+    def _blank(self) -> nn.Module:
+        return blank(self.config, "classification" if self.job.causal is None else "language")
+
     def parts(self) -> Anatomy:
         """Where things are in the architecture."""
-        return anatomy_of(blank(self.config))
+        return anatomy_of(self._blank())
 
     def split(self) -> tuple[int, int]:
         """Parameters of the base and of the head (with the pooler, if it trains)."""
-        model = blank(self.config)
+        model = self._blank()
         parts = anatomy_of(model)
         names = trained_head(parts, self.job.recipe.train_pooler)
         head = sum(p.numel() for name in names for p in model.get_submodule(name).parameters())
@@ -97,7 +97,7 @@ class Counter:
         Raises:
             Unsupported: if the method can't sit on this architecture.
         """
-        model = blank(self.config)
+        model = self._blank()
         recipe = self.job.recipe
         schedule = recipe.adalora
         if schedule is not None and size is not None:  # AdaLoRA as it ends
@@ -108,8 +108,8 @@ class Counter:
         )  # fmt: skip
         setting = _Recorder(
             job=job, parts=anatomy_of(model), device=torch.device("meta"), preview=_nothing,
-            loss=_nothing, fresh_base=lambda: blank(self.config),
-            plain_base=lambda: blank(self.config), size=size, sizes=sizes,
+            loss=_nothing, fresh_base=self._blank,
+            plain_base=self._blank, size=size, sizes=sizes,
         )  # fmt: skip
         with torch.device("meta"), warnings.catch_warnings():
             # PEFT asks transformers for a property under its old name.

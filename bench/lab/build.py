@@ -18,7 +18,7 @@ from bench.lab.seeds import seed_all
 from bench.lab.step import task_loss
 from bench.lab.work import Work
 from bench.record import Job
-from bench.tasks import Task
+from bench.task import Task
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from torch import nn
 
 from bench.lab.batches import Batch
 from bench.lab.methods import Prepared
-from bench.lab.step import all_logits, logits_of
+from bench.lab.scoring import all_outputs, outputs_of
 from bench.record import Job
 
 ROUNDS = 4
@@ -30,9 +30,10 @@ class Deployed:
         latency: (p50, p95) wall seconds to score one batch of the latency set, adapter apart.
         merged_latency: the same with the adapter merged; None if it can't be merged.
         merge_target: what it was merged into.
-        merge_max_error: largest absolute difference of a logit, merged to unmerged.
+        merge_max_error: largest absolute difference of a logit (of a language model's
+            log-likelihood a token), merged to unmerged.
         merge_reason: why it was not merged.
-        reload_max_error: largest absolute difference of a logit, reloaded to trained.
+        reload_max_error: the same, reloaded to trained.
     """
 
     latency: tuple[float, float]
@@ -98,7 +99,7 @@ def _exact_logits(
     for module in four_bit:
         module.compute_dtype = torch.float32
     try:
-        return all_logits(model, batches, exact, device)
+        return all_outputs(model, batches, exact, device)
     finally:
         for module, kind in zip(four_bit, before, strict=True):
             module.compute_dtype = kind
@@ -118,7 +119,7 @@ def _latency(
         for timed in (False, *[True] * ROUNDS):
             for batch in moved:
                 start = time.perf_counter()
-                logits_of(model, batch, job, device).cpu()  # waits for the device
+                outputs_of(model, batch, job, device).cpu()  # waits for the device
                 if timed:
                     seconds.append(time.perf_counter() - start)
     middle, high = np.percentile(seconds, [50, 95])

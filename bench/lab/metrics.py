@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import evaluate
@@ -62,6 +64,46 @@ def score(
     metric = GlueMetrics(config_name=",".join(keys), keep_in_memory=True)
     result = metric.compute(predictions=predictions.tolist(), references=references.tolist())
     return {key: float(result[key]) for key in keys}
+
+
+def mean_likelihood(by_row: np.ndarray, tokens: np.ndarray) -> float:
+    """Log-likelihood a token over all rows.
+
+    Args:
+        by_row: log-likelihood a token of each row, shape (rows,).
+        tokens: predicted tokens of each row, shape (rows,).
+    """
+    return float(np.average(by_row.astype(np.float64), weights=tokens))
+
+
+def answers(
+    found: Sequence[str], wanted: Sequence[str], pattern: str = ""
+) -> dict[str, np.ndarray]:
+    """What each written answer contributes to exact match and to ROUGE-L.
+
+    Exact match looks past case, spaces and a full stop at the end; with a pattern, at what its
+    first group finds last, commas left out, and an answer without it is wrong. ROUGE-L is the F
+    measure of the longest common subsequence of words (Lin 2004), without stemming.
+    """
+    from rouge_score.rouge_scorer import RougeScorer
+
+    scorer: Any = RougeScorer(["rougeL"])
+    pairs = list(zip(found, wanted, strict=True))
+    exact = [_same(_counts(one, pattern), _counts(other, pattern)) for one, other in pairs]
+    rouge = [scorer.score(other, one)["rougeL"].fmeasure for one, other in pairs]
+    return {"exact_match": np.array(exact, dtype=np.float64), "rouge_l": np.array(rouge)}
+
+
+def _counts(text: str, pattern: str) -> str | None:
+    """What counts of an answer; None if there is nothing of it."""
+    if pattern:
+        every = re.findall(pattern, text)
+        return str(every[-1]).replace(",", "") if every else None
+    return " ".join(text.casefold().split()).removesuffix(".")
+
+
+def _same(one: str | None, other: str | None) -> bool:
+    return one is not None and one == other
 
 
 def baseline(key: str, train: np.ndarray, references: np.ndarray, classes: int) -> float:

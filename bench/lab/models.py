@@ -1,4 +1,4 @@
-"""The pretrained base with a fresh classifier, quantised where the cell says so."""
+"""The pretrained base, of an encoder with a fresh classifier, quantised where the cell says so."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from transformers import (  # its own annotations are partial
     AutoConfig,
+    AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
     BitsAndBytesConfig,
@@ -21,7 +22,7 @@ from transformers import (  # its own annotations are partial
 
 from bench.lab.seeds import seed_all
 from bench.record import Job
-from bench.tasks import Task
+from bench.task import SPOKEN, Task, TaskKind
 
 
 class Unsupported(Exception):
@@ -70,11 +71,17 @@ class Anatomy:
     fresh: tuple[str, ...] = ()
 
 
-def anatomy(folder: Path, classes: int) -> Anatomy:
+def maker_of(kind: TaskKind) -> Any:
+    """transformers' class that makes a model for a kind of task."""
+    return AutoModelForCausalLM if kind in SPOKEN else AutoModelForSequenceClassification
+
+
+def anatomy(folder: Path, task: Task) -> Anatomy:
     """Read the structure of the architecture from its config, on the meta device."""
+    classes = max(1, len(task.labels))
     config = AutoConfig.from_pretrained(folder, num_labels=classes, local_files_only=True)
     with torch.device("meta"):
-        model: nn.Module = AutoModelForSequenceClassification.from_config(config)  # type: ignore[no-untyped-call]
+        model: nn.Module = maker_of(task.kind).from_config(config)
     return anatomy_of(model)
 
 
@@ -125,17 +132,17 @@ def _output(model: Any) -> nn.Module | None:
 
 # What architectures call a layer's linear layers, below the layer's own name.
 _BLOCK_NAMES = {
-    "query": ("query", "query_proj", "q_lin", "q"),
-    "key": ("key", "key_proj", "k_lin", "k"),
-    "value": ("value", "value_proj", "v_lin", "v"),
-    "attention_output": ("attention.output.dense", "out_lin", "o"),
-    "ffn_in": ("intermediate.dense", "lin1"),
-    "ffn_out": ("output.dense", "lin2"),
+    "query": ("query", "query_proj", "q_lin", "q", "q_proj"),
+    "key": ("key", "key_proj", "k_lin", "k", "k_proj"),
+    "value": ("value", "value_proj", "v_lin", "v", "v_proj"),
+    "attention_output": ("attention.output.dense", "out_lin", "o", "o_proj"),
+    "ffn_in": ("intermediate.dense", "lin1", "up_proj"),
+    "ffn_out": ("output.dense", "lin2", "down_proj"),
 }  # fmt: skip
 
 
 def _blocks(linears: Sequence[str]) -> tuple[Block, ...]:
-    """The transformer layers, found by the names that encoders use; none if any is unknown."""
+    """The transformer layers, found by the names that models use; none if any is unknown."""
     found: dict[str, dict[str, str]] = {}
     for linear in linears:
         match = re.fullmatch(r"(.*\.layers?\.\d+)\.(.*)", linear)
@@ -172,7 +179,7 @@ def load_tokenizer(folder: Path) -> Any:
 def load_model(
     folder: Path, job: Job, task: Task, parts: Anatomy, quantised: bool = False
 ) -> nn.Module:
-    """Load the base with a classifier drawn from the job's `head` stream.
+    """Load the base, of an encoder with a classifier drawn from the job's `head` stream.
 
     Weights are loaded as fp32 and bf16 is autocast, for every method alike. A quantised base keeps
     head and pooler in fp32 and its embeddings and norms in fp32.
@@ -184,7 +191,7 @@ def load_model(
         Unsupported: if the quantization can't run here.
     """
     seed_all(job.seed, "head")
-    model: nn.Module = AutoModelForSequenceClassification.from_pretrained(
+    model: nn.Module = maker_of(task.kind).from_pretrained(
         folder,
         config=config_for(folder, job, max(1, len(task.labels))),
         dtype=torch.float32,
@@ -292,6 +299,10 @@ def quantization_settings(job: Job, parts: Anatomy) -> dict[str, Any]:
     return {"quantization_config": config}
 
 
+def _names_of(*parts: str) -> tuple[str, ...]:
+    return tuple(name for part in parts for name in _BLOCK_NAMES[part])
+
+
 def adapter_targets(job: Job, parts: Anatomy) -> list[str]:
     """Full names of the modules that get an adapter.
 
@@ -302,10 +313,10 @@ def adapter_targets(job: Job, parts: Anatomy) -> list[str]:
     if wanted == "all-linear":
         return list(parts.encoder_linears)
     suffixes = {
-        "query-value": ("query", "value", "query_proj", "value_proj", "q_lin", "v_lin", "q", "v"),
+        "query-value": _names_of("query", "value"),
         "attention": (
-            "query", "key", "value", "query_proj", "key_proj", "value_proj", "q_lin", "k_lin",
-            "v_lin", "q", "k", "v", "attention.output.dense", "out_lin", "attn.o",
+            *_names_of("query", "key", "value"), "attention.output.dense", "out_lin", "attn.o",
+            "o_proj",
         ),
     }.get(str(wanted), wanted)  # fmt: skip
     found = [

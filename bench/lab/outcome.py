@@ -10,6 +10,7 @@ from bench.lab.batches import order_hash
 from bench.lab.deploy import Deployed
 from bench.lab.meters import Meters
 from bench.lab.probe import Probed
+from bench.lab.scoring import Scores
 from bench.lab.train import Trained, warm_up_steps
 from bench.lab.work import Work
 from bench.outcome import Outcome, numbers
@@ -32,7 +33,23 @@ PROBED = (
     "flops_per_step",
     "mfu",
 )
-PREDICTED = ("predicted_live_bytes", "prediction_error")  # fmt: skip
+PREDICTED = ("predicted_live_bytes", "prediction_error")
+FORGOTTEN = ("unrelated_perplexity_before", "unrelated_perplexity_after")
+ENCODER = "an encoder reads no text on"
+
+
+UNTOUCHED = (
+    *SAVED, *DEPLOYED, *PROBED, *PREDICTED, "selected_metric_value", "selected_step",
+    "selection_metric_value", "best_metric_value", "target_reached", "steps_to_target",
+    "exploding_step", "loss", "penalty", "optimizer", "learning_rate_mean", "matched_rank",
+    "timed_steps", "train_seconds", "step_seconds_p10", "step_seconds_p50", "step_seconds_p90",
+    "cpu_seconds", "samples_per_second", "tokens_per_second", "torch_allocated_bytes",
+    "torch_reserved_bytes", "vmhwm_train_bytes", "rss_before_train_bytes", "energy_gpu_joules",
+    "energy_cpu_joules", "gemm_flops_per_second", "head_parameters", "adapter_parameters",
+    "solved_size", "budget_parameters", "active_parameters", "final_rank", "initial_weights_hash",
+    "final_weights_hash", "peak_memory_bytes", "peak_memory_source",
+)  # fmt: skip
+"""Columns of what a job does in training and after it."""
 
 
 def without(outcome: Outcome, names: tuple[str, ...], reason: str) -> Outcome:
@@ -77,10 +94,13 @@ def of_training(job: Job, trained: Trained) -> dict[str, Any]:
             reason = "a tuning trial is scored on the selection rows alone"
         names = ("selected_metric_value", "selected_step", "selection_metric_value")
         reasons |= dict.fromkeys(names, reason)
+    if not trained.written:
+        reasons["generated_tokens_per_second"] = "no answers are written"
     ranks = [end for history in trained.rank_history.values() if (end := history[-1]) is not None]
     return {
         "metrics": trained.last.metrics,
         "predictions": numbers(trained.last.predictions),
+        "completions": trained.last.written.texts,
         "metric_value": last.metric,
         "selected_metric_value": picked.metric if picked else None,
         "selected_step": picked.step if picked else None,
@@ -115,6 +135,7 @@ def of_meters(meters: Meters, trained: Trained) -> dict[str, Any]:
         "cpu_seconds": meters.cpu_seconds,
         "samples_per_second": trained.samples / seconds if seconds else None,
         "tokens_per_second": trained.tokens / seconds if seconds else None,
+        **of_writing(meters, trained.written),
         "torch_allocated_bytes": meters.allocated,
         "torch_reserved_bytes": meters.reserved,
         "vmhwm_train_bytes": meters.vmhwm_train,
@@ -122,6 +143,30 @@ def of_meters(meters: Meters, trained: Trained) -> dict[str, Any]:
         "energy_gpu_joules": gpu.value,
         "energy_cpu_joules": cpu.value,
         "energy_flags": flags,
+    }
+
+
+def of_writing(meters: Meters, tokens: int) -> dict[str, Any]:
+    """How fast answers were written."""
+    seconds = meters.seconds.get("generate")
+    return {"generated_tokens_per_second": tokens / seconds if seconds else None}
+
+
+def of_untouched(scores: Scores, meters: Meters) -> dict[str, Any]:
+    """Quality and speed of a model that nothing was done to."""
+    reasons = dict.fromkeys(UNTOUCHED, "nothing trains")
+    if not scores.written.tokens:
+        reasons["generated_tokens_per_second"] = "no answers are written"
+    return {
+        "metrics": scores.metrics,
+        "predictions": numbers(scores.predictions),
+        "completions": scores.written.texts,
+        "collapsed": scores.constant,
+        "steps": 0,
+        "trainable_parameters": 0,
+        "eval_seconds": meters.seconds["evaluate"],
+        "null_reasons": reasons,
+        **of_writing(meters, scores.written.tokens),
     }
 
 

@@ -32,7 +32,7 @@ from bench.lab.meters import Meters
 from bench.lab.models import anatomy, load_tokenizer
 from bench.lab.seeds import seed_all
 from bench.lab.step import Step
-from bench.lab.work import prepare_work
+from bench.lab.work import prepare_work, task_of
 from bench.lab.worker import quiet_libraries
 from bench.nvml import DeviceMeter, devices
 from bench.record import Job, Recipe
@@ -99,11 +99,11 @@ def measure(
         make: the meters to measure.
     """
     load = os.getloadavg()[0]
-    device, task = torch.device(job.device), TASKS[job.task]
+    device, task = torch.device(job.device), task_of(job)
     torch.set_num_threads(job.threads)
     folder = model_files(MODELS[job.model], places).path
     work = prepare_work(job, task, load_task(task, places), load_tokenizer(folder), folder)
-    parts = anatomy(folder, max(1, len(task.labels)))
+    parts = anatomy(folder, task)
     build = Build(job, task, folder, parts, work)
     prepared = build.prepare(build.base())
     step, meters = Step(job, task, prepared, device), make(device)

@@ -21,7 +21,7 @@ from bench.lab.methods import Prepared
 from bench.lab.step import Step
 from bench.lab.work import Work
 from bench.record import Job
-from bench.tasks import Task
+from bench.task import Task
 
 
 @dataclass(frozen=True)

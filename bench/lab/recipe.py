@@ -11,14 +11,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from bench.assets import Places, model_files
 from bench.catalog import MODELS
 from bench.data import load_task
 from bench.environment import machine
 from bench.lab import counts
+from bench.lab.batches import Batch
 from bench.lab.build import Build
 from bench.lab.deploy import deploy, saved_size
+from bench.lab.forgetting import perplexity, unrelated_batches
 from bench.lab.meters import Meters, gemm_peak
 from bench.lab.methods import Prepared, trainable
 from bench.lab.models import (
@@ -29,6 +32,8 @@ from bench.lab.models import (
 )
 from bench.lab.outcome import (
     DEPLOYED,
+    ENCODER,
+    FORGOTTEN,
     PREDICTED,
     PROBED,
     SAVED,
@@ -37,6 +42,7 @@ from bench.lab.outcome import (
     of_meters,
     of_probe,
     of_training,
+    of_untouched,
     of_work,
     without,
 )
@@ -45,11 +51,11 @@ from bench.lab.repeatable import ask_for_same_bits
 from bench.lab.seeds import seed_all
 from bench.lab.step import Step
 from bench.lab.symbolic import NotSymbolic, predicted_peak, unforeseen
-from bench.lab.train import Progress, train
-from bench.lab.work import Work, prepare_work
+from bench.lab.train import Progress, scored, train
+from bench.lab.work import Work, prepare_work, task_of
 from bench.outcome import Outcome
 from bench.record import Job
-from bench.tasks import TASKS
+from bench.resolve import known_method
 
 
 def run(job: Job, places: Places, progress: Progress) -> Outcome:
@@ -71,22 +77,40 @@ def run(job: Job, places: Places, progress: Progress) -> Outcome:
 
     progress({"phase": "data"})
     with meters.phase("load"):
-        task = replace(TASKS[job.task], fingerprint=_known_fingerprint(job))
+        task = task_of(job)
         data = load_task(task, places)
         model_at = model_files(MODELS[job.model], places)
     with meters.phase("tokenise"):
         tokenizer = load_tokenizer(model_at.path)
         work = prepare_work(job, task, data, tokenizer, model_at.path, places.cache)
+        unrelated = unrelated_batches(job, places, tokenizer) if job.causal else []
 
     progress({"phase": "model"})
     with meters.phase("load"):
-        parts = anatomy(model_at.path, max(1, len(task.labels)))
+        parts = anatomy(model_at.path, task)
         build = Build(job, task, model_at.path, parts, work, places.cache)
         loaded = build.loaded()
     base = loaded.model
     meters.book("quantise", loaded.quantise_seconds, "load" if loaded.now else None)
     total, before = counts.parameters(base), list(base.parameters())
     base_format = counts.base_format(base)
+    sources = {
+        "base_format": base_format,
+        "data_source": data.source,
+        "data_fingerprint": data.fingerprint,
+        "model_source": model_at.source,
+        **of_work(work),
+    }
+    forgotten = _Forgotten(job, unrelated, meters, device)
+    forgotten.before(base)
+    if not known_method(job.method).trains:
+        progress({"phase": "evaluate"})
+        scores = scored(base, work.eval, work, task, job, meters, device)
+        found = Outcome(
+            status="ok", metric_value=scores.metrics[job.metric], total_parameters=total,
+            **sources, **of_untouched(scores, meters),
+        )  # fmt: skip
+        return finished(forgotten.told(found, base), job, work, meters, slow)
     with meters.phase("build"):
         prepared = build.prepare(base)
     first_hash = counts.weights_hash(prepared.model)
@@ -110,7 +134,6 @@ def run(job: Job, places: Places, progress: Progress) -> Outcome:
         status_reason=fault or "",
         optimizer=step.optimizer_name,
         learning_rate_mean=step.learning_rate_mean,
-        base_format=base_format,
         matched_rank=prepared.matched_rank,
         steps=job.recipe.steps,
         trainable_parameters=trained_count,
@@ -126,13 +149,11 @@ def run(job: Job, places: Places, progress: Progress) -> Outcome:
         initial_weights_hash=first_hash,
         final_weights_hash=last_hash,
         gemm_flops_per_second=peak_rate,
-        data_source=data.source,
-        data_fingerprint=data.fingerprint,
-        model_source=model_at.source,
-        **of_work(work),
+        **sources,
         **of_training(job, trained),
     )
     outcome = replace(outcome, **of_meters(meters, trained))
+    outcome = forgotten.told(outcome, prepared.model)
     if job.purpose == "tuning":
         names = (*SAVED, *DEPLOYED, *PROBED, *PREDICTED)
         outcome = without(outcome, names, "a tuning trial measures quality")
@@ -143,13 +164,40 @@ def run(job: Job, places: Places, progress: Progress) -> Outcome:
     return finished(outcome, job, work, meters, slow)
 
 
+class _Forgotten:
+    """Perplexity on unrelated text, before and after."""
+
+    def __init__(
+        self, job: Job, batches: list[Batch], meters: Meters, device: torch.device
+    ) -> None:
+        self._job, self._batches, self._meters, self._device = job, batches, meters, device
+        self._before: float | None = None
+
+    def _read(self, model: nn.Module) -> float:
+        with self._meters.phase("forget"):
+            return perplexity(model, self._batches, self._job, self._device)
+
+    def before(self, base: nn.Module) -> None:
+        """Read the text with the loaded base."""
+        if self._batches and self._job.purpose != "tuning":
+            self._before = self._read(base)
+
+    def told(self, outcome: Outcome, model: nn.Module) -> Outcome:
+        """The outcome with both readings; of an untouched model they are one."""
+        if self._before is None:
+            trial = self._job.purpose == "tuning" and self._batches
+            return without(
+                outcome, FORGOTTEN, "a tuning trial measures quality" if trial else ENCODER
+            )
+        untouched = not known_method(self._job.method).trains
+        after = self._before if untouched else self._read(model)
+        return replace(
+            outcome, unrelated_perplexity_before=self._before, unrelated_perplexity_after=after
+        )
+
+
 def _trained(prepared: Prepared) -> int:
     return sum(p.numel() for _, p in trainable(prepared.model))
-
-
-def _known_fingerprint(job: Job) -> str | None:
-    known = job.data_fingerprint
-    return known if len(known) == 64 else None
 
 
 def _slow_precision(job: Job, device: torch.device) -> list[str]:

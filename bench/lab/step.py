@@ -1,28 +1,22 @@
-"""One training step and one pass over held-out rows: what training, probe and meters share."""
+"""One training step: what training, probe and meters share."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from bench.lab import metrics
 from bench.lab.batches import Batch
 from bench.lab.methods import Prepared, Stage, trainable
 from bench.lab.repeatable import strictly
-from bench.lab.work import HeldOut, Work
 from bench.record import Job
-from bench.tasks import Task
-
-CONSTANT = 1e-3
-"""Standard deviation of standardised scores below which a regressor predicts a constant."""
+from bench.task import SPOKEN, Task
 
 
 class Diverged(Exception):
@@ -164,7 +158,7 @@ def _rate(step: int, steps: int, warmup: int, schedule: str) -> float:
 
 
 def logits_of(model: nn.Module, batch: Batch, job: Job, device: torch.device) -> torch.Tensor:
-    """Logits of shape (rows, classes or 1) in fp32."""
+    """Logits in fp32: of shape (rows, classes or 1), or (rows, tokens, vocabulary)."""
     with torch.autocast(device.type, torch.bfloat16, enabled=job.recipe.precision == "bf16"):
         logits: torch.Tensor = model(**batch.inputs).logits
     return logits.float()
@@ -175,7 +169,7 @@ def task_loss(
 ) -> torch.Tensor:
     """The task's own loss, from logits: a model's own `.loss` holds AdaLoRA's penalty."""
     logits = logits_of(model, batch, job, device)
-    if task.kind == "language":
+    if task.kind in SPOKEN:
         return language_loss(logits, batch.labels)
     if task.kind == "regression":
         return nn.functional.mse_loss(logits.squeeze(-1), batch.labels)
@@ -224,52 +218,3 @@ def chunked_language_loss(
         ]
     loss: torch.Tensor = torch.stack(sums).sum() / (labels != -100).sum()
     return loss
-
-
-def all_logits(
-    model: nn.Module, batches: Sequence[Batch], job: Job, device: torch.device
-) -> torch.Tensor:
-    """Logits of every batch in evaluation mode, shape (rows, classes or 1), on the CPU."""
-    training = model.training
-    model.eval()
-    with torch.inference_mode():
-        parts = [logits_of(model, batch.to(device), job, device).cpu() for batch in batches]
-    model.train(training)
-    return torch.cat(parts)
-
-
-@dataclass(frozen=True)
-class Scores:
-    """Metrics on a held-out set.
-
-    Attributes:
-        metrics: metric key -> value.
-        constant: whether all predictions are the same (for scores: all but the same).
-        predictions: class numbers or scores, shape (rows,).
-    """
-
-    metrics: dict[str, float]
-    constant: bool
-    predictions: np.ndarray
-
-
-def evaluate(
-    model: nn.Module, held: HeldOut, work: Work, task: Task, job: Job, device: torch.device
-) -> Scores:
-    """Score the model on held-out rows.
-
-    Raises:
-        Diverged: logits that are not finite.
-    """
-    logits = all_logits(model, held.batches, job, device).numpy()
-    if not np.isfinite(logits).all():
-        raise Diverged("the logits on the held-out rows are not finite")
-    if task.kind == "regression":
-        predictions = logits[:, 0] * work.scale + work.mean
-        constant = bool(logits[:, 0].std() < CONSTANT)
-    else:
-        predictions = logits.argmax(axis=1)
-        constant = len(np.unique(predictions)) == 1
-    keys = (task.metric, *task.also)
-    scores = metrics.score(keys, predictions.astype(np.float64), held.references)
-    return Scores(scores, constant, predictions)

@@ -37,7 +37,8 @@ from bench.lab.probe import Probed, operations
 from bench.lab.step import Step, chunked_language_loss, task_loss
 from bench.methods import STEP_OF
 from bench.record import Form, Job
-from bench.tasks import Task
+from bench.resolve import known_method
+from bench.task import SPOKEN, Task
 
 CPU = torch.device("cpu")
 unset: Any = fake_tensor.unset_fake_temporarily
@@ -268,7 +269,7 @@ class _Maker:
         size = (shape.rows, shape.tokens)
         tensors = {name: torch.zeros(size, dtype=torch.int64) for name in names}
         kind = torch.float32 if self.task.kind == "regression" else torch.int64
-        labels = size if self.task.kind == "language" else size[:1]
+        labels = size if self.task.kind in SPOKEN else size[:1]
         return Batch(tensors, torch.zeros(labels, dtype=kind), shape.rows * shape.tokens)
 
     def base(self, quantised: bool = True) -> nn.Module:
@@ -285,10 +286,11 @@ class _Maker:
                 quantizer = make(settings["quantization_config"], pre_quantized=False)
                 quantizer.preprocess_model(model=model, device_map={"": "cpu"})
                 quantizer.postprocess_model(model)
+        given: _Given = {}
         for module in model.modules():
             if hasattr(module, "source_cls"):
                 _quantise(module)
-            _give_storage(module)
+            _give_storage(module, given)
         made: nn.Module = model
         return made
 
@@ -296,6 +298,8 @@ class _Maker:
         """The method on the base."""
         if self.job.method in CHOOSES_BY_DATA:
             raise NotSymbolic(f"{self.job.method} chooses by data what trains")
+        if not known_method(self.job.method).trains:
+            raise NotSymbolic("nothing trains")
         base = self.base()
         job, recipe = self.job, self.job.recipe
         with unset():
@@ -321,12 +325,22 @@ class _Maker:
         return prepare(base, setting)
 
 
-def _give_storage(module: nn.Module) -> None:
-    """Tensors without values, but with a storage of their own, for those on the meta device."""
+_Given = dict[int, tuple[nn.Parameter, nn.Parameter]]
+"""id of a parameter -> the parameter, held so that no other gets its id, and what it became."""
+
+
+def _give_storage(module: nn.Module, given: _Given) -> None:
+    """Tensors without values, but with a storage of their own, for those on the meta device.
+
+    Args:
+        given: every parameter seen before, so that tied ones stay one.
+    """
     for name, old in module._parameters.items():
         if old is not None and old.device.type == "meta":
-            new = torch.empty_strided(old.size(), old.stride(), dtype=old.dtype)
-            module._parameters[name] = nn.Parameter(new, old.requires_grad)
+            if id(old) not in given:
+                new = torch.empty_strided(old.size(), old.stride(), dtype=old.dtype)
+                given[id(old)] = old, nn.Parameter(new, old.requires_grad)
+            module._parameters[name] = given[id(old)][1]
     for name, buffer in module._buffers.items():
         if buffer is not None and buffer.device.type == "meta":
             new = torch.empty_strided(buffer.size(), buffer.stride(), dtype=buffer.dtype)

@@ -8,14 +8,16 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
+from torch import nn
 
 from bench.lab.meters import Meters
 from bench.lab.methods import Prepared
-from bench.lab.step import Diverged, Scores, Step, Taken, evaluate
-from bench.lab.work import Work
+from bench.lab.scoring import Scores, evaluate
+from bench.lab.step import Diverged, Step, Taken
+from bench.lab.work import HeldOut, Work
 from bench.outcome import CurvePoint
 from bench.record import Job
-from bench.tasks import Task
+from bench.task import Task
 
 Value = TypeVar("Value", int, float)
 
@@ -37,6 +39,7 @@ class Trained:
         rank_history: module -> active rank at each curve point.
         importance_history: module -> mean importance at each curve point.
         samples, tokens: rows, and tokens without padding, of the timed steps.
+        written: tokens of answers written in all evaluations.
     """
 
     curve: tuple[CurvePoint, ...]
@@ -46,6 +49,7 @@ class Trained:
     importance_history: dict[str, list[float | None]]
     samples: int
     tokens: int
+    written: int = 0
 
 
 def warm_up_steps(steps: int) -> int:
@@ -68,7 +72,7 @@ def train(
     norms: list[float] = []
     ranks: list[dict[str, int]] = []
     importance: list[dict[str, float]] = []
-    samples = tokens = done = 0
+    samples = tokens = done = written = 0
     while done < recipe.steps:
         end = min(recipe.steps, done + recipe.eval_every - done % recipe.eval_every)
         taken: list[Taken] = []
@@ -87,11 +91,11 @@ def train(
                         _check_finite(taken[-CHECK_EVERY:], number)
                         progress({"step": number, "steps": recipe.steps})
             done = last
-        with meters.phase("evaluate"):
-            scores = evaluate(prepared.model, work.eval, work, task, job, device)
-            picked = None
-            if work.selection is not None:
-                picked = evaluate(prepared.model, work.selection, work, task, job, device)
+        scores = scored(prepared.model, work.eval, work, task, job, meters, device)
+        picked = None
+        if work.selection is not None:
+            picked = scored(prepared.model, work.selection, work, task, job, meters, device)
+        written += sum(s.written.tokens for s in (scores, picked) if s is not None)
         norms += torch.stack([t.norm for t in taken]).tolist()
         ranks.append(prepared.ranks())
         importance.append(prepared.importance())
@@ -116,7 +120,20 @@ def train(
         importance_history=_histories(importance),
         samples=samples,
         tokens=tokens,
+        written=written,
     )
+
+
+def scored(
+    model: nn.Module, held: HeldOut, work: Work, task: Task, job: Job, meters: Meters,
+    device: torch.device,
+) -> Scores:  # fmt: skip
+    """Scores on held-out rows; the time that answers took to write is a phase of its own."""
+    with meters.phase("evaluate"):
+        scores = evaluate(model, held, work, task, job, device)
+    if held.answers is not None:
+        meters.book("generate", scores.written.seconds, "evaluate")
+    return scores
 
 
 def _histories(points: Sequence[Mapping[str, Value]]) -> dict[str, list[Value | None]]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from bench.catalog import MODELS
 from bench.data import Row, TaskData, overlap
 from bench.lab import metrics
 from bench.lab.batches import (
@@ -20,9 +22,19 @@ from bench.lab.batches import (
     group_by_length,
     subset,
 )
+from bench.lab.language import (
+    FEWEST_WORDS,
+    Answers,
+    Reader,
+    predicted_tokens,
+    unigram_likelihood,
+)
+from bench.lab.models import Unsupported
 from bench.lab.seeds import generator
+from bench.prompts import PROMPTS
 from bench.record import Job
-from bench.tasks import Task
+from bench.task import SPOKEN, Task, read_by
+from bench.tasks import TASKS
 
 
 @dataclass(frozen=True)
@@ -31,11 +43,19 @@ class HeldOut:
 
     Attributes:
         batches: padded batches, in order of length.
-        references: labels in that order, shape (rows,).
+        references: labels in that order, shape (rows,); where text is written ones, where it is
+            read the tokens of each row that are predicted.
+        answers: prompts whose answers are written, in that order; None for other tasks.
     """
 
     batches: list[Batch]
     references: np.ndarray
+    answers: Answers | None = None
+
+    @property
+    def tokens(self) -> np.ndarray:
+        """Tokens of each row that are predicted, shape (rows,), where text is."""
+        return np.concatenate([predicted_tokens(batch) for batch in self.batches])
 
 
 @dataclass(frozen=True)
@@ -77,7 +97,27 @@ class Work:
 
 
 LATENCY_BATCHES = 8
+LATENCY_BATCHES_SPOKEN = 2
+"""A causal language model takes many times longer for a row."""
 LATENCY_ROWS = 8
+
+
+def task_of(job: Job) -> Task:
+    """The job's task as its model reads it.
+
+    Raises:
+        Unsupported: if it can't.
+    """
+    task = TASKS[job.task]
+    kind = read_by(task, MODELS[job.model].causal)
+    if kind is None:
+        raise Unsupported(f"{MODELS[job.model].read_as}s can't be put to the task {task.key}")
+    return replace(task, kind=kind, fingerprint=_known_fingerprint(job))
+
+
+def _known_fingerprint(job: Job) -> str | None:
+    known = job.data_fingerprint
+    return known if len(known) == 64 else None
 
 
 def prepare_work(
@@ -86,10 +126,12 @@ def prepare_work(
     """Cut, draw, tokenise and batch the rows of a job.
 
     Args:
+        task: as the job's model reads it.
         folder: files of the tokenizer.
         cache: where token lists are kept; None to tokenise anew.
     """
     recipe = job.recipe
+    data = _readable(data, task)
     rest, cut = cut_selection(data.train, recipe.selection_rows)
     rows = subset(rest, recipe.train_rows)
     labels = np.array([row.label for row in rows], dtype=np.float64)
@@ -97,8 +139,8 @@ def prepare_work(
     # finding the mean. Correlations don't depend on it.
     regression = task.kind == "regression"
     mean, scale = (float(labels.mean()), float(labels.std())) if regression else (0.0, 1.0)
-    encoder = Encoder(tokenizer, recipe.max_length, torch.float32 if regression else torch.int64)
-    if cache is not None:
+    encoder = encoder_of(job, task, tokenizer)
+    if cache is not None and isinstance(encoder, Encoder):
         encoder.remember(data, folder, cache)
 
     # Two generators, so that a longer run begins with the batches of a shorter one.
@@ -128,8 +170,7 @@ def prepare_work(
         return [encoder.batch(encoder.encode([rows[i] for i in p]), targets(p)) for p in parts]
 
     def hold_out(held: Sequence[Row]) -> HeldOut:
-        batches, ordered = evaluation_batches(encoder, held, recipe.eval_batch_size)
-        return HeldOut(batches, np.array([row.label for row in ordered], dtype=np.float64))
+        return _held_out(encoder, held, recipe.eval_batch_size, task, job)
 
     trial = job.purpose == "tuning"
     held = cut if trial else subset(data.eval, recipe.eval_rows)
@@ -143,10 +184,10 @@ def prepare_work(
         eval=evaluated,
         selection=hold_out(cut) if cut and not trial else None,
         selection_rows=len(cut),
-        latency=_latency_set(encoder, held),
+        latency=_latency_set(encoder, held, task, job),
         mean=mean,
         scale=scale,
-        baseline=metrics.baseline(task.metric, labels, evaluated.references, len(task.labels)),
+        baseline=_baseline(encoder, task, rows, labels, evaluated),
         padding_share=1 - real / padded,
         overlap_rows=overlap(data),
     )
@@ -166,9 +207,81 @@ def cut_selection(rows: Sequence[Row], count: int) -> tuple[Sequence[Row], Seque
     return [row for row in rows if (row.text, row.pair) not in texts], cut
 
 
-def _latency_set(encoder: Encoder, rows: Sequence[Row]) -> list[Batch]:
+def encoder_of(job: Job, task: Task, tokenizer: Any) -> Encoder | Reader:
+    """What turns the rows of a task into tokens for the job's model."""
+    recipe = job.recipe
+    if task.kind not in SPOKEN:
+        kind = torch.float32 if task.kind == "regression" else torch.int64
+        return Encoder(tokenizer, recipe.max_length, kind)
+    asked = job.causal
+    new_tokens = asked.new_tokens if asked is not None else None
+    return Reader(tokenizer, recipe.max_length, PROMPTS.get(task.key), new_tokens)
+
+
+def _readable(data: TaskData, task: Task) -> TaskData:
+    """The rows less those of a text that are headings or blank."""
+    if task.kind != "language":
+        return data
+
+    def long(rows: Sequence[Row]) -> tuple[Row, ...]:
+        return tuple(row for row in rows if len(row.text.split()) >= FEWEST_WORDS)
+
+    return replace(data, train=long(data.train), eval=long(data.eval))
+
+
+def _held_out(
+    encoder: Encoder | Reader, rows: Sequence[Row], size: int, task: Task, job: Job
+) -> HeldOut:
+    if isinstance(encoder, Encoder):
+        batches, ordered = evaluation_batches(encoder.encode, encoder.batch, rows, size)
+    elif task.kind == "ranking":
+        batches, ordered = evaluation_batches(encoder.prompts, encoder.asking, rows, size)
+    else:
+        batches, ordered = evaluation_batches(encoder.encode, encoder.batch, rows, size)
+        if task.kind == "language":
+            held = HeldOut(batches, np.zeros(0))
+            return replace(held, references=held.tokens.astype(np.float64))
+        return HeldOut(batches, np.ones(len(rows)), _answers(encoder, ordered, size, task, job))
+    return HeldOut(batches, np.array([row.label for row in ordered], dtype=np.float64))
+
+
+def _answers(reader: Reader, rows: Sequence[Row], size: int, task: Task, job: Job) -> Answers:
+    asked = reader.prompts(rows)
+    parts = [asked[i : i + size] for i in range(0, len(asked), size)]
+    assert job.causal is not None and job.causal.new_tokens is not None
+    return Answers(
+        [reader.asking(part) for part in parts],
+        tuple(str(row.pair) for row in rows),
+        reader,
+        job.causal.new_tokens,
+        task.answer,
+    )
+
+
+def _baseline(
+    encoder: Encoder | Reader, task: Task, rows: Sequence[Row], labels: np.ndarray, held: HeldOut
+) -> float:
+    """The primary metric of a predictor that looks at no row: the majority class, the mean score,
+    the commonest answer, or how often each token stands in the training rows."""
+    if task.kind == "language":
+        assert isinstance(encoder, Reader)
+        train = (encoder.batch([one]) for one in encoder.encode(rows))
+        return unigram_likelihood(train, held.batches, encoder.vocabulary)
+    if held.answers is not None:
+        # The first of equally common ones, as in the order of the rows.
+        common = Counter(str(row.pair) for row in rows).most_common(1)[0][0]
+        wanted = held.answers.wanted
+        by_row = metrics.answers([common] * len(wanted), wanted, held.answers.pattern)
+        return float(by_row[task.metric].mean())
+    return metrics.baseline(task.metric, labels, held.references, len(task.labels))
+
+
+def _latency_set(
+    encoder: Encoder | Reader, rows: Sequence[Row], task: Task, job: Job
+) -> list[Batch]:
     """Batches of every length there is, the same for every cell of a task."""
-    batches, _ = evaluation_batches(encoder, rows, LATENCY_ROWS)
+    batches = _held_out(encoder, rows, LATENCY_ROWS, task, job).batches
     full = [batch for batch in batches if len(batch.labels) == LATENCY_ROWS] or batches
-    picks = np.linspace(0, len(full) - 1, min(LATENCY_BATCHES, len(full))).round().astype(int)
+    most = LATENCY_BATCHES_SPOKEN if task.kind in SPOKEN else LATENCY_BATCHES
+    picks = np.linspace(0, len(full) - 1, min(most, len(full))).round().astype(int)
     return [full[i] for i in picks]

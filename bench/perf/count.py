@@ -16,7 +16,6 @@ from bench.assets import Places, default_cache, model_files
 from bench.catalog import MODELS
 from bench.data import load_task
 from bench.record import Job
-from bench.tasks import TASKS
 
 
 def evaluation_flops(job: Job, places: Places) -> int:
@@ -28,12 +27,12 @@ def evaluation_flops(job: Job, places: Places) -> int:
     from bench.lab.models import anatomy, load_tokenizer
     from bench.lab.probe import operations
     from bench.lab.step import logits_of
-    from bench.lab.work import prepare_work
+    from bench.lab.work import prepare_work, task_of
 
-    device, task = torch.device(job.device), TASKS[job.task]
+    device, task = torch.device(job.device), task_of(job)
     folder = model_files(MODELS[job.model], places).path
     work = prepare_work(job, task, load_task(task, places), load_tokenizer(folder), folder)
-    build = Build(job, task, folder, anatomy(folder, max(1, len(task.labels))), work)
+    build = Build(job, task, folder, anatomy(folder, task), work)
     model = build.prepare(build.base()).model.eval()
     held_out = [work.eval, *([work.selection] if work.selection else [])]
     with (

@@ -24,7 +24,6 @@ from bench.errors import UserError
 from bench.matrix import expand
 from bench.record import Job, Recipe
 from bench.suite import load_suite
-from bench.tasks import TASKS
 
 CELLS = {"lora": ("lora", "none"), "adalora": ("adalora", "none"), "qlora": ("lora", "nf4")}
 WARM_UP_BLOCKS = 2
@@ -91,14 +90,14 @@ def measure(job: Job, places: Places, pairs: int, steps: int) -> Pairs:
     from bench.lab.probe import probe
     from bench.lab.seeds import seed_all
     from bench.lab.step import Step
-    from bench.lab.work import prepare_work
+    from bench.lab.work import prepare_work, task_of
     from bench.perf.bare import loop
 
-    device, task = torch.device("cpu"), TASKS[job.task]
+    device, task = torch.device("cpu"), task_of(job)
     torch.set_num_threads(job.threads)
     folder = model_files(MODELS[job.model], places).path
     work = prepare_work(job, task, load_task(task, places), load_tokenizer(folder), folder)
-    parts = anatomy(folder, max(1, len(task.labels)))
+    parts = anatomy(folder, task)
     build = Build(job, task, folder, parts, work)
     counted = probe(job, task, build.prepare(build.base()), work, device).flops
     head = trained_head(parts, job.recipe.train_pooler)

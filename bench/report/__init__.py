@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from bench.claims import Claim
+from bench.external import ExternalRow
 from bench.files import write_all
 from bench.record import Job, Record, ReportOptions
 
@@ -24,6 +25,7 @@ def write(
     notes: Sequence[str] = (),
     results: Path | None = None,
     claims: Sequence[Claim] = (),
+    elsewhere: Sequence[ExternalRow] = (),
 ) -> list[Path]:
     """Write the report and return its paths, `index.html` first.
 
@@ -36,12 +38,15 @@ def write(
         notes: extra lines for the top of the page.
         results: folder that the rows come from, to link its logs.
         claims: published claims to hold against the rows.
+        elsewhere: published rows that are shown and never judged.
 
     Raises:
         StoreError: the folder can't be written; an older report stays as it was.
     """
     with _no_collection():
-        files = _files(records, planned, suite_summary, options, out_dir, notes, results, claims)
+        files = _files(
+            records, planned, suite_summary, options, out_dir, notes, results, claims, elsewhere
+        )
     return write_all(files)
 
 
@@ -67,12 +72,13 @@ def _files(
     notes: Sequence[str],
     results: Path | None,
     claims: Sequence[Claim],
+    elsewhere: Sequence[ExternalRow],
 ) -> dict[Path, str | bytes]:
     """Path -> content of every file of a report; the arguments are those of `write`."""
     # Drawing needs matplotlib, which takes a second to import: not before it is needed.
     from bench.report import charts, html, markdown, rows, svg, view
 
-    page = view.page(records, planned, suite_summary, options, notes, claims)
+    page = view.page(records, planned, suite_summary, options, notes, claims, elsewhere)
     page = replace(page, links=_links(out_dir, results))
     pictures = charts.render_all(page.figures())
     files: dict[Path, str | bytes] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,6 +18,8 @@ from bench.report import words
 from bench.report.page import Column, Entry, EntryKind, Grid
 from bench.stats import Comparison, seeds_to_decide
 from bench.table import ResultTable
+from bench.task import TaskKind
+from bench.tasks import TASKS
 
 Word = Literal["agree", "disagree", "can't say"]
 Vote = Literal["for", "against", "open"]
@@ -66,7 +69,11 @@ def judge(table: ResultTable, advice: Advice) -> Judged:
         return Judged("can't say", advice.reason)
     low, high = test.rows
     spans = {t: train_rows(table, t) for t in table.tasks}
-    tasks = [t for t, span in spans.items() if span and low <= span[0] and span[1] < high]
+    tasks = [
+        t
+        for t, span in spans.items()
+        if span and low <= span[0] and span[1] < high and _is_of(t, test.kinds)
+    ]
     if not tasks:
         return Judged("can't say", _no_task(test))
     part = only(table, tasks)
@@ -87,7 +94,13 @@ def judge(table: ResultTable, advice: Advice) -> Judged:
     return _count(votes)
 
 
+def _is_of(task: str, kinds: Sequence[TaskKind]) -> bool:
+    return not kinds or (task in TASKS and TASKS[task].kind in kinds)
+
+
 def _no_task(test: Test) -> str:
+    if test.kinds:
+        return f"no {words.listing(test.kinds)} task here"
     low, high = test.rows
     rows = f"fewer than {high:,.0f}" if low == 0 else f"more than {low - 1:,.0f}"
     return f"no task here has {rows} training rows"

@@ -26,6 +26,7 @@ MARKERS = {
     "adalora-nf4": "D",
     "full": "P",
     "head": "X",
+    "base": ">",
     "adapter": "p",
     "selective": "d",
     "prompt": "h",
@@ -33,7 +34,7 @@ MARKERS = {
     "peft": "v",
     "other": "<",
 }
-GREYS = ("full", "head", "other")
+GREYS = ("full", "head", "base", "other")
 DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)))
 STYLE: Any = {
     "svg.fonttype": "none",

@@ -150,7 +150,7 @@ def _strip(strip: Strip) -> Canvas:
             _gap_text(axes, y, shorten(row.missing, 46))
     axes.margins(x=0.08)
     axes.locator_params(axis="x", nbins=5)
-    heading(axes, "score, mean over tasks")
+    heading(axes, strip.axis)
     columns: tuple[tuple[str, Callable[[StripRow], float | None]], ...] = (
         ("peak memory ↓", lambda row: row.memory),
         ("speed ↑", lambda row: row.speed),

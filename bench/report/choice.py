@@ -5,7 +5,8 @@ from __future__ import annotations
 from bench.advice.answer import headline
 from bench.advice.candidates import COSTS, Candidate, Wish, short_standing
 from bench.advice.recommend import Answer, recommend
-from bench.report import advised, words
+from bench.advice.trade import Cost
+from bench.report import advised, gaps, words
 from bench.report.page import Block, Column, Entry, Grid, Paragraph, Section
 from bench.table import ResultTable
 
@@ -65,15 +66,15 @@ def _nearest(answers: dict[str, Answer]) -> str:
 
 
 def _evidence(answers: dict[str, Answer]) -> Grid:
+    answer = next(iter(answers.values()))
     columns = (
         Column("cell"),
-        Column("score", "mean over tasks", numeric=True),
+        Column("score", answer.table.averaged, numeric=True),
         Column("points to the best", "paired, 95\u00a0% interval", numeric=True),
         *(Column(c.title, "largest of its tasks", numeric=True) for c in COSTS.values()),
     )
-    answer = next(iter(answers.values()))
     found = {c.cell: c for c in (*answer.picks, *answer.others)}
-    rows = tuple(_row(found[cell], answers) for cell in answer.table.cells)
+    rows = tuple(_row(answer.table, found[cell], answers) for cell in answer.table.cells)
     best = words.title(answer.best) if answer.best else words.MISSING
     note = (
         f"The best measured score is that of {best}. within one point: the whole interval is. "
@@ -82,7 +83,7 @@ def _evidence(answers: dict[str, Answer]) -> Grid:
     return Grid("The evidence", columns, rows, note=note)
 
 
-def _row(c: Candidate, answers: dict[str, Answer]) -> tuple[Entry, ...]:
+def _row(table: ResultTable, c: Candidate, answers: dict[str, Answer]) -> tuple[Entry, ...]:
     if c.score is None:
         gap = words.missing(", ".join(c.unknown))
         score, behind = gap, gap
@@ -92,7 +93,7 @@ def _row(c: Candidate, answers: dict[str, Answer]) -> tuple[Entry, ...]:
         mean = c.behind.estimate.mean if c.behind else 0.0
         behind = Entry(short_standing(c), _within(c, answers), "number", mean)
     costs = (
-        words.missing("not recorded in every run")
+        words.missing(_no_cost(table, c, cost))
         if (value := c.figures[key]) is None
         else Entry(cost.text(value), kind="number", sort=value)
         for key, cost in COSTS.items()
@@ -100,8 +101,17 @@ def _row(c: Candidate, answers: dict[str, Answer]) -> tuple[Entry, ...]:
     return (Entry(c.title), score, behind, *costs)
 
 
+def _no_cost(table: ResultTable, c: Candidate, cost: Cost) -> str:
+    """Why a cell lacks a figure, where its rows say so."""
+    rows = [s.record for s in table.of(c.cell) if s.ok and s.record and s.value(cost.read) is None]
+    told = gaps.reason(rows, cost.name)
+    return "not recorded in every run" if told == "not recorded" else told
+
+
 def _within(c: Candidate, answers: dict[str, Answer]) -> str:
     """Whether a cell stays within one point, and what it is picked for."""
+    if not c.trains:
+        return "trains nothing, so it is no pick"
     kept = {"best": "", "shown": "within one point", "dropped": "more than one point"}
     picked = [
         _SHORT[key]

@@ -304,8 +304,4 @@ def _ratio(table: ResultTable, cell: Cell, measure: Measure) -> Entry:
         found = headline.memory_ratio(table, cell)
     else:
         found = ratio(table, cell, measure.read)
-    shown = words.ratio_entry(found)
-    if shown.note != "not recorded":
-        return shown
-    pair: list[Record] = [r for r in table.rows if r.ok and r.job.cell in (cell, table.reference)]
-    return words.missing(gaps.reason(pair, measure.name))
+    return gaps.ratio_entry(table, cell, found, measure.name)

@@ -36,10 +36,15 @@ class StripRow:
 
 @dataclass(frozen=True)
 class Strip:
-    """Quality, memory, speed and parameters of every cell on shared axes."""
+    """Quality, memory, speed and parameters of every cell on shared axes.
+
+    Attributes:
+        axis: what the score is.
+    """
 
     rows: tuple[StripRow, ...]
     reference: str
+    axis: str
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from bench.methods import Cell
 from bench.record import Record
 from bench.report import words
 from bench.report.page import Column, Entry, EntryKind, Grid, shorten
-from bench.table import NOT_RUN, ResultTable, Slot, metric_value
+from bench.table import NOT_RUN, Ratio, ResultTable, Slot, metric_value
 
 LONGEST_REASON = 90
 
@@ -54,7 +54,22 @@ def overall_gap(table: ResultTable, cell: Cell) -> Entry:
             return words.missing(f"not planned on {task}")
         if not any(s.value(metric_value) is not None for s in slots):
             return Entry(words.MISSING, f"{task}: {status_text(slots) or 'no metric'}", "failed")
+        if not any(s.value(table.read) is not None for s in slots):
+            return words.missing(f"{task}: no score of the baseline predictor")
     return words.missing("no seed finished every task")
+
+
+def ratio_entry(table: ResultTable, cell: Cell, found: Ratio, name: str) -> Entry:
+    """A ratio to the reference, with the rows' own reason where a figure is null.
+
+    Args:
+        name: field of the rows that the figure is read from.
+    """
+    shown = words.ratio_entry(found)
+    if shown.note != "not recorded":
+        return shown
+    pair = [r for r in table.rows if r.ok and r.job.cell in (cell, table.reference)]
+    return words.missing(reason(pair, name))
 
 
 def fold_missing(grid: Grid, fixed: int) -> Grid:

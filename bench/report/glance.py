@@ -22,6 +22,12 @@ TITLES = {
 }
 ABSOLUTE = ("quality", "ease_of_use")
 """Axes that are no ratio to the reference."""
+FIELDS = {
+    "speed": "samples_per_second",
+    "memory": "peak_memory_bytes",
+    "parameters": "trainable_parameters",
+}
+"""Axes whose reason of a gap stands in the rows, under these names."""
 BELOW = "the table below"
 FEWEST_AXES = 3
 MOST_RADARS = 13
@@ -115,6 +121,8 @@ def _column(key: str, axis: RadarAxis) -> Column:
 
 def _entry(table: ResultTable, cell: Cell, key: str) -> Entry:
     found = axis_value(table, cell, key)
+    if key in FIELDS:
+        return gaps.ratio_entry(table, cell, found, FIELDS[key])
     if key not in ABSOLUTE or found.value is None:
         return words.ratio_entry(found)
     note = "" if found.pairs == found.planned else f"n = {found.pairs}/{found.planned} incomplete"

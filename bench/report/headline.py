@@ -10,7 +10,7 @@ from bench.record import Record
 from bench.report import gaps, measures, picks, words
 from bench.report.drawings import Strip, StripRow
 from bench.report.page import Block, Column, Entry, Figure, Figures, Grid, marks
-from bench.table import Ratio, ResultTable, Score, overall_score, ratio, task_score
+from bench.table import MEAN, Ratio, ResultTable, Score, overall_score, ratio, task_score
 
 MOST_NAMED = 6
 FURTHEST = 3
@@ -103,10 +103,11 @@ def finding(table: ResultTable) -> str:
             f"{name}, the reference, has no seed that finished every task, so no overall "
             "comparison is made; single tasks are compared below."
         )
+    meaning = "" if table.averaged == MEAN else f" ({table.averaged})"
     scope = (
         f"Over {words.plural(len(table.tasks), 'task')} and "
         f"{words.plural(len(base.by_seed), 'seed')}, "
-        f"{name} scored {words.plus_minus(base.estimate)}"
+        f"{name} scored {words.plus_minus(base.estimate)}{meaning}"
     )
     parts = standings(against_reference(table))
     if not parts:
@@ -177,11 +178,11 @@ def _strip(table: ResultTable) -> Figure:
         for cell in shown
     )
     note = (
-        f"{picks.left_out(table, len(shown), 'the table below')} Score: mean over tasks, higher is "
-        "better. Bars: ratio to the reference on a log scale, starting at 1×. "
+        f"{picks.left_out(table, len(shown), 'the table below')} Score: {table.averaged}, higher "
+        "is better. Bars: ratio to the reference on a log scale, starting at 1×. "
         f"{memory_meaning(table)} {INTERVALS}"
     ).strip()
-    drawing = Strip(rows, words.title(table.reference))
+    drawing = Strip(rows, words.title(table.reference), words.score_axis(table))
     return Figure("summary", cost_finding(table), drawing, note, wide=True)
 
 
@@ -197,7 +198,7 @@ def _verdicts(table: ResultTable) -> Grid:
     found = against_reference(table)
     columns = (
         Column("cell"),
-        Column("score", f"mean over tasks, {_directions(table)}", numeric=True),
+        Column("score", f"{table.averaged}, {_directions(table)}", numeric=True),
         Column("difference", f"to {reference}, paired by seed and task", numeric=True),
         Column("verdict", f"Holm over {words.plural(len(found), 'difference')}"),
         Column("would show", "smallest true difference", numeric=True),
@@ -235,9 +236,9 @@ def _verdict_row(table: ResultTable, cell: Cell, found: Difference | None) -> tu
         Entry(words.title(cell)),
         words.score_entry(score, gap),
         *against,
-        words.ratio_entry(memory_ratio(table, cell)),
-        words.ratio_entry(ratio(table, cell, speed)),
-        words.ratio_entry(ratio(table, cell, trainable)),
+        gaps.ratio_entry(table, cell, memory_ratio(table, cell), "peak_memory_bytes"),
+        gaps.ratio_entry(table, cell, ratio(table, cell, speed), "samples_per_second"),
+        gaps.ratio_entry(table, cell, ratio(table, cell, trainable), "trainable_parameters"),
     )
 
 

@@ -12,14 +12,15 @@ from bench.report import gaps, picks, words
 from bench.report.drawings import CurveLine, Curves, Mark, WaitLine, Waits
 from bench.report.page import Column, Entry, Figure, Figures, Grid, Paragraph, Section, marks
 from bench.report.quality import metric_of
-from bench.table import ResultTable
+from bench.table import BASE, ResultTable
 
 MOST_PANELS = 24
 """Pictures of curves that a page carries; beyond it each task has one."""
 
 
 def section(table: ResultTable) -> Section:
-    """Learning curves by task and the steps-to-target table."""
+    """Learning curves by task and the steps-to-target table, of the cells that train."""
+    table = table.without([cell for cell in table.cells if cell.method == BASE])
     lead = " ".join(_task_lead(table, task) for task in table.tasks)
     cells = picks.picks(table)
     if len(table.tasks) * len(picks.panels(table, cells)) > MOST_PANELS:

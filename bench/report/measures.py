@@ -110,7 +110,8 @@ class PeakMemory(Measure):
 
 def memory_sources(records: Iterable[Record]) -> list[str]:
     """What measured the headline memory figure of finished rows, in words."""
-    found = (r.outcome.peak_memory_source or "source not recorded" for r in records if r.ok)
+    known = (r.outcome for r in records if r.ok and r.outcome.peak_memory_bytes is not None)
+    found = (outcome.peak_memory_source or "source not recorded" for outcome in known)
     return sorted({MEMORY_SOURCES.get(source, source) for source in found})
 
 

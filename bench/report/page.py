@@ -80,7 +80,7 @@ MOST_ROWS = 24
 LONG_TEXT = 40
 LONGEST_LABEL = 72
 SERIES = (
-    "lora", "adalora", "lora-nf4", "adalora-nf4", "full", "head",
+    "lora", "adalora", "lora-nf4", "adalora-nf4", "full", "head", "base",
     "adapter", "selective", "prompt", "mixed", "peft",
 )  # fmt: skip
 

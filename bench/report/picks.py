@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from bench.methods import Cell, method_of
 from bench.report import words
 from bench.report.page import marks
-from bench.table import ResultTable, overall_score
+from bench.table import BASE, ResultTable, overall_score
 
 MOST_LINES = 6
 MOST = 20
@@ -69,8 +69,11 @@ def left_out(table: ResultTable, shown: int, where: str) -> str:
     """A sentence on the cells that a picture leaves out; empty if it leaves none out."""
     if shown >= len(table.cells):
         return ""
+    lines = ["full fine-tuning", "head only"]
+    if any(cell.method == BASE for cell in table.cells):
+        lines.append(words.title(Cell(BASE, None, "none")))
     return (
-        f"Drawn: {shown} of {words.plural(len(table.cells), 'cell')}, namely the reference, full "
-        "fine-tuning and head only, and the best by score of each family and method; all of them "
+        f"Drawn: {shown} of {words.plural(len(table.cells), 'cell')}, namely the reference, "
+        f"{words.listing(lines)}, and the best by score of each family and method; all of them "
         f"are in {where}."
     )

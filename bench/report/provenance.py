@@ -91,10 +91,16 @@ def _sources(table: ResultTable) -> Grid:
                 ),
                 _distinct(_rows(r) for r in found if r.job.purpose == "report"),
                 _distinct(r.outcome.model_source for r in found),
-                _hash(job.model_identity),
+                _weights(table, task),
             )
         )
     return Grid("Data and model", columns, tuple(rows))
+
+
+def _weights(table: ResultTable, task: str) -> Entry:
+    """Hashes of the models that read a task, each once."""
+    found = dict.fromkeys(j.model_identity[:HASH_DIGITS] for j in table.jobs if j.task == task)
+    return Entry("; ".join(found), kind="code")
 
 
 def _rows(record: Record) -> str | None:
@@ -160,11 +166,14 @@ def _row(record: Record) -> tuple[Entry, ...]:
         Entry(str(job.seed), kind="number", sort=job.seed),
         Entry(words.status(outcome.status), kind="text" if record.ok else "failed"),
         shown,
-        _hash(outcome.initial_weights_hash),
-        _hash(outcome.batch_order_hash),
+        _hash(record, "initial_weights_hash"),
+        _hash(record, "batch_order_hash"),
         Entry(record.command, kind="code"),
     )
 
 
-def _hash(value: str | None) -> Entry:
-    return Entry(value[:HASH_DIGITS], kind="code") if value else words.missing("not recorded")
+def _hash(record: Record, name: str) -> Entry:
+    value: str | None = getattr(record.outcome, name)
+    if value:
+        return Entry(value[:HASH_DIGITS], kind="code")
+    return words.missing(record.null_reason(name) if record.ok else "")

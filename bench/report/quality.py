@@ -7,11 +7,12 @@ from collections.abc import Mapping
 
 from bench import comparison
 from bench.methods import Cell
+from bench.record import Causal
 from bench.report import differences, gaps, headline, picks, words
 from bench.report.drawings import DotRow, Dots
 from bench.report.measures import raw
 from bench.report.page import Block, Column, Entry, Figure, Figures, Grid, Paragraph, Section, marks
-from bench.table import ResultTable, Slot, overall_score, task_score
+from bench.table import MEAN, SHARE, ResultTable, Slot, overall_score, task_score
 
 
 def section(table: ResultTable) -> Section:
@@ -61,16 +62,39 @@ def baseline(table: ResultTable, task: str) -> float | None:
 
 
 def score_column(table: ResultTable, task: str) -> Column:
-    """A task's column with metric and direction."""
+    """A task's column with metric and direction, and how a causal model reads it."""
     key = metric_of(table, task)
-    return Column(task, f"{words.metric_title(key)}, {words.direction(key)}", numeric=True)
+    parts = [f"{words.metric_title(key)}, {words.direction(key)}", reading(table, task)]
+    return Column(task, "; ".join(filter(None, parts)), numeric=True)
+
+
+def reading(table: ResultTable, task: str) -> str:
+    """How causal language models read a task, in a few words; empty where only encoders do."""
+    asked = [s.job.causal for s in table.of(task=task)]
+    ways = sorted({_way(causal) for causal in asked if causal is not None})
+    text = words.listing(ways)
+    return f"causal models: {text}" if text and None in asked else text
+
+
+def _way(asked: Causal) -> str:
+    if not asked.prompt:
+        return "likelihood of a text"
+    prompt = f"prompt {asked.prompt.partition(':')[0]}"
+    if asked.new_tokens is None:
+        return f"rank classification, {prompt}"
+    return f"writing an answer, {prompt}"
+
+
+def _heading(table: ResultTable, task: str) -> str:
+    way = reading(table, task)
+    return f"{task}: {way}" if way else task
 
 
 def _scores(table: ResultTable, ranks: Mapping[Cell, tuple[int, int]]) -> Grid:
     columns = (
         Column("cell"),
         *(score_column(table, task) for task in table.tasks),
-        Column("mean over tasks", "same seeds on all", numeric=True),
+        Column(MEAN, _mean_hint(table), numeric=True),
         *([Column("rank", "by the mean", numeric=True)] if ranks else []),
     )
     rows = [
@@ -94,6 +118,11 @@ def _scores(table: ResultTable, ranks: Mapping[Cell, tuple[int, int]]) -> Grid:
     )
 
 
+def _mean_hint(table: ResultTable) -> str:
+    same = "same seeds on all"
+    return same if table.averaged == MEAN else f"of the {SHARE}, {same}"
+
+
 def _score(table: ResultTable, cell: Cell, task: str) -> Entry:
     entry = words.score_entry(task_score(table, cell, task), gaps.gap(table.of(cell, task)))
     slots = table.of(cell, task)
@@ -111,8 +140,13 @@ def _baseline_row(table: ResultTable) -> tuple[Entry, ...]:
     values = [baseline(table, task) for task in table.tasks]
     known = [v for v in values if v is not None]
     mean = statistics.fmean(known) if known and len(known) == len(values) else None
+    if mean is not None and table.averaged != MEAN:
+        mean = 0.0
     entries = (_plain(v) for v in [*values, mean])
-    return (Entry("baseline predictor", "majority class or mean"), *entries)
+    what = "majority class or mean"
+    if any(s.job.causal is not None for s in table.slots):
+        what = "majority class, mean, commonest answer, or token counts"
+    return (Entry("baseline predictor", what), *entries)
 
 
 def _plain(value: float | None) -> Entry:
@@ -124,7 +158,13 @@ def _plain(value: float | None) -> Entry:
 def _resolution(table: ResultTable) -> str:
     metrics = sorted({words.metric_title(metric_of(table, task)) for task in table.tasks})
     parts = []
-    if len(metrics) > 1:
+    if table.averaged != MEAN:
+        shared = "have no common scale" if len(metrics) > 1 else "has no lowest value"
+        parts.append(
+            f"{words.listing(metrics)} {shared}, so the {MEAN} is of the {SHARE}: 0 for the "
+            "baseline predictor, 1 for the best possible"
+        )
+    elif len(metrics) > 1:
         parts.append(f"The mean over tasks averages {words.listing(metrics)}")
     for task in table.tasks:
         rows = {r.outcome.eval_rows for r in table.rows if r.job.task == task and r.ok}
@@ -154,7 +194,11 @@ def _dots(
     note = "One small dot a seed, marker and line for mean and interval, dashes at the baseline."
     note = f"{note} {picks.left_out(table, len(shown), 'the table above')}".strip()
     return Figure(
-        f"scores-{index}", headline.task_finding(table, task, found), drawing, note, title=task
+        f"scores-{index}",
+        headline.task_finding(table, task, found),
+        drawing,
+        note,
+        title=_heading(table, task),
     )
 
 

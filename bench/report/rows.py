@@ -21,7 +21,7 @@ BULKY: tuple[str, ...] = (
     "environment",
     "rank_history",
 )
-BULKY += ("importance_history",)
+BULKY += ("importance_history", "completions")
 """Columns that the CSV leaves out; the Parquet file has them."""
 
 

@@ -17,6 +17,7 @@ COLOURS = {
     "adalora-nf4": "#cc79a7",
     "full": "#3a3a3b",
     "head": "#6e6e6f",
+    "base": "#7c7c7d",
     "adapter": "#a67c00",
     "selective": "#6b7f01",
     "prompt": "#7b52ab",
@@ -36,7 +37,7 @@ svg{color:#1b1d21;background:#fff;font-family:system-ui,sans-serif}
 svg *{stroke-linejoin:round;stroke-linecap:butt}
 @media (prefers-color-scheme:dark){svg{color:#e8e6e3;background:#15171a;--paper:#15171a;
 --muted:#a3a7ad;--line:#373b41;--c-lora:#4aa3df;--c-adalora:#f0813a;--c-lora-nf4:#2fbf91;
---c-adalora-nf4:#dd9cc0;--c-full:#d5d5d6;--c-head:#a0a0a1;--c-other:#8f8f90;
+--c-adalora-nf4:#dd9cc0;--c-full:#d5d5d6;--c-head:#a0a0a1;--c-base:#b9b9ba;--c-other:#8f8f90;
 --c-adapter:#d9b23c;--c-selective:#b3c74a;--c-prompt:#b795e0;--c-mixed:#ec7ba0;
 --c-peft:#c9966b}}
 </style>"""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bench.advice.pareto import reigns
-from bench.advice.trade import MEMORY, PARAMETERS, TIME, Cost, Front, Spot, front
+from bench.advice.trade import FORGETTING, MEMORY, PARAMETERS, TIME, Cost, Front, Spot, front
 from bench.methods import Cell
 from bench.report import measures, picks, words
 from bench.report.drawings import Scatter, ScatterPoint
@@ -36,7 +36,10 @@ def energy_cost(table: ResultTable) -> Cost:
 
 def section(table: ResultTable) -> Section:
     """A picture for each cost that was measured, and the place of every cell in each."""
-    fronts = [front(table, cost) for cost in (MEMORY, TIME, energy_cost(table), PARAMETERS)]
+    costs = [MEMORY, TIME, energy_cost(table), PARAMETERS]
+    if any(r.job.causal is not None for r in table.rows):
+        costs.append(FORGETTING)
+    fronts = [front(table, cost) for cost in costs]
     known = [f for f in fronts if f.spots]
     blocks: list[Block] = []
     if known:
@@ -100,7 +103,7 @@ def _figure(table: ResultTable, found: Front) -> Figure:
     shown = _shown(table, found)
     points = tuple(ScatterPoint(look[s.cell], s.cost, s.limits, s.score, s.standing) for s in shown)
     unit, name = _axis(found.cost)
-    drawing = Scatter(points, name, "score, mean over tasks, higher is better", unit)
+    drawing = Scatter(points, name, f"{words.score_axis(table)}, higher is better", unit)
     if drawing.is_log:
         drawing = Scatter(points, f"{name}, log scale", drawing.y_axis, unit)
     note = (
@@ -124,6 +127,8 @@ def _axis(cost: Cost) -> tuple[float, str]:
         return words.MIB, "peak memory, MiB, lower is better"
     if cost.key == "parameters":
         return 1.0, "trainable parameters, lower is better"
+    if cost is FORGETTING:
+        return 1.0, "perplexity of unrelated text, after / before, lower is better"
     return 1.0, f"{cost.title}, {'J' if cost.key == 'energy' else 's'}, lower is better"
 
 
@@ -141,7 +146,7 @@ def _places(table: ResultTable, fronts: list[Front]) -> Grid:
     """Every cell's standing at every cost."""
     columns = (
         Column("cell"),
-        Column("score", "mean over tasks, higher is better", numeric=True),
+        Column("score", f"{table.averaged}, higher is better", numeric=True),
         *(Column(f.cost.title, "lower is better", numeric=True) for f in fronts),
     )
     by_cell = [{s.cell: s for s in f.spots} for f in fronts]
@@ -165,6 +170,11 @@ def _places(table: ResultTable, fronts: list[Front]) -> Grid:
         "adjusted for the number of pairs. Costs are absolute, the geometric mean over tasks and "
         "seeds."
     )
+    if any(f.cost is FORGETTING for f in fronts):
+        note += (
+            " Forgetting: by how much training raised the perplexity of text that has nothing to "
+            "do with the task; drawn as the ratio of after to before."
+        )
     return Grid("On, possibly on or off the front", columns, tuple(rows), note=note)
 
 

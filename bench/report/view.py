@@ -6,13 +6,16 @@ from collections.abc import Sequence
 
 from bench.catalog import MODELS
 from bench.claims import Claim
+from bench.external import ExternalRow
 from bench.record import Job, Record, ReportOptions
 from bench.report import (
     choice,
     costs,
     coverage,
+    external,
     glance,
     headline,
+    language,
     learning,
     provenance,
     quality,
@@ -24,7 +27,7 @@ from bench.report import (
 )
 from bench.report import claims as reported_claims
 from bench.report.page import Page, Section
-from bench.table import ResultTable, build
+from bench.table import BASE, ResultTable, build
 
 FULL_PROFILE = "full"
 
@@ -36,6 +39,7 @@ def page(
     options: ReportOptions,
     notes: Sequence[str] = (),
     claims: Sequence[Claim] = (),
+    elsewhere: Sequence[ExternalRow] = (),
 ) -> Page:
     """The report of one profile of one suite.
 
@@ -46,6 +50,7 @@ def page(
         options: reference cell and radar anchors.
         notes: extra lines for the top.
         claims: published claims to hold against the rows.
+        elsewhere: published rows that are shown and never judged.
     """
     everything = build(records, planned, options.reference)
     if not planned:
@@ -61,7 +66,7 @@ def page(
         warning=_warning(table),
         notes=tuple(notes),
         opening=headline.opening(table),
-        sections=_sections(everything, table, options, findings, claims),
+        sections=_sections(everything, table, options, findings, claims, elsewhere),
     )
 
 
@@ -71,6 +76,7 @@ def _sections(
     options: ReportOptions,
     findings: validity.Findings,
     claims: Sequence[Claim],
+    elsewhere: Sequence[ExternalRow],
 ) -> tuple[Section, ...]:
     """The sections.
 
@@ -80,6 +86,7 @@ def _sections(
         options: reference cell and radar anchors.
         findings: what looks wrong.
         claims: published claims to hold against the rows.
+        elsewhere: published rows that are shown and never judged.
     """
     sections = [coverage.section(everything)]
     if not table.records:
@@ -92,6 +99,8 @@ def _sections(
             trade.section(table),
             learning.section(table),
         ]
+        if language.is_needed(table):
+            sections.append(language.section(table))
         if ranks.is_needed(table):
             sections.append(ranks.section(table))
     if table.planned("tuning"):
@@ -101,18 +110,25 @@ def _sections(
         if claims:
             sections.append(reported_claims.section(table, claims))
         sections.append(choice.section(table))
+    sections += filter(None, [external.external_section(elsewhere)])
     return (*sections, provenance.environment(everything), provenance.rerun(everything))
 
 
 def _facts(job: Job, table: ResultTable, suite_summary: str) -> tuple[tuple[str, str], ...]:
-    model = MODELS[job.model].title if job.model in MODELS else job.model
+    models = [_model(j) for j in table.jobs]
     return (
         ("suite", f"{job.suite}, version {job.suite_version}"),
         ("profile", job.profile),
-        ("model", model),
+        ("model", words.listing(list(dict.fromkeys(models)))),
         ("device", words.listing(sorted({j.device for j in table.jobs}))),
         ("about", suite_summary or words.MISSING),
     )
+
+
+def _model(job: Job) -> str:
+    if job.model not in MODELS:
+        return job.model
+    return f"{MODELS[job.model].title} ({MODELS[job.model].read_as})"
 
 
 def _warning(table: ResultTable) -> str:
@@ -120,7 +136,8 @@ def _warning(table: ResultTable) -> str:
     if job.profile == FULL_PROFILE:
         return ""
     rows = [n for j in table.jobs if (n := j.recipe.train_rows) is not None]
-    scale = [f"{words.span(j.recipe.steps for j in table.jobs)} optimizer steps"]
+    steps = [j.recipe.steps for j in table.jobs if j.method != BASE]
+    scale = [f"{words.span(steps)} optimizer steps"] if steps else ["nothing trained"]
     if len(rows) == len(table.jobs):
         scale.append(f"at most {max(rows):,} training rows")
     return (

@@ -9,7 +9,7 @@ from bench.comparison import Difference
 from bench.methods import Cell, cell_title
 from bench.report.page import Entry
 from bench.stats import Estimate
-from bench.table import Ratio, Score
+from bench.table import MEAN, Ratio, ResultTable, Score
 
 MISSING = "n/a"
 MIB = 2**20
@@ -102,6 +102,11 @@ def direction(key: str) -> str:
     """Which way a metric is better, in words."""
     lower = key in METRICS and METRICS[key].direction == "lower"
     return "lower is better" if lower else "higher is better"
+
+
+def score_axis(table: ResultTable) -> str:
+    """The overall score on an axis, which has no room for `ResultTable.averaged`."""
+    return f"score, {MEAN}" if table.averaged == MEAN else f"share of the way to perfect, {MEAN}"
 
 
 def missing(reason: str) -> Entry:

@@ -1,0 +1,46 @@
+"""What training made a language model forget: how well it still reads text of another kind."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from bench.assets import Places
+from bench.data import load_task
+from bench.lab import metrics
+from bench.lab.batches import Batch, evaluation_batches, subset
+from bench.lab.language import FEWEST_WORDS, Reader, predicted_tokens
+from bench.lab.scoring import all_outputs
+from bench.record import Job
+from bench.tasks import TASKS
+
+ROWS = 40
+"""Passages of the unrelated text: the same for every job, so that their choice is in no
+difference."""
+LENGTH = 128
+"""Tokens of a passage at most, whatever the job's own rows may have."""
+BATCH = 8
+
+
+def unrelated_batches(job: Job, places: Places, tokenizer: Any) -> list[Batch]:
+    """The evaluation rows of the language task that the job names, a few of them.
+
+    Raises:
+        AssetError: no source has them.
+    """
+    assert job.causal is not None
+    task = TASKS[job.causal.unrelated.partition(":")[0]]
+    rows = [r for r in load_task(task, places).eval if len(r.text.split()) >= FEWEST_WORDS]
+    reader = Reader(tokenizer, LENGTH)
+    return evaluation_batches(reader.encode, reader.batch, subset(rows, ROWS), BATCH)[0]
+
+
+def perplexity(model: nn.Module, batches: list[Batch], job: Job, device: torch.device) -> float:
+    """Perplexity of a model on batches of text."""
+    by_row = all_outputs(model, batches, job, device)[:, 0].numpy()
+    tokens = np.concatenate([predicted_tokens(batch) for batch in batches])
+    return math.exp(-metrics.mean_likelihood(by_row, tokens))
