@@ -52,6 +52,8 @@ def _method_fault(model: Model, name: str) -> str | None:
     if name.startswith("peft:"):
         kind = peft_type(name.removeprefix("peft:"))
         trained = kind is not None and kind.where == "input"
+        if kind is not None and kind.key == "poly":
+            return "it wants a number for each task, which rows of a language model don't have"
     if name == "head":
         return f"{model.key} is a causal language model, which has no head of its own; take base"
     if trained or name in MIXED_PROMPTS:

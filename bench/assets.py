@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import TypeVar
 
@@ -277,7 +278,9 @@ def _model_from_packages(model: Model, cache: Path) -> Located:
 def _converted(model: Model, source: Path, cache: Path) -> Path:
     """The folder with what a GGUF file was turned into, made on first use; damaged weights are
     made anew, once."""
-    folder = cache / "converted" / model.key
+    # The tokenizer's files have no hash of their own: they are what these versions make.
+    made_by = "-".join(metadata.version(name) for name in ("transformers", "tokenizers"))
+    folder = cache / "converted" / f"{model.key}-{made_by}"
     names = (model.weights_file, *model.files)
 
     def whole() -> bool:

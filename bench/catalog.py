@@ -293,5 +293,31 @@ MODELS: dict[str, Model] = {
             causal=True,
             gguf="SmolLM2-135M-Instruct.Q4_1.gguf",
         ),
+        # The hashes of the next two were read in public records, several unrelated ones each; their
+        # bytes were never seen here.
+        Model(
+            key="smollm2-135m-instruct",
+            title="SmolLM2-135M-Instruct",
+            weights_sha256="5af571cbf074e6d21a03528d2330792e532ca608f24ac70a143f6b369968ab8c",
+            hub=Hub(
+                "HuggingFaceTB/SmolLM2-135M-Instruct", "12fd25f77366fa6b3b4b768ec3050bf629380bac"
+            ),
+            packages=(),
+            parameters=134_515_008,
+            licence="Apache-2.0",
+            summary="Llama 30x576, the original of the one that went through 4 bits; from the hub",
+            causal=True,
+        ),
+        Model(
+            key="smollm2-1.7b",
+            title="SmolLM2-1.7B",
+            weights_sha256="1193528982f4ac0c0b707ce36fd7dc03a0ef6f3e1a432deb886dce2e90c300c0",
+            hub=Hub("HuggingFaceTB/SmolLM2-1.7B", "effd688a12921b4cc83e3312b6feb579f70f9c71"),
+            packages=(),
+            parameters=1_711_376_384,
+            licence="Apache-2.0",
+            summary="Llama 24x2048, an open language model for one GPU; from the hub",
+            causal=True,
+        ),
     )
 }

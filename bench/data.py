@@ -143,9 +143,7 @@ def _from_mirror(task: Task, places: Places) -> TaskData:
     if folder is None:
         raise Unavailable(f"no folder {' or '.join(task.mirror)} in {mirror} or its folder glue")
     train = _split_file(folder, ("train",))
-    matched = task.hub.eval.removeprefix("validation") if task.hub else ""
-    stems = dict.fromkeys((f"dev{matched}", f"validation{matched}", "dev", "validation", "eval"))
-    evaluation = _split_file(folder, tuple(stems))
+    evaluation = _split_file(folder, _evaluation_stems(task))
     shown = [str(path.relative_to(mirror)) for path in (train, evaluation)]
     return _checked(
         task,
@@ -154,6 +152,13 @@ def _from_mirror(task: Task, places: Places) -> TaskData:
         f"mirror: {shown[0]}, {shown[1]}",
         f"Put the published files into {folder}, or take that folder out of the mirror.",
     )
+
+
+def _evaluation_stems(task: Task) -> tuple[str, ...]:
+    """Names of the evaluation file: that of the hub's split first, in GLUE's words and its own."""
+    split = task.hub.eval if task.hub else "validation"
+    own = (split.replace("validation", "dev"), split) if split.isidentifier() else ()
+    return tuple(dict.fromkeys((*own, "dev", "validation", "eval")))
 
 
 def _split_file(folder: Path, stems: tuple[str, ...]) -> Path:

@@ -78,5 +78,7 @@ PROMPTS: dict[str, Prompt] = {
     ),
     "labelled-instructions": Prompt("{text}\nAnswer:"),
     "chatterbot": Prompt("Question: {text}\nAnswer:"),
+    "dolly": Prompt("### Instruction:\n{text}\n\n### Response:"),
+    "gsm8k": Prompt("Question: {text}\nAnswer:"),
 }
 """Task -> its prompt. Language tasks are shown as they are."""

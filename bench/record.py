@@ -66,8 +66,8 @@ class Recipe:
         max_grad_norm: gradient norm above which gradients are scaled down.
         max_length: tokens a row is cut at.
         precision: arithmetic of matrix products; bf16 is autocast over fp32 weights.
-        optimizer: AdamW, or bitsandbytes' paged 8-bit AdamW (on a CPU plain AdamW, and the row
-            says so).
+        optimizer: AdamW, or bitsandbytes' paged AdamW with states of 32 or 8 bits (on a CPU plain
+            AdamW, and the row says so).
         gradient_checkpointing: recompute activations in the backward pass.
         window_batches: batches a length-grouping window spans (1: random batches).
         train_rows: training rows used at most, None for all of them.
@@ -91,13 +91,13 @@ class Recipe:
     steps: int
     batch_size: int
     learning_rate: float
-    schedule: Literal["linear", "constant"]
+    schedule: Literal["linear", "constant", "cosine"]
     warmup_steps: int
     weight_decay: float
     max_grad_norm: float
     max_length: int
     precision: Literal["fp32", "bf16"]
-    optimizer: Literal["adamw", "paged_adamw_8bit"]
+    optimizer: Literal["adamw", "paged_adamw", "paged_adamw_8bit"]
     gradient_checkpointing: bool
     window_batches: int
     train_rows: int | None

@@ -58,7 +58,7 @@ class Scenario(Strict):
     batch: Count
     length: Count
     checkpointing: bool
-    optimizer: Literal["adamw", "paged_adamw_8bit"]
+    optimizer: Literal["adamw", "paged_adamw", "paged_adamw_8bit"]
     accumulation: Count
     attention: Literal["sdpa", "eager"]
     fused_loss: bool = False

@@ -151,13 +151,13 @@ class RecipeLayer(Strict):
     epochs: Positive | None = None
     batch_size: Count | None = None
     learning_rate: Positive | None = None
-    schedule: Literal["linear", "constant"] | None = None
+    schedule: Literal["linear", "constant", "cosine"] | None = None
     warmup: Steps | None = None
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     max_grad_norm: Positive | None = None
     max_length: Annotated[int, Field(ge=8, le=8192)] | None = None
     precision: Precision | None = None
-    optimizer: Literal["adamw", "paged_adamw_8bit"] | None = None
+    optimizer: Literal["adamw", "paged_adamw", "paged_adamw_8bit"] | None = None
     gradient_checkpointing: bool | None = None
     window_batches: Count | None = None
     train_rows: Count | None = None

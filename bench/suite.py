@@ -22,7 +22,7 @@ from bench.catalog import METRICS
 from bench.claims import load_claims
 from bench.errors import SuiteError
 from bench.methods import Cell, Method
-from bench.record import RadarAxis, ReportOptions
+from bench.record import RadarAxis, Recipe, ReportOptions
 from bench.resolve import (
     ADAPTER_FIELDS,
     VARIED,
@@ -201,11 +201,11 @@ def _check_tuning(
     grids = {
         i: entry.learning_rates
         for i, entry in enumerate(entries)
-        if entry.learning_rates and entry.method != "base"
+        if entry.learning_rates and known_method(entry.method).trains
     }
     for index, entry in enumerate(entries):
         at = f"{methods_at}[{index}] ({entry.method}).learning_rates"
-        if entry.method == "base":
+        if not known_method(entry.method).trains:
             if entry.learning_rates:
                 yield f"{at}: nothing trains, remove it"
         elif index not in grids:
@@ -229,10 +229,21 @@ def _check_recipes(
             for cell in cells(entry, profile):
                 name = cell.method if cell.rank is None else f"{cell.method} rank {cell.rank}"
                 try:
-                    resolve_recipe(suite, profile, entry, cell, task_name)
+                    recipe = resolve_recipe(suite, profile, entry, cell, task_name)
+                    faults += _check_room(profile, task_name, recipe, where)
                 except RecipeFaults as error:
                     faults += [f"{where}, {name} on {task_name}: {one}" for one in error.faults]
     return faults
+
+
+def _check_room(profile: Profile, task: str, recipe: Recipe, where: str) -> Iterator[str]:
+    """What an answer may have is taken from the prompt."""
+    room = new_tokens(profile, task)
+    if room is not None and room >= recipe.max_length:
+        yield (
+            f"{where}.tasks.{task}.new_tokens: {room} of at most {recipe.max_length} tokens "
+            "(max_length) would leave none for the prompt"
+        )
 
 
 def _words(cell: Cell) -> str:

@@ -242,7 +242,9 @@ def test_several_faults_are_told_at_once(tmp_path: Path) -> None:
     assert len(lines) == 5
     for start in ("tasks.sts-b:", "tasks.chatterbot:", ", methods[1] (head):", "unrelated:",
                   "tasks.trec.new_tokens:"):  # fmt: skip
-        assert any(line.removeprefix("profiles.quick").lstrip(".").startswith(start) for line in lines)
+        assert any(
+            line.removeprefix("profiles.quick").lstrip(".").startswith(start) for line in lines
+        )
 
 
 def test_faults_of_the_suites_own_methods_name_every_profile(tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ from bench.catalog import MODELS
 from bench.columns import COLUMNS, to_row
 from bench.data import load_task
 from bench.errors import AssetError
-from bench.record import AdaLoraSchedule, Record
+from bench.outcome import Outcome
+from bench.record import AdaLoraSchedule, Job, Record
 from bench.tasks import TASKS
 
 DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "columns.md"
@@ -78,13 +79,26 @@ def row_of(method: str, quantization: str, purpose: str = "report") -> dict:
         ),
         recipe=short,
     )  # fmt: skip
-    record = Record(
-        job=job, outcome=recipe.run(job, places, lambda message: None),
-        environment=make_environment(), attempt=1, started_at="2026-01-01T00:00:00Z",
-        finished_at="2026-01-01T00:00:09Z", wall_seconds=9.0, nvml_process_bytes=None,
-        nvml_device_bytes=None, nvml_reason="the job ran on the CPU", command="peftmark run",
-    )  # fmt: skip
-    return to_row(record)
+    return stored(job, recipe.run(job, places, lambda message: None))
+
+
+def stored(job: Job, outcome: Outcome) -> dict:
+    """The row of a job that ended so."""
+    return to_row(
+        Record(
+            job=job,
+            outcome=outcome,
+            environment=make_environment(),
+            attempt=1,
+            started_at="2026-01-01T00:00:00Z",
+            finished_at="2026-01-01T00:00:09Z",
+            wall_seconds=9.0,
+            nvml_process_bytes=None,
+            nvml_device_bytes=None,
+            nvml_reason="the job ran on the CPU",
+            command="peftmark run",
+        )
+    )
 
 
 @pytest.mark.real
@@ -102,6 +116,50 @@ def test_every_null_of_a_real_row_has_its_own_reason_and_is_announced(
     method, quantization, purpose
 ):
     row = row_of(method, quantization, purpose)
+    check_nulls(row)
+    reasons = json.loads(row["null_reasons"])
+    assert reasons["generated_tokens_per_second"] == "no answers are written"
+    for name in UNRELATED:
+        assert reasons[name] == "an encoder reads no text on"
+    assert len(row["completions"]) == 0
+
+
+UNRELATED = ("unrelated_perplexity_before", "unrelated_perplexity_after")
+
+
+@pytest.mark.parametrize(
+    ("method", "purpose"),
+    [("base", "report"), ("lora", "report"), ("adalora", "report"), ("lora", "tuning")],
+)
+@pytest.mark.parametrize("task", ["tiny-rank", "tiny-answer", "tiny-text"])
+def test_nulls_of_a_language_models_row(task, method, purpose, tmp_path, monkeypatch):
+    import tiny_causal
+
+    from bench.lab import recipe
+
+    tiny_causal.install(tmp_path / "m", monkeypatch)
+    places = Places(tmp_path / "m", ("mirror",), tmp_path / "cache")
+    job = tiny_causal.job(method, task, purpose=purpose, selection_rows=16)
+    row = stored(job, recipe.run(job, places, lambda message: None))
+    check_nulls(row)
+    reasons = json.loads(row["null_reasons"])
+    if purpose == "tuning":
+        assert {reasons[name] for name in UNRELATED} == {"a tuning trial measures quality"}
+    else:
+        assert all(row[name] > 1 for name in UNRELATED)
+    written = task == "tiny-answer"
+    assert len(row["completions"]) == (len(row["predictions"]) if written else 0)
+    assert (row["generated_tokens_per_second"] is not None) == written
+    phases = json.loads(row["phase_seconds"])
+    assert ("generate" in phases) == written
+    assert ("forget" in phases) == (purpose == "report")
+    assert json.loads(row["config"])["causal"]["unrelated"] == "tiny-other:none"
+    if method == "base":
+        assert reasons["train_seconds"] == reasons["adapter_bytes"] == "nothing trains"
+
+
+def check_nulls(row: dict) -> None:
+    """Every null has a reason of its own, and the document says that there can be one."""
     assert row["status"] in ("ok", "invalid"), row["status_reason"]
     nulls = {name for name, value in row.items() if value is None}
     reasons = json.loads(row["null_reasons"])

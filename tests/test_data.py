@@ -85,9 +85,10 @@ def test_every_task_is_described_in_full(task: Task) -> None:
     assert (task.kind in ("classification", "regression")) == bool(task.label_field)
     assert (task.bounds is not None) == bool(task.kind == "regression" or task.cuts)
     assert task.train_rows > task.eval_rows > 0
-    made_here = {"sts-pairs", "movie", "trec", *(one.key for one in TEXT_TASKS)}
+    made_here = {"sts-pairs", "movie", "trec", "dolly"}
+    made_here |= {one.key for one in TEXT_TASKS if one.package}
     assert bool(task.derived) == (task.key in made_here)
-    assert len(task.fields) in {"instruction": (2,), "language": (1,)}.get(task.kind, (1, 2))
+    assert len(task.fields) in {"instruction": (2, 3), "language": (1,)}.get(task.kind, (1, 2))
     assert task.hub or task.package
     hexadecimal = re.compile("[0-9a-f]+")
     if task.hub:
@@ -126,10 +127,42 @@ def test_every_form_gives_the_same_rows(task: Task, tmp_path: Path) -> None:
         assert data.source == f"mirror: {folder.name}/train.{form}, {folder.name}/{name}.{form}"
         if not task.cuts:
             labels = [row[-1] if task.label_field else 0 for row in train]
-            assert [r.text for r in data.train] == [row[0] for row in train]
+            # What an instruction is about is part of its text.
+            shown = [row[0] if len(task.fields) < 3 else "\n\n".join(row[:2]) for row in train]
+            assert [r.text for r in data.train] == shown
             assert [r.label for r in data.train] == labels
             assert all((r.pair is None) == (len(task.fields) == 1) for r in data.train)
     assert len(prints) == 1
+
+
+@pytest.mark.parametrize(
+    ("key", "names", "read"),
+    [
+        ("gsm8k", ["dev", "validation", "test"], "test"),
+        ("gsm8k", ["eval", "dev"], "dev"),
+        ("wikitext-2", ["validation", "test-00000-of-00001"], "test-00000-of-00001"),
+        ("dolly", ["test", "validation"], "validation"),
+        ("mnli", ["dev", "validation_matched"], "validation_matched"),
+        ("mnli", ["dev", "dev_mismatched"], "dev"),
+        ("rte", ["test", "eval", "validation"], "validation"),
+        ("chatterbot", ["test", "dev"], "dev"),
+    ],
+)
+def test_which_file_of_a_mirror_is_evaluated_on(
+    key: str, names: list[str], read: str, tmp_path: Path
+) -> None:
+    task, folder = TASKS[key], tmp_path / "m" / key
+    for name in ("train", *names):
+        write_form(folder / f"{name}.parquet", task, raw_rows(task, TEXTS[:1]))
+    data = load_task(tiny(task, 1, 1), places(tmp_path / "m"))
+    assert data.source == f"mirror: {key}/train.parquet, {key}/{read}.parquet"
+
+
+def test_a_task_without_its_evaluation_file_says_which_names_it_may_have(tmp_path: Path) -> None:
+    task = TASKS["gsm8k"]
+    write_form(tmp_path / "m" / "gsm8k" / "train.jsonl", task, raw_rows(task, TEXTS[:1]))
+    with pytest.raises(AssetError, match="has no test or dev or validation or eval as tsv, "):
+        load_task(task, places(tmp_path / "m"))
 
 
 def test_names_bom_and_windows_line_ends(tmp_path: Path) -> None:

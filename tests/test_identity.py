@@ -9,13 +9,15 @@ from typing import Any
 
 import pytest
 from factory import make_environment, make_job, make_outcome, make_recipe
+from small_suite import write
+from test_asking import asked
 
 from bench.matrix import expand
 from bench.methods import Cell
 from bench.outcome import Outcome
 from bench.prompts import PROMPTS
 from bench.record import AdaLoraSchedule, Causal, Job, Recipe
-from bench.suite import load_suite
+from bench.suite import NEW_TOKENS, load_suite
 from bench.tasks import TASKS
 
 SHIPPED = Path(__file__).resolve().parent.parent / "suites"
@@ -90,67 +92,56 @@ def test_every_field_of_how_a_model_is_asked_is_part_of_the_id(name):
         assert replace(JOB, causal=none).job_id != replace(JOB, causal=CAUSAL).job_id
 
 
-def instruct_ids(suite=None):
-    """Task -> ids of its jobs in the shipped suite, or in one of its text."""
-    jobs = expand(suite or load_suite("instruct", SHIPPED), "offline", "cpu").jobs
-    return {t: {job.job_id for job in jobs if job.task == t} for t in {job.task for job in jobs}}
+TASKS_ASKED = {"trec": {}, "chatterbot": {"new_tokens": 24}, "reviews": {}}
 
 
-def changed_suite(folder, old, new):
-    """The shipped suite with a piece of its text replaced."""
-    text = (SHIPPED / "instruct.yaml").read_text()
-    assert text.count(old) == 1
-    (folder / "instruct.yaml").write_text(text.replace(old, new))
-    return load_suite("instruct", folder)
+def asked_ids(folder, tasks=TASKS_ASKED, unrelated="editorials"):
+    """Task -> ids of its jobs in a profile that asks a causal language model."""
+    write(folder, asked(tasks=tasks, unrelated=unrelated))
+    jobs = expand(load_suite("demo", folder), "quick", "cpu").jobs
+    return {t: {job.job_id for job in jobs if job.task == t} for t in tasks}
 
 
 @pytest.mark.parametrize("change", [{"text": "Q: {text}\nA:"}, {"version": 2}])
-def test_another_wording_of_a_prompt_names_its_tasks_jobs_anew(change, monkeypatch):
-    before = instruct_ids()
+def test_another_wording_of_a_prompt_names_its_tasks_jobs_anew(change, tmp_path, monkeypatch):
+    before = asked_ids(tmp_path)
     monkeypatch.setitem(PROMPTS, "chatterbot", replace(PROMPTS["chatterbot"], **change))
-    after = instruct_ids()
+    after = asked_ids(tmp_path)
     assert not before["chatterbot"] & after["chatterbot"]
-    assert {t for t in before if before[t] == after[t]} == set(before) - {"chatterbot"}
+    assert {t for t in before if before[t] == after[t]} == {"trec", "reviews"}
 
 
-def test_other_words_for_classes_name_their_jobs_anew(monkeypatch):
-    before = instruct_ids()
+def test_other_words_for_classes_name_their_jobs_anew(tmp_path, monkeypatch):
+    before = asked_ids(tmp_path)
     words = ("an acronym", *PROMPTS["trec"].words[1:])
     monkeypatch.setitem(PROMPTS, "trec", replace(PROMPTS["trec"], words=words))
-    after = instruct_ids()
+    after = asked_ids(tmp_path)
     assert not before["trec"] & after["trec"]
-    assert before["chatterbot"] == after["chatterbot"]
+    assert {t for t in before if before[t] == after[t]} == {"chatterbot", "reviews"}
 
 
 def test_the_length_of_answers_names_their_jobs_anew(tmp_path):
-    before = instruct_ids()
-    after = instruct_ids(changed_suite(tmp_path, "new_tokens: 24", "new_tokens: 25"))
+    before = asked_ids(tmp_path)
+    after = asked_ids(tmp_path, {**TASKS_ASKED, "chatterbot": {"new_tokens": 25}})
     assert not before["chatterbot"] & after["chatterbot"]
-    assert {t for t in before if before[t] == after[t]} == set(before) - {"chatterbot"}
+    assert {t for t in before if before[t] == after[t]} == {"trec", "reviews"}
 
 
-def test_a_length_that_is_the_default_is_the_same_job_whether_written_or_not(tmp_path):
-    (tmp_path / "a").mkdir()
-    (tmp_path / "b").mkdir()
-    written = instruct_ids(changed_suite(tmp_path / "a", "new_tokens: 24", "new_tokens: 32"))
-    left_out = instruct_ids(changed_suite(tmp_path / "b", "new_tokens: 24, ", ""))
-    assert written == left_out != instruct_ids()
+def test_the_default_length_gives_the_same_jobs_written_or_not(tmp_path):
+    written = asked_ids(tmp_path, {"chatterbot": {"new_tokens": NEW_TOKENS}})
+    assert written == asked_ids(tmp_path, {"chatterbot": {}})
 
 
 def test_another_unrelated_text_names_every_job_anew(tmp_path, monkeypatch):
-    before = instruct_ids()
+    tasks = {"trec": {}, "chatterbot": {}}
+    before = asked_ids(tmp_path, tasks)
+    other = asked_ids(tmp_path, tasks, "reviews")
+    assert not any(before[t] & other[t] for t in tasks)
     task = replace(TASKS["editorials"], fingerprint="0" * 64)
     monkeypatch.setitem(TASKS, "editorials", task)
-    after = instruct_ids()
-    assert not any(before[t] & after[t] for t in before)
-    monkeypatch.undo()
-    text = (SHIPPED / "instruct.yaml").read_text()
-    text = text.replace("unrelated: editorials", "unrelated: reviews").replace(
-        "      reviews: {", "      editorials: {"
-    )
-    (tmp_path / "instruct.yaml").write_text(text)
-    swapped = instruct_ids(load_suite("instruct", tmp_path))
-    assert not any(before[t] & swapped[t] for t in before if t in swapped)
+    after = asked_ids(tmp_path, tasks)
+    assert not any(before[t] & after[t] for t in tasks)
+    assert asked_ids(tmp_path, tasks, "reviews") == other
 
 
 @pytest.mark.parametrize(

@@ -11,19 +11,22 @@ import tiny
 import tiny_causal
 import torch
 from tiny_causal import job
-from transformers import AutoModelForCausalLM
+from tokenizers import processors
+from transformers import AutoModelForCausalLM, GenerationConfig
 
 from bench.assets import Places
 from bench.data import load_task
-from bench.lab import language, metrics, recipe
+from bench.forecast import forecasts, request
+from bench.lab import forgetting, language, metrics, recipe
 from bench.lab.forgetting import perplexity, unrelated_batches
 from bench.lab.language import IGNORED, Reader, write
-from bench.lab.models import load_tokenizer
+from bench.lab.models import Unsupported, load_tokenizer
 from bench.lab.scoring import all_outputs, evaluate
 from bench.lab.step import task_loss
 from bench.lab.work import prepare_work, task_of
 from bench.prompts import PROMPTS, Prompt
 from bench.rows import Row
+from bench.tasks import TASKS
 
 CPU = torch.device("cpu")
 
@@ -90,9 +93,62 @@ def test_a_long_row_loses_the_start_of_its_prompt_and_keeps_question_and_answer(
     (one,) = reader.encode([Row(text, "very high", 0)])
     shown = tokenizer.decode(one["input_ids"])
     assert len(one["input_ids"]) == 7 + 3
-    assert shown.endswith("w29 ? very high [EOS]")
+    assert shown == "[BOS] w25 w26 w27 w28 w29 ? very high [EOS]"
     (asked,) = reader.prompts([Row(text, "very high", 0)])
     assert asked["input_ids"] == one["input_ids"][:7], "training and evaluation see one prompt"
+
+
+def test_rows_without_room_for_a_prompt_are_refused(llama):
+    _, tokenizer = plain(llama)
+    with pytest.raises(Unsupported, match="an answer of 8 tokens leaves none of 8"):
+        Reader(tokenizer, 8, PROMPTS["tiny-answer"], 8)
+    with pytest.raises(Unsupported, match="an answer of 3 tokens"):
+        Reader(tokenizer, 3, PROMPTS["tiny-rank"])
+    tokenizer.eos_token = None
+    with pytest.raises(Unsupported, match="no end of text"):
+        Reader(tokenizer, 8)
+
+
+def test_a_tokenizer_that_ends_every_text_does_not_end_a_prompt(llama):
+    _, tokenizer = plain(llama)
+    plainly = Reader(tokenizer, 32, PROMPTS["tiny-answer"], 8)
+    rows = [Row("w1 w2", "very high", 0)]
+    before = plainly.encode(rows)
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="[BOS] $A [EOS]", special_tokens=[("[BOS]", 2), ("[EOS]", 3)]
+    )
+    assert tokenizer("w1")["input_ids"][-1] == 3
+    assert Reader(tokenizer, 32, PROMPTS["tiny-answer"], 8).encode(rows) == before
+
+
+def test_what_plan_predicts_is_what_a_step_takes(llama):
+    """The request that `peftmark plan` makes, at the length and rows of the job's largest batch."""
+    from transformers import AutoConfig
+
+    for task in ("tiny-rank", "tiny-answer", "tiny-text"):
+        asked = job("lora", task)
+        work = work_of(llama, asked)
+        longest = max(work.longest)
+        config = AutoConfig.from_pretrained(llama.mirror / "models" / "tiny").to_dict()
+        one = replace(request(asked, TASKS[task], config), tokens=longest)
+        (told,) = forecasts([one], None, 1)
+        live = recipe.run(asked, llama, lambda _: None).live_bytes
+        assert (told.reason, told.total) == ("", live), task
+
+
+def test_a_repeat_reads_the_unrelated_text_anew(llama, monkeypatch):
+    recipe.run(job("base"), llama, lambda _: None)
+    monkeypatch.setattr(forgetting, "perplexity", lambda *_: 7.0)
+    kept = recipe.run(job("base"), llama, lambda _: None)
+    anew = recipe.run(job("base", purpose="repeat"), llama, lambda _: None)
+    assert kept.unrelated_perplexity_before != 7.0
+    assert anew.unrelated_perplexity_before == 7.0
+
+
+def test_biases_can_not_train_where_there_are_none(llama):
+    for method in ("bitfit", "bitfit-lora"):
+        with pytest.raises(Unsupported, match="has no biases"):
+            recipe.run(job(method, "tiny-text"), llama, lambda _: None)
 
 
 def test_an_answer_is_cut_at_what_may_be_written(llama):
@@ -261,13 +317,19 @@ def test_what_is_written_in_batches_is_what_is_written_alone(places):
 
 
 def test_a_models_own_habits_of_writing_are_not_used(llama):
-    model, _ = plain(llama)
-    answers = work_of(llama, job(task="tiny-answer")).eval.answers
-    before = write(model, answers.batches[0], answers.reader, 6)
-    model.generation_config.do_sample = True
-    model.generation_config.temperature = 5.0
-    model.generation_config.max_new_tokens = 2
-    assert write(model, answers.batches[0], answers.reader, 6) == before
+    asked = job(task="tiny-answer")
+    answers = work_of(llama, asked).eval.answers
+
+    def written():
+        return write(tiny.base(llama, asked).eval(), answers.batches[0], answers.reader, 6)
+
+    before = written()
+    habits = GenerationConfig(
+        do_sample=True, temperature=5.0, repetition_penalty=50.0, max_new_tokens=2,
+        suppress_tokens=[i for ids in before for i in ids][:3],
+    )  # fmt: skip
+    habits.save_pretrained(llama.mirror / "models" / "tiny")
+    assert written() == before
 
 
 @pytest.mark.parametrize(
@@ -376,6 +438,12 @@ def test_a_job_runs_and_its_memory_is_predicted_to_the_byte(llama, task, method,
     )
 
 
+def test_memory_is_predicted_to_the_byte_for_a_batch_without_padding(llama):
+    """Rows that are all cut at one length: the mask is there and dropped."""
+    cut = job(task="tiny-text", max_length=8)
+    assert recipe.run(cut, llama, lambda _: None).prediction_error == 0
+
+
 def metric_again(predictions, references, task):
     if task == "tiny-rank":
         return float(np.mean(np.array(predictions) == np.array(references)))
@@ -414,7 +482,7 @@ def test_a_tuning_trial_reads_no_unrelated_text(llama):
 
 
 def test_checkpointing_and_other_methods_of_peft_work_on_a_language_model(llama):
-    for method in ("dora", "bitfit-lora", "ia3", "peft:vera"):
+    for method in ("dora", "ia3", "peft:vera"):
         found = recipe.run(
             job(method, "tiny-answer", gradient_checkpointing=True), llama, lambda _: None
         )

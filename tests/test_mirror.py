@@ -146,20 +146,19 @@ def test_packages_become_a_mirror(tmp_path, catalog):
 
 @pytest.mark.parametrize("key", TASKS)
 def test_every_task_comes_back_from_its_published_form(key, tmp_path, catalog, monkeypatch):
-    texts = (*TEXTS, "") if TASKS[key].loose else TEXTS
     scored, profile = {"sts-b", "sts-pairs"}, reading(key)
+    texts = {t.key: (*TEXTS, "") if t.loose else TEXTS for t in TASKS.values()}
     wanted = (scored if key in scored else {key}) | {profile.get("unrelated", key)}
     for name in wanted:
-        task = TASKS[name]
         # Of the scores 0, 3.8, 5 and 1.333 in turn all but the second are clear.
-        count = len(texts) - len(texts) // 4 if task.cuts else len(texts)
-        monkeypatch.setitem(TASKS, name, without_fingerprint(task, count, count))
+        count = len(texts[name]) - (len(texts[name]) // 4 if TASKS[name].cuts else 0)
+        monkeypatch.setitem(TASKS, name, without_fingerprint(TASKS[name], count, count))
     task = TASKS[key]
-    for one in {key, profile.get("unrelated", key)}:
+    for one in (TASKS[name] for name in {key, profile.get("unrelated", key)}):
+        form = "jsonl" if one.key in ("movie", "trec") else "tsv"
         for split in ("train", "dev"):
-            form = "jsonl" if one in ("movie", "trec") else "tsv"
-            write_form(tmp_path / "src" / TASKS[one].mirror[0] / f"{split}.{form}", TASKS[one],
-                       raw_rows(TASKS[one], texts))  # fmt: skip
+            write_form(tmp_path / "src" / one.mirror[0] / f"{split}.{form}", one,
+                       raw_rows(one, texts[one.key]))  # fmt: skip
     fetch(tmp_path, mirror=tmp_path / "src", **profile)
     before = load_task(task, alone(tmp_path / "src"))
     after = load_task(task, alone(tmp_path / "m"))
@@ -191,7 +190,7 @@ def small_texts(folder, monkeypatch, *keys):
     for key in keys:
         task = without_fingerprint(TASKS[key], 2, 2)
         monkeypatch.setitem(TASKS, key, task)
-        rows[key] = raw_rows(task, ("one", "say\n\"two\" \u2028"))
+        rows[key] = raw_rows(task, ("one", 'say\n"two" \u2028'))
         for split in ("train", "dev"):
             write_form(folder / task.mirror[0] / f"{split}.jsonl", task, rows[key])
     return rows
@@ -266,23 +265,28 @@ def test_a_mirror_without_the_unrelated_text_is_told_before_anything_runs(
 
 
 @pytest.mark.real
-def test_the_shipped_instruct_suite_comes_back_row_for_row(tmp_path, monkeypatch):
-    """With a tiny model in place of half a gigabyte."""
-    model = replace(tiny_model(), key=SMOL, hub=None, causal=True)
-    monkeypatch.setitem(MODELS, SMOL, model)
-    for name, content in FILES.items():
-        file = tmp_path / "src" / "models" / SMOL / name
+@pytest.mark.parametrize("name", load_suite("instruct").profiles)
+def test_the_shipped_instruct_suite_comes_back_row_for_row(name, tmp_path, monkeypatch):
+    """With tiny models in place of half a gigabyte."""
+    tiny = tiny_model()
+    monkeypatch.setitem(MODELS, "minilm-l6", tiny)
+    monkeypatch.setitem(MODELS, SMOL, replace(tiny, key=SMOL, hub=None, causal=True))
+    for file in (
+        tmp_path / "src" / "models" / key / f for key in (SMOL, "minilm-l6") for f in FILES
+    ):
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(content)
-    profile = load_suite("instruct").profiles["offline"]
+        file.write_bytes(FILES[file.name])
+    profile = load_suite("instruct").profiles[name]
     wanted, before = [*profile.tasks, profile.unrelated], {}
     for key in wanted:
         try:
             before[key] = load_task(TASKS[key], Places(None, ("package",), default_cache()))
         except AssetError as error:
             pytest.skip(f"the packaged rows can't be had here: {error}")
-    found = fetch_suite("instruct", "offline", tmp_path / "m", tmp_path / "src")
-    assert [a.name for a in found.assets] == [SMOL, *wanted]
+    found = fetch_suite("instruct", name, tmp_path / "m", tmp_path / "src")
+    assert [a.name for a in found.assets if a.kind == "task"] == wanted
+    models = [a.name for a in found.assets if a.kind == "model"]
+    assert models[0] == SMOL
     for key in wanted:
         after = load_task(TASKS[key], alone(tmp_path / "m"))
         assert (after.train, after.eval) == (before[key].train, before[key].eval)

@@ -19,6 +19,8 @@ from small_suite import (
     text,
     write,
 )
+from test_asking import ENCODER, asked
+from test_asking import LORA as LORA_ENTRY
 
 from bench.errors import SuiteError
 from bench.matrix import Facts, choose_profile, expand
@@ -310,34 +312,42 @@ def test_a_huge_value_is_cut_in_the_message(tmp_path):
 # --- models, texts and answers -------------------------------------------------------------------
 
 
-def test_what_a_profile_needs():
-    suite = load_suite("instruct", SHIPPED)
-    profile = suite.profiles["offline"]
-    entries = suite.methods("offline")
-    assert needed_tasks(profile) == [*profile.tasks, "editorials"]
-    assert needed_tasks(profile, ["reviews", "trec", "reviews"]) == ["reviews", "trec", "editorials"]
+ANSWERED = {"trec": {}, "labelled-instructions": {"new_tokens": 8}, "chatterbot": {}, "reviews": {}}
+
+
+def answered(folder, **tasks):
+    """A profile that asks a causal language model, and its methods."""
+    write(folder, asked([LORA_ENTRY, ENCODER], tasks=tasks) if tasks else asked(tasks=ANSWERED))
+    suite = load_suite("demo", folder)
+    return suite.profiles["quick"], suite.methods("quick")
+
+
+def test_what_a_profile_needs(tmp_path):
+    profile, entries = answered(tmp_path)
+    assert needed_tasks(profile) == [*ANSWERED, "editorials"]
+    assert needed_tasks(profile, ["reviews", "trec", "reviews"]) == [
+        "reviews",
+        "trec",
+        "editorials",
+    ]
     assert needed_tasks(profile, []) == []
     assert needed_models(profile, entries) == ["smollm2-135m-q4"]
-    other = entries[2].model_copy(update={"model": "minilm-l6"})
-    assert needed_models(profile, [other, *entries]) == ["smollm2-135m-q4", "minilm-l6"]
-    encoder = load_suite("smoke", SHIPPED)
-    [profile] = encoder.profiles.values()
-    assert needed_tasks(profile) == list(profile.tasks)
+    assert needed_models(*answered(tmp_path, trec={})) == ["smollm2-135m-q4", "minilm-l6"]
+    write(tmp_path, BASE)
+    encoder = load_suite("demo", tmp_path).profiles["quick"]
+    assert needed_tasks(encoder) == ["trec"]
 
 
-def test_how_long_an_answer_may_be():
-    profile = load_suite("instruct", SHIPPED).profiles["offline"]
-    assert new_tokens(profile, "labelled-instructions") == 8
-    assert new_tokens(profile, "trec") is None
-    assert new_tokens(profile, "reviews") is None
-    tasks = {"chatterbot": profile.tasks["reviews"]}
-    assert new_tokens(profile.model_copy(update={"tasks": tasks}), "chatterbot") == NEW_TOKENS
+def test_how_long_an_answer_may_be(tmp_path):
+    profile, _ = answered(tmp_path)
+    lengths = {task: new_tokens(profile, task) for task in ANSWERED}
+    assert lengths == {
+        "trec": None, "labelled-instructions": 8, "chatterbot": NEW_TOKENS, "reviews": None,
+    }  # fmt: skip
 
 
-def test_the_fingerprint_of_a_profile_is_for_its_own_tasks_alone():
-    profile = load_suite("instruct", SHIPPED).profiles["offline"]
-    entry = profile.tasks["trec"].model_copy(update={"fingerprint": "0" * 64})
-    profile = profile.model_copy(update={"tasks": {"trec": entry}})
+def test_the_fingerprint_of_a_profile_is_for_its_own_tasks_alone(tmp_path):
+    profile, _ = answered(tmp_path, trec={"fingerprint": "0" * 64})
     assert task_of(profile, "trec").fingerprint == "0" * 64
     assert task_of(profile, "editorials") is TASKS["editorials"]
 

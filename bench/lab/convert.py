@@ -30,7 +30,9 @@ def convert(source: Path, name: str, target: Path) -> None:
     state = {key: tensor.contiguous() for key, tensor in model.state_dict().items()}
     if model.config.tie_word_embeddings:
         del state["lm_head.weight"]  # the embedding once more
-    save_file(state, target / "model.safetensors", {"format": "pt"})
+    weights = target / "model.safetensors"
+    save_file(state, weights, {"format": "pt"})
+    weights.chmod(0o644)  # as readable as the other files of a cache that people share
     config = model.config
     del config.quantization_config
     config.save_pretrained(target)

@@ -11,10 +11,14 @@ from torch import nn
 
 from bench.assets import Places
 from bench.data import load_task
+from bench.environment import machine, source_hash
+from bench.hashes import known_sha256
 from bench.lab import metrics
 from bench.lab.batches import Batch, evaluation_batches, subset
+from bench.lab.build import Build
 from bench.lab.language import FEWEST_WORDS, Reader, predicted_tokens
 from bench.lab.scoring import all_outputs
+from bench.lab.shared import keep, made_by
 from bench.record import Job
 from bench.tasks import TASKS
 
@@ -37,6 +41,38 @@ def unrelated_batches(job: Job, places: Places, tokenizer: Any) -> list[Batch]:
     rows = [r for r in load_task(task, places).eval if len(r.text.split()) >= FEWEST_WORDS]
     reader = Reader(tokenizer, LENGTH)
     return evaluation_batches(reader.encode, reader.batch, subset(rows, ROWS), BATCH)[0]
+
+
+def perplexity_before(build: Build, batches: list[Batch]) -> float:
+    """Perplexity of the job's base as it is loaded, the same for all jobs of a base: read once.
+
+    On a base of its own, since a first pass may change what a quantised layer holds.
+    """
+    job = build.job
+    device = torch.device(job.device)
+
+    def read() -> float:
+        return perplexity(build.base(), batches, job, device)
+
+    assert job.causal is not None
+    identity = {
+        "model": job.model_identity,
+        "quantization": job.quantization,
+        "double": job.recipe.double_quantization,
+        "precision": job.recipe.precision,
+        "text": job.causal.unrelated,
+        "protocol": job.causal.protocol,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "cpu": machine()["cpu"],
+        "threads": job.threads,
+        "tokenizer": known_sha256(build.folder / "tokenizer.json"),
+        "by": made_by("torch", "transformers", "bitsandbytes", "tokenizers"),
+        "code": source_hash("bench.lab"),
+    }
+    # A repeat is there to read anew.
+    cache = build.cache if job.purpose != "repeat" else None
+    kept = keep(cache, "unrelated", identity, lambda _: {"perplexity": read()}) if cache else None
+    return float(kept.facts["perplexity"]) if kept is not None else read()
 
 
 def perplexity(model: nn.Module, batches: list[Batch], job: Job, device: torch.device) -> float:

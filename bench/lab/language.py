@@ -19,6 +19,7 @@ from transformers import GenerationConfig
 
 from bench.data import Row
 from bench.lab.batches import Batch, Encoded
+from bench.lab.models import Unsupported
 from bench.prompts import Prompt
 
 IGNORED = -100
@@ -38,6 +39,9 @@ class Reader:
         prompt: how a row is shown; None for a text that is read as it is.
         new_tokens: tokens of an answer at most, its end among them; None where classes are ranked,
             whose words have no end.
+
+    Raises:
+        Unsupported: a tokenizer without an end of text, or rows too short for an answer.
     """
 
     def __init__(
@@ -48,19 +52,28 @@ class Reader:
         self._length = max_length
         self._prompt = prompt
         self._new_tokens = new_tokens
+        if tokenizer.eos_token_id is None:
+            raise Unsupported("the model's tokenizer has no end of text")
         self.vocabulary = len(tokenizer)
         self.end = int(tokenizer.eos_token_id)
+        self._start = tokenizer.bos_token_id
         self.pad = self.end if tokenizer.pad_token_id is None else int(tokenizer.pad_token_id)
         words = prompt.words if prompt is not None else ()
         self.choices = tuple(tuple(ids) for ids in self._tokens([f" {w}" for w in words], False))
         self._room = new_tokens or max(map(len, self.choices), default=0)
+        if self._room >= max_length:
+            raise Unsupported(
+                f"an answer of {self._room} tokens leaves none of {max_length} for its prompt"
+            )
 
     def _tokens(self, texts: Sequence[str], start: bool) -> list[list[int]]:
         if not texts:
             return []
-        # Special tokens at the start alone, and only those that the model was trained with.
-        found = self._tokenizer(list(texts), add_special_tokens=start)["input_ids"]
-        return [list(ids) for ids in found]
+        found = [
+            list(ids) for ids in self._tokenizer(list(texts), add_special_tokens=start)["input_ids"]
+        ]
+        # Special tokens at the start alone: some tokenizers also end a text.
+        return [ids[:-1] if start and ids[-1:] == [self.end] else ids for ids in found]
 
     def encode(self, rows: Sequence[Row]) -> list[Encoded]:
         """Prompt and answer of each row, not padded, with what is to be predicted as labels."""
@@ -81,7 +94,14 @@ class Reader:
         """Prompts alone, with room left for the answer."""
         assert self._prompt is not None
         shown = self._tokens([self._prompt.shown(row) for row in rows], True)
-        return [_encoded(ids[-(self._length - self._room) :], 0) for ids in shown]
+        return [_encoded(self._cut(ids, self._length - self._room), 0) for ids in shown]
+
+    def _cut(self, ids: list[int], most: int) -> list[int]:
+        """The last tokens, after the one that begins a text, if there is one."""
+        if len(ids) <= most:
+            return ids
+        first = ids[:1] if ids[0] == self._start and most > 1 else []
+        return first + ids[len(ids) - most + len(first) :]
 
     def batch(self, encoded: Sequence[Encoded], labels: Sequence[float] = ()) -> Batch:
         """Pad to the longest row, on the right.
@@ -137,14 +157,16 @@ def predicted_tokens(batch: Batch) -> np.ndarray:
 
 def row_likelihoods(model: nn.Module, batch: Batch) -> torch.Tensor:
     """Mean log-likelihood of each row's predicted tokens, shape (rows,), in nats."""
-    logits = model(**batch.inputs).logits
+    wanted = batch.labels[:, 1:]
+    # Logits of the places alone that some row's answer needs, and in fp32 a row at a time: they
+    # would be the largest tensors of the job.
+    places = (wanted != IGNORED).any(dim=0).nonzero()[:, 0]
+    logits = model(**batch.inputs, logits_to_keep=places).logits
     found = []
-    for row, labels in zip(logits, batch.labels, strict=True):
-        # A row at a time: all logits in fp32 would be the largest tensor of the job.
-        wanted = labels[1:]
-        known = wanted != IGNORED
-        chances = row[:-1][known].float().log_softmax(-1)
-        found.append(chances.gather(-1, wanted[known][:, None]).mean())
+    for row, tokens in zip(logits, wanted[:, places], strict=True):
+        known = tokens != IGNORED
+        chances = row[known].float().log_softmax(-1)
+        found.append(chances.gather(-1, tokens[known][:, None]).mean())
     return torch.stack(found)
 
 

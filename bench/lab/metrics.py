@@ -89,12 +89,12 @@ def answers(
 
     scorer: Any = RougeScorer(["rougeL"])
     pairs = list(zip(found, wanted, strict=True))
-    exact = [_same(_counts(one, pattern), _counts(other, pattern)) for one, other in pairs]
+    exact = [_same(what_counts(one, pattern), what_counts(other, pattern)) for one, other in pairs]
     rouge = [scorer.score(other, one)["rougeL"].fmeasure for one, other in pairs]
     return {"exact_match": np.array(exact, dtype=np.float64), "rouge_l": np.array(rouge)}
 
 
-def _counts(text: str, pattern: str) -> str | None:
+def what_counts(text: str, pattern: str) -> str | None:
     """What counts of an answer; None if there is nothing of it."""
     if pattern:
         every = re.findall(pattern, text)

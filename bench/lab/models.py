@@ -18,6 +18,7 @@ from transformers import (  # its own annotations are partial
     AutoModelForSequenceClassification,
     AutoTokenizer,
     BitsAndBytesConfig,
+    GenerationConfig,
 )
 
 from bench.lab.seeds import seed_all
@@ -202,6 +203,10 @@ def load_model(
         device_map={"": job.device},
         **({} if quantised else quantization_settings(job, parts)),
     )
+    if task.kind in SPOKEN:
+        # Answers are written as the job says, whatever habits lie beside the weights.
+        made: Any = model
+        made.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
     module: Any
     for module in model.modules():
         # On a CPU with AVX512-BF16, bitsandbytes repacks 4-bit weights in place at the first
@@ -227,6 +232,9 @@ def config_for(folder: Path, job: Job, classes: int) -> Any:
         Unsupported: if the architecture keeps that dropout somewhere unknown.
     """
     config = AutoConfig.from_pretrained(folder, num_labels=classes, local_files_only=True)
+    if job.causal is not None:
+        # What goes on from keys and values asks for them; in training they would only be kept.
+        config.use_cache = False
     if job.recipe.head_dropout is not None:
         if config.model_type not in _HEAD_DROPOUT:
             raise Unsupported(f"head_dropout can't be set for a model of type {config.model_type}")
@@ -310,7 +318,7 @@ def adapter_targets(job: Job, parts: Anatomy) -> list[str]:
         Unsupported: if the recipe's targets match nothing in this architecture.
     """
     wanted = job.recipe.targets
-    if wanted == "all-linear":
+    if wanted == "all-linear" and parts.encoder_linears:
         return list(parts.encoder_linears)
     suffixes = {
         "query-value": _names_of("query", "value"),

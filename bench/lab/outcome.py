@@ -35,7 +35,6 @@ PROBED = (
 )
 PREDICTED = ("predicted_live_bytes", "prediction_error")
 FORGOTTEN = ("unrelated_perplexity_before", "unrelated_perplexity_after")
-ENCODER = "an encoder reads no text on"
 
 
 UNTOUCHED = (
@@ -237,7 +236,7 @@ def finished(
     if work.overlap_rows:
         text = f"{work.overlap_rows} evaluation rows also stand in the training rows"
         warnings.append(text)
-    if job.recipe.optimizer == "paged_adamw_8bit" and not cuda:
+    if job.recipe.optimizer != "adamw" and not cuda:
         warnings.append("plain AdamW ran: on a CPU there is nothing to page to")
     outcome = replace(
         outcome,

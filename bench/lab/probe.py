@@ -6,18 +6,15 @@ model built anew from the same seeds. Nothing here changes a bit of the trained 
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from bench.lab.batches import Shape
 from bench.lab.live import LiveBytes, LiveTensors
 from bench.lab.methods import Prepared
+from bench.lab.operations import Operations
 from bench.lab.step import Step
 from bench.lab.work import Work
 from bench.record import Job
@@ -42,12 +39,10 @@ class Probed:
 
 
 def probe(job: Job, task: Task, prepared: Prepared, work: Work, device: torch.device) -> Probed:
-    """Follow storages in two steps, then count operations in up to three more.
+    """Follow storages in two steps, and count operations in them and a third.
 
-    Storages: the shortest batch makes the optimizer's states, then the largest has the run's peak.
-    Operations: the shortest, a middling and the largest batch. The two never share a step, since
-    torch's counter hooks into every module and so keeps activations alive that gradient
-    checkpointing would have freed.
+    The shortest batch makes the optimizer's states, then the largest has the run's peak; with a
+    middling one the operations are known at three lengths.
 
     Args:
         prepared: a model of its own, in the state before the first step.
@@ -67,15 +62,20 @@ def probe(job: Job, task: Task, prepared: Prepared, work: Work, device: torch.de
         inputs = tuple(batch.inputs)
         step(taken, batch.to(device))
 
+    counted: dict[int, int] = {}
+
+    def count(length: int) -> None:
+        with Operations(job) as operations:
+            take(length)
+        counted[length] = operations.total
+
     with LiveTensors(prepared.model) as live:
         for length in (lengths[0], lengths[-1]):
-            take(length)
+            count(length)
             live.end_step()
-    counted: dict[int, int] = {}
-    for length in dict.fromkeys((lengths[0], lengths[len(lengths) // 2], lengths[-1])):
-        with FlopCounterMode(display=False, custom_mapping=operations(job)) as flops:
-            take(length)
-        counted[length] = flops.get_total_flops()
+    middle = lengths[len(lengths) // 2]
+    if middle not in counted:
+        count(middle)
     return Probed(
         live.peak(),
         tuple(shapes[:2]),
@@ -99,43 +99,3 @@ def interpolate(counted: dict[int, int], length: int) -> int:
                 term *= Fraction(length - other, point - other)
         total += term
     return round(total)
-
-
-def operations(job: Job) -> dict[Any, Any]:
-    """How to count what torch's counter doesn't know: fused attention on a CPU, and bitsandbytes.
-
-    Attention is two products forward and five backward, which makes the scores again, as torch
-    counts it on a GPU. The backward pass of bitsandbytes' layers unpacks the weights and multiplies
-    with torch's own operations.
-    """
-
-    def attend(query: Sequence[int], key: Sequence[int], *_: Any, **__: Any) -> int:
-        return 2 * 2 * math.prod(query) * key[2]  # (rows, heads, tokens, width) each
-
-    def attend_back(_: Any, query: Sequence[int], key: Sequence[int], *__: Any, **___: Any) -> int:
-        return 5 * 2 * math.prod(query) * key[2]
-
-    aten: Any = torch.ops.aten
-    counted = {
-        aten._scaled_dot_product_flash_attention_for_cpu: attend,
-        aten._scaled_dot_product_flash_attention_for_cpu_backward: attend_back,
-    }
-    if job.quantization == "none":
-        return counted
-    import bitsandbytes  # noqa: F401 (registers the operations)
-
-    def four(left: Sequence[int], _: Any, weight: Sequence[int], *__: Any, **___: Any) -> int:
-        return 2 * math.prod(left) * weight[0]  # (m, k) times (n, k) transposed
-
-    def eight(left: Sequence[int], weight: Sequence[int], *_: Any, **__: Any) -> int:
-        return 2 * math.prod(left) * weight[0]
-
-    def mixed(_: Any, left: Sequence[int], weight: Sequence[int], *__: Any, **___: Any) -> int:
-        return eight(left, weight)
-
-    known: Any = torch.ops.bitsandbytes
-    return counted | {
-        known.gemm_4bit: four,
-        known.int8_scaled_mm: eight,
-        known.int8_mixed_scaled_mm: mixed,
-    }

@@ -21,7 +21,7 @@ from bench.lab import counts
 from bench.lab.batches import Batch
 from bench.lab.build import Build
 from bench.lab.deploy import deploy, saved_size
-from bench.lab.forgetting import perplexity, unrelated_batches
+from bench.lab.forgetting import perplexity, perplexity_before, unrelated_batches
 from bench.lab.meters import Meters, gemm_peak
 from bench.lab.methods import Prepared, trainable
 from bench.lab.models import (
@@ -32,7 +32,6 @@ from bench.lab.models import (
 )
 from bench.lab.outcome import (
     DEPLOYED,
-    ENCODER,
     FORGOTTEN,
     PREDICTED,
     PROBED,
@@ -89,6 +88,12 @@ def run(job: Job, places: Places, progress: Progress) -> Outcome:
     with meters.phase("load"):
         parts = anatomy(model_at.path, task)
         build = Build(job, task, model_at.path, parts, work, places.cache)
+    measured = unrelated if job.purpose != "tuning" else []
+    before_training = None
+    if measured:
+        with meters.phase("forget"):
+            before_training = perplexity_before(build, measured)
+    with meters.phase("load"):
         loaded = build.loaded()
     base = loaded.model
     meters.book("quantise", loaded.quantise_seconds, "load" if loaded.now else None)
@@ -101,8 +106,6 @@ def run(job: Job, places: Places, progress: Progress) -> Outcome:
         "model_source": model_at.source,
         **of_work(work),
     }
-    forgotten = _Forgotten(job, unrelated, meters, device)
-    forgotten.before(base)
     if not known_method(job.method).trains:
         progress({"phase": "evaluate"})
         scores = scored(base, work.eval, work, task, job, meters, device)
@@ -110,7 +113,8 @@ def run(job: Job, places: Places, progress: Progress) -> Outcome:
             status="ok", metric_value=scores.metrics[job.metric], total_parameters=total,
             **sources, **of_untouched(scores, meters),
         )  # fmt: skip
-        return finished(forgotten.told(found, base), job, work, meters, slow)
+        found = _forgotten(found, job, measured, before_training, base, meters)
+        return finished(found, job, work, meters, slow)
     with meters.phase("build"):
         prepared = build.prepare(base)
     first_hash = counts.weights_hash(prepared.model)
@@ -153,7 +157,7 @@ def run(job: Job, places: Places, progress: Progress) -> Outcome:
         **of_training(job, trained),
     )
     outcome = replace(outcome, **of_meters(meters, trained))
-    outcome = forgotten.told(outcome, prepared.model)
+    outcome = _forgotten(outcome, job, measured, before_training, prepared.model, meters)
     if job.purpose == "tuning":
         names = (*SAVED, *DEPLOYED, *PROBED, *PREDICTED)
         outcome = without(outcome, names, "a tuning trial measures quality")
@@ -164,36 +168,21 @@ def run(job: Job, places: Places, progress: Progress) -> Outcome:
     return finished(outcome, job, work, meters, slow)
 
 
-class _Forgotten:
-    """Perplexity on unrelated text, before and after."""
-
-    def __init__(
-        self, job: Job, batches: list[Batch], meters: Meters, device: torch.device
-    ) -> None:
-        self._job, self._batches, self._meters, self._device = job, batches, meters, device
-        self._before: float | None = None
-
-    def _read(self, model: nn.Module) -> float:
-        with self._meters.phase("forget"):
-            return perplexity(model, self._batches, self._job, self._device)
-
-    def before(self, base: nn.Module) -> None:
-        """Read the text with the loaded base."""
-        if self._batches and self._job.purpose != "tuning":
-            self._before = self._read(base)
-
-    def told(self, outcome: Outcome, model: nn.Module) -> Outcome:
-        """The outcome with both readings; of an untouched model they are one."""
-        if self._before is None:
-            trial = self._job.purpose == "tuning" and self._batches
-            return without(
-                outcome, FORGOTTEN, "a tuning trial measures quality" if trial else ENCODER
-            )
-        untouched = not known_method(self._job.method).trains
-        after = self._before if untouched else self._read(model)
-        return replace(
-            outcome, unrelated_perplexity_before=self._before, unrelated_perplexity_after=after
-        )
+def _forgotten(
+    outcome: Outcome, job: Job, unrelated: list[Batch], before: float | None, model: nn.Module,
+    meters: Meters,
+) -> Outcome:  # fmt: skip
+    """The outcome with the perplexity of unrelated text, before and after; of an untouched model
+    they are one."""
+    if before is None:
+        trial = job.causal is not None
+        why = "a tuning trial measures quality" if trial else "an encoder reads no text on"
+        return without(outcome, FORGOTTEN, why)
+    after = before
+    if known_method(job.method).trains:
+        with meters.phase("forget"):
+            after = perplexity(model, unrelated, job, torch.device(job.device))
+    return replace(outcome, unrelated_perplexity_before=before, unrelated_perplexity_after=after)
 
 
 def _trained(prepared: Prepared) -> int:

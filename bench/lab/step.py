@@ -18,6 +18,9 @@ from bench.lab.repeatable import strictly
 from bench.record import Job
 from bench.task import SPOKEN, Task
 
+PAGED = {"paged_adamw": "PagedAdamW", "paged_adamw_8bit": "PagedAdamW8bit"}
+"""Optimizer of a recipe -> bitsandbytes' class."""
+
 
 class Diverged(Exception):
     """The loss or the logits became NaN or infinite."""
@@ -133,11 +136,11 @@ def _optimizer(prepared: Prepared, job: Job, scale: float) -> tuple[torch.optim.
         group = groups.setdefault(key, {"params": [], "weight_decay": decay, "lr": rate})
         group["params"].append(parameter)
     # There is nothing to page to on a CPU, so there it is the plain one.
-    if recipe.optimizer == "paged_adamw_8bit" and job.device == "cuda":
+    if recipe.optimizer in PAGED and job.device == "cuda":
         import bitsandbytes
 
-        make: Any = vars(bitsandbytes.optim)["PagedAdamW8bit"]
-        name = "bitsandbytes PagedAdamW8bit"
+        make: Any = vars(bitsandbytes.optim)[PAGED[recipe.optimizer]]
+        name = f"bitsandbytes {PAGED[recipe.optimizer]}"
     else:
         # On a GPU by torch's own choice too; said, since tensors without values say "cpu".
         make = partial(torch.optim.AdamW, foreach=job.device == "cuda")
@@ -154,7 +157,8 @@ def _rate(step: int, steps: int, warmup: int, schedule: str) -> float:
         return (step + 1) / warmup
     if schedule == "constant":
         return 1.0
-    return max(0.0, (steps - step) / max(1, steps - warmup))
+    left = max(0.0, (steps - step) / max(1, steps - warmup))
+    return left if schedule == "linear" else (1 - math.cos(math.pi * left)) / 2
 
 
 def logits_of(model: nn.Module, batch: Batch, job: Job, device: torch.device) -> torch.Tensor:

@@ -20,8 +20,6 @@ import torch
 from torch import nn
 from torch._subclasses import fake_tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode
 from transformers import masking_utils
 
 from bench.lab import counts
@@ -33,7 +31,8 @@ from bench.lab.build import Build
 from bench.lab.live import LiveTensors, Trace
 from bench.lab.methods import Prepared, prepare, trainable
 from bench.lab.models import Unsupported, anatomy_of, config_for, quantization_settings
-from bench.lab.probe import Probed, operations
+from bench.lab.operations import Operations
+from bench.lab.probe import Probed
 from bench.lab.step import Step, chunked_language_loss, task_loss
 from bench.methods import STEP_OF
 from bench.record import Form, Job
@@ -85,6 +84,7 @@ class Seen:
 def run(
     job: Job, task: Task, config: Any, shapes: Sequence[Shape],
     form: Form | None = None, inputs: Sequence[str] = INPUTS, flops: bool = False,
+    mask_given: bool = False,
 ) -> Seen:  # fmt: skip
     """Take one training step on each batch, and count operations in the last.
 
@@ -94,6 +94,7 @@ def run(
     Args:
         config: of the model, with the task's number of labels.
         inputs: names of the model's inputs.
+        mask_given: whether a batch without padding has its mask too, which the model then drops.
 
     Raises:
         Unsupported: if the method can't sit on the base.
@@ -109,10 +110,12 @@ def run(
         def take(number: int, shape: Shape) -> None:
             for _ in range(form.accumulation):
                 live.start_pass()
+                dropped = maker.dropped_mask(shape) if mask_given else None
                 step.gradients(number, maker.batch(shape, inputs))
             step.update(number)
+            del dropped
 
-        live, counter = LiveTensors(prepared.model), _Operations(job)
+        live, counter = LiveTensors(prepared.model), Operations(job)
         with live:
             if len(shapes) == 1:
                 for _, p in trainable(prepared.model):
@@ -135,32 +138,6 @@ class _Mode(FakeTensorMode):  # type: ignore[no-untyped-call]
         return self  # PEFT copies the head, and a tensor holds its mode
 
 
-class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts operations as torch's `FlopCounterMode` does, by the same table, but without its hooks
-    into modules, which keep activations alive that checkpointing would have freed."""
-
-    def __init__(self, job: Job) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.total = 0
-        make: Any = FlopCounterMode
-        self._table = make(display=False, custom_mapping=operations(job)).flop_registry
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # as in `LiveTensors`
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        result = func(*args, **(kwargs or {}))
-        if func.namespace == "prim":
-            return result
-        count = self._table.get(func._overloadpacket)
-        if count is not None:
-            self.total += count(*args, **(kwargs or {}), out_val=result)
-        return result
-
-
 def predicted_peak(build: Build, probed: Probed) -> int:
     """Bytes at the peak of the steps that a probe took, from the job and its model's configuration.
 
@@ -168,7 +145,8 @@ def predicted_peak(build: Build, probed: Probed) -> int:
         Unsupported, NotSymbolic: see `run`.
     """
     config = config_for(build.folder, build.job, max(1, len(build.task.labels)))
-    seen = run(build.job, build.task, config, probed.shapes, inputs=probed.inputs)
+    given = "attention_mask" in probed.inputs
+    seen = run(build.job, build.task, config, probed.shapes, inputs=probed.inputs, mask_given=given)
     return seen.trace.peak().total
 
 
@@ -271,6 +249,11 @@ class _Maker:
         kind = torch.float32 if self.task.kind == "regression" else torch.int64
         labels = size if self.task.kind in SPOKEN else size[:1]
         return Batch(tensors, torch.zeros(labels, dtype=kind), shape.rows * shape.tokens)
+
+    def dropped_mask(self, shape: Shape) -> torch.Tensor | None:
+        """The mask of a batch without padding: there, though no operation reads it."""
+        size = (shape.rows, shape.tokens)
+        return None if shape.padded else torch.zeros(size, dtype=torch.int64)
 
     def base(self, quantised: bool = True) -> nn.Module:
         """The base as `bench.lab.models.load_model` gives it."""

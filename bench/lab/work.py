@@ -97,9 +97,9 @@ class Work:
 
 
 LATENCY_BATCHES = 8
-LATENCY_BATCHES_SPOKEN = 2
-"""A causal language model takes many times longer for a row."""
 LATENCY_ROWS = 8
+LATENCY_SPOKEN = (2, 4)
+"""Batches and their rows for a causal language model, which takes many times longer for a row."""
 
 
 def task_of(job: Job) -> Task:
@@ -268,10 +268,12 @@ def _baseline(
         train = (encoder.batch([one]) for one in encoder.encode(rows))
         return unigram_likelihood(train, held.batches, encoder.vocabulary)
     if held.answers is not None:
-        # The first of equally common ones, as in the order of the rows.
-        common = Counter(str(row.pair) for row in rows).most_common(1)[0][0]
-        wanted = held.answers.wanted
-        by_row = metrics.answers([common] * len(wanted), wanted, held.answers.pattern)
+        wanted, pattern = held.answers.wanted, held.answers.pattern
+        # The first of equally common ones; where a part of an answer counts, by that part.
+        parts = {str(row.pair): metrics.what_counts(str(row.pair), pattern) for row in rows}
+        common = Counter(parts[str(row.pair)] for row in rows).most_common(1)[0][0]
+        answer = next(text for text, part in parts.items() if part == common)
+        by_row = metrics.answers([answer] * len(wanted), wanted, pattern)
         return float(by_row[task.metric].mean())
     return metrics.baseline(task.metric, labels, held.references, len(task.labels))
 
@@ -280,8 +282,9 @@ def _latency_set(
     encoder: Encoder | Reader, rows: Sequence[Row], task: Task, job: Job
 ) -> list[Batch]:
     """Batches of every length there is, the same for every cell of a task."""
-    batches = _held_out(encoder, rows, LATENCY_ROWS, task, job).batches
-    full = [batch for batch in batches if len(batch.labels) == LATENCY_ROWS] or batches
-    most = LATENCY_BATCHES_SPOKEN if task.kind in SPOKEN else LATENCY_BATCHES
+    spoken = task.kind in SPOKEN
+    most, size = LATENCY_SPOKEN if spoken else (LATENCY_BATCHES, LATENCY_ROWS)
+    batches = _held_out(encoder, rows, size, task, job).batches
+    full = [batch for batch in batches if len(batch.labels) == size] or batches
     picks = np.linspace(0, len(full) - 1, min(most, len(full))).round().astype(int)
     return [full[i] for i in picks]

@@ -21,11 +21,10 @@ from bench.record import Job
 def evaluation_flops(job: Job, places: Places) -> int:
     """Operations of one pass over the rows that report and the rows that select."""
     import torch
-    from torch.utils.flop_counter import FlopCounterMode
 
     from bench.lab.build import Build
     from bench.lab.models import anatomy, load_tokenizer
-    from bench.lab.probe import operations
+    from bench.lab.operations import Operations
     from bench.lab.step import logits_of
     from bench.lab.work import prepare_work, task_of
 
@@ -35,13 +34,10 @@ def evaluation_flops(job: Job, places: Places) -> int:
     build = Build(job, task, folder, anatomy(folder, task), work)
     model = build.prepare(build.base()).model.eval()
     held_out = [work.eval, *([work.selection] if work.selection else [])]
-    with (
-        torch.no_grad(),
-        FlopCounterMode(display=False, custom_mapping=operations(job)) as counter,
-    ):
+    with torch.no_grad(), Operations(job) as counter:
         for batch in (batch for part in held_out for batch in part.batches):
             logits_of(model, batch.to(device), job, device)
-    return int(counter.get_total_flops())
+    return int(counter.total)
 
 
 def main(path: str) -> str:

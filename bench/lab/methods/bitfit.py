@@ -22,7 +22,7 @@ from torch import nn
 from bench.lab.methods import Prepared, Setting
 from bench.lab.methods.lora import common_options, merge_adapter, rank_options, wrap
 from bench.lab.methods.reference import load_trained, save_trained, train_head_alone
-from bench.lab.models import Anatomy, adapter_targets
+from bench.lab.models import Anatomy, Unsupported, adapter_targets
 
 
 def bitfit(model: nn.Module, setting: Setting) -> Prepared:
@@ -75,7 +75,7 @@ def encoder_biases(model: nn.Module, parts: Anatomy) -> list[nn.Parameter]:
     """Every bias of the base without head and pooler, in order; those of quantised layers are
     first taken out of bitsandbytes' hands."""
     outside = [*parts.head, *([parts.pooler] if parts.pooler else [])]
-    found = []
+    found: list[nn.Parameter] = []
     for name, module in model.named_modules():
         if any(name == top or name.startswith(f"{top}.") for top in outside):
             continue
@@ -83,6 +83,8 @@ def encoder_biases(model: nn.Module, parts: Anatomy) -> list[nn.Parameter]:
         if isinstance(bias, nn.Parameter):
             quantised = not module.weight.is_floating_point()
             found.append(_take_out(module) if quantised else bias)
+    if not found:  # as in most language models: nothing would train, or LoRA under another name
+        raise Unsupported(f"{type(model).__name__} of this configuration has no biases to train")
     return found
 
 
