@@ -262,9 +262,9 @@ def show_list(options: argparse.Namespace) -> int:
         "suites": suites,
         "methods": {m.key: f"{m.title}: {m.summary}" for m in all_methods().values()},
         "quantizations": {q.key: q.summary for q in QUANTIZATIONS.values()},
-        "tasks": {t.key: f"{t.summary} ({t.metric})" for t in TASKS.values()},
+        "tasks": {t.key: f"{t.summary} ({t.kind}: {t.metric})" for t in TASKS.values()},
         "metrics": {m.key: f"{m.summary} ({m.direction} is better)" for m in METRICS.values()},
-        "models": {m.key: m.summary for m in MODELS.values()},
+        "models": {m.key: f"{m.summary} ({m.read_as})" for m in MODELS.values()},
     }
     if options.json:
         print(json.dumps(facts, indent=2, ensure_ascii=False))
@@ -272,7 +272,7 @@ def show_list(options: argparse.Namespace) -> int:
     for heading, rows in facts.items():
         print(f"{heading}:")
         for key, text in rows.items():
-            print(f"  {key:22}{text}")
+            print(f"  {key:<21} {text}")
     return Exit.OK
 
 

@@ -10,6 +10,7 @@ from itertools import cycle, islice
 
 import pytest
 import tiny
+import tiny_causal
 import torch
 
 from bench import nvml
@@ -19,6 +20,7 @@ from bench.executors.order import Order
 from bench.executors.process import WORKER_ENVIRONMENT
 from bench.executors.slots import Slot
 from bench.lab import recipe
+from bench.lab.step import PAGED
 from bench.methods import METHODS
 from bench.peft_types import PEFT_TYPES
 from bench.tasks import TASKS
@@ -35,7 +37,7 @@ CELLS = [
     (method.key, quantization)
     for method in METHODS.values()
     for quantization in ("none", "nf4")
-    if quantization in method.quantizations
+    if method.trains and quantization in method.quantizations
 ]
 CELLS += [
     (f"peft:{kind.key}", quantization)
@@ -75,7 +77,7 @@ def silent(message):
 
 
 @pytest.mark.parametrize("quantization", ["none", "nf4", "fp4", "int8"])
-@pytest.mark.parametrize("optimizer", ["adamw", "paged_adamw_8bit"])
+@pytest.mark.parametrize("optimizer", ["adamw", "paged_adamw", "paged_adamw_8bit"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_cells_train_on_the_device_and_say_what_measured_memory(
     places, quantization, optimizer, precision
@@ -86,7 +88,44 @@ def test_cells_train_on_the_device_and_say_what_measured_memory(
     assert done.metric_value > done.baseline_value + 0.1
     assert done.peak_memory_source == "torch_allocated_bytes"
     assert 0 < done.peak_memory_bytes < 2**30
-    assert ("PagedAdamW8bit" in done.optimizer) == (optimizer == "paged_adamw_8bit")
+    assert done.optimizer.split()[-1] == {"adamw": "AdamW", **PAGED}[optimizer]
+
+
+@pytest.mark.parametrize("task", ["tiny-rank", "tiny-answer", "tiny-text"])
+@pytest.mark.parametrize(
+    ("method", "quantization"),
+    [("lora", "none"), ("lora", "nf4"), ("adalora", "none"), ("adalora", "nf4"), ("full", "none")],
+)
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_language_models_learn_and_their_memory_is_predicted(
+    tmp_path, monkeypatch, task, method, quantization, precision
+):
+    tiny_causal.install(tmp_path / "mirror", monkeypatch)
+    places = Places(tmp_path / "mirror", ("mirror",), tmp_path / "cache")
+    plan = {"steps": 60, "eval_every": 30, "optimizer": "paged_adamw", "precision": precision}
+    asked = tiny_causal.job(method, task, quantization, gradient_checkpointing=True, **plan)
+    done = recipe.run(replace(asked, device="cuda"), places, silent)
+    before = recipe.run(
+        replace(tiny_causal.job("base", task, precision=precision), device="cuda"), places, silent
+    )
+    assert (done.status, done.warnings) == ("ok", ())
+    assert done.metric_value > before.metric_value
+    assert done.unrelated_perplexity_after > 1
+    assert (done.generated_tokens_per_second is not None) == (task == "tiny-answer")
+    assert abs(done.prediction_error) < 0.001
+
+
+def test_a_language_model_on_the_device_scores_and_writes_as_on_the_processor(
+    tmp_path, monkeypatch
+):
+    tiny_causal.install(tmp_path / "mirror", monkeypatch)
+    places = Places(tmp_path / "mirror", ("mirror",), tmp_path / "cache")
+    for task in ("tiny-rank", "tiny-answer", "tiny-text"):
+        asked = tiny_causal.job("base", task)
+        here = recipe.run(asked, places, silent)
+        there = recipe.run(replace(asked, device="cuda"), places, silent)
+        assert there.completions == here.completions
+        assert there.metric_value == pytest.approx(here.metric_value, abs=1e-4)
 
 
 @pytest.mark.parametrize(("method", "quantization"), CELLS)

@@ -428,6 +428,9 @@ def test_a_job_runs_and_its_memory_is_predicted_to_the_byte(llama, task, method,
     assert outcome.unrelated_perplexity_after != outcome.unrelated_perplexity_before
     assert outcome.reload_max_error < 1e-4
     assert outcome.head_parameters == 0
+    added = 0 if method == "full" else outcome.trainable_parameters
+    divisors = 14 if method == "adalora" else 0  # one number a module
+    assert outcome.total_parameters == 65_216 + added + divisors  # the tied embedding once
     assert outcome.tokens_per_second > 0
     assert len(outcome.predictions) == len(outcome.references) == 40
     wrote = task == "tiny-answer"

@@ -73,7 +73,7 @@ def test_every_place_of_the_overall_score_reads_and_says_the_same(rows, shown):
         values = [column(one, r, title).sort for r in one.rows[: len(want)]]
         assert values == pytest.approx(list(want.values())), caption
         hint = next(c.hint for c in one.columns if c.title == title)
-        assert caption == "numbers of the radar" or SHARE.removeprefix("mean over tasks ") in hint
+        assert caption == "numbers of the radar" or "share of the way to perfect" in hint
     square = grid(shown, "Every pair").rows[0]
     assert square[2].sort == pytest.approx(want[LORA] - want[ADALORA])
     figure = next(f for f in shown.figures() if f.name == "trade-memory")

@@ -25,7 +25,7 @@ class Wish:
     Attributes:
         memory: bytes at most.
         rows: training rows that the user has.
-        task: classification, regression or the key of a task.
+        task: classification, regression, instruction, language or the key of a task.
         max_drop: points at most below the best measured cell; a point is 0.01 of the metric, or
             of what the table averages in its place.
         parameters: trainable parameters at most, head included.

@@ -14,12 +14,11 @@ from bench.lab.methods import trainable
 
 
 def parameters(model: nn.Module) -> int:
-    """Parameters of a model, 4-bit weights counted unpacked."""
+    """Parameters of a model, 4-bit weights counted unpacked and tied ones once."""
     total = 0
-    for module in model.modules():
-        for p in module.parameters(recurse=False):
-            state = getattr(p, "quant_state", None)
-            total += math.prod(state.shape) if state is not None else p.numel()
+    for p in model.parameters():
+        state = getattr(p, "quant_state", None)
+        total += math.prod(state.shape) if state is not None else p.numel()
     return total
 
 

@@ -69,7 +69,7 @@ def _evidence(answers: dict[str, Answer]) -> Grid:
     answer = next(iter(answers.values()))
     columns = (
         Column("cell"),
-        Column("score", answer.table.averaged, numeric=True),
+        Column("score", words.averaged(answer.table), numeric=True),
         Column("points to the best", "paired, 95\u00a0% interval", numeric=True),
         *(Column(c.title, "largest of its tasks", numeric=True) for c in COSTS.values()),
     )

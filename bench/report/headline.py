@@ -198,7 +198,7 @@ def _verdicts(table: ResultTable) -> Grid:
     found = against_reference(table)
     columns = (
         Column("cell"),
-        Column("score", f"{table.averaged}, {_directions(table)}", numeric=True),
+        Column("score", f"{words.averaged(table)}, {_directions(table)}", numeric=True),
         Column("difference", f"to {reference}, paired by seed and task", numeric=True),
         Column("verdict", f"Holm over {words.plural(len(found), 'difference')}"),
         Column("would show", "smallest true difference", numeric=True),

@@ -120,7 +120,7 @@ def _scores(table: ResultTable, ranks: Mapping[Cell, tuple[int, int]]) -> Grid:
 
 def _mean_hint(table: ResultTable) -> str:
     same = "same seeds on all"
-    return same if table.averaged == MEAN else f"of the {SHARE}, {same}"
+    return same if table.averaged == MEAN else f"share of the way to perfect, {same}"
 
 
 def _score(table: ResultTable, cell: Cell, task: str) -> Entry:

@@ -146,7 +146,7 @@ def _places(table: ResultTable, fronts: list[Front]) -> Grid:
     """Every cell's standing at every cost."""
     columns = (
         Column("cell"),
-        Column("score", f"{table.averaged}, higher is better", numeric=True),
+        Column("score", f"{words.averaged(table)}, higher is better", numeric=True),
         *(Column(f.cost.title, "lower is better", numeric=True) for f in fronts),
     )
     by_cell = [{s.cell: s for s in f.spots} for f in fronts]

@@ -104,9 +104,14 @@ def direction(key: str) -> str:
     return "lower is better" if lower else "higher is better"
 
 
+def averaged(table: ResultTable) -> str:
+    """What an overall score is where there is no room for `ResultTable.averaged`."""
+    return MEAN if table.averaged == MEAN else f"share of the way to perfect, {MEAN}"
+
+
 def score_axis(table: ResultTable) -> str:
     """The overall score on an axis, which has no room for `ResultTable.averaged`."""
-    return f"score, {MEAN}" if table.averaged == MEAN else f"share of the way to perfect, {MEAN}"
+    return f"score, {MEAN}" if table.averaged == MEAN else averaged(table)
 
 
 def missing(reason: str) -> Entry:
