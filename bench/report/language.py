@@ -45,6 +45,8 @@ SHOWN = {
     key: _metric(key) for key in ("exact_match", "rouge_l", "perplexity", "completion_perplexity")
 }
 """Metric -> how it is read; in the order of the columns."""
+ELSEWHERE = Entry("–", kind="missing")
+"""A figure that other tasks have."""
 UNRELATED = {name: _field(name) for name in (BEFORE, AFTER)}
 
 
@@ -93,6 +95,7 @@ def _plus_minus(estimate: Estimate, text: Callable[[float], str]) -> str:
 def _grid(table: ResultTable) -> Grid:
     asked = [r for r in table.rows if r.ok and r.job.causal is not None]
     keys = [key for key in SHOWN if any(key in r.outcome.metrics for r in asked)]
+    writing = {task for task in table.tasks if any(_written(s) for s in table.of(task=task))}
     columns = (
         Column("cell"),
         Column("task"),
@@ -110,7 +113,9 @@ def _grid(table: ResultTable) -> Grid:
             _unrelated(table, cell, task),
             _forgetting(table, cell, task),
             measures.entry(table, cell, task, TRAINING),
-            measures.entry(table, cell, task, WRITING),
+            ELSEWHERE
+            if task not in writing and writing
+            else measures.entry(table, cell, task, WRITING),
         )
         for task in table.tasks
         for cell in table.cells
@@ -136,7 +141,7 @@ def _said(table: ResultTable, cell: Cell, task: str, key: str) -> Entry:
     slots = table.of(cell, task)
     score = task_score(table, cell, task, SHOWN[key])
     if score.estimate is None and any(s.ok for s in slots):
-        return words.missing("not a metric of this task")
+        return ELSEWHERE
     digits = words.short if "perplexity" in key else words.number
     return _entry(score, gaps.gap(slots), digits)
 

@@ -192,8 +192,12 @@ DEPLOYMENT = (
         beside=("merged_latency_p95_seconds",),
         label="p95",
     ),
-    LargestError("merge_max_error", "merge error", "largest difference of a logit or log-likelihood"),
-    LargestError("reload_max_error", "reload error", "largest difference of a logit or log-likelihood"),
+    LargestError(
+        "merge_max_error", "merge error", "largest difference of a logit or log-likelihood"
+    ),
+    LargestError(
+        "reload_max_error", "reload error", "largest difference of a logit or log-likelihood"
+    ),
 )
 
 
