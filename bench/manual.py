@@ -51,7 +51,8 @@ def count_all() -> Counts:
 
     config, jobs = config_of(ARCHITECTURES[MODEL], 2), _default_jobs()
     _, head = Counter(jobs[0], config).split()
-    return Counts(head, {job.method: count(job, config) for job in jobs})
+    nothing = dict.fromkeys((m.key for m in METHODS.values() if not m.trains), (0, 0))
+    return Counts(head, nothing | {job.method: count(job, config) for job in jobs})
 
 
 def _default_jobs() -> list[Job]:
@@ -60,6 +61,7 @@ def _default_jobs() -> list[Job]:
         {"method": m.key, "quantization": [m.quantizations[0]]}
         | ({m.size: [SIZES[m.size]]} if m.size else {})
         for m in METHODS.values()
+        if m.trains
     ]
     profile = {
         "summary": "-", "needs": "nothing", "sources": ["hub"], "model": MODEL, "seeds": [0],

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from bench.architectures import LANGUAGE_MODELS
+from bench.architectures import LANGUAGE_MODELS, OF_MODELS
+from bench.catalog import MODELS
+from bench.lab.blank import blank, config_of
 
 # As published: model cards and the papers' own counts; those of LLaMA and Llama 2 follow from the
 # shapes in the papers and are what checkpoints hold.
@@ -25,6 +27,7 @@ PARAMETERS = {
     "qwen2.5-7b": 7_615_616_512,
     "smollm2-135m": 134_515_008,
     "smollm2-360m": 361_821_120,
+    "smollm2-1.7b": 1_711_376_384,
 }
 
 
@@ -39,3 +42,9 @@ def test_a_shape_gives_the_published_count(name):
     model = blank(config_of(LANGUAGE_MODELS[name], 1), "language")
     assert all(p.is_meta for p in model.parameters())
     assert sum(p.numel() for p in model.parameters()) == PARAMETERS[name]
+
+
+@pytest.mark.parametrize("model", [m for m in MODELS.values() if m.causal], ids=lambda m: m.key)
+def test_a_language_model_of_the_catalogue_has_the_parameters_it_says(model):
+    built = blank(config_of(OF_MODELS[model.key], 1), "language")
+    assert sum(p.numel() for p in built.parameters()) == model.parameters

@@ -125,15 +125,15 @@ def test_what_plan_predicts_is_what_a_step_takes(llama):
     """The request that `peftmark plan` makes, at the length and rows of the job's largest batch."""
     from transformers import AutoConfig
 
-    for task in ("tiny-rank", "tiny-answer", "tiny-text"):
-        asked = job("lora", task)
-        work = work_of(llama, asked)
-        longest = max(work.longest)
-        config = AutoConfig.from_pretrained(llama.mirror / "models" / "tiny").to_dict()
-        one = replace(request(asked, TASKS[task], config), tokens=longest)
-        (told,) = forecasts([one], None, 1)
-        live = recipe.run(asked, llama, lambda _: None).live_bytes
-        assert (told.reason, told.total) == ("", live), task
+    config = AutoConfig.from_pretrained(llama.mirror / "models" / "tiny").to_dict()
+    jobs = [job("lora", task) for task in ("tiny-rank", "tiny-answer", "tiny-text")]
+    wanted = [
+        replace(request(j, TASKS[j.task], config), tokens=max(work_of(llama, j).longest))
+        for j in jobs
+    ]
+    told = forecasts(wanted, None, 1)
+    live = [recipe.run(j, llama, lambda _: None).live_bytes for j in jobs]
+    assert [(one.reason, one.total) for one in told] == [("", taken) for taken in live]
 
 
 def test_a_repeat_reads_the_unrelated_text_anew(llama, monkeypatch):

@@ -136,7 +136,7 @@ def adapter_parameters(job: Job, rank: int, targets: str | None = None) -> int:
 # --- models ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("key", MODELS)
+@pytest.mark.parametrize("key", [m.key for m in MODELS.values() if not m.causal])
 def test_encoders_have_the_parameters_the_catalog_says(key: str) -> None:
     counted = sum(p.numel() for p in on_meta(key, AutoModel).parameters())
     assert counted == MODELS[key].parameters

@@ -191,7 +191,9 @@ def test_the_note_names_the_unrelated_text_and_warns_of_tokenizers(shown):
 def test_the_lead_names_who_forgot_least_and_most():
     made = changed(make_causal(), LORA, unrelated_perplexity_after=30.0)
     lead = section(show(made), "language").lead
-    assert lead.startswith("Forgetting, by the perplexity of unrelated text: least with AdaLoRA r8")
+    assert lead.startswith(
+        "Forgetting, by the perplexity of unrelated text, mean over tasks: least with AdaLoRA r8"
+    )
     assert lead.endswith("most with LoRA r8 at +20.0\u00a0% ± 0.0\u00a0%.")
     bare = changed(make_causal([LORA]), LORA, unrelated_perplexity_after=None)
     assert section(show(bare), "language").lead.startswith("No cell has a figure of what it forgot")

@@ -26,7 +26,7 @@ from bench.columns import COLUMNS
 from bench.errors import StoreError
 from bench.matrix import decide
 from bench.outcome import CurvePoint, Outcome
-from bench.record import SCHEMA_VERSION
+from bench.record import SCHEMA_VERSION, Causal
 from bench.store import Store
 
 TESTS = Path(__file__).resolve().parent
@@ -71,7 +71,7 @@ def leftovers(store):
 # --- what is written ----------------------------------------------------------------------------
 
 FULL = make_record(
-    job=make_job(method="adalora", quantization="nf4"),
+    job=make_job(method="adalora", quantization="nf4", causal=Causal("1:0f", 8, "editorials:none")),
     outcome=make_outcome(
         warnings=("one", "zwei – “drei”\n"),
         status_reason="</script>\n| x",
@@ -88,6 +88,10 @@ FULL = make_record(
         torch_reserved_bytes=2,
         energy_gpu_joules=3.5,
         energy_cpu_joules=4.5,
+        completions=("an answer", "", "„noch eine“\n"),
+        unrelated_perplexity_before=20.5,
+        unrelated_perplexity_after=21.0,
+        generated_tokens_per_second=41.5,
     ),
     nvml_process_bytes=123,
     nvml_device_bytes=456,

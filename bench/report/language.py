@@ -70,7 +70,7 @@ def _lead(table: ResultTable) -> str:
         return "No cell has a figure of what it forgot on every task."
     least = min(known, key=lambda c: known[c].mean)
     most = max(known, key=lambda c: known[c].mean)
-    start = "Forgetting, by the perplexity of unrelated text"
+    start = "Forgetting, by the perplexity of unrelated text, mean over tasks"
     if least == most:
         return f"{start}: {words.title(least)} at {_forgotten(known[least])}."
     return (
