@@ -16,6 +16,8 @@ from bench.report.places import layer_name, layers_of, place
 from bench.resolve import first_stage_steps
 from bench.table import ResultTable
 
+MOST_COLUMNS = 12
+"""Layers up to which each has a column."""
 MOST_POINTS = 24
 """Evaluated steps in a picture."""
 QUARTERS = ((0.25, "a quarter"), (0.5, "half"), (0.75, "three quarters"))
@@ -163,8 +165,11 @@ def _layer_importance(rows: Sequence[Record]) -> dict[int, dict[int, float]]:
 
 
 def grid(table: ResultTable, paths: Sequence[tuple[Cell, History]]) -> Grid:
-    """One row a cell and evaluated step, one column a layer, importance in the small line."""
+    """One row a cell and evaluated step, one column a layer, importance in the small line; of many
+    layers one row each, with their ranks at the end."""
     layers = layers_of(table.rows)
+    if len(layers) > MOST_COLUMNS:
+        return _at_the_end(layers, paths)
     rows = []
     for cell, history in paths:
         runs = [_totals(row) for row in history.rows]
@@ -195,6 +200,29 @@ def grid(table: ResultTable, paths: Sequence[tuple[Cell, History]]) -> Grid:
         folded=True,
         note="The small line is the mean importance of the layer's modules, where the method "
         "has one.",
+    )
+
+
+def _at_the_end(layers: Sequence[int], paths: Sequence[tuple[Cell, History]]) -> Grid:
+    found = [(_layer_ranks(h.rows), _layer_importance(h.rows), len(h.steps) - 1) for _, h in paths]
+    rows = tuple(
+        (
+            Entry(layer_name(n), kind="number", sort=float(n)),
+            *(
+                _history_entry(ranks.get(n, {}).get(last), importance.get(n, {}).get(last))
+                for ranks, importance, last in found
+            ),
+        )
+        for n in layers
+    )
+    columns = (Column(words.title(cell), words.some(h.tasks), numeric=True) for cell, h in paths)
+    return Grid(
+        "Active rank at the end by layer, mean over runs",
+        (Column("layer", numeric=True), *columns),
+        rows,
+        folded=True,
+        note="The small line is the mean importance of the layer's modules, where the method "
+        "has one. The ranks at every evaluated step are in the rows (rank_history).",
     )
 
 
