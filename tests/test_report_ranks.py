@@ -197,6 +197,21 @@ def test_a_path_has_every_run_the_window_and_the_importance_by_layer():
     assert [e.note for e in table.rows[1][3:]] == ["1", "3"]
 
 
+def test_many_layers_have_a_row_each_with_their_ranks_at_the_end():
+    """A column for each of thirty layers fits no page."""
+    history = {name(n): [6, 6, 6, 6, 6, n % 5] for n in range(13)}
+    importance = {name(3): [None, 1.0, 1.0, 1.0, 1.0, 2.5]}
+    rows = [
+        replace(r, outcome=replace(r.outcome, rank_history=history, importance_history=importance))
+        for r in adalora()
+    ]
+    table = grid(show(rows), "Active rank at the end by layer")
+    assert [c.title for c in table.columns] == ["layer", "AdaLoRA r8"]
+    assert [r[0].text for r in table.rows] == [str(n) for n in range(13)]
+    assert [r[1].text for r in table.rows] == [str(n % 5) for n in range(13)]
+    assert [r[1].note for r in table.rows[2:5]] == ["", "2.5", ""]
+
+
 def test_the_window_of_two_stages_is_counted_from_the_second():
     schedule = AdaLoraSchedule(12, 6, 12, 4, 0.85, 0.85, 0.5)
     job = make_job(method="two-stage")
