@@ -58,7 +58,8 @@ def is_needed(table: ResultTable) -> bool:
 def section(table: ResultTable) -> Section:
     """Perplexities, answers and forgetting by cell and task, and some answers side by side."""
     examples = (_examples(table, task) for task in table.tasks)
-    blocks: list[Block] = [_grid(table), *(grid for grid in examples if grid is not None)]
+    grids = (_forgotten_grid(table), _said_grid(table), *examples)
+    blocks: list[Block] = [grid for grid in grids if grid is not None]
     return Section("language", "Language models", _lead(table), tuple(blocks))
 
 
@@ -92,14 +93,22 @@ def _plus_minus(estimate: Estimate, text: Callable[[float], str]) -> str:
 # --- figures ------------------------------------------------------------------------------------
 
 
-def _grid(table: ResultTable) -> Grid:
+def _causal_rows(table: ResultTable) -> list[tuple[Cell, str]]:
+    return [
+        (cell, task)
+        for task in table.tasks
+        for cell in table.cells
+        if any(s.job.causal is not None for s in table.of(cell, task))
+    ]
+
+
+def _forgotten_grid(table: ResultTable) -> Grid:
+    """Unrelated text, and tokens a second."""
     asked = [r for r in table.rows if r.ok and r.job.causal is not None]
-    keys = [key for key in SHOWN if any(key in r.outcome.metrics for r in asked)]
     writing = {task for task in table.tasks if any(_written(s) for s in table.of(task=task))}
     columns = (
         Column("cell"),
         Column("task"),
-        *(Column(words.metric_title(k), words.direction(k), numeric=True) for k in keys),
         Column("unrelated text", "perplexity before → after", numeric=True),
         Column("forgetting", "rise of that perplexity, lower is better", numeric=True),
         TRAINING.column,
@@ -109,7 +118,6 @@ def _grid(table: ResultTable) -> Grid:
         (
             Entry(words.title(cell)),
             Entry(task),
-            *(_said(table, cell, task, key) for key in keys),
             _unrelated(table, cell, task),
             _forgetting(table, cell, task),
             measures.entry(table, cell, task, TRAINING),
@@ -117,12 +125,41 @@ def _grid(table: ResultTable) -> Grid:
             if task not in writing and writing
             else measures.entry(table, cell, task, WRITING),
         )
+        for cell, task in _causal_rows(table)
+    )
+    caption = "What was forgotten, mean ± 95\u00a0% half-width over seeds"
+    return gaps.fold_missing(Grid(caption, columns, rows, note=_note(asked)), 2)
+
+
+def _said_grid(table: ResultTable) -> Grid | None:
+    """Further metrics of the tasks that have any."""
+    known = {
+        task: [k for k in SHOWN if any(k in s.outcome.metrics for s in _finished(table, task))]
         for task in table.tasks
-        for cell in table.cells
-        if any(s.job.causal is not None for s in table.of(cell, task))
+    }
+    keys = [key for key in SHOWN if any(key in metrics for metrics in known.values())]
+    if not keys:
+        return None
+    columns = (
+        Column("cell"),
+        Column("task"),
+        *(Column(words.metric_title(k), words.direction(k), numeric=True) for k in keys),
+    )
+    rows = tuple(
+        (Entry(words.title(cell)), Entry(task), *(_said(table, cell, task, key) for key in keys))
+        for cell, task in _causal_rows(table)
+        if known[task]
     )
     caption = "Texts and answers by task, mean ± 95\u00a0% half-width over seeds"
-    return gaps.fold_missing(Grid(caption, columns, rows, note=_note(asked)), 2)
+    note = (
+        "Perplexities of different models are not comparable: their tokenizers cut text into other "
+        "tokens."
+    )
+    return Grid(caption, columns, rows, note=note)
+
+
+def _finished(table: ResultTable, task: str) -> list[Record]:
+    return [s.record for s in table.of(task=task) if s.record is not None and s.ok]
 
 
 def _note(asked: Sequence[Record]) -> str:
@@ -131,9 +168,8 @@ def _note(asked: Sequence[Record]) -> str:
     told = f"Unrelated text: {words.listing(texts)}, read" if texts else "Unrelated text is read"
     return (
         f"{told} by the loaded base before the method is put on it, and by the trained model; "
-        "forgetting is after over before, less 1. Perplexities of different models are not "
-        "comparable: their tokenizers cut text into other tokens. Training tokens are counted "
-        "without padding, written ones up to the end of each answer."
+        "forgetting is after over before, less 1. Training tokens are counted without padding, "
+        "written ones up to the end of each answer."
     )
 
 
