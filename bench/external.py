@@ -15,7 +15,7 @@ from typing import Any
 
 from bench.errors import StoreError
 from bench.files import sync, write_all
-from bench.sealed import SEAL, UNSEALED, check_seal, sealed
+from bench.sealed import read_table, table_bytes
 
 EXTERNAL_VERSION = 1
 """Version of the columns below; files of a newer one are refused."""
@@ -212,29 +212,16 @@ def _schema() -> Any:
 
 def _content(rows: Sequence[ExternalRow]) -> bytes:
     """A sealed file; the same rows give the same bytes."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    schema, buffer = _schema(), pa.BufferOutputStream()
     plain = [
         {name: getattr(row, name) for name in _COLUMNS}
         | {"null_reasons": json.dumps(row.null_reasons, sort_keys=True)}
         for row in rows
     ]
-    with pq.ParquetWriter(buffer, schema, write_page_checksum=True) as writer:
-        writer.add_key_value_metadata({SEAL: UNSEALED})
-        writer.write_table(pa.Table.from_pylist(plain, schema=schema))
-    return sealed(buffer.getvalue().to_pybytes())
+    return table_bytes(_schema(), [plain])
 
 
 def _rows(path: Path, raw: bytes) -> list[ExternalRow]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    check_seal(raw)
-    # Not `read_table`, whose threads can outlive the interpreter and abort it at its end.
-    file = pq.ParquetFile(pa.BufferReader(raw), page_checksum_verification=True)
-    table = file.read(use_threads=False)
+    table = read_table(raw)
     version = int((table.schema.metadata or {}).get(_VERSION_KEY, b"0"))
     if version > EXTERNAL_VERSION:
         raise StoreError(

@@ -19,7 +19,7 @@ from bench.errors import StoreError
 from bench.files import sync, write_all
 from bench.methods import Cell
 from bench.record import PROTOCOL
-from bench.sealed import SEAL, UNSEALED, check_seal, sealed
+from bench.sealed import read_table, table_bytes
 
 HISTORY_VERSION = 1
 """Version of the columns below; files of a newer one are refused."""
@@ -229,26 +229,13 @@ def _point(row: dict[str, Any]) -> Point:
 
 def _content(points: Sequence[Point]) -> bytes:
     """A sealed file; the same points in any order give the same bytes."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    schema, buffer = _schema(), pa.BufferOutputStream()
     rows = [_row(point) for point in sorted(points, key=_order)]
-    with pq.ParquetWriter(buffer, schema, write_page_checksum=True) as writer:
-        writer.add_key_value_metadata({SEAL: UNSEALED})
-        writer.write_table(pa.Table.from_pylist(rows, schema=schema))
-    return sealed(buffer.getvalue().to_pybytes())
+    return table_bytes(_schema(), [rows])
 
 
 def _points(path: Path, raw: bytes, suite: str) -> list[Point]:
     """The points of a file that is whole and in its place."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    check_seal(raw)
-    # Not `read_table`, whose threads can outlive the interpreter and abort it at its end.
-    file = pq.ParquetFile(pa.BufferReader(raw), page_checksum_verification=True)
-    table = file.read(use_threads=False)
+    table = read_table(raw)
     version = int((table.schema.metadata or {}).get(_VERSION_KEY, b"0"))
     if version > HISTORY_VERSION:
         raise StoreError(

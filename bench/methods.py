@@ -21,8 +21,7 @@ Hook = Literal["before initialisation", "extra loss", "after each step", "second
 STEP_OF = dict.fromkeys(
     ("rslora", "lora-plus", "pissa", "olora", "loftq", "eva", "corda", "lora-ga"), "lora"
 )
-"""Methods that differ from another in how they start or scale alone -> the one whose training step
-holds the same tensors."""
+"""Method -> another whose training step holds the same tensors: it starts or scales otherwise."""
 
 ANY = tuple(QUANTIZATIONS)
 PREFIX = "peft:"
@@ -126,8 +125,7 @@ METHODS: dict[str, Method] = {
     for m in (
         Method(
             "full", "full fine-tuning", "reference", None,
-            "every weight trained: the upper reference line", "reference",
-            quantizations=("none",),
+            "every weight trained: the upper reference line", "reference", quantizations=("none",),
         ),
         Method(
             "base", "untouched base", "reference", None,
@@ -275,8 +273,7 @@ METHODS: dict[str, Method] = {
         Method(
             "p-tuning-v2", "P-tuning v2", "prompt", "tokens",
             "trained keys and values before each layer's own",
-            # No budget: one token is keys and values in every layer, 49,152 parameters on
-            # RoBERTa-large, too coarse a step for 0.1% of it. Prefix tuning has finer ones.
+            # No budget: one token is 49,152 parameters of RoBERTa-large, too coarse for 0.1% of it.
             "Liu et al. 2021, arXiv 2110.07602",
         ),
         Method(
@@ -335,7 +332,7 @@ METHODS: dict[str, Method] = {
 }  # fmt: skip
 
 
-# Which key of a suite gives a type's size; "rank" where the option is not here.
+# Option -> the key that gives a type's size; "rank" for others.
 _SIZE_OF: dict[str | None, Size | None] = {
     None: None, "num_virtual_tokens": "tokens", "n_frequency": "width",
 }  # fmt: skip
@@ -378,6 +375,11 @@ class Cell(NamedTuple):
     rank: int | None
     quantization: str
     variant: str = ""
+
+    @property
+    def trains(self) -> bool:
+        """Whether it trains anything, as an unknown method does."""
+        return getattr(method_of(self.method), "trains", True)
 
 
 _SIZE_WORDS: dict[Size, str] = {"rank": "r{}", "width": "w{}", "tokens": "{} tokens"}

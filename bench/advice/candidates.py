@@ -10,7 +10,7 @@ from bench.advice.pareto import gain
 from bench.advice.trade import MEMORY, PARAMETERS, TIME, Cost, fault, score_of, scores, why_no_score
 from bench.methods import Cell, cell_title
 from bench.stats import Comparison, Estimate, seeds_to_decide
-from bench.table import BASE, ResultTable
+from bench.table import ResultTable
 
 Keeps = Literal["best", "shown", "possible", "dropped", "not asked"]
 
@@ -95,7 +95,7 @@ class Candidate:
     @property
     def trains(self) -> bool:
         """Whether it is a way to train at all, which alone can be recommended."""
-        return self.cell.method != BASE
+        return self.cell.trains
 
     @property
     def fits(self) -> bool:

@@ -33,7 +33,7 @@ from bench.advice.trade import (
 )
 from bench.catalog import MODELS
 from bench.methods import Cell, cell_title
-from bench.table import BASE, MEAN, ResultTable, build
+from bench.table import MEAN, ResultTable, build
 from bench.tasks import TASKS
 
 Verdict = Literal["fits", "possible", "none fits", "unknown"]
@@ -86,7 +86,7 @@ def recommend(table: ResultTable, wish: Wish) -> Answer:
     if part is None:
         return Answer(wish, table, "unknown", reasons=reasons, run=run)
     best = _best(part)
-    trained = [c for c in part.cells if c.method != BASE and scores(part, c)]
+    trained = [c for c in part.cells if c.trains and scores(part, c)]
     if best is None or not trained:
         ends = sorted({s.status.replace("_", " ") for s in part.slots})
         what = "cell" if best is None else "cell that trains"

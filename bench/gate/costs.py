@@ -16,7 +16,6 @@ from bench.gate.result import Finding, Kind
 from bench.methods import Cell
 from bench.report import words
 from bench.stats import geometric_mean, holm, wilcoxon
-from bench.table import BASE
 
 SMALL = {"torch_allocated_bytes": 2 * 2**20, "torch_reserved_bytes": 32 * 2**20,
          "vmhwm_train_bytes": 64 * 2**20}  # fmt: skip
@@ -110,7 +109,7 @@ def times(matched: Matched, policy: Policy) -> Iterator[Finding]:
     found: dict[Cell, tuple[list[float], float]] = {}
     for cell in matched.cells:
         pairs = matched.of(cell)
-        if not pairs or cell.method == BASE:
+        if not pairs or not cell.trains:
             continue
         obstacle = _obstacle(pairs)
         if obstacle:

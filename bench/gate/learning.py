@@ -13,7 +13,6 @@ from bench.gate.result import Finding, Kind
 from bench.methods import Cell
 from bench.report import words
 from bench.stats import Comparison, compare, holm
-from bench.table import BASE
 
 TOLD = 2
 """New collapses of a cell, less those that ended, from which they are told though they may be
@@ -30,7 +29,7 @@ def collapses(matched: Matched, policy: Policy) -> Iterator[Finding]:
     no property of a seed, so runs are not paired. What trains nothing can't collapse.
     """
     found: dict[Cell, tuple[list[Pair], int]] = {}
-    for cell in (cell for cell in matched.cells if cell.method != BASE):
+    for cell in (cell for cell in matched.cells if cell.trains):
         fresh = [p for p in matched.of(cell) if p.after.collapsed and not p.before.collapsed]
         over = sum(bool(p.before.collapsed) and not p.after.collapsed for p in matched.of(cell))
         if fresh:

@@ -30,7 +30,7 @@ from bench.stats import (
     minimum_detectable_effect,
     seeds_to_decide,
 )
-from bench.table import BASE, SHARE, bounded, share
+from bench.table import SHARE, bounded, share
 
 Key = TypeVar("Key")
 
@@ -144,7 +144,7 @@ def _judged(
     all_moves = [move for of_task in moves for move in of_task]
     one_way = comparison.p is None and (max(all_moves) < 0 or min(all_moves) > 0)
     # Seeds of what trains nothing are copies of one run.
-    runs = len(moves) if pairs[0].before.cell.method == BASE else len(all_moves)
+    runs = len(all_moves) if pairs[0].before.cell.trains else len(moves)
     return Judged(change, comparison, runs if one_way else 0, identical, what=what)
 
 

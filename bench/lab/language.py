@@ -227,17 +227,15 @@ def _to_end(ids: list[int], end: int) -> list[int]:
     return ids[: ids.index(end) + 1] if end in ids else ids
 
 
-def unigram_likelihood(train: Iterable[Batch], held: Sequence[Batch], vocabulary: int) -> float:
+def unigram_likelihood(train: Iterable[Encoded], held: Iterable[Encoded], vocabulary: int) -> float:
     """Log-likelihood a token of a predictor that knows how often a token stands in training rows
     and nothing else; each token counts once more than it was seen."""
-    counts = np.ones(vocabulary)
-    for batch in train:
-        ids = batch.labels[:, 1:]
-        np.add.at(counts, ids[ids != IGNORED].numpy(), 1)
-    chances = np.log(counts / counts.sum())
-    wanted = [batch.labels[:, 1:] for batch in held]
-    tokens = np.concatenate([ids[ids != IGNORED].numpy() for ids in wanted])
-    return float(chances[tokens].mean())
+
+    def predicted(rows: Iterable[Encoded]) -> np.ndarray:
+        return np.concatenate([np.array(row["input_ids"][1:], dtype=np.int64) for row in rows])
+
+    counts = 1 + np.bincount(predicted(train), minlength=vocabulary)
+    return float(np.log(counts / counts.sum())[predicted(held)].mean())
 
 
 @dataclass(frozen=True)

@@ -82,17 +82,17 @@ def run(job: Job, places: Places, progress: Progress) -> Outcome:
     with meters.phase("tokenise"):
         tokenizer = load_tokenizer(model_at.path)
         work = prepare_work(job, task, data, tokenizer, model_at.path, places.cache)
-        unrelated = unrelated_batches(job, places, tokenizer) if job.causal else []
+        measured = job.causal is not None and job.purpose != "tuning"
+        unrelated = unrelated_batches(job, places, tokenizer) if measured else []
 
     progress({"phase": "model"})
     with meters.phase("load"):
         parts = anatomy(model_at.path, task)
         build = Build(job, task, model_at.path, parts, work, places.cache)
-    measured = unrelated if job.purpose != "tuning" else []
     before_training = None
-    if measured:
+    if unrelated:
         with meters.phase("forget"):
-            before_training = perplexity_before(build, measured)
+            before_training = perplexity_before(build, unrelated)
     with meters.phase("load"):
         loaded = build.loaded()
     base = loaded.model
@@ -113,7 +113,7 @@ def run(job: Job, places: Places, progress: Progress) -> Outcome:
             status="ok", metric_value=scores.metrics[job.metric], total_parameters=total,
             **sources, **of_untouched(scores, meters),
         )  # fmt: skip
-        found = _forgotten(found, job, measured, before_training, base, meters)
+        found = _forgotten(found, job, unrelated, before_training, base, meters)
         return finished(found, job, work, meters, slow)
     with meters.phase("build"):
         prepared = build.prepare(base)
@@ -157,7 +157,7 @@ def run(job: Job, places: Places, progress: Progress) -> Outcome:
         **of_training(job, trained),
     )
     outcome = replace(outcome, **of_meters(meters, trained))
-    outcome = _forgotten(outcome, job, measured, before_training, prepared.model, meters)
+    outcome = _forgotten(outcome, job, unrelated, before_training, prepared.model, meters)
     if job.purpose == "tuning":
         names = (*SAVED, *DEPLOYED, *PROBED, *PREDICTED)
         outcome = without(outcome, names, "a tuning trial measures quality")

@@ -187,7 +187,7 @@ def prepare_work(
         latency=_latency_set(encoder, held, task, job),
         mean=mean,
         scale=scale,
-        baseline=_baseline(encoder, task, rows, labels, evaluated),
+        baseline=_baseline(encoder, task, rows, labels, held, evaluated),
         padding_share=1 - real / padded,
         overlap_rows=overlap(data),
     )
@@ -259,14 +259,16 @@ def _answers(reader: Reader, rows: Sequence[Row], size: int, task: Task, job: Jo
 
 
 def _baseline(
-    encoder: Encoder | Reader, task: Task, rows: Sequence[Row], labels: np.ndarray, held: HeldOut
-) -> float:
+    encoder: Encoder | Reader, task: Task, rows: Sequence[Row], labels: np.ndarray,
+    evaluated: Sequence[Row], held: HeldOut,
+) -> float:  # fmt: skip
     """The primary metric of a predictor that looks at no row: the majority class, the mean score,
     the commonest answer, or how often each token stands in the training rows."""
     if task.kind == "language":
         assert isinstance(encoder, Reader)
-        train = (encoder.batch([one]) for one in encoder.encode(rows))
-        return unigram_likelihood(train, held.batches, encoder.vocabulary)
+        return unigram_likelihood(
+            encoder.encode(rows), encoder.encode(evaluated), encoder.vocabulary
+        )
     if held.answers is not None:
         wanted, pattern = held.answers.wanted, held.answers.pattern
         # The first of equally common ones; where a part of an answer counts, by that part.

@@ -13,7 +13,6 @@ from bench.report.measures import Measure, raw
 from bench.report.page import Block, Column, Entry, Grid, Section, shorten
 from bench.stats import Estimate
 from bench.table import (
-    BASE,
     Read,
     ResultTable,
     Score,
@@ -65,7 +64,7 @@ def section(table: ResultTable) -> Section:
 
 def _lead(table: ResultTable) -> str:
     """Which cell forgot least and which most, by the means."""
-    trained = [cell for cell in table.cells if cell.method != BASE]
+    trained = [cell for cell in table.cells if cell.trains]
     known = {c: e for c in trained if (e := overall_score(table, c, forgetting).estimate)}
     if not known:
         return "No cell has a figure of what it forgot on every task."
@@ -216,7 +215,7 @@ def _examples(table: ResultTable, task: str) -> Grid | None:
     others = [
         r
         for cell in table.others
-        if cell.method == BASE
+        if not cell.trains
         for s in table.of(cell, task)
         if (r := _written(s))
         and (r.job.seed, row_order(r.job), len(r.outcome.completions)) == wanted

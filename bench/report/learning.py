@@ -12,7 +12,7 @@ from bench.report import gaps, picks, words
 from bench.report.drawings import CurveLine, Curves, Mark, WaitLine, Waits
 from bench.report.page import Column, Entry, Figure, Figures, Grid, Paragraph, Section, marks
 from bench.report.quality import metric_of
-from bench.table import BASE, ResultTable
+from bench.table import ResultTable
 
 MOST_PANELS = 24
 """Pictures of curves that a page carries; beyond it each task has one."""
@@ -20,7 +20,7 @@ MOST_PANELS = 24
 
 def section(table: ResultTable) -> Section:
     """Learning curves by task and the steps-to-target table, of the cells that train."""
-    table = table.without([cell for cell in table.cells if cell.method == BASE])
+    table = table.without([cell for cell in table.cells if not cell.trains])
     lead = " ".join(_task_lead(table, task) for task in table.tasks)
     cells = picks.picks(table)
     if len(table.tasks) * len(picks.panels(table, cells)) > MOST_PANELS:

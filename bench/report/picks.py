@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from bench.methods import Cell, method_of
 from bench.report import words
 from bench.report.page import marks
-from bench.table import BASE, ResultTable, overall_score
+from bench.table import ResultTable, overall_score
 
 MOST_LINES = 6
 MOST = 20
@@ -70,8 +70,7 @@ def left_out(table: ResultTable, shown: int, where: str) -> str:
     if shown >= len(table.cells):
         return ""
     lines = ["full fine-tuning", "head only"]
-    if any(cell.method == BASE for cell in table.cells):
-        lines.append(words.title(Cell(BASE, None, "none")))
+    lines += [words.title(cell) for cell in table.cells if not cell.trains]
     return (
         f"Drawn: {shown} of {words.plural(len(table.cells), 'cell')}, namely the reference, "
         f"{words.listing(lines)}, and the best by score of each family and method; all of them "

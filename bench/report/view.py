@@ -27,7 +27,7 @@ from bench.report import (
 )
 from bench.report import claims as reported_claims
 from bench.report.page import Page, Section
-from bench.table import BASE, ResultTable, build
+from bench.table import ResultTable, build
 
 FULL_PROFILE = "full"
 
@@ -136,7 +136,7 @@ def _warning(table: ResultTable) -> str:
     if job.profile == FULL_PROFILE:
         return ""
     rows = [n for j in table.jobs if (n := j.recipe.train_rows) is not None]
-    steps = [j.recipe.steps for j in table.jobs if j.method != BASE]
+    steps = [j.recipe.steps for j in table.jobs if j.cell.trains]
     scale = [f"{words.span(steps)} optimizer steps"] if steps else ["nothing trained"]
     if len(rows) == len(table.jobs):
         scale.append(f"at most {max(rows):,} training rows")
