@@ -30,7 +30,7 @@ SELECT = set -f; set -- "$$SUITE"; \
 	[ -z "$$PROFILE" ] || set -- "$$@" "--profile=$$PROFILE"; \
 	[ -z "$$MIRROR" ] || set -- "$$@" "--mirror=$$MIRROR"
 
-.PHONY: help bench report versions memory-tables test test-gpu test-browser overhead perf lint check format clean
+.PHONY: help bench report versions memory-tables test test-fast test-gpu test-browser overhead perf lint check format clean
 .DEFAULT_GOAL := help
 
 help:  ## say what there is
@@ -38,6 +38,7 @@ help:  ## say what there is
 	@echo 'make report SUITE=glue  write the report of earlier results'
 	@echo "make versions OLD='peft==0.20.0' NEW='peft==0.21.2' SUITE=smoke   compare two versions"
 	@echo 'make test               run the tests'
+	@echo 'make test-fast          run those that need no torch, in under a minute'
 	@echo 'make check              format, lint and types, then the tests'
 	@echo 'make test-gpu           the checks that only a CUDA machine can make'
 	@echo 'make test-browser REPORT=path   use a report in Chromium (needs node; CHROMIUM=, SHOTS=)'
@@ -66,21 +67,24 @@ versions: .venv/.installed  ## run a suite with two versions of a library, in tu
 test: .venv/.installed  ## run the tests
 	@.venv/bin/python -m pytest -m 'not gpu' -n auto --maxprocesses 4 --dist loadfile
 
+test-fast: .venv/.installed  ## the tests that need no torch, in under a minute
+	@PEFTMARK_TESTS=fast .venv/bin/python -m pytest tests/unit tests/test_layers.py -n 2 --dist loadfile
+
 test-gpu: .venv/.installed
 	@.venv/bin/python -m pytest -m gpu
 
 memory-tables: .venv/.installed  ## predict docs/memory-tables.md anew, in eight minutes on two cores
-	@.venv/bin/python -m bench.memory_page
+	@.venv/bin/python -m peftmark.docgen.memory_page
 
 test-browser:  ## open REPORT in Chromium, offline, and use it
 	@cd tests/browser && npm ci --silent --no-audit --no-fund
 	@node tests/browser/check.mjs "$$REPORT" "$$SHOTS"
 
 overhead: .venv/.installed  ## measure the meters themselves
-	@set -f; exec env OMP_NUM_THREADS=1 .venv/bin/python -m bench.lab.overhead $$ARGS
+	@set -f; exec env OMP_NUM_THREADS=1 .venv/bin/python -m peftmark.lab.measure.overhead $$ARGS
 
 perf: .venv/.installed  ## measure peftmark against scripts, a bare loop and the machine
-	@set -f; exec .venv/bin/python -m bench.perf $$ARGS
+	@set -f; exec .venv/bin/python -m peftmark.perf $$ARGS
 
 lint: .venv/.installed  ## format, lint and types
 	@.venv/bin/ruff format --check bench tests

@@ -1,6 +1,7 @@
 """Settings for every test."""
 
 import os
+import sys
 
 import pytest
 
@@ -8,6 +9,20 @@ import pytest
 for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ[_name] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+
+class _NoTorch:
+    """Refuses to load what takes seconds: `make test-fast` is of tests that need none of it."""
+
+    def find_spec(self, name, path=None, target=None):
+        if name in ("torch", "transformers", "peft", "bitsandbytes"):
+            raise ImportError(f"{name} is not for tests/unit: put the test into tests/lab")
+
+
+if os.environ.get("PEFTMARK_TESTS") == "fast":
+    sys.meta_path.insert(0, _NoTorch())
+
+pytest_plugins = ["gate_cli", "made_wheels"]  # fixtures of theirs are for every test
 
 
 @pytest.fixture(scope="module", params=["bert", "deberta-v2", "distilbert", "mpnet", "roberta"])

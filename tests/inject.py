@@ -39,7 +39,8 @@ class Injection:
     check: str
 
 
-STEP = "bench/lab/step.py"
+LAB = "bench/peftmark/lab/"
+STEP = LAB + "step.py"
 INJECTIONS = {
     "learning rate halved": Injection(
         ((STEP, "rate = recipe.learning_rate * scale",
@@ -47,21 +48,21 @@ INJECTIONS = {
         3, "count.learning_rate_mean",
     ),
     "AdaLoRA's update call removed": Injection(
-        (("bench/lab/methods/adalora.py", "self._tuner.update_and_allocate(step)", "pass"),),
+        ((LAB + "methods/adalora.py", "self._tuner.update_and_allocate(step)", "pass"),),
         3, "run.invalid",
     ),
     "nf4 replaced by fp4": Injection(
-        (("bench/lab/models.py", "bnb_4bit_quant_type=job.quantization",
+        ((LAB + "models.py", "bnb_4bit_quant_type=job.quantization",
           'bnb_4bit_quant_type="fp4"'),),
         3, "count.base_format",
     ),
     "pooler frozen": Injection(
-        (("bench/lab/models.py", "if parts.pooler and train_pooler else []", "if False else []"),),
+        ((LAB + "models.py", "if parts.pooler and train_pooler else []", "if False else []"),),
         3, "count.trainable_parameters",
     ),
     "data order of one seed": Injection(
-        (("bench/lab/work.py", 'generator(job.seed, "order")', 'generator(0, "order")'),
-         ("bench/lab/work.py", 'generator(job.seed, "windows")', 'generator(0, "windows")')),
+        ((LAB + "data/job_data.py", 'generator(job.seed, "order")', 'generator(0, "order")'),
+         (LAB + "data/job_data.py", 'generator(job.seed, "windows")', 'generator(0, "windows")')),
         3, "seeds.same-order",
     ),
     "a method missing": Injection(
@@ -98,8 +99,17 @@ def main() -> int:
         folder = Path(scratch)
         healthy = _copy(folder / "healthy")
         _run(healthy, "run", "smoke", "--profile", "offline", "--results", "first", "--no-report")
-        _run(healthy, "baseline", "accept", "--from", "first/smoke", "--reason", "a healthy run",
-             "--baselines", "baselines")  # fmt: skip
+        _run(
+            healthy,
+            "baseline",
+            "accept",
+            "--from",
+            "first/smoke",
+            "--reason",
+            "a healthy run",
+            "--baselines",
+            "baselines",
+        )
         against = healthy / "baselines" / "smoke" / "cpu.jsonl"
         wrong = 0
         _run(healthy, "run", "smoke", "--profile", "offline", "--results", "again", "--no-report")
@@ -120,11 +130,15 @@ def _copy(folder: Path) -> Path:
 
 def _run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     """A command with the code of a folder, in that folder."""
-    env = os.environ | {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+    env = os.environ | {"PYTHONPATH": str(folder / "bench"), "PYTHONDONTWRITEBYTECODE": "1"}
     return subprocess.run(
-        [sys.executable, "-m", "bench", *words],
-        cwd=folder, env=env, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        [sys.executable, "-m", "peftmark", *words],
+        cwd=folder,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def _injected(name: str, folder: Path, against: Path) -> int:
@@ -231,8 +245,9 @@ def slowdown(rounds: int) -> int:
         wrong = 0
         for name, code in (("twin", 0), ("slow", 3)):
             healthy = str(folders["healthy"] / "results")
-            done = _run(folders[name], "gate", "pace", "--against", healthy, "--policy",
-                        "policy.yaml")  # fmt: skip
+            done = _run(
+                folders[name], "gate", "pace", "--against", healthy, "--policy", "policy.yaml"
+            )
             print(done.stdout + done.stderr)
             right = done.returncode == code
             wrong += _verdict(f"times of the {name}", done.returncode, str(code), right)

@@ -21,10 +21,10 @@ from contextlib import suppress
 from pathlib import Path
 
 import psutil
-from storm import CLOCK_AND_MACHINE
 
-from bench.columns import to_row
-from bench.store import Store
+from peftmark.record.columns import to_row
+from peftmark.storage.store import Store
+from storm import CLOCK_AND_MACHINE
 
 SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -53,10 +53,21 @@ def run(options: argparse.Namespace, results: Path) -> tuple[int, bool]:
     second = cluster.add_node(**NODE)
     cluster.wait_for_nodes()
     words = [
-        sys.executable, "-m", "bench", "run", options.suite, "--profile", options.profile,
-        "--results", str(results), "--no-report", "--executor", "ray",
-        "--ray-address", cluster.address,
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "peftmark",
+        "run",
+        options.suite,
+        "--profile",
+        options.profile,
+        "--results",
+        str(results),
+        "--no-report",
+        "--executor",
+        "ray",
+        "--ray-address",
+        cluster.address,
+    ]
     for job in options.job:
         words += ["--job", job]
     parts = results / options.suite / "parts"
@@ -107,10 +118,11 @@ def main() -> None:
     wanted = set(options.job) or set(here)
     here = {job: row for job, row in here.items() if job in wanted}
     different = [
-        (job, name) for job in sorted(set(here) & set(there))
+        (job, name)
+        for job in sorted(set(here) & set(there))
         for name in here[job]
         if repr(here[job][name]) != repr(there[job].get(name))
-    ]  # fmt: skip
+    ]
     for job, name in different:
         print(f"{job} {name}: {here[job][name]!r:.80} here, {there[job].get(name)!r:.80} on Ray")
     columns = len(next(iter(here.values()), ()))

@@ -25,8 +25,8 @@ from pathlib import Path
 import psutil
 import pyarrow.parquet as pq
 
-from bench.columns import to_row
-from bench.runner import Selection, make_plan
+from peftmark.record.columns import to_row
+from peftmark.run.runner import Selection, make_plan
 
 ROOT = Path(__file__).resolve().parent.parent
 FINISHED, INCOMPLETE = 0, 6
@@ -68,12 +68,15 @@ class Storm:
         """Start the command; what it prints goes to a file."""
         scratch = self.folder / "tmp"
         scratch.mkdir(parents=True, exist_ok=True)
-        paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+        paths = [str(ROOT / "bench"), *filter(None, [os.environ.get("PYTHONPATH")])]
         with (self.folder / "output").open("ab") as output:
             self.process = subprocess.Popen(
-                self.command, cwd=self.folder, stdout=output, stderr=output,
+                self.command,
+                cwd=self.folder,
+                stdout=output,
+                stderr=output,
                 env=os.environ | {"TMPDIR": str(scratch), "PYTHONPATH": os.pathsep.join(paths)},
-            )  # fmt: skip
+            )
         self.done["starts"] += 1
         return self.process
 
@@ -249,7 +252,7 @@ def main() -> int:
 
 
 def _storms(options: argparse.Namespace, folder: Path) -> int:
-    command = [sys.executable, "-m", "bench", "run", options.suite]
+    command = [sys.executable, "-m", "peftmark", "run", options.suite]
     command += ["--profile", options.profile, *options.more]
     luck = random.Random(options.seed)
     total: Counter[str] = Counter()

@@ -1,0 +1,362 @@
+"""What `peftmark recommend` reads and prints: results folders and a wish, to answers as text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from peftmark.advice.candidates import (
+    COSTS,
+    Candidate,
+    Wish,
+    points,
+    seeds_wanted,
+    short_standing,
+    standing_text,
+)
+from peftmark.advice.recommend import Answer, recommend_all, train_rows
+from peftmark.analysis.table import ResultTable, build
+from peftmark.catalog.tasks import TASKS
+from peftmark.core.amounts import parse_count, parse_points, parse_seconds, parse_size
+from peftmark.core.errors import UserError
+from peftmark.record.job import PROTOCOL, Record
+from peftmark.render.plain_table import aligned
+from peftmark.storage.store import Store
+
+KINDS = ("classification", "regression", "instruction", "language")
+
+
+@dataclass(frozen=True)
+class Advised:
+    """Answers and what was left out on the way to them."""
+
+    answers: tuple[Answer, ...]
+    notes: tuple[str, ...]
+
+
+def advise(
+    results: Path,
+    suite: str | None = None,
+    source: Path | None = None,
+    profile: str | None = None,
+    *,
+    memory: str | None = None,
+    rows: str | None = None,
+    task: str | None = None,
+    max_drop: str | None = None,
+    max_parameters: str | None = None,
+    max_time: str | None = None,
+    model: str | None = None,
+) -> Advised:
+    """Read the results and answer.
+
+    Args:
+        results: the results folder, with one folder a suite.
+        suite: which of them; None for all of them.
+        source: a folder with `parts/` to read in place of those.
+        profile: the profile whose rows count; None for each of them apart.
+        memory: `--memory` as written, and so on.
+
+    Raises:
+        UserError: a value that can't be, or no results.
+    """
+    wish = Wish(
+        memory=None if memory is None else parse_size("--memory", memory),
+        rows=None if rows is None else parse_count("--rows", rows),
+        task=task or "",
+        max_drop=None if max_drop is None else parse_points("--max-drop", max_drop),
+        parameters=(
+            None if max_parameters is None else parse_count("--max-parameters", max_parameters)
+        ),
+        seconds=None if max_time is None else parse_seconds("--max-time", max_time),
+        model=model or "",
+    )
+    if wish.task and wish.task not in (*KINDS, *TASKS):
+        allowed = ", ".join((*KINDS, *TASKS))
+        raise UserError(f"--task: found {wish.task!r}", f"Allowed: {allowed}.")
+    tables: list[ResultTable] = []
+    notes: list[str] = []
+    for folder in _folders(results, suite, source):
+        contents = Store(folder.parent, folder.name).read()
+        found, left_out = tables_of(list(contents.records.values()))
+        tables += found
+        if contents.older:
+            notes.append(f"{folder}: {contents.older} rows of an older peftmark are left out.")
+        if contents.damaged:
+            notes.append(f"{folder}: {len(contents.damaged)} unreadable parts are left out.")
+        notes += [f"{folder}: {note}" for note in left_out]
+    profiles = sorted({t.jobs[0].profile for t in tables})
+    chosen = [t for t in tables if profile in (None, t.jobs[0].profile)]
+    if tables and not chosen:
+        known = ", ".join(profiles)
+        raise UserError(f"--profile: no row of profile {profile!r}", f"Measured: {known}.")
+    if not tables:
+        where = source or (results / suite if suite else results)
+        raise UserError(f"{where} holds no results of finished jobs", _to_run(suite))
+    return Advised(recommend_all(chosen, wish), tuple(notes))
+
+
+def _to_run(suite: str | None) -> str:
+    return f"Run some first: peftmark run {suite or 'SUITE'}"
+
+
+def _folders(results: Path, suite: str | None, source: Path | None) -> list[Path]:
+    if source is not None:
+        if not (source / "parts").is_dir():
+            raise UserError(
+                f"--from: {source} has no folder parts",
+                "Name a folder of one suite, such as results/glue.",
+            )
+        return [source.absolute()]
+    folders = [results / suite] if suite else sorted(results.glob("*"))
+    found = [f for f in folders if (f / "parts").is_dir()]
+    if not found:
+        raise UserError(f"{results / suite if suite else results} holds no results", _to_run(suite))
+    return found
+
+
+def tables_of(records: Sequence[Record]) -> tuple[list[ResultTable], list[str]]:
+    """Rows as tables, one for each suite, profile, model and device, and what was left out.
+
+    Only rows of the newest version of a suite and of today's procedure count. Of two rows of the
+    same cell, task and seed (an older recipe) the later counts.
+    """
+    reported = [r for r in records if r.job.purpose == "report"]
+    newest: dict[str, int] = {}
+    for r in reported:
+        newest[r.job.suite] = max(newest.get(r.job.suite, 0), r.job.suite_version)
+    groups: dict[tuple[str, ...], dict[tuple[object, ...], Record]] = {}
+    old = replaced = 0
+    for r in sorted(reported, key=lambda r: (r.finished_at, r.job.job_id)):
+        job = r.job
+        if job.protocol != PROTOCOL or job.suite_version != newest[job.suite]:
+            old += 1
+            continue
+        key = (job.suite, job.profile, job.model, job.model_identity, job.device)
+        rows = groups.setdefault(key, {})
+        replaced += (job.cell, job.task, job.seed) in rows
+        rows[job.cell, job.task, job.seed] = r
+    notes = []
+    if old:
+        notes.append(f"{old} rows of an older suite or procedure are left out.")
+    if replaced:
+        notes.append(f"{replaced} rows that a later recipe replaced are left out.")
+    return [_table(list(groups[key].values())) for key in sorted(groups)], notes
+
+
+def _table(rows: Sequence[Record]) -> ResultTable:
+    ordered = sorted(rows, key=lambda r: (r.job.task, r.job.method, r.job.seed, r.job.job_id))
+    cells = [r.job.cell for r in ordered]
+    reference = next((c for c in cells if c.method == "lora"), cells[0])
+    return build(ordered, [r.job for r in ordered], reference)
+
+
+# --- text ---------------------------------------------------------------------------------------
+
+
+def headline(answer: Answer) -> str:
+    """The answer in one sentence or more."""
+    if answer.verdict == "unknown":
+        return f"Unknown. {' '.join(answer.reasons)}"
+    if answer.verdict == "none fits":
+        return f"None fits. {' '.join(answer.reasons)}"
+    wish, first = answer.wish, answer.picks[0]
+    if wish.max_drop is None:
+        return _highest(answer)
+    within = f"within {points(wish.max_drop)} of the best measured score"
+    if answer.verdict == "possible":
+        return (
+            f"Undecided: no cell that fits is shown to stay {within}; {first.title} may, at "
+            f"{standing_text(first)}{seeds_wanted(first, wish)}."
+        )
+    cost = answer.cost
+    if cost is None:
+        return (
+            f"{first.title} has the highest score of the cells shown to stay {within}; they can't "
+            f"be compared by {wish.cost.title}."
+        )
+    figure = first.figures[cost.key]
+    amount = f" ({cost.text(figure)})" if figure is not None else ""
+    if first.keeps == "best":
+        text = (
+            f"Nothing that takes less {cost.title} than {first.title}{amount}, the best measured "
+            f"score, is shown to stay within {points(wish.max_drop)} of it"
+        )
+    else:
+        text = (
+            f"{first.title} has the least {cost.title}{amount} of the cells shown to stay "
+            f"{within}, at {standing_text(first)}"
+        )
+    return f"{text}.{_cheaper(answer)}"
+
+
+def _highest(answer: Answer) -> str:
+    first, *rest = answer.picks
+    score = f" ({first.score.mean:.3f})" if first.score else ""
+    text = f"{first.title} has the highest score{score} of the cells that fit."
+    if rest:
+        names = ", ".join(c.title for c in rest[:5])
+        more = f" and {len(rest) - 5} more" if len(rest) > 5 else ""
+        text += (
+            f" Nothing that fits is shown to beat these either at no more {answer.wish.cost.title}"
+            f": {names}{more}."
+        )
+    return text
+
+
+def _cheaper(answer: Answer) -> str:
+    """Cells that might do for less than the pick; empty without one."""
+    key, first = answer.wish.cost.key, answer.picks[0]
+    mine = first.figures[key]
+    less = [
+        c
+        for c in answer.picks
+        if c.keeps == "possible" and mine is not None and (c.figures[key] or mine) < mine
+    ]
+    if not less:
+        return ""
+    names = ", ".join(f"{c.title}{seeds_wanted(c, answer.wish)}" for c in less[:3])
+    return f" Perhaps, but not shown: {names}."
+
+
+def advice_text(advised: Advised) -> str:
+    """Every answer with its evidence, for a terminal."""
+    parts = ["\n".join(_answer(answer)) for answer in advised.answers]
+    if advised.notes:
+        parts.append("\n".join(f"Note: {note}" for note in advised.notes))
+    return "\n\n".join(parts)
+
+
+def scale(answer: Answer) -> str:
+    """The sentence on reduced scale; empty at full scale."""
+    if not answer.reduced:
+        return ""
+    jobs = [s.job for s in answer.table.slots]
+    steps = _span([j.recipe.steps for j in jobs])
+    rows = [n for j in jobs if (n := j.recipe.train_rows) is not None]
+    at_most = f" and at most {max(rows):,} training rows" if len(rows) == len(jobs) else ""
+    return (
+        f"Reduced scale (profile {jobs[0].profile}, {steps} optimizer steps{at_most}): scores and "
+        "orderings may differ at full scale."
+    )
+
+
+def _answer(answer: Answer) -> Iterator[str]:
+    if small := scale(answer):
+        yield small
+    yield headline(answer)
+    yield f"Rows: {evidence(answer)}."
+    if answer.picks or answer.others:
+        yield ""
+        yield from _evidence_table(answer)
+    if answer.caveats:
+        yield ""
+        yield "What this does not say:"
+        yield from (f"- {note}" for note in answer.caveats)
+    if answer.run:
+        yield f"To find out: {'; '.join(answer.run)}."
+
+
+def evidence(answer: Answer) -> str:
+    """What the answer rests on, in a few words."""
+    table = answer.table
+    job = table.jobs[0]
+    ok = sum(s.ok for s in table.slots)
+    tasks = [f"{task}{_rows(train_rows(table, task))}" for task in table.tasks]
+    return (
+        f"suite {job.suite}, profile {job.profile}, model {job.model}, {job.device}; "
+        f"{ok} of {len(table.slots)} jobs ok; {len(table.cells)} cells on {', '.join(tasks)}"
+    )
+
+
+def _rows(span: tuple[int, int] | None) -> str:
+    return f" ({_span(span)} training rows)" if span else ""
+
+
+def _span(values: Sequence[int]) -> str:
+    ends = dict.fromkeys((min(values), max(values)))
+    return " to ".join(f"{v:,}" for v in ends)
+
+
+def _evidence_table(answer: Answer) -> list[str]:
+    head = (
+        "cell",
+        "verdict",
+        "score",
+        "points to the best",
+        *(c.title for c in COSTS.values()),
+        "seeds",
+        "jobs",
+    )
+    rows = [(c.title, state(answer, c), *_figures(c)) for c in (*answer.picks, *answer.others)]
+    return aligned(head, rows, numbers=(4, 5, 6, 7, 8))
+
+
+def _figures(c: Candidate) -> tuple[str, ...]:
+    score = "-"
+    if c.score is not None:
+        half = "" if c.score.half_width is None else f" ± {c.score.half_width:.3f}"
+        score = f"{c.score.mean:.3f}{half}"
+    costs = ["-" if (v := c.figures[key]) is None else cost.text(v) for key, cost in COSTS.items()]
+    against = short_standing(c) if c.score is not None else "-"
+    return score, against, *costs, str(c.seeds), f"{c.ok}/{c.jobs}"
+
+
+def state(answer: Answer, c: Candidate) -> str:
+    """What became of a cell, in a few words."""
+    if not c.trains:
+        return "trains nothing, for comparison"
+    if c.unknown:
+        return f"unknown: {', '.join(c.unknown)}"
+    if c.over:
+        return f"over: {', '.join(c.over)}"
+    if c.keeps == "dropped":
+        return f"loses more than {points(answer.wish.max_drop or 0)}"
+    if c.by is not None:
+        beater = next(x.title for x in (*answer.picks, *answer.others) if x.cell == c.by)
+        return f"beaten by {beater}"
+    return "fits, drop undecided" if c.keeps == "possible" else "fits"
+
+
+def facts_of(advised: Advised) -> dict[str, Any]:
+    """The same as plain data for JSON."""
+    return {"answers": [_facts(a) for a in advised.answers], "notes": list(advised.notes)}
+
+
+def _facts(answer: Answer) -> dict[str, Any]:
+    job = answer.table.jobs[0]
+    return {
+        "verdict": answer.verdict,
+        "answer": headline(answer),
+        "reduced_scale": answer.reduced,
+        "suite": job.suite,
+        "profile": job.profile,
+        "model": job.model,
+        "device": job.device,
+        "tasks": list(answer.table.tasks),
+        "cells": [
+            _cell_facts(answer, c, c in answer.picks) for c in (*answer.picks, *answer.others)
+        ],
+        "caveats": list(answer.caveats),
+        "to_find_out": list(answer.run),
+    }
+
+
+def _cell_facts(answer: Answer, c: Candidate, picked: bool) -> dict[str, Any]:
+    behind = c.behind.estimate if c.behind else None
+    return {
+        "cell": c.title,
+        "picked": picked,
+        "state": state(answer, c),
+        "score": c.score and c.score.mean,
+        "against_best": behind and behind.mean,
+        "interval": [behind.low, behind.high] if behind and behind.half_width is not None else None,
+        "peak_memory_bytes": c.figures["memory"],
+        "train_seconds": c.figures["time"],
+        "trainable_parameters": c.figures["parameters"],
+        "seeds": c.seeds,
+        "jobs_ok": c.ok,
+        "jobs": c.jobs,
+    }

@@ -1,0 +1,223 @@
+"""One measured cell held against what a user asks for. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from peftmark.advice.trade import (
+    MEMORY,
+    PARAMETERS,
+    TIME,
+    Cost,
+    fault,
+    score_of,
+    scores,
+    why_no_score,
+)
+from peftmark.analysis.pareto import gain
+from peftmark.analysis.stats import Comparison, Estimate, seeds_to_decide
+from peftmark.analysis.table import ResultTable
+from peftmark.catalog.methods import Cell, cell_title
+
+Keeps = Literal["best", "shown", "possible", "dropped", "not asked"]
+
+POINT = 0.01
+COSTS: dict[str, Cost] = {cost.key: cost for cost in (MEMORY, TIME, PARAMETERS)}
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What the user asks for; None and "" ask nothing.
+
+    Attributes:
+        memory: bytes at most.
+        rows: training rows that the user has.
+        task: classification, regression, instruction, language or the key of a task.
+        max_drop: points at most below the best measured cell; a point is 0.01 of the metric, or
+            of what the table averages in its place.
+        parameters: trainable parameters at most, head included.
+        seconds: training time at most.
+        model: key of the model.
+        least: the cost that decides among cells that fit (a key of `COSTS`); None for the first
+            of memory, time and parameters that has a limit, else memory.
+    """
+
+    memory: float | None = None
+    rows: int | None = None
+    task: str = ""
+    max_drop: float | None = None
+    parameters: int | None = None
+    seconds: float | None = None
+    model: str = ""
+    least: str | None = None
+
+    @property
+    def limits(self) -> dict[str, float]:
+        """Cost -> its limit, of those that have one."""
+        given = {"memory": self.memory, "time": self.seconds, "parameters": self.parameters}
+        return {key: limit for key, limit in given.items() if limit is not None}
+
+    @property
+    def cost(self) -> Cost:
+        """The cost that decides among cells that fit."""
+        return COSTS[self.least or next(iter(self.limits), "memory")]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A cell held against the constraints.
+
+    Attributes:
+        score: mean over tasks with its interval over seeds; None without one.
+        behind: the paired comparison with the best cell; None for the best itself, and where
+            nothing can be compared.
+        keeps: whether it stays within the allowed drop.
+        figures: cost -> the largest over its tasks: memory and parameters of any run, time as
+            the mean over seeds; None if a run lacks it.
+        over: why it breaks a limit, as parts of a sentence.
+        unknown: what isn't known of it that a constraint needs, likewise.
+        seeds: seeds that finished every task.
+        ok: jobs that finished.
+        jobs: jobs with a row.
+        by: the cell that is shown to score more for no more; None if there is none.
+    """
+
+    cell: Cell
+    score: Estimate | None
+    behind: Comparison | None
+    keeps: Keeps
+    figures: Mapping[str, float | None]
+    over: tuple[str, ...]
+    unknown: tuple[str, ...]
+    seeds: int
+    ok: int
+    jobs: int
+    by: Cell | None = None
+
+    @property
+    def title(self) -> str:
+        """The cell's name."""
+        return cell_title(*self.cell)
+
+    @property
+    def trains(self) -> bool:
+        """Whether it is a way to train at all, which alone can be recommended."""
+        return self.cell.trains
+
+    @property
+    def fits(self) -> bool:
+        """Whether nothing speaks against it."""
+        return self.trains and not self.over and not self.unknown and self.keeps != "dropped"
+
+
+def candidate(table: ResultTable, cell: Cell, best: Cell, wish: Wish) -> Candidate:
+    """Hold a cell against a wish.
+
+    Args:
+        table: the rows that count.
+        best: the cell with the highest mean score among them.
+    """
+    slots = [s for s in table.of(cell) if s.record is not None]
+    mine = scores(table, cell)
+    behind = gain(mine, scores(table, best)) if mine and cell != best else None
+    figures = {key: largest(table, cell, cost) for key, cost in COSTS.items()}
+    over, unknown = [], [] if mine else [why_no_score(table, cell)]
+    for key, limit in wish.limits.items():
+        cost, value = COSTS[key], figures[key]
+        problem = fault(table, cost)
+        if key == "memory" and any(s.status == "out_of_memory" for s in slots):
+            unknown.append("a run ended out of memory")
+        elif problem or value is None:
+            unknown.append(f"{cost.title}: {problem or 'not recorded in every run'}")
+        elif value > limit:
+            over.append(f"{cost.title} {cost.text(value)}")
+    keeps = _keeps(cell == best, behind, wish.max_drop)
+    if mine and wish.max_drop is not None and cell != best and behind is None:
+        unknown.append("no seed shared with the best cell")
+    return Candidate(
+        cell,
+        score_of(mine) if mine else None,
+        behind,
+        keeps,
+        figures,
+        tuple(over),
+        tuple(unknown),
+        len(next(iter(mine.values()), {})),
+        sum(s.ok for s in slots),
+        len(slots),
+    )
+
+
+def largest(table: ResultTable, cell: Cell, cost: Cost) -> float | None:
+    """A cell's largest figure of any ok run; of times, the mean over seeds of its slowest task."""
+    found = []
+    for task in table.tasks:
+        values = [s.value(cost.read) for s in table.of(cell, task) if s.ok]
+        known = [v for v in values if v is not None]
+        if not known or len(known) < len(values):
+            return None
+        found.append(max(known) if cost.exact else sum(known) / len(known))
+    return max(found, default=None)
+
+
+def _keeps(is_best: bool, behind: Comparison | None, max_drop: float | None) -> Keeps:
+    """Where a drop stands; without a standard error nothing is shown either way."""
+    if max_drop is None:
+        return "not asked"
+    if is_best:
+        return "best"
+    if behind is None or behind.se is None:
+        return "possible"
+    if behind.estimate.low >= -max_drop * POINT:
+        return "shown"
+    return "dropped" if behind.estimate.high < -max_drop * POINT else "possible"
+
+
+def seeds_wanted(candidate: Candidate, wish: Wish) -> str:
+    """About how many seeds would decide whether a cell stays within the drop; may be empty."""
+    c = candidate.behind
+    if c is None or wish.max_drop is None or c.se is None:
+        return ""
+    n = seeds_to_decide(c, effect=c.estimate.mean + wish.max_drop * POINT)
+    return f" (about {n} seeds would decide)" if n else " (more than 1,000 seeds would decide)"
+
+
+def standing_text(c: Candidate) -> str:
+    """How a cell's score stands to the best one, such as "0.6 points below it"."""
+    if c.behind is None:
+        return "the best measured score"
+    e = c.behind.estimate
+    mean = points_text(e.mean)
+    if c.behind.se is None:
+        return f"{mean} it, without an interval (n = {c.behind.n})"
+    return f"{mean} it (95\u00a0% interval {_signed(e.low)} to {_signed(e.high)})"
+
+
+def points_text(difference: float) -> str:
+    """A difference of scores in points, such as "0.4 points below"."""
+    value = _signed(difference).lstrip("−+")
+    if value == "0.0":
+        return "0.0 points from"
+    return f"{value} points {'below' if difference < 0 else 'above'}"
+
+
+def points(value: float) -> str:
+    """A number of points, such as "1 point"."""
+    return f"{value:g} point{'' if value == 1 else 's'}"
+
+
+def short_standing(c: Candidate) -> str:
+    """The same for a table, such as "−0.6 (−0.8 to −0.3)"."""
+    if c.behind is None:
+        return "best"
+    e = c.behind.estimate
+    if c.behind.se is None:
+        return _signed(e.mean)
+    return f"{_signed(e.mean)} ({_signed(e.low)} to {_signed(e.high)})"
+
+
+def _signed(difference: float) -> str:
+    value = f"{abs(difference) / POINT:.1f}"
+    return value if value == "0.0" else f"{'−' if difference < 0 else '+'}{value}"

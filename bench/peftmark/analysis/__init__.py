@@ -1,0 +1,1 @@
+"""From stored rows to figures, intervals and verdicts. Pure functions."""

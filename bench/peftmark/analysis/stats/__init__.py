@@ -1,0 +1,47 @@
+"""Statistics as pure functions. Too little data gives "no interval", never a made-up number.
+
+What each one is for, its formula and its limits stand in docs/statistics.md.
+"""
+
+from peftmark.analysis.stats.aggregates import interquartile_mean, probability_of_improvement
+from peftmark.analysis.stats.estimates import Estimate, Sign, geometric_mean, sign, t_interval
+from peftmark.analysis.stats.multiplicity import holm, rank_ranges
+from peftmark.analysis.stats.paired import (
+    Comparison,
+    bound,
+    compare,
+    equivalent,
+    minimum_detectable_effect,
+    seeds_to_decide,
+)
+from peftmark.analysis.stats.resampling import effect_size, sign_flip, sign_flip_floor, wilcoxon
+from peftmark.analysis.stats.row_noise import bootstrap_rows, row_noise, two_level
+from peftmark.analysis.stats.survival import KmPoint, kaplan_meier, median
+
+__all__ = [
+    "Comparison",
+    "Estimate",
+    "KmPoint",
+    "Sign",
+    "bootstrap_rows",
+    "bound",
+    "compare",
+    "effect_size",
+    "equivalent",
+    "geometric_mean",
+    "holm",
+    "interquartile_mean",
+    "kaplan_meier",
+    "median",
+    "minimum_detectable_effect",
+    "probability_of_improvement",
+    "rank_ranges",
+    "row_noise",
+    "seeds_to_decide",
+    "sign",
+    "sign_flip",
+    "sign_flip_floor",
+    "t_interval",
+    "two_level",
+    "wilcoxon",
+]

@@ -1,0 +1,388 @@
+"""From stored rows to figures per cell and task.
+
+A cell is one (method, rank, quantization, variant). Only rows of purpose "report" and status ok
+enter a figure; every figure carries how many of the planned runs it rests on, so an incomplete one
+can be marked.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from peftmark.analysis.stats import Estimate, geometric_mean, t_interval
+from peftmark.catalog.methods import METHODS, Cell
+from peftmark.catalog.metrics import METRICS
+from peftmark.catalog.quantizations import QUANTIZATIONS
+from peftmark.record.job import Job, Purpose, Record
+
+Read = Callable[[Record], float | None]
+"""Reads one number from a row; None where the row doesn't have it."""
+
+NOT_RUN = "not run"
+
+MEAN = "mean over tasks"
+SHARE = "share of the way from a constant predictor to a perfect one"
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One planned job and its row, if there is one."""
+
+    job: Job
+    record: Record | None
+
+    @property
+    def status(self) -> str:
+        """Status of the row, or "not run"."""
+        return self.record.outcome.status if self.record else NOT_RUN
+
+    @cached_property
+    def ok(self) -> bool:
+        """Whether the slot may enter figures."""
+        return self.record is not None and self.record.ok
+
+    def value(self, read: Read) -> float | None:
+        """What `read` finds in an ok row; None for failed and missing rows and for non-numbers."""
+        if self.record is None or not self.ok:
+            return None
+        value = read(self.record)
+        return value if value is not None and math.isfinite(value) else None
+
+
+@dataclass(frozen=True)
+class ResultTable:
+    """Every planned job with its row.
+
+    Attributes:
+        slots: the jobs of purpose "report", which alone enter figures, sorted by cell, task and
+            seed in the order of `cells` and `tasks`.
+        cells: the reference first, then methods in the catalogue's order, reference lines last.
+        tasks: in the order of the plan.
+        reference: the cell the others are compared with; it may be missing from `cells`.
+        strays: rows left out because no planned job has their id.
+        jobs: the planned jobs of every purpose, in the order of the plan.
+        records: job id -> row of every planned job that has one.
+    """
+
+    slots: tuple[Slot, ...]
+    cells: tuple[Cell, ...]
+    tasks: tuple[str, ...]
+    reference: Cell
+    strays: int
+    jobs: tuple[Job, ...]
+    records: Mapping[str, Record]
+
+    def of(self, cell: Cell | None = None, task: str | None = None) -> tuple[Slot, ...]:
+        """The slots of a cell, of a task, or of both."""
+        return self._slots.get((cell, task), ())
+
+    @cached_property
+    def _slots(self) -> dict[tuple[Cell | None, str | None], tuple[Slot, ...]]:
+        """The slots by cell and task, by either and all together."""
+        found: dict[tuple[Cell | None, str | None], list[Slot]] = {}
+        for slot in self.slots:
+            for cell in (slot.job.cell, None):
+                for task in (slot.job.task, None):
+                    found.setdefault((cell, task), []).append(slot)
+        return {key: tuple(slots) for key, slots in found.items()}
+
+    @cached_property
+    def scores(self) -> dict[tuple[Cell, str, Read, int], Score]:
+        """Scores that `task_score` has read: sections ask for the same ones again and again."""
+        return {}
+
+    @cached_property
+    def read(self) -> Read:
+        """What is averaged over tasks, wherever an overall score is shown.
+
+        The primary metrics as they are; where one of them has no bounds, such as a log-likelihood,
+        the `quality` of each, since a nat and a point of accuracy have nothing in common.
+        """
+        return metric_value if all(map(bounded, self._metrics)) else quality
+
+    @property
+    def averaged(self) -> str:
+        """What an overall score is, in words."""
+        return MEAN if self.read is metric_value else f"{MEAN} of the {SHARE}"
+
+    @property
+    def _metrics(self) -> set[str]:
+        return {job.metric for job in self.jobs}
+
+    @property
+    def others(self) -> tuple[Cell, ...]:
+        """Every cell but the reference."""
+        return tuple(c for c in self.cells if c != self.reference)
+
+    @property
+    def rows(self) -> tuple[Record, ...]:
+        """Every row of purpose "report"."""
+        return tuple(s.record for s in self.slots if s.record is not None)
+
+    @property
+    def extras(self) -> tuple[Record, ...]:
+        """Every row of a planned job of another purpose, in the order of the plan."""
+        found = (self.records.get(j.job_id) for j in self.jobs if j.purpose != "report")
+        return tuple(r for r in found if r is not None)
+
+    @property
+    def unsupported(self) -> tuple[Cell, ...]:
+        """Cells but the reference whose every row, of any purpose, says that they can't run."""
+        statuses: dict[Cell, set[str]] = {}
+        for row in self.records.values():
+            statuses.setdefault(row.job.cell, set()).add(row.outcome.status)
+        return tuple(c for c in self.others if statuses.get(c) == {"unsupported"})
+
+    def without(self, cells: Collection[Cell]) -> ResultTable:
+        """The same table less some cells; `jobs` and `records` keep theirs."""
+        slots = tuple(s for s in self.slots if s.job.cell not in cells)
+        return replace(self, slots=slots, cells=tuple(c for c in self.cells if c not in cells))
+
+    def counts(self) -> Counter[str]:
+        """Number of planned jobs of purpose "report" by status, "not run" included."""
+        return Counter(s.status for s in self.slots)
+
+    def planned(self, purpose: Purpose) -> tuple[Slot, ...]:
+        """Every planned job of a purpose with its row, in the order of the plan."""
+        jobs = (j for j in self.jobs if j.purpose == purpose)
+        return tuple(Slot(j, self.records.get(j.job_id)) for j in jobs)
+
+    def example(self, task: str) -> Job:
+        """Some planned job of a task, for what all its jobs share."""
+        return next(j for j in self.jobs if j.task == task)
+
+
+def build(records: Sequence[Record], planned: Sequence[Job], reference: Cell) -> ResultTable:
+    """Match rows to planned jobs.
+
+    Args:
+        records: at most one row a job, in any order.
+        planned: every job of the suite's profile, of every purpose.
+        reference: the cell the others are compared with.
+    """
+    rows = {r.job.job_id: r for r in records}
+    if len(rows) != len(records):
+        raise ValueError("two rows for the same job: pick one attempt a job first")
+    jobs = {j.job_id: j for j in planned}
+    reported = [j for j in jobs.values() if j.purpose == "report"]
+    keys = Counter((j.cell, j.task, j.seed) for j in reported)
+    if any(n > 1 for n in keys.values()):
+        raise ValueError("two planned jobs share cell, task and seed")
+    cells = tuple(sorted({j.cell for j in planned}, key=lambda c: _cell_order(c, reference)))
+    tasks = tuple(dict.fromkeys(j.task for j in planned))
+    reported.sort(key=lambda j: (cells.index(j.cell), tasks.index(j.task), j.seed))
+    slots = tuple(Slot(j, rows.get(j.job_id)) for j in reported)
+    kept = {job_id: rows[job_id] for job_id in jobs if job_id in rows}
+    strays = len(rows) - len(kept)
+    return ResultTable(slots, cells, tasks, reference, strays, tuple(jobs.values()), kept)
+
+
+def _cell_order(cell: Cell, reference: Cell) -> tuple[object, ...]:
+    is_line = cell.method in METHODS and METHODS[cell.method].family == "reference"
+    return cell != reference, is_line, *catalogue_order(cell)
+
+
+def catalogue_order(cell: Cell) -> tuple[object, ...]:
+    """What cells sort by: methods and quantizations as in the catalogue, unknown ones last."""
+    method, rank, quantization, variant = cell
+    known, formats = list(METHODS), list(QUANTIZATIONS)
+    return (
+        known.index(method) if method in known else len(known),
+        method,
+        formats.index(quantization) if quantization in formats else len(formats),
+        quantization,
+        rank or 0,
+        variant,
+    )
+
+
+@dataclass(frozen=True)
+class Score:
+    """One figure per seed, and how many seeds were planned.
+
+    Attributes:
+        by_seed: (seed, value), sorted by seed; over several tasks the mean of the tasks' values.
+        planned: seeds planned.
+        by_task: where there are several tasks, the values of each in the order of the seeds.
+    """
+
+    by_seed: tuple[tuple[int, float], ...]
+    planned: int
+    by_task: tuple[tuple[float, ...], ...] = ()
+
+    @property
+    def values(self) -> tuple[float, ...]:
+        """The values in the order of the seeds."""
+        return tuple(v for _, v in self.by_seed)
+
+    @property
+    def strata(self) -> tuple[tuple[float, ...], ...]:
+        """The values of each task, of one or several."""
+        return self.by_task or (self.values,)
+
+    @property
+    def estimate(self) -> Estimate | None:
+        """Mean and 95 % t interval over seeds, for these tasks; None without a value."""
+        return t_interval(self.values) if self.by_seed else None
+
+    @property
+    def complete(self) -> bool:
+        """Whether every planned seed is in."""
+        return len(self.by_seed) == self.planned > 0
+
+
+def metric_value(record: Record) -> float | None:
+    """The primary metric after the last step."""
+    return record.outcome.metric_value
+
+
+def quality(record: Record) -> float | None:
+    """The primary metric as a share of the way from the baseline predictor to the best possible."""
+    outcome = record.outcome
+    return share(record.job.metric, outcome.metric_value, outcome.baseline_value)
+
+
+def share(metric: str, value: float | None, baseline: float | None) -> float | None:
+    """A metric's value as a share of the way from a baseline to the best possible.
+
+    Returns:
+        1 for the best, 0 for the baseline, below 0 for less; None where something isn't known.
+    """
+    way = span(metric, baseline)
+    return None if value is None or baseline is None or way is None else (value - baseline) / way
+
+
+def span(metric: str, baseline: float | None) -> float | None:
+    """The way from a baseline to the best possible value; None if there is none or it's unknown."""
+    known = METRICS.get(metric)
+    if known is None or baseline is None:
+        return None
+    best = known.high if known.direction == "higher" else known.low
+    return best - baseline if math.isfinite(best) and best != baseline else None
+
+
+def bounded(metric: str) -> bool:
+    """Whether a metric has a lowest and a highest value; unknown ones are taken to."""
+    known = METRICS.get(metric)
+    return known is None or (math.isfinite(known.low) and math.isfinite(known.high))
+
+
+def forgetting(record: Record) -> float | None:
+    """By how much training raised the perplexity of text that has nothing to do with the task.
+
+    Returns:
+        After over before, less 1: 0.1 is ten per cent, below 0 it fell; None for encoders.
+    """
+    before = record.outcome.unrelated_perplexity_before
+    after = record.outcome.unrelated_perplexity_after
+    return None if before is None or after is None or before <= 0 else after / before - 1
+
+
+def task_score(
+    table: ResultTable, cell: Cell, task: str, read: Read = metric_value, *, planned: int = 0
+) -> Score:
+    """A cell's figure on one task."""
+    key = (cell, task, read, planned)
+    if key not in table.scores:
+        slots = table.of(cell, task)
+        found = [(s.job.seed, v) for s in slots if (v := s.value(read)) is not None]
+        table.scores[key] = Score(tuple(found), planned or len(slots))
+    return table.scores[key]
+
+
+def overall_score(table: ResultTable, cell: Cell, read: Read | None = None) -> Score:
+    """A cell's mean over tasks within each seed, for seeds that are ok on every planned task.
+
+    Args:
+        read: None for what the table averages (`ResultTable.read`).
+    """
+    read = read or table.read
+    by_task = [dict(task_score(table, cell, task, read).by_seed) for task in table.tasks]
+    seeds = sorted({s.job.seed for s in table.of(cell)})
+    full = [seed for seed in seeds if all(seed in values for values in by_task)]
+    strata = tuple(tuple(values[seed] for seed in full) for values in by_task) if full else ()
+    return _over_tasks(full, strata, len(seeds))
+
+
+def _over_tasks(seeds: Sequence[int], strata: tuple[tuple[float, ...], ...], planned: int) -> Score:
+    means = (statistics.fmean(values) for values in zip(*strata, strict=True))
+    by_seed = tuple(zip(seeds, means, strict=True)) if strata else ()
+    return Score(by_seed, planned, strata if len(strata) > 1 else ())
+
+
+def difference(score: Score, reference: Score) -> Score:
+    """Paired differences, score less reference, over the seeds that both have, task by task."""
+    mine = {seed: i for i, (seed, _) in enumerate(score.by_seed)}
+    theirs = {seed: i for i, (seed, _) in enumerate(reference.by_seed)}
+    planned = max(score.planned, reference.planned)
+    seeds = [seed for seed in mine if seed in theirs]
+    if not seeds:
+        return Score((), planned)
+    strata = tuple(
+        tuple(a[mine[seed]] - b[theirs[seed]] for seed in seeds)
+        for a, b in zip(score.strata, reference.strata, strict=True)
+    )
+    return _over_tasks(seeds, strata, planned)
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A cell's figure relative to the reference cell.
+
+    Attributes:
+        value: geometric mean over pairs of the same task and seed; None if unknown.
+        pairs: pairs it rests on.
+        planned: pairs planned.
+        reason: why the value is unknown.
+    """
+
+    value: float | None
+    pairs: int
+    planned: int
+    reason: str = ""
+
+
+def ratio(
+    table: ResultTable,
+    cell: Cell,
+    read: Read,
+    *,
+    same: Callable[[Record], object] | None = None,
+    every: bool = False,
+) -> Ratio:
+    """Ratio to the reference cell on the same task and seed, averaged geometrically.
+
+    Args:
+        table: the rows.
+        cell: the cell that is the numerator.
+        read: the figure to compare.
+        same: a fact both rows of a pair must share, such as what measured the figure.
+        every: refuse an average unless every ok pair has the figure.
+    """
+    mine = table.of(cell)
+    theirs = {(s.job.task, s.job.seed): s for s in table.of(table.reference)}
+    planned = len(mine)
+    both = [(s, t) for s in mine if (t := theirs.get((s.job.task, s.job.seed))) and s.ok and t.ok]
+    if not both:
+        side = "no run finished" if not any(s.ok for s in mine) else "no finished reference run"
+        return Ratio(None, 0, planned, side)
+    values = [(s.value(read), t.value(read)) for s, t in both]
+    if same is not None:
+        known = [p for p, v in zip(both, values, strict=True) if None not in v]
+        if any(same(s.record) != same(t.record) for s, t in known if s.record and t.record):
+            return Ratio(None, 0, planned, "measured differently from the reference")
+    usable = [a / b for a, b in values if a is not None and b is not None and a > 0 and b > 0]
+    if not usable or (every and len(usable) < len(both)):
+        return Ratio(None, len(usable), planned, _why_no_ratio(values, len(usable), every))
+    return Ratio(geometric_mean(usable), len(usable), planned)
+
+
+def _why_no_ratio(values: list[tuple[float | None, float | None]], usable: int, every: bool) -> str:
+    if any(a == 0 or b == 0 for a, b in values):
+        return "0 has no ratio"
+    return f"known in {usable} of {len(values)} pairs" if every else "not recorded"

@@ -1,0 +1,213 @@
+"""Signs that a run's numbers can't be trusted, read from its rows: pure functions.
+
+The plan of every profile repeats one reported job; `repeatability` compares the two rows bit for
+bit. `flags` finds finished jobs that measured something else than their name says.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+from peftmark.catalog.methods import cell_title
+from peftmark.machine.environment import changed_versions
+from peftmark.record.job import Job, Record
+
+RELOAD_TOLERANCE = {"none": 1e-4, "nf4": 1e-3, "fp4": 1e-3, "int8": 0.2}
+"""Largest difference of a logit between a trained model and its saved files loaded again.
+
+PEFT rounds some adapters on a 4-bit base to bf16 as it loads them, and int8 layers round their
+activations, where a difference in the last bit may become a step."""
+
+SAME_BITS = (
+    "initial_weights_hash",
+    "batch_order_hash",
+    "metrics",
+    "live_bytes",
+    "final_rank",
+    "rank_history",
+    "completions",
+    "unrelated_perplexity_before",
+    "unrelated_perplexity_after",
+)
+"""Fields of the outcome that two runs of one job must share; with them the curve but its times."""
+
+FlagKind = Literal["collapsed", "exploding", "twins", "unfaithful"]
+FLAG_KINDS: dict[FlagKind, str] = {
+    "collapsed": "predicted the same for every row",
+    "exploding": "had a gradient norm that rose by half three times in a row",
+    "twins": "learned exactly like another cell, so the two names stand for one method",
+    "unfaithful": "saved files that give other logits than the trained model",
+}
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """Whether a job that ran twice gave the same bits.
+
+    Attributes:
+        job: the repeat; the job it repeats differs in its purpose alone.
+        detail: what differs with both values, or why there is no verdict; empty for "same".
+    """
+
+    verdict: Literal["same", "different", "not comparable", "not run"]
+    job: Job
+    detail: str
+
+
+@dataclass(frozen=True)
+class Flag:
+    """A finished, reported job whose numbers are suspect.
+
+    Attributes:
+        detail: what was seen, as a clause.
+    """
+
+    kind: FlagKind
+    job: Job
+    detail: str
+
+
+def repeatability(jobs: Sequence[Job], records: Mapping[str, Record]) -> Repeat | None:
+    """Compare the repeat among the jobs with the job it repeats.
+
+    Args:
+        jobs: planned jobs of one profile.
+        records: job id -> the record that counts.
+
+    Returns:
+        None if no repeat is planned.
+    """
+    repeat = next((job for job in jobs if job.purpose == "repeat"), None)
+    if repeat is None:
+        return None
+    first = records.get(replace(repeat, purpose="report").job_id)
+    second = records.get(repeat.job_id)
+    if first is None or second is None:
+        which = "the job" if first is None else "its repeat"
+        return Repeat("not run", repeat, f"{which} has no row yet")
+    if obstacle := _obstacle(first, second):
+        return Repeat("not comparable", repeat, obstacle)
+    difference = _difference(first, second)
+    return Repeat("different" if difference else "same", repeat, difference)
+
+
+def _obstacle(first: Record, second: Record) -> str:
+    """Why two rows need not have the same bits; empty if they need."""
+    for which, record in (("the job", first), ("its repeat", second)):
+        if not record.ok:
+            return f"{which} ended as {record.outcome.status}"
+    one, other = first.environment, second.environment
+    if changed := changed_versions(one.software, other.software):
+        return f"made with other versions: {changed}"
+    for part in ("cpu", "gpus"):
+        if (a := one.machine.get(part)) != (b := other.machine.get(part)):
+            return f"made on other machines: {part} {a} -> {b}"
+    return ""
+
+
+def _difference(first: Record, second: Record) -> str:
+    """The first difference of the two rows in words; empty if there is none."""
+    one, other = first.outcome, second.outcome
+    for name in SAME_BITS:
+        if _bits(a := getattr(one, name)) != _bits(b := getattr(other, name)):
+            return f"{name}: {_short(a)} and {_short(b)}"
+    if len(one.curve) != len(other.curve):
+        return f"curve: {len(one.curve)} and {len(other.curve)} points"
+    for a, b in zip(one.curve, other.curve, strict=True):
+        values, others = asdict(a), asdict(b)
+        for name in values:
+            if name != "seconds" and _bits(values[name]) != _bits(others[name]):
+                return f"{name} at step {a.step}: {values[name]!r} and {others[name]!r}"
+    return ""
+
+
+def _bits(value: Any) -> str:
+    """Text that two values share only if every bit is the same; NaN equals NaN."""
+    return json.dumps(value, sort_keys=True)
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def flags(jobs: Sequence[Job], records: Mapping[str, Record]) -> list[Flag]:
+    """Everything suspect about the reported jobs, by kind and then in the order of the jobs.
+
+    Runs that train nothing are looked at only for what they save: that an untouched model gives
+    one answer to all, the same for every seed, is no fault.
+
+    Args:
+        jobs: planned jobs of one profile; only finished jobs that are reported are looked at.
+        records: job id -> the record that counts.
+    """
+    reported = (records.get(job.job_id) for job in jobs if job.purpose == "report")
+    rows = [record for record in reported if record is not None and record.ok]
+    found = [flag for row in rows for flag in _of_one(row)] + list(_twins(rows))
+    order = list(FLAG_KINDS)
+    return sorted(found, key=lambda flag: order.index(flag.kind))
+
+
+def _of_one(row: Record) -> Iterator[Flag]:
+    outcome = row.outcome
+    if outcome.collapsed and outcome.steps != 0:
+        what = "answers written" if outcome.completions else "predictions"
+        yield Flag("collapsed", row.job, f"the last {what} are all the same")
+    if outcome.exploding_step is not None:
+        detail = f"three rises by half in a row, the last at step {outcome.exploding_step}"
+        yield Flag("exploding", row.job, detail)
+    error = outcome.reload_max_error
+    # Not "above": an error that is not a number is no faithful copy either.
+    allowed = RELOAD_TOLERANCE[row.job.quantization]
+    if error is not None and not error <= allowed:
+        detail = f"a logit differs by {error:.2g} after loading, {allowed:g} allowed"
+        yield Flag("unfaithful", row.job, detail)
+
+
+def _twins(rows: Sequence[Record]) -> Iterator[Flag]:
+    seen: dict[tuple[str, int, str], Record] = {}
+    for row in rows:
+        job, curve = row.job, row.outcome.curve
+        if not curve or row.outcome.steps == 0:
+            continue
+        key = (job.task, job.seed, _bits([(p.step, p.loss, p.metric) for p in curve]))
+        first = seen.setdefault(key, row)
+        if not _one_procedure(first, row):
+            title = cell_title(*first.job.cell)
+            detail = f"the same loss and score as {title} at every point"
+            yield Flag("twins", job, f"{detail}; {_final_weights(first, row)}")
+
+
+def _final_weights(one: Record, other: Record) -> str:
+    """Whether two runs ended with the same trained weights, as a clause."""
+    first, second = one.outcome.final_weights_hash, other.outcome.final_weights_hash
+    if first is None or second is None:
+        return "their final weights are not on record"
+    return f"{'the same' if first == second else 'other'} final weights"
+
+
+def _one_procedure(one: Record, other: Record) -> bool:
+    """Whether two runs differ only in what changes no number: gradient checkpointing, whether the
+    suite or its budget gave them the same size, or how they came to adapt the same layers, which a
+    random draw and a ranking by gradients may agree on."""
+    first, second = one.job, other.job
+    chose = bool(one.outcome.layer_scores and other.outcome.layer_scores)
+    alike = chose and one.outcome.rank_history == other.outcome.rank_history
+    same = replace(
+        first.recipe,
+        gradient_checkpointing=second.recipe.gradient_checkpointing,
+        budget=second.recipe.budget,
+        options=second.recipe.options if alike else first.recipe.options,
+    )
+    return (
+        (first.method, first.quantization, _size(one))
+        == (second.method, second.quantization, _size(other))
+    ) and same == second.recipe
+
+
+def _size(row: Record) -> int | None:
+    """The rank, width or number of tokens that the suite or the budget gave."""
+    return row.job.rank if row.job.recipe.budget is None else row.outcome.solved_size

@@ -1,0 +1,94 @@
+"""What a fine-tuning method is: its size, its options, what it reads and needs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from peftmark.catalog.quantizations import QUANTIZATIONS
+
+Size = Literal["rank", "width", "tokens"]
+Family = Literal["reference", "lora", "adalora", "adapter", "selective", "prompt", "mixed", "peft"]
+Hook = Literal["before initialisation", "extra loss", "after each step", "second stage"]
+ANY = tuple(QUANTIZATIONS)
+
+
+@dataclass(frozen=True)
+class Option:
+    """A setting that one method alone has.
+
+    Attributes:
+        default: its value where a suite says nothing; its type is the option's type.
+        allowed: the values it may take, or (lowest, highest) of a number.
+        summary: one line, with the unit.
+    """
+
+    name: str
+    default: bool | int | float | str
+    allowed: tuple[str, ...] | tuple[float, float] | None
+    summary: str
+
+    def fault(self, value: Any) -> str | None:
+        """What is wrong with a value; None if nothing is."""
+        if isinstance(self.default, bool):
+            return None if isinstance(value, bool) else "allowed: true, false"
+        if isinstance(self.default, str):
+            allowed = self.allowed or ()
+            fine = isinstance(value, str) and value in allowed
+            return None if fine else f"allowed: {', '.join(map(str, allowed))}"
+        kinds = (int,) if isinstance(self.default, int) else (int, float)
+        what = "a whole number" if isinstance(self.default, int) else "a number"
+        low, high = self.allowed or (-math.inf, math.inf)
+        if isinstance(value, bool) or not isinstance(value, kinds):
+            return f"allowed: {what} from {low:g} to {high:g}"
+        fine = float(low) <= value <= float(high)
+        return None if fine else f"allowed: {what} from {low:g} to {high:g}"
+
+
+@dataclass(frozen=True)
+class Method:
+    """A fine-tuning method.
+
+    Attributes:
+        size: what the suite's `rank`, `width` or `tokens` sets; None for a method without.
+        settings: the recipe's adapter settings that it reads: targets, alpha, dropout.
+        schedule: whether it reads the recipe's `adalora`.
+        quantizations: base formats it can sit on.
+        options: settings of its own; None where any name goes (PEFT checks them when it runs).
+        hooks: which calls of the training loop it needs.
+        budget: whether a parameter budget may stand in place of its size.
+        source: the paper that defines it.
+        trains: whether it trains anything.
+    """
+
+    key: str
+    title: str
+    family: Family
+    size: Size | None
+    summary: str
+    source: str
+    settings: tuple[str, ...] = ()
+    schedule: bool = False
+    quantizations: tuple[str, ...] = ANY
+    options: tuple[Option, ...] | None = ()
+    hooks: tuple[Hook, ...] = ()
+    budget: bool = False
+    trains: bool = True
+
+    def option_faults(self, given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """(name, what is wrong) of each option that can't be."""
+        if self.options is None:
+            return
+        known = {option.name: option for option in self.options}
+        for name, value in given.items():
+            if name not in known:
+                names = ", ".join(known) or "none"
+                yield name, f"unknown option of {self.key}; its options: {names}"
+            elif fault := known[name].fault(value):
+                yield name, f"found {value!r}; {fault}"
+
+    def resolved_options(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Every option with its value."""
+        return {option.name: option.default for option in self.options or ()} | dict(given)

@@ -1,0 +1,344 @@
+"""The fine-tuning methods a suite may name, as plain data: what each is and what it reads.
+
+`peftmark.lab.methods` holds the code that goes with each key. `METHODS` has the named methods;
+`method_of` also knows every tuner of PEFT by its type, as `peft:<type>`.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from peftmark.catalog.method import ANY, Hook, Method, Option, Size
+from peftmark.catalog.peft_types import PEFT_TYPES, PeftType, peft_type
+from peftmark.catalog.quantizations import QUANTIZATIONS
+
+STEP_OF = dict.fromkeys(
+    ("rslora", "lora-plus", "pissa", "olora", "loftq", "eva", "corda", "lora-ga"), "lora"
+)
+"""Method -> another whose training step holds the same tensors: it starts or scales otherwise."""
+
+PREFIX = "peft:"
+
+
+LORA = ("targets", "alpha", "dropout")
+_BATCHES = Option("batches", 50, (1, 10_000), "training batches looked at before the first step")
+
+
+def _lora(
+    key: str,
+    title: str,
+    summary: str,
+    source: str,
+    *options: Option,
+    quantizations: tuple[str, ...] = ANY,
+    hooks: tuple[Hook, ...] = (),
+) -> Method:
+    return Method(
+        key,
+        title,
+        "lora",
+        "rank",
+        summary,
+        source,
+        LORA,
+        False,
+        quantizations,
+        options,
+        hooks,
+        budget=True,
+    )
+
+
+METHODS: dict[str, Method] = {
+    m.key: m
+    for m in (
+        Method(
+            "full", "full fine-tuning", "reference", None,
+            "every weight trained: the upper reference line", "reference", quantizations=("none",),
+        ),
+        Method(
+            "base", "untouched base", "reference", None,
+            "a causal language model as it is, asked the same: what every method starts from",
+            "reference", trains=False,
+        ),
+        Method(
+            "head", "head only", "reference", None,
+            "classifier (and pooler) trained on a frozen base: the lower reference line",
+            "reference",
+        ),
+        _lora(
+            "lora", "LoRA",
+            "low-rank update BA scaled by alpha/r; on nf4 it is QLoRA",
+            "Hu et al. 2021, arXiv 2106.09685; QLoRA: Dettmers et al. 2023, arXiv 2305.14314",
+        ),
+        _lora(
+            "rslora", "rsLoRA", "LoRA scaled by alpha/√r, so that high ranks learn as fast",
+            "Kalajdzievski 2023, arXiv 2312.03732",
+        ),
+        _lora(
+            "dora", "DoRA", "LoRA on the direction of each weight column, its magnitude apart",
+            "Liu et al. 2024, arXiv 2402.09353",
+        ),
+        _lora(
+            "pissa", "PiSSA", "LoRA that starts as the principal singular triplets of the weight",
+            "Meng et al. 2024, arXiv 2404.02948", quantizations=("none",),
+        ),
+        _lora(
+            "olora", "OLoRA", "LoRA that starts from a QR decomposition of the weight",
+            "Büyükakyüz 2024, arXiv 2406.01775", quantizations=("none",),
+        ),
+        _lora(
+            "lora-plus", "LoRA+", "LoRA whose B learns faster than A",
+            "Hayou et al. 2024, arXiv 2402.12354",
+            Option("rate_ratio", 16.0, (1, 1000), "learning rate of B divided by that of A"),
+        ),
+        _lora(
+            "loftq", "LoftQ", "LoRA that starts as what 4-bit quantisation lost",
+            "Li et al. 2023, arXiv 2310.08659",
+            Option("iterations", 1, (1, 10), "alternations of quantising and decomposing"),
+            quantizations=("nf4", "fp4"), hooks=("before initialisation",),
+        ),
+        _lora(
+            "eva", "EVA", "LoRA whose A starts as the principal directions of the activations",
+            "Paischer et al. 2024, arXiv 2410.07170",
+            _BATCHES, Option("rho", 1.0, (1, 8), "how far ranks may be moved between modules"),
+            hooks=("before initialisation",),
+        ),
+        _lora(
+            "corda", "CorDA", "LoRA that starts from a context-oriented decomposition",
+            "Yang et al. 2024, arXiv 2406.05223",
+            _BATCHES, Option("kind", "ipm", ("ipm", "kpm"), "task first (ipm) or knowledge (kpm)"),
+            quantizations=("none",), hooks=("before initialisation",),
+        ),
+        _lora(
+            "lora-ga", "LoRA-GA", "LoRA that starts along the gradient of the full weights",
+            "Wang et al. 2024, arXiv 2407.05000",
+            _BATCHES, quantizations=("none",), hooks=("before initialisation",),
+        ),
+        _lora(
+            "kasa", "KaSA", "LoRA with trained singular values beside a truncated base",
+            "Wang et al. 2024, arXiv 2412.06071",
+            Option("beta", 1e-4, (0, 1), "weight of the singular values' penalty"),
+            Option("gamma", 1e-3, (0, 1), "weight of the orthogonality penalty"),
+            quantizations=("none",), hooks=("extra loss",),
+        ),
+        Method(
+            "adalora", "AdaLoRA", "adalora", "rank",
+            "SVD-form update whose ranks are pruned to a budget during training",
+            "Zhang et al. 2023, arXiv 2303.10512", LORA, True,
+            hooks=("extra loss", "after each step"), budget=True,
+        ),
+        Method(
+            "two-stage", "two-stage LoRA → AdaLoRA", "mixed", "rank",
+            "LoRA first, then AdaLoRA that starts as exactly that update",
+            "LoRA and AdaLoRA, as above; the order is a practitioners' recipe", LORA, True,
+            options=(
+                Option("first_stage", 0.5, (0.05, 0.95), "share of the steps that LoRA takes"),
+                Option("second_rate", 0.25, (0.001, 1), "learning rate of AdaLoRA over LoRA's"),
+            ),
+            hooks=("extra loss", "after each step", "second stage"), budget=True,
+        ),
+        Method(
+            "sensitive-layers", "gradient-chosen layers", "lora", "rank",
+            "LoRA on the layers whose query and value weights have the largest gradients",
+            "a practitioners' recipe; gradients of the base before training", LORA,
+            options=(
+                _BATCHES,
+                Option("ratio", 0.3, (0.01, 1), "share of the layers that get an adapter"),
+                Option("select", "top", ("top", "bottom", "random"), "which layers"),
+            ),
+            hooks=("before initialisation",), budget=True,
+        ),
+        Method(
+            "sensitive-ranks", "gradient-scaled ranks", "lora", None,
+            "LoRA with each layer's rank growing with the gradients of its query and value",
+            "a practitioners' recipe; gradients of the base before training", LORA,
+            options=(
+                _BATCHES,
+                Option("min_rank", 2, (2, 1024), "rank of the least sensitive layer, even"),
+                Option("max_rank", 16, (2, 1024), "rank of the most sensitive layer, even"),
+            ),
+            hooks=("before initialisation",),
+        ),
+        Method(
+            "hybrid", "layered hybrid", "mixed", None,
+            "LoRA on query and value in low layers, AdaLoRA on query, key and value in middle "
+            "ones, LoRA on query, key, value and output in high ones",
+            "a practitioners' recipe; LoRA and AdaLoRA as above", ("alpha", "dropout"), True,
+            options=(
+                Option("low", 8, (1, 1024), "rank of the low layers"),
+                Option("middle", 16, (2, 1024), "first rank of the middle ones, even, halved"),
+                Option("high", 32, (1, 1024), "rank of the high layers"),
+            ),
+            hooks=("extra loss", "after each step"),
+        ),
+        Method(
+            "bitfit", "BitFit", "selective", None, "the biases of the base",
+            "Ben Zaken et al. 2021, arXiv 2106.10199",
+        ),
+        Method(
+            "ia3", "IA3", "adapter", None,
+            "vectors that scale keys, values and the feed-forward activations",
+            "Liu et al. 2022, arXiv 2205.05638",
+        ),
+        Method(
+            "adapter", "bottleneck adapter", "adapter", "width",
+            "a two-layer bottleneck after each feed-forward block, zero at the start",
+            "Houlsby et al. 2019, arXiv 1902.00751; placed as in Pfeiffer et al. 2020, "
+            "arXiv 2005.00247",
+            options=(
+                Option("last_layers", 0, (0, 1000), "only in that many last layers; 0 for all"),
+                Option("activation", "gelu", ("relu", "gelu"), "between the two layers"),
+            ),
+            budget=True,
+        ),
+        Method(
+            "prefix-tuning", "prefix tuning", "prompt", "tokens",
+            "trained keys and values before each layer's own, through an MLP while training",
+            "Li and Liang 2021, arXiv 2101.00190",
+            options=(Option("hidden", 0, (0, 65536), "width of the MLP; 0 for the model's"),),
+            budget=True,
+        ),
+        Method(
+            "p-tuning-v2", "P-tuning v2", "prompt", "tokens",
+            "trained keys and values before each layer's own",
+            # No budget: one token is 49,152 parameters of RoBERTa-large, too coarse for 0.1% of it.
+            "Liu et al. 2021, arXiv 2110.07602",
+        ),
+        Method(
+            "prompt-tuning", "prompt tuning", "prompt", "tokens",
+            "trained embeddings before the input", "Lester et al. 2021, arXiv 2104.08691",
+            budget=True,
+        ),
+        Method(
+            "p-tuning", "P-tuning", "prompt", "tokens",
+            "trained embeddings before the input, through an encoder",
+            "Liu et al. 2021, arXiv 2103.10385",
+            options=(
+                Option("hidden", 0, (0, 65536), "width of the encoder; 0 for the model's"),
+            ),
+            budget=True,
+        ),
+        Method(
+            "diff-pruning", "DiffPruning", "selective", None,
+            "a sparse difference to the weights, by a relaxed L0 penalty and a final cut",
+            "Guo et al. 2020, arXiv 2012.07463", ("targets",),
+            quantizations=("none",),
+            options=(
+                Option("density", 0.005, (1e-5, 1), "share of the targets' weights that differ"),
+                Option("l0_weight", 1.25e-7, (0, 1), "weight of the expected differences"),
+                Option("alpha_rate", 0.1, (1e-6, 10), "learning rate of the gates' log alpha"),
+                Option("cut_at", 0.6, (0.05, 0.95), "share of the steps before the cut"),
+                Option("second_rate", 5.0, (0.001, 100), "learning rate after the cut over before"),
+            ),
+            hooks=("extra loss", "second stage"),
+        ),
+        Method(
+            "unipelt", "UniPELT", "mixed", "rank",
+            "adapter, prefix and LoRA in every layer, each behind a gate of its own",
+            "Mao et al. 2021, arXiv 2110.07577", ("alpha", "dropout"),
+            options=(
+                Option("width", 48, (1, 4096), "width of the bottleneck adapter"),
+                Option("tokens", 10, (1, 512), "length of the prefix"),
+            ),
+            budget=True,
+        ),
+        Method(
+            "bitfit-lora", "BitFit + LoRA", "mixed", "rank", "LoRA, and the biases of the base",
+            "BitFit and LoRA, as above", LORA, budget=True,
+        ),
+        Method(
+            "adapter-lora", "adapter + LoRA", "mixed", "rank",
+            "LoRA, and a bottleneck adapter after each feed-forward block",
+            "bottleneck adapter and LoRA, as above", LORA,
+            options=(
+                Option("width", 16, (1, 4096), "width of the bottleneck adapter"),
+                Option("activation", "gelu", ("relu", "gelu"), "between its two layers"),
+            ),
+            budget=True,
+        ),
+    )
+}  # fmt: skip
+
+
+# Option -> the key that gives a type's size; "rank" for others.
+_SIZE_OF: dict[str | None, Size | None] = {
+    None: None,
+    "num_virtual_tokens": "tokens",
+    "n_frequency": "width",
+}
+
+
+def _of_peft(kind: PeftType) -> Method:
+    hooks: tuple[Hook, ...] = ("extra loss",) if kind.penalty else ()
+    return Method(
+        f"{PREFIX}{kind.key}",
+        kind.title,
+        "peft",
+        _SIZE_OF.get(kind.size, "rank"),
+        kind.summary,
+        kind.source,
+        ("targets",) if kind.where == "recipe" else (),
+        options=None,
+        hooks=(*hooks, "after each step") if kind.allocates else hooks,
+        budget=bool(kind.size) and kind.grows and not kind.refused,
+    )
+
+
+def method_of(key: str) -> Method | None:
+    """The method of a key; None if there is none."""
+    if key.startswith(PREFIX):
+        kind = peft_type(key.removeprefix(PREFIX))
+        return _of_peft(kind) if kind else None
+    return METHODS.get(key)
+
+
+def all_methods() -> dict[str, Method]:
+    """Every method by key, PEFT's types last."""
+    return METHODS | {f"{PREFIX}{kind.key}": _of_peft(kind) for kind in PEFT_TYPES.values()}
+
+
+class Cell(NamedTuple):
+    """What a suite compares, one column of every table.
+
+    Attributes:
+        rank: the method's rank, width or number of virtual tokens; None for a method without
+            size, or where a budget decides it.
+        variant: what else sets it apart, such as "rising", "budget 0.1%" or "bf16"; empty if
+            nothing does.
+    """
+
+    method: str
+    rank: int | None
+    quantization: str
+    variant: str = ""
+
+    @property
+    def trains(self) -> bool:
+        """Whether it trains anything, as an unknown method does."""
+        return getattr(method_of(self.method), "trains", True)
+
+
+_SIZE_WORDS: dict[Size, str] = {"rank": "r{}", "width": "w{}", "tokens": "{} tokens"}
+
+
+def cell_title(method: str, rank: int | None, quantization: str, variant: str = "") -> str:
+    """The name of a cell in reports, such as "QLoRA r8" or "LoRA r8, bf16"."""
+    known = method_of(method)
+    name = known.title if known else method
+    if method == "lora" and quantization == "nf4":
+        name, quantization = "QLoRA", "none"
+    if quantization != "none":
+        title = QUANTIZATIONS[quantization].title if quantization in QUANTIZATIONS else quantization
+        name = f"{name} + {title}"
+    if rank is not None:
+        size = known.size if known and known.size else "rank"
+        name = f"{name} {_SIZE_WORDS[size].format(rank)}"
+    return f"{name}, {variant}" if variant else name
+
+
+def known_method(key: str) -> Method:
+    """The method of a key that was checked."""
+    method = method_of(key)
+    assert method is not None, key
+    return method

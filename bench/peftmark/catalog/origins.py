@@ -1,0 +1,44 @@
+"""Where files come from, as plain data: a repository on the hub, a package on PyPI."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+SOURCES = ("mirror", "hub", "package")
+
+
+@dataclass(frozen=True)
+class Package:
+    """Files inside a distribution on PyPI that is read and never imported.
+
+    Attributes:
+        name: distribution name.
+        version: exact version.
+        sha256: hash of the wheel.
+        root: folder inside the wheel that holds the files.
+        files: (path below root, SHA-256) of every file that is read.
+    """
+
+    name: str
+    version: str
+    sha256: str
+    root: str
+    files: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Hub:
+    """A repository on the model hub at a pinned commit.
+
+    Attributes:
+        revision: 40 hexadecimal digits; branch names move and are refused.
+        config: configuration (subset) name of a data set.
+        train: name of the training split of a data set.
+        eval: name of the evaluation split of a data set.
+    """
+
+    repository: str
+    revision: str
+    config: str | None = None
+    train: str = "train"
+    eval: str = "validation"

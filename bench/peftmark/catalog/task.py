@@ -1,0 +1,110 @@
+"""What a task is: its rows, labels and metric, and how a model reads it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from peftmark.catalog.origins import Hub, Package
+
+TaskKind = Literal["classification", "regression", "ranking", "instruction", "language"]
+"""The first two are read by an encoder with a head of its own, the others by a causal language
+model: it ranks classes by how likely it finds their words, writes an answer, or goes on with a
+text."""
+
+SPOKEN: tuple[TaskKind, ...] = ("ranking", "instruction", "language")
+"""Kinds whose training batches are tokens to predict."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A labelled-text task.
+
+    Attributes:
+        kind: what its rows are: classification (integer labels), regression (float scores),
+            instruction (a text and the answer to it, both read as text) or language (text alone);
+            `read_by` says what a model makes of it. No task is a ranking by itself.
+        labels: class names in label order; empty for regression.
+        metric: the primary metric; `also` are reported beside it.
+        train_rows: rows in the full training split.
+        eval_rows: rows in the full evaluation split.
+        version: bumped when rows, split or metric change meaning.
+        fingerprint: SHA-256 over the normalised rows of both splits (see
+            `peftmark.sources.task_data`), the task's identity; None where the bytes were never
+            seen and the pinned revision is the identity.
+        mirror: folder names a local mirror may use (case does not matter), GLUE's own first.
+        fields: text columns (one or two) in GLUE's TSV form.
+        label_field: label column in GLUE's TSV form; empty for a task without labels.
+        header: columns of a TSV form that has no header line.
+        hub: pinned data set on the hub, None if it has none.
+        hub_fields: text columns on the hub where they differ from `fields`; the label column
+            is always `label` there.
+        package: wheel on PyPI that holds the rows, None if there is none.
+        bounds: lowest and highest allowed score of the published rows, None for class labels.
+        cuts: (low, high) where classes are derived from scores: up to low is class 0, from
+            high on is class 1, rows between are dropped. None for labels as published.
+        derived: how labels or split were derived, empty for both as published.
+        loose: GLUE's own files have a few short rows and blank texts, handled as on the hub.
+        answer: pattern whose first group is what counts of an answer for exact match; empty if
+            all of it does.
+    """
+
+    key: str
+    title: str
+    kind: TaskKind
+    labels: tuple[str, ...]
+    metric: str
+    also: tuple[str, ...]
+    train_rows: int
+    eval_rows: int
+    summary: str
+    licence: str
+    version: int = 1
+    fingerprint: str | None = None
+    mirror: tuple[str, ...] = ()
+    fields: tuple[str, ...] = ("sentence",)
+    label_field: str = "label"
+    header: tuple[str, ...] = ()
+    hub: Hub | None = None
+    hub_fields: tuple[str, ...] = ()
+    package: Package | None = None
+    bounds: tuple[float, float] | None = None
+    cuts: tuple[float, float] | None = None
+    derived: str = ""
+    loose: bool = False
+    answer: str = ""
+
+
+def read_by(task: Task, causal: bool) -> TaskKind | None:
+    """What a model makes of a task; None if it can't.
+
+    Args:
+        causal: whether it is a causal language model, and not an encoder.
+    """
+    if not causal:
+        return None if task.kind in SPOKEN else task.kind
+    if task.kind == "classification":
+        return "ranking"
+    return task.kind if task.kind in SPOKEN else None
+
+
+def expected_fingerprint(task: Task) -> str:
+    """A task's identity: its fingerprint, or `revision:<sha>` where the bytes were never seen."""
+    if task.fingerprint is not None:
+        return task.fingerprint
+    return f"revision:{task.hub.revision}" if task.hub else "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One labelled example.
+
+    Attributes:
+        text: the sentence, or the first of two.
+        pair: the second text, of an instruction the answer; None for tasks of one text.
+        label: class number, or a score for regression; 0 for tasks without labels.
+    """
+
+    text: str
+    pair: str | None
+    label: int | float

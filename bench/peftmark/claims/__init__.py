@@ -1,0 +1,1 @@
+"""Published claims, and what measured rows and predictions say of them."""

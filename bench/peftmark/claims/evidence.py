@@ -1,0 +1,156 @@
+"""The rows that a test of a claim asks for: which there are, and whether they may be compared."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from peftmark.analysis.table import NOT_RUN, ResultTable, Slot, bounded
+from peftmark.analysis.validity import FLAG_KINDS, Flag, flags
+from peftmark.catalog.methods import Cell, cell_title
+from peftmark.catalog.metrics import METRICS
+from peftmark.claims.ledger import ClaimTest
+from peftmark.claims.measures import Measure
+from peftmark.record.job import Record
+
+Values = Mapping[str, Mapping[int, float]]
+"""Task -> seed -> value of one cell."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The rows of one profile, ready to be asked.
+
+    Attributes:
+        slots: (cell, task) -> planned jobs of purpose "report" with their rows.
+        cells: every cell of the profile, those without such jobs yet too.
+        tasks: in the order of the plan.
+        suspects: job id -> what is suspect about its row.
+        level: confidence level of each interval.
+    """
+
+    suite: str
+    profile: str
+    slots: Mapping[tuple[Cell, str], Sequence[Slot]]
+    cells: frozenset[Cell]
+    tasks: tuple[str, ...]
+    suspects: Mapping[str, Sequence[Flag]] = field(default_factory=dict)
+    level: float = 0.95
+
+    @staticmethod
+    def of(table: ResultTable) -> Evidence:
+        """The evidence of a table, of cells it left out as unsupported too."""
+        slots: dict[tuple[Cell, str], list[Slot]] = {}
+        for slot in table.planned("report"):
+            slots.setdefault((slot.job.cell, slot.job.task), []).append(slot)
+        suspects: dict[str, list[Flag]] = {}
+        for flag in flags(table.jobs, table.records):
+            suspects.setdefault(flag.job.job_id, []).append(flag)
+        job = table.jobs[0]
+        cells = frozenset(j.cell for j in table.jobs)
+        tasks = tuple(dict.fromkeys(j.task for j in table.jobs))
+        return Evidence(job.suite, job.profile, slots, cells, tasks, suspects)
+
+    def belongs(self, test: ClaimTest) -> bool:
+        """Whether the test is one of this suite and profile."""
+        return test.belongs_to(self.suite, self.profile)
+
+    def has(self, test: ClaimTest) -> bool:
+        """Whether the profile plans what the test compares."""
+        return self.belongs(test) and not self.lacks(test)
+
+    def lacks(self, test: ClaimTest) -> str:
+        """What the test compares that the profile doesn't plan, in words; empty if it has all."""
+        tasks = [task for task in test.tasks or () if task not in self.tasks]
+        if tasks:
+            noun = "task" if len(tasks) == 1 else "tasks"
+            return f"profile {self.profile} has no {noun} {', '.join(tasks)}"
+        cells = [cell_title(*cell) for cell in test.cells if cell not in self.cells]
+        return f"profile {self.profile} has no cell {', '.join(cells)}" if cells else ""
+
+
+def gap(slots: Mapping[Cell, Sequence[Slot]], tasks: Sequence[str]) -> str:
+    """Which planned runs are not there, in words; empty if all are."""
+    parts = []
+    for cell, found in slots.items():
+        if {s.job.task for s in found} != set(tasks):
+            parts.append(f"{cell_title(*cell)} waits for its tuning trials")
+            continue
+        broken = Counter(s.status for s in found if not s.ok)
+        if broken:
+            counts = ", ".join(
+                f"{n} {name if name == NOT_RUN else name.replace('_', ' ')}"
+                for name, n in sorted(broken.items())
+            )
+            ok = len(found) - broken.total()
+            parts.append(f"{cell_title(*cell)} has {ok} of {len(found)} runs ({counts})")
+    return "; ".join(parts)
+
+
+def obstacle(test: ClaimTest, rows: Sequence[Record]) -> str:
+    """Why figures of these rows can't be compared; empty if they can."""
+    measures = dict.fromkeys(test.measures())
+    for name in dict.fromkeys(name for m in measures for name in m.same):
+        by_task: dict[str, set[object]] = {}
+        for row in rows:
+            by_task.setdefault(row.job.task, set()).add(getattr(row.job.recipe, name))
+        for task, found in by_task.items():
+            if len(found) > 1:
+                told = " and ".join(sorted(map(str, found)))
+                return f"the recipes differ in {name} on {task}: {told}"
+    if any(m.key == "peak_memory_bytes" for m in measures):
+        meters = sorted({r.outcome.peak_memory_source or "an unknown meter" for r in rows})
+        if len(meters) > 1 or meters == ["an unknown meter"]:
+            return f"peak memory was measured by {' and by '.join(meters)}"
+    if any(m.kind == "time" for m in measures):
+        machines = {str([r.environment.machine.get(k) for k in ("cpu", "gpus")]) for r in rows}
+        if len(machines) > 1:
+            return "the rows were timed on different machines"
+    metrics = {r.job.metric for r in rows if any(m.kind == "score" for m in measures)}
+    if any(METRICS[m].direction == "lower" for m in metrics if m in METRICS):
+        return "claims on scores are read as higher is better, and a metric here is not"
+    if len(metrics) > 1 and not all(map(bounded, metrics)):
+        titles = " and ".join(sorted(METRICS[m].title if m in METRICS else m for m in metrics))
+        return f"a mean of {titles} over tasks means nothing"
+    return ""
+
+
+def missing(cell: Cell, measure: Measure, slots: Sequence[Slot]) -> str:
+    """Why a finished run lacks the figure; empty if none does."""
+    if measure.kind == "steps":
+        reached = [bool(s.record and s.record.outcome.target_reached) for s in slots]
+        if not all(reached):
+            count = f"{sum(reached)} of {len(slots)} runs"
+            return f"{cell_title(*cell)} reached the target in {count}, so its steps are censored"
+    lacking = [s for s in slots if s.value(measure.value) is None]
+    if not lacking:
+        return ""
+    record = lacking[0].record
+    reason = measure.reason(record) if record else ""
+    count = f"{len(lacking)} of {len(slots)} runs"
+    return f"{cell_title(*cell)} has no {measure.title} in {count}: {reason or 'not recorded'}"
+
+
+def values_of(slots: Sequence[Slot], measure: Measure) -> Values:
+    """The figures of a cell whose runs all have one."""
+    found: dict[str, dict[int, float]] = {}
+    for slot in slots:
+        value = slot.value(measure.value)
+        assert value is not None
+        found.setdefault(slot.job.task, {})[slot.job.seed] = value
+    return found
+
+
+def notes(
+    test: ClaimTest, rows: Sequence[Record], suspects: Mapping[str, Sequence[Flag]]
+) -> tuple[str, ...]:
+    """What is suspect about rows, and where they were timed."""
+    found = [flag for row in rows for flag in suspects.get(row.job.job_id, ())]
+    counts = Counter((flag.kind, flag.job.cell) for flag in found)
+    timed = any(m.kind == "time" for m in test.measures())
+    on_cpu = timed and any(row.job.device == "cpu" for row in rows)
+    return ("timed on a CPU",) * on_cpu + tuple(
+        f"{n} {'run' if n == 1 else 'runs'} of {cell_title(*cell)} {FLAG_KINDS[kind]}"
+        for (kind, cell), n in counts.items()
+    )

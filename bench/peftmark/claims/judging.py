@@ -1,0 +1,334 @@
+"""One test of a claim held against rows: its interval, and whether that shows the claim."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from peftmark.analysis.stats import Comparison, bound, compare, geometric_mean, seeds_to_decide
+from peftmark.catalog.methods import Cell, cell_title
+from peftmark.claims.arithmetic import calculate
+from peftmark.claims.evidence import Evidence, Values, gap, missing, notes, obstacle, values_of
+from peftmark.claims.ledger import ClaimTest, Difference, Order, Ratio
+
+Kind = Literal[
+    "reproduced",
+    "contradicted",
+    "undecided",
+    "not comparable",
+    "refuted on paper",
+    "confirmed on paper",
+    "untestable",
+]
+KINDS: tuple[Kind, ...] = (
+    "reproduced",
+    "contradicted",
+    "undecided",
+    "not comparable",
+    "refuted on paper",
+    "confirmed on paper",
+    "untestable",
+)
+
+Pairs = Mapping[int, tuple[float, float]]
+"""Seed -> the values of two cells on one task."""
+
+SLACK = 1e-12
+"""A figure this close to a limit, relative to it, lies on the limit: 0.3 - 0.2 is not 0.1."""
+
+NO_PAIRS = "the cells have no seed in common"
+NO_SHARED_SEED = "no seed was run by both cells on every task"
+TOO_CLOSE = "no affordable number of seeds: the figure lies too close to the limit"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two neighbours, or others, of an order.
+
+    Attributes:
+        shown: whether the first is shown to be the better one; None if neither is.
+        low, high: ends of the interval of how much better the first is; the smallest and the
+            largest difference seen for counts.
+    """
+
+    first: Cell
+    second: Cell
+    shown: bool | None
+    neighbours: bool
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Part:
+    """The verdict of one test.
+
+    Attributes:
+        test: None for a claim that has none.
+        effect: the difference or ratio, mean over tasks; the value of an expression.
+        low, high: ends of the interval; of counts the smallest and largest over tasks and seeds.
+        exact: whether low and high are counted, not estimated.
+        seeds: those that all tasks share; of counts the pairs of the task with the fewest.
+        tasks: those compared on.
+        pairs: of an order.
+        reason: why it is undecided, not comparable or untestable.
+        settle: what would settle it, if not seeds alone.
+        more: how many seeds would probably settle it.
+        notes: what a reader should know of the rows.
+        jobs: ids of the jobs whose rows it rests on.
+    """
+
+    test: ClaimTest | None
+    kind: Kind
+    effect: float | None = None
+    low: float | None = None
+    high: float | None = None
+    exact: bool = False
+    seeds: int = 0
+    tasks: tuple[str, ...] = ()
+    pairs: tuple[Pair, ...] = ()
+    reason: str = ""
+    settle: str = ""
+    more: int | None = None
+    notes: tuple[str, ...] = ()
+    jobs: tuple[str, ...] = ()
+
+
+def on_paper(test: ClaimTest) -> Part | None:
+    """The verdict of a test that needs no rows; None for one that does."""
+    if test.untestable is not None:
+        return Part(test, "untestable", reason=test.untestable)
+    if test.arithmetic is None:
+        return None
+    sum_ = test.arithmetic
+    value = calculate(sum_.expression)
+    room = sum_.tolerance + SLACK * max(1.0, abs(sum_.claimed))
+    fits = abs(value - sum_.claimed) <= room
+    kind: Kind = "confirmed on paper" if fits else "refuted on paper"
+    return Part(test, kind, effect=value, low=value, high=value, exact=True)
+
+
+def judge(test: ClaimTest, evidence: Evidence) -> Part:
+    """The verdict of a test that belongs to the profile of the evidence."""
+    if lacking := evidence.lacks(test):
+        return Part(test, "not comparable", reason=lacking)
+    tasks = tuple(task for task in evidence.tasks if task in (test.tasks or evidence.tasks))
+    cells = dict.fromkeys(test.cells)
+    slots = {cell: [s for t in tasks for s in evidence.slots.get((cell, t), ())] for cell in cells}
+    rows = [s.record for found in slots.values() for s in found if s.record is not None]
+    base = Part(
+        test,
+        "undecided",
+        tasks=tasks,
+        notes=notes(test, rows, evidence.suspects),
+        jobs=tuple(r.job.job_id for r in rows),
+    )
+    if holes := gap(slots, tasks):
+        run = f"peftmark run {evidence.suite} --profile {evidence.profile}"
+        can = not any(s.status == "unsupported" for found in slots.values() for s in found)
+        return replace(base, reason=holes, settle=run if can else "a machine that can run it")
+    if fault := obstacle(test, rows):
+        return replace(base, kind="not comparable", reason=fault)
+    values: list[Values] = []
+    for cell, measure in zip(test.cells, test.measures(), strict=True):
+        if lack := missing(cell, measure, slots[cell]):
+            return replace(base, reason=lack)
+        values.append(values_of(slots[cell], measure))
+    compared = test.compared
+    if isinstance(compared, Order):
+        return _order(base, values, evidence.level)
+    assert compared is not None
+    return _bounded(base, compared, values, evidence.level)
+
+
+# --- differences and ratios ---------------------------------------------------------------------
+
+
+def fits(low: float, high: float, limits: tuple[float, float]) -> bool | None:
+    """Whether an interval shows a claim.
+
+    Args:
+        low, high: the interval.
+        limits: lowest and highest value that fits the claim.
+
+    Returns:
+        True if it lies within the limits, ends included; False if it lies outside; None if some of
+        it does.
+    """
+    lowest, highest = limits
+    room = SLACK * max(1.0, *(abs(limit) for limit in limits if math.isfinite(limit)))
+    if low >= lowest - room and high <= highest + room:
+        return True
+    return False if high < lowest - room or low > highest + room else None
+
+
+def _bounded(
+    base: Part, compared: Difference | Ratio, values: Sequence[Values], level: float
+) -> Part:
+    is_ratio = isinstance(compared, Ratio)
+    pairs = _pairs(values[0], values[1] if len(values) > 1 else None)
+    if not all(pairs.values()):
+        return replace(base, reason=NO_PAIRS)
+    if is_ratio and any(a <= 0 or b <= 0 for found in pairs.values() for a, b in found.values()):
+        return replace(base, reason="0 and negative figures have no ratio")
+    assert base.test is not None
+    if all(m.kind == "count" for m in base.test.measures()):
+        return _counted(base, compared, pairs)
+    tasks = _shared(pairs, (lambda a, b: math.log(a / b)) if is_ratio else (lambda a, b: a - b))
+    if tasks is None:
+        return replace(base, reason=NO_SHARED_SEED)
+    back = math.exp if is_ratio else float
+    low, high = compared.limits
+    limits = (_log(low), _log(high)) if is_ratio else (low, high)
+    c = compare(tasks, level)
+    base = replace(base, effect=back(c.estimate.mean), seeds=c.n)
+    ends = bound(c, level)
+    if ends is None:
+        return replace(base, reason=_no_interval(c), settle=_more_seeds(c))
+    kind = _kind(fits(*ends, limits))
+    base = replace(base, kind=kind, low=back(ends[0]), high=back(ends[1]))
+    if kind != "undecided":
+        return base
+    away = min(abs(c.estimate.mean - limit) for limit in limits if math.isfinite(limit))
+    more = _seeds_needed(c, away, 1 - level)
+    return replace(
+        base,
+        reason="the interval holds figures that fit and others",
+        settle="" if more else TOO_CLOSE,
+        more=more,
+    )
+
+
+def _counted(base: Part, compared: Difference | Ratio, pairs: Mapping[str, Pairs]) -> Part:
+    """The verdict on counts: every pair has to fit."""
+    is_ratio = isinstance(compared, Ratio)
+    seen = [a / b if is_ratio else a - b for found in pairs.values() for a, b in found.values()]
+    kind = _kind(fits(min(seen), max(seen), compared.limits))
+    return replace(
+        base,
+        kind=kind,
+        effect=geometric_mean(seen) if is_ratio else math.fsum(seen) / len(seen),
+        low=min(seen),
+        high=max(seen),
+        exact=True,
+        seeds=min(len(found) for found in pairs.values()),
+        reason="the claim fits on some tasks or seeds alone" if kind == "undecided" else "",
+    )
+
+
+def _kind(shown: bool | None) -> Kind:
+    return "undecided" if shown is None else "reproduced" if shown else "contradicted"
+
+
+def _log(limit: float) -> float:
+    return limit if math.isinf(limit) else math.log(limit)
+
+
+def _pairs(one: Values, other: Values | None) -> dict[str, Pairs]:
+    """Task -> pairs of the same seed; a missing second cell counts as 0."""
+    if other is None:
+        return {task: {s: (v, 0.0) for s, v in found.items()} for task, found in one.items()}
+    return {
+        task: {s: (v, other[task][s]) for s, v in found.items() if s in other[task]}
+        for task, found in one.items()
+    }
+
+
+def _shared(
+    pairs: Mapping[str, Pairs], of: Callable[[float, float], float]
+) -> list[list[float]] | None:
+    """A number from each pair, by task, at the seeds that all tasks share; None without such."""
+    seeds = sorted(set.intersection(*(set(found) for found in pairs.values())))
+    return [[of(*found[s]) for s in seeds] for found in pairs.values()] if seeds else None
+
+
+def _no_interval(c: Comparison) -> str:
+    if c.n < 2:
+        return "one seed has no interval"
+    return "the seeds differ by the same amount, so their spread is unknown"
+
+
+def _more_seeds(c: Comparison) -> str:
+    return "at least two seeds" if c.n < 2 else "more seeds"
+
+
+def _seeds_needed(c: Comparison, away: float, alpha: float) -> int | None:
+    """Seeds that would mostly tell a figure from a limit so far away; None if unaffordably many."""
+    found = seeds_to_decide(c, away, alpha) if away > SLACK else None
+    return None if found is None else max(found, c.n + 1)
+
+
+# --- orders -------------------------------------------------------------------------------------
+
+
+def _order(base: Part, values: Sequence[Values], level: float) -> Part:
+    assert base.test is not None
+    measure, cells = base.test.measures()[0], base.test.cells
+    sign = 1 if measure.better == "higher" else -1
+    pairs: list[Pair] = []
+    settle: list[str] = []
+    needed: list[int] = []
+    seeds: set[int] = set()
+    for i, j in itertools.combinations(range(len(cells)), 2):
+        found = _pairs(values[i], values[j])
+        if not all(found.values()):
+            return replace(base, reason=NO_PAIRS)
+        text, more = "", None
+        if measure.kind == "count":
+            seen = [sign * (a - b) for one in found.values() for a, b in one.values()]
+            low, high = min(seen), max(seen)
+            seeds.add(min(map(len, found.values())))
+        else:
+            tasks = _shared(found, lambda a, b: sign * (a - b))
+            if tasks is None:
+                return replace(base, reason=NO_SHARED_SEED)
+            low, high, text, more = _better(tasks, level)
+            seeds.add(len(tasks[0]))
+        shown = True if low > 0 else False if high < 0 else None
+        pairs.append(Pair(cells[i], cells[j], shown, j == i + 1, low, high))
+        if shown is None and j == i + 1:
+            settle += [text] if text else []
+            needed += [more] if more else []
+    kind: Kind = "undecided"
+    if any(pair.shown is False for pair in pairs):
+        kind = "contradicted"
+    elif all(pair.shown for pair in pairs if pair.neighbours):
+        kind = "reproduced"
+    is_open = kind == "undecided"
+    return replace(
+        base,
+        kind=kind,
+        pairs=tuple(pairs),
+        seeds=min(seeds),
+        exact=measure.kind == "count",
+        reason=_pairs_text(pairs, kind),
+        settle="; ".join(dict.fromkeys(settle)) if is_open else "",
+        more=max(needed) if is_open and needed and not settle else None,
+    )
+
+
+def _better(tasks: Sequence[Sequence[float]], level: float) -> tuple[float, float, str, int | None]:
+    """Interval of how much better one cell is, and what would show which is."""
+    c = compare(tasks, level)
+    ends = bound(c, level)
+    if ends is None:
+        return -math.inf, math.inf, _more_seeds(c), None
+    more = _seeds_needed(c, abs(c.estimate.mean), 1 - level)
+    return *ends, "" if more else TOO_CLOSE, more
+
+
+def _pairs_text(pairs: Sequence[Pair], kind: Kind) -> str:
+    """The pairs that decide, in words."""
+    if kind == "reproduced":
+        return ""
+    wanted = False if kind == "contradicted" else None
+    named = [
+        f"{cell_title(*pair.first)} before {cell_title(*pair.second)}"
+        for pair in pairs
+        if pair.shown is wanted and (pair.neighbours or kind == "contradicted")
+    ]
+    start = "the reverse is shown for" if kind == "contradicted" else "not shown:"
+    return f"{start} {'; '.join(named)}"

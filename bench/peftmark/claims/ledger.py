@@ -1,0 +1,348 @@
+"""Claims as data: what is said, where and under which conditions, and how measured rows test it.
+
+A ledger is the file `claims/claims.yaml` below a folder of suites. `peftmark.claims.verdicts`
+judges claims by rows; nothing here looks at a row.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
+
+from peftmark.catalog.methods import Cell, method_of
+from peftmark.claims.arithmetic import calculate
+from peftmark.claims.measures import MEASURES, Measure
+from peftmark.core.errors import SuiteError
+from peftmark.core.strict_yaml import read_yaml
+from peftmark.suite.load import LEDGER
+from peftmark.suite.schema import (
+    Count,
+    MethodName,
+    ModelName,
+    QuantizationName,
+    Strict,
+    TaskName,
+    Word,
+    fault_lines,
+    known,
+)
+
+# --- what may be compared -----------------------------------------------------------------------
+
+MeasureName = Annotated[str, known("measure", MEASURES)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Text = Annotated[str, Field(min_length=3, max_length=600)]
+
+
+def _fault(message: str) -> PydanticCustomError:
+    return PydanticCustomError("claim", "{message}", {"message": message})
+
+
+class NamedCell(Strict):
+    """A cell by the names that a suite gives it; at most one of the three sizes."""
+
+    method: MethodName
+    rank: Count | None = None
+    width: Count | None = None
+    tokens: Count | None = None
+    quantization: QuantizationName = "none"
+    variant: str = ""
+
+    @model_validator(mode="after")
+    def _own_size(self) -> NamedCell:
+        method = method_of(self.method)
+        given = [n for n in ("rank", "width", "tokens") if getattr(self, n) is not None]
+        if method and any(name != method.size for name in given):
+            own = f"its size is `{method.size}`" if method.size else "it has no size"
+            raise _fault(f"{self.method} has no {' and '.join(given)}; {own}")
+        return self
+
+    @property
+    def cell(self) -> Cell:
+        """The cell as tables name it."""
+        size = next((s for s in (self.rank, self.width, self.tokens) if s is not None), None)
+        return Cell(self.method, size, self.quantization, self.variant)
+
+
+class Bounds(Strict):
+    """What a figure is claimed to be: exactly one of at_least, at_most and within."""
+
+    at_least: Finite | None = None
+    at_most: Finite | None = None
+    within: Annotated[list[Finite], Field(min_length=2, max_length=2)] | None = None
+
+    @model_validator(mode="after")
+    def _one_bound(self) -> Bounds:
+        given = [n for n in ("at_least", "at_most", "within") if getattr(self, n) is not None]
+        if len(given) != 1:
+            found = ", ".join(given) or "none"
+            raise _fault(f"exactly one of at_least, at_most, within; here: {found}")
+        if self.within is not None and self.within[0] >= self.within[1]:
+            raise _fault("the first end of `within` must lie below the second")
+        return self
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """Lowest and highest value that fits the claim; infinite where there is no limit."""
+        if self.within is not None:
+            return self.within[0], self.within[1]
+        low = -math.inf if self.at_least is None else self.at_least
+        return low, math.inf if self.at_most is None else self.at_most
+
+
+class Difference(Bounds):
+    """A measure of one cell less that of another; the measure itself without a second cell."""
+
+    measure: MeasureName = "metric_value"
+    of: NamedCell
+    to: NamedCell | None = None
+
+
+class Ratio(Bounds):
+    """A measure of one cell over a measure (the same, unless `to_measure` says) of another."""
+
+    measure: MeasureName = "metric_value"
+    of: NamedCell
+    to: NamedCell
+    to_measure: MeasureName | None = None
+
+    @model_validator(mode="after")
+    def _positive(self) -> Ratio:
+        if any(math.isfinite(limit) and limit <= 0 for limit in self.limits):
+            raise _fault("the limits of a ratio are positive")
+        return self
+
+
+class Order(Strict):
+    """Cells, the best by a measure first."""
+
+    measure: MeasureName = "metric_value"
+    cells: Annotated[list[NamedCell], Field(min_length=2)]
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Order:
+        if len({cell.cell for cell in self.cells}) < len(self.cells):
+            raise _fault("a cell stands twice in an order")
+        return self
+
+
+def _computable(expression: str) -> str:
+    try:
+        calculate(expression)
+    except ValueError as error:
+        raise _fault(str(error)) from None
+    return expression
+
+
+class Arithmetic(Strict):
+    """A figure that can be checked on paper.
+
+    Attributes:
+        expression: numbers and + - * / ** alone; see `peftmark.claims.arithmetic`.
+        claimed: the figure it is held against.
+        tolerance: largest difference that still counts as the same figure.
+        unit: of all three.
+    """
+
+    expression: Annotated[str, AfterValidator(_computable)]
+    claimed: Finite
+    tolerance: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    unit: str = ""
+
+
+# --- claims -------------------------------------------------------------------------------------
+
+KINDS = ("difference", "ratio", "order", "arithmetic", "untestable")
+
+
+class ClaimTest(Strict):
+    """One comparison that a claim, or the named part of one, stands or falls by.
+
+    Attributes:
+        part: which part of the claim; a claim is reproduced only if all its parts are.
+        suite: the suite whose rows are compared.
+        profiles: its profiles in which the comparison means something; None for all.
+        tasks: the tasks compared on; None for all of the profile.
+    """
+
+    part: Word
+    suite: str | None = None
+    profiles: Annotated[list[str], Field(min_length=1)] | None = None
+    tasks: Annotated[list[TaskName], Field(min_length=1)] | None = None
+    difference: Difference | None = None
+    ratio: Ratio | None = None
+    order: Order | None = None
+    arithmetic: Arithmetic | None = None
+    untestable: Text | None = None
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> ClaimTest:
+        given = [name for name in KINDS if getattr(self, name) is not None]
+        if len(given) != 1:
+            found = ", ".join(given) or "none"
+            raise _fault(f"exactly one of {', '.join(KINDS)}; here: {found}")
+        if self.measured and self.suite is None:
+            raise _fault(f"a {given[0]} needs the suite whose rows are compared")
+        if not self.measured and (self.suite or self.profiles or self.tasks):
+            raise _fault(f"{given[0]} needs no rows, so no suite, profiles or tasks")
+        return self
+
+    @property
+    def compared(self) -> Difference | Ratio | Order | None:
+        """The comparison of measured rows; None for a test that needs none."""
+        return self.difference or self.ratio or self.order
+
+    @property
+    def measured(self) -> bool:
+        """Whether it needs rows."""
+        return self.compared is not None
+
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        """The cells it compares."""
+        found = self.compared
+        if isinstance(found, Order):
+            return tuple(named.cell for named in found.cells)
+        if found is None:
+            return ()
+        return (found.of.cell,) if found.to is None else (found.of.cell, found.to.cell)
+
+    def measures(self) -> tuple[Measure, ...]:
+        """The measure of each cell, in the order of `cells`."""
+        found = self.compared
+        if found is None:
+            return ()
+        last = found.to_measure if isinstance(found, Ratio) else None
+        keys = [found.measure] * (len(self.cells) - 1) + [last or found.measure]
+        return tuple(MEASURES[key] for key in keys)
+
+    @property
+    def intervals(self) -> int:
+        """How many intervals its verdict rests on: all pairs of an order, else one; none for
+        counts and for what needs no rows."""
+        if not self.measured or all(m.kind == "count" for m in self.measures()):
+            return 0
+        pairs = len(self.cells) * (len(self.cells) - 1) // 2
+        return pairs if self.order else 1
+
+    def belongs_to(self, suite: str, profile: str) -> bool:
+        """Whether rows of a profile of a suite can test it."""
+        return self.suite == suite and (self.profiles is None or profile in self.profiles)
+
+
+class Source(Strict):
+    """Where a claim stands.
+
+    Attributes:
+        where: section, table or page.
+        arxiv: number of a paper on arXiv.
+    """
+
+    title: Text
+    where: Text
+    arxiv: Annotated[str, Field(pattern=r"^\d{4}\.\d{4,5}$")] | None = None
+
+
+class Setting(Strict):
+    """The conditions a claim was made under, in words; "not stated" where the source is silent.
+
+    Attributes:
+        models: the stated model by its names in a suite; empty if no suite can name it.
+        selection: how the step that was scored was chosen.
+    """
+
+    model: Text
+    models: list[ModelName] = Field(default_factory=list)
+    tasks: Text
+    budget: Text
+    selection: Text
+    scale: Text
+
+
+class Claim(Strict):
+    """A claim with its tests, or the reason why there is none."""
+
+    id: Annotated[str, Field(pattern=r"^[A-Z]{1,8}\d{2,4}$")]
+    statement: Text
+    sources: Annotated[list[Source], Field(min_length=1)]
+    setting: Setting
+    tests: Annotated[list[ClaimTest], Field(min_length=1)] | None = None
+    untestable: Text | None = None
+
+    @model_validator(mode="after")
+    def _tested_or_not(self) -> Claim:
+        if (self.tests is None) == (self.untestable is None):
+            raise _fault("either `tests` or `untestable` with the reason, not both")
+        return self
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The names of its parts, each once."""
+        return tuple(dict.fromkeys(test.part for test in self.tests or []))
+
+    @property
+    def suites(self) -> tuple[str, ...]:
+        """The suites whose rows test it."""
+        return tuple(dict.fromkeys(t.suite for t in self.tests or [] if t.suite is not None))
+
+
+class _LedgerFile(Strict):
+    claims: list[Claim]
+
+
+# --- loading ------------------------------------------------------------------------------------
+
+
+def load_claims(folders: Sequence[Path]) -> dict[str, Claim]:
+    """Every claim by id; where an id stands in the ledgers of several folders, the first counts.
+
+    Args:
+        folders: folders of suites.
+
+    Raises:
+        SuiteError: with every fault of a ledger, one a line.
+    """
+    found: dict[str, Claim] = {}
+    for folder in reversed(folders):
+        if (folder / LEDGER).is_file():
+            found.update({claim.id: claim for claim in _read(folder / LEDGER)})
+    return dict(sorted(found.items()))
+
+
+def _read(path: Path) -> list[Claim]:
+    raw = read_yaml(path)
+    try:
+        claims = _LedgerFile.model_validate(raw).claims
+        faults = list(_twice(claims))
+    except ValidationError as error:
+        claims, faults = [], [_named(fault, raw) for fault in fault_lines(error)]
+    if faults:
+        count = "one fault" if len(faults) == 1 else f"{len(faults)} faults"
+        lines = "\n".join(f"  {fault}" for fault in faults)
+        raise SuiteError(
+            f"{path}: {count}:\n{lines}", "docs/claims.md says how a claim is written."
+        )
+    return claims
+
+
+def _twice(claims: Sequence[Claim]) -> Iterator[str]:
+    ids = [claim.id for claim in claims]
+    for name in dict.fromkeys(ids):
+        if ids.count(name) > 1:
+            yield f"claims: the id {name} stands here {ids.count(name)} times"
+
+
+def _named(fault: str, raw: Any) -> str:
+    """A fault with the id of the claim it is in."""
+    head = fault.partition("]")[0]
+    index = head.removeprefix("claims[")
+    try:
+        name = raw["claims"][int(index)]["id"]
+    except (ValueError, TypeError, KeyError, IndexError):
+        return fault
+    return f"{name}: {fault}"

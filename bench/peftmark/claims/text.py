@@ -1,0 +1,247 @@
+"""What `peftmark claims` prints: the ledger of claims, and the verdicts that stored rows give."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from peftmark.analysis.table import build
+from peftmark.claims.judging import Part
+from peftmark.claims.ledger import Claim, load_claims
+from peftmark.claims.verdicts import Verdict, verdicts, without_rows
+from peftmark.claims.wording import claimed, lead, measured, percent, source_text
+from peftmark.core.errors import UserError
+from peftmark.render import words
+from peftmark.storage.store import Store
+from peftmark.suite.expand import as_recorded
+from peftmark.suite.load import Suite, load_suite, suite_folders
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A verdict by the rows of one profile of one suite."""
+
+    suite: str
+    profile: str
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class Line:
+    """One claim with what is known of it.
+
+    Attributes:
+        standings: a verdict for each suite with results.
+        idle: suites that test it and have no results yet.
+    """
+
+    claim: Claim
+    standings: tuple[Standing, ...]
+    idle: tuple[str, ...]
+
+    @property
+    def paper(self) -> Verdict:
+        """The verdict without any row: on paper, untestable, or undecided."""
+        return without_rows(self.claim)
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """Claims with their verdicts; `suite` and `profile` where one suite was asked for."""
+
+    lines: tuple[Line, ...]
+    suite: str | None = None
+    profile: str | None = None
+
+
+def look(suite: str | None, profile: str | None, results: Path, suites: Path | None) -> Ledger:
+    """The claims of a suite with verdicts from its stored rows, or every claim there is.
+
+    Args:
+        suite: None for the whole ledger, with the verdicts of every suite that has results.
+        profile: None for the profile of the latest row.
+        results: the results folder.
+        suites: a folder of suites besides those shipped.
+
+    Raises:
+        UserError: unknown suite or profile, a suite that tests no claim, or one without results.
+    """
+    claims = load_claims(suite_folders(suites))
+    if suite is None:
+        if profile is not None:
+            raise UserError(
+                "--profile is of a suite, and no suite is named",
+                "Name one: peftmark claims SUITE --profile PROFILE.",
+            )
+        return Ledger(tuple(_lines(claims, results, suites)))
+    loaded = load_suite(suite, suites)
+    if not loaded.claims:
+        known = sorted({name for claim in claims.values() for name in claim.suites})
+        raise UserError(
+            f"suite {suite} tests no claim", f"Suites that do: {', '.join(known) or 'none'}."
+        )
+    standings = _standings(loaded, profile, results, claims)
+    if standings is None:
+        raise UserError(
+            f"{Store(results, suite).folder} holds no results",
+            f"Run them first: peftmark run {suite}. Without a suite `peftmark claims` shows every "
+            "claim and what it needs.",
+        )
+    lines = tuple(Line(s.verdict.claim, (s,), ()) for s in standings.values())
+    return Ledger(lines, suite, next(iter(standings.values())).profile)
+
+
+def _lines(claims: Mapping[str, Claim], results: Path, suites: Path | None) -> Iterator[Line]:
+    names = dict.fromkeys(name for claim in claims.values() for name in claim.suites)
+    found = {n: _standings(load_suite(n, suites), None, results, claims) or {} for n in names}
+    for claim in claims.values():
+        standings = {n: found[n][claim.id] for n in claim.suites if claim.id in found[n]}
+        idle = tuple(name for name in claim.suites if name not in standings)
+        yield Line(claim, tuple(standings.values()), idle)
+
+
+def _standings(
+    suite: Suite, profile: str | None, results: Path, claims: Mapping[str, Claim]
+) -> dict[str, Standing] | None:
+    """Claim -> its verdict by the rows of one profile; None for a suite without rows."""
+    if profile is not None and profile not in suite.profiles:
+        known = ", ".join(suite.profiles)
+        raise UserError(f"suite {suite.name} has no profile {profile!r}", f"Its profiles: {known}.")
+    records = list(Store(results, suite.name).read().records.values())
+    if profile is None:
+        latest = max(records, key=lambda r: (r.finished_at, r.job.job_id), default=None)
+        profile = latest.job.profile if latest is not None else None
+    if not records or profile is None or profile not in suite.profiles:
+        return None
+    mine = [r for r in records if r.job.profile == profile]
+    jobs = as_recorded(suite, profile, {r.job.job_id: r for r in mine}).jobs
+    table = build(mine, jobs, suite.report.reference)
+    found = verdicts(table, [claims[name] for name in suite.claims])
+    return {v.claim.id: Standing(suite.name, profile, v) for v in found}
+
+
+# --- as data ------------------------------------------------------------------------------------
+
+
+def claims_facts(ledger: Ledger) -> dict[str, Any]:
+    """The ledger as plain data."""
+    return {
+        "suite": ledger.suite,
+        "profile": ledger.profile,
+        "claims": [_line_facts(line) for line in ledger.lines],
+    }
+
+
+def _line_facts(line: Line) -> dict[str, Any]:
+    facts = line.claim.model_dump(exclude_none=True)
+    paper = line.paper
+    return facts | {
+        "verdicts": [
+            {"suite": s.suite, "profile": s.profile, **_verdict_facts(s.verdict)}
+            for s in line.standings
+        ],
+        "without_rows": {"verdict": paper.kind, "parts": [_part_facts(p) for p in paper.parts]},
+        "no_results_yet": list(line.idle),
+    }
+
+
+def _verdict_facts(verdict: Verdict) -> dict[str, Any]:
+    return {
+        "verdict": verdict.kind,
+        "scale": verdict.scale,
+        "text": verdict.text,
+        "level": verdict.level,
+        "settle": list(verdict.settle),
+        "jobs": list(verdict.jobs),
+        "parts": [_part_facts(part) for part in verdict.parts],
+    }
+
+
+def _part_facts(part: Part) -> dict[str, Any]:
+    test = part.test
+    return {
+        "part": test.part if test is not None else None,
+        "claimed": claimed(test) if test is not None else None,
+        "verdict": part.kind,
+        "effect": part.effect,
+        "interval": None if part.low is None else [part.low, part.high],
+        "exact": part.exact,
+        "seeds": part.seeds,
+        "tasks": list(part.tasks),
+        "pairs": [_pair_facts(asdict(pair)) for pair in part.pairs],
+        "reason": part.reason,
+        "settle": part.settle,
+        "seeds_needed": part.more,
+        "notes": list(part.notes),
+        "jobs": list(part.jobs),
+    }
+
+
+def _pair_facts(pair: dict[str, Any]) -> dict[str, Any]:
+    """A pair of an order; no interval is null, never infinite."""
+    low, high = pair.pop("low"), pair.pop("high")
+    cells = {name: words.title(pair[name]) for name in ("first", "second")}
+    return pair | cells | {"interval": None if high == float("inf") else [low, high]}
+
+
+# --- as text ------------------------------------------------------------------------------------
+
+
+def claims_text(ledger: Ledger) -> str:
+    """The ledger for a terminal: verdicts of one suite, or every claim with its tests."""
+    if ledger.suite is not None:
+        return "\n".join(_suite_lines(ledger))
+    return "\n".join(text for line in ledger.lines for text in (*_claim_lines(line), "")).rstrip()
+
+
+def _suite_lines(ledger: Ledger) -> Iterator[str]:
+    found = [line.standings[0].verdict for line in ledger.lines]
+    yield f"Suite {ledger.suite}, profile {ledger.profile}. {lead(found)}"
+    level = max((v.level for v in found if v.level is not None), default=None)
+    if level is not None:
+        yield f"Each interval has level {percent(level)}, so that all hold together with 95\u00a0%."
+    for verdict in found:
+        yield ""
+        yield f"{verdict.claim.id}  {verdict.text}"
+        yield f"     {verdict.claim.statement}"
+        for part in verdict.parts:
+            yield f"     {_part_text(part)}"
+        if verdict.settle:
+            yield f"     to settle it: {'; '.join(verdict.settle)}"
+
+
+def _part_text(part: Part) -> str:
+    found = "; ".join(filter(None, (measured(part), part.reason, *part.notes)))
+    if part.test is None:
+        return found
+    text = f"{part.test.part}: {part.kind}"
+    if part.kind != "untestable":
+        text += f"; claimed {claimed(part.test)}"
+    return f"{text}; {found}" if found else text
+
+
+def _claim_lines(line: Line) -> Iterator[str]:
+    claim = line.claim
+    yield f"{claim.id}  {claim.statement}"
+    yield f"     {source_text(claim)}"
+    if claim.untestable:
+        yield f"     untestable: {claim.untestable}"
+    by_test: dict[str, list[str]] = {}
+    for part in line.paper.parts:
+        if part.test is None:
+            continue
+        if part.test.suite is None:
+            yield f"     {_part_text(part)}"
+            continue
+        profiles = f" ({', '.join(part.test.profiles)})" if part.test.profiles else ""
+        text = f"{part.test.part}: {claimed(part.test)}"
+        by_test.setdefault(text, []).append(f"{part.test.suite}{profiles}")
+    for text, suites in by_test.items():
+        yield f"     {text}; suite {', '.join(suites)}"
+    for standing in line.standings:
+        where = f"{standing.suite}, profile {standing.profile}"
+        yield f"     {where}: {standing.verdict.text}"
+    if line.idle:
+        yield f"     undecided, no results yet: {', '.join(line.idle)}"

@@ -1,0 +1,51 @@
+"""The command `claims`: published claims and figures, and what our own say of them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from peftmark.cli.options import OF_COUNTED_ROWS, add_profile, add_results, add_suites
+from peftmark.cli.shared import tell_predictions
+from peftmark.core.errors import Exit
+
+NAME = "claims"
+HELP = "hold published claims against stored results"
+
+
+def add_options(sub: argparse.ArgumentParser) -> None:
+    """Which claims, and the rows they are held against."""
+    sub.add_argument("suite", nargs="?", help="only the claims that this suite tests")
+    add_profile(sub, OF_COUNTED_ROWS)
+    sub.add_argument(
+        "--memory-figures",
+        action="store_true",
+        help="published memory figures against predictions",
+    )
+    # The older spelling: to `recommend`, --memory is a size.
+    sub.add_argument("--memory", dest="memory_figures", action="store_true", help=argparse.SUPPRESS)
+    add_suites(sub)
+    add_results(sub)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Verdicts on published claims."""
+    from peftmark.claims.text import claims_facts, claims_text, look
+
+    if options.memory_figures:
+        return _memory_claims(options)
+    found = look(options.suite, options.profile, options.results, options.suites)
+    print(json.dumps(claims_facts(found), indent=2) if options.json else claims_text(found))
+    return Exit.OK
+
+
+def _memory_claims(options: argparse.Namespace) -> int:
+    """Verdicts on published memory figures, from predictions."""
+    from peftmark.claims.memory_figures import LEDGER, memory_verdicts
+    from peftmark.claims.memory_text import memory_facts, memory_text
+    from peftmark.sources.assets import default_cache
+
+    path = None if options.suites is None else options.suites / LEDGER
+    found = memory_verdicts(path, default_cache(), tell_predictions)
+    print(json.dumps(memory_facts(found), indent=2) if options.json else memory_text(found))
+    return Exit.OK

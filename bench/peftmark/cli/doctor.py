@@ -1,0 +1,31 @@
+"""The command `doctor`: what this machine can run."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from peftmark.core.errors import Exit
+
+NAME = "doctor"
+HELP = "say what this machine can run, what is missing, and the remedy"
+
+
+def add_options(sub: argparse.ArgumentParser) -> None:
+    """None beside those of every command."""
+
+
+def run(options: argparse.Namespace) -> int:
+    """What this machine can run."""
+    from peftmark.run.doctor import examine
+
+    findings = examine()
+    if options.json:
+        print(json.dumps([f.as_dict() for f in findings], indent=2))
+    else:
+        for finding in findings:
+            mark = "ok  " if finding.ok else "miss"
+            print(f"{mark}  {finding.what}: {finding.found}")
+            if finding.remedy:
+                print(f"      {finding.remedy}")
+    return Exit.OK if all(f.ok for f in findings if f.needed) else Exit.USAGE

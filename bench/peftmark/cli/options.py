@@ -1,0 +1,148 @@
+"""Options that several commands have: each is defined once, so that it has one meaning."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from peftmark.executors.select import DEVICES, EXECUTORS, Where
+
+if TYPE_CHECKING:
+    from peftmark.run.runner import Selection
+
+# What `--profile` means where it is left out.
+OF_MACHINE = "profile of the suite; chosen for the machine if left out"
+OF_ALL = "profile of the suite; every one if left out"
+OF_COUNTED_ROWS = "profile of the suite whose rows count"
+OF_NEWEST_ROWS = "profile of the suite (default: the newest rows')"
+
+
+def selection_of(options: argparse.Namespace) -> Selection:
+    """What the user asked for."""
+    from peftmark.run.runner import Selection
+
+    asked = {f.name: getattr(options, f.name) for f in fields(Where) if hasattr(options, f.name)}
+    return Selection(
+        suite=options.suite,
+        profile=options.profile or None,
+        mirror=options.mirror,
+        suites=options.suites,
+        results=options.results,
+        jobs=getattr(options, "jobs", None),
+        only=tuple(getattr(options, "job", ())),
+        again=getattr(options, "again", False),
+        seconds_limit=getattr(options, "timeout", None),
+        retries=getattr(options, "retries", 1),
+        where=Where(**asked),
+    )
+
+
+def count(text: str) -> int:
+    """A whole number from 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"found {text!r}; a whole number from 1")
+    return int(text)
+
+
+# --- suites -------------------------------------------------------------------------------------
+
+
+def add_suite(sub: argparse.ArgumentParser) -> None:
+    """The suite that a command is about."""
+    sub.add_argument("suite", help="name of a suite (see: peftmark list)")
+
+
+def add_profile(sub: argparse.ArgumentParser, text: str) -> None:
+    """The profile of the suite; `text` says what is taken if it is left out."""
+    sub.add_argument("--profile", help=text)
+
+
+def add_suites(sub: argparse.ArgumentParser) -> None:
+    """Where the user's own suites are."""
+    sub.add_argument("--suites", type=Path, metavar="DIR", help="a folder of your own suites")
+
+
+def add_mirror(sub: argparse.ArgumentParser) -> None:
+    """Where data and models are without a network."""
+    sub.add_argument("--mirror", type=Path, metavar="DIR", help="local data sets and models")
+
+
+# --- folders ------------------------------------------------------------------------------------
+
+
+def add_results(sub: argparse.ArgumentParser) -> None:
+    """Where rows are."""
+    _add_folder(sub, "results")
+
+
+def add_reports(sub: argparse.ArgumentParser) -> None:
+    """Where pages go."""
+    _add_folder(sub, "reports")
+
+
+def _add_folder(sub: argparse.ArgumentParser, name: str) -> None:
+    text = f"{name} folder (default: ./{name})"
+    sub.add_argument(f"--{name}", type=Path, default=Path(name), metavar="DIR", help=text)
+
+
+def add_source(sub: argparse.ArgumentParser, required: bool) -> None:
+    """The results of one suite, wherever they lie."""
+    sub.add_argument(
+        "--from",
+        dest="source",
+        type=Path,
+        metavar="DIR",
+        required=required,
+        help="one suite's results folder",
+    )
+
+
+def add_baselines(sub: argparse.ArgumentParser) -> None:
+    """Where baselines are."""
+    sub.add_argument(
+        "--baselines",
+        type=Path,
+        default=Path("results/baselines"),
+        metavar="DIR",
+        help="folder of baselines (default: ./results/baselines)",
+    )
+
+
+def add_policy(sub: argparse.ArgumentParser) -> None:
+    """What a verdict follows."""
+    sub.add_argument("--policy", type=Path, metavar="FILE", help="what fails (docs/gate.md)")
+
+
+# --- jobs ---------------------------------------------------------------------------------------
+
+
+def add_jobs(sub: argparse.ArgumentParser, text: str) -> None:
+    """How many jobs at once; `text` says what is taken if it is left out."""
+    sub.add_argument("--jobs", type=count, help=f"most jobs at once{text}")
+
+
+def add_which_jobs_and_where(sub: argparse.ArgumentParser) -> None:
+    """Which jobs of a suite, how many at once, and where they run."""
+    sub.add_argument(
+        "--job", action="append", default=[], metavar="ID", help="only this job (repeatable)"
+    )
+    sub.add_argument("--again", action="store_true", help="run finished jobs too")
+    add_jobs(sub, " (default: one per GPU or core)")
+    sub.add_argument(
+        "--executor",
+        choices=EXECUTORS,
+        default="local",
+        help="where jobs run: here, on a Ray cluster or through Slurm (docs/executors.md)",
+    )
+    sub.add_argument("--ray-address", metavar="HOST:PORT", help="the Ray cluster to use")
+    sub.add_argument(
+        "--slurm", metavar="KEY=VALUE,...", help="for Slurm, such as partition=gpu,time=60"
+    )
+    sub.add_argument(
+        "--node-device",
+        dest="device",
+        choices=DEVICES,
+        help="what the cluster's nodes have (Ray is asked)",
+    )

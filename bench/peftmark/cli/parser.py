@@ -1,0 +1,104 @@
+"""The command line: parses, prints and exits; heavy modules load inside the commands."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from peftmark import __version__
+from peftmark.cli import (
+    baseline,
+    budget,
+    claims,
+    comment,
+    compare,
+    doctor,
+    fetch,
+    gate,
+    import_results,
+    list_names,
+    methods,
+    plan,
+    recommend,
+    report,
+    run,
+    simulate,
+    trend,
+    versions,
+)
+from peftmark.cli.command import Command
+from peftmark.core.errors import Exit, Leave, UserError
+
+COMMANDS: tuple[Command, ...] = (
+    run,
+    report,
+    plan,
+    fetch,
+    budget,
+    claims,
+    recommend,
+    list_names,
+    baseline,
+    gate,
+    compare,
+    comment,
+    trend,
+    versions,
+    import_results,
+    methods,
+    doctor,
+    simulate,
+)
+"""Every command, in the order of the help; each module holds its options beside what it does."""
+
+EXIT_CODES = """\
+exit codes:
+  0    everything asked for was done
+  1    a fault of peftmark itself (with a traceback)
+  2    bad input, a missing asset, a full disk; nothing was lost
+  3    gate: something got worse
+  4    gate: too little data for a verdict that the policy demands
+  5    gate: no baseline, or one of another procedure
+  6    some jobs are not ok, or missing (the report says which and why)
+  7    the same code gave other numbers: the results can't be trusted
+  8    gate: a baseline, or gate.json, is damaged
+  130  stopped by Ctrl-C, 143 by SIGTERM; finished jobs are kept
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Entry point of `peftmark`."""
+    options = _parser().parse_args(arguments)
+    code: int = Exit.OK
+    try:
+        code = options.command(options)
+        sys.stdout.flush()
+    except UserError as error:
+        print(f"peftmark: {error}", file=sys.stderr)
+        code = error.code
+    except KeyboardInterrupt as left:
+        code = left.code if isinstance(left, Leave) else Exit.INTERRUPTED
+    except BrokenPipeError:
+        # What is still buffered has no reader; the interpreter would complain about it at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(int(code))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="peftmark",
+        description="Compare parameter-efficient fine-tuning methods by running them.",
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"peftmark {__version__}")
+    subparsers = parser.add_subparsers(metavar="command", required=True)
+    for command in COMMANDS:
+        sub = subparsers.add_parser(command.NAME, help=command.HELP, description=command.HELP)
+        sub.set_defaults(command=command.run)
+        sub.add_argument("--json", action="store_true", help="print facts as JSON")
+        command.add_options(sub)
+    return parser

@@ -1,0 +1,82 @@
+"""Amounts as people write them, such as 24GB, 1M and 15min: strictly to numbers, and back."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+
+from peftmark.core.errors import UserError
+
+SIZES: Mapping[str, int] = {
+    "B": 1,
+    "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
+    "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40,
+}  # fmt: skip
+COUNTS: Mapping[str, int] = {"": 1, "k": 10**3, "M": 10**6, "B": 10**9}
+TIMES: Mapping[str, int] = {"s": 1, "min": 60, "h": 3600}
+
+
+def parse_size(option: str, text: str) -> float:
+    """Bytes of a size such as 24GB (24e9) or 24GiB (24·2³⁰)."""
+    units = f"a number and one of {', '.join(SIZES)}, such as 24GB (24e9 bytes) or 24GiB"
+    return _parse(option, text, SIZES, units)
+
+
+def parse_count(option: str, text: str) -> int:
+    """A whole number from 1 such as 1000000, 1M or 250k."""
+    allowed = "a whole number from 1, also with k, M or B for thousands, millions and billions"
+    value = _parse(option, text, COUNTS, allowed)
+    if not value.is_integer():
+        raise _fault(option, text, allowed)
+    return int(value)
+
+
+def parse_seconds(option: str, text: str) -> float:
+    """Seconds of a time such as 90s, 15min or 2h."""
+    return _parse(option, text, TIMES, "a number and one of s, min, h, such as 90s or 15min")
+
+
+def parse_points(option: str, text: str) -> float:
+    """Points from 0 to 100 such as 1.0; one point is 0.01 of the metric."""
+    allowed = "a number of points from 0 to 100, such as 1.0; a point is 0.01 of the metric"
+    if not re.fullmatch(r"\d+(\.\d+)?", text) or float(text) > 100:
+        raise _fault(option, text, allowed)
+    return float(text)
+
+
+def _parse(option: str, text: str, units: Mapping[str, int], allowed: str) -> float:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([A-Za-z]*)", text)
+    if match is None or match[2] not in units:
+        raise _fault(option, text, allowed)
+    # A decimal such as 0.1 times 10**6 must stay whole.
+    value = round(float(match[1]) * units[match[2]], 6)
+    if not 0 < value < math.inf:
+        raise _fault(option, text, allowed)
+    return value
+
+
+def _fault(option: str, text: str, allowed: str) -> UserError:
+    return UserError(f"{option}: found {text!r}", f"Allowed: {allowed}.")
+
+
+def digits(value: float) -> str:
+    """Three significant digits at most, thousands separated."""
+    if value >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def size_text(value: float) -> str:
+    """Bytes in MiB, the unit of every report."""
+    return f"{digits(value / 2**20)} MiB"
+
+
+def seconds_text(value: float) -> str:
+    """Seconds."""
+    return f"{digits(value)} s"
+
+
+def count_text(value: float) -> str:
+    """A count in full."""
+    return f"{value:,.0f}"

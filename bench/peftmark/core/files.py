@@ -1,0 +1,72 @@
+"""What every module that writes files does the same way, and where this package lies."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from peftmark.core.errors import StoreError
+
+PACKAGE = Path(__file__).resolve().parents[1]
+"""The folder of the package `peftmark`: in a checkout two levels below its root."""
+
+
+def sync(path: Path) -> None:
+    """Have a file, or the names in a folder, reach the disk.
+
+    Raises:
+        OSError: if it can't be opened or synced.
+    """
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_all(files: Mapping[Path, str | bytes]) -> list[Path]:
+    """Write every file under a temporary name first, then put all in place.
+
+    Returns:
+        the paths, in their order.
+
+    Raises:
+        StoreError: one can't be written; what was there before stays as it was.
+    """
+    staged: dict[Path, Path] = {}
+    try:
+        for path, content in files.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _sweep(path)
+            staged[path] = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+            with staged[path].open("wb") as file:
+                file.write(
+                    content if isinstance(content, bytes) else content.encode("utf-8", "replace")
+                )
+                file.flush()
+                os.fsync(file.fileno())
+        for path, temporary in staged.items():
+            os.replace(temporary, path)
+    except OSError as error:
+        raise StoreError(
+            f"can't write {error.filename or next(iter(files))}: {error.strerror or error}",
+            "Free some space or name another folder; what was there before is as it was.",
+        ) from error
+    finally:
+        for temporary in staged.values():
+            temporary.unlink(missing_ok=True)
+    return list(files)
+
+
+def _sweep(path: Path) -> None:
+    """Remove what a killed run left beside a file; one that still runs goes on."""
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        number = leftover.name.split(".")[-2]
+        try:
+            os.kill(int(number), 0)
+        except ProcessLookupError:
+            leftover.unlink(missing_ok=True)
+        except (OSError, ValueError):  # another user's process, or no file of ours
+            continue

@@ -1,0 +1,89 @@
+"""Strict YAML: what a suite and the ledger of claims are written in."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from peftmark.core.errors import SuiteError
+
+MAX_SUITE_BYTES = 256 * 1024
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader with YAML 1.2 scalars that refuses aliases, tags and duplicate keys."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
+            raise yaml.MarkedYAMLError(
+                problem="anchors and aliases (& and *) are not allowed here",
+                problem_mark=event.start_mark,
+            )
+        if getattr(event, "tag", None):
+            raise yaml.MarkedYAMLError(
+                problem="tags (!) are not allowed here", problem_mark=event.start_mark
+            )
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    raise yaml.MarkedYAMLError(
+                        problem=f"the key {key.value!r} stands here twice",
+                        problem_mark=key.start_mark,
+                    )
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+# YAML 1.1, PyYAML's default, reads `no` as False, `1e-4` as text and `1:30` as 90.
+_Loader.yaml_implicit_resolvers = {}
+for _tag, _pattern, _first in (
+    ("null", r"~|null|", ["~", "n", ""]),
+    ("bool", r"true|false", list("tf")),
+    ("int", r"[-+]?[0-9]+", list("-+0123456789")),
+    (
+        "float",
+        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.inf|\.nan",
+        list("-+.0123456789"),
+    ),
+):
+    _Loader.add_implicit_resolver(
+        f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), _first
+    )
+# PyYAML reads `010` as 8.
+_Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(node.value))
+
+
+def read_yaml(path: Path) -> Any:
+    """The plain values of a file.
+
+    Raises:
+        SuiteError: with file, line and column, if it isn't YAML as allowed here.
+    """
+    try:
+        with path.open("rb") as file:
+            raw = file.read(MAX_SUITE_BYTES + 1)
+    except OSError as error:
+        raise SuiteError(f"{path}: can't be read: {error.strerror}") from error
+    if len(raw) > MAX_SUITE_BYTES:
+        raise SuiteError(f"{path}: too large; at most {MAX_SUITE_BYTES} bytes are read")
+    try:
+        return yaml.load(raw.decode("utf-8"), Loader=_Loader)  # noqa: S506 (a SafeLoader)
+    except UnicodeDecodeError as error:
+        raise SuiteError(f"{path}: not UTF-8 text (byte {error.start})") from error
+    except RecursionError as error:
+        raise SuiteError(f"{path}: nested too deeply") from error
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        what = ", ".join(text for text in (error.context, error.problem) if text)
+        raise SuiteError(f"{path}{where}: {what}") from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise SuiteError(f"{path}: not YAML: {error}") from error

@@ -1,0 +1,307 @@
+"""The catalogue of methods as tables, with the parameters that each trains: `docs/methods.md`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from peftmark.catalog.architectures import ARCHITECTURES
+from peftmark.catalog.method import ANY, Method, Option, Size
+from peftmark.catalog.methods import METHODS, PREFIX, Cell, all_methods
+from peftmark.catalog.peft_types import PEFT_TYPES, PeftType
+from peftmark.record.job import Job, ReportOptions
+from peftmark.render.plain_table import aligned
+from peftmark.suite.expand import expand
+from peftmark.suite.load import Suite
+from peftmark.suite.schema import SuiteFile
+
+MODEL, TARGETS = "roberta-base", "query-value"
+SIZES: dict[Size, int] = {"rank": 8, "width": 64, "tokens": 20}
+
+_RECIPE: dict[str, Any] = {
+    "steps": 100,
+    "batch_size": 32,
+    "learning_rate": 1e-3,
+    "targets": TARGETS,
+    "alpha": 16.0,
+    "adalora": {
+        "init_ratio": 1.5,
+        "tinit": "10%",
+        "tfinal": "30%",
+        "delta_t": 5,
+        "orthogonal_weight": 0.1,
+    },
+}
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Parameters on `MODEL` with a task of two classes.
+
+    Attributes:
+        head: those of classifier and pooler.
+        adapters: method -> those of its adapter at the default size, fewest and most.
+    """
+
+    head: int
+    adapters: Mapping[str, tuple[int, int]]
+
+
+def count_all() -> Counts:
+    """Count every method."""
+    from peftmark.lab.memory.meta_model import Counter, config_of
+    from peftmark.lab.parameter_budget import count
+
+    config, jobs = config_of(ARCHITECTURES[MODEL], 2), _default_jobs()
+    _, head = Counter(jobs[0], config).split()
+    nothing = dict.fromkeys((m.key for m in METHODS.values() if not m.trains), (0, 0))
+    return Counts(head, nothing | {job.method: count(job, config) for job in jobs})
+
+
+def _default_jobs() -> list[Job]:
+    """A job of each method at its default size, on a task with two classes."""
+    entries = [
+        {"method": m.key, "quantization": [m.quantizations[0]]}
+        | ({m.size: [SIZES[m.size]]} if m.size else {})
+        for m in METHODS.values()
+        if m.trains
+    ]
+    profile = {
+        "summary": "-",
+        "needs": "nothing",
+        "sources": ["hub"],
+        "model": MODEL,
+        "seeds": [0],
+        "tasks": {"sst-2": {}},
+    }
+    file = SuiteFile.model_validate(
+        {
+            "suite": "methods",
+            "version": 1,
+            "summary": "-",
+            "reference": {"method": "head"},
+            "radar": {},
+            "recipe": _RECIPE,
+            "methods": entries,
+            "profiles": {"all": profile},
+        }
+    )
+    report = ReportOptions(Cell("head", None, "none"), {})
+    suite = Suite(file.suite, file.version, file.summary, report, file.profiles, file)
+    return [job for job in expand(suite, "all", "cpu").jobs if job.purpose == "report"]
+
+
+def method_table(counts: Counts) -> str:
+    """Every method as tables for a terminal."""
+    head = ("method", "title", "size", "adapter parameters", "bases", "budget")
+    rows = [
+        (
+            m.key,
+            m.title,
+            _size(m),
+            _span(counts.adapters[m.key]),
+            " ".join(m.quantizations),
+            _yes(m.budget),
+        )
+        for m in METHODS.values()
+    ]
+    kinds = [
+        (
+            f"{PREFIX}{k.key}",
+            k.title,
+            _size_option(k),
+            f"refused: {k.refused}" if k.refused else " ".join(_bases(k)),
+        )
+        for k in PEFT_TYPES.values()
+    ]
+    return "\n".join(
+        [
+            f"Adapter parameters on {MODEL} (the head has {counts.head:,} more): {_defaults()}.",
+            "",
+            *aligned(head, rows, numbers=(3,)),
+            "",
+            *aligned(("PEFT type", "title", "size", "bases"), kinds),
+        ]
+    )
+
+
+def _defaults() -> str:
+    return (
+        f"rank {SIZES['rank']} on {TARGETS.replace('-', ' and ')}, width {SIZES['width']} or "
+        f"{SIZES['tokens']} tokens"
+    )
+
+
+def _size(method: Method) -> str:
+    return f"{method.size} {SIZES[method.size]}" if method.size else "-"
+
+
+def _span(counts: tuple[int, int]) -> str:
+    fewest, most = counts
+    return f"{most:,}" if fewest == most else f"{fewest:,} to {most:,}"
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"
+
+
+def _method(kind: PeftType) -> Method:
+    return all_methods()[f"{PREFIX}{kind.key}"]
+
+
+def _size_option(kind: PeftType) -> str:
+    return f"{_method(kind).size} sets {kind.size}" if kind.size else "-"
+
+
+def _bases(kind: PeftType) -> tuple[str, ...]:
+    return ANY if kind.quantized else ("none",)
+
+
+_INTRODUCTION = """\
+# Methods
+
+<!-- Written by `peftmark methods --markdown`; a test compares. -->
+
+Scope: every method that a suite may name, from the catalogue
+(`bench/peftmark/catalog/methods.py`): what it trains, its paper, what it asks of the training
+loop, its own options, and how many parameters its adapter has. Which settings of a recipe a method
+reads, and how a suite gives sizes and budgets, is in [suites.md](suites.md).
+
+Limits:
+
+- **Adapter parameters** are counted on RoBERTa-base with a task of two classes, own options at
+  their defaults, at {defaults}.
+  They are what has gradients before the first step. Classifier and pooler, which train beside every
+  method, are left out: {head:,} here.
+- **AdaLoRA and the two-stage method** are counted as they end, at the cell's rank (`target_r`), and
+  start with more. A budget gives them the total rank that fills it when spread evenly; where
+  modules differ in shape, what they end with depends on where ranks are kept (`active_parameters`
+  of a row). The layered hybrid is counted as it starts.
+- **DiffPruning** trains a difference and a gate for each weight of its targets, and ends with
+  `density` of them.
+- **Gradient-scaled ranks** depend on the data: the figures are all layers at `min_rank` and all at
+  `max_rank`.
+- **Counts say nothing of memory or time**, which a run measures.
+- **Bases** are formats that the method can sit on. Whether it runs on an architecture is found out
+  in the worker, which refuses a cell with the reason.
+- **A parameter budget** may stand in place of a size: `budget: [0.1%]` is that share of the base's
+  parameters, classifier and trained pooler left out; a whole number is a count. `peftmark budget`
+  shows what each gives. A cell more than 2% off is refused.
+"""
+
+
+def markdown(counts: Counts) -> str:
+    """`docs/methods.md`."""
+    return "\n".join(
+        [
+            _INTRODUCTION.format(defaults=_defaults(), head=counts.head),
+            "## What each trains",
+            "",
+            *_what_trains(),
+            "",
+            "## What each needs and costs",
+            "",
+            "Hooks are the calls of the training loop that the method needs beyond a forward pass.",
+            "",
+            *_needs(counts),
+            "",
+            "## Options",
+            "",
+            "Settings of a method's own, under `options` of its entry.",
+            "",
+            *_options(),
+            "",
+            "## Any tuner of PEFT",
+            "",
+            "`peft:<type>` runs a tuner of PEFT through its own config class, with any of its",
+            "names under `options`. On quantised bases: whether PEFT has code for the layers of",
+            "bitsandbytes, or the type touches none of them.",
+            "",
+            *_tuners(),
+        ]
+    )
+
+
+def _what_trains() -> list[str]:
+    """The table of what each method trains."""
+    head = ("method", "title", "what trains, beside the head", "source")
+    return _lines(head, [(f"`{m.key}`", m.title, m.summary, m.source) for m in METHODS.values()])
+
+
+def _needs(counts: Counts) -> list[str]:
+    """The table of what each method needs and costs."""
+    head = ("method", "size", "adapter parameters", "hooks", "bases", "may have a budget")
+    rows = [
+        (
+            f"`{m.key}`",
+            _size(m),
+            _span(counts.adapters[m.key]),
+            ", ".join(m.hooks) or "-",
+            ", ".join(m.quantizations),
+            _yes(m.budget),
+        )
+        for m in METHODS.values()
+    ]
+    return _lines(head, rows)
+
+
+def _options() -> list[str]:
+    """The table of the methods' own options."""
+    rows = [
+        (f"`{m.key}`", f"`{o.name}`", _plain(o.default), _allowed(o), o.summary)
+        for m in METHODS.values()
+        for o in m.options or ()
+    ]
+    return _lines(("method", "option", "default", "allowed", "what it is"), rows)
+
+
+def _tuners() -> list[str]:
+    """The table of PEFT's tuners."""
+    head = (
+        "method",
+        "title",
+        "what trains",
+        "source",
+        "size",
+        "on quantised bases",
+        "may have a budget",
+        "refused, since",
+    )
+    rows = [
+        (
+            f"`{PREFIX}{k.key}`",
+            k.title,
+            k.summary,
+            k.source,
+            _size_option(k),
+            "-" if k.refused else _yes(k.quantized),
+            _yes(_method(k).budget),
+            k.refused or "-",
+        )
+        for k in PEFT_TYPES.values()
+    ]
+    return _lines(head, rows)
+
+
+def _plain(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else f"{value}"
+
+
+def _allowed(option: Option) -> str:
+    if isinstance(option.default, bool):
+        return "true, false"
+    if option.allowed is None:
+        return "any number"
+    if isinstance(option.default, str):
+        return ", ".join(map(str, option.allowed))
+    low, high = option.allowed
+    return f"{low:g} to {high:g}"
+
+
+def _lines(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """A table in Markdown."""
+    bars = [
+        [cell.replace("|", "\\|") for cell in row] for row in (head, ["---"] * len(head), *rows)
+    ]
+    return [f"| {' | '.join(row)} |" for row in bars]

@@ -1,0 +1,134 @@
+"""What an executor is given and what it gives back, whichever it is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from peftmark.record.job import Environment, Job
+from peftmark.record.outcome import Outcome
+from peftmark.sources.assets import Places
+
+WORKER = "peftmark.lab.worker:main"
+
+Listener = Callable[[Job, dict[str, Any]], None]
+
+
+def never() -> bool:
+    """The answer to "stop?" where nobody asks to."""
+    return False
+
+
+def unheard(job: Job, message: dict[str, Any]) -> None:
+    """A listener that takes no notice."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """Jobs to run, and how.
+
+    Attributes:
+        jobs: (job, number of its next attempt) in the order they start.
+        places: where workers find assets.
+        logs: folder for the workers' logs.
+        seconds_limit: wall seconds after which an attempt is stopped; None for no limit.
+        retries: further attempts of a job that ended for a cause outside itself: a worker killed,
+            a device lost, memory that ran out while other jobs ran beside it. What a job did
+            itself (no memory alone, a NaN, an error, the time limit) it would do again.
+        needs: `needs_of(job)` -> bytes of memory that such a job took before, or is predicted to.
+        refused: `needs_of(job)` -> why such a job can't fit here; it is never started.
+        stop: asked twice a second; True ends the running jobs as `interrupted` and starts no more.
+        listener: told of every start and every message of a worker.
+        worker: "module:function" that a worker process runs; a test puts a fake here.
+        beside: jobs that others run for us at the same time, maybe on this machine.
+    """
+
+    jobs: Sequence[tuple[Job, int]]
+    places: Places
+    logs: Path
+    seconds_limit: float | None = None
+    retries: int = 1
+    needs: Mapping[str, int] = field(default_factory=dict)
+    refused: Mapping[str, str] = field(default_factory=dict)
+    stop: Callable[[], bool] = never
+    listener: Listener = unheard
+    worker: str = WORKER
+    beside: int = 0
+
+
+@dataclass(frozen=True)
+class Finished:
+    """How one attempt of a job ended.
+
+    Attributes:
+        wall_seconds: from the worker's start to its end.
+        nvml_process_bytes: the most device memory the worker held; None on the CPU.
+        nvml_device_bytes: highest rise of the device's memory over idle; None on the CPU.
+        nvml_reason: why one or both are None; empty if neither is.
+        outside: what ended it lay outside the job, such as a killed worker; empty, or what.
+        again: the job is tried once more in this run; empty, or why.
+        environment: the machine it ran on; None for the machine that gave the order.
+    """
+
+    job: Job
+    attempt: int
+    outcome: Outcome
+    started_at: str
+    finished_at: str
+    wall_seconds: float
+    nvml_process_bytes: int | None
+    nvml_device_bytes: int | None
+    nvml_reason: str
+    outside: str = ""
+    again: str = ""
+    environment: Environment | None = None
+
+    def to_json(self) -> str:
+        """JSON of all but the job, which whoever asks for it has."""
+        data: dict[str, Any] = {**vars(self), "outcome": self.outcome.to_json()}
+        data["environment"] = None if self.environment is None else asdict(self.environment)
+        del data["job"]
+        return json.dumps(data)
+
+    @staticmethod
+    def from_json(job: Job, text: str) -> Finished:
+        """The inverse of `to_json`."""
+        data = json.loads(text)
+        data["outcome"] = Outcome.from_json(data["outcome"])
+        if data["environment"] is not None:
+            data["environment"] = Environment(**data["environment"])
+        return Finished(job=job, **data)
+
+
+def log_file(logs: Path, job: Job, attempt: int) -> Path:
+    """Where the log of an attempt lies."""
+    return logs / f"{job.job_id}.{attempt}.log"
+
+
+def needs_of(job: Job) -> str:
+    """What jobs of like memory have in common: model, cell, task and the shape of a batch."""
+    recipe = job.recipe
+    return "|".join(
+        map(
+            str,
+            (
+                job.model,
+                *job.cell,
+                job.task,
+                recipe.batch_size,
+                recipe.max_length,
+                recipe.precision,
+                recipe.gradient_checkpointing,
+                job.device,
+            ),
+        )
+    )
+
+
+def utc_now() -> str:
+    """Now as ISO 8601 in UTC, to the second."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

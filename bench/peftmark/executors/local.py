@@ -1,0 +1,170 @@
+"""Run jobs on this machine: one worker process a job, as many at once as there is room for.
+
+A worker that dies in any way leaves an outcome and a free slot; it never stops the matrix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from peftmark.core.errors import UserError
+from peftmark.executors.contract import Finished, Order, needs_of, utc_now
+from peftmark.executors.process import OomKills, Starter, Worker, end, finish, kill, listen
+from peftmark.executors.slots import Room, Slot, free_memory
+from peftmark.machine import nvml
+from peftmark.record.job import Job
+from peftmark.record.outcome import Outcome
+
+LOOK_AHEAD = 100
+"""Jobs that are looked at for one that fits beside those that run."""
+
+MEMORY = "memory ran out beside other jobs"
+
+
+@dataclass(frozen=True)
+class _Waiting:
+    job: Job
+    attempt: int
+    tries_left: int
+    alone: bool = False
+
+
+@dataclass(frozen=True)
+class _State:
+    """Where the jobs of an order stand: its lists change as they run.
+
+    Attributes:
+        waiting: attempts that have not started, the first one first.
+        running: process id -> a worker, and the attempt that it runs.
+        free: slots without a worker.
+        lost: GPUs that no longer answer.
+    """
+
+    waiting: list[_Waiting]
+    running: dict[int, tuple[Worker, _Waiting]]
+    free: list[Slot]
+    lost: set[str]
+
+
+def run_jobs(order: Order, slots: Sequence[Slot], room: Room | None = None) -> Iterator[Finished]:
+    """Run jobs here, yielding each attempt as it ends.
+
+    Args:
+        slots: places for workers, at least one.
+        room: the memory that they share; by default what is free now, with the needs that the
+            order knows.
+
+    Raises:
+        UserError: every GPU is lost, and jobs are left.
+    """
+    room = room or Room(free_memory(), order.needs)
+    fitting = [(job, n) for job, n in order.jobs if needs_of(job) not in order.refused]
+    for job, attempt in order.jobs:
+        if (job, attempt) not in fitting:
+            yield _refused(job, attempt, order.refused[needs_of(job)])
+    waiting = [_Waiting(job, attempt, order.retries) for job, attempt in fitting]
+    if not waiting:
+        return
+    state = _State(waiting, running={}, free=list(slots), lost=set())
+    kills = OomKills()
+    gpu = any(slot.device is not None for slot in slots)
+    at_once = min(len(slots), len(waiting))
+    starter = Starter(order.worker, order.places, order.logs, gpu, at_once, beside=order.beside)
+    try:
+        while waiting or state.running:
+            _fill_slots(state, order, room, starter, gpu)
+            workers = [worker for worker, _ in state.running.values()]
+            listen(workers, order.listener)
+            kill([worker for worker in workers if worker.stopped is not None and worker.alive])
+            if order.stop():  # asked after listening: Ctrl-C may have ended a worker by itself
+                waiting.clear()
+                end(workers, Outcome("interrupted", "stopped by the user"))
+            for worker in [worker for worker in workers if not worker.alive]:
+                _, one = state.running.pop(worker.process.pid)
+                done = _finished(worker, state, room, kills)
+                if done.outside and one.tries_left and not order.stop():
+                    another = _next_try(one, done.outside)
+                    waiting.append(another)
+                    why = done.outside + (": now alone" if another.alone else "")
+                    done = replace(done, again=why)
+                yield done
+            overdue = [w for w in workers if w.alive and w.older_than(order.seconds_limit)]
+            limit = f"over the limit of {order.seconds_limit or 0:g} s a job"
+            end(overdue, Outcome("timed_out", limit), stacks=True)
+            if waiting and not state.running and not state.free:
+                raise UserError(
+                    f"every GPU is lost; {len(waiting)} jobs were not started",
+                    "Run the same command again when nvidia-smi shows the devices.",
+                )
+    finally:
+        kill([worker for worker, _ in state.running.values()])
+        starter.end()
+
+
+def _fill_slots(state: _State, order: Order, room: Room, starter: Starter, gpu: bool) -> None:
+    """Start jobs, as many as there are free slots and memory for."""
+    while state.free and not order.stop():
+        one = _next(state.waiting, [w for _, w in state.running.values()], room)
+        if one is None:
+            return
+        worker = starter.start(one.job, one.attempt, state.free.pop(0))
+        state.running[worker.process.pid] = worker, one
+        if len(state.running) + order.beside > 1 and not gpu:
+            for beside, _ in state.running.values():
+                beside.shared = True
+        order.listener(one.job, {"phase": "start"})
+
+
+def _finished(worker: Worker, state: _State, room: Room, kills: OomKills) -> Finished:
+    """How a worker's attempt ended; its slot is free again, unless its GPU is lost."""
+    done = finish(worker, kills.died)
+    room.learn(done.job, done.outcome)
+    if worker.slot.device is not None and _is_lost(worker.slot.device, done.outcome):
+        state.lost.add(worker.slot.device)
+    else:
+        state.free.append(worker.slot)
+    return replace(done, outside=_outside(worker, done.outcome, state.lost))
+
+
+def _next_try(one: _Waiting, outside: str) -> _Waiting:
+    """The attempt after one that something outside the job ended."""
+    return replace(
+        one, attempt=one.attempt + 1, tries_left=one.tries_left - 1, alone=outside == MEMORY
+    )
+
+
+def _refused(job: Job, attempt: int, reason: str) -> Finished:
+    """The ending of a job that was never started."""
+    now = utc_now()
+    nothing = "the job was not started"
+    return Finished(
+        job, attempt, Outcome("unsupported", reason), now, now, 0.0, None, None, nothing
+    )
+
+
+def _next(waiting: list[_Waiting], running: Sequence[_Waiting], room: Room) -> _Waiting | None:
+    """Take the first job that may start now off the list."""
+    if any(one.alone for one in running):
+        return None
+    for place, one in enumerate(waiting[:LOOK_AHEAD]):
+        fits = not running if one.alone else room.fits(one.job, [r.job for r in running])
+        if fits:
+            return waiting.pop(place)
+    return None
+
+
+def _outside(worker: Worker, outcome: Outcome, lost: set[str]) -> str:
+    """What ended a job if that lay outside itself, so that it deserves another try."""
+    if worker.slot.device in lost:
+        return "its GPU was lost"
+    if outcome.status == "out_of_memory" and worker.shared:
+        return MEMORY
+    if outcome.status == "crashed" and worker.killed:
+        return "its worker was killed"
+    return ""
+
+
+def _is_lost(device: str, outcome: Outcome) -> bool:
+    """Whether a GPU no longer answers, after a job on it went wrong."""
+    return outcome.status == "crashed" and nvml.lost(device)

@@ -1,0 +1,147 @@
+"""One job on a node of a cluster: what Ray and Slurm run there.
+
+JSON text goes in and comes out. On the node the local executor watches over the worker as it does
+anywhere; nothing is stored there.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from peftmark.catalog.models import MODELS
+from peftmark.catalog.tasks import TASKS
+from peftmark.core.errors import UserError
+from peftmark.executors.contract import WORKER, Finished, Order, log_file
+from peftmark.executors.local import run_jobs
+from peftmark.executors.slots import Slot, gpu_slots
+from peftmark.machine import nvml
+from peftmark.machine.environment import NUMERIC, capture, changed_versions, versions
+from peftmark.record.job import PROTOCOL, Environment, Job
+from peftmark.sources.assets import Places, default_cache, model_files
+from peftmark.sources.task_data import load_task
+
+OURS = ("peftmark", "peftmark's protocol")
+FINGERPRINT_LENGTH = 64  # a job names other data by their revision
+
+
+def payload(order: Order, job: Job, attempt: int, beside: int) -> str:
+    """What a node is told about a job.
+
+    Args:
+        beside: jobs of the run that may share the node with this one.
+    """
+    mirror = order.places.mirror
+    return json.dumps(
+        {
+            "versions": _versions(),
+            "job": job.to_json(),
+            "attempt": attempt,
+            "mirror": str(mirror.resolve()) if mirror else None,
+            "sources": order.places.sources,
+            "seconds_limit": order.seconds_limit,
+            "worker": order.worker,
+            "beside": beside,
+        }
+    )
+
+
+def run_here(payload_json: str) -> str:
+    """Run a job on this machine.
+
+    Args:
+        payload_json: what `payload` made.
+
+    Returns:
+        JSON for `answer`: how the job ended and its log, or why it was refused here.
+    """
+    asked = json.loads(payload_json)
+    here = _versions()
+    changed = _changed(asked["versions"], here)
+    if changed:  # before the job is read: another peftmark may know other fields
+        return _refused(
+            f"other versions on the node than where the run was started: {changed}; "
+            "install the same on both"
+        )
+    job, attempt = Job.from_json(asked["job"]), asked["attempt"]
+    try:
+        mirror = Path(asked["mirror"]) if asked["mirror"] else None
+        places = Places(mirror, tuple(asked["sources"]), default_cache())
+        if asked["worker"] == WORKER:
+            _fetch(job, places)
+        slot = _slot(job)
+    except UserError as error:
+        return _refused(f"the node lacks something: {error}")
+    with tempfile.TemporaryDirectory(prefix="peftmark-") as folder:
+        logs = Path(folder) / "logs"
+        logs.mkdir()
+        order = Order(
+            jobs=[(job, attempt)],
+            places=places,
+            logs=logs,
+            seconds_limit=asked["seconds_limit"],
+            retries=0,
+            worker=asked["worker"],
+            beside=asked["beside"],
+        )
+        (done,) = run_jobs(order, [slot])
+        log = log_file(logs, job, attempt)
+        text = log.read_bytes().decode("utf-8", "replace") if log.exists() else ""
+    return json.dumps({"finished": replace(done, environment=capture()).to_json(), "log": text})
+
+
+def answer(job: Job, result_json: str) -> tuple[Finished | None, str, Environment | None, str]:
+    """What `run_here` returned.
+
+    Returns:
+        (how the job ended, "", None, its log), or (None, why the node refused it, the node, "").
+    """
+    result = json.loads(result_json)
+    if "refused" in result:
+        return None, result["refused"], Environment(**result["environment"]), ""
+    return Finished.from_json(job, result["finished"]), "", None, result["log"]
+
+
+def _refused(reason: str) -> str:
+    return json.dumps({"refused": reason, "environment": asdict(capture())})
+
+
+def _versions() -> dict[str, str]:
+    """Versions that must be the same on every machine of a run."""
+    installed = versions()
+    found = {name: installed[name] for name in (*NUMERIC, OURS[0]) if name in installed}
+    return {**found, OURS[1]: str(PROTOCOL)}
+
+
+def _changed(asked: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+    ours = [
+        f"{name} {asked.get(name, 'none')} -> {here.get(name, 'none')}"
+        for name in OURS
+        if asked.get(name) != here.get(name)
+    ]
+    return ", ".join(filter(None, [changed_versions(asked, here), *ours]))
+
+
+def _fetch(job: Job, places: Places) -> None:
+    """Put model and rows into the node's cache: the worker uses no network."""
+    known = job.data_fingerprint
+    own = known if len(known) == FINGERPRINT_LENGTH else None
+    model_files(MODELS[job.model], places)
+    load_task(replace(TASKS[job.task], fingerprint=own), places)
+    if job.causal is not None:
+        load_task(TASKS[job.causal.unrelated.partition(":")[0]], places)
+
+
+def _slot(job: Job) -> Slot:
+    """The place of the job: the GPU that the cluster left visible here, or the CPU."""
+    if job.device == "cpu":
+        return Slot()
+    gpus = nvml.devices()
+    if not gpus.found:
+        raise UserError(f"the job needs a GPU: {gpus.reason}")
+    uuid = gpus.found[0].uuid
+    return gpu_slots({uuid: nvml.near_cores(uuid)})[0]

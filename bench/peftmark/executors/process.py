@@ -1,0 +1,396 @@
+"""One worker process, from its start to how its job ended.
+
+The supervisor alone decides how a job ended, from the worker's last message, its exit code and the
+clock.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import math
+import multiprocessing
+import multiprocessing.util
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from multiprocessing.connection import wait
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from peftmark.core.hashes import known_hashes
+from peftmark.executors.contract import WORKER, Finished, Listener, log_file, utc_now
+from peftmark.executors.protocol import Broken, Inbox
+from peftmark.executors.slots import Slot
+from peftmark.machine.nvml import DeviceMeter, contended
+from peftmark.record.job import Job
+from peftmark.record.outcome import Outcome
+from peftmark.sources.assets import Places
+
+PRELOAD = ("peftmark.lab.recipe", "peftmark.lab.methods.adalora")
+GRACE_SECONDS = 5.0
+STACK_SECONDS = 0.2
+LONGEST_FOLDER = 60
+MAX_LOG_BYTES = 1024 * 1024
+
+WORKER_ENVIRONMENT = {
+    # One thread a worker: threads that contend for cores slow each other down, and their number
+    # changes bits.
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    # cuBLAS is deterministic only with a fixed workspace.
+    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+    # The supervisor fetched every asset before the first job; a worker never uses the network.
+    "HF_HUB_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+}
+
+JOBS_AT_ONCE = "PEFTMARK_JOBS_AT_ONCE"
+"""Variable that tells a worker how many jobs run at once: they share the machine's counters."""
+
+
+@dataclass
+class Worker:
+    """A running attempt of a job.
+
+    Attributes:
+        last: what it told last, message by message on top of each other.
+        outcome: what it reported as its end.
+        stopped: why the supervisor ended it.
+        scratch: folder for its temporary files, removed at its end.
+        shared: whether another job ran beside it at any time, in the same memory.
+    """
+
+    job: Job
+    attempt: int
+    slot: Slot
+    log: Path
+    process: Any
+    inbox: Inbox
+    scratch: Path
+    meter: DeviceMeter
+    started_at: str
+    start: float
+    last: dict[str, Any] = field(default_factory=dict)
+    outcome: Outcome | None = None
+    stopped: Outcome | None = None
+    shared: bool = False
+
+    @property
+    def alive(self) -> bool:
+        """Whether its process runs."""
+        return bool(self.process.is_alive())
+
+    @property
+    def killed(self) -> bool:
+        """Whether a signal ended it that was not ours."""
+        code = self.process.exitcode
+        return self.outcome is None and self.stopped is None and code is not None and code < 0
+
+    def older_than(self, seconds: float | None) -> bool:
+        """Whether it has run for longer than this."""
+        return seconds is not None and time.monotonic() - self.start > seconds
+
+
+class Starter:
+    """Starts worker processes.
+
+    On the CPU a worker is forked from a server that has torch loaded, in 0.02 s where a fresh
+    process spends 6 to 8 s on imports (measured on two cores). With a GPU each worker is a fresh
+    process: CUDA must not be touched before a fork.
+
+    Args:
+        worker: "module:function" that a worker process runs.
+        gpu: whether workers use GPUs.
+        at_once: jobs that run at the same time.
+        beside: jobs that others may run on this machine at the same time.
+    """
+
+    def __init__(
+        self, worker: str, places: Places, logs: Path, gpu: bool, at_once: int, beside: int = 0
+    ) -> None:
+        self._context: Any = multiprocessing.get_context("spawn" if gpu else "forkserver")
+        if not gpu:
+            _choose_socket_folder()
+            if worker == WORKER:
+                self._context.set_forkserver_preload(list(PRELOAD))
+        self._worker, self._logs = worker, logs
+        self._scratch = logs.resolve().with_name("scratch")
+        self._at_once = f"up to {at_once + beside}" if beside else str(at_once)
+        self._places = json.dumps(
+            {
+                "mirror": str(places.mirror.resolve()) if places.mirror else None,
+                "sources": places.sources,
+                "cache": str(places.cache.resolve()),
+                "hashes": known_hashes(),
+            }
+        )
+
+    def start(self, job: Job, attempt: int, slot: Slot) -> Worker:
+        """Start a worker on a job."""
+        ours, theirs = self._context.Pipe()
+        log = log_file(self._logs, job, attempt)
+        scratch = self._scratch / log.stem
+        setup = {
+            "jobs_at_once": self._at_once,
+            "cores": sorted(slot.cores),
+            "scratch": str(scratch),
+        }
+        process = self._context.Process(
+            target=_child,
+            args=(
+                setup,
+                self._worker,
+                theirs,
+                job.to_json(),
+                self._places,
+                str(log.resolve()),
+                slot.device,
+            ),
+            daemon=True,
+        )
+        meter = DeviceMeter(slot.device).__enter__()  # its idle reading is without the worker
+        with _environment(WORKER_ENVIRONMENT), _no_main_program():
+            process.start()
+        meter.pid = process.pid
+        theirs.close()
+        return Worker(
+            job,
+            attempt,
+            slot,
+            log,
+            process,
+            Inbox(ours),
+            scratch,
+            meter,
+            utc_now(),
+            time.monotonic(),
+        )
+
+    def end(self) -> None:
+        """Remove what held the workers' temporary files, once none is left."""
+        with suppress(OSError):
+            self._scratch.rmdir()
+
+
+def _choose_socket_folder() -> None:
+    """Have `multiprocessing` keep its socket in a short path: some 100 bytes are allowed."""
+    before = tempfile.gettempdir()
+    try:
+        if len(os.fsencode(before)) > LONGEST_FOLDER:
+            tempfile.tempdir = "/tmp"  # noqa: S108 (a folder of its own is made inside)
+        multiprocessing.util.get_temp_dir()
+    finally:
+        tempfile.tempdir = before
+
+
+def _child(setup: Mapping[str, Any], worker: str, connection: Any, *arguments: Any) -> None:
+    """First code of a worker process: the named function, imported there and not here."""
+    # Set here, since a fork server keeps the environment that it was once started with.
+    os.environ[JOBS_AT_ONCE] = setup["jobs_at_once"]
+    with suppress(OSError):  # without it temporary files go where the system has them
+        os.makedirs(setup["scratch"])
+        os.environ["TMPDIR"] = tempfile.tempdir = setup["scratch"]
+    with suppress(OSError):
+        os.setsid()  # a group of its own, so that what it starts can be ended with it
+    if setup["cores"] and hasattr(os, "sched_setaffinity"):
+        with suppress(OSError):
+            os.sched_setaffinity(0, setup["cores"])
+    module, _, function = worker.partition(":")
+    getattr(importlib.import_module(module), function)(connection, *arguments)
+
+
+@contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables for the processes started inside."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def _no_main_program() -> Iterator[None]:
+    """Hide the program that runs here: a child would import it, on a Ray node all of Ray."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
+def listen(running: Sequence[Worker], listener: Listener) -> None:
+    """Wait up to half a second for messages or deaths, and take in what came."""
+    by_handle = {r.inbox.connection: r for r in running if not r.inbox.closed}
+    sentinels = [r.process.sentinel for r in running]
+    for ready in wait([*by_handle, *sentinels], timeout=0.5):
+        one = by_handle.get(ready)
+        if one is not None:
+            _take(one, listener)
+
+
+def _take(one: Worker, listener: Listener | None) -> None:
+    try:
+        for message in one.inbox.take():
+            if "outcome" in message:
+                one.outcome = _checked(Outcome.from_json(message["outcome"]))
+            else:
+                one.last.update(message)
+                if listener is not None:
+                    listener(one.job, message)
+    except (Broken, KeyError, TypeError, ValueError) as error:
+        if one.outcome is None and one.stopped is None:
+            told = f"the worker sent what is no message of ours ({error})"
+            one.stopped = _with_place(Outcome("crashed", told), one)
+
+
+def _checked(outcome: Outcome) -> Outcome:
+    """A finished run without a finite score is no result."""
+    score = math.nan if outcome.metric_value is None else outcome.metric_value
+    if outcome.status == "ok" and not math.isfinite(score):
+        return replace(outcome, status="invalid", status_reason="the metric is not a finite number")
+    return outcome
+
+
+def end(running: Sequence[Worker], outcome: Outcome, stacks: bool = False) -> None:
+    """Ask workers to end, then make them; their outcome is the given one unless they had one.
+
+    Args:
+        stacks: have them write to their logs where they are.
+    """
+    for one in running:
+        if one.outcome is None and one.stopped is None:
+            one.stopped = _with_place(outcome, one)
+    if stacks and running:
+        for one in running:
+            _signal(one, signal.SIGUSR1)
+        time.sleep(STACK_SECONDS)
+    kill(running)
+
+
+def kill(running: Sequence[Worker]) -> None:
+    """End workers and all that they started, politely first."""
+    for one in running:
+        _signal(one, signal.SIGTERM)
+    limit = time.monotonic() + GRACE_SECONDS
+    for one in running:
+        one.process.join(max(0.0, limit - time.monotonic()))
+        _signal(one, signal.SIGKILL)
+        one.process.join()
+
+
+def _signal(one: Worker, number: int) -> None:
+    """Send a signal to a worker and to what it started."""
+    with suppress(ProcessLookupError, PermissionError):
+        try:
+            os.killpg(one.process.pid, number)
+        except ProcessLookupError:  # it has no group of its own yet, or all of it is gone
+            if one.alive:
+                os.kill(one.process.pid, number)
+
+
+def _with_place(outcome: Outcome, one: Worker) -> Outcome:
+    step, phase = one.last.get("step"), one.last.get("phase", "start")
+    place = f"at step {step} of {one.last.get('steps')}" if step else f"in phase {phase}"
+    return replace(outcome, status_reason=f"{outcome.status_reason}, {place}")
+
+
+def _bound(log: Path) -> None:
+    """Cut the middle out of a log that grew too long; how it began and how it ended stay."""
+    with suppress(OSError):
+        size = log.stat().st_size
+        if size <= MAX_LOG_BYTES:
+            return
+        half = MAX_LOG_BYTES // 2
+        with log.open("rb+") as handle:
+            handle.seek(size - half)
+            tail = handle.read()
+            handle.seek(half)
+            handle.truncate()
+            handle.write(f"\n[{size - 2 * half} bytes cut here]\n".encode() + tail)
+
+
+def finish(one: Worker, died: Callable[[Worker], Outcome]) -> Finished:
+    """Take in a worker's last words.
+
+    Args:
+        died: the outcome of a worker that left none and was not stopped.
+    """
+    _take(one, None)
+    one.inbox.close()
+    one.process.join()
+    _bound(one.log)
+    shutil.rmtree(one.scratch, ignore_errors=True)
+    one.meter.__exit__(None, None, None)
+    outcome = one.outcome or one.stopped or died(one)
+    if one.stopped is not outcome and outcome.status not in ("ok", "invalid", "unsupported"):
+        outcome = _with_place(outcome, one)
+    flag = contended(one.meter.others)
+    if flag is not None and flag not in outcome.energy_flags:
+        outcome = replace(outcome, energy_flags=(*outcome.energy_flags, flag))
+    return Finished(
+        job=one.job,
+        attempt=one.attempt,
+        outcome=outcome,
+        started_at=one.started_at,
+        finished_at=utc_now(),
+        wall_seconds=round(time.monotonic() - one.start, 3),
+        nvml_process_bytes=one.meter.process_bytes,
+        nvml_device_bytes=one.meter.device_bytes,
+        nvml_reason=one.meter.reason,
+    )
+
+
+# The cgroup's own counter where it can be read, else the whole machine's.
+# Version 1 of cgroups counts a group without those inside it, so it is not asked.
+_OOM_COUNTERS = (Path("/sys/fs/cgroup/memory.events"), Path("/proc/vmstat"))
+
+
+class OomKills:
+    """Kills by the kernel's out-of-memory killer since this was made."""
+
+    def __init__(self) -> None:
+        self._counted = self._read()
+
+    def died(self, one: Worker) -> Outcome:
+        """How a worker died that left no outcome."""
+        code = one.process.exitcode
+        if code is None or code >= 0:
+            return Outcome("crashed", f"the worker ended with exit code {code} and no outcome")
+        name = next((s.name for s in signal.Signals if s == -code), f"signal {-code}")
+        if -code == signal.SIGKILL and self._one_more():
+            return Outcome("out_of_memory", "killed by the kernel's out-of-memory killer")
+        return Outcome("crashed", f"the worker was killed by {name}")
+
+    def _one_more(self) -> bool:
+        """Whether there is a kill not yet put down to a worker; it counts for one now."""
+        now = self._read()
+        if now is None or self._counted is None or now <= self._counted:
+            return False
+        self._counted += 1
+        return True
+
+    @staticmethod
+    def _read() -> int | None:
+        for path in _OOM_COUNTERS:
+            with suppress(OSError):
+                for line in path.read_text().splitlines():
+                    if line.startswith("oom_kill "):
+                        return int(line.split()[1])
+        return None

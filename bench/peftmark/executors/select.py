@@ -1,0 +1,159 @@
+"""Which executor runs the jobs, on which device, and how many at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Literal
+
+from peftmark.core.errors import UserError
+from peftmark.executors import local, ray, slurm
+from peftmark.executors.contract import Finished, Order
+from peftmark.executors.slots import Slot, cpu_slots, gpu_slots
+from peftmark.machine import nvml
+from peftmark.machine.environment import cores
+
+EXECUTORS = ("local", "ray", "slurm")
+DEVICES = ("cpu", "cuda")
+
+QUEUED = 64
+"""Jobs that Slurm's queue holds of a run, unless `--jobs` says otherwise."""
+
+
+@dataclass(frozen=True)
+class Where:
+    """Where the user wants jobs to run, as typed.
+
+    Attributes:
+        executor: one of `EXECUTORS`.
+        ray_address: HOST:PORT of a Ray cluster.
+        slurm: `key=value,...` for Slurm.
+        device: what the nodes have; None to ask Ray, or for the CPU.
+    """
+
+    executor: str = "local"
+    ray_address: str | None = None
+    slurm: str | None = None
+    device: str | None = None
+
+    def words(self) -> list[str]:
+        """The same as options of a command."""
+        options = {
+            "--executor": self.executor if self.executor != "local" else None,
+            "--ray-address": self.ray_address,
+            "--slurm": self.slurm,
+            "--node-device": self.device,
+        }
+        return [word for name, value in options.items() if value for word in (name, value)]
+
+
+HERE = Where()
+
+
+@dataclass(frozen=True)
+class Venue:
+    """Where jobs will run.
+
+    Attributes:
+        device: the device of every job.
+        gpus: GPUs there are, as far as is known.
+        at_once: jobs that run at the same time, at most.
+        run: runs them.
+        slots: places for workers on this machine; none where jobs run elsewhere.
+    """
+
+    device: Literal["cpu", "cuda"]
+    gpus: int
+    at_once: int
+    run: Callable[[Order], Iterator[Finished]]
+    slots: list[Slot] = field(default_factory=list)
+
+
+def choose(where: Where, jobs: int | None) -> Venue:
+    """The venue for what the user typed.
+
+    Args:
+        jobs: most jobs at once, None for as many as there is room for.
+
+    Raises:
+        UserError: options that contradict each other, a cluster that is not there, or more jobs
+            than GPUs.
+    """
+    _check(where)
+    if where.executor == "ray":
+        return _on_ray(where, jobs)
+    if where.executor == "slurm":
+        return _on_slurm(where, jobs)
+    return _here(jobs)
+
+
+def _check(where: Where) -> None:
+    """Raise UserError for options that contradict each other."""
+    owners = {
+        "--ray-address": (where.ray_address, ("ray",)),
+        "--slurm": (where.slurm, ("slurm",)),
+        "--node-device": (where.device, ("ray", "slurm")),
+    }
+    for option, (value, executors) in owners.items():
+        if value is not None and where.executor not in executors:
+            raise UserError(
+                f"{option} says nothing to the executor {where.executor}",
+                f"Add --executor {' or '.join(executors)}, or leave {option} out.",
+            )
+
+
+def _here(jobs: int | None) -> Venue:
+    found = [gpu.uuid for gpu in nvml.devices().found]
+    slots = _slots(jobs, found)
+    run = partial(_run_here, slots=slots)
+    return Venue("cuda" if found else "cpu", len(found), len(slots), run, slots)
+
+
+def _run_here(order: Order, slots: Sequence[Slot]) -> Iterator[Finished]:
+    return local.run_jobs(order, slots)
+
+
+def _slots(wanted: int | None, gpus: Sequence[str]) -> list[Slot]:
+    if not gpus:
+        return cpu_slots(wanted or cores())
+    if wanted is not None and wanted > len(gpus):
+        raise UserError(
+            f"--jobs {wanted}: there are {len(gpus)} GPUs, and two jobs on one would falsify each "
+            "other's time and memory",
+            f"Use --jobs 1 to {len(gpus)}.",
+        )
+    return gpu_slots({uuid: nvml.near_cores(uuid) for uuid in gpus[: wanted or len(gpus)]})
+
+
+def _on_ray(where: Where, jobs: int | None) -> Venue:
+    if where.ray_address is None:
+        raise UserError(
+            "--executor ray needs the address of a Ray cluster that runs",
+            "Add --ray-address HOST:PORT; `ray start --head` starts one and prints it.",
+        )
+    cpus, gpus = ray.resources(where.ray_address)
+    device = _device(where.device or ("cuda" if gpus else "cpu"))
+    room = min(cpus, gpus) if device == "cuda" else cpus
+    if not room:
+        what = "GPU with a CPU beside it" if device == "cuda" else "CPU"
+        raise UserError(
+            f"the Ray cluster at {where.ray_address} has {cpus} CPUs and {gpus} GPUs: no {what}",
+            "Add a node, or choose another --node-device.",
+        )
+    at_once = min(jobs or room, room)
+    run = partial(ray.run_jobs, address=where.ray_address, device=device, at_once=at_once)
+    return Venue(device, gpus, at_once, run)
+
+
+def _on_slurm(where: Where, jobs: int | None) -> Venue:
+    given = slurm.settings(where.slurm or "")
+    slurm.library()
+    device = _device(where.device or "cpu")
+    at_once = jobs or (cores() if given.cluster == "local" else QUEUED)
+    run = partial(slurm.run_jobs, given=given, device=device, at_once=at_once)
+    return Venue(device, at_once if device == "cuda" else 0, at_once, run)
+
+
+def _device(name: str) -> Literal["cpu", "cuda"]:
+    return "cuda" if name == "cuda" else "cpu"

@@ -1,0 +1,121 @@
+"""Places for workers on this machine, and the memory they share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from peftmark.executors.contract import needs_of
+from peftmark.record.job import Job
+from peftmark.record.outcome import Outcome
+
+_CPU = Path("/sys/devices/system/cpu")
+_MEMINFO = Path("/proc/meminfo")
+# (limit, use) of the memory of this process's group, of cgroups v2 and v1, in a container.
+_GROUP_LIMITS = (
+    (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")),
+    (
+        Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+        Path("/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A place for one worker at a time.
+
+    Attributes:
+        device: UUID of its GPU, None for the CPU.
+        cores: cores it is bound to; empty to let the kernel choose.
+    """
+
+    device: str | None = None
+    cores: frozenset[int] = frozenset()
+
+
+def cpu_slots(count: int) -> list[Slot]:
+    """Places on the CPU, each bound to a core of its own if all the cores are taken.
+
+    With fewer workers than cores the kernel chooses: two runs side by side must not meet on the
+    same core. With more there is none to give.
+    """
+    cores = _in_order(allowed_cores())
+    if count != len(cores):
+        return [Slot()] * count
+    return [Slot(cores=frozenset({core})) for core in cores]
+
+
+def gpu_slots(devices: Mapping[str, frozenset[int]]) -> list[Slot]:
+    """A place on every GPU, bound to the cores that are near it.
+
+    Args:
+        devices: UUID -> cores that share its node; empty if that is not known.
+    """
+    allowed = set(allowed_cores())
+    return [Slot(uuid, frozenset(near & allowed)) for uuid, near in devices.items()]
+
+
+def allowed_cores() -> list[int]:
+    """Numbers of the cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+def _in_order(cores: Sequence[int]) -> list[int]:
+    """One hardware thread of every core first, then their twins."""
+
+    def twin(core: int) -> int:
+        with suppress(OSError, ValueError):
+            text = (_CPU / f"cpu{core}" / "topology" / "thread_siblings_list").read_text()
+            # As in "0,64" or "0-1".
+            siblings = [int(part) for part in text.strip().replace("-", ",").split(",")]
+            return siblings.index(core) if core in siblings else 1
+        return 0
+
+    return sorted(cores, key=lambda core: (twin(core), core))
+
+
+def free_memory() -> int | None:
+    """Bytes that new processes can take: the machine's, or less where a container limits it."""
+    found = []
+    with suppress(OSError, ValueError, IndexError):
+        line = next(x for x in _MEMINFO.read_text().splitlines() if x.startswith("MemAvailable:"))
+        found.append(int(line.split()[1]) * 1024)
+    for limit, use in _GROUP_LIMITS:
+        with suppress(OSError, ValueError):  # "max" is no number: there is no limit
+            found.append(int(limit.read_text()) - int(use.read_text()))
+    return max(0, min(found)) if found else None
+
+
+class Room:
+    """Which jobs fit beside each other into the machine's memory.
+
+    Args:
+        total: bytes there are for all workers together; None if that is not known.
+        needs: `needs_of(job)` -> bytes, from earlier runs.
+
+    A job that nothing is known of is let in: if memory runs out it is tried again alone, and from
+    then on its need is known.
+    """
+
+    def __init__(self, total: int | None, needs: Mapping[str, int]) -> None:
+        self._total = total
+        self._needs = dict(needs)
+
+    def fits(self, job: Job, running: Iterable[Job]) -> bool:
+        """Whether a job may start beside those that run. Alone it always may."""
+        others = [self._needs.get(needs_of(other), 0) for other in running]
+        if not others or self._total is None:
+            return True
+        return self._needs.get(needs_of(job), 0) + sum(others) <= self._total
+
+    def learn(self, job: Job, outcome: Outcome) -> None:
+        """Take in what a job took."""
+        if outcome.vmhwm_bytes is not None:
+            key = needs_of(job)
+            self._needs[key] = max(self._needs.get(key, 0), outcome.vmhwm_bytes)

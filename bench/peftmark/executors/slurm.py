@@ -1,0 +1,201 @@
+"""Run jobs through Slurm, by submitit.
+
+submitit writes each call to its folder by pickle and reads its answer back so. What we hand over
+is a function by its name and JSON text, and what comes back is JSON text; the folder lies beside
+the logs of the results, where only who may write results writes.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from peftmark.core.errors import UserError
+from peftmark.executors.cluster import Lost, drive
+from peftmark.executors.contract import Finished, Order
+from peftmark.executors.node import run_here
+from peftmark.record.outcome import Outcome
+from peftmark.sources.pypi import one_line
+
+CLUSTERS = ("slurm", "local")
+LOCAL_MINUTES = 24 * 60
+END_SECONDS = 10.0
+
+# Key of --slurm -> its type. One job is one task on one node, so nodes and tasks can't be set.
+KEYS: dict[str, type[int] | type[str]] = {
+    "account": str,
+    "comment": str,
+    "constraint": str,
+    "cpus_per_task": int,
+    "exclude": str,
+    "exclusive": str,
+    "gpus_per_node": int,
+    "gres": str,
+    "mem": str,
+    "mem_per_cpu": str,
+    "nodelist": str,
+    "partition": str,
+    "qos": str,
+    "signal_delay_s": int,
+    "time": int,
+    "wckey": str,
+}
+
+# Last state that Slurm tells of a job without answer -> how our job ended.
+_STATES: dict[str, Outcome] = {
+    "TIMEOUT": Outcome("timed_out", "over the time limit of its Slurm job"),
+    "OUT_OF_MEMORY": Outcome("out_of_memory", "killed by Slurm for its memory"),
+}
+_OUTSIDE = ("NODE_FAIL", "PREEMPTED", "BOOT_FAIL", "INTERRUPTED")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What `--slurm` says.
+
+    Attributes:
+        cluster: slurm, or local: submitit's own stand-in on this machine.
+        minutes: time limit of each Slurm job.
+        others: what goes to sbatch as it is.
+    """
+
+    cluster: Literal["slurm", "local"] = "slurm"
+    minutes: int = LOCAL_MINUTES
+    others: Mapping[str, int | str] = field(default_factory=dict)
+
+
+def settings(text: str) -> Settings:
+    """Read `key=value,...`.
+
+    Raises:
+        UserError: an unknown key, a malformed value, no time limit, or no Slurm here.
+    """
+    given: dict[str, str] = {}
+    for pair in filter(None, text.split(",")):
+        key, equals, value = pair.partition("=")
+        if not equals or not value or key not in {"cluster", *KEYS} or key in given:
+            raise UserError(
+                f"--slurm: found {pair!r}" + (", a second time" if key in given else ""),
+                f"Give key=value,... each once, of cluster, {', '.join(KEYS)}.",
+            )
+        if KEYS.get(key) is int and not (value.isdecimal() and int(value) > 0):
+            raise UserError(f"--slurm: found {pair!r}", "It takes a whole number from 1.")
+        given[key] = value
+    cluster = given.pop("cluster", "slurm")
+    if cluster not in CLUSTERS:
+        raise UserError(
+            f"--slurm: found cluster={cluster}", f"Allowed are {' and '.join(CLUSTERS)}."
+        )
+    # sbatch's switches, such as --exclusive, take no value: submitit wants True for them.
+    values = {key: value == "true" or KEYS[key](value) for key, value in given.items()}
+    minutes = values.pop("time", None)
+    if cluster == "local":
+        if values:
+            raise UserError(
+                f"--slurm: cluster=local has no use for {', '.join(values)}",
+                "Leave all but time out.",
+            )
+        return Settings("local", int(minutes or LOCAL_MINUTES))
+    if minutes is None:
+        raise UserError(
+            "--slurm sets no time limit, and submitit's own is 5 minutes",
+            "Add time=MINUTES, the longest that one job may take.",
+        )
+    if shutil.which("srun") is None:
+        raise UserError("there is no Slurm here: no command srun", "Run it where sbatch works.")
+    return Settings("slurm", int(minutes), values)
+
+
+def library() -> Any:
+    """The library submitit.
+
+    Raises:
+        UserError: it is not there.
+    """
+    try:
+        import submitit
+    except ImportError as error:
+        raise UserError(
+            f"--executor slurm needs submitit, which can't be loaded: {one_line(error)}",
+            'Install it: pip install "peftmark[slurm]"',
+        ) from error
+    return submitit
+
+
+def run_jobs(
+    order: Order, given: Settings, device: Literal["cpu", "cuda"], at_once: int
+) -> Iterator[Finished]:
+    """Run jobs through Slurm, yielding each attempt as it ends.
+
+    Args:
+        device: what each job gets one of, unless the settings ask for GPUs themselves.
+        at_once: jobs in Slurm's queue at the same time.
+
+    Raises:
+        UserError: submitit is not there.
+    """
+    yield from drive(order, _Submitted(library(), order, given, device), at_once)
+
+
+class _Submitted:
+    """Jobs as Slurm jobs.
+
+    A function without a checkpoint of its own is queued again by submitit when Slurm preempts it,
+    and not when its time is over: it would run out of it once more.
+    """
+
+    def __init__(self, submitit: Any, order: Order, given: Settings, device: str) -> None:
+        self._submitit = submitit
+        self._executor = submitit.AutoExecutor(
+            folder=order.logs / "submitit", cluster=given.cluster
+        )
+        parameters: dict[str, Any] = {f"slurm_{key}": value for key, value in given.others.items()}
+        if device == "cuda" and not {"gpus_per_node", "gres"} & set(given.others):
+            parameters["gpus_per_node"] = 1
+        self._executor.update_parameters(
+            name="peftmark", timeout_min=given.minutes, stderr_to_stdout=True, **parameters
+        )
+
+    def submit(self, payloads: Sequence[str]) -> list[Any]:
+        if len(payloads) == 1:
+            return [self._executor.submit(run_here, payloads[0])]
+        return list(self._executor.map_array(run_here, payloads))
+
+    def started(self, handle: Any) -> bool:
+        return str(handle.state).upper() in ("RUNNING", "COMPLETING")
+
+    def wait(self, handles: Sequence[Any]) -> list[Any]:
+        time.sleep(0.5)  # every question is one to a file system that many machines share
+        return [handle for handle in handles if handle.done()]
+
+    def take(self, handle: Any) -> str | Lost:
+        try:
+            text = str(handle.result())
+        except self._submitit.core.utils.UncompletedJobError as error:
+            return _lost(str(handle.state), str(error))
+        for path in (
+            handle.paths.submitted_pickle,
+            handle.paths.result_pickle,
+            handle.paths.stdout,
+        ):
+            path.unlink(missing_ok=True)
+        return text
+
+    def cancel(self, handles: Sequence[Any]) -> None:
+        for handle in handles:
+            handle.cancel(check=False)
+        limit = time.monotonic() + END_SECONDS
+        while time.monotonic() < limit and not all(handle.done() for handle in handles):
+            time.sleep(0.1)
+
+
+def _lost(state: str, message: str) -> Lost:
+    word = (state.upper().split() or ["UNKNOWN"])[0].rstrip("+")  # as in "CANCELLED by 1000"
+    if "Job not requeued because: timed-out" in message:  # submitit's words
+        word = "TIMEOUT"
+    last = message.strip().splitlines()[0] if message.strip() else "no answer"
+    outcome = _STATES.get(word) or Outcome("crashed", f"lost by Slurm in state {word}: {last}")
+    return Lost(outcome, f"its Slurm job ended as {word}" if word in _OUTSIDE else "", message)

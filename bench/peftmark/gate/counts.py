@@ -1,0 +1,140 @@
+"""Counts that the code alone decides: equal, or a change that someone must accept."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from peftmark.catalog.methods import Cell
+from peftmark.gate.matching import Matched, Pair, finding
+from peftmark.gate.policy import Policy
+from peftmark.gate.result import KINDS, Finding, Kind
+from peftmark.gate.run_lines import Scalar
+from peftmark.render import words
+
+NEARLY = 1e-9
+"""Relative difference of sums that were added in another order."""
+
+LEARNED = ("active_parameters", "saved_parameters", "adapter_bytes")
+"""Counts that training itself decides for methods that prune ranks: equal only with equal bits."""
+LEARNED_WITHIN = 0.05
+
+KERNELS = ("flops_per_step", "live_bytes")
+"""Counts that hang on the kernels a processor has: equal only on the same kind of machine."""
+KERNELS_WITHIN = 0.02
+
+COSTS = ("adapter_bytes", "flops_per_step", "live_bytes", "padding_share")
+"""Counts of which less is better; less of any other is a change like more of it."""
+PARTS = ("weight", "quantization", "adapter", "gradient", "optimizer", "activation")
+
+TITLES = {
+    "matched_rank": "rank that the size means",
+    "solved_size": "size that the budget gives",
+    "final_rank": "sum of ranks at the end",
+    "adapter_bytes": "bytes of the saved adapter",
+    "flops_per_step": "operations of a step",
+    "live_bytes": "peak of live tensor bytes",
+}
+
+
+def counts(matched: Matched, policy: Policy) -> Iterator[Finding]:
+    """Changed counts, one finding a cell and count."""
+    for cell in matched.cells:
+        pairs = matched.of(cell)
+        names = dict.fromkeys(name for p in pairs for name in (*p.before.counts, *p.after.counts))
+        for name in names:
+            if name in policy.ignored_counts or name.removesuffix("_bytes") in _part_names():
+                continue
+            differing = [p for p in pairs if not _equal(p, name)]
+            if differing:
+                yield _finding(cell, name, differing, len(pairs), policy)
+
+
+def _part_names() -> tuple[str, ...]:
+    return tuple(f"live_{part}" for part in PARTS)
+
+
+def _equal(pair: Pair, name: str) -> bool:
+    a, b = pair.before.counts.get(name), pair.after.counts.get(name)
+    if isinstance(a, int | float) and isinstance(b, int | float):
+        return math.isclose(a, b, rel_tol=_within(pair, name))
+    return a == b
+
+
+def _within(pair: Pair, name: str) -> float:
+    """Relative difference that is no change."""
+    if name in LEARNED and not pair.identical and _prunes(pair):
+        return LEARNED_WITHIN
+    if name in KERNELS and not pair.same_machine:
+        return KERNELS_WITHIN
+    return NEARLY
+
+
+def _prunes(pair: Pair) -> bool:
+    return any(name.startswith("recipe.adalora.") for name in pair.before.config)
+
+
+def _finding(cell: Cell, name: str, pairs: list[Pair], of: int, policy: Policy) -> Finding:
+    kinds = [_kind(pair, name) for pair in pairs]
+    kind = min(kinds, key=list(KINDS).index)
+    first = pairs[kinds.index(kind)]
+    if policy.counts == "advisory" and kind == "regression":
+        kind = "note"
+    text = _sentence(first, name, first.before.counts.get(name), first.after.counts.get(name))
+    where = "" if len(pairs) == of else f", in {len(pairs)} of {of} runs"
+    return finding(kind, f"count.{name}", cell, text + where)
+
+
+def _kind(pair: Pair, name: str) -> Kind:
+    """What the change of a count is in one run."""
+    a, b = pair.before.counts.get(name), pair.after.counts.get(name)
+    if b is None:
+        return "incomplete"
+    if a is None:
+        return "note"
+    less = isinstance(a, int | float) and isinstance(b, int | float) and b < a
+    return "improved" if less and name in COSTS else "regression"
+
+
+def _sentence(pair: Pair, name: str, a: Scalar, b: Scalar) -> str:
+    title = TITLES.get(name, name.replace("_", " "))
+    if b is None:
+        return f"{title} was {_value(a)} and is not known any more"
+    if name == "batch_order_hash":
+        return "the batches hold other rows or come in another order"
+    if name == "base_format":
+        return f"the frozen base was stored as {a} and is stored as {b} (parameters in each format)"
+    if name == "learning_rate_mean":
+        return f"the optimizer's mean learning rate went {_change(a, b)}"
+    if name == "live_bytes":
+        return f"{title} went {_change(a, b)}{_largest_part(pair)}"
+    return f"{title} went {_change(a, b)}"
+
+
+def _change(a: Scalar, b: Scalar) -> str:
+    text = f"from {_value(a)} to {_value(b)}"
+    if isinstance(a, int | float) and isinstance(b, int | float) and a:
+        text += f" ({words.number(100 * (b / a - 1), 1, signed=True)} %)"
+    return text
+
+
+def _value(value: Scalar) -> str:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return "unknown" if value is None else str(value)
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.4g}"
+
+
+def _largest_part(pair: Pair) -> str:
+    moves = {}
+    for part in PARTS:
+        name = f"live_{part}_bytes"
+        a, b = pair.before.counts.get(name), pair.after.counts.get(name)
+        if isinstance(a, int) and isinstance(b, int):
+            moves[part] = b - a
+    if not moves:
+        return ""
+    part = max(moves, key=lambda name: abs(moves[name]))
+    size = words.number(moves[part] / words.MIB, 1, signed=True)
+    return f"; most of it in {part} ({size} MiB)"

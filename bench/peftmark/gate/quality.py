@@ -1,0 +1,274 @@
+"""Whether quality fell: paired by seed, tested as families, with a margin below which none matters.
+
+Each cell's mean over tasks is one family, each cell on each task a second, how fast cells reach
+their targets a third, collapses a fourth; `alpha` is shared out among them, so that altogether a
+change that alters nothing fails with at most that chance (docs/gate.md, with the simulation).
+
+Where a metric has no bounds, means over tasks are those of shares of the way from the baseline
+predictor to the best possible, as in reports (`table.quality`).
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
+
+from peftmark.analysis.stats import (
+    Comparison,
+    bound,
+    compare,
+    holm,
+    minimum_detectable_effect,
+    seeds_to_decide,
+)
+from peftmark.analysis.table import SHARE, bounded, share
+from peftmark.catalog.methods import Cell
+from peftmark.catalog.metrics import METRICS
+from peftmark.gate.matching import Matched, Pair, finding
+from peftmark.gate.policy import Policy
+from peftmark.gate.result import Change, Finding, Kind
+from peftmark.gate.run_lines import Line
+from peftmark.render import words
+
+Key = TypeVar("Key")
+
+OVERALL, BY_TASK, STEPS, COLLAPSES = 0.5, 0.2, 0.15, 0.15
+"""Shares of alpha of the four families."""
+
+FEWEST, FEWEST_BY_TASK = 3, 5
+"""Pairs of seeds below which a test could hardly ever decide."""
+
+
+@dataclass
+class Judged:
+    """What is known of one cell, or of one cell on one task.
+
+    Attributes:
+        comparison: of the paired differences, positive where the candidate is better; None
+            without a seed that has every task.
+        alike: pairs, where all of them moved the same way by a size without spread; else 0. Seeds
+            of what trains nothing count once.
+        identical: whether every pair is the same to the last bit.
+        fell, rose: Holm's one-sided p of "it did not fall", and "rise"; None where nothing was
+            tested.
+        what: what is compared, in words.
+    """
+
+    change: Change
+    comparison: Comparison | None
+    alike: int
+    identical: bool
+    fell: float | None = None
+    rose: float | None = None
+    what: str = "score"
+    findings: list[Finding] = field(default_factory=list)
+
+
+def oriented(metric: str) -> float:
+    """1 for a metric of which more is better, −1 for the others."""
+    known = METRICS.get(metric)
+    return -1.0 if known is not None and known.direction == "lower" else 1.0
+
+
+def judge_cells(matched: Matched, policy: Policy) -> dict[Cell, Judged]:
+    """Each cell over all of its tasks."""
+    plain = all(bounded(p.before.metric) for p in matched.pairs)
+    read, what = (_score, "score") if plain else (_share, f"score as a {SHARE}")
+    found = {cell: _judged(matched.of(cell), read, what) for cell in matched.cells}
+    _test(found, FEWEST, OVERALL * policy.alpha, policy.margin)
+    for cell, judged in found.items():
+        judged.findings += _unknown(cell, matched.of(cell), judged)
+        judged.findings += _drop(cell, None, judged, policy, OVERALL)
+    return found
+
+
+def judge_tasks(matched: Matched, policy: Policy) -> dict[tuple[Cell, str], Judged]:
+    """Each cell on each of its tasks, all of them one family."""
+    found = {
+        (cell, task): _judged(matched.of(cell, task))
+        for cell in matched.cells
+        for task in dict.fromkeys(p.before.task for p in matched.of(cell))
+    }
+    _test(found, FEWEST_BY_TASK, BY_TASK * policy.alpha, policy.task_margin)
+    for (cell, task), judged in found.items():
+        if judged.change.seeds >= FEWEST_BY_TASK:
+            judged.findings += _drop(cell, task, judged, policy, BY_TASK)
+    return found
+
+
+def _score(line: Line) -> float | None:
+    return line.value
+
+
+def _share(line: Line) -> float | None:
+    return share(line.metric, line.value, line.baseline_value)
+
+
+def _judged(
+    pairs: Sequence[Pair],
+    read: Callable[[Line], float | None] = _score,
+    what: str = "score",
+) -> Judged:
+    """The paired differences over the seeds that every task has.
+
+    Args:
+        read: what is compared of a run; shares are better the higher they are.
+        what: the same in words.
+    """
+    by_task: dict[str, dict[int, tuple[float, float]]] = {p.before.task: {} for p in pairs}
+    signs = {p.before.task: oriented(p.before.metric) if read is _score else 1.0 for p in pairs}
+    for pair in pairs:
+        before, after = read(pair.before), read(pair.after)
+        if before is not None and after is not None:
+            by_task[pair.before.task][pair.before.seed] = before, after
+    seeds = sorted(set.intersection(*map(set, by_task.values()))) if by_task else []
+    identical = bool(pairs) and all(p.identical for p in pairs)
+    if not seeds:
+        return Judged(Change(None, None), None, 0, identical, what=what)
+    used = {task: [runs[seed] for seed in seeds] for task, runs in by_task.items()}
+    moves = [[signs[task] * (b - a) for a, b in both] for task, both in used.items()]
+    comparison = compare(moves)
+    flat = [both for of_task in used.values() for both in of_task]
+    estimate = comparison.estimate
+    spread = estimate.half_width is not None and not identical
+    change = Change(
+        before=statistics.fmean(before for before, _ in flat),
+        after=statistics.fmean(after for _, after in flat),
+        difference=estimate.mean,
+        low=estimate.low if spread else None,
+        high=estimate.high if spread else None,
+        seeds=comparison.n,
+    )
+    all_moves = [move for of_task in moves for move in of_task]
+    one_way = comparison.p is None and (max(all_moves) < 0 or min(all_moves) > 0)
+    # Seeds of what trains nothing are copies of one run.
+    runs = len(all_moves) if pairs[0].before.cell.trains else len(moves)
+    return Judged(change, comparison, runs if one_way else 0, identical, what=what)
+
+
+def _test(family: Mapping[Key, Judged], fewest: int, alpha: float, margin: float) -> None:
+    """Fill in Holm's p of one family, and the drop that it would mostly find.
+
+    An identical cell could not have fallen, so it doesn't count.
+    """
+    tested = [j for j in family.values() if not j.identical and _seeds(j) >= fewest]
+    ps = [_fell(j) for j in tested]
+    fell = holm(ps)
+    rose = holm([None if p is None else 1 - p for p in ps])
+    size = max(1, sum(p is not None for p in ps))
+    for judged, down, up in zip(tested, fell, rose, strict=True):
+        assert judged.comparison is not None
+        judged.fell, judged.rose = down, up
+        # The first step of Holm's procedure, which every finding has to pass in the worst case.
+        effect = minimum_detectable_effect(judged.comparison, 2 * alpha / size)
+        found = None if effect is None else max(effect, margin)
+        judged.change = replace(judged.change, p=down, detectable=found)
+
+
+def _seeds(judged: Judged) -> int:
+    return judged.comparison.n if judged.comparison is not None else 0
+
+
+def _fell(judged: Judged) -> float | None:
+    """p of "the mean is not below 0".
+
+    Where all moved alike there is no spread to test by; under no change each pair would as likely
+    have moved the other way.
+    """
+    assert judged.comparison is not None
+    down = judged.comparison.estimate.mean < 0
+    if judged.comparison.p is None:
+        if not judged.alike:
+            return None
+        chance = 0.5**judged.alike
+        return chance if down else 1 - chance
+    half = judged.comparison.p / 2
+    return half if down else 1 - half
+
+
+def _unknown(cell: Cell, pairs: Sequence[Pair], judged: Judged) -> Iterator[Finding]:
+    """Runs without a score, and cells in which no seed has every task."""
+    gone = [p for p in pairs if p.after.value is None]
+    if gone:
+        text = f"{words.plural(len(gone), 'run')} ended well and have no score"
+        yield finding("incomplete", "quality.unknown", cell, text)
+    elif pairs and judged.comparison is None:
+        text = "no seed has a score on every task of both sides, so nothing is tested"
+        yield finding("undecided", "quality.unknown", cell, text)
+
+
+def _drop(
+    cell: Cell, task: str | None, judged: Judged, policy: Policy, share: float
+) -> Iterator[Finding]:
+    """What the differences show, or that they can't show anything."""
+    comparison = judged.comparison
+    if comparison is None or judged.identical:
+        return
+    margin = policy.margin if task is None else policy.task_margin
+    alpha = share * policy.alpha
+    kind: Kind = "note" if policy.quality == "advisory" else "regression"
+    check = "quality.overall" if task is None else "quality.task"
+    mean = comparison.estimate.mean
+    text = f"{judged.what}{'' if task is None else f' on {task}'} {_from_to(judged.change)}"
+    few = comparison.n < FEWEST
+    if few and task is None:
+        yield from _too_few(cell, judged, policy, text, kind)
+    elif judged.fell is not None and judged.fell <= alpha and mean < -margin:
+        alike = ", by the same on every seed" if judged.alike else ""
+        p = f"p = {words.p_value(judged.fell)}".replace("= <", "<")
+        yield finding(kind, check, cell, f"{text}{alike}; {p} over {comparison.n} seeds")
+        return
+    elif judged.rose is not None and judged.rose <= alpha and mean > margin:
+        yield finding("improved", check, cell, f"{text}; the baseline can be tightened")
+    elif comparison.p is None and mean < -margin and kind != "note":
+        text += ", by the same on every seed, which so few seeds can't tell from chance"
+        yield finding("undecided", check, cell, text)
+    if policy.quality == "non-inferior" and task is None and not few:
+        yield from _not_ruled_out(cell, comparison, policy, text)
+
+
+def _from_to(change: Change) -> str:
+    """`from 0.843 to 0.801 (−0.042 ± 0.010)`."""
+    assert change.before is not None and change.after is not None
+    half = (
+        ""
+        if change.low is None or change.difference is None
+        else (f" ± {words.number(change.difference - change.low)}")
+    )
+    moved = words.number(change.after - change.before, signed=True)
+    before, after = words.number(change.before), words.number(change.after)
+    return f"from {before} to {after} ({moved}{half})"
+
+
+def _too_few(
+    cell: Cell, judged: Judged, policy: Policy, text: str, kind: Kind
+) -> Iterator[Finding]:
+    """One or two seeds: a limit set by hand, or no verdict."""
+    comparison, limit = judged.comparison, policy.few_seeds_limit
+    assert comparison is not None
+    seeds = words.plural(comparison.n, "seed")
+    if policy.quality == "advisory":
+        return
+    if limit is not None and comparison.estimate.mean < -limit:
+        text += f"; more than {words.number(limit)}, the limit set for {seeds}"
+        yield finding(kind, "quality.overall", cell, text)
+    elif limit is None or policy.quality == "non-inferior":
+        text += f"; {seeds} can't be tested, {FEWEST} can; few_seeds_limit would decide"
+        yield finding("undecided", "quality.overall", cell, text)
+
+
+def _not_ruled_out(
+    cell: Cell, comparison: Comparison, policy: Policy, text: str
+) -> Iterator[Finding]:
+    """That a drop beyond the margin may well be there."""
+    interval = bound(comparison, 1 - 2 * policy.alpha)
+    if interval is not None and interval[0] > -policy.margin:
+        return
+    more = seeds_to_decide(comparison, policy.margin, alpha=2 * policy.alpha)
+    drop = "" if interval is None else f" of up to {words.number(-interval[0])}"
+    text += f"; a drop{drop} isn't ruled out, {words.number(policy.margin)} is allowed"
+    if interval is not None:
+        text += f"; {f'about {more:,}' if more else 'over 1,000'} seeds would be needed"
+    yield finding("undecided", "quality.non-inferior", cell, text)

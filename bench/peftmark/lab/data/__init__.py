@@ -1,0 +1,1 @@
+"""Rows of a task as batches of tokens."""

@@ -1,0 +1,197 @@
+"""Rows to padded batches: drawn by seed, grouped by length, padded to the longest of the batch."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from peftmark.catalog.task import Row
+from peftmark.lab.data.token_cache import TokenTable, token_table
+from peftmark.sources.task_data import TaskData
+
+Encoded = dict[str, list[int]]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What of a batch decides the memory of a step.
+
+    Attributes:
+        rows: rows of the batch.
+        tokens: tokens of its longest row.
+        padded: whether shorter rows are padded to it; without padding a model skips the mask.
+    """
+
+    rows: int
+    tokens: int
+    padded: bool = True
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One padded batch.
+
+    Attributes:
+        inputs: model inputs, each of shape (rows, longest row in tokens), int64.
+        labels: shape (rows,), int64 classes or float32 scores; of text to be predicted shape (rows,
+            longest row in tokens), int64 tokens, -100 where none is.
+        tokens: tokens without padding.
+        choices: tokens of each class's words, where classes are ranked by their likelihood after
+            the inputs.
+    """
+
+    inputs: dict[str, torch.Tensor]
+    labels: torch.Tensor
+    tokens: int
+    choices: tuple[tuple[int, ...], ...] = ()
+
+    @property
+    def shape(self) -> Shape:
+        """The batch without its values."""
+        rows, tokens = next(iter(self.inputs.values())).shape[:2]
+        return Shape(rows, tokens, self.tokens < rows * tokens)
+
+    def to(self, device: torch.device) -> Batch:
+        """The batch on a device."""
+        moved = {name: value.to(device, non_blocking=True) for name, value in self.inputs.items()}
+        return Batch(moved, self.labels.to(device, non_blocking=True), self.tokens, self.choices)
+
+
+def draw_rows(rows: int, wanted: int, generator: np.random.Generator) -> np.ndarray:
+    """`wanted` row numbers: whole shuffled passes over the rows, one after the other."""
+    passes = [generator.permutation(rows) for _ in range(-(-wanted // rows))]
+    return np.concatenate(passes)[:wanted]
+
+
+def group_by_length(
+    drawn: np.ndarray,
+    lengths: dict[int, int],
+    batch_size: int,
+    window_batches: int,
+    generator: np.random.Generator,
+) -> list[list[int]]:
+    """Cut the drawn rows into batches of similar length.
+
+    Each window of `window_batches` batches is sorted by length, cut into batches, and its batches
+    are shuffled, so that padding is small while the order of lengths stays random.
+
+    Args:
+        drawn: row numbers in drawn order; a multiple of `batch_size`.
+        lengths: row number -> tokens.
+    """
+    batches: list[list[int]] = []
+    window = batch_size * window_batches
+    for start in range(0, len(drawn), window):
+        rows = [int(i) for i in drawn[start : start + window]]
+        if window_batches > 1:
+            rows.sort(key=lambda i: lengths[i])
+        cut = [rows[i : i + batch_size] for i in range(0, len(rows), batch_size)]
+        batches += [cut[int(i)] for i in generator.permutation(len(cut))]
+    return batches
+
+
+def order_hash(batches: Sequence[Sequence[int]]) -> str:
+    """SHA-256 over the row numbers of every batch in order."""
+    text = ";".join(",".join(map(str, batch)) for batch in batches)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+class Encoder:
+    """Tokenises rows and pads them into batches.
+
+    Args:
+        tokenizer: a fast tokenizer.
+        max_length: tokens a row is cut at.
+        label_type: torch type of the labels.
+    """
+
+    def __init__(self, tokenizer: Any, max_length: int, label_type: torch.dtype) -> None:
+        self._tokenizer = tokenizer
+        self._known: TokenTable | None = None
+        self._max_length = max_length
+        self._label_type = label_type
+        self._pad = {
+            "input_ids": tokenizer.pad_token_id or 0,
+            "token_type_ids": getattr(tokenizer, "pad_token_type_id", 0) or 0,
+            "attention_mask": 0,
+        }
+
+    def remember(self, data: TaskData, folder: Path, cache: Path) -> None:
+        """Look rows of a task up from now on, in a table that all jobs share.
+
+        Args:
+            folder: files of the tokenizer.
+        """
+        self._known = token_table(data, folder, self._max_length, self.encode, cache)
+
+    def encode(self, rows: Sequence[Row]) -> list[Encoded]:
+        """Token lists of each row, special tokens included, not padded."""
+        if not rows:
+            return []
+        if self._known is not None:
+            return self._known.encode(rows)
+        pairs = [row.pair for row in rows] if rows[0].pair is not None else None
+        encoded = self._tokenizer(
+            [row.text for row in rows], pairs, truncation=True, max_length=self._max_length
+        )
+        names = [name for name in encoded if name in self._pad]
+        return [{name: encoded[name][i] for name in names} for i in range(len(rows))]
+
+    def batch(self, encoded: Sequence[Encoded], labels: Sequence[float]) -> Batch:
+        """Pad to the longest row."""
+        longest = max(len(item["input_ids"]) for item in encoded)
+        inputs = {
+            name: torch.tensor(
+                [item[name] + [self._pad[name]] * (longest - len(item[name])) for item in encoded]
+            )
+            for name in encoded[0]
+        }
+        tokens = sum(len(item["input_ids"]) for item in encoded)
+        return Batch(inputs, torch.tensor(labels, dtype=self._label_type), tokens)
+
+
+def evaluation_batches(
+    encode: Callable[[Sequence[Row]], list[Encoded]],
+    join: Callable[[Sequence[Encoded], Sequence[float]], Batch],
+    rows: Sequence[Row],
+    batch_size: int,
+) -> tuple[list[Batch], list[Row]]:
+    """Evaluation rows sorted by length and cut into fixed batches, and the rows in that order.
+
+    Args:
+        encode: an encoder's way from rows to tokens.
+        join: its way from tokens and labels to a batch.
+    """
+    encoded = encode(rows)
+    order = sorted(range(len(rows)), key=lambda i: len(encoded[i]["input_ids"]))
+    batches = [
+        join([encoded[i] for i in part], [rows[i].label for i in part])
+        for part in _parts(order, batch_size)
+    ]
+    return batches, [rows[i] for i in order]
+
+
+def _parts(order: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+    for start in range(0, len(order), size):
+        yield order[start : start + size]
+
+
+def subset(rows: Sequence[Row], count: int | None) -> Sequence[Row]:
+    """The first `count` rows in the order of a hash of their text: the same for every seed.
+
+    A plain head of the file would be one genre of a sorted data set (STS-B's first rows are all
+    image captions, the easiest kind).
+    """
+    if count is None or count >= len(rows):
+        return rows
+
+    def key(row: Row) -> bytes:
+        return hashlib.sha256(f"{row.text}\n{row.pair}".encode()).digest()
+
+    return sorted(rows, key=key)[:count]

@@ -1,0 +1,322 @@
+"""The rows of one job as batches: training batches in drawn order, held-out sets, their labels."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from peftmark.catalog.models import MODELS
+from peftmark.catalog.prompts import PROMPTS
+from peftmark.catalog.task import SPOKEN, Row, Task, read_by
+from peftmark.catalog.tasks import TASKS
+from peftmark.lab import metrics
+from peftmark.lab.data.batches import (
+    Batch,
+    Encoder,
+    draw_rows,
+    evaluation_batches,
+    group_by_length,
+    subset,
+)
+from peftmark.lab.data.causal_rows import (
+    FEWEST_WORDS,
+    Answers,
+    Reader,
+    predicted_tokens,
+    unigram_likelihood,
+)
+from peftmark.lab.models import Unsupported
+from peftmark.lab.rng import generator
+from peftmark.record.job import Job
+from peftmark.sources.task_data import TaskData, overlap
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Rows that are scored and never trained on.
+
+    Attributes:
+        batches: padded batches, in order of length.
+        references: labels in that order, shape (rows,); where text is written ones, where it is
+            read the tokens of each row that are predicted.
+        answers: prompts whose answers are written, in that order; None for other tasks.
+    """
+
+    batches: list[Batch]
+    references: np.ndarray
+    answers: Answers | None = None
+
+    @property
+    def tokens(self) -> np.ndarray:
+        """Tokens of each row that are predicted, shape (rows,), where text is."""
+        return np.concatenate([predicted_tokens(batch) for batch in self.batches])
+
+
+@dataclass(frozen=True)
+class Work:
+    """Batches and labels of one job.
+
+    Attributes:
+        order: row numbers of every training batch.
+        train: the padded training batch of a step, from 0; made when asked for.
+        preview: the first n batches that a method may look at before it is built: training rows
+            in a drawn order of their own.
+        longest: tokens of the longest row of each training batch.
+        train_rows: rows the batches were drawn from.
+        eval: the rows that report; in a tuning trial the selection rows, so that tuning never
+            sees the evaluation split.
+        selection: the rows that pick the best step; None if the recipe cuts none.
+        selection_rows: rows cut from the training split.
+        latency: the fixed batches that inference is timed on.
+        mean, scale: standardisation of regression scores, from the training rows used.
+        baseline: primary metric of the best constant predictor on `eval`.
+        padding_share: share of the training tokens that are padding.
+        overlap_rows: evaluation rows whose texts also stand in the training split.
+    """
+
+    order: list[list[int]]
+    train: Callable[[int], Batch]
+    preview: Callable[[int], list[Batch]]
+    longest: list[int]
+    train_rows: int
+    eval: HeldOut
+    selection: HeldOut | None
+    selection_rows: int
+    latency: list[Batch]
+    mean: float
+    scale: float
+    baseline: float
+    padding_share: float
+    overlap_rows: int
+
+
+@dataclass(frozen=True)
+class _Targets:
+    """What the loss takes for the labels of the training rows.
+
+    Attributes:
+        labels: as the rows have them, shape (rows,).
+        mean, scale: standardisation of regression scores; 0 and 1 for other tasks.
+        regression: whether targets are scores, and not classes.
+    """
+
+    labels: np.ndarray
+    mean: float
+    scale: float
+    regression: bool
+
+    def of(self, numbers: Sequence[int]) -> list[float]:
+        """Targets of the rows with these numbers."""
+        values = [(float(self.labels[i]) - self.mean) / self.scale for i in numbers]
+        return values if self.regression else [int(v) for v in values]
+
+
+LATENCY_BATCHES = 8
+LATENCY_ROWS = 8
+LATENCY_SPOKEN = (2, 4)
+"""Batches and their rows for a causal language model, which takes many times longer for a row."""
+
+
+def task_of(job: Job) -> Task:
+    """The job's task as its model reads it.
+
+    Raises:
+        Unsupported: if it can't.
+    """
+    task = TASKS[job.task]
+    kind = read_by(task, MODELS[job.model].causal)
+    if kind is None:
+        raise Unsupported(f"{MODELS[job.model].read_as}s can't be put to the task {task.key}")
+    return replace(task, kind=kind, fingerprint=_known_fingerprint(job))
+
+
+def _known_fingerprint(job: Job) -> str | None:
+    known = job.data_fingerprint
+    return known if len(known) == 64 else None
+
+
+def prepare_work(
+    job: Job, task: Task, data: TaskData, tokenizer: Any, folder: Path, cache: Path | None = None
+) -> Work:
+    """Cut, draw, tokenise and batch the rows of a job.
+
+    Args:
+        task: as the job's model reads it.
+        folder: files of the tokenizer.
+        cache: where token lists are kept; None to tokenise anew.
+    """
+    recipe = job.recipe
+    data = _readable(data, task)
+    rest, cut = cut_selection(data.train, recipe.selection_rows)
+    rows = subset(rest, recipe.train_rows)
+    targets = _targets(rows, task)
+    encoder = encoder_of(job, task, tokenizer)
+    if cache is not None and isinstance(encoder, Encoder):
+        encoder.remember(data, folder, cache)
+
+    # Two generators, so that a longer run begins with the batches of a shorter one.
+    drawn = draw_rows(len(rows), recipe.steps * recipe.batch_size, generator(job.seed, "order"))
+    used = sorted({int(i) for i in drawn})
+    encoded = dict(zip(used, encoder.encode([rows[i] for i in used]), strict=True))
+    lengths = {i: len(item["input_ids"]) for i, item in encoded.items()}
+    order = group_by_length(
+        drawn, lengths, recipe.batch_size, recipe.window_batches, generator(job.seed, "windows")
+    )
+    longest = [max(lengths[i] for i in batch) for batch in order]
+    padded = sum(len(batch) * length for batch, length in zip(order, longest, strict=True))
+    real = sum(lengths[i] for batch in order for i in batch)
+
+    def batch(step: int) -> Batch:
+        numbers = order[step]
+        return encoder.batch([encoded[i] for i in numbers], targets.of(numbers))
+
+    def hold_out(held: Sequence[Row]) -> HeldOut:
+        return _held_out(encoder, held, recipe.eval_batch_size, task, job)
+
+    trial = job.purpose == "tuning"
+    held = cut if trial else subset(data.eval, recipe.eval_rows)
+    evaluated = hold_out(held)
+    return Work(
+        order=order,
+        train=batch,
+        preview=lambda count: _preview(count, job, rows, encoder, targets),
+        longest=longest,
+        train_rows=len(rows),
+        eval=evaluated,
+        selection=hold_out(cut) if cut and not trial else None,
+        selection_rows=len(cut),
+        latency=_latency_set(encoder, held, task, job),
+        mean=targets.mean,
+        scale=targets.scale,
+        baseline=_baseline(encoder, task, rows, targets.labels, held, evaluated),
+        padding_share=1 - real / padded,
+        overlap_rows=overlap(data),
+    )
+
+
+def _targets(rows: Sequence[Row], task: Task) -> _Targets:
+    labels = np.array([row.label for row in rows], dtype=np.float64)
+    # Regression scores are standardised: on raw 0-5 scores most of the first steps go into
+    # finding the mean. Correlations don't depend on it.
+    regression = task.kind == "regression"
+    mean, scale = (float(labels.mean()), float(labels.std())) if regression else (0.0, 1.0)
+    return _Targets(labels, mean, scale, regression)
+
+
+def _preview(
+    count: int, job: Job, rows: Sequence[Row], encoder: Encoder | Reader, targets: _Targets
+) -> list[Batch]:
+    """The first `count` batches of training rows in a drawn order of their own."""
+    size = job.recipe.batch_size
+    numbers = draw_rows(len(rows), count * size, generator(job.seed, "preview")).tolist()
+    parts = [numbers[i : i + size] for i in range(0, len(numbers), size)]
+    return [encoder.batch(encoder.encode([rows[i] for i in p]), targets.of(p)) for p in parts]
+
+
+def cut_selection(rows: Sequence[Row], count: int) -> tuple[Sequence[Row], Sequence[Row]]:
+    """Cut a selection split from training rows: the same rows for every seed and method.
+
+    Returns:
+        (rows left to train on, selection rows). A row whose text equals a selection row's is in
+        neither.
+    """
+    if count == 0:
+        return rows, ()
+    cut = subset(rows, count)
+    texts = {(row.text, row.pair) for row in cut}
+    return [row for row in rows if (row.text, row.pair) not in texts], cut
+
+
+def encoder_of(job: Job, task: Task, tokenizer: Any) -> Encoder | Reader:
+    """What turns the rows of a task into tokens for the job's model."""
+    recipe = job.recipe
+    if task.kind not in SPOKEN:
+        kind = torch.float32 if task.kind == "regression" else torch.int64
+        return Encoder(tokenizer, recipe.max_length, kind)
+    asked = job.causal
+    new_tokens = asked.new_tokens if asked is not None else None
+    return Reader(tokenizer, recipe.max_length, PROMPTS.get(task.key), new_tokens)
+
+
+def _readable(data: TaskData, task: Task) -> TaskData:
+    """The rows less those of a text that are headings or blank."""
+    if task.kind != "language":
+        return data
+
+    def long(rows: Sequence[Row]) -> tuple[Row, ...]:
+        return tuple(row for row in rows if len(row.text.split()) >= FEWEST_WORDS)
+
+    return replace(data, train=long(data.train), eval=long(data.eval))
+
+
+def _held_out(
+    encoder: Encoder | Reader, rows: Sequence[Row], size: int, task: Task, job: Job
+) -> HeldOut:
+    if isinstance(encoder, Encoder):
+        batches, ordered = evaluation_batches(encoder.encode, encoder.batch, rows, size)
+    elif task.kind == "ranking":
+        batches, ordered = evaluation_batches(encoder.prompts, encoder.asking, rows, size)
+    else:
+        batches, ordered = evaluation_batches(encoder.encode, encoder.batch, rows, size)
+        if task.kind == "language":
+            held = HeldOut(batches, np.zeros(0))
+            return replace(held, references=held.tokens.astype(np.float64))
+        return HeldOut(batches, np.ones(len(rows)), _answers(encoder, ordered, size, task, job))
+    return HeldOut(batches, np.array([row.label for row in ordered], dtype=np.float64))
+
+
+def _answers(reader: Reader, rows: Sequence[Row], size: int, task: Task, job: Job) -> Answers:
+    asked = reader.prompts(rows)
+    parts = [asked[i : i + size] for i in range(0, len(asked), size)]
+    assert job.causal is not None and job.causal.new_tokens is not None
+    return Answers(
+        [reader.asking(part) for part in parts],
+        tuple(str(row.pair) for row in rows),
+        reader,
+        job.causal.new_tokens,
+        task.answer,
+    )
+
+
+def _baseline(
+    encoder: Encoder | Reader,
+    task: Task,
+    rows: Sequence[Row],
+    labels: np.ndarray,
+    evaluated: Sequence[Row],
+    held: HeldOut,
+) -> float:
+    """The primary metric of a predictor that looks at no row: the majority class, the mean score,
+    the commonest answer, or how often each token stands in the training rows."""
+    if task.kind == "language":
+        assert isinstance(encoder, Reader)
+        return unigram_likelihood(
+            encoder.encode(rows), encoder.encode(evaluated), encoder.vocabulary
+        )
+    if held.answers is not None:
+        wanted, pattern = held.answers.wanted, held.answers.pattern
+        # The first of equally common ones; where a part of an answer counts, by that part.
+        parts = {str(row.pair): metrics.what_counts(str(row.pair), pattern) for row in rows}
+        common = Counter(parts[str(row.pair)] for row in rows).most_common(1)[0][0]
+        answer = next(text for text, part in parts.items() if part == common)
+        by_row = metrics.answers([answer] * len(wanted), wanted, pattern)
+        return float(by_row[task.metric].mean())
+    return metrics.baseline(task.metric, labels, held.references, len(task.labels))
+
+
+def _latency_set(
+    encoder: Encoder | Reader, rows: Sequence[Row], task: Task, job: Job
+) -> list[Batch]:
+    """Batches of every length there is, the same for every cell of a task."""
+    spoken = task.kind in SPOKEN
+    most, size = LATENCY_SPOKEN if spoken else (LATENCY_BATCHES, LATENCY_ROWS)
+    batches = _held_out(encoder, rows, size, task, job).batches
+    full = [batch for batch in batches if len(batch.labels) == size] or batches
+    picks = np.linspace(0, len(full) - 1, min(most, len(full))).round().astype(int)
+    return [full[i] for i in picks]

@@ -1,0 +1,130 @@
+"""What a user would deploy: the saved files, reloaded, merged and timed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from torch import nn
+
+from peftmark.lab.data.batches import Batch
+from peftmark.lab.methods import Prepared
+from peftmark.lab.scoring import all_outputs, outputs_of
+from peftmark.record.job import Job
+
+ROUNDS = 4
+"""Timed passes over the latency set, after one that is not timed."""
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """Figures of the saved model.
+
+    Attributes:
+        latency: (p50, p95) wall seconds to score one batch of the latency set, adapter apart.
+        merged_latency: the same with the adapter merged; None if it can't be merged.
+        merge_target: what it was merged into.
+        merge_max_error: largest absolute difference of a logit (of a language model's
+            log-likelihood a token), merged to unmerged.
+        merge_reason: why it was not merged.
+        reload_max_error: the same, reloaded to trained.
+    """
+
+    latency: tuple[float, float]
+    merged_latency: tuple[float, float] | None
+    merge_target: str | None
+    merge_max_error: float | None
+    merge_reason: str
+    reload_max_error: float
+
+
+def saved_size(folder: Path) -> tuple[int, int]:
+    """(bytes, parameters) of the safetensors files in a folder."""
+    files = sorted(folder.rglob("*.safetensors"))
+    parameters = 0
+    for file in files:
+        with safe_open(file, framework="pt") as tensors:
+            parameters += sum(tensors.get_tensor(key).numel() for key in tensors.keys())  # noqa: SIM118
+    return sum(file.stat().st_size for file in files), parameters
+
+
+def deploy(
+    job: Job,
+    prepared: Prepared,
+    folder: Path,
+    fresh_base: Callable[[], nn.Module],
+    batches: Sequence[Batch],
+    device: torch.device,
+) -> Deployed:
+    """Load the saved files onto a fresh base, compare with the trained model, merge and time.
+
+    Logits are compared in fp32 arithmetic, 4-bit layers included, so that only what was saved can
+    make a difference. int8 layers round activations, which no setting avoids. Latency is in the
+    job's own precision.
+
+    Args:
+        prepared: the trained model with its method's `load` and `merge`.
+        folder: what the method saved.
+        fresh_base: loads the base anew.
+        batches: the latency set.
+    """
+    trained = _exact_logits(prepared.model, batches, job, device)
+    model = prepared.load(fresh_base(), folder).to(device)
+    # First: a 4-bit layer rounds its bias to the job's precision at its first forward pass.
+    latency = _latency(model, batches, job, device)
+    reloaded = _exact_logits(model, batches, job, device)
+    merged_latency = target = error = None
+    if prepared.merge is not None:
+        model, target = prepared.merge(model)
+        merged_latency = _latency(model, batches, job, device)
+        error = _distance(_exact_logits(model, batches, job, device), reloaded)
+    return Deployed(
+        latency=latency,
+        merged_latency=merged_latency,
+        merge_target=target,
+        merge_max_error=error,
+        merge_reason=prepared.merge_reason,
+        reload_max_error=_distance(reloaded, trained),
+    )
+
+
+def _exact_logits(
+    model: nn.Module, batches: Sequence[Batch], job: Job, device: torch.device
+) -> torch.Tensor:
+    exact = replace(job, recipe=replace(job.recipe, precision="fp32"))
+    four_bit: list[Any] = [m for m in model.modules() if getattr(m, "compute_dtype", None)]
+    before = [module.compute_dtype for module in four_bit]
+    for module in four_bit:
+        module.compute_dtype = torch.float32
+    try:
+        return all_outputs(model, batches, exact, device)
+    finally:
+        for module, kind in zip(four_bit, before, strict=True):
+            module.compute_dtype = kind
+
+
+def _distance(one: torch.Tensor, other: torch.Tensor) -> float:
+    return float((one - other).abs().max())
+
+
+def _latency(
+    model: nn.Module, batches: Sequence[Batch], job: Job, device: torch.device
+) -> tuple[float, float]:
+    model.eval()
+    moved = [batch.to(device) for batch in batches]
+    seconds = []
+    with torch.inference_mode():
+        for timed in (False, *[True] * ROUNDS):
+            for batch in moved:
+                start = time.perf_counter()
+                outputs_of(model, batch, job, device).cpu()  # waits for the device
+                if timed:
+                    seconds.append(time.perf_counter() - start)
+    middle, high = np.percentile(seconds, [50, 95])
+    return float(middle), float(high)

@@ -1,0 +1,1 @@
+"""What is measured of a job: clocks, memory, energy, operations, parameters."""

@@ -1,0 +1,267 @@
+"""Clocks, memory and energy of one job, kept apart by phase.
+
+Readings are taken at the edges of a phase, after a synchronisation; inside the timed steps there is
+one time stamp a step. What cannot be read is None with a reason.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from peftmark.machine import nvml
+from peftmark.machine.rapl import Rapl
+
+_STATUS = Path("/proc/self/status")
+_CLEAR_REFS = Path("/proc/self/clear_refs")
+_NO_PROC = "no /proc on this system"
+
+TRAINING = ("warm_up", "train")
+SHORTEST_SECONDS = 1.0
+"""Below this an energy counter's steps (20 to 100 ms on a GPU) are too coarse to mean anything."""
+SHORT_SECONDS = 10.0
+"""Below this the figure stands, flagged."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A figure or why there is none."""
+
+    value: float | None
+    reason: str = ""
+
+
+class Meters:
+    """Measures the phases of one job.
+
+    Args:
+        device: where the model is.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.seconds: dict[str, float] = {}
+        self.cpu_seconds = 0.0
+        self.allocated: int | None = None
+        self.reserved: int | None = None
+        self.vmhwm: int | None = None
+        self.vmhwm_train: int | None = None
+        self.rss_before_train: int | None = None
+        self._cuda = device if device.type == "cuda" else None
+        self._marks: list[list[Any]] = []  # time stamps of each timed phase
+        self._open = False
+        uuid = os.environ.get("CUDA_VISIBLE_DEVICES", "") if self._cuda else ""
+        self._uuid = uuid
+        self._counters: dict[str, Any] = {
+            "cpu": Rapl(),
+            **({"gpu": nvml.EnergyCounter(uuid)} if uuid else {}),
+        }
+        self._joules: dict[str, Reading] = {name: Reading(0.0) for name in self._counters}
+        self._flags: list[str] = []
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Measure the time inside, and for training steps the rest too."""
+        self._synchronise()
+        training = name in TRAINING
+        if training:
+            self._before_training()
+        timed = name == "train"
+        before = self._read_energy() if timed else {}
+        cpu = time.process_time()
+        start = time.perf_counter()
+        if timed:
+            self._marks.append([self._stamp()])
+            self._open = True
+        try:
+            yield
+        finally:
+            self._open = False
+            self._synchronise()
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+            if timed:
+                self.cpu_seconds += time.process_time() - cpu
+                self._add_energy(before)
+            if training:
+                self._after_training()
+
+    def book(self, target: str, seconds: float, source: str | None) -> None:
+        """Book time under a phase, taking it from another where it was spent in this job."""
+        if source is not None:
+            self.seconds[source] -= seconds
+        self.seconds[target] = self.seconds.get(target, 0.0) + seconds
+
+    def step(self) -> None:
+        """Mark the end of a step; outside timed phases nothing is kept."""
+        if self._open:
+            self._marks[-1].append(self._stamp())
+
+    # --- time -----------------------------------------------------------------------------------
+
+    def _stamp(self) -> Any:
+        if self._cuda is None:
+            return time.perf_counter()
+        make: Any = torch.cuda.Event
+        event = make(enable_timing=True)
+        event.record()  # no waiting: the device notes the time when it gets there
+        return event
+
+    def step_seconds(self) -> list[float]:
+        """Seconds of every timed step. On CUDA call it only after a phase has ended."""
+        pairs = [pair for marks in self._marks for pair in pairwise(marks)]
+        if self._cuda is None:
+            return [after - before for before, after in pairs]
+        return [before.elapsed_time(after) / 1000 for before, after in pairs]
+
+    def step_percentiles(self) -> tuple[float, float, float] | None:
+        """The 10th, 50th and 90th percentile of the timed steps' seconds."""
+        seconds = self.step_seconds()
+        if not seconds:
+            return None
+        low, middle, high = np.percentile(seconds, [10, 50, 90])
+        return float(low), float(middle), float(high)
+
+    def _synchronise(self) -> None:
+        if self._cuda is not None:
+            torch.cuda.synchronize(self._cuda)
+
+    # --- memory ---------------------------------------------------------------------------------
+
+    def _before_training(self) -> None:
+        if self._cuda is not None:
+            torch.cuda.reset_peak_memory_stats(self._cuda)
+        peak, resident = status_bytes("VmHWM", "VmRSS")
+        self.vmhwm = _most(self.vmhwm, peak)
+        if self.rss_before_train is None:
+            self.rss_before_train = resident
+        reset_high_water_mark()
+
+    def _after_training(self) -> None:
+        if self._cuda is not None:
+            allocated = torch.cuda.max_memory_allocated(self._cuda)
+            reserved = torch.cuda.max_memory_reserved(self._cuda)
+            self.allocated = _most(self.allocated, allocated)
+            self.reserved = _most(self.reserved, reserved)
+        self.vmhwm_train = _most(self.vmhwm_train, high_water_mark())
+
+    def life_peak(self) -> int | None:
+        """VmHWM of the worker so far, over all phases."""
+        self.vmhwm = _most(self.vmhwm, _most(self.vmhwm_train, high_water_mark()))
+        return self.vmhwm
+
+    # --- energy ---------------------------------------------------------------------------------
+
+    def _read_energy(self) -> dict[str, tuple[float | None, str]]:
+        return {name: counter.read() for name, counter in self._counters.items()}
+
+    def _add_energy(self, before: dict[str, tuple[float | None, str]]) -> None:
+        readings = self._read_energy()
+        if self._uuid and (found := nvml.contention(self._uuid, os.getpid())):
+            self._flag(found)
+        for name, (after, reason) in readings.items():
+            start, start_reason = before[name]
+            so_far = self._joules[name].value
+            if start is None or after is None or so_far is None:
+                known = self._joules[name].reason
+                self._joules[name] = Reading(None, known or start_reason or reason)
+            elif after < start:
+                fell = f"the counter went backwards, from {start:.0f} to {after:.0f} J"
+                self._joules[name] = Reading(None, fell)
+            else:
+                self._joules[name] = Reading(so_far + after - start)
+
+    def _flag(self, text: str) -> None:
+        if text not in self._flags:
+            self._flags.append(text)
+
+    def energy(self) -> tuple[Reading, Reading, tuple[str, ...]]:
+        """(GPU joules, CPU joules, flags) of the timed steps."""
+        window = self.seconds.get("train", 0.0)
+        found = {}
+        for name in ("gpu", "cpu"):
+            nothing = "no device is named" if self._cuda else "the job ran on the CPU"
+            reading = self._joules.get(name, Reading(None, nothing))
+            if reading.value is not None and window < SHORTEST_SECONDS:
+                reading = Reading(None, f"the timed steps took {window:.2f} s, too short to meter")
+            found[name] = reading
+        if any(reading.value is not None for reading in found.values()):
+            if window < SHORT_SECONDS:
+                self._flag(f"short window: {window:.1f} s")
+            at_once = os.environ.get("PEFTMARK_JOBS_AT_ONCE", "1")
+            if found["cpu"].value is not None and at_once != "1":
+                self._flag(f"contended: {at_once} jobs at once on this machine")
+        return found["gpu"], found["cpu"], tuple(self._flags)
+
+
+def _most(one: int | None, other: int | None) -> int | None:
+    found = [value for value in (one, other) if value is not None]
+    return max(found) if found else None
+
+
+def status_bytes(*names: str) -> tuple[int | None, ...]:
+    """Memory figures of this process from /proc, in bytes; None without /proc.
+
+    Args:
+        names: keys of /proc/self/status, such as VmRSS. All are from one read: the kernel takes a
+            quarter of a millisecond for it.
+    """
+    found: dict[str, int] = {}
+    try:
+        for line in _STATUS.read_text().splitlines():
+            key, _, rest = line.partition(":")
+            if key in names:
+                found[key] = int(rest.split()[0]) * 1024
+    except OSError:
+        return (None,) * len(names)
+    return tuple(found.get(name) for name in names)
+
+
+def high_water_mark() -> int | None:
+    """VmHWM of this process in bytes; never ru_maxrss, which a child inherits from its parent."""
+    return status_bytes("VmHWM")[0]
+
+
+def reset_high_water_mark() -> None:
+    """Start VmHWM anew from the memory now in use (Linux: 5 to clear_refs)."""
+    try:
+        _CLEAR_REFS.write_text("5")
+    except OSError:
+        return
+
+
+GEMM_SIZE = {"cpu": 1024, "cuda": 8192}
+GEMM_SECONDS = 0.25
+
+
+def gemm_peak(device: torch.device, precision: str) -> float:
+    """Floating-point operations a second of a large square matrix product, the best of several.
+
+    With the thread count that is set, in the precision of the job, right now on this machine.
+    """
+    size = GEMM_SIZE[device.type]
+    kind = torch.bfloat16 if precision == "bf16" else torch.float32
+    # Random numbers: a GPU multiplies constants faster than data. A generator of its own, so that
+    # the job's streams stay as they are.
+    source = torch.Generator(device=device).manual_seed(0)
+    left = torch.rand(size, size, device=device, generator=source).to(kind)
+    out = torch.empty_like(left)
+    best, spent = float("inf"), 0.0
+    torch.mm(left, left, out=out)
+    while spent < GEMM_SECONDS:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        start = time.perf_counter()
+        torch.mm(left, left, out=out)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        took = time.perf_counter() - start
+        best, spent = min(best, took), spent + took
+    return 2 * size**3 / best

@@ -1,0 +1,79 @@
+"""Parameters and weights of a model, counted and hashed."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from peftmark.lab.methods import trainable
+
+
+def parameters(model: nn.Module) -> int:
+    """Parameters of a model, 4-bit weights counted unpacked and tied ones once."""
+    total = 0
+    for p in model.parameters():
+        state = getattr(p, "quant_state", None)
+        total += math.prod(state.shape) if state is not None else p.numel()
+    return total
+
+
+def base_format(model: nn.Module) -> dict[str, int]:
+    """Format of a base's weights -> parameters in it, 4-bit ones counted unpacked."""
+    found: dict[str, int] = {}
+    for p in model.parameters():
+        state: Any = getattr(p, "quant_state", None)
+        size = math.prod(state.shape) if state is not None else p.numel()
+        name = _format(p, state)
+        found[name] = found.get(name, 0) + size
+    return dict(sorted(found.items()))
+
+
+def _format(p: nn.Parameter, state: Any) -> str:
+    if state is None:
+        return str(p.dtype).removeprefix("torch.")
+    constants = ", constants quantised" if state.nested else ""
+    return f"{state.quant_type} in blocks of {state.blocksize}{constants}"
+
+
+def added_parameters(model: nn.Module, base: Sequence[nn.Parameter]) -> int:
+    """Parameters that a method added, the head's copy apart.
+
+    Args:
+        model: the base with the method on it.
+        base: the parameters of the base before.
+    """
+    known = {id(p) for p in base}
+    return sum(
+        p.numel()
+        for name, p in model.named_parameters()
+        if id(p) not in known and "modules_to_save" not in name
+    )
+
+
+def head_parameters(model: nn.Module, head: Sequence[str]) -> int:
+    """Trainable parameters of classifier and pooler.
+
+    Args:
+        model: with or without PEFT's wrapping.
+        head: module names in the plain model.
+    """
+
+    def belongs(name: str) -> bool:
+        bare = name.removeprefix("base_model.").removeprefix("model.")
+        return any(bare.startswith(f"{top}.") for top in head)
+
+    return sum(p.numel() for name, p in trainable(model) if belongs(name))
+
+
+def weights_hash(model: nn.Module) -> str:
+    """SHA-256 over names and values (as fp32) of the trainable weights."""
+    digest = hashlib.sha256()
+    for name, p in trainable(model):
+        digest.update(name.encode())
+        digest.update(p.detach().to("cpu", torch.float32).contiguous().numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,101 @@
+"""A few steps on a fresh copy of the job's model, to count what timing must not see.
+
+Counting tensors and operations slows a step down, so it is done apart from the timed ones, on a
+model built anew from the same seeds. Nothing here changes a bit of the trained model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+import torch
+
+from peftmark.catalog.task import Task
+from peftmark.lab.data.batches import Shape
+from peftmark.lab.data.job_data import Work
+from peftmark.lab.measure.flop_counter import Operations
+from peftmark.lab.memory.live_tensors import LiveBytes, LiveTensors
+from peftmark.lab.methods import Prepared
+from peftmark.lab.step import Step
+from peftmark.record.job import Job
+
+
+@dataclass(frozen=True)
+class Probed:
+    """What the probe steps showed.
+
+    Attributes:
+        live: bytes at the peak, on the run's largest batch.
+        shapes: of the two batches whose storages were followed.
+        inputs: names of the model's inputs.
+        flops: floating-point operations of each training step, by step.
+    """
+
+    live: LiveBytes
+    shapes: tuple[Shape, ...]
+    inputs: tuple[str, ...]
+    flops: tuple[int, ...]
+
+
+def probe(job: Job, task: Task, prepared: Prepared, work: Work, device: torch.device) -> Probed:
+    """Follow storages in two steps, and count operations in them and a third.
+
+    The shortest batch makes the optimizer's states, then the largest has the run's peak; with a
+    middling one the operations are known at three lengths.
+
+    Args:
+        prepared: a model of its own, in the state before the first step.
+    """
+    lengths = sorted(set(work.longest))
+    step = Step(job, task, prepared, device)
+    taken = 0
+
+    shapes: list[Shape] = []
+    inputs: tuple[str, ...] = ()
+
+    def take(length: int) -> None:
+        nonlocal taken, inputs
+        taken += 1
+        batch = work.train(work.longest.index(length))
+        shapes.append(batch.shape)
+        inputs = tuple(batch.inputs)
+        step(taken, batch.to(device))
+
+    counted: dict[int, int] = {}
+
+    def count(length: int) -> None:
+        with Operations(job) as operations:
+            take(length)
+        counted[length] = operations.total
+
+    with LiveTensors(prepared.model) as live:
+        for length in (lengths[0], lengths[-1]):
+            count(length)
+            live.end_step()
+    middle = lengths[len(lengths) // 2]
+    if middle not in counted:
+        count(middle)
+    return Probed(
+        live.peak(),
+        tuple(shapes[:2]),
+        inputs,
+        tuple(interpolate(counted, length) for length in work.longest),
+    )
+
+
+def interpolate(counted: dict[int, int], length: int) -> int:
+    """Operations of a step at a batch length, from those counted at up to three lengths.
+
+    Matrix products grow with the tokens, attention with their square, and penalties not at all: a
+    polynomial of degree two, which three points fix exactly for a given batch size. Bucketed
+    relative positions (DeBERTa) make it an approximation.
+    """
+    total = Fraction(0)
+    for point, value in counted.items():
+        term = Fraction(value)
+        for other in counted:
+            if other != point:
+                term *= Fraction(length - other, point - other)
+        total += term
+    return round(total)

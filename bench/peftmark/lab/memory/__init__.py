@@ -1,0 +1,1 @@
+"""Everything that reaches into torch's insides: steps without values, and live tensors."""

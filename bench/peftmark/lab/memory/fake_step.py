@@ -1,0 +1,381 @@
+"""A job's training steps run symbolically: the real code, on tensors that have shapes alone.
+
+The architecture is built from its configuration, the method put on it and steps taken as in a real
+job (`peftmark.lab.build`, `peftmark.lab.step`), under torch's `FakeTensorMode`. No weights, no
+values, no memory; what follows real steps (`peftmark.lab.memory.live_tensors`) follows these. For
+a GPU the tensors still say that they are on the CPU, and `peftmark.lab.memory.cuda_emulation`
+makes the choices that torch makes there.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import nn
+from transformers import masking_utils
+
+from peftmark.catalog.methods import STEP_OF, known_method
+from peftmark.catalog.task import SPOKEN, Task
+from peftmark.lab.build import Build
+from peftmark.lab.data.batches import Batch, Shape
+from peftmark.lab.measure import parameter_counts
+from peftmark.lab.measure.flop_counter import Operations
+from peftmark.lab.measure.probe import Probed
+from peftmark.lab.memory.cuda_emulation import AsCuda, bitsandbytes_as_on_cuda
+from peftmark.lab.memory.insides import FakeTensorMode, fake_tensor
+from peftmark.lab.memory.live_tensors import LiveTensors, Trace
+from peftmark.lab.memory.meta_model import CHOOSES_BY_DATA, blank
+from peftmark.lab.methods import Prepared, prepare, trainable
+from peftmark.lab.models import Unsupported, anatomy_of, config_for, quantization_settings
+from peftmark.lab.parameter_budget import Budgeted, solve
+from peftmark.lab.step import Step, chunked_language_loss, task_loss
+from peftmark.record.job import Form, Job
+
+CPU = torch.device("cpu")
+unset: Any = fake_tensor.unset_fake_temporarily
+INPUTS = ("input_ids", "attention_mask")
+
+
+_NO_VALUES = (
+    fake_tensor.DataDependentOutputException,
+    fake_tensor.DynamicOutputShapeException,
+    fake_tensor.UnsupportedFakeTensorException,
+    fake_tensor.UnsupportedOperatorException,
+)
+
+
+class NotSymbolic(Exception):
+    """The job can't be run without values; the message says why."""
+
+
+def unforeseen(error: Exception) -> str:
+    """What to say of any other error in steps without values."""
+    text = " ".join(str(error).split())[:200]
+    return f"its step can't be run without values: {type(error).__name__}: {text}"
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What symbolic steps showed.
+
+    Attributes:
+        trace: of storages, over one step a batch.
+        paged: bytes of optimizer states that may be paged out to the host; not in the trace.
+        flops: floating-point operations of a step on the last batch; None if not asked for.
+        trainable: parameters that train.
+        total: parameters of the model, 4-bit ones counted unpacked.
+    """
+
+    trace: Trace
+    paged: int
+    flops: int | None
+    trainable: int
+    total: int
+
+
+def run(
+    job: Job,
+    task: Task,
+    config: Any,
+    shapes: Sequence[Shape],
+    form: Form | None = None,
+    inputs: Sequence[str] = INPUTS,
+    flops: bool = False,
+    mask_given: bool = False,
+) -> Seen:
+    """Take one training step on each batch, and count operations in the last.
+
+    With a single batch the optimizer makes its states before it, from gradients of zeros: half the
+    work, and the same peak as two steps on that batch.
+
+    Args:
+        config: of the model, with the task's number of labels.
+        inputs: names of the model's inputs.
+        mask_given: whether a batch without padding has its mask too, which the model then drops.
+
+    Raises:
+        Unsupported: if the method can't sit on the base.
+        NotSymbolic: if values decide what happens.
+    """
+    form = form or Form()
+    with _without_values(job) as paged:
+        maker = _Maker(job, task, config, form)
+        prepared = maker.prepare()
+        loss = chunked_language_loss if form.fused_loss else None
+        step = Step(job, task, prepared, CPU, loss)
+
+        def take(number: int, shape: Shape) -> None:
+            for _ in range(form.accumulation):
+                live.start_pass()
+                dropped = maker.dropped_mask(shape) if mask_given else None
+                step.gradients(number, maker.batch(shape, inputs))
+            step.update(number)
+            del dropped
+
+        live, counter = LiveTensors(prepared.model), Operations(job)
+        with live:
+            if len(shapes) == 1:
+                for _, p in trainable(prepared.model):
+                    p.grad = torch.zeros_like(p)
+                step.update(1)
+                live.end_step()
+            for number, shape in enumerate(shapes, 1):
+                last = flops and number == len(shapes)
+                with counter if last else nullcontext():
+                    take(number, shape)
+                live.end_step()
+        return Seen(
+            live.trace(),
+            sum(paged),
+            counter.total if flops else None,
+            sum(p.numel() for _, p in trainable(prepared.model)),
+            parameter_counts.parameters(prepared.model),
+        )
+
+
+class _Mode(FakeTensorMode):  # type: ignore[no-untyped-call]
+    def __deepcopy__(self, memo: Any) -> _Mode:
+        return self  # PEFT copies the head, and a tensor holds its mode
+
+
+def predicted_peak(build: Build, probed: Probed) -> int:
+    """Bytes at the peak of the steps that a probe took, from the job and its model's configuration.
+
+    Raises:
+        Unsupported, NotSymbolic: see `run`.
+    """
+    config = config_for(build.folder, build.job, max(1, len(build.task.labels)))
+    given = "attention_mask" in probed.inputs
+    seen = run(build.job, build.task, config, probed.shapes, inputs=probed.inputs, mask_given=given)
+    return seen.trace.peak().total
+
+
+@contextmanager
+def _without_values(job: Job) -> Iterator[list[int]]:
+    """Everything inside makes tensors without values, as the job's device would.
+
+    Yields:
+        Bytes of every optimizer state that is made and may be paged out.
+    """
+    paged: list[int] = []
+    with ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings())
+        # PEFT copies the head; PEFT asks transformers for a property under its old name.
+        warnings.filterwarnings("ignore", message="Accessing the data pointer of FakeTensor")
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
+        stack.enter_context(mock.patch.object(nn.Module, "_apply", _apply))
+        # transformers looks in the positions for rows that were packed together.
+        stack.enter_context(mock.patch.object(masking_utils, "find_packed_sequence_indices", _none))
+        stack.enter_context(_Mode(allow_non_fake_inputs=True))
+        cuda = job.device == "cuda"
+        if job.quantization != "none" or (cuda and job.recipe.optimizer != "adamw"):
+            stack.enter_context(_bitsandbytes())
+            if cuda:
+                stack.enter_context(bitsandbytes_as_on_cuda(paged))
+        if cuda:
+            stack.enter_context(AsCuda())
+        try:
+            yield paged
+        except Exception as error:
+            if (wish := _wish(error)) is None:
+                raise
+            raise NotSymbolic(f"{job.method} can't be run without values: {wish}") from error
+
+
+@contextmanager
+def _bitsandbytes() -> Iterator[None]:
+    """Code books are made of values, and bitsandbytes keeps them for the process.
+
+    Raises:
+        Unsupported: if it can't be loaded.
+    """
+    try:
+        import bitsandbytes.functional as functional
+    except Exception as error:  # its native library can fail in many ways
+        raise Unsupported(f"bitsandbytes can't be loaded: {error}") from error
+    make: Any = functional.create_dynamic_map
+
+    def with_values(*arguments: Any, **named: Any) -> Any:
+        with unset():
+            return make(*arguments, **named)
+
+    with (
+        mock.patch.dict(functional.name2qmap),
+        mock.patch.object(functional, "create_dynamic_map", with_values),
+    ):
+        yield
+
+
+def _wish(error: BaseException | None) -> str | None:
+    """The operation that asked for values, if that is what ended a run."""
+    while error is not None:
+        if isinstance(error, _NO_VALUES):
+            return f"it asks for the result of {error}"
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _none(*_: Any) -> None:
+    return None
+
+
+def _apply(module: nn.Module, change: Callable[[Any], Any], recurse: bool = True) -> nn.Module:
+    """`nn.Module._apply` for tensors without values, which torch would swap and can't."""
+    for child in module.children() if recurse else ():
+        _apply(child, change)
+    for name, old in module._parameters.items():
+        if old is not None and (new := change(old)) is not old:
+            module._parameters[name] = nn.Parameter(new.detach(), old.requires_grad)
+    for name, buffer in module._buffers.items():
+        if buffer is not None:
+            module._buffers[name] = change(buffer)
+    return module
+
+
+@dataclass(frozen=True)
+class _Maker:
+    """Bases, batches and the prepared model of a job, without values."""
+
+    job: Job
+    task: Task
+    config: Any
+    form: Form
+
+    def batch(self, shape: Shape, inputs: Sequence[str] = INPUTS) -> Batch:
+        """A batch of a shape."""
+        names = [name for name in inputs if shape.padded or name != "attention_mask"]
+        size = (shape.rows, shape.tokens)
+        tensors = {name: torch.zeros(size, dtype=torch.int64) for name in names}
+        kind = torch.float32 if self.task.kind == "regression" else torch.int64
+        labels = size if self.task.kind in SPOKEN else size[:1]
+        return Batch(tensors, torch.zeros(labels, dtype=kind), shape.rows * shape.tokens)
+
+    def dropped_mask(self, shape: Shape) -> torch.Tensor | None:
+        """The mask of a batch without padding: there, though no operation reads it."""
+        size = (shape.rows, shape.tokens)
+        return None if shape.padded else torch.zeros(size, dtype=torch.int64)
+
+    def base(self, quantised: bool = True) -> nn.Module:
+        """The base as `peftmark.lab.models.load_model` gives it."""
+        with unset():
+            # A copy: quantising writes into it.
+            config = copy.deepcopy(self.config)
+            model: Any = blank(config, self.task.kind, self.form.weights, self.form.attention)
+            settings = quantization_settings(self.job, anatomy_of(model)) if quantised else {}
+            if settings:
+                from transformers.quantizers.auto import AutoHfQuantizer
+
+                make: Any = AutoHfQuantizer.from_config
+                quantizer = make(settings["quantization_config"], pre_quantized=False)
+                quantizer.preprocess_model(model=model, device_map={"": "cpu"})
+                quantizer.postprocess_model(model)
+        given: _Given = {}
+        for module in model.modules():
+            if hasattr(module, "source_cls"):
+                _quantise(module)
+            _give_storage(module, given)
+        made: nn.Module = model
+        return made
+
+    def prepare(self) -> Prepared:
+        """The method on the base."""
+        if self.job.method in CHOOSES_BY_DATA:
+            raise NotSymbolic(f"{self.job.method} chooses by data what trains")
+        if not known_method(self.job.method).trains:
+            raise NotSymbolic("nothing trains")
+        base = self.base()
+        job, recipe = self.job, self.job.recipe
+        with unset():
+            solved = solve(job, self.config) if recipe.budget is not None else None
+        if solved is not None and solved.refusal:
+            raise Unsupported(solved.refusal)
+        job = solved.job if solved else job
+        setting = Budgeted(
+            job=replace(job, method=STEP_OF.get(job.method, job.method)),
+            parts=anatomy_of(base),
+            device=CPU,
+            preview=lambda count: [
+                self.batch(Shape(recipe.batch_size, recipe.max_length)) for _ in range(count)
+            ],
+            loss=lambda model, batch: task_loss(model, batch, self.task, self.job, CPU),
+            fresh_base=self.base,
+            plain_base=lambda: self.base(quantised=False),
+            size=solved.size if solved else job.rank,
+            sizes=solved.sizes if solved else None,
+            solved=solved,
+            values=False,
+        )
+        return prepare(base, setting)
+
+
+_Given = dict[int, tuple[nn.Parameter, nn.Parameter]]
+"""id of a parameter -> the parameter, held so that no other gets its id, and what it became."""
+
+
+def _give_storage(module: nn.Module, given: _Given) -> None:
+    """Tensors without values, but with a storage of their own, for those on the meta device.
+
+    Args:
+        given: every parameter seen before, so that tied ones stay one.
+    """
+    for name, old in module._parameters.items():
+        if old is not None and old.device.type == "meta":
+            if id(old) not in given:
+                new = torch.empty_strided(old.size(), old.stride(), dtype=old.dtype)
+                given[id(old)] = old, nn.Parameter(new, old.requires_grad)
+            module._parameters[name] = given[id(old)][1]
+    for name, buffer in module._buffers.items():
+        if buffer is not None and buffer.device.type == "meta":
+            new = torch.empty_strided(buffer.size(), buffer.stride(), dtype=buffer.dtype)
+            module._buffers[name] = new
+
+
+def _quantise(module: Any) -> None:
+    """Quantise a layer's weight with bitsandbytes' own code."""
+    import bitsandbytes.functional as functional
+
+    weight = module.weight
+    plain = torch.empty(module.out_features, module.in_features, dtype=weight.dtype)
+    if hasattr(module, "quant_state"):
+        packed, state = functional.quantize_4bit(
+            plain,
+            blocksize=weight.blocksize,
+            compress_statistics=weight.compress_statistics,
+            quant_type=weight.quant_type,
+            quant_storage=weight.quant_storage,
+        )
+        held = {name: getattr(weight, name) for name in _FOUR} | {"quant_state": state}
+        module.quant_state = state
+    else:
+        packed, scales, _ = functional.int8_vectorwise_quant(plain.to(torch.float16))
+        held = {"CB": packed, "SCB": scales, "has_fp16_weights": False}
+    module.weight = _stand_in(packed, type(weight).__name__, held)
+
+
+def _stand_in(data: torch.Tensor, name: str, held: dict[str, Any]) -> nn.Parameter:
+    """bitsandbytes' own parameter classes can't hold a tensor without values; their users look at
+    the name of the class and at its attributes."""
+    made: Any = nn.Parameter(data, requires_grad=False)
+    made.__class__ = _STAND_INS[name]
+    made.held = held
+    vars(made).update(held)
+    parameter: nn.Parameter = made
+    return parameter
+
+
+def _copied(self: Any, memo: Any) -> nn.Parameter:
+    return _stand_in(self.data.clone(), type(self).__name__, dict(self.held))
+
+
+_STAND_INS = {
+    name: type(name, (fake_tensor.FakeTensor,), {"__deepcopy__": _copied})
+    for name in ("Params4bit", "Int8Params")
+}
+_FOUR = ("blocksize", "compress_statistics", "quant_type", "quant_storage", "module")

@@ -1,0 +1,126 @@
+"""The one door to what torch, transformers and bitsandbytes don't promise to keep.
+
+Steps without values and the following of storages need names from inside these libraries, and
+stand-ins for some of their functions. All of them are listed here with the parameters they had in
+the versions they were read in, so that another version says at once what moved.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import import_module, metadata
+from typing import Any
+
+from torch._C import _current_autograd_node as current_autograd_node
+from torch._subclasses import fake_tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.autograd.graph import _engine_run_backward as engine_run_backward
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+__all__ = [
+    "FakeTensorMode",
+    "TorchDispatchMode",
+    "current_autograd_node",
+    "engine_run_backward",
+    "fake_tensor",
+    "tree_leaves",
+]
+
+READ_IN = {"torch": "2.13.0", "transformers": "5.23.0", "bitsandbytes": "0.50.2"}
+"""Version of each library that the names below were read in."""
+
+
+@dataclass(frozen=True)
+class Inside:
+    """A name inside a library.
+
+    Attributes:
+        module: where it is imported from.
+        name: dotted below the module.
+        parameters: of a function, by name and in order; None for what is no function of Python's.
+        why: what it is needed for.
+    """
+
+    module: str
+    name: str
+    parameters: tuple[str, ...] | None
+    why: str
+
+
+INSIDES = (
+    Inside("torch._C", "_current_autograd_node", None, "tells a backward pass from a forward one"),
+    Inside("torch._subclasses.fake_tensor", "FakeTensorMode", None, "makes tensors without values"),
+    *(
+        Inside("torch._subclasses.fake_tensor", name, None, why)
+        for name, why in (
+            ("FakeTensor", "is a tensor without values"),
+            ("DataDependentOutputException", "says that an operation asks for values"),
+            ("DynamicOutputShapeException", "says that a size depends on values"),
+            ("UnsupportedFakeTensorException", "says that an operation needs values"),
+            ("UnsupportedOperatorException", "says that an operation needs values"),
+            ("unset_fake_temporarily", "lets code books have values"),
+        )
+    ),
+    Inside(
+        "torch.autograd.graph",
+        "_engine_run_backward",
+        ("t_outputs", "args", "kwargs"),
+        "runs a backward pass inside a mode",
+    ),
+    Inside("torch.utils._python_dispatch", "TorchDispatchMode", None, "sees every operation"),
+    Inside("torch.utils._pytree", "tree_leaves", ("tree", "is_leaf"), "finds tensors"),
+    Inside("torch.nn", "Module._apply", ("self", "fn", "recurse"), "moves a model without values"),
+    Inside(
+        "transformers.masking_utils",
+        "find_packed_sequence_indices",
+        ("position_ids",),
+        "looks at values",
+    ),
+    Inside("bitsandbytes.functional", "name2qmap", None, "code books kept for the process"),
+    Inside(
+        "bitsandbytes.functional",
+        "create_dynamic_map",
+        ("signed", "max_exponent_bits", "total_bits"),
+        "makes a code book",
+    ),
+    Inside("bitsandbytes", "matmul", ("A", "B", "out", "state", "threshold", "bias"), "is int8's"),
+    Inside("bitsandbytes.autograd._functions", "MatMul8bitLt", None, "multiplies in int8"),
+    Inside(
+        "bitsandbytes.optim.optimizer",
+        "Optimizer8bit.get_state_buffer",
+        ("self", "p", "dtype"),
+        "pages optimizer states",
+    ),
+    Inside(
+        "bitsandbytes.optim.optimizer",
+        "Optimizer8bit.prefetch_state",
+        ("self", "p"),
+        "pages optimizer states",
+    ),
+)
+
+
+def moved() -> Iterator[str]:
+    """What is not as it was in the versions it was read in, a sentence each."""
+    for inside in INSIDES:
+        library = inside.module.partition(".")[0]
+        there = f"{inside.module}.{inside.name}"
+        versions = (
+            f"read in {library} {READ_IN[library]}, installed is {metadata.version(library)}; "
+            f"it is needed because it {inside.why}"
+        )
+        try:
+            found: Any = import_module(inside.module)
+            for part in inside.name.split("."):
+                found = getattr(found, part)
+        except (ImportError, AttributeError):
+            yield f"{there} is gone ({versions})"
+            continue
+        if inside.parameters is None:
+            continue
+        now = tuple(inspect.signature(found).parameters)
+        if now != inside.parameters:
+            yield f"{there} takes {', '.join(now)}, not {', '.join(inside.parameters)} ({versions})"

@@ -1,0 +1,172 @@
+"""Soft prompts: virtual tokens that train before a frozen base, all four by PEFT.
+
+Two kinds give every layer trained keys and values, to which the text attends:
+
+- prefix tuning (Li and Liang 2021, arXiv 2101.00190): they come out of an MLP over one embedding a
+  token, tanh between its two layers (section 4.3). The MLP is dropped when the prefix is saved.
+- P-tuning v2 (Liu et al. 2021, arXiv 2110.07602): they are trained as they are.
+
+Like a cache, they move the text's positions back by their number, as in P-tuning v2's code (which
+puts dropout on them too; PEFT doesn't). Only an encoder that takes `past_key_values` can have them:
+BERT's and RoBERTa's.
+
+Two kinds put trained vectors among the input embeddings:
+
+- prompt tuning (Lester et al. 2021, arXiv 2104.08691): as they are, from embeddings of words drawn
+  from the vocabulary (section 3.2; there from its 5,000 commonest words).
+- P-tuning (Liu et al. 2021, arXiv 2103.10385): through an encoder. PEFT's three-layer MLP with
+  ReLU stands for the paper's LSTM and MLP; only what it puts out is saved.
+
+PEFT puts these before the whole text, [CLS] included. A classifier that reads position 0 would then
+read a virtual token. Lester et al. have no such position (T5); P-tuning puts its tokens behind
+[CLS]; P-tuning v2's code, where it compares with prompt tuning on RoBERTa, cuts them off before it
+pools. So [CLS] is moved back to the front here, where it keeps its pretrained position. The virtual
+tokens follow it, and the text follows them.
+
+None starts as the base's own function: random tokens draw attention from the first step.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PrefixTuningConfig, PromptEncoderConfig, PromptTuningConfig, PromptTuningInit
+from torch import nn
+
+from peftmark.lab.methods import Prepared, Setting
+from peftmark.lab.methods.lora import load_adapter, saver, wrap
+from peftmark.lab.models import Unsupported, trained_head
+
+
+def prefix_tuning(model: nn.Module, setting: Setting) -> Prepared:
+    """Keys and values from an MLP of width `hidden` (0: the model's)."""
+    takes_prefix(model, setting)
+    config = PrefixTuningConfig(
+        prefix_projection=True,
+        encoder_hidden_size=_hidden(model, setting),
+        **_common(model, setting),
+    )
+    return _prepared(model, setting, config)
+
+
+def p_tuning_v2(model: nn.Module, setting: Setting) -> Prepared:
+    """Keys and values as they are."""
+    takes_prefix(model, setting)
+    return _prepared(model, setting, PrefixTuningConfig(**_common(model, setting)))
+
+
+def prompt_tuning(model: nn.Module, setting: Setting) -> Prepared:
+    """Input embeddings as they are."""
+    config = PromptTuningConfig(
+        prompt_tuning_init=PromptTuningInit.SAMPLE_VOCAB, **_common(model, setting)
+    )
+    return _prepared(model, setting, config, cls_first)
+
+
+def p_tuning(model: nn.Module, setting: Setting) -> Prepared:
+    """Input embeddings from an MLP of width `hidden` (0: the model's)."""
+    config = PromptEncoderConfig(
+        encoder_hidden_size=_hidden(model, setting), **_common(model, setting)
+    )
+    return _prepared(model, setting, config, cls_first)
+
+
+def _common(model: Any, setting: Setting) -> dict[str, Any]:
+    # PEFT reads the sizes from the config's file form, where DistilBERT's have other names.
+    return {
+        "task_type": "SEQ_CLS",
+        "num_virtual_tokens": setting.size,
+        "token_dim": model.config.hidden_size,
+        "num_layers": model.config.num_hidden_layers,
+        "num_attention_heads": model.config.num_attention_heads,
+        "modules_to_save": trained_head(setting.parts, setting.job.recipe.train_pooler),
+    }
+
+
+def _hidden(model: Any, setting: Setting) -> int:
+    return int(setting.job.recipe.options["hidden"]) or int(model.config.hidden_size)
+
+
+def _prepared(
+    model: nn.Module, setting: Setting, config: Any, finish: Callable[[Any], None] | None = None
+) -> Prepared:
+    """Put the prompt on a base; head and pooler train beside it.
+
+    Args:
+        finish: done to the wrapped model, after training's and after loading's wrapping.
+
+    Raises:
+        Unsupported: if the base has too few positions.
+    """
+    has_room(model, setting)
+    wrapped = wrap(model, config)
+
+    def load(base: nn.Module, folder: Path) -> nn.Module:
+        loaded = load_adapter(base, folder)
+        if finish:
+            finish(loaded)
+        return loaded
+
+    if finish:
+        finish(wrapped)
+    return Prepared(
+        wrapped,
+        save=saver(wrapped),
+        load=load,
+        merge=None,
+        merge_reason="virtual tokens are input to the model: there is no weight to merge them into",
+    )
+
+
+def takes_prefix(model: Any, setting: Setting) -> None:
+    """
+    Raises:
+        Unsupported: if the base can't have trained keys and values.
+    """
+    job = setting.job
+    if "past_key_values" not in inspect.signature(model.base_model.forward).parameters:
+        raise Unsupported(
+            f"{job.method} gives a model trained keys and values as past_key_values, which "
+            f"{type(model).__name__} does not take; use prompt-tuning or p-tuning"
+        )
+    if job.recipe.gradient_checkpointing:
+        raise Unsupported(
+            f"{job.method} can't train with gradient_checkpointing: transformers drops the trained "
+            f"keys and values in recomputed layers; set gradient_checkpointing: false"
+        )
+
+
+def has_room(model: Any, setting: Setting) -> None:
+    """
+    Raises:
+        Unsupported: if tokens and text together are longer than the base has positions for.
+    """
+    tokens, length = setting.size, setting.job.recipe.max_length
+    assert tokens is not None
+    for name, module in model.base_model.named_modules():
+        if name == "embeddings.position_embeddings":
+            # RoBERTa and MPNet keep the first rows of the table for padding.
+            taken = 0 if module.padding_idx is None else module.padding_idx + 1
+            room = module.num_embeddings - taken
+            if tokens + length > room:
+                raise Unsupported(
+                    f"{tokens} virtual tokens and max_length {length} need {tokens + length} "
+                    f"positions, {setting.job.model} has {room}; lower tokens or max_length"
+                )
+
+
+def cls_first(wrapped: Any) -> None:
+    """Move [CLS] to the front of the virtual tokens. Mask and token types stay right: both are
+    equal for [CLS] and virtual tokens."""
+    tokens = wrapped.active_peft_config.num_virtual_tokens
+
+    def move(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        given = kwargs["inputs_embeds"]
+        virtual, first, rest = given.split([tokens, 1, given.shape[1] - tokens - 1], dim=1)
+        return args, {**kwargs, "inputs_embeds": torch.cat([first, virtual, rest], dim=1)}
+
+    wrapped.base_model.register_forward_pre_hook(move, with_kwargs=True)

@@ -1,0 +1,85 @@
+"""Quantised bases, made once: every job of a base and a quantization loads the same bytes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from peftmark.catalog.task import Task
+from peftmark.lab import models
+from peftmark.lab.cache import keep, made_by
+from peftmark.lab.models import Anatomy, load_model, quantization_clock
+from peftmark.record.job import Job
+
+
+@dataclass(frozen=True)
+class Base:
+    """A loaded base.
+
+    Attributes:
+        quantise_seconds: what quantising took; 0 for a base that isn't quantised.
+        now: whether it was quantised just now, and not by an earlier job.
+    """
+
+    model: nn.Module
+    quantise_seconds: float = 0.0
+    now: bool = True
+
+
+def load_base(folder: Path, job: Job, task: Task, parts: Anatomy, cache: Path | None) -> Base:
+    """The job's base (`load_model`), a quantised one from the cache.
+
+    The weights, and the head that the job's seed draws, are the same bits either way.
+
+    Args:
+        cache: where quantised bases are kept; None to quantise anew.
+
+    Raises:
+        Unsupported: if the quantization can't run here.
+    """
+    device = torch.device(job.device)
+    if job.quantization == "none":
+        return Base(load_model(folder, job, task, parts))
+
+    def make(target: Path) -> dict[str, Any]:
+        with quantization_clock(device) as spent:
+            model: Any = load_model(folder, job, task, parts)
+        model.save_pretrained(target, max_shard_size="1000GB")  # in one file
+        _take_out(target / "model.safetensors", [f"{name}." for name in parts.fresh])
+        return {"quantise_seconds": sum(spent)}
+
+    identity = {
+        "model": job.model_identity,
+        "quantization": job.quantization,
+        "double": job.recipe.double_quantization,
+        "precision": job.recipe.precision,
+        "kept_whole": parts.head_linears,
+        "device": job.device,
+        "by": made_by("torch", "transformers", "bitsandbytes", code=str(models.__file__)),
+    }
+    kept = keep(cache, "bases", identity, make) if cache is not None else None
+    if kept is not None:
+        model = load_model(kept.folder, job, task, parts, quantised=True)
+        return Base(model, float(kept.facts["quantise_seconds"]), kept.now)
+    with quantization_clock(device) as spent:
+        model = load_model(folder, job, task, parts)
+    return Base(model, sum(spent))
+
+
+def _take_out(file: Path, prefixes: list[str]) -> None:
+    """Take tensors out of a file, so that they are drawn anew when it is loaded.
+
+    `save_pretrained` writes all of a quantised model, whichever state it is given.
+    """
+    with safe_open(file, framework="pt") as tensors:
+        facts = tensors.metadata()
+        names = [n for n in tensors.keys() if not n.startswith(tuple(prefixes))]  # noqa: SIM118
+        kept = {name: tensors.get_tensor(name) for name in names}
+    save_file(kept, file.with_suffix(".part"), metadata=facts)
+    file.with_suffix(".part").replace(file)

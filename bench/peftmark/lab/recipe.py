@@ -1,0 +1,349 @@
+"""One job, top to bottom: seed, task, base, method, train, evaluate, measure.
+
+Every method runs through this one path; what sets a method apart is in its `Prepared` hooks.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import traceback
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from peftmark.catalog.methods import known_method
+from peftmark.catalog.models import MODELS
+from peftmark.catalog.task import Task
+from peftmark.lab.build import Build
+from peftmark.lab.data.batches import Batch
+from peftmark.lab.data.job_data import Work, prepare_work, task_of
+from peftmark.lab.deploy import deploy, saved_size
+from peftmark.lab.determinism import ask_for_same_bits
+from peftmark.lab.forgetting import perplexity, perplexity_before, unrelated_batches
+from peftmark.lab.measure import parameter_counts
+from peftmark.lab.measure.meters import Meters, gemm_peak
+from peftmark.lab.measure.probe import probe
+from peftmark.lab.measure.to_outcome import (
+    DEPLOYED,
+    FORGOTTEN,
+    PREDICTED,
+    PROBED,
+    SAVED,
+    finished,
+    of_deployment,
+    of_meters,
+    of_probe,
+    of_training,
+    of_untouched,
+    of_work,
+    without,
+)
+from peftmark.lab.memory.fake_step import NotSymbolic, predicted_peak, unforeseen
+from peftmark.lab.methods import Prepared, trainable
+from peftmark.lab.models import Unsupported, anatomy, load_tokenizer, trained_head
+from peftmark.lab.quantized_cache import Base
+from peftmark.lab.rng import seed_all
+from peftmark.lab.step import Step
+from peftmark.lab.train import Progress, Trained, scored, train
+from peftmark.machine.environment import machine
+from peftmark.record.job import Job
+from peftmark.record.outcome import Outcome
+from peftmark.sources.assets import Located, Places, model_files
+from peftmark.sources.task_data import TaskData, load_task
+
+
+@dataclass(frozen=True)
+class _Read:
+    """What is read before there is a model. `run` keeps it to the end: what is alive when is a part
+    of what is measured.
+
+    Attributes:
+        files: the model's.
+        unrelated: batches of text of another kind; empty where forgetting is not measured.
+    """
+
+    task: Task
+    data: TaskData
+    files: Located
+    tokenizer: Any
+    work: Work
+    unrelated: list[Batch]
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """The base and what is known of it before a method changes it; kept to the end too.
+
+    Attributes:
+        total: its parameters, counted.
+        parameters: themselves, to tell those of a method from.
+        perplexity: of the unrelated text, None where forgetting is not measured.
+        sources: fields of the outcome that say what was loaded, rows included.
+    """
+
+    build: Build
+    base: Base
+    total: int
+    parameters: list[nn.Parameter]
+    perplexity: float | None
+    sources: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Built:
+    """The method on the base before the first step.
+
+    Attributes:
+        weights: hash of what trains.
+        trainable: its parameters, counted.
+    """
+
+    prepared: Prepared
+    weights: str
+    trainable: int
+
+
+def run(job: Job, places: Places, progress: Progress) -> Outcome:
+    """Run one job.
+
+    Args:
+        job: what to run.
+        places: where models and rows may come from.
+        progress: called with {"phase": ...} and {"step": i, "steps": n, "metric": x}.
+
+    Raises:
+        Diverged, Unsupported, UserError, torch.OutOfMemoryError: see `peftmark.lab.worker`.
+    """
+    device = torch.device(job.device)
+    torch.set_num_threads(job.threads)
+    ask_for_same_bits(device)
+    meters = Meters(device)
+    slow = _slow_precision(job, device)
+
+    progress({"phase": "data"})
+    read = _read(job, places, meters)
+    task, work = read.task, read.work
+    progress({"phase": "model"})
+    loaded = _loaded(job, places, read, meters)
+    if not known_method(job.method).trains:
+        progress({"phase": "evaluate"})
+        outcome = _untouched(job, read, loaded, meters, device)
+        return finished(outcome, job, work, meters, slow)
+    built = _built(loaded, meters)
+
+    step = Step(job, task, built.prepared, device)
+    seed_all(job.seed, "dropout")
+    trained = train(job, task, built.prepared, step, work, meters, device, progress)
+    peak_rate = gemm_peak(device, job.recipe.precision)
+
+    outcome = _trained(job, loaded, built, step, trained, peak_rate)
+    outcome = replace(outcome, **of_meters(meters, trained))
+    outcome = _forgotten(outcome, job, read, loaded, built.prepared.model, meters)
+    if job.purpose == "tuning":
+        names = (*SAVED, *DEPLOYED, *PROBED, *PREDICTED)
+        outcome = without(outcome, names, "a tuning trial measures quality")
+    else:
+        outcome = _deployed(outcome, loaded.build, built.prepared, work, meters, progress)
+        del built, step
+        outcome = _probed(outcome, loaded.build, work, meters, progress)
+    return finished(outcome, job, work, meters, slow)
+
+
+def _read(job: Job, places: Places, meters: Meters) -> _Read:
+    """Read the task, its rows as tokens, and where the model's files are."""
+    with meters.phase("load"):
+        task = task_of(job)
+        data = load_task(task, places)
+        files = model_files(MODELS[job.model], places)
+    with meters.phase("tokenise"):
+        tokenizer = load_tokenizer(files.path)
+        work = prepare_work(job, task, data, tokenizer, files.path, places.cache)
+        measured = job.causal is not None and job.purpose != "tuning"
+        unrelated = unrelated_batches(job, places, tokenizer) if measured else []
+    return _Read(task, data, files, tokenizer, work, unrelated)
+
+
+def _loaded(job: Job, places: Places, read: _Read, meters: Meters) -> _Loaded:
+    """Load the base, after what it makes of unrelated text is known."""
+    with meters.phase("load"):
+        parts = anatomy(read.files.path, read.task)
+        build = Build(job, read.task, read.files.path, parts, read.work, places.cache)
+    perplexity = None
+    if read.unrelated:
+        with meters.phase("forget"):
+            perplexity = perplexity_before(build, read.unrelated)
+    with meters.phase("load"):
+        base = build.loaded()
+    meters.book("quantise", base.quantise_seconds, "load" if base.now else None)
+    sources = {
+        "base_format": parameter_counts.base_format(base.model),
+        "data_source": read.data.source,
+        "data_fingerprint": read.data.fingerprint,
+        "model_source": read.files.source,
+        **of_work(read.work),
+    }
+    total, parameters = parameter_counts.parameters(base.model), list(base.model.parameters())
+    return _Loaded(build, base, total, parameters, perplexity, sources)
+
+
+def _untouched(
+    job: Job, read: _Read, loaded: _Loaded, meters: Meters, device: torch.device
+) -> Outcome:
+    """The outcome of a method that trains nothing: the base as it is, evaluated."""
+    base, work = loaded.base.model, read.work
+    scores = scored(base, work.eval, work, read.task, job, meters, device)
+    outcome = Outcome(
+        status="ok",
+        metric_value=scores.metrics[job.metric],
+        total_parameters=loaded.total,
+        **loaded.sources,
+        **of_untouched(scores, meters),
+    )
+    return _forgotten(outcome, job, read, loaded, base, meters)
+
+
+def _built(loaded: _Loaded, meters: Meters) -> _Built:
+    """Put the method on the base."""
+    with meters.phase("build"):
+        prepared = loaded.build.prepare(loaded.base.model)
+    weights = parameter_counts.weights_hash(prepared.model)
+    return _Built(prepared, weights, _trainable(prepared))
+
+
+def _trained(
+    job: Job, loaded: _Loaded, built: _Built, step: Step, trained: Trained, peak_rate: float
+) -> Outcome:
+    """What training gave, invalid if the method did not do what it should have."""
+    build, prepared = loaded.build, built.prepared
+    fault = prepared.fault()
+    last_hash = parameter_counts.weights_hash(prepared.model)
+    if last_hash == built.weights:
+        fault = "no trainable weight changed in training"
+    trained_count = max(built.trainable, _trainable(prepared))  # of two stages, the larger
+    head_count = parameter_counts.head_parameters(
+        prepared.model, trained_head(build.parts, job.recipe.train_pooler)
+    )
+    added = parameter_counts.added_parameters(prepared.model, loaded.parameters)
+    return Outcome(
+        status="invalid" if fault else "ok",
+        status_reason=fault or "",
+        optimizer=step.optimizer_name,
+        learning_rate_mean=step.learning_rate_mean,
+        matched_rank=prepared.matched_rank,
+        steps=job.recipe.steps,
+        trainable_parameters=trained_count,
+        head_parameters=head_count,
+        adapter_parameters=trained_count - head_count,
+        solved_size=build.solved.size if build.solved else None,
+        budget_parameters=build.solved.wanted if build.solved else None,
+        active_parameters=(
+            prepared.active_parameters() if prepared.active_parameters else trained_count
+        ),
+        total_parameters=loaded.total + added,
+        layer_scores=prepared.layer_scores,
+        initial_weights_hash=built.weights,
+        final_weights_hash=last_hash,
+        gemm_flops_per_second=peak_rate,
+        **loaded.sources,
+        **of_training(job, trained),
+    )
+
+
+def _forgotten(
+    outcome: Outcome, job: Job, read: _Read, loaded: _Loaded, model: nn.Module, meters: Meters
+) -> Outcome:
+    """The outcome with the perplexity of unrelated text, before and after; of an untouched model
+    they are one."""
+    before = loaded.perplexity
+    if before is None:
+        trial = job.causal is not None
+        why = "a tuning trial measures quality" if trial else "an encoder reads no text on"
+        return without(outcome, FORGOTTEN, why)
+    after = before
+    if known_method(job.method).trains:
+        with meters.phase("forget"):
+            after = perplexity(model, read.unrelated, job, torch.device(job.device))
+    return replace(outcome, unrelated_perplexity_before=before, unrelated_perplexity_after=after)
+
+
+def _trainable(prepared: Prepared) -> int:
+    return sum(p.numel() for _, p in trainable(prepared.model))
+
+
+def _slow_precision(job: Job, device: torch.device) -> list[str]:
+    """A warning where bf16 has no fast path on the CPU.
+
+    Raises:
+        Unsupported: where the GPU has none.
+    """
+    if job.recipe.precision != "bf16":
+        return []
+    if device.type == "cuda":
+        if not torch.cuda.is_bf16_supported(including_emulation=False):
+            raise Unsupported("this GPU has no bf16 arithmetic; use precision: fp32")
+        return []
+    if machine()["bf16_instructions"] is False:
+        return ["the CPU has no bf16 instructions: bf16 is emulated and slow"]
+    return []
+
+
+def _deployed(
+    outcome: Outcome,
+    build: Build,
+    prepared: Prepared,
+    work: Work,
+    meters: Meters,
+    progress: Progress,
+) -> Outcome:
+    """Save, reload, merge and time. What fails here is a fact about the method, not about its
+    training: it leaves nulls with the reason."""
+    device = torch.device(build.job.device)
+    progress({"phase": "save"})
+    with tempfile.TemporaryDirectory(prefix="peftmark-") as scratch:
+        folder = Path(scratch)
+        with meters.phase("save"):
+            prepared.save(folder)
+        size, saved = saved_size(folder)
+        outcome = replace(outcome, adapter_bytes=size, saved_parameters=saved)
+        progress({"phase": "deploy"})
+        try:
+            with meters.phase("deploy"):
+                found = deploy(build.job, prepared, folder, build.base, work.latency, device)
+        except Exception as error:
+            return _failed(outcome, DEPLOYED, "reloading and merging", error)
+    return replace(outcome, **of_deployment(found, outcome))
+
+
+def _probed(
+    outcome: Outcome, build: Build, work: Work, meters: Meters, progress: Progress
+) -> Outcome:
+    progress({"phase": "probe"})
+    try:
+        with meters.phase("probe"):
+            model = build.prepare(build.base())
+            found = probe(build.job, build.task, model, work, torch.device(build.job.device))
+    except Exception as error:
+        outcome = without(outcome, PREDICTED, "there is nothing to hold it against")
+        return _failed(outcome, PROBED, "the probe steps", error)
+    del model
+    outcome = replace(outcome, **of_probe(found, outcome))
+    try:
+        with meters.phase("predict"):
+            peak = predicted_peak(build, found)
+    except (NotSymbolic, Unsupported) as error:
+        return without(outcome, PREDICTED, str(error))
+    except Exception as error:  # a limit of the prediction, not of the job
+        traceback.print_exc()
+        return without(outcome, PREDICTED, unforeseen(error))
+    error_share = peak / found.live.total - 1
+    return replace(outcome, predicted_live_bytes=peak, prediction_error=error_share)
+
+
+def _failed(outcome: Outcome, names: tuple[str, ...], what: str, error: Exception) -> Outcome:
+    traceback.print_exc()
+    text = " ".join(str(error).split())[:200]
+    reason = f"{what} failed: {type(error).__name__}: {text}"
+    return without(replace(outcome, warnings=(*outcome.warnings, reason)), names, reason)

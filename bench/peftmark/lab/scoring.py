@@ -1,0 +1,151 @@
+"""What a model says of held-out rows, and how good that is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from peftmark.catalog.task import Task
+from peftmark.lab import metrics
+from peftmark.lab.data.batches import Batch
+from peftmark.lab.data.causal_rows import Answers, class_likelihoods, row_likelihoods, write
+from peftmark.lab.data.job_data import HeldOut, Work
+from peftmark.lab.step import Diverged
+from peftmark.record.job import Job
+
+CONSTANT = 1e-3
+"""Standard deviation of standardised scores below which a regressor predicts a constant."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """Answers that a model wrote.
+
+    Attributes:
+        texts: in the order of the rows.
+        tokens: tokens written, those of the end of text among them.
+        seconds: wall seconds it took.
+    """
+
+    texts: tuple[str, ...] = ()
+    tokens: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Metrics on a held-out set.
+
+    Attributes:
+        metrics: metric key -> value.
+        constant: whether all predictions are the same (for scores: all but the same).
+        predictions: shape (rows,): class numbers or scores; where text is written or read, what
+            each row contributes to the primary metric.
+        written: the answers, where there are some.
+    """
+
+    metrics: dict[str, float]
+    constant: bool
+    predictions: np.ndarray
+    written: Written = Written()
+
+
+def outputs_of(model: nn.Module, batch: Batch, job: Job, device: torch.device) -> torch.Tensor:
+    """What a model says of each row of a batch, in fp32.
+
+    Shape (rows, classes or 1): logits, or log-likelihoods a token of each class's words or of the
+    row's own predicted tokens.
+    """
+    with torch.autocast(device.type, torch.bfloat16, enabled=job.recipe.precision == "bf16"):
+        if batch.choices:
+            return class_likelihoods(model, batch)
+        if batch.labels.dim() == 2:
+            return row_likelihoods(model, batch)[:, None]
+        logits: torch.Tensor = model(**batch.inputs).logits
+    return logits.float()
+
+
+def all_outputs(
+    model: nn.Module, batches: Sequence[Batch], job: Job, device: torch.device
+) -> torch.Tensor:
+    """`outputs_of` every batch in evaluation mode, on the CPU."""
+    training = model.training
+    model.eval()
+    with torch.inference_mode():
+        parts = [outputs_of(model, batch.to(device), job, device).cpu() for batch in batches]
+    model.train(training)
+    return torch.cat(parts)
+
+
+def evaluate(
+    model: nn.Module, held: HeldOut, work: Work, task: Task, job: Job, device: torch.device
+) -> Scores:
+    """Score the model on held-out rows.
+
+    Raises:
+        Diverged: outputs that are not finite.
+    """
+    outputs = all_outputs(model, held.batches, job, device).numpy()
+    if not np.isfinite(outputs).all():
+        raise Diverged("the outputs on the held-out rows are not finite")
+    keys = (task.metric, *task.also)
+    if task.kind == "language":
+        likelihood = metrics.mean_likelihood(outputs[:, 0], held.references)
+        found = {"log_likelihood": likelihood, "perplexity": float(np.exp(-likelihood))}
+        # No text is the same to a model at every token.
+        return Scores({key: found[key] for key in keys}, False, outputs[:, 0])
+    if held.answers is not None:
+        return _written(model, outputs[:, 0], held, keys, job, device)
+    if task.kind == "regression":
+        predictions = outputs[:, 0] * work.scale + work.mean
+        constant = bool(outputs[:, 0].std() < CONSTANT)
+    else:
+        predictions = outputs.argmax(axis=1)
+        constant = len(np.unique(predictions)) == 1
+    scores = metrics.score(keys, predictions.astype(np.float64), held.references)
+    return Scores(scores, constant, predictions)
+
+
+def _written(
+    model: nn.Module,
+    likelihoods: np.ndarray,
+    held: HeldOut,
+    keys: tuple[str, ...],
+    job: Job,
+    device: torch.device,
+) -> Scores:
+    asked = held.answers
+    assert asked is not None
+    written = write_answers(model, asked, job, device)
+    by_row = metrics.answers(written.texts, asked.wanted, asked.pattern)
+    found = {name: float(np.mean(values)) for name, values in by_row.items()}
+    likelihood = metrics.mean_likelihood(likelihoods, held.tokens)
+    found["completion_perplexity"] = float(np.exp(-likelihood))
+    return Scores(
+        {key: found[key] for key in keys},
+        len(set(written.texts)) == 1,
+        by_row[keys[0]],
+        written,
+    )
+
+
+def write_answers(model: nn.Module, asked: Answers, job: Job, device: torch.device) -> Written:
+    """Have the model write every answer."""
+    training = model.training
+    model.eval()
+    tokens: list[list[int]] = []
+    start = time.perf_counter()
+    with (
+        torch.inference_mode(),
+        torch.autocast(device.type, torch.bfloat16, enabled=job.recipe.precision == "bf16"),
+    ):
+        for batch in asked.batches:
+            tokens += write(model, batch.to(device), asked.reader, asked.new_tokens)
+    seconds = time.perf_counter() - start  # the tokens are on the CPU: nothing is pending
+    model.train(training)
+    return Written(asked.reader.texts(tokens), sum(map(len, tokens)), seconds)

@@ -1,0 +1,228 @@
+"""One training step: what training, probe and meters share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from peftmark.catalog.task import SPOKEN, Task
+from peftmark.lab.data.batches import Batch
+from peftmark.lab.determinism import strictly
+from peftmark.lab.methods import Prepared, Stage, trainable
+from peftmark.record.job import Job
+
+PAGED = {"paged_adamw": "PagedAdamW", "paged_adamw_8bit": "PagedAdamW8bit"}
+"""Optimizer of a recipe -> bitsandbytes' class."""
+
+
+class Diverged(Exception):
+    """The loss or the logits became NaN or infinite."""
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What a step gives back, as scalars on the device, detached.
+
+    Attributes:
+        loss: the task's own loss.
+        penalty: the method's own term, weighted; None without one.
+        norm: gradient norm before clipping.
+    """
+
+    loss: torch.Tensor
+    penalty: torch.Tensor | None
+    norm: torch.Tensor
+
+
+Loss = Callable[[nn.Module, Batch, Task, Job, torch.device], torch.Tensor]
+
+
+class Step:
+    """The training step of a job, with its optimizer and schedule.
+
+    Args:
+        job: its recipe says how.
+        task: its kind decides the loss.
+        prepared: the model and the method's hooks.
+        device: where the model is.
+        loss: the task's own loss of a batch; another way to compute the same.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        task: Task,
+        prepared: Prepared,
+        device: torch.device,
+        loss: Loss | None = None,
+    ) -> None:
+        self._job, self._task, self._prepared, self._device = job, task, prepared, device
+        self._loss = loss or task_loss
+        self._rates: list[float] = []
+        self._start(job.recipe.steps, 1.0)
+        if job.recipe.gradient_checkpointing:
+            enable: Any = prepared.model.activation_checkpointing_enable
+            enable(activation_checkpointing_kwargs={"use_reentrant": False})
+        prepared.model.train()
+
+    def _start(self, steps: int, scale: float) -> None:
+        """Make the optimizer of what trains now, with the schedule of the steps to come."""
+        recipe = self._job.recipe
+        warmup = round(recipe.warmup_steps * steps / recipe.steps)
+        self._params = [p for _, p in trainable(self._prepared.model)]
+        self._optimizer, self.optimizer_name = _optimizer(self._prepared, self._job, scale)
+        self._scheduler = torch.optim.lr_scheduler.LambdaLR(
+            self._optimizer, lambda step: _rate(step, steps, warmup, recipe.schedule)
+        )
+
+    def _begin_stage(self, stage: Stage) -> None:
+        stage.begin()
+        self._prepared.model.to(self._device)
+        self._prepared.model.train()
+        self._start(self._job.recipe.steps - stage.after, stage.rate)
+
+    def __call__(self, number: int, batch: Batch) -> Taken:
+        """Take step `number` (from 1) on a batch that is on the device."""
+        loss, penalty = self.gradients(number, batch)
+        return Taken(loss, penalty, self.update(number))
+
+    def gradients(self, number: int, batch: Batch) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Add a batch's gradients for step `number`; the loss and the penalty, detached."""
+        stage = self._prepared.stage
+        if stage is not None and number == stage.after + 1:
+            self._begin_stage(stage)
+        loss = self._loss(self._prepared.model, batch, self._task, self._job, self._device)
+        penalty = self._prepared.extra_loss()
+        with strictly():
+            (loss if penalty is None else loss + penalty).backward()  # type: ignore[no-untyped-call]
+        return loss.detach(), None if penalty is None else penalty.detach()
+
+    def update(self, number: int) -> torch.Tensor:
+        """Change the weights by the gradients that are there; their norm before clipping."""
+        norm = nn.utils.clip_grad_norm_(self._params, self._job.recipe.max_grad_norm)
+        self._rates.append(_mean_rate(self._optimizer))
+        self._optimizer.step()
+        self._prepared.after_step(number)
+        self._scheduler.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        return norm.detach()
+
+    @property
+    def learning_rate_mean(self) -> float:
+        """Learning rate that the optimizer applied, mean over the steps taken and over the
+        parameters that trained in them."""
+        return math.fsum(self._rates) / len(self._rates)
+
+
+def _mean_rate(optimizer: torch.optim.Optimizer) -> float:
+    """The learning rates in the optimizer now, weighed by the parameters they are for."""
+    groups: list[tuple[float, int]] = [
+        (float(g["lr"]), sum(p.numel() for p in g["params"])) for g in optimizer.param_groups
+    ]
+    return math.fsum(rate * size for rate, size in groups) / sum(size for _, size in groups)
+
+
+def _optimizer(prepared: Prepared, job: Job, scale: float) -> tuple[torch.optim.Optimizer, str]:
+    """AdamW and its name; as published, biases and norms (one-dimensional) do not decay."""
+    recipe = job.recipe
+    groups: dict[tuple[bool, float], dict[str, Any]] = {}
+    for name, parameter in trainable(prepared.model):
+        key = (parameter.dim() <= 1, prepared.rate_of(name))
+        decay = 0.0 if key[0] else recipe.weight_decay
+        rate = recipe.learning_rate * scale * key[1]
+        group = groups.setdefault(key, {"params": [], "weight_decay": decay, "lr": rate})
+        group["params"].append(parameter)
+    # There is nothing to page to on a CPU, so there it is the plain one.
+    if recipe.optimizer in PAGED and job.device == "cuda":
+        import bitsandbytes
+
+        make: Any = vars(bitsandbytes.optim)[PAGED[recipe.optimizer]]
+        name = f"bitsandbytes {PAGED[recipe.optimizer]}"
+    else:
+        # On a GPU by torch's own choice too; said, since tensors without values say "cpu".
+        make = partial(torch.optim.AdamW, foreach=job.device == "cuda")
+        name = "torch AdamW"
+    ordered = [groups[key] for key in sorted(groups, key=lambda key: (key[0], -key[1]))]
+    optimizer: torch.optim.Optimizer = make(ordered, lr=recipe.learning_rate)
+    return optimizer, name
+
+
+def _rate(step: int, steps: int, warmup: int, schedule: str) -> float:
+    """Share of the peak learning rate in step `step` (from 0): warm-up, then the schedule."""
+    warmup = max(1, warmup)
+    if step < warmup:
+        return (step + 1) / warmup
+    if schedule == "constant":
+        return 1.0
+    left = max(0.0, (steps - step) / max(1, steps - warmup))
+    return left if schedule == "linear" else (1 - math.cos(math.pi * left)) / 2
+
+
+def logits_of(model: nn.Module, batch: Batch, job: Job, device: torch.device) -> torch.Tensor:
+    """Logits in fp32: of shape (rows, classes or 1), or (rows, tokens, vocabulary)."""
+    with torch.autocast(device.type, torch.bfloat16, enabled=job.recipe.precision == "bf16"):
+        logits: torch.Tensor = model(**batch.inputs).logits
+    return logits.float()
+
+
+def task_loss(
+    model: nn.Module, batch: Batch, task: Task, job: Job, device: torch.device
+) -> torch.Tensor:
+    """The task's own loss, from logits: a model's own `.loss` holds AdaLoRA's penalty."""
+    logits = logits_of(model, batch, job, device)
+    if task.kind in SPOKEN:
+        return language_loss(logits, batch.labels)
+    if task.kind == "regression":
+        return nn.functional.mse_loss(logits.squeeze(-1), batch.labels)
+    return nn.functional.cross_entropy(logits, batch.labels)
+
+
+def language_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Mean cross-entropy of each token given those before it.
+
+    Args:
+        logits: of shape (rows, tokens, vocabulary).
+        labels: the tokens themselves, shape (rows, tokens); -100 where none is to be predicted.
+    """
+    return nn.functional.cross_entropy(logits.flatten(0, 1), _following(labels))
+
+
+def _following(labels: torch.Tensor) -> torch.Tensor:
+    """The token after each one; -100 after a row's last."""
+    # The labels move, not the logits: those are the largest tensor there is.
+    return nn.functional.pad(labels, (0, 1), value=-100)[:, 1:].flatten()
+
+
+CHUNK = 1024
+"""Tokens whose logits are there at once."""
+
+
+def chunked_language_loss(
+    model: nn.Module, batch: Batch, task: Task, job: Job, device: torch.device
+) -> torch.Tensor:
+    """`language_loss` without ever holding all logits: those of a chunk are made, used and dropped,
+    and made again in the backward pass."""
+    wrapped: Any = model
+    base = wrapped.get_base_model() if hasattr(wrapped, "get_base_model") else wrapped
+    head = base.get_output_embeddings()
+
+    def part(hidden: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        logits = head(hidden).float()
+        return nn.functional.cross_entropy(logits, labels, reduction="sum")
+
+    with torch.autocast(device.type, torch.bfloat16, enabled=job.recipe.precision == "bf16"):
+        hidden: Any = base.get_decoder()(**batch.inputs).last_hidden_state.flatten(0, 1)
+        labels: Any = _following(batch.labels)
+        sums = [
+            checkpoint(part, *chunk, use_reentrant=False)
+            for chunk in zip(hidden.split(CHUNK), labels.split(CHUNK), strict=True)
+        ]
+    loss: torch.Tensor = torch.stack(sums).sum() / (labels != -100).sum()
+    return loss

@@ -1,0 +1,211 @@
+"""The training loop: steps, evaluations between them, and what the run itself shows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from peftmark.catalog.task import Task
+from peftmark.lab.data.job_data import HeldOut, Work
+from peftmark.lab.measure.meters import Meters
+from peftmark.lab.methods import Prepared
+from peftmark.lab.scoring import Scores, evaluate
+from peftmark.lab.step import Diverged, Step, Taken
+from peftmark.record.job import Job
+from peftmark.record.outcome import CurvePoint
+
+Value = TypeVar("Value", int, float)
+
+Progress = Callable[[dict[str, Any]], None]
+
+CHECK_EVERY = 10
+"""Steps between two looks at the loss: on a GPU each look waits for the device."""
+
+EXPLODING_RATIO = 1.5
+EXPLODING_STEPS = 3
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What training gave.
+
+    Attributes:
+        last: scores on the evaluation rows after the last step.
+        rank_history: module -> active rank at each curve point.
+        importance_history: module -> mean importance at each curve point.
+        samples, tokens: rows, and tokens without padding, of the timed steps.
+        written: tokens of answers written in all evaluations.
+    """
+
+    curve: tuple[CurvePoint, ...]
+    last: Scores
+    exploding_step: int | None
+    rank_history: dict[str, list[int | None]]
+    importance_history: dict[str, list[float | None]]
+    samples: int
+    tokens: int
+    written: int = 0
+
+
+def warm_up_steps(steps: int) -> int:
+    """Steps kept out of the timing: caches fill and kernels are chosen in the first few."""
+    return min(5, steps // 5)
+
+
+def train(
+    job: Job,
+    task: Task,
+    prepared: Prepared,
+    step: Step,
+    work: Work,
+    meters: Meters,
+    device: torch.device,
+    progress: Progress,
+) -> Trained:
+    """Train to the end, evaluating as the recipe says.
+
+    Raises:
+        Diverged: the loss or the logits became NaN or infinite.
+    """
+    recipe = job.recipe
+    warm = warm_up_steps(recipe.steps)
+    curve: list[CurvePoint] = []
+    norms: list[float] = []
+    ranks: list[dict[str, int]] = []
+    importance: list[dict[str, float]] = []
+    samples = tokens = done = written = 0
+    while done < recipe.steps:
+        end = min(recipe.steps, done + recipe.eval_every - done % recipe.eval_every)
+        taken: list[Taken] = []
+        for phase, numbers in _phases(done + 1, end, warm):
+            with meters.phase(phase):
+                for number in numbers:
+                    batch = work.train(number - 1).to(device)
+                    taken.append(step(number, batch))
+                    meters.step()
+                    if phase == "train":
+                        samples += len(batch.labels)
+                        tokens += batch.tokens
+                    if number % CHECK_EVERY == 0 or number == numbers[-1]:
+                        _check_finite(taken[-CHECK_EVERY:], number)
+                        progress({"step": number, "steps": recipe.steps})
+        done = end
+        scores = scored(prepared.model, work.eval, work, task, job, meters, device)
+        picked = None
+        if work.selection is not None:
+            picked = scored(prepared.model, work.selection, work, task, job, meters, device)
+        written += sum(s.written.tokens for s in (scores, picked) if s is not None)
+        norms += torch.stack([t.norm for t in taken]).tolist()
+        ranks.append(prepared.ranks())
+        importance.append(prepared.importance())
+        penalties = [t.penalty for t in taken if t.penalty is not None]
+        curve.append(_point(done, taken, penalties, norms, scores, picked, job, meters))
+        progress({"step": done, "steps": recipe.steps, "metric": curve[-1].metric})
+    return Trained(
+        curve=tuple(curve),
+        last=scores,
+        exploding_step=exploding_step(norms),
+        rank_history=_histories(ranks),
+        importance_history=_histories(importance),
+        samples=samples,
+        tokens=tokens,
+        written=written,
+    )
+
+
+def _phases(first: int, last: int, warm: int) -> list[tuple[str, range]]:
+    """The steps from `first` to `last` by phase: the run's first `warm` are kept apart."""
+    apart = range(first, min(last, warm) + 1)
+    timed = range(max(first, warm + 1), last + 1)
+    return [(name, steps) for name, steps in (("warm_up", apart), ("train", timed)) if steps]
+
+
+def _point(
+    step: int,
+    taken: Sequence[Taken],
+    penalties: Sequence[torch.Tensor],
+    norms: Sequence[float],
+    scores: Scores,
+    picked: Scores | None,
+    job: Job,
+    meters: Meters,
+) -> CurvePoint:
+    """The point of the curve after a step.
+
+    Args:
+        taken: the steps since the last point.
+        penalties: theirs, of those that have one.
+        norms: gradient norm of every step so far.
+        picked: scores on the selection rows.
+    """
+    return CurvePoint(
+        step=step,
+        loss=_mean([t.loss for t in taken]),
+        metric=scores.metrics[job.metric],
+        seconds=meters.seconds.get("warm_up", 0.0) + meters.seconds.get("train", 0.0),
+        selection_metric=picked.metrics[job.metric] if picked else None,
+        penalty=_mean(penalties) if penalties else None,
+        gradient_norm=max(norms[-len(taken) :]),
+    )
+
+
+def scored(
+    model: nn.Module,
+    held: HeldOut,
+    work: Work,
+    task: Task,
+    job: Job,
+    meters: Meters,
+    device: torch.device,
+) -> Scores:
+    """Scores on held-out rows; the time that answers took to write is a phase of its own."""
+    with meters.phase("evaluate"):
+        scores = evaluate(model, held, work, task, job, device)
+    if held.answers is not None:
+        meters.book("generate", scores.written.seconds, "evaluate")
+    return scores
+
+
+def _histories(points: Sequence[Mapping[str, Value]]) -> dict[str, list[Value | None]]:
+    """Name -> its value at each curve point, None where it has none (yet)."""
+    names = dict.fromkeys(name for point in points for name in point)
+    return {name: [point.get(name) for point in points] for name in names}
+
+
+def _mean(values: Sequence[torch.Tensor]) -> float:
+    return float(torch.stack(list(values)).double().mean())
+
+
+def _check_finite(taken: Sequence[Taken], number: int) -> None:
+    """Raise `Diverged` if one of the last losses is no number; `number` is the last one's step."""
+    losses = torch.stack([t.loss for t in taken]).tolist()
+    if all(map(math.isfinite, losses)):
+        return
+    first = number - len(losses) + 1
+    finite = [(first + i, loss) for i, loss in enumerate(losses) if math.isfinite(loss)]
+    last = "no finite loss" if not finite else f"last finite loss {finite[-1][1]:.4g}"
+    where = f"from step {first} on" if not finite else f"in step {finite[-1][0]}"
+    raise Diverged(
+        f"the training loss was {next(x for x in losses if not math.isfinite(x))} by step "
+        f"{number} ({last} {where})"
+    )
+
+
+def exploding_step(norms: Sequence[float]) -> int | None:
+    """First step (from 1) that ends three rises in a row of the norm by more than half.
+
+    Args:
+        norms: gradient norm of every step, before clipping.
+    """
+    run = 0
+    for number in range(2, len(norms) + 1):
+        before, now = norms[number - 2], norms[number - 1]
+        run = run + 1 if now > EXPLODING_RATIO * before else 0
+        if run == EXPLODING_STEPS:
+            return number
+    return None

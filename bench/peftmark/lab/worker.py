@@ -1,0 +1,144 @@
+"""Process entry of one job: set up the process, run the recipe, send the outcome home.
+
+Messages to the supervisor are JSON on one pipe: progress, and at the end `{"outcome": ...}`. The
+supervisor says nothing; the pipe's closing is how a worker learns that it died. Everything printed,
+by us or a library, goes to the attempt's log.
+"""
+
+from __future__ import annotations
+
+import errno
+import faulthandler
+import json
+import os
+import signal
+import sys
+import threading
+import traceback
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from peftmark.record.job import Job
+from peftmark.record.outcome import Outcome, Status
+
+_OUT_OF_MEMORY_TEXTS = (
+    "out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "NVML_SUCCESS == r INTERNAL ASSERT FAILED",  # torch's allocator on a MIG slice
+    "can't allocate memory",
+    "not enough memory",
+)
+
+
+def main(connection: Any, job_json: str, places_json: str, log: str, device: str | None) -> None:
+    """Run one job and send its outcome.
+
+    Args:
+        connection: the worker's end of a two-way pipe.
+        job_json: `Job.to_json()`.
+        places_json: `Places` as JSON.
+        log: file that takes everything printed.
+        device: UUID of the GPU to use, None for the CPU.
+    """
+    threading.Thread(target=_leave_with_supervisor, args=(connection,), daemon=True).start()
+    _redirect(Path(log))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the supervisor to handle
+    os.environ["CUDA_VISIBLE_DEVICES"] = device or ""
+    job = Job.from_json(job_json)
+
+    def send(message: dict[str, Any]) -> None:
+        connection.send_bytes(json.dumps(message).encode())
+
+    outcome = _guarded(job, places_json, send)
+    send({"outcome": outcome.to_json()})
+    connection.close()
+
+
+def _guarded(job: Job, places_json: str, send: Any) -> Outcome:
+    try:
+        from peftmark.lab import recipe
+        from peftmark.lab.measure.meters import reset_high_water_mark
+
+        reset_high_water_mark()
+        quiet_libraries()
+        return recipe.run(job, _places(places_json), send)
+    except Exception as error:
+        with suppress(OSError):  # a log without room
+            traceback.print_exc()
+        status, reason = classify(error)
+        return Outcome(status=status, status_reason=reason)
+
+
+def classify(error: Exception) -> tuple[Status, str]:
+    """Status and reason of a job that raised."""
+    import torch
+
+    from peftmark.core.errors import UserError
+    from peftmark.lab.models import Unsupported
+    from peftmark.lab.step import Diverged
+
+    text = " ".join(str(error).split())[:400] or type(error).__name__
+    if isinstance(error, Diverged):
+        return "diverged", text
+    if isinstance(error, Unsupported):
+        return "unsupported", text
+    no_memory = isinstance(error, OSError) and error.errno == errno.ENOMEM
+    if (
+        isinstance(error, (torch.OutOfMemoryError, MemoryError))
+        or no_memory
+        or (isinstance(error, RuntimeError) and any(t in str(error) for t in _OUT_OF_MEMORY_TEXTS))
+    ):
+        return "out_of_memory", text
+    if isinstance(error, UserError):
+        return "crashed", text
+    return "crashed", f"{type(error).__name__}: {text}"
+
+
+def quiet_libraries() -> None:
+    """Silence progress bars and chatter of the libraries; errors still reach the log."""
+    import warnings
+
+    import datasets
+    import transformers
+
+    chatter: Any = transformers.logging
+    chatter.set_verbosity_error()
+    chatter.disable_progress_bar()
+    datasets.disable_progress_bars()
+    warnings.filterwarnings("ignore", message="MatMul8bitLt: inputs will be cast")
+
+
+def _places(text: str) -> Any:
+    from peftmark.core.hashes import learn_hashes
+    from peftmark.sources.assets import Places
+
+    data = json.loads(text)
+    learn_hashes(data["hashes"])
+    mirror = Path(data["mirror"]) if data["mirror"] else None
+    return Places(mirror, tuple(data["sources"]), Path(data["cache"]))
+
+
+def _leave_with_supervisor(connection: Any) -> None:
+    """End at once when the supervisor is gone, however it ended: nobody would store the outcome.
+
+    PR_SET_PDEATHSIG would not do: a worker's parent is the fork server, which lives as long as any
+    worker holds its pipe.
+    """
+    try:
+        connection.recv_bytes()
+    except (EOFError, OSError):
+        os._exit(1)
+
+
+def _redirect(log: Path) -> None:
+    log.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.dup2(handle, 1)
+    os.dup2(handle, 2)
+    os.close(handle)
+    faulthandler.enable()
+    # The supervisor asks a worker that took too long where it is, before it ends it.
+    faulthandler.register(signal.SIGUSR1)

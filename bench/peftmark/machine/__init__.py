@@ -1,0 +1,1 @@
+"""The machine: processor, GPUs, power meters, installed software."""

@@ -1,0 +1,1 @@
+"""The memory of training steps, predicted; nothing here loads torch."""

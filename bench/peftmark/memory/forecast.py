@@ -1,0 +1,308 @@
+"""Memory, operations and parameters of a training step, predicted without weights or a device.
+
+Requests are answered by processes that run the step symbolically (`peftmark.lab.memory.worker`),
+so this module loads no torch. An answer depends on the request and on installed code alone, and is
+kept in the cache; jobs that differ in nothing that shapes a step, such as the seed, share one.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+import queue
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from peftmark.catalog.methods import STEP_OF
+from peftmark.catalog.task import Task, TaskKind
+from peftmark.core.errors import StoreError
+from peftmark.core.files import write_all
+from peftmark.machine.environment import software, source_hash
+from peftmark.record.job import Causal, Form, Job, source_key
+
+WORKER = "peftmark.lab.memory.worker"
+
+
+@dataclass(frozen=True)
+class Request:
+    """A step to predict.
+
+    Attributes:
+        job: its method, recipe and device count, nothing else of it.
+        config: of the model, as plain data (`peftmark.catalog.architectures`).
+        kind: of the task.
+        classes: labels of the task; 1 for a score.
+        rows, tokens: of the batch.
+        padded: whether rows of the batch are padded to the longest.
+        room: bytes that a device has for tensors, to look for what fits; None not to look.
+        flops: whether operations are counted too, which takes another step.
+    """
+
+    job: Job
+    config: Mapping[str, Any]
+    kind: TaskKind
+    classes: int
+    rows: int
+    tokens: int
+    padded: bool = True
+    form: Form = field(default_factory=Form)
+    room: int | None = None
+    flops: bool = True
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a step takes.
+
+    Attributes:
+        reason: why nothing could be predicted; empty where the rest holds.
+        live: bytes at the peak by component (`peftmark.lab.memory.live_tensors.LiveBytes`).
+        allocated: bytes at the peak with every storage rounded up as CUDA's allocator does.
+        paged: bytes of optimizer states that the driver may page out; not in the peak.
+        flops: floating-point operations of the step.
+        trainable, parameters: of the model.
+        largest_rows: most rows whose peak leaves nothing of the room over, at these tokens; None
+            where nobody asked or the program changes with the rows.
+        largest_tokens: likewise for the longest row, in steps of 64, at these rows.
+        changes: single change -> bytes at the peak with it, rounded up; for what doesn't fit.
+    """
+
+    reason: str = ""
+    live: dict[str, int] = field(default_factory=dict)
+    allocated: int = 0
+    paged: int = 0
+    flops: int = 0
+    trainable: int = 0
+    parameters: int = 0
+    largest_rows: int | None = None
+    largest_tokens: int | None = None
+    changes: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def total(self) -> int:
+        """Bytes of tensors at the peak."""
+        return sum(self.live.values())
+
+
+def request(job: Job, task: Task, config: Mapping[str, Any], room: int | None = None) -> Request:
+    """What to ask for a job: a batch of rows of the recipe's greatest length, the most there can
+    be."""
+    recipe = job.recipe
+    # What a causal language model is trained on are tokens, whatever the task.
+    kind: TaskKind = task.kind if job.causal is None else "language"
+    classes = 1 if job.causal is not None else max(1, len(task.labels))
+    return Request(job, config, kind, classes, recipe.batch_size, recipe.max_length, room=room)
+
+
+def forecasts(
+    requests: Sequence[Request],
+    cache: Path | None,
+    processes: int | None = None,
+    heard: Callable[[int, int], None] = lambda done, total: None,
+) -> list[Forecast]:
+    """Answer requests, each from the cache or by a process.
+
+    Args:
+        cache: folder of the cache; None to keep nothing.
+        processes: how many at once; None for one a core, at most eight.
+        heard: told how many of how many steps are predicted.
+    """
+    texts = [_text(one) for one in requests]
+    known = {text: found for text in set(texts) if (found := _kept(cache, text)) is not None}
+    groups = _groups([text for text in dict.fromkeys(texts) if text not in known])
+    heard(len(known), len(set(texts)))
+
+    def answered(group: list[str], told: list[Forecast]) -> None:
+        for text, one in zip(group, told, strict=True):
+            known[text] = one
+            _keep(cache, text, one)
+        heard(len(known), len(set(texts)))
+
+    if groups:
+        count = min(processes or min(8, len(os.sched_getaffinity(0))), len(groups))
+        _ask(groups, count, answered)
+    return [known[text] for text in texts]
+
+
+def _text(asked: Request) -> str:
+    """All that an answer depends on, as JSON; what doesn't shape a step is set to one value."""
+    job, recipe = asked.job, asked.job.recipe
+    method = STEP_OF.get(job.method, job.method)
+    recipe = replace(
+        recipe,
+        learning_rate=1e-3,
+        weight_decay=0.01,
+        max_grad_norm=1.0,
+        window_batches=1,
+        train_rows=None,
+        selection_rows=0,
+        eval_rows=None,
+        eval_every=1,
+        eval_batch_size=1,
+        schedule="constant",
+        warmup_steps=0,
+        batch_size=asked.rows,
+        max_length=asked.tokens,
+        options=recipe.options if method == job.method else {},
+        dropout=recipe.dropout and 0.1,
+        alpha=recipe.alpha and 8.0,
+        steps=100 if recipe.adalora is None else recipe.steps,
+    )
+    job = replace(
+        job,
+        suite="",
+        suite_version=0,
+        profile="",
+        model="",
+        model_identity="",
+        task="",
+        task_version=0,
+        data_fingerprint="",
+        metric="",
+        target=None,
+        seed=0,
+        threads=1,
+        purpose="report",
+        variant="",
+        method=method,
+        recipe=recipe,
+        causal=None if job.causal is None else Causal("", None, ""),
+    )
+    fields = {name: value for name, value in vars(asked).items() if name not in ("job", "form")}
+    fields |= {"jobs": [job.to_json()], "form": asdict(asked.form)}
+    return json.dumps(fields, sort_keys=True, default=dict)
+
+
+def _groups(texts: Sequence[str]) -> list[list[str]]:
+    """Requests that differ in the rank alone, together."""
+    found: dict[str, list[str]] = {}
+    for text in texts:
+        fields = json.loads(text)
+        job = json.loads(fields["jobs"][0])
+        key = json.dumps(fields | {"jobs": [job | {"rank": job["rank"] is not None}]})
+        found.setdefault(key, []).append(text)
+    return list(found.values())
+
+
+def _message(group: Sequence[str]) -> str:
+    fields = [json.loads(text) for text in group]
+    return json.dumps(fields[0] | {"jobs": [one["jobs"][0] for one in fields]}) + "\n"
+
+
+def _ask(
+    groups: Sequence[list[str]], count: int, answered: Callable[[list[str], list[Forecast]], None]
+) -> None:
+    """Give groups to processes, one at a time to each."""
+    waiting: queue.SimpleQueue[list[str]] = queue.SimpleQueue()
+    for group in sorted(groups, key=len, reverse=True):
+        waiting.put(group)
+    lock = threading.Lock()
+    running: list[subprocess.Popen[str]] = []
+
+    def serve(log: Any) -> None:
+        process: subprocess.Popen[str] | None = None
+        while True:
+            try:
+                group = waiting.get_nowait()
+            except queue.Empty:
+                return
+            if process is None or process.poll() is not None:
+                process = _start(log)
+                with lock:
+                    running.append(process)
+            told = _told(process, group, log)
+            with lock:
+                answered(group, told)
+
+    with tempfile.TemporaryFile("w+", prefix="peftmark-") as log:
+        threads = [threading.Thread(target=serve, args=(log,), daemon=True) for _ in range(count)]
+        try:
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        finally:
+            for process in running:
+                for stream in (process.stdin, process.stdout):
+                    if stream is not None:
+                        with suppress(OSError):
+                            stream.close()
+                process.kill()
+                process.wait()
+
+
+def _start(log: Any) -> subprocess.Popen[str]:
+    environment = os.environ | {
+        "OMP_NUM_THREADS": "1",
+        "MKL_NUM_THREADS": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+        "HF_HUB_OFFLINE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+    return subprocess.Popen(
+        [sys.executable, "-m", WORKER],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=log,
+        text=True,
+        env=environment,
+    )
+
+
+def _told(process: subprocess.Popen[str], group: list[str], log: Any) -> list[Forecast]:
+    """A process' answer, or why there is none."""
+    assert process.stdin is not None and process.stdout is not None
+    line = ""
+    with suppress(OSError, ValueError):  # the pipe of a process that ended
+        process.stdin.write(_message(group))
+        process.stdin.flush()
+        line = process.stdout.readline()
+    try:
+        return [Forecast(**one) for one in json.loads(line)]
+    except (ValueError, TypeError):
+        process.kill()
+        process.wait()
+        log.seek(0)
+        last = (log.read().strip().splitlines() or [f"exit code {process.returncode}"])[-1]
+        return [Forecast(reason=f"the process that predicts ended: {last}")] * len(group)
+
+
+# --- the cache ----------------------------------------------------------------------------------
+
+
+@functools.cache
+def _made_by() -> str:
+    # Of peftmark, what runs in the process that answers: the request tells the rest.
+    found = {name: one for name, one in software().items() if name != source_key("peftmark")}
+    return json.dumps(found | {"lab": source_hash("peftmark.lab")}, sort_keys=True)
+
+
+def _place(cache: Path, text: str) -> Path:
+    made_by = _made_by()
+    return cache / "forecasts" / f"{hashlib.sha256((text + made_by).encode()).hexdigest()}.json"
+
+
+def _kept(cache: Path | None, text: str) -> Forecast | None:
+    if cache is None:
+        return None
+    try:
+        return Forecast(**json.loads(_place(cache, text).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None  # not there, or damaged: it is predicted anew
+
+
+def _keep(cache: Path | None, text: str, found: Forecast) -> None:
+    # A process that ended may do better the next time.
+    if cache is None or found.reason.startswith("the process"):
+        return
+    with suppress(StoreError):  # a cache that can't be written is gone without
+        write_all({_place(cache, text): json.dumps(asdict(found))})

@@ -1,0 +1,1 @@
+"""What is stored of a job: what was asked, where, what happened, what was measured."""

@@ -1,0 +1,368 @@
+"""What was asked, where, what happened and what was measured: the types every part shares.
+
+`Job` is one cell of the matrix for one task and seed, fully resolved. `Outcome` is what its
+worker reports. `Record` is the stored row: job, outcome and environment together. All are plain
+frozen data that survive a round trip through JSON.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from typing import Any, Literal
+
+from peftmark.catalog.methods import Cell
+from peftmark.record.outcome import Outcome
+
+SCHEMA_VERSION = 7
+"""Version of the stored columns; rows of older ones are counted and left out, newer are refused."""
+
+PROTOCOL = 2
+"""Version of the measuring procedure itself. Bumped by hand when the same configuration would
+give other numbers (seeding, batching, training step, metric); part of every job's identity."""
+
+Purpose = Literal["report", "tuning", "repeat"]
+
+
+@dataclass(frozen=True)
+class AdaLoraSchedule:
+    """AdaLoRA's own settings in optimizer steps (arXiv 2303.10512, section 3.3).
+
+    Attributes:
+        init_rank: rank of every module at the start (init_r), above the job's rank (target_r);
+            None where a parameter budget decides the rank.
+        init_ratio: init_rank over the rank that the budget gives; None without a budget.
+        tinit: steps before the budget starts to fall.
+        tfinal: steps at the end with the budget fixed.
+        delta_t: steps between two budget allocations.
+        beta1: smoothing of the sensitivity.
+        beta2: smoothing of its uncertainty.
+        orthogonal_weight: weight of the orthogonality penalty.
+    """
+
+    init_rank: int | None
+    tinit: int
+    tfinal: int
+    delta_t: int
+    beta1: float
+    beta2: float
+    orthogonal_weight: float
+    init_ratio: float | None = None
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a job trains, with every value resolved.
+
+    Attributes:
+        steps: optimizer steps.
+        batch_size: rows a step.
+        learning_rate: peak learning rate of the method's parameters and the head.
+        schedule: shape after the warm-up.
+        warmup_steps: steps in which the learning rate rises linearly.
+        weight_decay: AdamW's decoupled weight decay.
+        max_grad_norm: gradient norm above which gradients are scaled down.
+        max_length: tokens a row is cut at.
+        precision: arithmetic of matrix products; bf16 is autocast over fp32 weights.
+        optimizer: AdamW, or bitsandbytes' paged AdamW with states of 32 or 8 bits (on a CPU plain
+            AdamW, and the row says so).
+        gradient_checkpointing: recompute activations in the backward pass.
+        window_batches: batches a length-grouping window spans (1: random batches).
+        train_rows: training rows used at most, None for all of them.
+        selection_rows: rows cut from the training rows to pick the best step by; 0 for none.
+        eval_rows: evaluation rows used at most, None for all of them.
+        eval_every: steps between two evaluations.
+        eval_batch_size: rows an evaluation batch.
+        train_pooler: whether the pooler trains with the classifier.
+        head_dropout: dropout of the classification head; None as the model's config has it.
+        targets: modules that get an adapter: a named set or name suffixes; None without adapter.
+        alpha: LoRA's alpha; the update is scaled by alpha/r.
+        dropout: dropout on the adapter's input.
+        double_quantization: quantise the block constants too; None without quantization.
+        adalora: AdaLoRA's schedule; None for other methods. In two stages its steps are those of
+            the second.
+        options: the method's own settings, all of them (`peftmark.catalog.methods`).
+        budget: parameters of the adapter, head apart, that decide its size: a count, or a share of
+            the base such as "0.1%"; None where the size is given.
+    """
+
+    steps: int
+    batch_size: int
+    learning_rate: float
+    schedule: Literal["linear", "constant", "cosine"]
+    warmup_steps: int
+    weight_decay: float
+    max_grad_norm: float
+    max_length: int
+    precision: Literal["fp32", "bf16"]
+    optimizer: Literal["adamw", "paged_adamw", "paged_adamw_8bit"]
+    gradient_checkpointing: bool
+    window_batches: int
+    train_rows: int | None
+    selection_rows: int
+    eval_rows: int | None
+    eval_every: int
+    eval_batch_size: int
+    train_pooler: bool
+    head_dropout: float | None = None
+    targets: str | tuple[str, ...] | None = None
+    alpha: float | None = None
+    dropout: float | None = None
+    double_quantization: bool | None = None
+    adalora: AdaLoraSchedule | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    budget: int | str | None = None
+
+
+CAUSAL_PROTOCOL = 1
+"""Version of how causal language models are shown rows, scored and made to write; bumped by hand
+like `PROTOCOL`."""
+
+
+@dataclass(frozen=True)
+class Causal:
+    """What a job of a causal language model has besides its recipe.
+
+    Attributes:
+        prompt: identity of the task's prompt (`peftmark.catalog.prompts`); empty for a language
+            task.
+        new_tokens: tokens that an answer may have; None for tasks without answers to write.
+        unrelated: the language task whose text tells what was forgotten, as "key:fingerprint".
+    """
+
+    prompt: str
+    new_tokens: int | None
+    unrelated: str
+    protocol: int = CAUSAL_PROTOCOL
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run: a cell of the matrix on one task with one seed, fully resolved.
+
+    Attributes:
+        model_identity: SHA-256 of the model's weights.
+        data_fingerprint: expected fingerprint of the task's rows, or `revision:<sha>` where
+            only the pinned revision is known.
+        target: metric value that counts as "target reached"; None if the suite sets none.
+        rank: the method's rank, width or number of virtual tokens (`Method.size`); None for a
+            method without size, or where `recipe.budget` decides it.
+        device: cpu or cuda.
+        threads: torch threads of the worker.
+        purpose: `report` for a row that enters comparisons; `tuning` for a trial of one learning
+            rate, scored on the selection split and measured no further; `repeat` for a second run
+            of a reported job, whose numbers must be the same bits.
+        variant: what else sets the cell apart: the entry's own word, its budget, and the value of
+            every axis the profile varies for all cells alike; the values are in the recipe.
+        causal: how a causal language model is asked; None for an encoder.
+    """
+
+    suite: str
+    suite_version: int
+    profile: str
+    model: str
+    model_identity: str
+    task: str
+    task_version: int
+    data_fingerprint: str
+    metric: str
+    target: float | None
+    method: str
+    rank: int | None
+    quantization: str
+    seed: int
+    device: Literal["cpu", "cuda"]
+    threads: int
+    recipe: Recipe
+    purpose: Purpose = "report"
+    variant: str = ""
+    protocol: int = PROTOCOL
+    causal: Causal | None = None
+
+    @cached_property
+    def job_id(self) -> str:
+        """First 16 hex digits of SHA-256 over the canonical JSON of every field."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()[:16]
+
+    def to_json(self) -> str:
+        """Canonical JSON: sorted keys, no spaces, no NaN; the text that the identity hashes."""
+        return self._json
+
+    @cached_property
+    def _json(self) -> str:
+        # As `asdict` would have it, without its deep copies: plans have thousands of jobs.
+        return json.dumps(
+            # Left out where it says nothing, so that it names no job anew.
+            {
+                f.name: getattr(self, f.name)
+                for f in fields(self)
+                if f.name != "causal" or self.causal is not None
+            },
+            default=vars,
+            sort_keys=True,
+            separators=(",", ":"),
+            allow_nan=False,
+            ensure_ascii=False,
+        )
+
+    @staticmethod
+    def from_json(text: str) -> Job:
+        """The inverse of `to_json`."""
+        data = json.loads(text)
+        recipe = dict(data["recipe"])
+        if isinstance(recipe["targets"], list):
+            recipe["targets"] = tuple(recipe["targets"])
+        if recipe["adalora"] is not None:
+            recipe["adalora"] = AdaLoraSchedule(**recipe["adalora"])
+        causal = data.get("causal")
+        asked = Causal(**causal) if causal is not None else None
+        return Job(**{**data, "recipe": Recipe(**recipe), "causal": asked})
+
+    @property
+    def cell(self) -> Cell:
+        """What is compared: method, rank, quantization and variant."""
+        return Cell(self.method, self.rank, self.quantization, self.variant)
+
+
+@dataclass(frozen=True)
+class Form:
+    """What shapes a step besides the recipe; the defaults are what jobs do.
+
+    Attributes:
+        weights: type of the base's weights that are not quantised.
+        attention: torch's fused attention, or one product after the other.
+        fused_loss: a language model's loss in chunks, so that its logits are never all there.
+        accumulation: batches whose gradients are added up before a step.
+    """
+
+    weights: Literal["fp32", "bf16"] = "fp32"
+    attention: Literal["sdpa", "eager"] = "sdpa"
+    fused_loss: bool = False
+    accumulation: int = 1
+
+
+@dataclass(frozen=True)
+class Environment:
+    """The machine and software a job ran on.
+
+    Attributes:
+        versions: package name -> version; `numeric` of them can change bits.
+        sources: package name -> hash of its Python files as they are installed, for those whose
+            code decides what is trained; a version doesn't tell two commits apart.
+        commit: git commit of peftmark itself, None for an installed wheel.
+        dirty: whether that checkout had uncommitted changes, None if unknown.
+        machine: system, python, cpu, cores, memory_bytes, simd, bf16_instructions, gpus and
+            driver.
+    """
+
+    versions: dict[str, str]
+    commit: str | None
+    dirty: bool | None
+    machine: dict[str, Any]
+    sources: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def software(self) -> dict[str, str]:
+        """Versions and hashes in one mapping, for `machine.environment.changed_versions`."""
+        return self.versions | {source_key(name): v for name, v in self.sources.items()}
+
+
+def source_key(package: str) -> str:
+    """What the hash of a package's code is called beside its version."""
+    return f"{package} (source)"
+
+
+@dataclass(frozen=True)
+class Record:
+    """One stored row: a job, the attempt's outcome and where it ran.
+
+    Attributes:
+        attempt: 1 for the first try of the job, then 2, ...
+        started_at: UTC, ISO 8601, seconds.
+        finished_at: UTC, ISO 8601, seconds.
+        wall_seconds: seconds from the worker's start to its end.
+        nvml_process_bytes: peak device memory of the worker's process as NVML saw it, sampled by
+            the supervisor over the worker's whole life.
+        nvml_device_bytes: peak device memory in use over the idle reading, sampled likewise.
+        nvml_reason: why one or both are None; empty if neither is.
+        command: shell command that runs just this job again.
+    """
+
+    job: Job
+    outcome: Outcome
+    environment: Environment
+    attempt: int
+    started_at: str
+    finished_at: str
+    wall_seconds: float
+    nvml_process_bytes: int | None
+    nvml_device_bytes: int | None
+    nvml_reason: str
+    command: str
+
+    @property
+    def ok(self) -> bool:
+        """Whether the run finished and is valid."""
+        return self.outcome.status == "ok"
+
+    @property
+    def settled(self) -> bool:
+        """Whether running the job again would tell nothing new.
+
+        A trial that diverged has its answer: the learning rate is too high.
+        """
+        return self.ok or (self.job.purpose == "tuning" and self.outcome.status == "diverged")
+
+    def null_reason(self, name: str) -> str:
+        """Why a field of the outcome, or an NVML reading, is null; empty if it isn't."""
+        if getattr(self.outcome, name, None) is not None or getattr(self, name, None) is not None:
+            return ""
+        if name.startswith("nvml_"):
+            return self.nvml_reason or "not recorded"
+        outcome = self.outcome
+        if name in outcome.null_reasons:
+            return outcome.null_reasons[name]
+        if self.ok:
+            return "not recorded"
+        reason = outcome.status_reason.splitlines()
+        return f"the job ended as {outcome.status}" + (f": {reason[0]}" if reason else "")
+
+
+@dataclass(frozen=True)
+class RadarAxis:
+    """Fixed anchors of one radar axis, written in the suite.
+
+    Attributes:
+        worst: value drawn at the centre.
+        best: value drawn at the rim.
+        scale: linear, or log for ratios.
+    """
+
+    worst: float
+    best: float
+    scale: Literal["linear", "log"]
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    """What a suite says about its report.
+
+    Attributes:
+        reference: the cell the others are compared with.
+        radar: axis key -> anchors. `quality` is (metric - baseline) / (highest possible -
+            baseline), averaged over tasks; `speed`, `memory`, `parameters` and
+            `steps_to_target` are ratios to the reference cell on the same task and seed,
+            averaged geometrically.
+    """
+
+    reference: Cell
+    radar: dict[str, RadarAxis]
+
+
+def first_stage_steps(options: Mapping[str, Any], steps: int) -> int:
+    """Steps of the first of two stages; both have at least one."""
+    share: float = options["first_stage"]
+    return min(max(1, round(share * steps)), steps - 1)

@@ -1,0 +1,95 @@
+"""A page as one self-contained HTML file: no fetches, readable without scripts."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping
+from html import escape
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from peftmark.render.page import FAILED, Entry, Grid, Page
+
+FOLDER = Path(__file__).parent
+
+
+def render(page: Page, pictures: Mapping[str, str]) -> str:
+    """The HTML text.
+
+    Args:
+        page: what to show.
+        pictures: figure name -> `<svg>` element.
+    """
+    env = Environment(
+        loader=FileSystemLoader(FOLDER),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    script = (FOLDER / "page.js").read_text("utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    text = env.get_template("page.html.jinja").render(
+        page=page,
+        pictures={name: Markup(svg) for name, svg in pictures.items()},  # noqa: S704 - our own SVG
+        css=Markup((FOLDER / "page.css").read_text("utf-8")),  # noqa: S704 - our own file
+        script=Markup(script),  # noqa: S704 - our own file
+        script_hash=f"sha256-{digest}",
+        body=_body,
+    )
+    return text.lstrip()
+
+
+# --- rows of tables, which are most of a large page: templates take four times as long ------------
+
+FOLD_NOTE = 160
+SHORT_NOTE = 15
+
+
+def _body(grid: Grid) -> Markup:
+    """The rows of a table; every text is escaped."""
+    prose = grid.is_prose
+    right = [" right" if column.numeric else "" for column in grid.columns]
+    labels = [f' role="cell" data-label="{escape(c.title)}"' if prose else "" for c in grid.columns]
+    row_start = '<tr role="row">' if prose else "<tr>"
+    head = '<th scope="row" role="rowheader"' if prose else '<th scope="row"'
+    lines = []
+    for row in grid.rows:
+        cells = [f"{row_start}\n{head} {_data(row[0])}>{_entry(row[0])}</th>\n"]
+        for e, side, label in zip(row[1:], right[1:], labels[1:], strict=True):
+            long = " long" if e.kind == "text" and e.is_long else ""
+            cells.append(f'<td class="{e.kind}{long}{side}"{label} {_data(e)}>{_entry(e)}</td>\n')
+        lines.append("".join(cells) + "</tr>")
+    return Markup("\n".join(lines))  # noqa: S704 - escaped above
+
+
+def _data(e: Entry) -> str:
+    """What the script sorts by; failed and missing entries stay last."""
+    key = escape(e.text) if e.sort is None else e.sort
+    last = ' data-last="1"' if e.kind in ("missing", "failed") else ""
+    return f'data-sort="{key}"{last}'
+
+
+def _entry(e: Entry) -> str:
+    if e.kind == "code":
+        text = f"<code>{escape(e.text)}</code>"
+    elif e.kind == "marks":
+        text = "".join(
+            f'<span class="mark{" failed" if m == FAILED else ""}">{escape(m)}</span>'
+            for m in e.text.split(" ")
+        )
+    else:
+        text = escape(e.text)
+    if not e.note:
+        return text
+    if len(e.note) > FOLD_NOTE and "; " in e.note:
+        start, _, rest = e.note.partition("; ")
+        return (
+            f'{text}<details class="more"><summary>{escape(start)}</summary>'
+            f'<span class="small">{escape(rest)}</span></details>'
+        )
+    short = " short" if len(e.note) < SHORT_NOTE else ""
+    return f'{text}<span class="small{short}">{escape(e.note)}</span>'

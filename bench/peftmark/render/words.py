@@ -1,0 +1,112 @@
+"""Numbers and lists in words: one place decides digits, signs and units."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from peftmark.analysis.stats import Estimate
+from peftmark.catalog.methods import Cell, cell_title
+from peftmark.catalog.metrics import METRICS
+from peftmark.render.page import Entry
+
+MISSING = "n/a"
+MIB = 2**20
+
+
+def title(cell: Cell) -> str:
+    """A cell's name."""
+    return cell_title(*cell)
+
+
+def number(value: float, digits: int = 3, *, signed: bool = False) -> str:
+    """Fixed digits with a true minus sign and no negative zero."""
+    text = f"{abs(value):,.{digits}f}"
+    zero = not text.strip("0.,")
+    if zero:
+        return text
+    return ("−" if value < 0 else "+" if signed else "") + text
+
+
+def short(value: float) -> str:
+    """Three significant digits at most, thousands separated."""
+    size = abs(value)
+    return number(value, 0 if size >= 100 else 1 if size >= 10 else 2)
+
+
+def plus_minus(estimate: Estimate, *, signed: bool = False) -> str:
+    """Mean ± half-width; the mean alone without an interval."""
+    mean = number(estimate.mean, signed=signed)
+    if estimate.half_width is None:
+        return mean
+    return f"{mean} ± {number(estimate.half_width)}"
+
+
+def error(value: float) -> str:
+    """A numerical error, such as 2.4e-6 or 0.53: two significant digits."""
+    if not value:
+        return "0"
+    return f"{value:.2g}" if 1e-3 <= value < 100 else _scientific(value, 1)
+
+
+def rate(value: float) -> str:
+    """A learning rate, such as 5e-4."""
+    return _scientific(value, 3)
+
+
+def _scientific(value: float, decimals: int) -> str:
+    digits, _, power = f"{value:.{decimals}e}".partition("e")
+    return f"{float(digits):g}e{int(power)}"
+
+
+def times(value: float) -> str:
+    """A ratio, such as 0.58×."""
+    return f"{value:.2g}×" if value < 0.1 else f"{short(value)}×"
+
+
+def plural(n: int, noun: str, many: str = "") -> str:
+    """`1 seed`, `2 seeds`."""
+    return f"{n:,} {noun if n == 1 else many or noun + 's'}"
+
+
+def listing(items: Sequence[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    return " and ".join([", ".join(items[:-1]), items[-1]] if len(items) > 1 else items)
+
+
+def some(items: Sequence[str], most: int = 6) -> str:
+    """All items, or where there are more than `most` the first three and how many more."""
+    if len(items) <= most:
+        return listing(items)
+    return f"{', '.join(items[:3])} and {len(items) - 3:,} more"
+
+
+def span(values: Iterable[int]) -> str:
+    """`120` if all are the same, else `60 to 120`; empty without a value."""
+    known = sorted(set(values))
+    return " to ".join(f"{v:,}" for v in dict.fromkeys((known[0], known[-1]))) if known else ""
+
+
+def status(name: str) -> str:
+    """A status for readers."""
+    return name.replace("_", " ")
+
+
+def metric_title(key: str) -> str:
+    """A metric's name in reports."""
+    return METRICS[key].title if key in METRICS else key
+
+
+def direction(key: str) -> str:
+    """Which way a metric is better, in words."""
+    lower = key in METRICS and METRICS[key].direction == "lower"
+    return "lower is better" if lower else "higher is better"
+
+
+def missing(reason: str) -> Entry:
+    """An unknown figure with its reason."""
+    return Entry(MISSING, reason or "not recorded", "missing")
+
+
+def p_value(p: float) -> str:
+    """A p such as 0.012 or <\u202f0.001."""
+    return "<\u202f0.001" if p < 0.001 else f"{p:.2g}" if p < 0.1 else f"{p:.2f}"

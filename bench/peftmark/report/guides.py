@@ -1,0 +1,225 @@
+"""Advice of guides held against the measured rows: agree, disagree, or why it can't be said."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from peftmark.advice.candidates import POINT
+from peftmark.advice.guides import ADVICE, Advice, Group, Test
+from peftmark.advice.recommend import only, train_rows
+from peftmark.advice.trade import MEMORY, Cost, fault, point, scores
+from peftmark.analysis.pareto import Point, costs_no_more, gain, log_ratio
+from peftmark.analysis.stats import Comparison, seeds_to_decide
+from peftmark.analysis.table import ResultTable
+from peftmark.catalog.methods import Cell
+from peftmark.catalog.task import TaskKind
+from peftmark.catalog.tasks import TASKS
+from peftmark.record.job import Record
+from peftmark.render import words
+from peftmark.render.page import Column, Entry, EntryKind, Grid
+
+Word = Literal["agree", "disagree", "can't say"]
+Vote = Literal["for", "against", "open"]
+
+LATENCY = Cost(
+    "latency",
+    "latency",
+    "latency_p50_seconds",
+    lambda r: _latency(r),
+    False,
+    lambda v: f"{words.short(1000 * v)} ms",
+)
+COSTS = {"memory": MEMORY, "latency": LATENCY}
+
+
+def _latency(record: Record) -> float | None:
+    """Seconds a batch as it would be served: merged where the method merges."""
+    o = record.outcome
+    return (
+        o.latency_p50_seconds
+        if o.merged_latency_p50_seconds is None
+        else (o.merged_latency_p50_seconds)
+    )
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What the rows say to an advice.
+
+    Attributes:
+        why: the figures, or why nothing can be said.
+    """
+
+    word: Word
+    why: str
+
+
+def judge(table: ResultTable, advice: Advice) -> Judged:
+    """Hold an advice against the rows.
+
+    Every pair of cells that the test names is compared on the tasks with the test's number of
+    training rows. agree: all pairs show what the advice implies. disagree: all pairs show the
+    opposite. Anything else can't be said.
+    """
+    test = advice.test
+    if test is None:
+        return Judged("can't say", advice.reason)
+    low, high = test.rows
+    spans = {t: train_rows(table, t) for t in table.tasks}
+    tasks = [
+        t
+        for t, span in spans.items()
+        if span and low <= span[0] and span[1] < high and _is_of(t, test.kinds)
+    ]
+    if not tasks:
+        return Judged("can't say", _no_task(test))
+    part = only(table, tasks)
+    cost = COSTS.get(test.figure)
+    if cost is not None and (problem := fault(part, cost)):
+        return Judged("can't say", f"{cost.title}: {problem}")
+    pairs = [
+        (a, b)
+        for a in _of(part, test.better)
+        for b in _of(part, test.than)
+        if a != b and all(getattr(a, f) == getattr(b, f) for f in test.alike)
+    ]
+    if test.share is not None:
+        pairs = [pair for pair in pairs if all(_is_small(part, c, test.share) for c in pair)]
+    if not pairs:
+        return Judged("can't say", _no_pair(test))
+    votes = [(a, b, *_vote(part, a, b, test, cost)) for a, b in pairs]
+    return _count(votes)
+
+
+def _is_of(task: str, kinds: Sequence[TaskKind]) -> bool:
+    return not kinds or (task in TASKS and TASKS[task].kind in kinds)
+
+
+def _no_task(test: Test) -> str:
+    if test.kinds:
+        return f"no {words.listing(test.kinds)} task here"
+    low, high = test.rows
+    rows = f"fewer than {high:,.0f}" if low == 0 else f"more than {low - 1:,.0f}"
+    return f"no task here has {rows} training rows"
+
+
+def _no_pair(test: Test) -> str:
+    alike = f" of the same {' and '.join(test.alike)}" if test.alike else ""
+    small = f", both within {test.share:.1%} of the base" if test.share else ""
+    return f"needs {test.better.title} and {test.than.title}{alike}{small}; not measured here"
+
+
+def _of(table: ResultTable, group: Group) -> list[Cell]:
+    low, high = group.ranks or (0, float("inf"))
+    return [
+        cell
+        for cell in table.cells
+        if cell.method in group.methods
+        and group.quantized in (None, cell.quantization != "none")
+        and (group.ranks is None or (cell.rank is not None and low <= cell.rank <= high))
+        and scores(table, cell)
+    ]
+
+
+def _is_small(table: ResultTable, cell: Cell, share: float) -> bool:
+    """Whether every run's adapter has at most a share of the base's parameters."""
+    runs = [s.record.outcome for s in table.of(cell) if s.ok and s.record is not None]
+    found = [
+        o.adapter_parameters / (o.total_parameters - o.adapter_parameters)
+        for o in runs
+        if o.adapter_parameters is not None and o.total_parameters is not None
+    ]
+    return len(found) == len(runs) > 0 and max(found) <= share
+
+
+def _vote(table: ResultTable, a: Cell, b: Cell, test: Test, cost: Cost | None) -> tuple[Vote, str]:
+    """What one pair shows, and its figure in words."""
+    if cost is None:
+        found = gain(scores(table, a), scores(table, b))
+        if found is None:
+            return "open", "no seed in common"
+        return _score_vote(found, test.drop * POINT), _points(found)
+    mine, theirs = point(table, a, cost), point(table, b, cost)
+    if mine is None or theirs is None:
+        return "open", f"{cost.title} not recorded on every task"
+    ratio = f"{words.times(mine.cost / theirs.cost)} its {cost.title}"
+    return _cost_vote(mine, theirs), ratio
+
+
+def _score_vote(found: Comparison, drop: float) -> Vote:
+    if found.se is None:
+        return "open"
+    if found.estimate.low > -drop:
+        return "for"
+    return "against" if found.estimate.high < -drop else "open"
+
+
+def _cost_vote(mine: Point, theirs: Point) -> Vote:
+    """Whether the first is shown to cost less, or not to."""
+    if mine.exact:
+        less, more = costs_no_more(mine, theirs), costs_no_more(theirs, mine)
+        return "open" if less == more else "for" if less else "against"
+    found = log_ratio(mine.costs, theirs.costs)
+    if found is None or found.se is None:
+        return "open"
+    if found.estimate.high < 0:
+        return "for"
+    return "against" if found.estimate.low > 0 else "open"
+
+
+def _points(found: Comparison) -> str:
+    e = found.estimate
+    value = words.number(e.mean / POINT, 1, signed=True)
+    half = "" if e.half_width is None else f" ± {words.number(e.half_width / POINT, 1)}"
+    seeds = seeds_to_decide(found) if e.half_width and abs(e.mean) <= e.half_width else None
+    wanted = f", about {seeds} seeds would decide" if seeds else ""
+    return f"{value}{half} points{wanted}"
+
+
+def _count(votes: list[tuple[Cell, Cell, Vote, str]]) -> Judged:
+    counts = Counter(vote for _, _, vote, _ in votes)
+    word: Word = "can't say"
+    if counts["for"] == len(votes):
+        word = "agree"
+    elif counts["against"] == len(votes):
+        word = "disagree"
+    if len(votes) == 1:
+        a, b, _, text = votes[0]
+        return Judged(word, f"{words.title(a)} to {words.title(b)}: {text}")
+    if word != "can't say":
+        return Judged(word, f"in all {len(votes)} pairs of cells")
+    shown = f"shown in {counts['for']} of {len(votes)} pairs of cells"
+    return Judged(word, f"{shown}, the opposite in {counts['against']}")
+
+
+def grid(table: ResultTable) -> Grid:
+    """Every advice beside what the rows say to it."""
+    rows = []
+    for advice in ADVICE:
+        found = judge(table, advice)
+        source, _, part = advice.source.partition(", ")
+        why = f"{advice.test.says}: {found.why}" if advice.test else found.why
+        kind: EntryKind = "missing" if found.word == "can't say" else "text"
+        rows.append(
+            (
+                Entry(source, part),
+                Entry(f"if {advice.condition}: {advice.advice}"),
+                Entry(found.word, kind=kind),
+                Entry(why),
+            )
+        )
+    columns = (
+        Column("source"),
+        Column("the guide says"),
+        Column("measured here"),
+        Column("what was tested, and the outcome"),
+    )
+    note = (
+        "agree: every pair of cells that the advice names shows it, by a 95\u00a0% interval or an "
+        "exact count. disagree: every pair shows the opposite. Guides speak of models with "
+        "billions of parameters; a figure here holds for the model of this report alone."
+    )
+    return Grid("What guides advise, and what these rows say", columns, tuple(rows), note=note)

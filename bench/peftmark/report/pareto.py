@@ -1,0 +1,196 @@
+"""What the score costs: fronts of score against memory, time, energy and parameters."""
+
+from __future__ import annotations
+
+from peftmark.advice.trade import FORGETTING, MEMORY, PARAMETERS, TIME, Cost, Front, Spot, front
+from peftmark.analysis.pareto import reigns
+from peftmark.analysis.table import ResultTable
+from peftmark.catalog.methods import Cell
+from peftmark.render import words
+from peftmark.render.chart_specs import Scatter, ScatterPoint
+from peftmark.render.page import (
+    Block,
+    Column,
+    Entry,
+    Figure,
+    Figures,
+    Grid,
+    Paragraph,
+    Section,
+    marks,
+)
+from peftmark.report import cell_selection, measures, score_entries
+
+MOST = 14
+"""Cells of a picture."""
+
+FEW = 4
+"""Names in a sentence."""
+
+_ENERGY = measures.Energy("energy_cpu_joules", "energy", "J, timed steps")
+
+
+def energy_cost(table: ResultTable) -> Cost:
+    """Energy of the timed steps, from the counter of the jobs' device."""
+    on_gpu = any(r.job.device == "cuda" for r in table.rows)
+    name = "energy_gpu_joules" if on_gpu else "energy_cpu_joules"
+    return Cost(
+        "energy",
+        "energy",
+        name,
+        _ENERGY.read,
+        False,
+        lambda value: f"{words.short(value)} J",
+        lambda r: _ENERGY.field(r),
+    )
+
+
+def section(table: ResultTable) -> Section:
+    """A picture for each cost that was measured, and the place of every cell in each."""
+    costs = [MEMORY, TIME, energy_cost(table), PARAMETERS]
+    if any(r.job.causal is not None for r in table.rows):
+        costs.append(FORGETTING)
+    fronts = [front(table, cost) for cost in costs]
+    known = [f for f in fronts if f.spots]
+    blocks: list[Block] = []
+    if known:
+        blocks += [Figures(tuple(_figure(table, f) for f in known)), _places(table, known)]
+    absent = [f"{f.cost.title} ({f.fault or 'no cell has it on every task'})" for f in fronts]
+    absent = [text for f, text in zip(fronts, absent, strict=True) if not f.spots]
+    if absent:
+        blocks.append(Paragraph(f"Not drawn: {'; '.join(absent)}."))
+    return Section("trade", "What is the trade?", _lead(known), tuple(blocks))
+
+
+def _lead(fronts: list[Front]) -> str:
+    if not fronts:
+        return "No cell has both a score over all tasks and a cost, so there is nothing to trade."
+    if len(fronts[0].spots) < 2:
+        return "Only one cell has a score over all tasks, so there is nothing to trade."
+    found = (text for f in fronts if (text := nobody_beats(f)))
+    return next(found, "") or (
+        f"No cell is shown to beat all others below any cost; by {fronts[0].cost.title}, "
+        f"{_counts(fronts[0])}."
+    )
+
+
+def nobody_beats(found: Front) -> str:
+    """A sentence on the cell that is shown to beat all that costs less than its first rival."""
+    every = reigns([s.point for s in found.spots])
+    # "Below 500 MiB" tells more of a trade than a winner at any cost.
+    best = next((r for r in every if r.below is not None), every[0] if every else None)
+    if best is None:
+        return ""
+    name = words.title(found.spots[best.point].cell)
+    beaten = [words.title(found.spots[i].cell) for i in best.beaten]
+    count = words.plural(len(beaten), "other cell")
+    those = words.listing(beaten) if len(beaten) <= FEW else f"the {count} measured there"
+    shown = f"{those} {'is' if len(beaten) == 1 else 'are'} shown to score lower"
+    if best.below is None:
+        return f"Nobody beats {name} at any {found.cost.title}: {shown}."
+    of = "" if found.cost is PARAMETERS else "of "
+    limit = f"{found.cost.text(best.below)} {of}{found.cost.title}"
+    return f"Nobody beats {name} below {limit}: {shown}."
+
+
+def _counts(found: Front) -> str:
+    on, maybe, off = (len(found.of(s)) for s in ("on", "possibly on", "off"))
+    cells = words.plural(len(found.spots), "cell")
+    return f"{on} of {cells} are on the front, {maybe} possibly on it and {off} shown to be off it"
+
+
+def _finding(found: Front) -> str:
+    """What the picture shows, in a sentence."""
+    text = f"On the front: {words.some([words.title(s.cell) for s in found.of('on')])}"
+    if maybe := found.of("possibly on"):
+        text += f"; possibly: {words.some([words.title(s.cell) for s in maybe])}"
+    if off := len(found.of("off")):
+        text += f"; {words.plural(off, 'cell')} shown to be off it"
+    return f"{text}."
+
+
+def _figure(table: ResultTable, found: Front) -> Figure:
+    look = marks(table.cells)
+    shown = _shown(table, found)
+    points = tuple(ScatterPoint(look[s.cell], s.cost, s.limits, s.score, s.standing) for s in shown)
+    unit, name = _axis(found.cost)
+    drawing = Scatter(points, name, f"{score_entries.score_axis(table)}, higher is better", unit)
+    if drawing.is_log:
+        drawing = Scatter(points, f"{name}, log scale", drawing.y_axis, unit)
+    note = (
+        "Whiskers: 95\u00a0% intervals over seeds. Line: the best mean score for at most each "
+        "cost. Faint: shown to be off the front."
+    )
+    if any(s.standing == "possibly on" for s in shown):
+        note += " Ring: possibly on it."
+    if len(shown) < len(found.spots):
+        note += (
+            f" Drawn: {len(shown)} of {words.plural(len(found.spots), 'cell')}, the front and the "
+            "best of each family and method; all are in the table below."
+        )
+    title = f"Score against {found.cost.title}"
+    return Figure(f"trade-{found.cost.key}", _finding(found), drawing, note, title=title)
+
+
+def _axis(cost: Cost) -> tuple[float, str]:
+    """What a cost is divided by for the axis, and the axis's title."""
+    if cost.key == "memory":
+        return words.MIB, "peak memory, MiB, lower is better"
+    if cost.key == "parameters":
+        return 1.0, "trainable parameters, lower is better"
+    if cost is FORGETTING:
+        return 1.0, "perplexity of unrelated text, after / before, lower is better"
+    return 1.0, f"{cost.title}, {'J' if cost.key == 'energy' else 's'}, lower is better"
+
+
+def _shown(table: ResultTable, found: Front) -> list[Spot]:
+    """The cells of a picture: the front, then what a picture of few cells would show."""
+    if len(found.spots) <= MOST:
+        return list(found.spots)
+    kept: list[Cell] = [s.cell for s in found.of("on")][:MOST]
+    rest = [s.cell for s in found.spots if s.cell not in kept]
+    kept += cell_selection.of(table, rest, MOST - len(kept)) if len(kept) < MOST else ()
+    return [s for s in found.spots if s.cell in kept]
+
+
+def _places(table: ResultTable, fronts: list[Front]) -> Grid:
+    """Every cell's standing at every cost."""
+    columns = (
+        Column("cell"),
+        Column("score", f"{score_entries.averaged(table)}, higher is better", numeric=True),
+        *(Column(f.cost.title, "lower is better", numeric=True) for f in fronts),
+    )
+    by_cell = [{s.cell: s for s in f.spots} for f in fronts]
+    rows = []
+    for cell in table.cells:
+        spots = [found.get(cell) for found in by_cell]
+        some = next((s for s in spots if s is not None), None)
+        score = (
+            words.missing(fronts[0].missing.get(cell, ""))
+            if some is None
+            else Entry(
+                words.plus_minus(some.score), f"n = {some.score.n}", "number", some.score.mean
+            )
+        )
+        entries = (_place(f, cell, s) for f, s in zip(fronts, spots, strict=True))
+        rows.append((Entry(words.title(cell)), score, *entries))
+    note = (
+        "on: no other cell has as good a mean score for no more. off: some other cell is shown to "
+        "cost no more and its score is shown to be higher, by the 95\u00a0% interval of their "
+        "differences paired by task and seed. possibly on: the rest. The intervals are not "
+        "adjusted for the number of pairs. Costs are absolute, the geometric mean over tasks and "
+        "seeds."
+    )
+    if any(f.cost is FORGETTING for f in fronts):
+        note += (
+            " Forgetting: by how much training raised the perplexity of text that has nothing to "
+            "do with the task; drawn as the ratio of after to before."
+        )
+    return Grid("On, possibly on or off the front", columns, tuple(rows), note=note)
+
+
+def _place(found: Front, cell: Cell, spot: Spot | None) -> Entry:
+    if spot is None:
+        return words.missing(found.missing.get(cell, "not recorded"))
+    note = spot.standing if spot.by is None else f"off: {words.title(spot.by)}"
+    return Entry(found.cost.text(spot.cost), note, "number", spot.cost)

@@ -1,0 +1,297 @@
+"""Who is better, and where: scores by task and overall."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+
+from peftmark.analysis import comparison
+from peftmark.analysis.table import MEAN, SHARE, ResultTable, Slot, overall_score, task_score
+from peftmark.catalog.methods import Cell
+from peftmark.record.job import Causal
+from peftmark.render import words
+from peftmark.render.chart_specs import DotRow, Dots
+from peftmark.render.page import (
+    Block,
+    Column,
+    Entry,
+    Figure,
+    Figures,
+    Grid,
+    Paragraph,
+    Section,
+    marks,
+)
+from peftmark.report import cell_selection, differences, score_entries, summary
+from peftmark.report import missing as gaps
+from peftmark.report.measures import raw
+
+
+def section(table: ResultTable) -> Section:
+    """Comparison table, dot plots per task, and the scores at other steps than the last."""
+    pairs = comparison.pairwise(table)
+    ranks = comparison.ranks(table, pairs)
+    blocks: tuple[Block, ...] = (_scores(table, ranks),)
+    if any(r.ok for r in table.rows):
+        found = comparison.by_task(table)
+        plots = tuple(_dots(table, i, task, found) for i, task in enumerate(table.tasks))
+        blocks = (
+            *blocks,
+            *differences.pairs_blocks(table, pairs, ranks),
+            Figures(plots),
+            differences.tasks_grid(table, found),
+            differences.aggregates(table),
+            _selected(table),
+            _best(table),
+            _losses(table),
+        )
+    return Section("quality", "Who is better, and where", _lead(table, ranks), blocks)
+
+
+def _lead(table: ResultTable, ranks: Mapping[Cell, tuple[int, int]]) -> str:
+    """Who may be first, and what the intervals are."""
+    first = [words.title(cell) for cell, (best, _) in ranks.items() if best == 1]
+    if not first:
+        return summary.INTERVALS
+    if len(first) == 1:
+        return f"{first[0]} is first over all tasks. {summary.INTERVALS}"
+    return (
+        f"{words.plural(len(first), 'cell')} of {len(ranks)} may be first over all tasks: "
+        f"{words.some(first)}. {summary.INTERVALS}"
+    )
+
+
+def metric_of(table: ResultTable, task: str) -> str:
+    """Key of the primary metric of a task."""
+    return table.example(task).metric
+
+
+def baseline(table: ResultTable, task: str) -> float | None:
+    """The baseline predictor's score on a task, mean over the rows that know it."""
+    read = [s.value(lambda r: r.outcome.baseline_value) for s in table.of(task=task)]
+    found = [value for value in read if value is not None]
+    return statistics.fmean(found) if found else None
+
+
+def score_column(table: ResultTable, task: str) -> Column:
+    """A task's column with metric and direction, and how a causal model reads it."""
+    key = metric_of(table, task)
+    parts = [f"{words.metric_title(key)}, {words.direction(key)}", reading(table, task)]
+    return Column(task, "; ".join(filter(None, parts)), numeric=True)
+
+
+def reading(table: ResultTable, task: str) -> str:
+    """How causal language models read a task, in a few words; empty where only encoders do."""
+    asked = [s.job.causal for s in table.of(task=task)]
+    ways = sorted({_way(causal) for causal in asked if causal is not None})
+    text = words.listing(ways)
+    return f"causal models: {text}" if text and None in asked else text
+
+
+def _way(asked: Causal) -> str:
+    if not asked.prompt:
+        return "likelihood of a text"
+    prompt = f"prompt {asked.prompt.partition(':')[0]}"
+    if asked.new_tokens is None:
+        return f"rank classification, {prompt}"
+    return f"writing an answer, {prompt}"
+
+
+def _heading(table: ResultTable, task: str) -> str:
+    way = reading(table, task)
+    return f"{task}: {way}" if way else task
+
+
+def _scores(table: ResultTable, ranks: Mapping[Cell, tuple[int, int]]) -> Grid:
+    columns = (
+        Column("cell"),
+        *(score_column(table, task) for task in table.tasks),
+        Column(MEAN, _mean_hint(table), numeric=True),
+        *([Column("rank", "by the mean", numeric=True)] if ranks else []),
+    )
+    rows = [
+        (
+            Entry(words.title(cell)),
+            *(_score(table, cell, task) for task in table.tasks),
+            score_entries.score_entry(overall_score(table, cell), gaps.overall_gap(table, cell)),
+            *([differences.rank_entry(ranks, cell)] if ranks else []),
+        )
+        for cell in table.cells
+    ]
+    below = _baseline_row(table)
+    if ranks:
+        below = (*below, Entry("–", kind="missing"))
+    return Grid(
+        "Score after the last step, mean ± 95\u00a0% half-width over seeds",
+        columns,
+        (*rows, below),
+        note=_resolution(table),
+        filter=True,
+    )
+
+
+def _mean_hint(table: ResultTable) -> str:
+    same = "same seeds on all"
+    return same if table.averaged == MEAN else f"share of the way to perfect, {same}"
+
+
+def _score(table: ResultTable, cell: Cell, task: str) -> Entry:
+    entry = score_entries.score_entry(task_score(table, cell, task), gaps.gap(table.of(cell, task)))
+    slots = table.of(cell, task)
+    broken = gaps.status_text(slots)
+    collapsed = sum(
+        s.record is not None and s.record.outcome.collapsed is True for s in slots if s.ok
+    )
+    parts = [broken] * bool(broken) + [f"{collapsed} collapsed"] * bool(collapsed)
+    if entry.kind != "number" or not parts:
+        return entry
+    return Entry(entry.text, f"{entry.note}: {', '.join(parts)}", "number", entry.sort)
+
+
+def _baseline_row(table: ResultTable) -> tuple[Entry, ...]:
+    values = [baseline(table, task) for task in table.tasks]
+    known = [v for v in values if v is not None]
+    mean = statistics.fmean(known) if known and len(known) == len(values) else None
+    if mean is not None and table.averaged != MEAN:
+        mean = 0.0
+    entries = (_plain(v) for v in [*values, mean])
+    what = "majority class or mean"
+    if any(s.job.causal is not None for s in table.slots):
+        what = "majority class, mean, commonest answer, or token counts"
+    return (Entry("baseline predictor", what), *entries)
+
+
+def _plain(value: float | None) -> Entry:
+    if value is None:
+        return words.missing("not recorded")
+    return Entry(words.number(value), kind="number", sort=value)
+
+
+def _resolution(table: ResultTable) -> str:
+    metrics = sorted({words.metric_title(metric_of(table, task)) for task in table.tasks})
+    parts = []
+    if table.averaged != MEAN:
+        shared = "have no common scale" if len(metrics) > 1 else "has no lowest value"
+        parts.append(
+            f"{words.listing(metrics)} {shared}, so the {MEAN} is of the {SHARE}: 0 for the "
+            "baseline predictor, 1 for the best possible"
+        )
+    elif len(metrics) > 1:
+        parts.append(f"The mean over tasks averages {words.listing(metrics)}")
+    for task in table.tasks:
+        rows = {r.outcome.eval_rows for r in table.rows if r.job.task == task and r.ok}
+        sizes = sorted(n for n in rows if n)
+        if sizes and metric_of(table, task) == "accuracy":
+            step = words.number(1 / sizes[0], 4)
+            parts.append(f"{task}: one of {sizes[0]:,} evaluation rows is {step}")
+    return "; ".join(parts) + "." if parts else ""
+
+
+def _dots(
+    table: ResultTable,
+    index: int,
+    task: str,
+    found: Mapping[tuple[Cell, str], comparison.Difference],
+) -> Figure:
+    look = marks(table.cells)
+    shown = cell_selection.picks(table)
+    rows = []
+    for cell in shown:
+        score = task_score(table, cell, task)
+        missing = "" if score.by_seed else gaps.gap(table.of(cell, task)).text
+        rows.append(DotRow(look[cell], score.values, score.estimate, missing))
+    key = metric_of(table, task)
+    axis = f"{words.metric_title(key)}, {words.direction(key)}"
+    drawing = Dots(tuple(rows), axis, baseline(table, task))
+    note = "One small dot a seed, marker and line for mean and interval, dashes at the baseline."
+    note = f"{note} {cell_selection.left_out(table, len(shown), 'the table above')}".strip()
+    return Figure(
+        f"scores-{index}",
+        summary.task_finding(table, task, found),
+        drawing,
+        note,
+        title=_heading(table, task),
+    )
+
+
+def _selected(table: ResultTable) -> Block:
+    """Scores at the step that the selection rows pick, or why no step can be picked."""
+    if not any(s.job.recipe.selection_rows for s in table.slots):
+        return Paragraph(
+            "The recipes cut no selection rows from the training split, so no step can be picked "
+            "honestly: only the last one counts."
+        )
+    return _elsewhere(
+        table,
+        "selected_metric_value",
+        "At the step the selection rows pick",
+        "The step is picked on rows cut from the training split and scored on the evaluation "
+        "rows, which had no say in it.",
+    )
+
+
+def _best(table: ResultTable) -> Grid:
+    return _elsewhere(
+        table,
+        "best_metric_value",
+        "Best over the curve, picked on the evaluation rows (flattering)",
+        "Not used in any comparison: the best of several looks at the same rows flatters.",
+    )
+
+
+def _elsewhere(table: ResultTable, name: str, caption: str, note: str) -> Grid:
+    """A folded table of the primary metric at another step than the last."""
+    columns = (Column("cell"), *(score_column(table, task) for task in table.tasks))
+    rows = []
+    for cell in table.cells:
+        entries = []
+        for task in table.tasks:
+            slots = table.of(cell, task)
+            score = task_score(table, cell, task, lambda r: raw(r, name))
+            shown = score_entries.score_entry(score, gaps.gap(slots, name))
+            steps = _steps(slots) if name == "selected_metric_value" else ""
+            if steps and shown.kind == "number":
+                shown = Entry(shown.text, f"{shown.note}; {steps}", "number", shown.sort)
+            entries.append(shown)
+        rows.append((Entry(words.title(cell)), *entries))
+    return Grid(caption, columns, tuple(rows), folded=True, note=note)
+
+
+def _steps(slots: tuple[Slot, ...]) -> str:
+    """The steps that were picked."""
+    outcomes = [s.record.outcome for s in slots if s.record is not None and s.ok]
+    picked = words.span(o.selected_step for o in outcomes if o.selected_step is not None)
+    return f"step {picked}" if picked else ""
+
+
+def _losses(table: ResultTable) -> Grid:
+    """The task's own loss and the method's penalty, apart, at the end of training."""
+    rows = tuple(
+        (
+            Entry(words.title(cell)),
+            Entry(task),
+            *(_loss(table, cell, task, name) for name in ("loss", "penalty")),
+        )
+        for task in table.tasks
+        for cell in table.cells
+    )
+    columns = (
+        Column("cell"),
+        Column("task"),
+        Column("loss", "of the task, lower is better", numeric=True),
+        Column("penalty", "of the method, weighted", numeric=True),
+    )
+    grid = Grid(
+        "Training loss at the end, mean ± 95\u00a0% half-width over seeds",
+        columns,
+        rows,
+        folded=True,
+        note="Mean over the last interval of the curve. The loss is the task's own; a method's "
+        "penalty, such as AdaLoRA's for orthogonality, is never part of it.",
+    )
+    return gaps.fold_missing(grid, 2)
+
+
+def _loss(table: ResultTable, cell: Cell, task: str, name: str) -> Entry:
+    score = task_score(table, cell, task, lambda r: raw(r, name))
+    return score_entries.score_entry(score, gaps.gap(table.of(cell, task), name))

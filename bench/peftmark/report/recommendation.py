@@ -1,0 +1,128 @@
+"""Which method to pick: one sentence for each standard constraint, its evidence, and guides."""
+
+from __future__ import annotations
+
+from peftmark.advice.answer import headline
+from peftmark.advice.candidates import COSTS, Candidate, Wish, short_standing
+from peftmark.advice.recommend import Answer, recommend
+from peftmark.advice.trade import Cost
+from peftmark.analysis.table import ResultTable
+from peftmark.render import words
+from peftmark.render.page import Block, Column, Entry, Grid, Paragraph, Section
+from peftmark.report import guides, missing, score_entries
+
+MAX_DROP = 1.0
+"""Points below the best measured score that the standard constraints allow."""
+
+_SHORT = {
+    "memory": "the least memory",
+    "parameters": "the fewest parameters",
+    "time": "the fastest training",
+}
+
+
+def section(table: ResultTable) -> Section:
+    """Answers to the standard constraints, from the rows of this report alone."""
+    answers = {key: recommend(table, Wish(max_drop=MAX_DROP, least=key)) for key in _SHORT}
+    blocks: list[Block] = [
+        Paragraph(f"For {_SHORT[key]}: {headline(answer)}") for key, answer in answers.items()
+    ]
+    first = next(iter(answers.values()))
+    if first.best is not None:
+        blocks.append(_evidence(answers))
+    blocks.append(guides.grid(table))
+    return Section("choice", "Which should I pick?", _lead(answers), tuple(blocks))
+
+
+def _lead(answers: dict[str, Answer]) -> str:
+    names = {
+        key: a.picks[0].title if a.verdict == "fits" and a.cost is not None else ""
+        for key, a in answers.items()
+    }
+    known = {key: name for key, name in names.items() if name}
+    if not known:
+        return "No cell is shown to stay within one point of the best, so nothing is picked."
+    if all(answers[key].picks[0].keeps == "best" for key in known):
+        return (
+            f"Nothing cheaper is shown to stay within one point of {next(iter(known.values()))}, "
+            f"the best measured score.{_nearest(answers)}"
+        )
+    if len(set(known.values())) == 1 and len(known) == len(names):
+        return (
+            f"{next(iter(known.values()))}, whether memory, parameters or time is short, if one "
+            "point below the best measured score is allowed."
+        )
+    parts = [f"{name} for {_SHORT[key]}" for key, name in known.items()]
+    return f"{words.listing(parts)}, if one point below the best measured score is allowed."
+
+
+def _nearest(answers: dict[str, Answer]) -> str:
+    """The cheaper cell that comes closest without being shown to; empty without one."""
+    answer = next(iter(answers.values()))
+    cells = [c for c in answer.picks if c.keeps == "possible" and c.behind is not None]
+    if not cells:
+        return ""
+    best = max(cells, key=lambda c: c.behind.estimate.mean if c.behind else 0.0)
+    return f" {best.title} comes closest, at {short_standing(best)} points."
+
+
+def _evidence(answers: dict[str, Answer]) -> Grid:
+    answer = next(iter(answers.values()))
+    columns = (
+        Column("cell"),
+        Column("score", score_entries.averaged(answer.table), numeric=True),
+        Column("points to the best", "paired, 95\u00a0% interval", numeric=True),
+        *(Column(c.title, "largest of its tasks", numeric=True) for c in COSTS.values()),
+    )
+    found = {c.cell: c for c in (*answer.picks, *answer.others)}
+    rows = tuple(_row(answer.table, found[cell], answers) for cell in answer.table.cells)
+    best = words.title(answer.best) if answer.best else words.MISSING
+    note = (
+        f"The best measured score is that of {best}. within one point: the whole interval is. "
+        "undecided: the interval reaches beyond it. For your own limits: peftmark recommend."
+    )
+    return Grid("The evidence", columns, rows, note=note)
+
+
+def _row(table: ResultTable, c: Candidate, answers: dict[str, Answer]) -> tuple[Entry, ...]:
+    if c.score is None:
+        gap = words.missing(", ".join(c.unknown))
+        score, behind = gap, gap
+    else:
+        count = f"n = {c.seeds}" + ("" if c.ok == c.jobs else f"; {c.ok} of {c.jobs} jobs ok")
+        score = Entry(words.plus_minus(c.score), count, "number", c.score.mean)
+        mean = c.behind.estimate.mean if c.behind else 0.0
+        behind = Entry(short_standing(c), _within(c, answers), "number", mean)
+    costs = (
+        words.missing(_no_cost(table, c, cost))
+        if (value := c.figures[key]) is None
+        else Entry(cost.text(value), kind="number", sort=value)
+        for key, cost in COSTS.items()
+    )
+    return (Entry(c.title), score, behind, *costs)
+
+
+def _no_cost(table: ResultTable, c: Candidate, cost: Cost) -> str:
+    """Why a cell lacks a figure, where its rows say so."""
+    rows = [s.record for s in table.of(c.cell) if s.ok and s.record and s.value(cost.read) is None]
+    told = missing.reason(rows, cost.name)
+    return "not recorded in every run" if told == "not recorded" else told
+
+
+def _within(c: Candidate, answers: dict[str, Answer]) -> str:
+    """Whether a cell stays within one point, and what it is picked for."""
+    if not c.trains:
+        return "trains nothing, so it is no pick"
+    kept = {"best": "", "shown": "within one point", "dropped": "more than one point"}
+    picked = [
+        _SHORT[key]
+        for key, a in answers.items()
+        if a.verdict == "fits"
+        and a.cost is not None
+        and a.picks[0].cell == c.cell
+        and c.keeps != "best"
+    ]
+    words_on_it = [kept.get(c.keeps, "undecided")]
+    if picked:
+        words_on_it.append(f"pick for {words.listing(picked)}")
+    return "; ".join(text for text in words_on_it if text)

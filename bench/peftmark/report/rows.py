@@ -1,0 +1,50 @@
+"""The rows of a report as files beside it, for those who want to compute on their own."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from peftmark.record.columns import COLUMNS
+from peftmark.record.job import Record
+from peftmark.storage.parquet import parquet_bytes, row_groups
+from peftmark.storage.store import in_order
+
+PARQUET, CSV = "rows.parquet", "rows.csv"
+BULKY: tuple[str, ...] = (
+    "curve",
+    "predictions",
+    "references",
+    "config",
+    "environment",
+    "rank_history",
+)
+BULKY += ("importance_history", "completions")
+"""Columns that the CSV leaves out; the Parquet file has them."""
+
+
+def files(records: Sequence[Record]) -> dict[str, bytes]:
+    """File name -> content: every column as Parquet, the plain ones as CSV."""
+    names = [name for name in COLUMNS if name not in BULKY]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(names)
+
+    def groups() -> Iterator[list[dict[str, Any]]]:
+        for rows in row_groups(in_order(records)):
+            writer.writerows([_plain(row[name]) for name in names] for row in rows)
+            yield rows
+
+    parquet = parquet_bytes(groups())
+    return {PARQUET: parquet, CSV: text.getvalue().encode("utf-8", "replace")}
+
+
+def _plain(value: object) -> object:
+    """A value as text; one that a spreadsheet would run as a formula is kept from it."""
+    if isinstance(value, list):
+        value = "; ".join(map(str, value))
+    if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r"):
+        return f"'{value}"
+    return value

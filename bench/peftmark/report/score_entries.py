@@ -1,0 +1,67 @@
+"""Scores, verdicts and ratios as entries of a table."""
+
+from __future__ import annotations
+
+from peftmark.analysis.comparison import Difference
+from peftmark.analysis.table import MEAN, Ratio, ResultTable, Score
+from peftmark.render import words
+from peftmark.render.page import Entry
+
+
+def averaged(table: ResultTable) -> str:
+    """What an overall score is where there is no room for `ResultTable.averaged`."""
+    return MEAN if table.averaged == MEAN else f"share of the way to perfect, {MEAN}"
+
+
+def score_axis(table: ResultTable) -> str:
+    """The overall score on an axis, which has no room for `ResultTable.averaged`."""
+    return f"score, {MEAN}" if table.averaged == MEAN else averaged(table)
+
+
+def score_entry(score: Score, gap: Entry, *, signed: bool = False) -> Entry:
+    """Mean ± half-width with n, marked when incomplete; `gap` stands where there is no value."""
+    estimate = score.estimate
+    if estimate is None:
+        return gap
+    count = (
+        f"n = {estimate.n}" if score.complete else f"n = {estimate.n}/{score.planned} incomplete"
+    )
+    return Entry(words.plus_minus(estimate, signed=signed), count, "number", estimate.mean)
+
+
+def seeds_wanted(found: Difference) -> str:
+    """How many seeds would decide a difference as large as the one seen."""
+    if found.comparison.se is None:
+        return "other seeds may differ"
+    if found.seeds is None:
+        return "over 1,000 seeds would be needed"
+    return f"about {found.seeds:,} seeds would decide"
+
+
+def verdict_entry(found: Difference) -> Entry:
+    """A verdict with its adjusted p, or with what would decide."""
+    p = (
+        f"p = {words.p_value(found.adjusted)}".replace("= <", "<")
+        if found.adjusted is not None
+        else ""
+    )
+    note = f"{p}; {seeds_wanted(found)}" if found.verdict == "undecided" else p
+    order = ("lower", "no interval", "undecided", "equivalent", "higher").index(found.verdict)
+    alone = "one seed" if found.comparison.n < 2 else "all seeds alike"
+    return Entry(found.verdict, note or alone, sort=float(order))
+
+
+def detectable_entry(found: Difference) -> Entry:
+    """The smallest true difference that the seeds would mostly show."""
+    value = found.detectable
+    if value is None:
+        return words.missing("no spread to tell from")
+    return Entry(f"± {words.number(value)}", kind="number", sort=value)
+
+
+def ratio_entry(ratio: Ratio) -> Entry:
+    """A ratio to the reference with its number of pairs when some are missing."""
+    if ratio.value is None:
+        return words.missing(ratio.reason)
+    note = "" if ratio.pairs == ratio.planned else f"{ratio.pairs}/{ratio.planned} pairs"
+    return Entry(words.times(ratio.value), note, "number", ratio.value)

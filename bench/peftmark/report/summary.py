@@ -1,0 +1,276 @@
+"""The top of the page: what was learned, in careful words, and the summary strip."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from peftmark.analysis.comparison import MARGIN, Difference, Verdict, against_reference
+from peftmark.analysis.table import (
+    MEAN,
+    Ratio,
+    ResultTable,
+    Score,
+    overall_score,
+    ratio,
+    task_score,
+)
+from peftmark.catalog.methods import Cell
+from peftmark.record.job import Record
+from peftmark.render import words
+from peftmark.render.chart_specs import Strip, StripRow
+from peftmark.render.page import Block, Column, Entry, Figure, Figures, Grid, marks
+from peftmark.report import cell_selection, measures, missing, score_entries
+
+MOST_NAMED = 6
+FURTHEST = 3
+FULL_PROFILE = "full"
+SAID: dict[Verdict, str] = {
+    "higher": "{} scored higher",
+    "lower": "{} scored lower",
+    "equivalent": f"{{}} matched it within {MARGIN:g}",
+    "undecided": "undecided: {}",
+    "no interval": "not judged, for lack of a usable interval: {}",
+}
+FAR: tuple[Verdict, ...] = ("higher", "lower")
+INTERVALS = (
+    "Intervals are 95\u00a0% t intervals for the mean over seeds; they do not cover the choice of "
+    "evaluation rows."
+)
+
+
+def peak_memory(record: Record) -> float | None:
+    """Peak memory of the job."""
+    return record.outcome.peak_memory_bytes
+
+
+def speed(record: Record) -> float | None:
+    """Training rows a second."""
+    return record.outcome.samples_per_second
+
+
+def trainable(record: Record) -> float | None:
+    """Trainable parameters, head included."""
+    return record.outcome.trainable_parameters
+
+
+def memory_ratio(table: ResultTable, cell: Cell) -> Ratio:
+    """Peak memory relative to the reference, only where the same meter measured both."""
+    return ratio(table, cell, peak_memory, same=lambda r: r.outcome.peak_memory_source)
+
+
+def memory_meaning(table: ResultTable) -> str:
+    """A sentence on what the headline memory figure is; empty if nothing finished."""
+    sources = measures.memory_sources(table.rows)
+    return f"Peak memory: {'; '.join(sources)}." if sources else ""
+
+
+def standings(found: Mapping[Cell, Difference], *, brief: bool = False) -> list[str]:
+    """How each cell stands to the reference, as parts of a sentence.
+
+    Of many cells the furthest from the reference are named and the others counted.
+
+    Args:
+        brief: give no figures of cells of which nothing is shown.
+    """
+    named: dict[Verdict, list[tuple[float, str]]] = {}
+    few = sum(d.verdict == "undecided" for d in found.values()) <= FURTHEST
+    for cell, difference in found.items():
+        estimate, score = difference.comparison.estimate, difference.score
+        facts = [words.plus_minus(estimate, signed=True)]
+        if not score.complete:
+            facts[0] += f", {len(score.by_seed)} of {score.planned} seeds"
+        if difference.verdict == "undecided":
+            facts = [] if brief else [*facts, *[score_entries.seeds_wanted(difference)] * few]
+        text = words.title(cell) + (f" ({'; '.join(facts)})" if facts else "")
+        named.setdefault(difference.verdict, []).append((estimate.mean, text))
+    parts = []
+    for key in SAID:
+        cells = named.get(key, [])
+        text = words.listing([text for _, text in cells])
+        if len(cells) > MOST_NAMED:
+            furthest = sorted(cells, key=lambda cell: -abs(cell[0]))[:FURTHEST]
+            names = words.listing([text for _, text in furthest])
+            text = f"{len(cells)} cells" + (f", furthest {names}," if key in FAR else "")
+        if text:
+            parts.append(SAID[key].format(text))
+    return parts
+
+
+def finding(table: ResultTable) -> str:
+    """One or two sentences on quality against the reference, over all tasks."""
+    if not table.rows:
+        if table.extras:
+            return "Only tuning trials have run so far, so there is nothing to compare."
+        return "Nothing has run yet, so there is nothing to compare."
+    if not any(r.ok for r in table.rows):
+        return "No run finished, so there is nothing to compare; the failures are listed below."
+    name = words.title(table.reference)
+    if table.reference not in table.cells:
+        return f"The reference {name} is not part of this profile, so no comparison is made."
+    base = overall_score(table, table.reference)
+    if base.estimate is None:
+        return (
+            f"{name}, the reference, has no seed that finished every task, so no overall "
+            "comparison is made; single tasks are compared below."
+        )
+    meaning = "" if table.averaged == MEAN else f" ({table.averaged})"
+    scope = (
+        f"Over {words.plural(len(table.tasks), 'task')} and "
+        f"{words.plural(len(base.by_seed), 'seed')}, "
+        f"{name} scored {words.plus_minus(base.estimate)}{meaning}"
+    )
+    parts = standings(against_reference(table))
+    if not parts:
+        return f"{scope}; no other cell has a seed to compare it with."
+    return f"{scope}. Against it: {'; '.join(parts)}."
+
+
+def task_finding(
+    table: ResultTable, task: str, found: Mapping[tuple[Cell, str], Difference]
+) -> str:
+    """One sentence on one task.
+
+    Args:
+        found: the differences of all tasks, judged together.
+    """
+    base = task_score(table, table.reference, task)
+    name = words.title(table.reference)
+    if base.estimate is None:
+        return f"{name} has no finished run, so nothing is compared."
+    mine = {cell: known for (cell, on), known in found.items() if on == task}
+    parts = standings(mine, brief=True)
+    if not parts:
+        return f"Only {name} has finished runs."
+    return f"Against {name}: {'; '.join(parts)}."
+
+
+def cost_finding(table: ResultTable) -> str:
+    """Which cells need the least memory and run fastest, relative to the reference."""
+    name = words.title(table.reference)
+    memory = {c: v for c in table.others if (v := memory_ratio(table, c).value) is not None}
+    pace = {c: v for c in table.others if (v := ratio(table, c, speed).value) is not None}
+    parts = []
+    if memory:
+        least = min(memory, key=lambda c: memory[c])
+        parts.append(_extreme("Least peak memory", words.title(least), memory[least], "less", name))
+    if pace:
+        fastest = max(pace, key=lambda c: pace[c])
+        parts.append(_extreme("fastest", words.title(fastest), pace[fastest], "more", name))
+    return "; ".join(parts) + "." if parts else "No cost can be set against the reference."
+
+
+def _extreme(what: str, cell: str, value: float, better: str, reference: str) -> str:
+    ahead = value < 1 if better == "less" else value > 1
+    if ahead:
+        return f"{what}: {cell} at {words.times(value)} {reference}"
+    return f"{what}: {reference} itself; next {cell} at {words.times(value)}"
+
+
+def opening(table: ResultTable) -> tuple[Block, ...]:
+    """The summary strip and its table."""
+    if not any(r.ok for r in table.rows):
+        return ()
+    return (Figures((_strip(table),)), _verdicts(table))
+
+
+def _strip(table: ResultTable) -> Figure:
+    look = marks(table.cells)
+    shown = cell_selection.picks(table)
+    rows = tuple(
+        StripRow(
+            look[cell],
+            overall_score(table, cell).estimate,
+            memory_ratio(table, cell).value,
+            ratio(table, cell, speed).value,
+            ratio(table, cell, trainable).value,
+            _why_no_quality(table, cell),
+        )
+        for cell in shown
+    )
+    note = (
+        f"{cell_selection.left_out(table, len(shown), 'the table below')} Score: {table.averaged}, "
+        "higher is better. Bars: ratio to the reference on a log scale, starting at 1×. "
+        f"{memory_meaning(table)} {INTERVALS}"
+    ).strip()
+    drawing = Strip(rows, words.title(table.reference), score_entries.score_axis(table))
+    return Figure("summary", cost_finding(table), drawing, note, wide=True)
+
+
+def _why_no_quality(table: ResultTable, cell: Cell) -> str:
+    if overall_score(table, cell).estimate is not None:
+        return ""
+    gap = missing.overall_gap(table, cell)
+    return f"{gap.text}: {gap.note}"
+
+
+def _verdicts(table: ResultTable) -> Grid:
+    reference = words.title(table.reference)
+    found = against_reference(table)
+    columns = (
+        Column("cell"),
+        Column("score", f"{score_entries.averaged(table)}, {_directions(table)}", numeric=True),
+        Column("difference", f"to {reference}, paired by seed and task", numeric=True),
+        Column("verdict", f"Holm over {words.plural(len(found), 'difference')}"),
+        Column("would show", "smallest true difference", numeric=True),
+        Column("peak memory", "ratio, lower is better", numeric=True),
+        Column("speed", "ratio, higher is better", numeric=True),
+        Column("trainable parameters", "ratio, lower is better", numeric=True),
+    )
+    rows = tuple(_verdict_row(table, cell, found.get(cell)) for cell in table.cells)
+    note = (
+        "Higher, lower and equivalent (within "
+        f"{MARGIN:g}) hold together for all differences, at 5\u00a0% in all. The intervals beside "
+        "them are plain 95\u00a0% intervals, so one may exclude zero where the verdict doesn't. "
+        "Would show: the difference that these seeds find four times in five."
+    )
+    return Grid(f"Every cell against {reference}", columns, rows, note=note)
+
+
+def _directions(table: ResultTable) -> str:
+    keys = {s.job.metric for s in table.slots}
+    return words.listing(sorted({words.direction(k) for k in keys}))
+
+
+def _verdict_row(table: ResultTable, cell: Cell, found: Difference | None) -> tuple[Entry, ...]:
+    score = overall_score(table, cell)
+    gap = missing.overall_gap(table, cell)
+    if cell == table.reference:
+        against = (Entry("reference"), Entry("reference"), Entry("–", kind="missing"))
+    elif found is None:
+        none = _no_difference(table, score, gap)
+        against = (none, none, none)
+    else:
+        shown = score_entries.score_entry(found.score, gap, signed=True)
+        against = (shown, score_entries.verdict_entry(found), score_entries.detectable_entry(found))
+    return (
+        Entry(words.title(cell)),
+        score_entries.score_entry(score, gap),
+        *against,
+        missing.ratio_entry(table, cell, memory_ratio(table, cell), "peak_memory_bytes"),
+        missing.ratio_entry(table, cell, ratio(table, cell, speed), "samples_per_second"),
+        missing.ratio_entry(table, cell, ratio(table, cell, trainable), "trainable_parameters"),
+    )
+
+
+def _no_difference(table: ResultTable, score: Score, gap: Entry) -> Entry:
+    if score.estimate is None:
+        return gap
+    if table.reference not in table.cells:
+        return words.missing("reference not in this profile")
+    return words.missing("no seed shared with the reference")
+
+
+def warning(table: ResultTable) -> str:
+    """That the scale is reduced, and how; empty at full scale."""
+    job = table.jobs[0]
+    if job.profile == FULL_PROFILE:
+        return ""
+    rows = [n for j in table.jobs if (n := j.recipe.train_rows) is not None]
+    steps = [j.recipe.steps for j in table.jobs if j.cell.trains]
+    scale = [f"{words.span(steps)} optimizer steps"] if steps else ["nothing trained"]
+    if len(rows) == len(table.jobs):
+        scale.append(f"at most {max(rows):,} training rows")
+    return (
+        f"Reduced scale: profile {job.profile}, {words.listing(scale)}. Scores and orderings may "
+        "differ at full scale."
+    )

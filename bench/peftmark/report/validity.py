@@ -1,0 +1,213 @@
+"""Can these numbers be trusted: the self-test, what looks wrong, and which rows say what."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from peftmark.analysis import validity
+from peftmark.analysis.table import ResultTable
+from peftmark.analysis.validity import FLAG_KINDS, Flag, FlagKind, Repeat
+from peftmark.record.job import Record
+from peftmark.record.outcome import Outcome
+from peftmark.render import words
+from peftmark.render.page import Block, Column, Entry, Grid, Paragraph, Section
+from peftmark.report import missing
+
+TITLE = "Can these numbers be trusted?"
+REPEATS = {
+    "same": "the repeated job gave the same bits",
+    "different": "the same job gave different numbers when it ran twice",
+    "not comparable": "the repeated job can't be held against its first run",
+    "not run": "the repeated job has not run yet",
+}
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that is looked for in every finished row.
+
+    Attributes:
+        title: what is looked for.
+        known: whether an outcome holds what the check reads.
+    """
+
+    title: str
+    known: Callable[[Outcome], bool]
+
+
+CHECKS: dict[FlagKind, Check] = {
+    "collapsed": Check(
+        "predictions that are all the same", lambda outcome: outcome.collapsed is not None
+    ),
+    "exploding": Check(
+        "a gradient norm that rises by half three times in a row",
+        lambda outcome: any(p.gradient_norm is not None for p in outcome.curve),
+    ),
+    "twins": Check(
+        "two cells with the same curve on one task and seed", lambda outcome: bool(outcome.curve)
+    ),
+    "unfaithful": Check(
+        "saved files that give other logits when loaded",
+        lambda outcome: outcome.reload_max_error is not None,
+    ),
+}
+MOST_ROWS = 12
+LOUD: tuple[FlagKind, ...] = ("collapsed", "twins")
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What looking for trouble found.
+
+    Attributes:
+        repeat: how the repeated job ended; None if none is planned.
+        flags: every suspect row.
+    """
+
+    repeat: Repeat | None
+    flags: tuple[Flag, ...]
+
+    @property
+    def counts(self) -> Counter[FlagKind]:
+        """Flagged rows by kind."""
+        return Counter(flag.kind for flag in self.flags)
+
+
+def look(table: ResultTable) -> Findings:
+    """Look for trouble in every row, once for the whole page."""
+    return Findings(
+        validity.repeatability(table.jobs, table.records),
+        tuple(validity.flags(table.jobs, table.records)),
+    )
+
+
+def alarms(findings: Findings) -> tuple[str, ...]:
+    """What has to stand at the top of the page; empty if nothing does."""
+    repeat, counts = findings.repeat, findings.counts
+    found = []
+    if repeat is not None and repeat.verdict == "different":
+        found.append(
+            f"Not repeatable: {REPEATS['different']} ({repeat.detail}). No difference below can "
+            "be told from that."
+        )
+    found += [
+        f"{_says(kind, counts[kind])}: see \u201c{TITLE}\u201d below."
+        for kind in LOUD
+        if counts[kind]
+    ]
+    return tuple(found)
+
+
+def section(table: ResultTable, findings: Findings) -> Section:
+    """The verdict, the checks, the rows they flag, and the splits of every task."""
+    blocks: list[Block] = [_checks(table, findings)]
+    flagged = _flagged(findings)
+    if flagged.rows:
+        blocks.append(flagged)
+    blocks += [Paragraph(_split_text(table)), _splits(table)]
+    return Section("validity", TITLE, _verdict(findings), tuple(blocks))
+
+
+def _says(kind: FlagKind, n: int) -> str:
+    return f"{words.plural(n, 'run')} {FLAG_KINDS[kind]}"
+
+
+def _verdict(findings: Findings) -> str:
+    repeat, counts = findings.repeat, findings.counts
+    repeated = REPEATS[repeat.verdict] if repeat else "this profile plans no repeated job"
+    wrong = [_says(kind, n) for kind in FLAG_KINDS if (n := counts[kind])]
+    if repeat is not None and repeat.verdict == "different":
+        return f"No: {words.listing([repeated, *wrong])}."
+    if wrong:
+        return f"With care: {words.listing(wrong)}; {repeated}."
+    if repeat is None or repeat.verdict != "same":
+        return f"Not shown yet: {repeated}. Nothing else looks wrong in the finished runs."
+    return f"Yes, as far as is checked: {repeated}, and nothing looks wrong in the finished runs."
+
+
+def _checks(table: ResultTable, findings: Findings) -> Grid:
+    repeat, counts = findings.repeat, findings.counts
+    rows = [_repeat_row(repeat)] if repeat else []
+    finished = [r.outcome for r in table.rows if r.ok]
+    for kind, check in CHECKS.items():
+        known, n = sum(map(check.known, finished)), counts[kind]
+        if n:
+            verdict = Entry(f"{n} found", kind="failed")
+        elif known:
+            verdict = Entry("none found")
+        else:
+            verdict = words.missing("no finished run records it" if finished else "nothing ran")
+        scope = f"{known} of {words.plural(len(finished), 'finished run')} checked"
+        rows.append((Entry(check.title), verdict, Entry(scope)))
+    columns = (Column("looked for"), Column("result"), Column("where"))
+    return Grid("Checks", columns, tuple(rows))
+
+
+def _repeat_row(repeat: Repeat) -> tuple[Entry, ...]:
+    job = repeat.job
+    where = f"{words.title(job.cell)} on {job.task}, seed {job.seed}"
+    failed = repeat.verdict == "different"
+    verdict = Entry(repeat.verdict, kind="failed" if failed else "text")
+    return Entry("the same bits when one job runs twice"), verdict, Entry(where, repeat.detail)
+
+
+def _flagged(findings: Findings) -> Grid:
+    columns = (
+        Column("found"),
+        Column("cell"),
+        Column("task"),
+        Column("seed", numeric=True),
+        Column("detail"),
+    )
+    rows = tuple(
+        (
+            Entry(flag.kind, kind="failed"),
+            Entry(words.title(flag.job.cell)),
+            Entry(flag.job.task),
+            Entry(str(flag.job.seed), kind="number", sort=flag.job.seed),
+            Entry(flag.detail or "no detail recorded"),
+        )
+        for flag in findings.flags
+    )
+    return Grid("Rows that were flagged", columns, rows, folded=len(rows) > MOST_ROWS)
+
+
+def _split_text(table: ResultTable) -> str:
+    cut = {bool(s.job.recipe.selection_rows) for s in table.slots}
+    if cut == {False}:
+        return (
+            "No selection rows are cut from the training split: nothing is picked by score, and "
+            "the figures are those of the last step."
+        )
+    some = "" if cut == {True} else "Where a recipe asks for them, "
+    text = (
+        "selection rows are cut from the training split before any training row is taken. Steps "
+        "and learning rates are picked on them; the evaluation rows only report."
+    )
+    return f"{some}{text}" if some else text[0].upper() + text[1:]
+
+
+def _splits(table: ResultTable) -> Grid:
+    columns = (
+        Column("task"),
+        Column("training", "rows", numeric=True),
+        Column("selection", "rows cut from training", numeric=True),
+        Column("evaluation", "rows", numeric=True),
+        Column("overlap", "evaluation rows also in training", numeric=True),
+    )
+    rows = tuple(
+        (Entry(task), *_split_row([r for r in table.rows if r.ok and r.job.task == task]))
+        for task in table.tasks
+    )
+    return Grid("Rows of each split", columns, rows)
+
+
+def _split_row(finished: list[Record]) -> Iterable[Entry]:
+    for name in ("train_rows", "selection_rows", "eval_rows", "overlap_rows"):
+        found = [n for r in finished if (n := getattr(r.outcome, name)) is not None]
+        if not found:
+            yield words.missing(missing.reason(finished, name) if finished else "no finished run")
+            continue
+        yield Entry(words.span(found), kind="number", sort=float(max(found)))

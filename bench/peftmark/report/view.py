@@ -1,0 +1,157 @@
+"""All that a report shows, as plain data: rows in, `Page` out. Nothing is drawn here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from peftmark.analysis.table import ResultTable, build
+from peftmark.catalog.models import MODELS
+from peftmark.record.job import Job
+from peftmark.render import words
+from peftmark.render.page import Page, Section
+from peftmark.report import claims as reported_claims
+from peftmark.report import (
+    costs,
+    coverage,
+    external,
+    language,
+    learning,
+    lr_sensitivity,
+    pareto,
+    provenance,
+    quality,
+    radar,
+    ranks,
+    recommendation,
+    summary,
+    validity,
+)
+from peftmark.report.report_input import ReportInput
+
+
+@dataclass(frozen=True)
+class Material:
+    """What the sections are made from.
+
+    Attributes:
+        everything: every cell.
+        table: the same less the cells that can't run here, which coverage alone shows.
+        findings: what looks wrong.
+    """
+
+    given: ReportInput
+    everything: ResultTable
+    table: ResultTable
+    findings: validity.Findings
+
+
+def page(given: ReportInput) -> Page:
+    """The report of one profile of one suite."""
+    everything = build(given.records, given.planned, given.options.reference)
+    if not given.planned:
+        return _empty(given.summary, everything, given.notes)
+    table = everything.without(everything.unsupported)
+    job = table.jobs[0]
+    findings = validity.look(table)
+    return Page(
+        title=f"{job.suite}, profile {job.profile}",
+        facts=_facts(job, table, given.summary),
+        finding=summary.finding(table),
+        alarms=validity.alarms(findings),
+        warning=summary.warning(table),
+        notes=tuple(given.notes),
+        opening=summary.opening(table),
+        sections=_sections(Material(given, everything, table, findings)),
+    )
+
+
+def _sections(of: Material) -> tuple[Section, ...]:
+    made = (row.make(of) for row in SECTIONS if row.when(of))
+    return tuple(section for section in made if section is not None)
+
+
+def _always(of: Material) -> bool:
+    return True
+
+
+def _ran(of: Material) -> bool:
+    return bool(of.table.records)
+
+
+def _finished(of: Material) -> bool:
+    return bool(of.table.rows)
+
+
+def _tuned(of: Material) -> bool:
+    return _ran(of) and bool(of.table.planned("tuning"))
+
+
+def _writes(of: Material) -> bool:
+    return _finished(of) and language.is_needed(of.table)
+
+
+def _ranked(of: Material) -> bool:
+    return _finished(of) and ranks.is_needed(of.table)
+
+
+def _claimed(of: Material) -> bool:
+    return _finished(of) and bool(of.given.claims)
+
+
+class SectionRow(NamedTuple):
+    """When a section is shown, and what makes it; None for one that has nothing to say."""
+
+    when: Callable[[Material], bool]
+    make: Callable[[Material], Section | None]
+
+
+SECTIONS = (
+    SectionRow(_always, lambda of: coverage.section(of.everything)),
+    SectionRow(_finished, lambda of: validity.section(of.table, of.findings)),
+    SectionRow(_finished, lambda of: quality.section(of.table)),
+    SectionRow(_finished, lambda of: costs.section(of.table)),
+    SectionRow(_finished, lambda of: pareto.section(of.table)),
+    SectionRow(_finished, lambda of: learning.section(of.table)),
+    SectionRow(_writes, lambda of: language.section(of.table)),
+    SectionRow(_ranked, lambda of: ranks.section(of.table)),
+    SectionRow(_tuned, lambda of: lr_sensitivity.section(of.table)),
+    SectionRow(_finished, lambda of: radar.section(of.table, of.given.options)),
+    SectionRow(_claimed, lambda of: reported_claims.section(of.table, of.given.claims)),
+    SectionRow(_finished, lambda of: recommendation.section(of.table)),
+    SectionRow(_ran, lambda of: external.external_section(of.given.elsewhere)),
+    SectionRow(_ran, lambda of: provenance.environment(of.everything)),
+    SectionRow(_ran, lambda of: provenance.rerun(of.everything)),
+)
+"""The sections of a report in their order."""
+
+
+def _facts(job: Job, table: ResultTable, suite_summary: str) -> tuple[tuple[str, str], ...]:
+    models = [_model(j) for j in table.jobs]
+    return (
+        ("suite", f"{job.suite}, version {job.suite_version}"),
+        ("profile", job.profile),
+        ("model", words.listing(list(dict.fromkeys(models)))),
+        ("device", words.listing(sorted({j.device for j in table.jobs}))),
+        ("about", suite_summary or words.MISSING),
+    )
+
+
+def _model(job: Job) -> str:
+    if job.model not in MODELS:
+        return job.model
+    return f"{MODELS[job.model].title} ({MODELS[job.model].read_as})"
+
+
+def _empty(suite_summary: str, table: ResultTable, notes: Sequence[str]) -> Page:
+    strays = (coverage.left_out(table.strays),) if table.strays else ()
+    return Page(
+        title="Nothing planned",
+        facts=(("about", suite_summary or words.MISSING),),
+        finding="The profile has no jobs, so there is nothing to report.",
+        alarms=(),
+        warning="",
+        notes=(*notes, *strays),
+        opening=(),
+    )

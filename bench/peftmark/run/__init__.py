@@ -1,0 +1,1 @@
+"""A run from plan to stored rows, and what a person sees and needs meanwhile."""

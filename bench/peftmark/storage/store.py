@@ -1,0 +1,327 @@
+"""Results on disk: one Parquet part per job attempt, written whole or not at all.
+
+Layout of `results/<suite>/`:
+
+    run.lock                         held by the one running supervisor (flock)
+    parts/<job_id>.<attempt>.parquet the truth: one row an attempt
+    logs/<job_id>.<attempt>.log      what the worker printed
+    scratch/                         what workers keep for a moment; emptied at every start
+    quarantine/                      parts that could not be read
+    results.parquet                  derived from the parts, rebuilt at the end of every run
+
+Every file carries the SHA-256 of its own bytes (`sealed`).
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import re
+import shutil
+import socket
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from peftmark.core.errors import StoreError
+from peftmark.core.files import sync
+from peftmark.record.columns import from_row
+from peftmark.record.job import SCHEMA_VERSION, Job, Record
+from peftmark.storage import part_cache
+from peftmark.storage.parquet import SEAL, check_seal, parquet_bytes, row_groups
+
+PART_NAME = re.compile(r"([0-9a-f]{16})\.(\d+)\.parquet")
+FREE_BYTES_NEEDED = 32 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a results folder holds.
+
+    Attributes:
+        records: job id -> the record that counts: the last ok attempt, else the last attempt.
+        attempts: number of readable attempts over all jobs.
+        damaged: unreadable part -> why.
+        older: parts of an older schema; they are left where they are and not read.
+    """
+
+    records: dict[str, Record]
+    attempts: int
+    damaged: dict[Path, str]
+    older: int = 0
+
+
+class Store:
+    """The results folder of one suite.
+
+    Args:
+        root: the results folder (`results/`).
+        suite: checked suite name.
+    """
+
+    def __init__(self, root: Path, suite: str) -> None:
+        self.folder = root / suite
+        self.parts = self.folder / "parts"
+        self.logs = self.folder / "logs"
+        self.scratch = self.folder / "scratch"
+        self.aside = self.folder / "quarantine"
+        self.derived = self.folder / "results.parquet"
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the folder for one run; the kernel releases it however the process ends.
+
+        Raises:
+            StoreError: if another run holds it, or the folder can't be written.
+        """
+        with _explained(self.folder):
+            self.parts.mkdir(parents=True, exist_ok=True)
+            self.logs.mkdir(exist_ok=True)
+            handle = os.open(self.folder / "run.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            with _explained(self.folder):
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    holder = os.read(handle, 200).decode(errors="replace").strip() or "unknown"
+                    raise StoreError(
+                        f"{self.folder} is in use by another run ({holder})",
+                        "Wait for it to end, or give this run its own --results folder.",
+                    ) from None
+                self._check_space()
+                os.ftruncate(handle, 0)
+                os.write(handle, f"process {os.getpid()} on {socket.gethostname()}".encode())
+                self._sweep()
+            yield
+        finally:
+            os.close(handle)
+
+    def _check_space(self) -> None:
+        free = shutil.disk_usage(self.folder).free
+        if free < FREE_BYTES_NEEDED:
+            raise StoreError(
+                f"{self.folder}: the disk is full ({free // 2**20} MiB free, "
+                f"a run needs {FREE_BYTES_NEEDED // 2**20})",
+                "Free some space, or choose another --results folder.",
+            )
+
+    def _sweep(self) -> None:
+        """Remove temporary files a killed run left behind."""
+        for leftover in [*self.parts.glob(".*.tmp"), *self.folder.glob(".*.tmp")]:
+            leftover.unlink(missing_ok=True)
+        shutil.rmtree(self.scratch, ignore_errors=True)
+
+    def read(self) -> Contents:
+        """All readable attempts. A part from a newer peftmark is refused, an older one left out.
+
+        Raises:
+            StoreError: if a part can't be read from the disk or was written by a newer schema,
+                or if the results folder is no folder.
+        """
+        there = next(f for f in (self.folder, *self.folder.absolute().parents) if f.exists())
+        if not there.is_dir():
+            raise StoreError(f"{there} is not a folder", "Choose another --results folder.")
+        seen = part_cache.stamps(self.parts)
+        parts = part_cache.known(seen, self._noted, self._rows)
+        for path in seen.keys() - parts.keys():
+            with suppress(FileNotFoundError):  # a run beside this reader has just set it aside
+                parts[path] = _part(path)
+        part_cache.remember(seen, parts)
+        records: dict[str, Record] = {}
+        for path in sorted(parts, key=_part_key):
+            record = parts[path].record
+            known = records.get(record.job.job_id) if record else None
+            if record is not None and (known is None or record.ok or not known.ok):
+                records[record.job.job_id] = record
+        damaged = {path: part.damage for path, part in parts.items() if part.damage}
+        older = sum(part.older for part in parts.values())
+        attempts = len(parts) - len(damaged) - older
+        return Contents(records, attempts, dict(sorted(damaged.items())), older)
+
+    def attempts(self) -> dict[str, list[Record]]:
+        """Job id -> every readable attempt, from the first on, of the jobs that have several.
+
+        Raises:
+            StoreError: as `read`.
+        """
+        paths: dict[str, list[Path]] = {}
+        for path in sorted(part_cache.stamps(self.parts), key=_part_key):
+            paths.setdefault(_part_key(path)[0], []).append(path)
+        found: dict[str, list[Record]] = {}
+        for job_id, several in paths.items():
+            for path in several if len(several) > 1 else ():
+                with suppress(FileNotFoundError):  # a run beside this reader has set it aside
+                    record = _part(path).record
+                    if record is not None:
+                        found.setdefault(job_id, []).append(record)
+        return found
+
+    def _noted(self) -> bytes | None:
+        """What `results.parquet` notes of the parts; None if it can't be trusted or isn't there."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            raw = self.derived.read_bytes()
+            check_seal(raw)
+            facts = pq.read_metadata(pa.BufferReader(raw)).metadata or {}
+        except Exception:  # damaged bytes make the reader raise almost anything
+            return None
+        same_schema = facts.get(b"peftmark_schema") == str(SCHEMA_VERSION).encode()
+        return facts.get(part_cache.INDEX) if same_schema and SEAL in facts else None
+
+    def _rows(self) -> dict[str, Record]:
+        """The rows of `results.parquet` by the names of the parts they came from."""
+        import pyarrow.parquet as pq
+
+        with pq.ParquetFile(self.derived, page_checksum_verification=True) as file:
+            groups = (file.read_row_group(i, use_threads=False) for i in range(file.num_row_groups))
+            records = [from_row(row) for group in groups for row in group.to_pylist()]
+        return {_part_name(record): record for record in records}
+
+    def quarantine(self, damaged: Iterable[Path]) -> None:
+        """Move damaged parts aside, so that their jobs run again and nothing is lost."""
+        for path in damaged:
+            with _explained(path):
+                self.aside.mkdir(exist_ok=True)
+                os.replace(path, self.aside / path.name)
+
+    def last_attempts(self) -> dict[str, int]:
+        """Job id -> number of its last attempt, what was set aside included."""
+        found: dict[str, int] = {}
+        for folder in (self.parts, self.aside):
+            for path in folder.glob("*"):
+                if match := _match(path):
+                    found[match[1]] = max(found.get(match[1], 0), int(match[2]))
+        return found
+
+    def append(self, record: Record) -> Path:
+        """Write one attempt: a temporary file, fsync, rename.
+
+        Raises:
+            StoreError: if it can't be written; earlier results are untouched.
+        """
+        path = self.parts / _part_name(record)
+        _write(path, [record])
+        return path
+
+    def rebuild(self) -> None:
+        """Write `results.parquet` anew from the parts, with a note of what they looked like."""
+        seen = part_cache.stamps(self.parts)
+        contents = self.read()
+        records = contents.records.values()
+        whole = {path: stamp for path, stamp in seen.items() if path not in contents.damaged}
+        note = part_cache.note({_part_name(record) for record in records}, whole)
+        _write(self.derived, in_order(records), note)
+
+
+class _Older(Exception):
+    """A part of an older schema."""
+
+
+def _sort_key(job: Job) -> tuple[Any, ...]:
+    return (
+        job.profile,
+        job.task,
+        job.method,
+        job.rank or 0,
+        job.quantization,
+        job.seed,
+        job.job_id,
+    )
+
+
+def _match(path: Path) -> re.Match[str] | None:
+    return PART_NAME.fullmatch(path.name)
+
+
+def _part_key(path: Path) -> tuple[str, int]:
+    match = _match(path)
+    return (match[1], int(match[2])) if match else (path.name, 0)
+
+
+def _part_name(record: Record) -> str:
+    return f"{record.job.job_id}.{record.attempt}.parquet"
+
+
+def _part(path: Path) -> part_cache.Part:
+    """What a part holds."""
+    with _explained(path, but=FileNotFoundError):
+        raw = path.read_bytes()
+    try:
+        return part_cache.Part(_read_part(path, raw))
+    except StoreError:
+        raise
+    except _Older:
+        return part_cache.Part(older=True)
+    except Exception as error:  # damaged bytes make the reader raise almost anything
+        return part_cache.Part(damage=" ".join(str(error).split())[:200] or type(error).__name__)
+
+
+def _read_part(path: Path, raw: bytes) -> Record:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    check_seal(raw)
+    # Not `read_table`, whose threads can outlive the interpreter and abort it at its end.
+    file = pq.ParquetFile(pa.BufferReader(raw), page_checksum_verification=True)
+    table = file.read(use_threads=False)
+    version = int((table.schema.metadata or {}).get(b"peftmark_schema", b"0"))
+    if version > SCHEMA_VERSION:
+        raise StoreError(
+            f"{path} was written by a newer peftmark (schema {version}, known {SCHEMA_VERSION})",
+            "Update peftmark, or give this run its own --results folder.",
+        )
+    if 0 < version < SCHEMA_VERSION:
+        raise _Older
+    if table.num_rows != 1:
+        raise ValueError(f"{table.num_rows} rows where one belongs")
+    record = from_row(table.to_pylist()[0])
+    match = _match(path)
+    if match is None or (record.job.job_id, record.attempt) != (match[1], int(match[2])):
+        raise ValueError("the file's name does not match the row inside")
+    return record
+
+
+def in_order(records: Iterable[Record]) -> list[Record]:
+    """Records in the order of a derived file."""
+    return sorted(records, key=lambda r: _sort_key(r.job))
+
+
+def _write(
+    path: Path, records: Sequence[Record], facts: Mapping[bytes, bytes] | None = None
+) -> None:
+    content = parquet_bytes(row_groups(records), facts)
+    temporary = path.with_name(f".{path.name}.tmp")
+    with _explained(path):
+        try:
+            with open(temporary, "wb") as handle:
+                handle.write(content)
+                handle.flush()
+                os.fsync(handle.fileno())
+            os.replace(temporary, path)
+            sync(path.parent)
+        finally:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _explained(path: Path, but: type[OSError] | tuple[()] = ()) -> Iterator[None]:
+    """Turn operating-system errors, but one kind, into one clear message."""
+    try:
+        yield
+    except but:
+        raise
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        what = "the disk is full" if full else (error.strerror or str(error))
+        raise StoreError(
+            f"{path}: {what}; results written before are intact",
+            "Free some space and run the same command again: finished jobs are not repeated."
+            if full
+            else "Check the folder and its permissions, or choose another --results folder.",
+        ) from error

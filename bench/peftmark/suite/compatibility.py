@@ -1,0 +1,79 @@
+"""Which models can be put to which tasks by which methods: faults of a profile that mixes them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from peftmark.catalog.methods import method_of
+from peftmark.catalog.models import MODELS, Model
+from peftmark.catalog.peft_types import peft_type
+from peftmark.catalog.prompts import PROMPTS
+from peftmark.catalog.task import read_by
+from peftmark.catalog.tasks import TASKS
+from peftmark.suite.schema import MethodEntry, Profile
+
+MIXED_PROMPTS = ("unipelt",)
+"""Methods with a trained prompt beside something else."""
+
+
+def check_reading(profile: Profile, entries: Sequence[MethodEntry], where: str) -> Iterator[str]:
+    """Faults of models, tasks and methods that don't go together, one a line."""
+    models = list(dict.fromkeys(profile.model_of(entry).key for entry in entries))
+    for key in models:
+        for task in profile.tasks:
+            if fault := _task_fault(MODELS[key], task):
+                yield f"{where}.tasks.{task}: {fault}"
+    for index, entry in enumerate(entries):
+        if fault := _method_fault(profile.model_of(entry), entry.method):
+            yield f"{where}, methods[{index}] ({entry.method}): {fault}"
+    yield from _unrelated_faults(profile, any(MODELS[key].causal for key in models), where)
+    for task, entry_of in profile.tasks.items():
+        if entry_of.new_tokens is not None and TASKS[task].kind != "instruction":
+            yield f"{where}.tasks.{task}.new_tokens: no answers are written, remove it"
+
+
+def _task_fault(model: Model, task: str) -> str | None:
+    kind = read_by(TASKS[task], model.causal)
+    if kind is None:
+        fits = [t.key for t in TASKS.values() if read_by(t, model.causal) is not None]
+        return f"not for the {model.read_as} {model.key}; its tasks: {', '.join(fits)}"
+    if kind in ("ranking", "instruction") and task not in PROMPTS:
+        return f"has no prompt for the {model.read_as} {model.key}"
+    return None
+
+
+def _method_fault(model: Model, name: str) -> str | None:
+    method = method_of(name)
+    if method is not None and not method.trains and not model.causal:
+        return f"{model.key} is an encoder, whose untrained head says nothing; take head"
+    if not model.causal:
+        return None
+    trained = method is not None and method.family == "prompt"
+    if name.startswith("peft:"):
+        kind = peft_type(name.removeprefix("peft:"))
+        trained = kind is not None and kind.where == "input"
+        if kind is not None and kind.key == "poly":
+            return "it wants a number for each task, which rows of a language model don't have"
+    if name == "head":
+        return f"{model.key} is a causal language model, which has no head of its own; take base"
+    if trained or name in MIXED_PROMPTS:
+        return "trained prompts are there for encoders alone so far"
+    return None
+
+
+def _unrelated_faults(profile: Profile, causal: bool, where: str) -> Iterator[str]:
+    name = profile.unrelated
+    texts = ", ".join(t.key for t in TASKS.values() if t.kind == "language")
+    if name is None:
+        if causal:
+            yield (
+                f"{where}.unrelated: missing; what a causal language model forgets is measured on "
+                f"a language task that isn't trained on: {texts}"
+            )
+        return
+    if not causal:
+        yield f"{where}.unrelated: no cell has a causal language model, remove it"
+    elif TASKS[name].kind != "language":
+        yield f"{where}.unrelated: found {name!r}; allowed: {texts}"
+    elif name in profile.tasks:
+        yield f"{where}.unrelated: found {name!r}, which is a task of the profile"

@@ -1,0 +1,253 @@
+"""From a suite to jobs, and from jobs and earlier records to what would run and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from peftmark.catalog.methods import Cell, known_method
+from peftmark.catalog.prompts import PROMPTS
+from peftmark.catalog.task import expected_fingerprint
+from peftmark.catalog.tasks import TASKS
+from peftmark.core.errors import UserError
+from peftmark.machine.environment import changed_versions
+from peftmark.record.job import Causal, Job, Record
+from peftmark.suite.load import Suite, new_tokens, task_of
+from peftmark.suite.lr_trials import Choice, choices
+from peftmark.suite.recipes import cells, resolve_recipe
+from peftmark.suite.schema import Profile
+
+THREADS = 1
+"""Torch threads of a worker. Their number changes bits, and contending threads slow down."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What decides which profile is chosen.
+
+    Attributes:
+        gpus: CUDA devices seen by NVML.
+        data: whether rows can be had (a mirror, or a hub that answers), and how it's known.
+    """
+
+    gpus: int
+    data: bool
+    data_reason: str
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A job with the decision about it.
+
+    Attributes:
+        reason: why, in words: "new", "ok in attempt 1", "attempt 1 crashed: ...".
+    """
+
+    job: Job
+    action: Literal["run", "done"]
+    reason: str
+
+
+def choose_profile(suite: Suite, wanted: str | None, facts: Facts) -> tuple[str, str]:
+    """The profile to use and why: the wanted one, or the first whose needs are met.
+
+    Raises:
+        UserError: unknown profile, or none fits this machine.
+    """
+    if wanted is not None:
+        if wanted not in suite.profiles:
+            known = ", ".join(suite.profiles)
+            raise UserError(
+                f"suite {suite.name} has no profile {wanted!r}", f"Its profiles: {known}."
+            )
+        return wanted, "as asked"
+    reasons = []
+    for name, profile in suite.profiles.items():
+        met, why = _needs_met(profile, facts)
+        reasons.append(f"{name}: {why}")
+        if met:
+            return name, "; ".join(reasons)
+    raise UserError(
+        f"no profile of suite {suite.name} fits this machine ({'; '.join(reasons)})",
+        "Name one with --profile (make: PROFILE=...).",
+    )
+
+
+def _needs_met(profile: Profile, facts: Facts) -> tuple[bool, str]:
+    if profile.needs == "gpu":
+        if not facts.gpus:
+            return False, "no CUDA device"
+        return facts.data, f"{facts.gpus} CUDA devices, {facts.data_reason}"
+    if profile.needs == "data":
+        return facts.data, facts.data_reason
+    return True, "runs anywhere"
+
+
+@dataclass(frozen=True)
+class Expanded:
+    """The jobs of a profile as far as they are known.
+
+    Attributes:
+        jobs: in running order: trials, reported jobs, the repeat.
+        waiting: jobs that are not among them yet, since trials that choose their learning rate
+            are still to be made.
+        choices: what the trials say so far.
+    """
+
+    jobs: list[Job]
+    waiting: int
+    choices: dict[tuple[Cell, str], Choice]
+
+    def untuned(self, job: Job) -> bool:
+        """Whether the job should have been tuned, but no trial of its cell and task finished."""
+        choice = self.choices.get((job.cell, job.task))
+        return job.purpose != "tuning" and choice is not None and choice.chosen is None
+
+
+def expand(
+    suite: Suite,
+    profile_name: str,
+    device: Literal["cpu", "cuda"],
+    records: Mapping[str, Record] | None = None,
+) -> Expanded:
+    """Every job of a profile: seeds outermost, so that a run cut short has whole comparisons.
+
+    Args:
+        records: job id -> the record that counts; the trials among them choose learning rates.
+    """
+    profile = suite.profiles[profile_name]
+    base = _base_jobs(suite, profile_name, device)
+    found: dict[tuple[Cell, str], Choice] = {}
+    trials: list[Job] = []
+    if profile.tuning is not None:
+        grids = {
+            cell: entry.learning_rates or []
+            for entry in suite.methods(profile_name)
+            for cell in cells(entry, profile)
+        }
+        trials = [
+            replace(
+                job, purpose="tuning", seed=seed, recipe=replace(job.recipe, learning_rate=rate)
+            )
+            for seed in profile.tuning.seeds
+            for job in base
+            for rate in grids[job.cell]
+        ]
+        found = choices(trials, records or {})
+    reported = [replace(job, seed=seed) for seed in profile.seeds for job in base]
+    wanted = [*reported, replace(_repeated(base), seed=profile.seeds[0], purpose="repeat")]
+    ready = [_tuned(job, found.get((job.cell, job.task))) for job in wanted]
+    jobs = [job for job in ready if job is not None]
+    return Expanded([*trials, *jobs], len(wanted) - len(jobs), found)
+
+
+def as_recorded(suite: Suite, profile_name: str, records: Mapping[str, Record]) -> Expanded:
+    """The jobs of a profile on the device that made most of the rows, not on this machine's."""
+    devices = sorted({r.job.device for r in records.values()}) or ["cpu"]
+    plans = [expand(suite, profile_name, device, records) for device in devices]
+    return max(plans, key=lambda plan: sum(job.job_id in records for job in plan.jobs))
+
+
+def _base_jobs(suite: Suite, profile_name: str, device: Literal["cpu", "cuda"]) -> list[Job]:
+    """One job a task and cell, with the first seed."""
+    profile = suite.profiles[profile_name]
+    return [
+        Job(
+            suite=suite.name,
+            suite_version=suite.version,
+            profile=profile_name,
+            model=model.key,
+            model_identity=model.identity,
+            task=task,
+            task_version=TASKS[task].version,
+            data_fingerprint=expected_fingerprint(task_of(profile, task)),
+            metric=TASKS[task].metric,
+            target=profile.tasks[task].target,
+            method=cell.method,
+            rank=cell.rank,
+            quantization=cell.quantization,
+            variant=cell.variant,
+            seed=profile.seeds[0],
+            device=device,
+            threads=THREADS,
+            recipe=resolve_recipe(suite.file, profile, entry, cell, task),
+            causal=_causal(profile, task) if model.causal else None,
+        )
+        for task in profile.tasks
+        for entry in suite.methods(profile_name)
+        for model in [profile.model_of(entry)]
+        for cell in cells(entry, profile)
+    ]
+
+
+def _causal(profile: Profile, task: str) -> Causal:
+    """How the profile asks a causal language model."""
+    assert profile.unrelated is not None
+    unrelated = expected_fingerprint(task_of(profile, profile.unrelated))
+    return Causal(
+        prompt=PROMPTS[task].identity if task in PROMPTS else "",
+        new_tokens=new_tokens(profile, task),
+        unrelated=f"{profile.unrelated}:{unrelated}",
+    )
+
+
+def _repeated(base: Sequence[Job]) -> Job:
+    """The job to run twice: of the cell with most moving parts, on the cheapest task."""
+
+    def parts(at: int) -> tuple[bool, int, int]:
+        method = known_method(base[at].method)
+        return method.family != "reference", len(method.hooks), at
+
+    most = base[max(range(len(base)), key=parts)]
+    of_cell = [job for job in base if job.cell == most.cell]
+    return min(of_cell, key=lambda job: job.recipe.steps * job.recipe.batch_size)
+
+
+def _tuned(job: Job, choice: Choice | None) -> Job | None:
+    """The job with the learning rate its trials chose; None while trials are to be made."""
+    if choice is None:
+        return job
+    if choice.missing:
+        return None
+    rate = job.recipe.learning_rate if choice.chosen is None else choice.chosen
+    return replace(job, recipe=replace(job.recipe, learning_rate=rate))
+
+
+def of_versions(records: Mapping[str, Record], versions: Mapping[str, str]) -> dict[str, Record]:
+    """The records made with these library versions."""
+    return {
+        job_id: record
+        for job_id, record in records.items()
+        if not changed_versions(record.environment.software, versions)
+    }
+
+
+def decide(
+    jobs: Sequence[Job], records: Mapping[str, Record], versions: Mapping[str, str], again: bool
+) -> list[Planned]:
+    """What would run: jobs without an `ok` record made with these library versions.
+
+    Args:
+        jobs: all jobs of the profile.
+        records: job id -> the record that counts (last ok attempt, else last attempt).
+        versions: installed package versions, and hashes (`peftmark.machine.environment.software`).
+        again: run finished jobs too.
+    """
+    return [_decide(job, records.get(job.job_id), versions, again) for job in jobs]
+
+
+def _decide(job: Job, record: Record | None, versions: Mapping[str, str], again: bool) -> Planned:
+    if record is None:
+        return Planned(job, "run", "new")
+    status = record.outcome.status
+    if not record.settled:
+        reason = record.outcome.status_reason.splitlines()
+        detail = f": {reason[0]}" if reason else ""
+        return Planned(job, "run", f"attempt {record.attempt} {status}{detail}")
+    changed = changed_versions(record.environment.software, versions)
+    if changed:
+        return Planned(job, "run", f"made with other versions: {changed}")
+    if again:
+        return Planned(job, "run", f"{status} in attempt {record.attempt}, run again as asked")
+    return Planned(job, "done", f"{status} in attempt {record.attempt}")

@@ -1,0 +1,258 @@
+"""From the layers of a suite to recipes: every value of every cell resolved, faults told.
+
+Recipes are layered, later layers winning: suite, profile, task, method, method on one task, and
+last the values that the profile varies for all cells alike. `resolve_recipe` folds the layers into
+one `peftmark.record.job.Recipe` with nothing left open.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from pydantic import BaseModel
+
+from peftmark.catalog.method import Method
+from peftmark.catalog.methods import LORA, Cell, known_method
+from peftmark.catalog.task import Task
+from peftmark.catalog.tasks import TASKS
+from peftmark.record.job import AdaLoraSchedule, Recipe, first_stage_steps
+from peftmark.suite.schema import MethodEntry, Profile, RecipeLayer, SuiteFile
+
+ADAPTER_FIELDS = LORA
+
+VARIED: dict[str, Callable[[Any], str]] = {
+    "precision": str,
+    "gradient_checkpointing": lambda on: "checkpointing" if on else "no checkpointing",
+}
+"""Setting -> the name of a value in a variant. These must be the same for every cell: they change
+time and memory for a reason that is not the method."""
+
+MAX_SELECTION_ROWS = 1000
+
+Fault = Callable[[str, str], None]
+"""Told of each fault: the key, and what is wrong with its value."""
+
+
+class RecipeFaults(Exception):
+    """A recipe that can't be resolved.
+
+    Args:
+        faults: each as one line: key, value found, what is allowed.
+    """
+
+    def __init__(self, faults: list[str]) -> None:
+        super().__init__("; ".join(faults))
+        self.faults = faults
+
+
+def variants(profile: Profile) -> dict[str, dict[str, Any]]:
+    """Name of each combination of varied values -> the values; one empty name without an axis."""
+    axes = {name: values for name in VARIED if (values := getattr(profile.vary, name))}
+    found = (dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values()))
+    return {", ".join(VARIED[name](v) for name, v in one.items()): one for one in found}
+
+
+def cells(entry: MethodEntry, profile: Profile) -> dict[Cell, dict[str, Any]]:
+    """The cells of a method entry, crossed with every variant of the profile, and what each sets
+    in the recipe."""
+    return {
+        cell._replace(variant=", ".join(filter(None, (cell.variant, name)))): {
+            **values,
+            "budget": budget,
+        }
+        for cell, budget in entry.cells()
+        for name, values in variants(profile).items()
+    }
+
+
+# Values a suite may leave out. None of them favours a method; everything that does (learning
+# rate, alpha, targets, AdaLoRA's schedule) has to be written down.
+DEFAULTS: dict[str, Any] = {
+    "schedule": "linear",
+    "warmup": "6%",
+    "weight_decay": 0.01,
+    "max_grad_norm": 1.0,
+    "max_length": 128,
+    "precision": "fp32",
+    "optimizer": "adamw",
+    "gradient_checkpointing": False,
+    "window_batches": 16,
+    "selection_rows": None,
+    "train_rows": None,
+    "eval_rows": None,
+    "eval_every": "20%",
+    "eval_batch_size": 64,
+    "train_pooler": True,
+    "head_dropout": None,
+    "dropout": 0.0,
+    "double_quantization": True,
+}
+ADALORA_DEFAULTS: dict[str, Any] = {"beta1": 0.85, "beta2": 0.85}
+
+
+def set_values(layer: BaseModel) -> dict[str, Any]:
+    """What a layer sets; a null is not set."""
+    return {k: getattr(layer, k) for k in layer.model_fields_set if getattr(layer, k) is not None}
+
+
+def _merge(layers: Iterable[RecipeLayer]) -> dict[str, Any]:
+    merged: dict[str, Any] = dict(DEFAULTS)
+    adalora: dict[str, Any] = dict(ADALORA_DEFAULTS)
+    for layer in layers:
+        values = set_values(layer)
+        if nested := values.pop("adalora", None):
+            values_in = set_values(nested)
+            for one, other in (("init_rank", "init_ratio"), ("init_ratio", "init_rank")):
+                if one in values_in:
+                    adalora.pop(other, None)
+            adalora.update(values_in)
+        for one, other in (("steps", "epochs"), ("epochs", "steps")):
+            if one in values:
+                merged.pop(other, None)
+        merged.update(values)
+    merged["adalora"] = adalora
+    return merged
+
+
+def _share(value: int | str, steps: int) -> int:
+    return round(float(value[:-1]) / 100 * steps) if isinstance(value, str) else value
+
+
+def _schedule(
+    method: Method, cell: Cell, values: Mapping[str, Any], steps: int, fault: Fault
+) -> AdaLoraSchedule | None:
+    """AdaLoRA's schedule for the methods that read it."""
+    if not method.schedule:
+        return None
+    adalora, rank, options = dict(values["adalora"]), cell.rank, values["options"]
+    if method.key == "hybrid":
+        rank, adalora["init_rank"] = options["middle"] // 2, options["middle"]
+    if method.key == "two-stage":
+        steps -= first_stage_steps(options, steps)
+    return _adalora(adalora, rank, steps, fault)
+
+
+def _adalora(
+    values: Mapping[str, Any], rank: int | None, steps: int, fault: Fault
+) -> AdaLoraSchedule | None:
+    """The schedule in steps.
+
+    Args:
+        rank: the rank it ends at; None where a budget decides it.
+    """
+    missing = [k for k in ("tinit", "tfinal", "delta_t", "orthogonal_weight") if k not in values]
+    if "init_rank" not in values and "init_ratio" not in values:
+        missing.insert(0, "init_rank (or init_ratio)")
+    if missing:
+        fault("adalora", f"{', '.join(missing)} set nowhere")
+        return None
+    if rank is None:
+        if "init_ratio" not in values:
+            fault(
+                "adalora.init_ratio", "set nowhere; with a budget it takes the place of init_rank"
+            )
+            return None
+        init_rank = None
+    else:
+        init_rank = values.get("init_rank") or max(rank + 1, round(values["init_ratio"] * rank))
+    tinit, tfinal = _share(values["tinit"], steps), _share(values["tfinal"], steps)
+    if init_rank is not None and rank is not None and init_rank <= rank:
+        fault(
+            "adalora.init_rank",
+            f"found {init_rank} with rank (target_r) {rank}; it must be above the rank, "
+            "since AdaLoRA prunes from init_rank down to rank",
+        )
+    if tinit + tfinal + values["delta_t"] > steps:
+        fault(
+            "adalora",
+            f"tinit {tinit} + tfinal {tfinal} + delta_t {values['delta_t']} exceed the {steps} "
+            "steps, so the budget would never be pruned; they must leave at least one delta_t",
+        )
+    return AdaLoraSchedule(
+        init_rank=init_rank,
+        tinit=tinit,
+        tfinal=tfinal,
+        init_ratio=values["init_ratio"] if rank is None else None,
+        **{k: values[k] for k in ("delta_t", "beta1", "beta2", "orthogonal_weight")},
+    )
+
+
+def resolve_recipe(
+    suite: SuiteFile, profile: Profile, entry: MethodEntry, cell: Cell, task_name: str
+) -> Recipe:
+    """Fold the layers for one cell on one task.
+
+    Raises:
+        RecipeFaults: with every fault; never for a suite that was checked.
+    """
+    task, method = TASKS[task_name], known_method(entry.method)
+    task_layer = profile.tasks[task_name].recipe
+    layers = [suite.recipe, profile.recipe, task_layer, entry.recipe]
+    values = _merge([*layers, entry.task_recipe.get(task_name, RecipeLayer())])
+    faults: list[str] = []
+
+    def tell(key: str, what: str) -> None:
+        faults.append(f"{key}: {what}")
+
+    values.update(cells(entry, profile)[cell], options=method.resolved_options(entry.options))
+    if not method.trains:
+        # What says how to train says nothing of it: its jobs are the same whatever stands there.
+        values.pop("epochs", None)
+        values.update(learning_rate=0.0, steps=1, batch_size=1, eval_every=1, warmup=0)
+    rows = _row_limits(values, task, tell)
+    needed = ["batch_size", "learning_rate"]
+    needed += [name for name in ("targets", "alpha") if name in method.settings]
+    missing = [name for name in needed if name not in values]
+    if "steps" not in values and "epochs" not in values:
+        missing.append("steps (or epochs)")
+    if missing:
+        tell("recipe", f"{', '.join(missing)} set nowhere for {entry.method} on {task_name}")
+        raise RecipeFaults(faults)
+    if values["batch_size"] > rows:
+        cut = f" (of {task.train_rows}, {values['selection_rows']} are selection rows)"
+        tell("batch_size", f"found {values['batch_size']} with {rows} training rows{cut}")
+    epochs = values.pop("epochs", None)
+    steps = values.get("steps") or math.ceil(epochs * math.ceil(rows / values["batch_size"]))
+    eval_every = values["eval_every"]
+    if isinstance(eval_every, str):
+        eval_every = max(1, _share(eval_every, steps))
+    if not 1 <= eval_every <= steps:
+        tell("eval_every", f"found {eval_every}; the run has {steps} steps")
+    warmup_steps = _share(values.pop("warmup"), steps)
+    if warmup_steps > steps:
+        tell("warmup", f"found {warmup_steps}; the run has {steps} steps")
+    if profile.tuning and values["selection_rows"] == 0:
+        tell("selection_rows", "found 0; a profile with tuning scores its trials on these rows")
+    schedule = _schedule(method, cell, values, steps, tell)
+    if faults:
+        raise RecipeFaults(faults)
+    values.update(steps=steps, eval_every=eval_every, warmup_steps=warmup_steps, adalora=schedule)
+    values.update(dict.fromkeys(name for name in ADAPTER_FIELDS if name not in method.settings))
+    if cell.quantization in ("none", "int8"):
+        values["double_quantization"] = None
+    return Recipe(**values)
+
+
+def _row_limits(values: dict[str, Any], task: Task, fault: Fault) -> int:
+    """Settle the three row counts; returns the training rows left after the selection rows."""
+    wanted: int = min(values["train_rows"] or task.train_rows, task.train_rows)
+    selection: int | None = values["selection_rows"]
+    if selection is None:
+        selection = min(wanted // 10, MAX_SELECTION_ROWS)
+    if selection > task.train_rows // 2:
+        fault(
+            "selection_rows",
+            f"found {selection}; at most half of the {task.train_rows} training rows "
+            f"of {task.key}: {task.train_rows // 2}",
+        )
+        selection = 0  # so that what follows tells faults of its own alone
+    left = task.train_rows - selection
+    values["selection_rows"] = selection
+    values["train_rows"] = wanted if wanted < left else None
+    values["eval_rows"] = (
+        values["eval_rows"] if (values["eval_rows"] or task.eval_rows) < task.eval_rows else None
+    )
+    return min(wanted, left)

@@ -1,0 +1,340 @@
+"""The shape of a suite file: the types of everything in it.
+
+Nothing here looks at more than one value at a time; what only the whole suite can tell (impossible
+cells, schedules that don't fit) is checked in `peftmark.suite.load`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Iterable, Iterator
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticCustomError
+
+from peftmark.catalog.methods import METHODS, PREFIX, Cell, method_of
+from peftmark.catalog.models import MODELS, Model
+from peftmark.catalog.origins import SOURCES
+from peftmark.catalog.peft_types import PEFT_TYPES
+from peftmark.catalog.quantizations import QUANTIZATIONS
+from peftmark.catalog.tasks import TASKS
+from peftmark.core.strict_yaml import MAX_SUITE_BYTES as MAX_SUITE_BYTES
+from peftmark.core.strict_yaml import read_yaml as read_yaml
+
+RADAR_AXES = ("quality", "speed", "memory", "parameters", "steps_to_target", "ease_of_use")
+TARGET_SETS = ("all-linear", "query-value", "attention")
+
+
+# --- types --------------------------------------------------------------------------------------
+
+
+def known(what: str, names: Iterable[str]) -> AfterValidator:
+    """A validator that refuses any other name and says which there are."""
+    names = tuple(names)
+
+    def check(value: str) -> str:
+        if value not in names:
+            close = difflib.get_close_matches(value, names, n=1)
+            hint = f" (did you mean {close[0]}?)" if close else ""
+            raise PydanticCustomError(
+                "unknown",
+                "unknown {what}{hint}; allowed: {names}",
+                {"what": what, "hint": hint, "names": ", ".join(names)},
+            )
+        return value
+
+    return AfterValidator(check)
+
+
+def _method(value: str) -> str:
+    if method_of(value) is None:
+        close = difflib.get_close_matches(value, [*METHODS, *map(PREFIX.__add__, PEFT_TYPES)], n=1)
+        raise PydanticCustomError(
+            "unknown",
+            "unknown method{hint}; allowed: {names}, and peft:<type> with a type of {types}",
+            {
+                "hint": f" (did you mean {close[0]}?)" if close else "",
+                "names": ", ".join(METHODS),
+                "types": ", ".join(PEFT_TYPES),
+            },
+        )
+    return value
+
+
+def _budget(value: Any) -> Any:
+    """A number of parameters, or a share of the base's written "0.1%"."""
+    if (
+        isinstance(value, str)
+        and re.fullmatch(r"\d{1,2}(\.\d+)?%", value)
+        and float(value[:-1]) > 0
+    ):
+        return value
+    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+        return value
+    raise PydanticCustomError(
+        "budget", "a number of parameters, or a share of the base's such as 0.1%"
+    )
+
+
+def _plain(options: dict[str, Any]) -> dict[str, Any]:
+    """Options that JSON can hold: the job's identity is made of them."""
+    try:
+        json.dumps(options, allow_nan=False)
+    except ValueError as error:
+        raise PydanticCustomError("plain", "infinite numbers and NaN are not allowed") from error
+    return options
+
+
+def _steps(value: Any) -> Any:
+    """A number of steps, or a share of all steps written "10%"."""
+    if isinstance(value, str) and re.fullmatch(r"\d{1,2}(\.\d+)?%", value):
+        return value
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    raise PydanticCustomError("steps", "a whole number of steps, or a share such as 10%")
+
+
+def _targets(value: Any) -> Any:
+    if isinstance(value, str) and value in TARGET_SETS:
+        return value
+    if isinstance(value, list) and value and all(isinstance(v, str) and v for v in value):
+        return tuple(value)
+    raise PydanticCustomError(
+        "targets",
+        "allowed: {sets}, or a list of module name suffixes",
+        {"sets": ", ".join(TARGET_SETS)},
+    )
+
+
+def _fingerprint(value: Any) -> Any:
+    if isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value):
+        return value
+    raise PydanticCustomError("fingerprint", "allowed: 64 hexadecimal digits")
+
+
+ModelName = Annotated[str, known("model", MODELS)]
+TaskName = Annotated[str, known("task", TASKS)]
+MethodName = Annotated[str, AfterValidator(_method)]
+QuantizationName = Annotated[str, known("quantization", QUANTIZATIONS)]
+SourceName = Annotated[str, known("source", SOURCES)]
+Budget = Annotated[int | str, BeforeValidator(_budget)]
+Steps = Annotated[int | str, BeforeValidator(_steps)]
+Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+Sizes = Annotated[list[Annotated[int, Field(ge=1, le=4096)]], Field(min_length=1)]
+Word = Annotated[str, Field(min_length=1, max_length=40, pattern=r"^[^\x00-\x1f\x7f]+$")]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Precision = Literal["fp32", "bf16"]
+
+
+class Strict(BaseModel):
+    """Refuses unknown keys and values of another type."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class AdaLoraLayer(Strict):
+    """AdaLoRA's settings in a recipe layer; see `peftmark.record.job.AdaLoraSchedule`."""
+
+    init_rank: Count | None = None
+    init_ratio: Annotated[float, Field(gt=1, le=8)] | None = None
+    tinit: Steps | None = None
+    tfinal: Steps | None = None
+    delta_t: Count | None = None
+    beta1: Annotated[float, Field(gt=0, lt=1)] | None = None
+    beta2: Annotated[float, Field(gt=0, lt=1)] | None = None
+    orthogonal_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+
+
+class RecipeLayer(Strict):
+    """Part of a recipe; what it leaves out comes from the layers below it."""
+
+    steps: Count | None = None
+    epochs: Positive | None = None
+    batch_size: Count | None = None
+    learning_rate: Positive | None = None
+    schedule: Literal["linear", "constant", "cosine"] | None = None
+    warmup: Steps | None = None
+    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    max_grad_norm: Positive | None = None
+    max_length: Annotated[int, Field(ge=8, le=8192)] | None = None
+    precision: Precision | None = None
+    optimizer: Literal["adamw", "paged_adamw", "paged_adamw_8bit"] | None = None
+    gradient_checkpointing: bool | None = None
+    window_batches: Count | None = None
+    train_rows: Count | None = None
+    selection_rows: Annotated[int, Field(ge=0)] | None = None
+    eval_rows: Count | None = None
+    eval_every: Steps | None = None
+    eval_batch_size: Count | None = None
+    train_pooler: bool | None = None
+    head_dropout: Share | None = None
+    targets: Annotated[str | tuple[str, ...], BeforeValidator(_targets)] | None = None
+    alpha: Positive | None = None
+    dropout: Share | None = None
+    double_quantization: bool | None = None
+    adalora: AdaLoraLayer | None = None
+
+
+class TaskEntry(Strict):
+    """A task in a profile.
+
+    Attributes:
+        target: value of the task's metric that counts as reached.
+        new_tokens: tokens that an answer may have, where answers are written.
+        fingerprint: for a mirror with rows of your own: their fingerprint (the message about a
+            mismatch prints it).
+        recipe: settings for this task.
+    """
+
+    target: float | None = None
+    new_tokens: Annotated[int, Field(ge=1, le=1024)] | None = None
+    fingerprint: Annotated[str, BeforeValidator(_fingerprint)] | None = None
+    recipe: RecipeLayer = RecipeLayer()
+
+
+class MethodEntry(Strict):
+    """One method with its axes; every combination of size and quantization is a cell.
+
+    Attributes:
+        rank: sizes of a method that has a rank; `width` and `tokens` are those of the others.
+        budget: parameters in place of a size, which is solved for on the real architecture.
+        variant: a word that tells the entry from others of the same method in every table.
+        options: settings of the method's own.
+        learning_rates: the grid that a profile with `tuning` tries; unused without.
+        model: another model than the profile's; the cells say which.
+    """
+
+    method: MethodName
+    model: ModelName | None = None
+    rank: Sizes | None = None
+    width: Sizes | None = None
+    tokens: Sizes | None = None
+    budget: Annotated[list[Budget], Field(min_length=1)] | None = None
+    variant: Word = ""
+    options: Annotated[dict[str, Any], AfterValidator(_plain)] = {}
+    quantization: Annotated[list[QuantizationName], Field(min_length=1)] = ["none"]
+    learning_rates: Annotated[list[Positive], Field(min_length=2)] | None = None
+    recipe: RecipeLayer = RecipeLayer()
+    task_recipe: dict[TaskName, RecipeLayer] = {}
+
+    @property
+    def sizes(self) -> dict[str, list[int]]:
+        """The keys that give sizes, with their values."""
+        given = {"rank": self.rank, "width": self.width, "tokens": self.tokens}
+        return {name: values for name, values in given.items() if values is not None}
+
+    def cells(self) -> Iterator[tuple[Cell, int | str | None]]:
+        """Every cell of the entry, with the budget that decides its size."""
+        sizes = [size for values in self.sizes.values() for size in values]
+        budgets: list[int | str | None] = [*(self.budget or [])]
+        pairs = [(size, None) for size in sizes] + [(None, budget) for budget in budgets]
+        for size, budget in pairs or [(None, None)]:
+            words = [self.variant] if self.variant else []
+            if self.model is not None:
+                words.append(f"{MODELS[self.model].title} ({MODELS[self.model].read_as})")
+            if budget is not None:
+                words.append(f"budget {budget if isinstance(budget, str) else format(budget, ',')}")
+            for quantization in self.quantization:
+                yield Cell(self.method, size, quantization, ", ".join(words)), budget
+
+
+class Vary(Strict):
+    """Axes that cross every cell of a profile alike; see `peftmark.suite.load.variants`."""
+
+    precision: Annotated[list[Precision], Field(min_length=2)] | None = None
+    gradient_checkpointing: Annotated[list[bool], Field(min_length=2)] | None = None
+
+
+class Tuning(Strict):
+    """Trials of every learning rate of a grid, before the jobs that are reported."""
+
+    seeds: Annotated[list[Seed], Field(min_length=1)]
+
+
+class Profile(Strict):
+    """One size of a suite: a model, its tasks, seeds and sources of data.
+
+    Attributes:
+        needs: what must be there for the profile to be chosen by itself: reachable data (a mirror,
+            or a hub that answers), a GPU and such data, or nothing.
+        sources: where models and rows may come from, tried in this order.
+        methods: replaces the suite's list of methods.
+        vary: values of settings that every cell is crossed with.
+        tuning: choose learning rates by trials; without it `learning_rate` counts.
+        unrelated: a language task that is not among `tasks`; how well its text is still read
+            tells what a causal language model forgot.
+    """
+
+    summary: str
+    needs: Literal["gpu", "data", "nothing"]
+    sources: Annotated[list[SourceName], Field(min_length=1)]
+    model: ModelName
+    seeds: Annotated[list[Seed], Field(min_length=1)]
+    tasks: Annotated[dict[TaskName, TaskEntry], Field(min_length=1)]
+    methods: Annotated[list[MethodEntry], Field(min_length=1)] | None = None
+    vary: Vary = Vary()
+    tuning: Tuning | None = None
+    unrelated: TaskName | None = None
+    recipe: RecipeLayer = RecipeLayer()
+
+    def model_of(self, entry: MethodEntry) -> Model:
+        """The model that an entry's cells train."""
+        return MODELS[entry.model or self.model]
+
+
+class _Cell(Strict):
+    method: MethodName
+    rank: Count | None = None
+    quantization: QuantizationName = "none"
+    variant: str = ""
+
+
+class _Anchor(Strict):
+    worst: Annotated[float, Field(allow_inf_nan=False)]
+    best: Annotated[float, Field(allow_inf_nan=False)]
+    scale: Literal["linear", "log"] = "linear"
+
+
+class SuiteFile(Strict):
+    """The shape of a suite file; `claims` are ids of the ledger (`peftmark.claims.ledger`)."""
+
+    suite: str
+    version: Count
+    summary: str
+    reference: _Cell
+    radar: dict[Annotated[str, known("radar axis", RADAR_AXES)], _Anchor]
+    recipe: RecipeLayer = RecipeLayer()
+    methods: Annotated[list[MethodEntry], Field(min_length=1)]
+    profiles: Annotated[dict[str, Profile], Field(min_length=1)]
+    claims: list[str] = []
+
+
+# --- telling faults -----------------------------------------------------------------------------
+
+
+def fault_lines(error: ValidationError) -> Iterator[str]:
+    """Each fault of a file as one line: path, value found, values allowed."""
+    for item in error.errors(include_url=False):
+        path = ""
+        for part in item["loc"]:
+            if part == "[key]":
+                continue
+            path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
+        found = "" if item["type"] == "missing" else f"found {short(item['input'])}; "
+        message = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "extra_forbidden":
+            found, message = "", "unknown key"
+        if isinstance(item["input"], str) and "number" in message:
+            message += " (write it without quotes)"
+        yield f"{path or 'file'}: {found}{message[:1].lower()}{message[1:]}"
+
+
+def short(value: Any) -> str:
+    """A value as it stands in a message, cut at 60 characters."""
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,1 @@
+"""Every cell over the runs of the gate."""

@@ -1,0 +1,143 @@
+"""What was saved is what was trained: reload, merge, and damage that shows."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import tiny
+from peftmark.lab import recipe
+from peftmark.lab.deploy import ROUNDS, deploy, saved_size
+from peftmark.lab.methods import adalora, trainable
+from peftmark.lab.step import Step
+from peftmark.sources.assets import Places
+
+CPU = torch.device("cpu")
+MERGED = (
+    "merged_latency_p50_seconds",
+    "merged_latency_p95_seconds",
+    "merge_target",
+    "merge_max_error",
+)
+
+
+@pytest.fixture
+def places(tmp_path, monkeypatch):
+    tiny.install(tmp_path / "mirror", monkeypatch)
+    return Places(tmp_path / "mirror", ("mirror",), tmp_path / "cache")
+
+
+def run(places, *cell, **changes):
+    done = recipe.run(tiny.job(*cell, **changes), places, lambda message: None)
+    assert done.status == "ok"
+    assert done.latency_p95_seconds >= done.latency_p50_seconds > 0
+    return done
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        ("full", "none"),
+        ("head", "none"),
+        ("head", "nf4"),
+        ("lora", "none"),
+        ("lora", "nf4"),
+        ("lora", "int8"),
+        ("adalora", "none"),
+        ("adalora", "nf4"),
+    ],
+)
+def test_the_reloaded_model_is_the_trained_one(places, cell):
+    assert run(places, *cell).reload_max_error < 1e-5
+
+
+def test_adalora_on_nf4_in_bf16_loses_only_what_peft_rounds(places):
+    # PEFT rounds the adapters of modules that kept their full initial rank to bf16 on loading.
+    assert run(places, "adalora", "nf4", precision="bf16").reload_max_error < 1e-3
+    assert run(places, "lora", "nf4", precision="bf16").reload_max_error < 1e-5
+
+
+def test_adaloras_divisor_never_trains(places, monkeypatch):
+    job = tiny.job("adalora", "nf4", precision="bf16")
+
+    def divisors():
+        return [n for n, _ in trainable(tiny.build(places, job).model) if ".ranknum." in n]
+
+    assert divisors() == []
+    monkeypatch.setattr(adalora, "freeze_divisors", lambda model: None)
+    assert divisors(), "PEFT no longer makes them trainable: freeze_divisors can go"
+
+
+def test_merging_into_fp32_is_exact_and_into_four_bits_is_not(places):
+    plain, packed = run(places, "lora"), run(places, "lora", "nf4")
+    assert plain.merge_max_error < 1e-4
+    assert plain.merge_target == "fp32 weights"
+    assert packed.merge_max_error > 1e-3
+    assert packed.merge_target == "NF4 weights: dequantised, added, quantised again"
+    for done in (plain, packed, run(places, "adalora")):
+        assert done.merged_latency_p95_seconds >= done.merged_latency_p50_seconds > 0
+
+
+@pytest.mark.parametrize(
+    ("cell", "reason"),
+    [
+        (("adalora", "nf4"), "PEFT can't merge AdaLoRA into quantised weights"),
+        (("full", "none"), "the method has no adapter to merge"),
+        (("head", "nf4"), "the method has no adapter to merge"),
+    ],
+)
+def test_what_cannot_be_merged_says_so(places, cell, reason):
+    done = run(places, *cell)
+    assert [getattr(done, name) for name in MERGED] == [None] * 4
+    assert {done.null_reasons[name] for name in MERGED} == {reason}
+
+
+@pytest.fixture
+def trained(places, tmp_path):
+    """A LoRA job, its trained model, what it saved, and its latency set."""
+    job = tiny.job("lora")
+    work = tiny.work(places, job)
+    prepared = tiny.build(places, job)
+    step = Step(job, tiny.TASKS[job.task], prepared, CPU)
+    for number in range(1, 7):
+        step(number, work.train(number - 1))
+    folder = tmp_path / "saved"
+    folder.mkdir()
+    prepared.save(folder)
+    return job, prepared, folder, work.latency
+
+
+def error(places, trained):
+    job, prepared, folder, batches = trained
+    found = deploy(job, prepared, folder, lambda: tiny.base(places, job), batches, CPU)
+    return found.reload_max_error
+
+
+@pytest.mark.parametrize("part", ["lora_B", "classifier"])
+def test_one_damaged_tensor_is_seen(places, trained, part):
+    assert error(places, trained) < 1e-5
+    file = trained[2] / "adapter_model.safetensors"
+    tensors = load_file(file)
+    name = next(name for name in tensors if part in name)
+    tensors[name] = tensors[name] * torch.linspace(0, 2, tensors[name].shape[-1])
+    save_file(tensors, file, metadata={"format": "pt"})
+    assert error(places, trained) > 1e-3
+
+
+def test_training_mode_survives_and_dropout_is_off(places, trained):
+    job, prepared, folder, batches = trained
+    assert prepared.model.training
+    noisy = replace(job, recipe=replace(job.recipe, dropout=0.9))
+    assert error(places, (noisy, prepared, folder, batches)) < 1e-5
+    assert prepared.model.training
+
+
+def test_size_and_parameters_of_what_was_saved(trained):
+    _, prepared, folder, _ = trained
+    size, parameters = saved_size(folder)
+    assert parameters == sum(p.numel() for _, p in trainable(prepared.model))
+    assert size == (folder / "adapter_model.safetensors").stat().st_size > 4 * parameters
+    assert ROUNDS > 1

@@ -1,0 +1,268 @@
+"""Stand-ins for a job's worker process, each ending its own way; none loads torch.
+
+They run in processes that `run_jobs(worker="fake_worker:NAME")` starts, which find this module
+because pytest puts the folder of the tests on the path that workers inherit.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import types
+from functools import partial
+from pathlib import Path
+
+from peftmark.lab import worker
+from peftmark.record.job import Job
+from peftmark.record.outcome import Outcome
+
+FOREVER = 600
+
+
+class Line:
+    """A fake worker's end of the pipe, set up as the real worker sets itself up."""
+
+    def __init__(self, connection, job_json, log):
+        leave = threading.Thread(
+            target=worker._leave_with_supervisor, args=(connection,), daemon=True
+        )
+        leave.start()
+        worker._redirect(Path(log))
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        self.connection = connection
+        self.job = Job.from_json(job_json)
+        self.log = Path(log)
+
+    def send(self, **message):
+        self.connection.send_bytes(json.dumps(message).encode())
+
+    def finish(self, **changes):
+        # Of the rates tried, 0.002 is the best.
+        trial = self.job.purpose == "tuning"
+        score = 0.5 - abs(self.job.recipe.learning_rate - 0.002) if trial else 0.5
+        values = {"status": "ok", "metric_value": score, "steps": self.job.recipe.steps}
+        self.send(outcome=Outcome(**{**values, **changes}).to_json())
+
+
+def ok(connection, job_json, places_json, log, device):
+    """Finish at once."""
+    line = Line(connection, job_json, log)
+    line.send(phase="train")
+    line.send(step=1, steps=line.job.recipe.steps, metric=0.25)
+    print("some words for the log")
+    line.finish(model_source=os.environ["OMP_NUM_THREADS"], data_source=places_json)
+
+
+def raises(connection, job_json, places_json, log, device):
+    """A fault nobody caught."""
+    Line(connection, job_json, log)
+    raise ValueError("no such thing")
+
+
+def exits(connection, job_json, places_json, log, device):
+    """Leave without a word, as a crashing library does."""
+    Line(connection, job_json, log).send(phase="model")
+    os._exit(3)
+
+
+def dies(connection, job_json, places_json, log, device):
+    """Die as by the kernel's hand."""
+    line = Line(connection, job_json, log)
+    line.send(phase="train")
+    line.send(step=7, steps=120)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def dies_of_a_nameless_signal(connection, job_json, places_json, log, device):
+    """Die of a signal Python has no name for."""
+    Line(connection, job_json, log)
+    os.kill(os.getpid(), signal.SIGRTMIN + 3)
+    time.sleep(FOREVER)
+
+
+def hangs(connection, job_json, places_json, log, device):
+    """Stop making progress at step 3."""
+    _hang(Line(connection, job_json, log))
+
+
+def _hang(line):
+    line.send(phase="train")
+    line.send(step=3, steps=120)
+    time.sleep(FOREVER)
+
+
+def ignores_sigterm(connection, job_json, places_json, log, device):
+    """Hang, and not be moved by politeness."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    hangs(connection, job_json, places_json, log, device)
+
+
+def floods(connection, job_json, places_json, log, device):
+    """Print megabytes, some of it no text at all, from Python and from below it."""
+    line = Line(connection, job_json, log)
+    os.write(1, b"\xff\xfe\x00\x1b[2J" * 100)
+    for _ in range(40):
+        print("x" * 100_000)
+    subprocess.run(["echo", "from a child"], check=True)
+    sys.stderr.write("an error\n")
+    line.finish()
+
+
+def floods_the_pipe(connection, job_json, places_json, log, device):
+    """Send far more progress than a pipe holds."""
+    line = Line(connection, job_json, log)
+    for step in range(5000):
+        line.send(step=step, steps=5000, note="x" * 200)
+    line.finish()
+
+
+def nan(connection, job_json, places_json, log, device):
+    """Call a score that is no number a success."""
+    line = Line(connection, job_json, log)
+    line.send(step=1, steps=1, metric=float("nan"))
+    line.finish(metric_value=float("nan"), train_seconds=float("inf"))
+
+
+def leaves_a_child(connection, job_json, places_json, log, device):
+    """End, while a forked child keeps the pipe and the log open."""
+    line = Line(connection, job_json, log)
+    child = os.fork()
+    if child == 0:
+        time.sleep(20)
+        os._exit(0)
+    line.finish(data_source=str(child))
+
+
+def counts(connection, job_json, places_json, log, device):
+    """Note how many workers are alive beside this one, and how many it was told."""
+    line = Line(connection, job_json, log)
+    mine = line.log.with_suffix(".alive")
+    mine.touch()
+    time.sleep(0.2)
+    alive = len(list(line.log.parent.glob("*.alive")))
+    mine.unlink()
+    line.finish(steps=alive, data_source=os.environ["PEFTMARK_JOBS_AT_ONCE"])
+
+
+def scores_otherwise(connection, job_json, places_json, log, device):
+    """Finish with metrics that no other worker reports."""
+    Line(connection, job_json, log).finish(metrics={"accuracy": 0.125})
+
+
+def collapses(connection, job_json, places_json, log, device):
+    """Finish, having learned to say one thing."""
+    Line(connection, job_json, log).finish(collapsed=True)
+
+
+def by_seed(connection, job_json, places_json, log, device):
+    """End in the way that stands in the file `ways` beside the log.
+
+    It stands there under the job's purpose, its learning rate as in "rate 0.002", or its seed.
+    """
+    ways = json.loads(Path(log).with_name("ways").read_text())
+    job = Job.from_json(job_json)
+    keys = (job.purpose, f"rate {job.recipe.learning_rate:g}", str(job.seed))
+    way = next((ways[key] for key in keys if key in ways), "ok")
+    globals()[way](connection, job_json, places_json, log, device)
+
+
+def hangs_with_its_number(connection, job_json, places_json, log, device):
+    """Hang after writing down who hangs."""
+    line = Line(connection, job_json, log)
+    line.log.with_suffix(".pid").write_text(str(os.getpid()))  # from here on SIGINT is ignored
+    _hang(line)
+
+
+def _real(run, *arguments):
+    """The real worker's `main` around a recipe that loads nothing."""
+    recipe, meters = (
+        types.ModuleType("peftmark.lab.recipe"),
+        types.ModuleType("peftmark.lab.measure.meters"),
+    )
+    recipe.run = run
+    meters.reset_high_water_mark = lambda: None
+    import peftmark.lab
+
+    peftmark.lab.recipe = recipe
+    sys.modules |= {"peftmark.lab.recipe": recipe, "peftmark.lab.measure.meters": meters}
+    worker.quiet_libraries = lambda: None
+    worker.classify = lambda error: ("diverged", str(error))
+    worker.main(*arguments)
+
+
+def _good_recipe(job, places, progress):
+    progress({"step": 1, "steps": 2})
+    print("printed by the recipe")
+    facts = [places.sources, os.environ["CUDA_VISIBLE_DEVICES"]]
+    return Outcome("ok", metric_value=1.0, data_source=json.dumps(facts))
+
+
+def _bad_recipe(job, places, progress):
+    raise FloatingPointError("the loss was nan")
+
+
+real_ok = partial(_real, _good_recipe)
+real_diverged = partial(_real, _bad_recipe)
+
+
+def tells_its_cores(connection, job_json, places_json, log, device):
+    """Finish with the cores it may use."""
+    Line(connection, job_json, log).finish(data_source=json.dumps(sorted(os.sched_getaffinity(0))))
+
+
+def dies_once(connection, job_json, places_json, log, device):
+    """Die the first time."""
+    if Path(log).name.endswith(".1.log"):
+        dies(connection, job_json, places_json, log, device)
+    ok(connection, job_json, places_json, log, device)
+
+
+def out_of_memory(connection, job_json, places_json, log, device):
+    """Say that there was no memory."""
+    Line(connection, job_json, log).finish(status="out_of_memory", metric_value=None)
+
+
+def out_of_memory_beside_others(connection, job_json, places_json, log, device):
+    """Have no memory whenever another worker is alive."""
+    line = Line(connection, job_json, log)
+    mine = line.log.with_suffix(".alive")
+    mine.touch()
+    time.sleep(0.3)
+    alive = len(list(line.log.parent.glob("*.alive")))
+    time.sleep(0.3)  # seen by those that came later
+    mine.unlink()
+    if alive > 1:
+        line.finish(status="out_of_memory", metric_value=None)
+    else:
+        line.finish(steps=alive)
+
+
+def crashes_on_gpu_a(connection, job_json, places_json, log, device):
+    """Crash on one device, finish on others."""
+    line = Line(connection, job_json, log)
+    if device == "GPU-a":
+        line.finish(status="crashed", status_reason="CUDA error", metric_value=None)
+    else:
+        line.finish(data_source=device)
+
+
+def hangs_with_a_child(connection, job_json, places_json, log, device):
+    """Hang beside a child that ignores everything polite."""
+    line = Line(connection, job_json, log)
+    child = subprocess.Popen(["sh", "-c", "trap '' TERM USR1; sleep 600"])
+    line.log.with_suffix(".child").write_text(str(child.pid))
+    _hang(line)
+
+
+def steps_on(connection, job_json, places_json, log, device):
+    """Work for six seconds and say so four times a second; a real job does every ten steps."""
+    line = Line(connection, job_json, log)
+    for step in range(1, 25):
+        line.send(step=step, steps=24, metric=0.5)
+        time.sleep(0.25)
+    line.finish()

@@ -1,0 +1,217 @@
+"""Stand-ins for a worker process, as in `fake_worker`, for the faults of docs/faults.md."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import json
+import mmap
+import os
+import random
+import resource
+import signal
+import struct
+import sys
+import tempfile
+import time
+import types
+from dataclasses import replace
+from pathlib import Path
+
+from fake_worker import FOREVER, Line
+from peftmark.lab import worker
+from peftmark.record.outcome import CurvePoint, Outcome, numbers
+
+
+def says_its_number(connection, job_json, places_json, log, device, *more):
+    """Finish and tell its process id."""
+    Line(connection, job_json, log).finish(data_source=str(os.getpid()))
+
+
+# --- memory -------------------------------------------------------------------------------------
+
+
+def _with_recipe(run, *arguments):
+    """The real worker, its errors classified for real, around a recipe that trains nothing."""
+    recipe, meters = (
+        types.ModuleType("peftmark.lab.recipe"),
+        types.ModuleType("peftmark.lab.measure.meters"),
+    )
+    recipe.run = run
+    meters.reset_high_water_mark = lambda: None
+    import peftmark.lab
+
+    peftmark.lab.recipe = recipe
+    sys.modules |= {"peftmark.lab.recipe": recipe, "peftmark.lab.measure.meters": meters}
+    worker.quiet_libraries = lambda: None
+    worker.main(*arguments)
+
+
+def short_of_address_space(*arguments):
+    """Ask torch for more memory than the process may have."""
+
+    def run(job, places, progress):
+        import torch
+
+        __import__("peftmark.lab.step")  # loaded in a real job, and needs room of its own
+        held = int(Path("/proc/self/statm").read_text().split()[0]) * mmap.PAGESIZE
+        resource.setrlimit(resource.RLIMIT_AS, (held + 2**28, held + 2**28))
+        progress({"phase": "model"})
+        torch.empty(2**30, dtype=torch.float32)
+
+    _with_recipe(run, *arguments)
+
+
+def runs_out_of_memory(connection, job_json, places_json, log, device, *more):
+    """Tell of a full device at step 7, as the real worker does."""
+    line = Line(connection, job_json, log)
+    line.send(step=7, steps=120)
+    line.send(outcome=Outcome("out_of_memory", "CUDA out of memory").to_json())
+
+
+def with_a_broken_device(*arguments):
+    """Fail at seed 0 as CUDA fails for good in a process, and finish at any other."""
+
+    def run(job, places, progress):
+        import torch
+
+        if job.seed == 0:
+            raise torch.AcceleratorError("CUDA error: device-side assert triggered")
+        return Outcome("ok", metric_value=1.0, data_source=str(os.getpid()))
+
+    _with_recipe(run, *arguments)
+
+
+def fills_its_group(connection, job_json, places_json, log, device, *more):
+    """Enter the memory group named in the file `group` beside the log, and fill it."""
+    line = Line(connection, job_json, log)
+    group = Path(line.log.with_name("group").read_text())
+    (group / "cgroup.procs").write_text(str(os.getpid()))
+    line.send(phase="train")
+    line.send(step=7, steps=120)
+    held = []
+    while True:
+        held.append(b"x" * 2**20)
+
+
+# --- the pipe -----------------------------------------------------------------------------------
+
+
+def dies_in_a_message(connection, job_json, places_json, log, device, *more):
+    """Announce a message of a thousand bytes and die after ten."""
+    Line(connection, job_json, log).send(phase="train")
+    os.write(connection.fileno(), struct.pack("!i", 1000) + b'{"outcome"')
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def hangs_in_a_message(connection, job_json, places_json, log, device, *more):
+    """Announce a message of a thousand bytes and hang after ten."""
+    Line(connection, job_json, log).send(phase="train")
+    os.write(connection.fileno(), struct.pack("!i", 1000) + b'{"outcome"')
+    time.sleep(FOREVER)
+
+
+def sends_rubbish(connection, job_json, places_json, log, device, *more):
+    """Send what is no JSON, and an outcome that is none."""
+    line = Line(connection, job_json, log)
+    connection.send_bytes(b"\xff\x00 no message at all")
+    line.send(outcome="{}")
+    line.finish()
+
+
+def dies_after_its_outcome(connection, job_json, places_json, log, device, *more):
+    """Tell the outcome and die before the process ends in peace."""
+    Line(connection, job_json, log).finish()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def dies_with_files(connection, job_json, places_json, log, device, *more):
+    """Die while an adapter lies in a temporary folder, as one does to be measured and reloaded."""
+    Line(connection, job_json, log)
+    Path(tempfile.mkdtemp(prefix="peftmark-"), "adapter").write_text("weights")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def dies_before_a_word(connection, job_json, places_json, log, device, *more):
+    """Die while it still imports, as it were."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+# --- hanging ------------------------------------------------------------------------------------
+
+
+def hangs_in_c(connection, job_json, places_json, log, device, *more):
+    """Hang below Python with the interpreter's lock held, so that no handler in Python runs."""
+    line = Line(connection, job_json, log)
+    line.send(step=3, steps=120)
+    ctypes.PyDLL(None).sleep(FOREVER)
+
+
+def is_stopped(connection, job_json, places_json, log, device, *more):
+    """Be stopped, as by a debugger: no signal but SIGKILL and SIGCONT does anything."""
+    line = Line(connection, job_json, log)
+    line.log.with_suffix(".pid").write_text(str(os.getpid()))
+    line.send(step=3, steps=120)
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+# --- files --------------------------------------------------------------------------------------
+
+
+def fills_the_disk(connection, job_json, places_json, log, device, *more):
+    """Finish at seed 0; else leave no byte of the disk that the log is on, print, and finish."""
+    line = Line(connection, job_json, log)
+    if line.job.seed:
+        with line.log.with_name("filler").open("wb", buffering=0) as filler:
+            try:
+                while filler.write(bytes(2**16)):
+                    pass
+            except OSError:
+                pass
+        print("words for a log that has no room")
+    line.finish()
+
+
+def lists_its_files(connection, job_json, places_json, log, device, *more):
+    """Tell every file that it holds open."""
+    line = Line(connection, job_json, log)
+    found = []
+    for link in Path("/proc/self/fd").iterdir():
+        try:
+            found.append(os.readlink(link))
+        except OSError:  # the folder's own descriptor
+            continue
+    line.finish(data_source=json.dumps(sorted(found)))
+
+
+def raises_half_a_character(connection, job_json, places_json, log, device, *more):
+    """Fail with a file name that is no UTF-8 in the reason."""
+    line = Line(connection, job_json, log)
+    line.send(outcome=Outcome("crashed", "no file 'caf\udce9'", warnings=("\udcff",)).to_json())
+
+
+# --- the storm ----------------------------------------------------------------------------------
+
+
+def steady(connection, job_json, places_json, log, device, *more):
+    """Finish after some ten milliseconds with figures that depend on the job alone."""
+    line = Line(connection, job_json, log)
+    line.send(phase="train")
+    known = replace(line.job, purpose="report").job_id  # a repeat gives the same bits
+    drawn = random.Random(known)
+    for step in (10, 20):
+        time.sleep(0.01)
+        line.send(step=step, steps=20, metric=0.5)
+    curve = tuple(
+        CurvePoint(step, drawn.random(), drawn.random(), time.monotonic()) for step in (10, 20)
+    )
+    print("trained", line.job.job_id)
+    line.finish(
+        metric_value=curve[-1].metric,
+        predictions=numbers(drawn.random() for _ in range(500)),
+        references=numbers(drawn.random() for _ in range(500)),
+        curve=curve,
+        loss=curve[-1].loss,
+        train_seconds=time.monotonic(),
+        initial_weights_hash=hashlib.sha256(known.encode()).hexdigest(),
+    )

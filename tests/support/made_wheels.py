@@ -1,0 +1,76 @@
+"""Wheels and models made on the spot, and an index of packages that serves them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from peftmark.catalog.models import MODELS, Model
+from peftmark.catalog.origins import Package
+from peftmark.sources.assets import Places
+
+WEIGHTS = b"weights" * 100
+
+
+FILES = {
+    "model.safetensors": WEIGHTS,
+    "config.json": b'{"a": 1}',
+    "tokenizer.json": b'{"b": 2}',
+    "tokenizer_config.json": b'{"c": 3}',
+}
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def tiny_model(*packages: Package) -> Model:
+    return replace(MODELS["minilm-l6"], weights_sha256=sha256(WEIGHTS), packages=packages)
+
+
+def write(folder: Path, files: dict[str, bytes]) -> Path:
+    for name, data in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+    return folder
+
+
+def build_wheel(folder: Path, name: str, files: dict[str, bytes]) -> Package:
+    """A wheel such as pip accepts, and what the catalog would say about it."""
+    folder.mkdir(exist_ok=True)
+    module = name.replace("-", "_")
+    wheel = folder / f"{module}-1.0-py3-none-any.whl"
+    info = f"{module}-1.0.dist-info"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for path, data in files.items():
+            archive.writestr(f"{module}/data/{path}", data)
+        archive.writestr(f"{module}/__init__.py", "raise SystemExit('imported')")
+        archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        tags = "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        archive.writestr(f"{info}/WHEEL", tags)
+        archive.writestr(f"{info}/RECORD", "")
+    hashes = tuple((path, sha256(data)) for path, data in files.items())
+    return Package(name, "1.0", sha256(wheel.read_bytes()), f"{module}/data", hashes)
+
+
+@pytest.fixture
+def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that pip takes wheels from, and nowhere else."""
+    folder = tmp_path / "index"
+    folder.mkdir()
+    for name in [name for name in os.environ if name.startswith("PIP_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_NO_CACHE_DIR", "1")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+    return folder
+
+
+def from_package(tmp_path: Path) -> Places:
+    return Places(None, ("package",), tmp_path / "cache")

@@ -1,0 +1,574 @@
+"""The command line: exit codes, messages, signals, and what `make` hands it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from peftmark.cli import parser
+from peftmark.run import doctor
+from peftmark.storage.store import Store
+from places import ROOT, SUPPORT
+
+MAKE = shutil.which("make")
+
+# The command line with a worker and assets that cost nothing; the first argument names the worker.
+FAKE = f"""
+import sys
+sys.path.insert(0, {str(SUPPORT)!r})
+from functools import partial
+from peftmark.run import runner
+runner.fetch = lambda plan: {{"everything": "nowhere"}}
+runner.execute = partial(runner.execute, worker="fake_worker:" + sys.argv[1])
+from peftmark.cli.parser import main
+main(sys.argv[2:])
+"""
+
+
+@pytest.fixture
+def peftmark(tmp_path, monkeypatch):
+    """Run a command in an empty folder without a network."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("PEFTMARK_CACHE", str(tmp_path / "cache"))
+
+    def run(*arguments, worker=None):
+        start = ["-c", FAKE, worker] if worker else ["-m", "peftmark"]
+        return subprocess.run(
+            [sys.executable, *start, *arguments], capture_output=True, text=True, timeout=60
+        )
+
+    return run
+
+
+def listing(folder):
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*"))
+
+
+# --- light --------------------------------------------------------------------------------------
+
+
+def test_help_is_quick_and_tells_the_exit_codes(peftmark):
+    def seconds():
+        start = time.monotonic()
+        done = peftmark("--help")
+        assert done.returncode == 0
+        assert "143 by SIGTERM" in done.stdout
+        return time.monotonic() - start
+
+    assert min(seconds() for _ in range(3)) < 1
+
+
+LOAD = """
+import importlib, json, logging, os, sys, signal
+environment, handlers = dict(os.environ), [signal.getsignal(n) for n in (2, 15)]
+for name in json.loads(sys.argv[1]):
+    importlib.import_module(name)
+assert dict(os.environ) == environment, "environment variables were set"
+assert logging.root.handlers == [] and logging.root.level == logging.WARNING
+assert [signal.getsignal(n) for n in (2, 15)] == handlers
+print(json.dumps(sorted(sys.modules)))
+"""
+
+
+def loaded(*names):
+    """Modules in memory after importing these; also that importing them has no other effect."""
+    done = subprocess.run(
+        [sys.executable, "-c", LOAD, json.dumps(names)], capture_output=True, text=True, check=True
+    )
+    return set(json.loads(done.stdout))
+
+
+def test_importing_the_command_line_loads_nothing_heavy_and_changes_nothing():
+    heavy = {"torch", "transformers", "pandas", "pyarrow", "numpy", "matplotlib", "pydantic"}
+    assert not loaded("peftmark.cli.parser") & heavy
+
+
+def test_importing_anything_but_the_lab_loads_no_torch_and_changes_nothing():
+    root = ROOT / "bench"
+    files = (path.relative_to(root) for path in root.rglob("*.py"))
+    names = [".".join(path.with_suffix("").parts) for path in files]
+    names = [n for n in names if not n.startswith("peftmark.lab") and not n.endswith("__main__")]
+    assert len(names) > 20
+    heavy = {"torch", "transformers", "peft", "bitsandbytes", "datasets", "pandas", "pyarrow"}
+    assert not loaded(*names) & heavy
+
+
+# --- bad input ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["run", "glew"], ["no suite 'glew'", "Known suites: adalora-settings, glue, "]),
+        (["run", "../glue"], ["'../glue'", "never by a path"]),
+        (["report", "/etc/passwd"], ["'/etc/passwd'", "never by a path"]),
+        (["plan", "glue; touch p"], ["'glue; touch p'", "never by a path"]),
+        (["run", "smoke", "--profile", "big"], ["no profile 'big'", "Its profiles: offline"]),
+        (["run", "smoke", "--job", "feed"], ["no job feed", "peftmark plan smoke"]),
+        (["run", "smoke", "--mirror", "file"], ["'file' is not a folder"]),
+        (["run", "smoke", "--suites", "file"], ["'file' is not a folder"]),
+        (["run", "smoke", "--results", "file"], ["/file is not a folder", "--results"]),
+        (["report", "smoke", "--results", "file"], ["/file is not a folder"]),
+        (["run", "smoke", "--results", "/proc/nowhere"], ["/proc/nowhere", "--results folder"]),
+        (["run", "smoke", "--jobs", "0"], ["--jobs: found '0'; a whole number from 1"]),
+        (["run", "smoke", "--timeout", "-1"], ["--timeout"]),
+        (["plan", "smoke", "--device", "cpu"], ["--device cpu", "a GPU", "--node-device cpu"]),
+        (["plan", "smoke", "--device", "cuda"], ["--node-device cuda"]),
+        (["plan", "smoke", "--node-device", "24GB"], ["--node-device: invalid choice: '24GB'"]),
+        (["run", "smoke", "--device", "24GB"], ["--device: invalid choice: '24GB'"]),
+        (["simulate", "--repeats", "0"], ["--repeats: found '0'; a whole number from 1"]),
+        (["simulate", "--suites", "mine"], ["--suites: found 'mine'; a whole number from 1"]),
+        (["report", "smoke"], ["holds no results", "Run them first: peftmark run smoke"]),
+        (["run"], ["required: suite"]),
+        (["walk"], ["invalid choice: 'walk'"]),
+        ([], ["required: command"]),
+    ],
+)
+def test_bad_input_is_one_message_on_stderr_and_nothing_is_written(
+    peftmark, tmp_path, arguments, words
+):
+    (tmp_path / "file").write_text("mine")
+    done = peftmark(*arguments, worker="ok")
+    assert done.returncode == 2
+    for word in words:
+        assert word in done.stderr
+    assert "Traceback" not in done.stderr
+    assert listing(tmp_path) == ["file"]
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_reader_that_leaves_early_is_no_fault(monkeypatch):
+    reader, writer = os.pipe()
+    os.close(reader)
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+    # More and less than Python buffers.
+    for command in (["list"], ["plan", "smoke", "--no-memory"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "peftmark", *command],
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+    os.close(writer)
+
+
+# --- run ----------------------------------------------------------------------------------------
+
+
+def test_a_run_ends_with_0_or_6_and_says_how_the_jobs_stand(peftmark, tmp_path):
+    results = "out[/b]"  # also text that the console must not read as markup
+    command = ["run", "smoke", "--results", results, "--jobs", "2", "--no-report"]
+    logs = tmp_path / results / "smoke" / "logs"
+    logs.mkdir(parents=True)
+    (logs / "ways").write_text('{"1": "exits"}')
+    done = peftmark(*command, worker="by_seed")
+    assert (done.returncode, done.stderr) == (6, "")
+    assert f"9 jobs: 4 crashed, 5 ok. Results: {results}/smoke/results.parquet" in done.stdout
+    assert "9/9 " in done.stdout
+    assert "with exit code 3 and no outcome" in done.stdout
+
+    done = peftmark(*command, "--json", worker="ok")
+    assert done.returncode == 0
+    facts = json.loads(done.stdout)
+    assert facts["jobs"] == {"ok": 9}
+    assert facts["repeatability"] == {"verdict": "same", "detail": ""}
+    assert (facts["flags"], facts["waiting"]) == ([], 0)
+    assert "5 already done, 4 to run" in done.stderr
+    assert "the job that ran twice gave the same bits" in done.stderr
+
+    done = peftmark(*command, worker="exits")
+    assert done.returncode == 0, "nothing was left to run"
+    assert listing(tmp_path / results)[0] == "smoke"
+    assert not (tmp_path / "reports").exists()
+
+
+def test_only_the_jobs_asked_for_run_and_decide_the_exit_code(peftmark):
+    jobs = json.loads(peftmark("plan", "smoke", "--no-memory", "--json").stdout)["jobs"]
+    one = ["--job", jobs[0]["job_id"], "--no-report"]
+    done = peftmark("run", "smoke", *one, worker="ok")
+    assert done.returncode == 0
+    assert "1 jobs: 1 ok" in done.stdout
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_keeps_what_is_finished_and_stores_what_ran(peftmark, tmp_path, number, code):
+    store = Store(tmp_path / "results", "smoke")
+    store.logs.mkdir(parents=True)
+    (store.logs / "ways").write_text('{"1": "hangs_with_its_number"}')
+    arguments = ["by_seed", "run", "smoke", "--jobs", "2", "--no-report"]
+    with subprocess.Popen(
+        [sys.executable, "-c", FAKE, *arguments],
+        text=True,
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        limit = time.monotonic() + 60
+        while len(list(store.logs.glob("*.pid"))) < 2:
+            assert time.monotonic() < limit, "the jobs did not start"
+            time.sleep(0.02)
+        if number == signal.SIGINT:
+            os.killpg(process.pid, number)  # as a terminal does: to everyone
+        else:
+            process.send_signal(number)
+        output, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (code, "")
+    assert "9 jobs: 2 interrupted, 3 not run, 4 ok" in output
+    statuses = [r.outcome.status for r in store.read().records.values()]
+    assert sorted(statuses) == ["interrupted"] * 2 + ["ok"] * 4
+
+    done = peftmark("run", "smoke", "--no-report", worker="ok")
+    assert done.returncode == 0
+    assert "4 already done, 5 to run" in done.stdout
+
+
+def test_a_job_that_gives_other_numbers_the_second_time_is_told_loudly(peftmark, tmp_path):
+    logs = tmp_path / "results" / "smoke" / "logs"
+    logs.mkdir(parents=True)
+    (logs / "ways").write_text('{"repeat": "scores_otherwise", "1": "exits"}')
+    done = peftmark("run", "smoke", worker="by_seed")
+    assert done.returncode == 7, "this weighs more than jobs that are not ok"
+    told = "NOT REPEATABLE: AdaLoRA r8 on trec, seed 0, repeat gave other numbers"
+    assert told in done.stdout
+    assert "metrics: {} and {'accuracy': 0.125}" in done.stdout
+    assert (tmp_path / "reports" / "smoke" / "index.html").is_file()
+
+    done = peftmark("run", "smoke", "--json", "--no-report", worker="ok")
+    assert done.returncode == 7, "nothing was mended by running nothing"
+    assert json.loads(done.stdout)["repeatability"]["verdict"] == "different"
+
+
+def test_suspect_jobs_are_told_a_line_each_kind(peftmark, tmp_path):
+    logs = tmp_path / "results" / "smoke" / "logs"
+    logs.mkdir(parents=True)
+    (logs / "ways").write_text('{"1": "collapses"}')
+    done = peftmark("run", "smoke", "--no-report", "--json", worker="by_seed")
+    assert done.returncode == 0
+    told = "Suspect (collapsed): 4 jobs predicted the same for every row: LoRA r8 on trec, seed 1; "
+    assert told in done.stderr
+    assert "and 1 more." in done.stderr
+    assert {flag["kind"] for flag in json.loads(done.stdout)["flags"]} == {"collapsed"}
+
+
+# --- tuning -------------------------------------------------------------------------------------
+
+TUNED = """
+suite: tuned
+version: 1
+summary: made up
+reference: {method: head}
+radar: {}
+recipe: {batch_size: 16, steps: 10, learning_rate: 0.05}
+methods:
+  - method: head
+    learning_rates: [1e-3, 2e-3, 3e-3]
+  - method: lora
+    rank: [4]
+    learning_rates: [2e-3, 4e-3, 8e-3]
+    recipe: {targets: attention, alpha: 8}
+profiles:
+  quick: {summary: s, needs: nothing, sources: [package], model: minilm-l6, seeds: [0, 1],
+          tuning: {seeds: [7, 8]}, tasks: {trec: {}}}
+"""
+
+
+@pytest.fixture
+def tuned(peftmark, tmp_path):
+    """Run the tuned suite with workers that end as `ways` says; `tuned.store` holds its rows."""
+    (tmp_path / "suites").mkdir()
+    (tmp_path / "suites" / "tuned.yaml").write_text(TUNED)
+    store = Store(tmp_path / "results", "tuned")
+    store.logs.mkdir(parents=True)
+
+    def run(*options, ways=None, report=False):
+        (store.logs / "ways").write_text(json.dumps(ways or {}))
+        options = [*options] if report else [*options, "--no-report"]
+        return peftmark("run", "tuned", "--jobs", "2", *options, worker="by_seed")
+
+    run.store = store
+    return run
+
+
+def rows(store, *purposes):
+    """(method, rate, seed, attempt, status) of the rows made for these purposes."""
+    records = (r for r in store.read().records.values() if r.job.purpose in purposes)
+    return sorted(
+        (r.job.method, r.job.recipe.learning_rate, r.job.seed, r.attempt, r.outcome.status)
+        for r in records
+    )
+
+
+def test_one_command_runs_the_trials_and_then_the_jobs_with_the_rates_they_chose(
+    tuned, peftmark, tmp_path
+):
+    plan = peftmark("plan", "tuned", "--no-memory")
+    assert "12 jobs, 12 to run, then 5 that wait for trials" in plan.stdout
+    facts = json.loads(peftmark("plan", "tuned", "--no-memory", "--json").stdout)
+    assert (len(facts["jobs"]), facts["waiting"]) == (12, 5)
+
+    done = tuned(report=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    told = ["12 to run, then 5 that wait for trials", "12 trials of learning rates:", "12/12 "]
+    told += ["5 jobs with the chosen learning rates:", "5/5 ", "17 jobs: 17 ok."]
+    places = [done.stdout.index(text) for text in told]
+    assert places == sorted(places)
+    assert rows(tuned.store, "report") == [
+        (method, 0.002, seed, 1, "ok") for method in ("head", "lora") for seed in (0, 1)
+    ]
+    assert rows(tuned.store, "repeat") == [("lora", 0.002, 0, 1, "ok")]
+    assert (tmp_path / "reports" / "tuned" / "index.html").is_file()
+
+    before = listing(tuned.store.parts)
+    done = tuned()
+    assert "17 jobs, 17 already done, 0 to run, 2 at once" in done.stdout
+    assert (done.returncode, listing(tuned.store.parts)) == (0, before)
+
+
+def test_a_failed_trial_does_not_hold_up_the_jobs_and_runs_again_with_the_next_command(tuned):
+    done = tuned(ways={"rate 0.002": "exits"})
+    assert done.returncode == 6
+    assert rows(tuned.store, "report") == [
+        (method, rate, seed, 1, "ok")
+        for method, rate in (("head", 0.001), ("lora", 0.004))
+        for seed in (0, 1)
+    ]
+    done = tuned()
+    assert done.returncode == 0
+    assert "4 trials of learning rates:" in done.stdout
+    assert "5 jobs with the chosen learning rates:" in done.stdout, "other rates are other jobs"
+    chosen = {(method, rate) for method, rate, *_ in rows(tuned.store, "report")}
+    assert chosen == {("head", 0.001), ("head", 0.002), ("lora", 0.004), ("lora", 0.002)}
+
+
+def stopped_in_its_trials(tuned, *options):
+    """What a run prints whose trials of seed 8 hang until SIGTERM comes."""
+    (tuned.store.logs / "ways").write_text('{"8": "hangs_with_its_number"}')
+    arguments = ["by_seed", "run", "tuned", "--jobs", "2", "--no-report", *options]
+    with subprocess.Popen(
+        [sys.executable, "-c", FAKE, *arguments],
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        limit = time.monotonic() + 60
+        while len(list(tuned.store.logs.glob("*.pid"))) < 2:
+            assert time.monotonic() < limit, "the trials did not start"
+            time.sleep(0.02)
+        process.send_signal(signal.SIGTERM)
+        output, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (143, "")
+    return output
+
+
+def test_a_run_stopped_in_its_trials_goes_on_later(tuned):
+    output = stopped_in_its_trials(tuned)
+    assert "2 interrupted" in output
+    assert "then 5 that wait for trials. Results:" in output
+    assert rows(tuned.store, "report", "repeat") == []
+
+    done = tuned()
+    assert done.returncode == 0
+    assert "6 trials of learning rates:" in done.stdout
+    assert "17 jobs: 17 ok." in done.stdout
+
+
+def test_a_run_stopped_in_its_trials_starts_nothing_else(tuned):
+    assert tuned().returncode == 0
+    output = stopped_in_its_trials(tuned, "--again")
+    assert "12 trials of learning rates:" in output
+    assert "jobs with the chosen learning rates" not in output
+
+
+def test_again_runs_every_job_once(tuned):
+    tuned()
+    done = tuned("--again")
+    assert "12/12 " in done.stdout
+    assert "5/5 " in done.stdout
+    again = rows(tuned.store, "tuning", "report", "repeat")
+    assert [attempt for *_, attempt, _ in again] == [2] * 17
+
+
+def test_only_the_trials_asked_for_run(tuned, peftmark):
+    planned = peftmark("plan", "tuned", "--no-memory", "--json")
+    trial = json.loads(planned.stdout)["jobs"][0]["job_id"]
+    done = tuned("--job", trial)
+    assert done.returncode == 0
+    assert "1 jobs: 1 ok" in done.stdout
+    assert rows(tuned.store, "report", "repeat") == []
+    done = peftmark("run", "tuned", "--job", "feed", worker="ok")
+    assert "5 jobs have none before their trials are made" in done.stderr
+
+
+def test_a_second_run_on_the_same_folder_is_refused(peftmark, tmp_path):
+    with Store(tmp_path / "results", "smoke").lock():
+        done = peftmark("run", "smoke", worker="ok")
+    assert done.returncode == 2
+    assert f"in use by another run (process {os.getpid()} on " in done.stderr
+
+
+# --- plan, list, doctor -------------------------------------------------------------------------
+
+
+def test_plan_prints_every_job_with_what_would_happen_and_why(peftmark, tmp_path):
+    text = peftmark("plan", "smoke", "--no-memory")
+    facts = json.loads(peftmark("plan", "smoke", "--no-memory", "--json").stdout)
+    assert (text.returncode, text.stderr) == (0, "")
+    assert "9 jobs, 9 to run" in text.stdout
+    assert len(facts["jobs"]) == 9
+    assert {(job["action"], job["reason"]) for job in facts["jobs"]} == {("run", "new")}
+    assert all(job["job_id"] in text.stdout for job in facts["jobs"])
+    assert facts["jobs"][0]["config"]["recipe"]["steps"] > 0
+    assert listing(tmp_path) == []
+
+
+def test_list_names_everything_a_suite_can_hold(peftmark, tmp_path):
+    (tmp_path / "suites").mkdir()
+    (tmp_path / "suites" / "broken.yaml").write_text("[")
+    done = peftmark("list")
+    facts = json.loads(peftmark("list", "--json").stdout)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert set(facts) == {"suites", "methods", "quantizations", "tasks", "metrics", "models"}
+    assert {"broken", "glue", "smoke"} <= set(facts["suites"])
+    assert facts["suites"]["broken"].startswith("can't be used: ")
+    for names in facts.values():
+        assert all(f"\n  {name}" in done.stdout for name in names)
+
+
+@pytest.fixture
+def machine(monkeypatch, tmp_path):
+    """A doctor that loads no library and asks no hub; returns the libraries that fail to load."""
+    broken = {}
+
+    def load(name):
+        if name in broken:
+            raise broken[name]
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(doctor.importlib, "import_module", load)
+    monkeypatch.setattr(doctor, "hub_reachable", lambda: (False, "no hub here"))
+    monkeypatch.setattr(doctor, "default_cache", lambda: tmp_path / "not" / "there")
+    return broken
+
+
+def run_doctor(capsys, *arguments):
+    with pytest.raises(SystemExit) as left:
+        parser.main(["doctor", *arguments])
+    return left.value.code, capsys.readouterr().out
+
+
+def test_doctor_says_what_is_there_and_what_is_missing(machine, capsys):
+    code, text = run_doctor(capsys)
+    assert code == 0
+    assert "ok    torch: 2." in text
+    assert "miss  model hub: no hub here\n      Use --mirror" in text
+    code, text = run_doctor(capsys, "--json")
+    findings = {finding["what"]: finding for finding in json.loads(text)}
+    assert findings["suite glue"]["found"].startswith("would run profile ")
+    assert findings["suite smoke"]["ok"]
+    assert findings["results"]["ok"]
+    assert all(f["ok"] or f["remedy"] for f in findings.values())
+
+
+def test_doctor_names_a_library_that_does_not_load_and_a_folder_that_is_a_file(machine, capsys):
+    machine["bitsandbytes"] = OSError("libfoo.so: cannot\nopen shared object")
+    Path("results").write_text("mine")
+    code, text = run_doctor(capsys, "--json")
+    findings = {finding["what"]: finding for finding in json.loads(text)}
+    assert code == 2
+    assert "fails to load: libfoo.so: cannot open" in findings["bitsandbytes"]["found"]
+    assert "pip install" in findings["bitsandbytes"]["remedy"]
+    assert not findings["results"]["ok"]
+
+
+def test_doctor_names_a_library_that_is_not_installed(machine, capsys, monkeypatch):
+    monkeypatch.setattr(doctor, "versions", lambda: {})
+    code, text = run_doctor(capsys)
+    assert code == 2
+    assert "miss  torch: not installed" in text
+
+
+# --- make ---------------------------------------------------------------------------------------
+
+RECORDER = f"""#!{sys.executable}
+import json, sys
+from pathlib import Path
+Path("argv.json").write_text(json.dumps(sys.argv[1:]))
+"""
+
+
+@pytest.fixture
+def make(tmp_path):
+    """Run make in a copy of the repository whose `peftmark` writes down what it is given."""
+    if MAKE is None:
+        pytest.skip("make is not installed")
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copy(ROOT / name, tmp_path)
+    program = tmp_path / ".venv" / "bin" / "peftmark"
+    program.parent.mkdir(parents=True)
+    program.write_text(RECORDER)
+    program.chmod(0o755)
+    (tmp_path / ".venv" / ".installed").touch()
+
+    def run(*arguments, **environment):
+        (tmp_path / "argv.json").unlink(missing_ok=True)
+        done = subprocess.run(
+            [MAKE, *arguments],
+            cwd=tmp_path,
+            env=os.environ | environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        return json.loads((tmp_path / "argv.json").read_text())
+
+    return run
+
+
+NASTY = [
+    "glue; touch p",
+    "$(shell touch p)",
+    "$(touch p)",
+    "`touch p`",
+    "'; touch p; '",
+    '"; touch p; "',
+    "$(error no)",
+    "$$(touch p)",
+    "a | tee p",
+    "> p",
+    "*",
+    "${HOME}",
+    "a\\",
+    "~",
+]
+
+
+@pytest.mark.parametrize("text", NASTY)
+def test_what_the_user_types_is_one_word_for_peftmark_and_nothing_for_make(make, tmp_path, text):
+    before = {*listing(tmp_path), "argv.json"}
+    for target, command in (("bench", "run"), ("report", "report")):
+        assert make(target, f"SUITE={text}") == [command, text]
+    assert make("bench", SUITE=text) == ["run", text]
+    profile, mirror = f"--profile={text}", f"--mirror={text}"
+    assert make("bench", "SUITE=a", f"PROFILE={text}") == ["run", "a", profile]
+    assert make("bench", f"MIRROR={text}", SUITE="a") == ["run", "a", mirror]
+    both = make("bench", f"SUITE={text}", f"PROFILE={text}", f"MIRROR={text}")
+    assert both == ["run", text, profile, mirror]
+    assert make("bench", "SUITE=a", f"ARGS={text}") == ["run", "a", *text.split()]
+    assert set(listing(tmp_path)) == before
+
+
+def test_make_without_a_suite_runs_the_smoke_suite_and_splits_args(make):
+    assert make("bench") == ["run", "smoke"]
+    words = make("bench", "SUITE=glue", "PROFILE=cpu", "MIRROR=my data", "ARGS=--jobs 2 --json")
+    assert words == ["run", "glue", "--profile=cpu", "--mirror=my data", "--jobs", "2", "--json"]

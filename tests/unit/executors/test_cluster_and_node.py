@@ -1,0 +1,253 @@
+"""What runs on a node, without a cluster around it; and which executor a user's words choose."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from factory import make_environment, make_job, make_outcome
+from peftmark.core.errors import UserError
+from peftmark.executors import node as remote
+from peftmark.executors import select
+from peftmark.executors.cluster import Lost, drive
+from peftmark.executors.contract import WORKER, Finished, Order
+from peftmark.executors.select import Where, choose
+from peftmark.machine import nvml
+from peftmark.machine.environment import capture
+from peftmark.machine.nvml import Devices
+from peftmark.record.outcome import Outcome
+from peftmark.run.runner import Selection, command
+from peftmark.sources.assets import Places
+
+
+@pytest.fixture
+def order(tmp_path):
+    def make(worker="fake_worker:ok", **changes):
+        places = changes.pop("places", Places(None, ("package",), tmp_path / "cache"))
+        jobs = changes.pop("jobs", [(make_job(), 1)])
+        return Order(jobs, places, tmp_path / "logs", worker=worker, **changes)
+
+    return make
+
+
+def run(order, attempt=1, job=None, /, **changes):
+    """Run a job here as a node would, with changes to what it is told."""
+    job = job or make_job()
+    asked = json.loads(remote.payload(order, job, attempt, beside=0))
+    return remote.answer(job, remote.run_here(json.dumps({**asked, **changes})))
+
+
+# --- on the node --------------------------------------------------------------------------------
+
+
+def test_a_job_comes_back_with_its_log_and_the_node_and_leaves_nothing(order, tmp_path):
+    done, refused, node, log = run(order(), 3)
+    assert (done.attempt, done.outcome.status, refused, node) == (3, "ok", "", None)
+    assert done.job == make_job()
+    assert done.environment.machine == capture().machine
+    assert log == "some words for the log\n"
+    assert not list(tmp_path.rglob("*.log"))
+
+
+def test_the_time_limit_is_kept_on_the_node(order):
+    done, *_ = run(order("fake_worker:hangs", seconds_limit=0.5))
+    assert done.outcome.status == "timed_out"
+    assert done.outside == ""
+
+
+def test_a_killed_worker_is_told_as_a_cause_outside_the_job(order):
+    done, *_ = run(order("fake_worker:dies"))
+    assert (done.outcome.status, done.outside, done.again) == (
+        "crashed",
+        "its worker was killed",
+        "",
+    )
+
+
+@pytest.mark.parametrize("name", ["torch", "peftmark", "peftmark's protocol"])
+def test_other_versions_are_refused_before_the_job_is_read(order, name):
+    here = remote._versions()
+    done, refused, node, _ = run(order(), versions={**here, name: "0.1"}, job="{}")
+    assert done is None
+    assert refused.startswith("other versions on the node than where the run was started: ")
+    assert f"{name} 0.1 -> {here[name]}; " in refused
+    assert node.versions == capture().versions
+
+
+def test_what_a_node_lacks_is_a_reason(order, tmp_path, monkeypatch):
+    (tmp_path / "mirror").mkdir()
+    there = order(places=Places(tmp_path / "mirror", ("mirror",), tmp_path / "cache"))
+    assert "is in none of the sources tried" in run(there, worker=WORKER)[1]
+    gone = str(tmp_path / "gone")
+    assert run(there, mirror=gone)[1].startswith(f"the node lacks something: the mirror {gone}")
+    monkeypatch.setattr(nvml, "devices", lambda: Devices((), "no driver"))
+    job = make_job(device="cuda")
+    assert run(order(), 1, job)[1] == "the node lacks something: the job needs a GPU: no driver"
+
+
+def test_the_real_worker_gets_its_assets_fetched_first(order, monkeypatch, tmp_path):
+    fetched = []
+    monkeypatch.setenv("PEFTMARK_CACHE", str(tmp_path / "node"))
+    monkeypatch.setattr(remote, "model_files", lambda model, places: fetched.append(places.cache))
+    monkeypatch.setattr(remote, "load_task", lambda task, places: fetched.append(task.fingerprint))
+    monkeypatch.setattr(remote, "WORKER", "fake_worker:ok")
+    for known, asked in (("a" * 64, "a" * 64), ("revision:abc", None)):
+        fetched.clear()
+        job = make_job(task="cola", data_fingerprint=known)
+        assert run(order(), 1, job)[0].outcome.status == "ok"
+        assert fetched == [tmp_path / "node", asked]
+
+
+def test_an_ending_survives_json():
+    done = Finished(
+        make_job(),
+        2,
+        make_outcome(),
+        "2026-01-01T00:00:00Z",
+        "2026-01-01T00:01:00Z",
+        60.5,
+        None,
+        7,
+        "why",
+        "outside",
+        "again",
+        make_environment(),
+    )
+    assert Finished.from_json(make_job(), done.to_json()) == done
+    bare = replace(done, environment=None)
+    assert Finished.from_json(make_job(), bare.to_json()) == bare
+
+
+# --- the driver ---------------------------------------------------------------------------------
+
+
+class Scripted:
+    """A cluster whose calls end at once as a script says."""
+
+    def __init__(self, *results):
+        self.results, self.calls, self.cancelled = list(results), 0, []
+
+    def submit(self, payloads):
+        self.calls += len(payloads)
+        return [(self.calls, text) for text in payloads]
+
+    def started(self, handle):
+        return False
+
+    def wait(self, handles):
+        return list(handles)[: len(self.results)]
+
+    def take(self, handle):
+        result = self.results.pop(0)
+        return remote.run_here(handle[1]) if result is None else result
+
+    def cancel(self, handles):
+        self.cancelled += handles
+
+
+LOST = Lost(Outcome("crashed", "lost"), "its node failed", "a trace")
+FAULT = Lost(Outcome("crashed", "no peftmark there"), "", "a trace")
+
+
+def test_a_lost_call_is_tried_again_while_there_are_tries(order, tmp_path):
+    finished = list(drive(order(retries=2), Scripted(LOST, LOST, LOST), at_once=1))
+    assert [(f.attempt, f.again) for f in finished] == [
+        (1, "its node failed"),
+        (2, "its node failed"),
+        (3, ""),
+    ]
+    assert all(f.environment.machine == {} for f in finished), "nobody knows which node it was"
+    logs = sorted((tmp_path / "logs").iterdir())
+    assert [path.read_text() for path in logs] == ["a trace"] * 3
+
+
+def test_a_fault_of_the_job_is_not_tried_again(order):
+    (done,) = drive(order(retries=2), Scripted(FAULT), at_once=1)
+    assert (done.outcome.status_reason, done.again) == ("no peftmark there", "")
+
+
+def test_a_call_lost_while_the_user_stops_is_interrupted_and_queued_ones_leave_no_row(order):
+    jobs = [(make_job(seed=seed), 1) for seed in range(3)]
+    asked = iter([False, True])
+    cluster = Scripted(LOST)
+    finished = list(drive(order(jobs=jobs, stop=lambda: next(asked)), cluster, at_once=2))
+    assert [(f.job.seed, f.outcome.status) for f in finished] == [(0, "interrupted")]
+    assert (cluster.calls, len(cluster.cancelled)) == (2, 1)
+
+
+def test_leaving_the_driver_early_cancels_what_runs(order):
+    jobs = [(make_job(seed=seed), 1) for seed in range(3)]
+    cluster = Scripted(None)
+    finished = drive(order(jobs=jobs), cluster, at_once=3)
+    assert next(finished).outcome.status == "ok"
+    finished.close()
+    assert [handle[0] for handle in cluster.cancelled] == [3, 3]
+
+
+# --- the choice ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("where", "what"),
+    [
+        (Where(ray_address="a:1"), "--ray-address says nothing to the executor local"),
+        (Where("slurm", ray_address="a:1"), "--ray-address says nothing to the executor slurm"),
+        (Where("ray", slurm="time=5"), "--slurm says nothing to the executor ray"),
+        (Where(device="cuda"), "--node-device says nothing to the executor local"),
+        (Where("ray"), "--executor ray needs the address of a Ray cluster that runs"),
+    ],
+)
+def test_options_that_contradict_each_other_are_one_message(where, what):
+    with pytest.raises(UserError) as caught:
+        choose(where, None)
+    assert caught.value.what == what
+    assert caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("found", "device", "jobs", "chosen"),
+    [
+        ((8, 0), None, None, ("cpu", 8)),
+        ((8, 2), None, None, ("cuda", 2)),
+        ((1, 2), None, None, ("cuda", 1)),
+        ((8, 2), "cpu", 3, ("cpu", 3)),
+        ((8, 0), None, 99, ("cpu", 8)),
+    ],
+)
+def test_ray_is_asked_what_it_has(monkeypatch, found, device, jobs, chosen):
+    monkeypatch.setattr(select.ray, "resources", lambda address: found)
+    venue = choose(Where("ray", "a:1", device=device), jobs)
+    assert (venue.device, venue.at_once) == chosen
+
+
+def test_a_ray_cluster_without_the_device_is_refused(monkeypatch):
+    monkeypatch.setattr(select.ray, "resources", lambda address: (8, 0))
+    with pytest.raises(UserError, match="8 CPUs and 0 GPUs: no GPU with a CPU beside it"):
+        choose(Where("ray", "a:1", device="cuda"), None)
+
+
+def test_slurm_holds_as_many_jobs_as_asked(monkeypatch):
+    pytest.importorskip("submitit", reason="submitit is not installed")
+    monkeypatch.setattr(select, "cores", lambda: 5)
+    where = Where("slurm", slurm="cluster=local")
+    assert choose(where, None).at_once == 5
+    assert choose(where, 3).at_once == 3
+    monkeypatch.setattr(select.slurm.shutil, "which", lambda name: f"/usr/bin/{name}")
+    venue = choose(Where("slurm", slurm="time=60", device="cuda"), None)
+    assert (venue.device, venue.at_once) == ("cuda", select.QUEUED)
+
+
+def test_the_words_of_a_choice_are_the_options_that_were_typed():
+    assert Where().words() == []
+    assert Where("ray", "a:1", device="cuda").words() == [
+        "--executor",
+        "ray",
+        "--ray-address",
+        "a:1",
+        "--node-device",
+        "cuda",
+    ]
+    selection = Selection("demo", where=Where("slurm", slurm="time=5"))
+    assert command(make_job(), selection).endswith(" --again --executor slurm --slurm time=5")

@@ -1,0 +1,185 @@
+"""docs/columns.md against the stored columns, and the reasons for nulls in rows of real jobs."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+
+import pytest
+
+from factory import make_environment, make_job, make_recipe
+from peftmark.catalog.models import MODELS
+from peftmark.catalog.tasks import TASKS
+from peftmark.core.errors import AssetError
+from peftmark.record.columns import COLUMNS, to_row
+from peftmark.record.job import AdaLoraSchedule, Job, Record
+from peftmark.record.outcome import Outcome
+from peftmark.sources.assets import Places, default_cache, model_files
+from peftmark.sources.task_data import load_task
+from places import DOCS
+
+DOCUMENT = DOCS / "columns.md"
+CELL = re.compile(r"^\| `(\w+)` \| (.+?) \| (.+?) \| (.+?) \|$", re.MULTILINE)
+
+
+def documented() -> dict[str, tuple[str, str, str]]:
+    """Column -> unit, source, when it is null."""
+    return {
+        name: (unit, source, null)
+        for name, unit, source, null in CELL.findall(DOCUMENT.read_text(encoding="utf-8"))
+    }
+
+
+def test_every_column_has_one_row_in_the_document_and_no_row_is_of_another():
+    rows = re.findall(r"^\| `([^`]*)`", DOCUMENT.read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(rows) == sorted(COLUMNS)
+    assert set(documented()) == set(COLUMNS), "a row lacks a unit, a source or when it is null"
+
+
+def test_the_document_names_the_units_that_stand_in_the_names():
+    for name, (unit, source, _) in documented().items():
+        if re.search(r"_seconds(_p\d\d)?$", name):
+            assert unit in ("s", "JSON, s"), name
+        for end in ("bytes", "rows"):
+            if name.endswith(f"_{end}"):
+                assert unit == end, name
+        if name.endswith("_joules"):
+            assert unit == "J", name
+        assert len(source) > 3, name
+
+
+def row_of(method: str, quantization: str, purpose: str = "report") -> dict:
+    """The stored row of a short job that really ran."""
+    from peftmark.lab import recipe
+    from peftmark.lab.worker import quiet_libraries
+
+    places = Places(None, ("package",), default_cache())
+    model, task = MODELS["minilm-l6"], TASKS["trec"]
+    try:
+        model_files(model, places)
+        load_task(task, places)
+    except AssetError as error:
+        pytest.skip(f"the packaged model and rows can't be had here: {error}")
+    quiet_libraries()
+    adapter = method != "head"
+    short = make_recipe(
+        steps=4,
+        batch_size=4,
+        eval_every=2,
+        eval_rows=16,
+        eval_batch_size=16,
+        max_length=16,
+        warmup_steps=1,
+        selection_rows=16,
+        targets="all-linear" if adapter else None,
+        alpha=16.0 if adapter else None,
+        dropout=0.0 if adapter else None,
+        double_quantization=True if quantization == "nf4" else None,
+        adalora=AdaLoraSchedule(6, 1, 1, 1, 0.85, 0.85, 0.1) if method == "adalora" else None,
+    )
+    job = replace(
+        make_job(
+            model=model.key,
+            model_identity=model.weights_sha256,
+            task=task.key,
+            task_version=task.version,
+            data_fingerprint=task.fingerprint,
+            metric=task.metric,
+            method=method,
+            rank=4 if adapter else None,
+            quantization=quantization,
+            purpose=purpose,
+            target=0.99,
+        ),
+        recipe=short,
+    )
+    return stored(job, recipe.run(job, places, lambda message: None))
+
+
+def stored(job: Job, outcome: Outcome) -> dict:
+    """The row of a job that ended so."""
+    return to_row(
+        Record(
+            job=job,
+            outcome=outcome,
+            environment=make_environment(),
+            attempt=1,
+            started_at="2026-01-01T00:00:00Z",
+            finished_at="2026-01-01T00:00:09Z",
+            wall_seconds=9.0,
+            nvml_process_bytes=None,
+            nvml_device_bytes=None,
+            nvml_reason="the job ran on the CPU",
+            command="peftmark run",
+        )
+    )
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(
+    ("method", "quantization", "purpose"),
+    [
+        ("lora", "none", "report"),
+        ("lora", "nf4", "report"),
+        ("adalora", "none", "report"),
+        ("head", "none", "report"),
+        ("lora", "none", "tuning"),
+    ],
+)
+def test_every_null_of_a_real_row_has_its_own_reason_and_is_announced(
+    method, quantization, purpose
+):
+    row = row_of(method, quantization, purpose)
+    check_nulls(row)
+    reasons = json.loads(row["null_reasons"])
+    assert reasons["generated_tokens_per_second"] == "no answers are written"
+    for name in UNRELATED:
+        assert reasons[name] == "an encoder reads no text on"
+    assert len(row["completions"]) == 0
+
+
+UNRELATED = ("unrelated_perplexity_before", "unrelated_perplexity_after")
+
+
+@pytest.mark.parametrize(
+    ("method", "purpose"),
+    [("base", "report"), ("lora", "report"), ("adalora", "report"), ("lora", "tuning")],
+)
+@pytest.mark.parametrize("task", ["tiny-rank", "tiny-answer", "tiny-text"])
+def test_nulls_of_a_language_models_row(task, method, purpose, tmp_path, monkeypatch):
+    import tiny_causal
+    from peftmark.lab import recipe
+
+    tiny_causal.install(tmp_path / "m", monkeypatch)
+    places = Places(tmp_path / "m", ("mirror",), tmp_path / "cache")
+    job = tiny_causal.job(method, task, purpose=purpose, selection_rows=16)
+    row = stored(job, recipe.run(job, places, lambda message: None))
+    check_nulls(row)
+    reasons = json.loads(row["null_reasons"])
+    if purpose == "tuning":
+        assert {reasons[name] for name in UNRELATED} == {"a tuning trial measures quality"}
+    else:
+        assert all(row[name] > 1 for name in UNRELATED)
+    written = task == "tiny-answer"
+    assert len(row["completions"]) == (len(row["predictions"]) if written else 0)
+    assert (row["generated_tokens_per_second"] is not None) == written
+    phases = json.loads(row["phase_seconds"])
+    assert ("generate" in phases) == written
+    assert ("forget" in phases) == (purpose == "report")
+    assert json.loads(row["config"])["causal"]["unrelated"] == "tiny-other:none"
+    if method == "base":
+        assert reasons["train_seconds"] == reasons["adapter_bytes"] == "nothing trains"
+
+
+def check_nulls(row: dict) -> None:
+    """Every null has a reason of its own, and the document says that there can be one."""
+    assert row["status"] in ("ok", "invalid"), row["status_reason"]
+    nulls = {name for name, value in row.items() if value is None}
+    reasons = json.loads(row["null_reasons"])
+    assert set(reasons) == nulls
+    assert nulls, "a job on the CPU has nulls: has this test gone blind?"
+    for name in nulls:
+        assert reasons[name] not in ("", "not recorded"), name
+        assert "the job ended as" not in reasons[name], name
+        assert documented()[name][2] != "never", f"docs/columns.md says {name} is never null"

@@ -1,0 +1,282 @@
+"""From the layers of a suite to recipes and jobs: rows, variants, trials and the repeated job."""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from peftmark.catalog.methods import Cell
+from peftmark.catalog.tasks import TASKS
+from peftmark.record.job import Job
+from peftmark.suite.expand import expand
+from peftmark.suite.load import load_suite
+from small_suite import (
+    ADALORA,
+    BASE,
+    FULL,
+    HEAD,
+    LORA,
+    QUICK,
+    changed,
+    recipes,
+    refusal,
+    reported,
+    write,
+)
+
+# --- layers -------------------------------------------------------------------------------------
+
+
+def test_epochs_become_steps_rounded_up(tmp_path):
+    content = changed((("recipe", "steps"), None), (("recipe", "epochs"), 1.5))
+    rows = TASKS["trec"].train_rows
+    content["recipe"]["selection_rows"] = 0
+    assert recipes(tmp_path, content)["lora"].steps == math.ceil(1.5 * math.ceil(rows / 16))
+    content["recipe"]["selection_rows"] = 1000
+    steps = math.ceil(1.5 * math.ceil((rows - 1000) / 16))
+    assert recipes(tmp_path, content)["lora"].steps == steps
+    content["recipe"]["train_rows"] = 160
+    assert recipes(tmp_path, content)["lora"].steps == 15
+
+
+def test_shares_become_steps(tmp_path):
+    content = changed((("recipe", "steps"), 200), (("recipe", "eval_every"), "5%"))
+    found = recipes(tmp_path, content)["adalora"]
+    assert (found.eval_every, found.adalora.tinit, found.adalora.tfinal) == (10, 20, 60)
+    content["recipe"].update(steps=10, eval_every="1%")
+    content["methods"][ADALORA]["recipe"]["adalora"]["delta_t"] = 1
+    assert recipes(tmp_path, content)["lora"].eval_every == 1
+
+
+def test_later_layers_win_suite_profile_task_method_method_on_task(tmp_path):
+    layers = [
+        ("recipe",),
+        (*QUICK, "recipe"),
+        (*QUICK, "tasks", "trec", "recipe"),
+        ("methods", LORA, "recipe"),
+        ("methods", LORA, "task_recipe", "trec"),
+    ]
+    content = copy.deepcopy(BASE)
+    for level, path in enumerate(layers, start=1):
+        at: Any = content
+        for part in path:
+            at = at[part] if isinstance(at, list) else at.setdefault(part, {})
+        at["max_length"] = level * 8
+        assert recipes(tmp_path, content)["lora"].max_length == level * 8
+    assert recipes(tmp_path, content)["head"].max_length == 3 * 8
+
+
+def test_a_layer_with_epochs_replaces_steps_of_a_layer_below_and_back(tmp_path):
+    content = changed(((*QUICK, "recipe"), {"epochs": 1}))
+    per_epoch = math.ceil((TASKS["trec"].train_rows - 486) / 16)
+    assert recipes(tmp_path, content)["head"].steps == per_epoch
+    content["methods"][HEAD]["recipe"] = {"steps": 60}
+    found = recipes(tmp_path, content)
+    assert (found["head"].steps, found["full"].steps) == (60, per_epoch)
+
+
+def test_adalora_layers_merge_key_by_key_and_a_ratio_replaces_a_rank(tmp_path):
+    task = {"trec": {"adalora": {"delta_t": 7, "init_ratio": 2.0}}}
+    content = changed((("methods", ADALORA, "task_recipe"), task))
+    schedule = recipes(tmp_path, content)["adalora"].adalora
+    assert (schedule.delta_t, schedule.init_rank, schedule.tinit) == (7, 16, 10)
+
+
+def test_what_means_nothing_for_a_method_is_null_in_its_recipe(tmp_path):
+    found = recipes(tmp_path, BASE)
+    assert (found["full"].targets, found["full"].alpha, found["full"].dropout) == (None,) * 3
+    assert found["lora"].adalora is None
+    assert found["lora"].double_quantization is None
+
+
+def test_row_limits_beyond_the_task_mean_all_rows(tmp_path):
+    content = changed((("recipe", "eval_rows"), 10**6), (("recipe", "train_rows"), 64))
+    found = recipes(tmp_path, content)["lora"]
+    assert (found.eval_rows, found.train_rows) == (None, 64)
+
+
+def test_warmup_is_a_share_or_steps(tmp_path):
+    assert recipes(tmp_path, BASE)["lora"].warmup_steps == 6
+    for value, steps in (("15%", 15), (40, 40), (0, 0), (100, 100)):
+        found = recipes(tmp_path, changed((("recipe", "warmup"), value)))
+        assert {recipe.warmup_steps for recipe in found.values()} == {steps}
+
+
+@pytest.mark.parametrize(
+    ("settings", "selection", "train"),
+    [
+        ({}, 486, None),
+        ({"train_rows": 2000}, 200, 2000),
+        ({"train_rows": 4380}, 438, 4380),
+        ({"train_rows": 4866}, 486, None),
+        ({"selection_rows": 0}, 0, None),
+        ({"selection_rows": 0, "train_rows": 4866}, 0, None),
+        ({"selection_rows": 100, "train_rows": 4766}, 100, None),
+        ({"selection_rows": 100, "train_rows": 4765}, 100, 4765),
+        ({"selection_rows": 2433}, 2433, None),
+    ],
+)
+def test_selection_rows_are_cut_before_the_training_rows(tmp_path, settings, selection, train):
+    content = copy.deepcopy(BASE)
+    content["recipe"].update(settings)
+    found = recipes(tmp_path, content)["lora"]
+    assert (found.selection_rows, found.train_rows) == (selection, train)
+
+
+def test_selection_rows_of_a_large_task_are_at_most_1000(tmp_path):
+    content = changed(((*QUICK, "tasks"), {"mnli": {}, "trec": {}}))
+    assert recipes(tmp_path, content, "mnli")["lora"].selection_rows == 1000
+
+
+def test_selection_rows_that_leave_less_than_a_batch_are_a_fault(tmp_path):
+    content = changed((("recipe", "selection_rows"), 2433), (("recipe", "batch_size"), 2434))
+    message = refusal(tmp_path, content)
+    assert "found 2434 with 2433 training rows (of 4866, 2433 are selection rows)" in message
+
+
+def test_the_dropout_of_the_head_is_the_models_own_unless_set(tmp_path):
+    assert recipes(tmp_path, BASE)["head"].head_dropout is None
+    found = recipes(tmp_path, changed((("recipe", "head_dropout"), 0.0)))
+    assert found["head"].head_dropout == 0.0
+
+
+# --- axes that every cell is crossed with -------------------------------------------------------
+
+
+def test_varied_values_cross_every_cell_and_name_its_variant(tmp_path):
+    content = changed(
+        (
+            (*QUICK, "vary"),
+            {"gradient_checkpointing": [True, False], "precision": ["bf16", "fp32"]},
+        ),
+        (("reference", "variant"), "bf16, no checkpointing"),
+    )
+    write(tmp_path, content)
+    suite = load_suite("demo", tmp_path)
+    jobs = reported(suite, "quick")
+    assert suite.report.reference == Cell("lora", 8, "none", "bf16, no checkpointing")
+    assert len(jobs) == 4 * 4
+    for method in ("full", "head", "lora", "adalora"):
+        of_method = [job for job in jobs if job.method == method]
+        assert [
+            (job.variant, job.recipe.precision, job.recipe.gradient_checkpointing)
+            for job in of_method
+        ] == [
+            ("bf16, checkpointing", "bf16", True),
+            ("bf16, no checkpointing", "bf16", False),
+            ("fp32, checkpointing", "fp32", True),
+            ("fp32, no checkpointing", "fp32", False),
+        ]
+
+
+def test_one_axis_names_a_variant_alone_and_wins_over_every_recipe(tmp_path):
+    content = changed(
+        ((*QUICK, "vary"), {"precision": ["fp32", "bf16"]}),
+        ((*QUICK, "tasks", "trec", "recipe"), {"precision": "bf16"}),
+        (("reference", "variant"), "fp32"),
+    )
+    write(tmp_path, content)
+    jobs = reported(load_suite("demo", tmp_path), "quick")
+    assert {(job.variant, job.recipe.precision) for job in jobs} == {
+        ("fp32", "fp32"),
+        ("bf16", "bf16"),
+    }
+
+
+def test_without_an_axis_the_variant_is_empty(tmp_path):
+    write(tmp_path, BASE)
+    assert {job.variant for job in reported(load_suite("demo", tmp_path), "quick")} == {""}
+
+
+# --- tuning -------------------------------------------------------------------------------------
+
+GRIDS = [(("methods", i, "learning_rates"), [1e-3, 2e-3 + i]) for i in range(4)]
+TUNED = changed(*GRIDS, ((*QUICK, "tuning"), {"seeds": [7, 8]}))
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        (("methods", HEAD, "learning_rates"), None, ["methods[1] (head).learning_rates: missing"]),
+        (
+            ("methods", LORA, "learning_rates"),
+            [1e-3, 2e-3, 3e-3],
+            ["methods[2] (lora).learning_rates: found 3 rates where the first grid has 2"],
+        ),
+        ((*QUICK, "tuning", "seeds"), [7, 0], ["tuning.seeds: found [0]", "reported"]),
+        ((*QUICK, "tuning", "seeds"), [7, 7], ["tuning.seeds: found [7, 7]", "once"]),
+        ((*QUICK, "tuning", "seeds"), [], ["tuning.seeds: found []", "at least 1"]),
+        (("recipe", "selection_rows"), 0, ["selection_rows: found 0", "tuning"]),
+        (("methods", LORA, "recipe", "selection_rows"), 0, ["lora rank 8 on trec: selection_rows"]),
+        (("recipe", "learning_rate"), None, ["learning_rate set nowhere"]),
+    ],
+)
+def test_tuning_that_is_not_equal_is_refused(tmp_path, path, value, words):
+    content = copy.deepcopy(TUNED)
+    at: Any = content
+    for part in path[:-1]:
+        at = at[part]
+    at[path[-1]] = value
+    if value is None:
+        del at[path[-1]]
+    message = refusal(tmp_path, content)
+    for word in words:
+        assert word in message
+
+
+def test_grids_are_unused_without_tuning(tmp_path):
+    write(tmp_path, changed(*GRIDS[1:3]))
+    expanded = expand(load_suite("demo", tmp_path), "quick", "cpu")
+    assert {job.recipe.learning_rate for job in expanded.jobs} == {0.001}
+    assert (expanded.waiting, expanded.choices) == (0, {})
+
+
+def test_every_cell_and_task_gets_a_trial_of_every_rate_and_seed(tmp_path):
+    write(tmp_path, TUNED)
+    expanded = expand(load_suite("demo", tmp_path), "quick", "cpu")
+    assert expanded.waiting == 4 + 1
+    assert [
+        (job.purpose, job.seed, job.method, job.recipe.learning_rate) for job in expanded.jobs
+    ] == [
+        ("tuning", seed, method, rate)
+        for seed in (7, 8)
+        for i, method in enumerate(("full", "head", "lora", "adalora"))
+        for rate in (1e-3, 2e-3 + i)
+    ]
+
+
+# --- the repeated job ---------------------------------------------------------------------------
+
+
+def repeat_of(folder: Path, content: Any) -> Job:
+    write(folder, content)
+    jobs = expand(load_suite("demo", folder), "quick", "cpu").jobs
+    [repeat] = [job for job in jobs if job.purpose == "repeat"]
+    assert replace(repeat, purpose="report") in jobs
+    return repeat
+
+
+def test_the_cell_with_most_hooks_is_repeated_on_the_cheapest_task(tmp_path):
+    tasks = {
+        "trec": {"recipe": {"steps": 90}},
+        "movie": {"recipe": {"steps": 60, "batch_size": 8}},
+        "rte": {"recipe": {"steps": 50, "batch_size": 32}},
+    }
+    content = changed(((*QUICK, "tasks"), tasks), ((*QUICK, "seeds"), [5, 3]))
+    content["methods"] = [content["methods"][i] for i in (LORA, ADALORA, FULL)]
+    content["methods"][1]["quantization"] = ["none", "nf4"]
+    repeat = repeat_of(tmp_path, content)
+    assert (repeat.cell, repeat.task, repeat.seed) == (Cell("adalora", 8, "nf4"), "movie", 5)
+    content["methods"] = [content["methods"][i] for i in (0, 2)]
+    assert repeat_of(tmp_path, content).cell == Cell("lora", 8, "none")
+
+
+def test_of_reference_lines_alone_the_last_cell_is_repeated(tmp_path):
+    content = changed((("reference",), {"method": "full"}))
+    content["methods"] = content["methods"][:2]
+    assert repeat_of(tmp_path, content).method == "head"
