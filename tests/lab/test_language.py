@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, GenerationConfig
 import tiny
 import tiny_causal
 from peftmark.catalog.prompts import PROMPTS, Prompt
-from peftmark.catalog.task import Row
+from peftmark.catalog.task import Example
 from peftmark.catalog.tasks import TASKS
 from peftmark.lab import forgetting, metrics, recipe
 from peftmark.lab.data import causal_rows
@@ -71,7 +71,7 @@ def token_likelihoods(model, tokenizer, prompt, answer):
 def test_a_prompt_is_masked_and_an_answer_ends(llama):
     _, tokenizer = plain(llama)
     reader = Reader(tokenizer, 32, PROMPTS["tiny-answer"], 8)
-    (one,) = reader.encode([Row("w1 w2", "very high", 0)])
+    (one,) = reader.encode([Example("w1 w2", "very high", 0)])
     asked = tokenizer("w1 w2 ?")["input_ids"]
     said = tokenizer(" very high", add_special_tokens=False)["input_ids"]
     assert one["input_ids"] == [*asked, *said, tokenizer.eos_token_id]
@@ -81,7 +81,7 @@ def test_a_prompt_is_masked_and_an_answer_ends(llama):
 def test_the_words_of_a_class_have_no_end(llama):
     _, tokenizer = plain(llama)
     reader = Reader(tokenizer, 32, PROMPTS["tiny-rank"])
-    (one,) = reader.encode([Row("w1", None, 1)])
+    (one,) = reader.encode([Example("w1", None, 1)])
     said = tokenizer(" very very high", add_special_tokens=False)["input_ids"]
     assert one["labels"][-len(said) :] == said
     assert one["labels"][: -len(said)] == [IGNORED] * (len(one["labels"]) - len(said))
@@ -91,11 +91,11 @@ def test_a_long_row_loses_the_start_of_its_prompt_and_keeps_question_and_answer(
     _, tokenizer = plain(llama)
     reader = Reader(tokenizer, 12, PROMPTS["tiny-answer"], 5)
     text = " ".join(tiny_causal.WORDS[:30])
-    (one,) = reader.encode([Row(text, "very high", 0)])
+    (one,) = reader.encode([Example(text, "very high", 0)])
     shown = tokenizer.decode(one["input_ids"])
     assert len(one["input_ids"]) == 7 + 3
     assert shown == "[BOS] w25 w26 w27 w28 w29 ? very high [EOS]"
-    (asked,) = reader.prompts([Row(text, "very high", 0)])
+    (asked,) = reader.prompts([Example(text, "very high", 0)])
     assert asked["input_ids"] == one["input_ids"][:7], "training and evaluation see one prompt"
 
 
@@ -113,7 +113,7 @@ def test_rows_without_room_for_a_prompt_are_refused(llama):
 def test_a_tokenizer_that_ends_every_text_does_not_end_a_prompt(llama):
     _, tokenizer = plain(llama)
     plainly = Reader(tokenizer, 32, PROMPTS["tiny-answer"], 8)
-    rows = [Row("w1 w2", "very high", 0)]
+    rows = [Example("w1 w2", "very high", 0)]
     before = plainly.encode(rows)
     tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
         single="[BOS] $A [EOS]", special_tokens=[("[BOS]", 2), ("[EOS]", 3)]
@@ -155,7 +155,7 @@ def test_biases_can_not_train_where_there_are_none(llama):
 def test_an_answer_is_cut_at_what_may_be_written(llama):
     _, tokenizer = plain(llama)
     reader = Reader(tokenizer, 32, PROMPTS["tiny-answer"], 2)
-    (one,) = reader.encode([Row("w1", "the words are low", 0)])
+    (one,) = reader.encode([Example("w1", "the words are low", 0)])
     assert [i for i in one["labels"] if i != IGNORED] == tokenizer(
         "the words", add_special_tokens=False
     )["input_ids"]
@@ -394,7 +394,7 @@ def test_the_baseline_of_answers_is_the_commonest_one(llama):
 def test_headings_and_blank_lines_are_not_read(llama):
     asked = job(task="tiny-text")
     data = load_task(task_of(asked), llama)
-    short = replace(data, eval=(Row("= w1 =", None, 0), *data.eval, Row("", None, 0)))
+    short = replace(data, eval=(Example("= w1 =", None, 0), *data.eval, Example("", None, 0)))
     folder = llama.mirror / "models" / "tiny"
     work = prepare_work(asked, task_of(asked), short, load_tokenizer(folder), folder)
     assert len(work.eval.references) == len(data.eval)

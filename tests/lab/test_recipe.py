@@ -11,7 +11,7 @@ from scipy import stats
 from sklearn import metrics as sk
 
 import tiny
-from peftmark.catalog.task import Row
+from peftmark.catalog.task import Example
 from peftmark.lab import build, metrics, recipe
 from peftmark.lab.data.batches import draw_rows, group_by_length, order_hash, subset
 from peftmark.lab.models import Unsupported
@@ -268,7 +268,7 @@ def test_a_job_that_trains_nothing_is_invalid(places, monkeypatch):
 
 
 def test_subset_does_not_depend_on_the_order_of_the_file():
-    rows = [Row(f"text {i}", None, i % 2) for i in range(50)]
+    rows = [Example(f"text {i}", None, i % 2) for i in range(50)]
     assert subset(rows, 10) == subset(rows[::-1], 10)
     assert subset(rows, None) is rows
     assert subset(rows, 99) is rows

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import tiny
-from peftmark.catalog.task import Row
+from peftmark.catalog.task import Example
 from peftmark.catalog.tasks import TASKS
 from peftmark.lab import recipe
 from peftmark.lab.data import batches
@@ -156,7 +156,7 @@ def test_a_penalty_stands_in_its_own_column_and_not_in_the_loss(places):
 
 
 def test_selection_rows_and_their_doubles_leave_the_training_rows():
-    rows = [Row(f"text {i % 30}", None, i // 30) for i in range(60)]
+    rows = [Example(f"text {i % 30}", None, i // 30) for i in range(60)]
     rest, cut = cut_selection(rows, 9)
     assert len(cut) == 9, "so one text is cut once and stands in the rest again"
     texts = {row.text for row in cut}
@@ -238,7 +238,7 @@ def test_without_selection_rows_nothing_is_selected(places):
 
 def test_a_tuning_trial_never_sees_the_evaluation_rows(places, monkeypatch):
     data = load_task(TASKS["tiny-class"], places)
-    poison = [Row(f"poison {i}", None, 10**6) for i in range(len(data.eval))]
+    poison = [Example(f"poison {i}", None, 10**6) for i in range(len(data.eval))]
     poisoned = replace(data, eval=tuple(poison))
     plain = batches.Encoder.encode
 

@@ -12,7 +12,7 @@ import json
 import re
 from dataclasses import dataclass
 
-from peftmark.catalog.task import Row
+from peftmark.catalog.task import Example
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,12 @@ class Prompt:
         content = json.dumps([self.text, self.words], ensure_ascii=False)
         return f"{self.version}:{hashlib.sha256(content.encode()).hexdigest()[:16]}"
 
-    def shown(self, row: Row) -> str:
+    def shown(self, row: Example) -> str:
         """The prompt of a row."""
         texts = {"{text}": row.text, "{pair}": row.pair or ""}
         return re.sub(r"\{(?:text|pair)\}", lambda found: texts[found[0]], self.text)
 
-    def answer(self, row: Row) -> str:
+    def answer(self, row: Example) -> str:
         """The answer that a row wants, from its space on."""
         if self.words:
             return f" {self.words[int(row.label)]}"

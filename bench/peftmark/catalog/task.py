@@ -96,8 +96,8 @@ def expected_fingerprint(task: Task) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One labelled example.
+class Example:
+    """One text of a task with its label.
 
     Attributes:
         text: the sentence, or the first of two.

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from peftmark.catalog.models import MODELS
-from peftmark.catalog.task import Row
+from peftmark.catalog.task import Example
 from peftmark.catalog.tasks import TASKS
 from peftmark.record.job import Job
 from peftmark.sources.assets import Places, default_cache, model_files
@@ -37,7 +37,7 @@ def prepare(job: Job, places: Places, out: Path) -> dict[str, Any]:
     labels = np.array([row.label for row in train], dtype=np.float64)
     out.mkdir(parents=True, exist_ok=True)
 
-    def write(name: str, rows: Sequence[Row]) -> str:
+    def write(name: str, rows: Sequence[Example]) -> str:
         lines = []
         for row in rows:
             label = (float(row.label) - float(labels.mean())) / float(labels.std())

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from peftmark import __version__
 from peftmark.catalog.models import MODELS, Model
-from peftmark.catalog.task import Row, Task, expected_fingerprint
+from peftmark.catalog.task import Example, Task, expected_fingerprint
 from peftmark.catalog.tasks import TASKS
 from peftmark.core.errors import AssetError, UserError
 from peftmark.core.files import sync
@@ -97,7 +97,7 @@ def _file_bytes(path: Path) -> Iterator[bytes]:
             yield block
 
 
-def _row_bytes(task: Task, rows: Iterable[Row]) -> Iterator[bytes]:
+def _row_bytes(task: Task, rows: Iterable[Example]) -> Iterator[bytes]:
     """Rows as JSON lines with the hub's column names."""
     columns = task.hub_fields or task.fields
     for row in rows:

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from peftmark.catalog.origins import Package
-from peftmark.catalog.task import Row, Task
+from peftmark.catalog.task import Example, Task
 from peftmark.sources.row_files import Splits, make_row, read_lines
 
 
@@ -26,7 +26,7 @@ def read_package(folder: Path, package: Package, task: Task) -> Splits:
 
 def _stsb(paths: Sequence[Path], task: Task) -> Splits:
     """STS-B as first published: no header; genre, file, year, id, score, two texts, sources."""
-    splits: list[list[Row]] = []
+    splits: list[list[Example]] = []
     for path in paths:
         cells = ((line, text.split("\t")) for line, text in read_lines(path))
         splits.append([make_row(path, line, (*c[5:7], c[4]), task) for line, c in cells])
@@ -60,8 +60,8 @@ def _instructions(paths: Sequence[Path], task: Task) -> Splits:
     splits: Splits = ([], [])
     for rows, questions, snippets in zip(splits, trec, movie, strict=True):
         for question, snippet in zip(questions, snippets, strict=False):
-            rows.append(Row(f"{_ASKED}\n{question.text}", _KINDS[int(question.label)], 0))
-            rows.append(Row(f"{_FELT}\n{snippet.text}", _FEELINGS[int(snippet.label)], 0))
+            rows.append(Example(f"{_ASKED}\n{question.text}", _KINDS[int(question.label)], 0))
+            rows.append(Example(f"{_FELT}\n{snippet.text}", _FEELINGS[int(snippet.label)], 0))
     return splits
 
 
@@ -92,7 +92,7 @@ def _chatterbot(paths: Sequence[Path], task: Task) -> Splits:
     splits: Splits = ([], [])
     for key, (question, found) in answers.items():
         if len(found) == 1:
-            splits[_is_held_out(key)].append(Row(question, min(found), 0))
+            splits[_is_held_out(key)].append(Example(question, min(found), 0))
     return splits
 
 
@@ -113,10 +113,10 @@ def _passages(paths: Sequence[Path], task: Task) -> Splits:
         passage = ""
         for sentence in sentences:
             if passage and len(passage) + 1 + len(sentence) > PASSAGE:
-                split.append(Row(passage, None, 0))
+                split.append(Example(passage, None, 0))
                 passage = ""
             passage = f"{passage} {sentence}".strip()
-        split.append(Row(passage, None, 0))
+        split.append(Example(passage, None, 0))
     return splits
 
 
@@ -144,7 +144,7 @@ def _held_out(labelled: Iterable[tuple[str, int]]) -> Splits:
     splits: Splits = ([], [])
     for key, text in first.items():
         if len(labels[key]) == 1:
-            splits[_is_held_out(key)].append(Row(text, None, min(labels[key])))
+            splits[_is_held_out(key)].append(Example(text, None, min(labels[key])))
     return splits
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from peftmark.catalog.task import Row, Task
+from peftmark.catalog.task import Example, Task
 from peftmark.core.errors import AssetError
 
 SCORE_DIGITS = 3
@@ -20,7 +20,7 @@ SCORE_DIGITS = 3
 the original means agree with it only after rounding."""
 
 
-Splits = tuple[list[Row], list[Row]]
+Splits = tuple[list[Example], list[Example]]
 """Training rows and evaluation rows."""
 
 
@@ -52,7 +52,7 @@ def read_lines(path: Path, encoding: str = "utf-8-sig") -> Iterator[tuple[int, s
         yield number, line_text.removesuffix("\r")
 
 
-def read_rows(path: Path, task: Task) -> list[Row]:
+def read_rows(path: Path, task: Task) -> list[Example]:
     """Rows of one split in GLUE's TSV form, as Parquet or as JSON lines, by the file's ending.
 
     For a task with `cuts` these are the published rows, scores and all.
@@ -127,7 +127,7 @@ def _parquet(path: Path, task: Task) -> Iterator[tuple[int, list[object]]]:
         yield line, list(values)
 
 
-def make_row(path: Path, line: int, values: Sequence[object], task: Task) -> Row:
+def make_row(path: Path, line: int, values: Sequence[object], task: Task) -> Example:
     """A row from its texts and, of a task with labels, the label behind them."""
     count = len(values) - bool(task.label_field)
     texts = [
@@ -138,7 +138,7 @@ def make_row(path: Path, line: int, values: Sequence[object], task: Task) -> Row
     label = _label(path, line, values[-1], task) if task.label_field else 0
     if len(texts) > 2:  # an instruction, what it is about, and the answer
         texts = ["\n\n".join(text for text in texts[:-1] if text), texts[-1]]
-    return Row(texts[0], texts[1] if len(texts) > 1 else None, label)
+    return Example(texts[0], texts[1] if len(texts) > 1 else None, label)
 
 
 def _text(path: Path, line: int, value: object, *, blank: bool) -> str:

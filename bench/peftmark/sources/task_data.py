@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from peftmark.catalog.origins import Hub, Package
-from peftmark.catalog.task import Row, Task
+from peftmark.catalog.task import Example, Task
 from peftmark.core.errors import AssetError
 from peftmark.sources.assets import Places, first_available, hub_reachable, hub_reason, quiet_hub
 from peftmark.sources.package_rows import read_package
@@ -33,13 +33,13 @@ class TaskData:
         fingerprint: SHA-256 over the rows, see `fingerprint`.
     """
 
-    train: tuple[Row, ...]
-    eval: tuple[Row, ...]
+    train: tuple[Example, ...]
+    eval: tuple[Example, ...]
     source: str
     fingerprint: str
 
 
-def fingerprint(train: Iterable[Row], evaluation: Iterable[Row]) -> str:
+def fingerprint(train: Iterable[Example], evaluation: Iterable[Example]) -> str:
     """SHA-256 over the rows of both splits in order, as canonical JSON lines.
 
     A line is `["text","pair" or null,label]` in UTF-8, scores in Python's shortest form; each
@@ -80,7 +80,7 @@ def load_task(task: Task, places: Places) -> TaskData:
 
 
 def _checked(
-    task: Task, train: Sequence[Row], evaluation: Sequence[Row], source: str, remedy: str
+    task: Task, train: Sequence[Example], evaluation: Sequence[Example], source: str, remedy: str
 ) -> TaskData:
     """Apply the task's derivation and hold the rows against its identity."""
     if task.cuts:
@@ -101,9 +101,9 @@ def _checked(
     return TaskData(tuple(train), tuple(evaluation), source, found)
 
 
-def _cut(rows: Sequence[Row], low: float, high: float) -> list[Row]:
+def _cut(rows: Sequence[Example], low: float, high: float) -> list[Example]:
     return [
-        Row(row.text, row.pair, int(row.label >= high))
+        Example(row.text, row.pair, int(row.label >= high))
         for row in rows
         if row.label <= low or row.label >= high
     ]

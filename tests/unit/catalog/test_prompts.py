@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from peftmark.catalog.prompts import PROMPTS, Prompt
-from peftmark.catalog.task import Row, read_by
+from peftmark.catalog.task import Example, read_by
 from peftmark.catalog.tasks import TASKS
 
 # Another wording gives other numbers, so what was measured has to be measured anew: raise the
@@ -43,7 +43,7 @@ def test_every_task_that_is_answered_has_a_prompt_and_no_other_has() -> None:
 @pytest.mark.parametrize("key", PROMPTS)
 def test_a_prompt_shows_what_the_row_has(key: str) -> None:
     task, prompt = TASKS[key], PROMPTS[key]
-    row = Row("the first", "the second", 0)
+    row = Example("the first", "the second", 0)
     if task.kind == "classification" and len(task.fields) == 1:
         row = replace(row, pair=None)
     shown = prompt.shown(row)
@@ -65,9 +65,9 @@ def test_classes_have_a_word_each_and_instructions_have_none(key: str) -> None:
         # Of two words one of which begins the other, the shorter one would always be likelier.
         assert not any(other.startswith(word) for other in words if other != word)
     for label, word in enumerate(words):
-        assert PROMPTS[key].answer(Row("a", "b", label)) == f" {word}"
+        assert PROMPTS[key].answer(Example("a", "b", label)) == f" {word}"
     if not words:
-        assert PROMPTS[key].answer(Row("a", "b c", 0)) == " b c"
+        assert PROMPTS[key].answer(Example("a", "b c", 0)) == " b c"
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_the_questions_of_trec_ask_for_what_their_labels_mean() -> None:
 )
 def test_a_text_that_looks_like_a_template_stays_as_it_is(text: str, pair: str) -> None:
     prompt = Prompt("1: {text}\n2: {pair}\nSame?", ("no", "yes"))
-    assert prompt.shown(Row(text, pair, 1)) == f"1: {text}\n2: {pair}\nSame?"
+    assert prompt.shown(Example(text, pair, 1)) == f"1: {text}\n2: {pair}\nSame?"
 
 
 def test_the_identity_changes_with_wording_words_and_version_alone() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from peftmark.catalog.task import Row, expected_fingerprint
+from peftmark.catalog.task import Example, expected_fingerprint
 from peftmark.catalog.tasks import TASKS
 from peftmark.catalog.tasks_causal import TEXTS
 from peftmark.core.errors import AssetError
@@ -104,7 +104,7 @@ def test_a_passage_may_have_just_the_length(tmp_path: Path) -> None:
 # --- questions and answers ------------------------------------------------------------------------
 
 
-def chatter(folder: Path, *files: str) -> list[Row]:
+def chatter(folder: Path, *files: str) -> list[Example]:
     named = {f"topic{n}.yml": text for n, text in enumerate(files)}
     return [*chain(*read(folder, "chatterbot", named))]
 
@@ -121,21 +121,21 @@ def test_questions_with_several_answers_are_dropped(tmp_path: Path) -> None:
         talk(("who?", "You."), (" WHAT? ", "This."), ("When?", "Now.")),
     )
     assert sorted(rows, key=lambda row: row.text) == [
-        Row("What?", "This.", 0),
-        Row("When?", "Now.", 0),
-        Row("Why?", "So.", 0),
+        Example("What?", "This.", 0),
+        Example("When?", "Now.", 0),
+        Example("Why?", "So.", 0),
     ]
 
 
 def test_only_the_first_answer_of_a_conversation_is_read(tmp_path: Path) -> None:
     rows = chatter(tmp_path, talk(("Tell a joke", "Knock knock", "Who is there?", "Boo")))
-    assert rows == [Row("Tell a joke", "Knock knock", 0)]
+    assert rows == [Example("Tell a joke", "Knock knock", 0)]
 
 
 @pytest.mark.parametrize("answer", ["1963", "yes", "null", "1.50", "2001-01-01", "0x10", "~"])
 def test_what_yaml_would_take_for_something_else_is_text(answer: str, tmp_path: Path) -> None:
     rows = chatter(tmp_path, talk((answer, "So."), ("When?", answer)))
-    assert set(rows) == {Row(answer, "So.", 0), Row("When?", answer, 0)}
+    assert set(rows) == {Example(answer, "So.", 0), Example("When?", answer, 0)}
     assert len(rows) == 2
 
 
@@ -192,7 +192,7 @@ def test_no_instruction_is_on_both_sides(tmp_path: Path) -> None:
 # --- the real packages ----------------------------------------------------------------------------
 
 
-def real(key: str, tmp_path: Path) -> tuple[tuple[Row, ...], tuple[Row, ...]]:
+def real(key: str, tmp_path: Path) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
     """Both splits from the package, which may have to be fetched."""
     package = TASKS[key].package
     assert package

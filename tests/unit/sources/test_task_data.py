@@ -17,7 +17,7 @@ from hub_stub import Repository, serve
 from made_wheels import build_wheel
 from peftmark.catalog.metrics import METRICS
 from peftmark.catalog.origins import Package
-from peftmark.catalog.task import Row, Task, expected_fingerprint
+from peftmark.catalog.task import Example, Task, expected_fingerprint
 from peftmark.catalog.tasks import TASKS
 from peftmark.catalog.tasks_causal import TEXTS as TEXT_TASKS
 from peftmark.core.errors import AssetError
@@ -127,7 +127,7 @@ def test_names_bom_and_windows_line_ends(tmp_path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(lines.encode())
     data = load_task(tiny(TASKS["rte"], 1, 1), places(tmp_path / "m"))
-    assert data.train == (Row("a", "b", 1),)
+    assert data.train == (Example("a", "b", 1),)
     assert overlap(data) == 1
 
 
@@ -137,7 +137,7 @@ def test_cola_with_a_header_line(tmp_path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("sentence\tlabel\nFine.\tacceptable\n")
     data = load_task(tiny(TASKS["cola"], 1, 1), places(tmp_path / "m"))
-    assert data.eval == (Row("Fine.", None, 1),)
+    assert data.eval == (Example("Fine.", None, 1),)
 
 
 def test_short_rows_of_qqp_are_left_out_as_on_the_hub(tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ def test_short_rows_of_qqp_are_left_out_as_on_the_hub(tmp_path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     data = load_task(tiny(TASKS["qqp"], 2, 2), places(tmp_path / "m"))
-    assert data.train == (Row("a", "", 0), Row("c", "d", 1))
+    assert data.train == (Example("a", "", 0), Example("c", "d", 1))
 
 
 def test_derived_pairs(tmp_path: Path) -> None:
@@ -160,7 +160,7 @@ def test_derived_pairs(tmp_path: Path) -> None:
 
 
 def test_the_fingerprint_knows_order_split_and_label() -> None:
-    a, b = Row("a", None, 0), Row("b", None, 1)
+    a, b = Example("a", None, 0), Example("b", None, 1)
     prints = [
         fingerprint([a, b], [a]),
         fingerprint([b, a], [a]),
@@ -173,8 +173,8 @@ def test_the_fingerprint_knows_order_split_and_label() -> None:
 
 
 def test_overlap_counts_evaluation_rows() -> None:
-    row = Row("a", "b", 0)
-    data = TaskData((row, Row("c", None, 1)), (row, row, Row("a", None, 0)), "", "")
+    row = Example("a", "b", 0)
+    data = TaskData((row, Example("c", None, 1)), (row, row, Example("a", None, 0)), "", "")
     assert overlap(data) == 2
 
 
@@ -305,8 +305,11 @@ def test_an_instruction_and_what_it_is_about_are_one_text(form: str, tmp_path: P
     for split in ("train", "dev"):
         write_form(tmp_path / "m" / "told" / f"{split}.{form}", INSTRUCTION, told)
     data = load_task(INSTRUCTION, places(tmp_path / "m"))
-    assert data.train[:2] == (Row("Add.\n\n1 and 2", "3", 0), Row("Say hello.", "Hello.", 0))
-    assert data.train[2] == Row(f"a\n\n{told[2][1].strip()}", "d", 0)
+    assert data.train[:2] == (
+        Example("Add.\n\n1 and 2", "3", 0),
+        Example("Say hello.", "Hello.", 0),
+    )
+    assert data.train[2] == Example(f"a\n\n{told[2][1].strip()}", "d", 0)
 
 
 @pytest.mark.parametrize("row", [("", "1", "3"), ("Add.", "1", " ")])
@@ -341,7 +344,7 @@ def test_a_label_that_a_task_does_not_have_is_not_read(tmp_path: Path) -> None:
     for split in ("train", "dev"):
         (folder / f"{split}.jsonl").write_text('{"label": "anything", "text": "a passage"}\n')
     data = load_task(tiny(TASKS["reviews"], 1, 1), places(tmp_path / "m"))
-    assert data.eval == (Row("a passage", None, 0),)
+    assert data.eval == (Example("a passage", None, 0),)
 
 
 # --- packages --------------------------------------------------------------------------------
@@ -439,7 +442,7 @@ configs:
 ---
 """
 ROWS = [("null", "NA", 3.8), ('say "so" ', "é", 1.333)]
-CLEAN = [Row("null", "NA", 3.8), Row('say "so"', "é", 1.333)]
+CLEAN = [Example("null", "NA", 3.8), Example('say "so"', "é", 1.333)]
 NAMES = ("stsb/train-00000-of-00001.parquet", "stsb/validation-00000-of-00001.parquet")
 
 

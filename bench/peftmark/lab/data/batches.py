@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from peftmark.catalog.task import Row
+from peftmark.catalog.task import Example
 from peftmark.lab.data.token_cache import TokenTable, token_table
 from peftmark.sources.task_data import TaskData
 
@@ -130,7 +130,7 @@ class Encoder:
         """
         self._known = token_table(data, folder, self._max_length, self.encode, cache)
 
-    def encode(self, rows: Sequence[Row]) -> list[Encoded]:
+    def encode(self, rows: Sequence[Example]) -> list[Encoded]:
         """Token lists of each row, special tokens included, not padded."""
         if not rows:
             return []
@@ -157,11 +157,11 @@ class Encoder:
 
 
 def evaluation_batches(
-    encode: Callable[[Sequence[Row]], list[Encoded]],
+    encode: Callable[[Sequence[Example]], list[Encoded]],
     join: Callable[[Sequence[Encoded], Sequence[float]], Batch],
-    rows: Sequence[Row],
+    rows: Sequence[Example],
     batch_size: int,
-) -> tuple[list[Batch], list[Row]]:
+) -> tuple[list[Batch], list[Example]]:
     """Evaluation rows sorted by length and cut into fixed batches, and the rows in that order.
 
     Args:
@@ -182,7 +182,7 @@ def _parts(order: Sequence[int], size: int) -> Iterator[Sequence[int]]:
         yield order[start : start + size]
 
 
-def subset(rows: Sequence[Row], count: int | None) -> Sequence[Row]:
+def subset(rows: Sequence[Example], count: int | None) -> Sequence[Example]:
     """The first `count` rows in the order of a hash of their text: the same for every seed.
 
     A plain head of the file would be one genre of a sorted data set (STS-B's first rows are all
@@ -191,7 +191,7 @@ def subset(rows: Sequence[Row], count: int | None) -> Sequence[Row]:
     if count is None or count >= len(rows):
         return rows
 
-    def key(row: Row) -> bytes:
+    def key(row: Example) -> bytes:
         return hashlib.sha256(f"{row.text}\n{row.pair}".encode()).digest()
 
     return sorted(rows, key=key)[:count]

@@ -18,7 +18,7 @@ from torch import nn
 from transformers import GenerationConfig
 
 from peftmark.catalog.prompts import Prompt
-from peftmark.catalog.task import Row
+from peftmark.catalog.task import Example
 from peftmark.lab.data.batches import Batch, Encoded
 from peftmark.lab.models import Unsupported
 
@@ -78,7 +78,7 @@ class Reader:
         # Special tokens at the start alone: some tokenizers also end a text.
         return [ids[:-1] if start and ids[-1:] == [self.end] else ids for ids in found]
 
-    def encode(self, rows: Sequence[Row]) -> list[Encoded]:
+    def encode(self, rows: Sequence[Example]) -> list[Encoded]:
         """Prompt and answer of each row, not padded, with what is to be predicted as labels."""
         if self._prompt is None:
             texts = self._tokens([row.text for row in rows], True)
@@ -93,7 +93,7 @@ class Reader:
             for asked, answer in zip(prompts, answers, strict=True)
         ]
 
-    def prompts(self, rows: Sequence[Row]) -> list[Encoded]:
+    def prompts(self, rows: Sequence[Example]) -> list[Encoded]:
         """Prompts alone, with room left for the answer."""
         assert self._prompt is not None
         shown = self._tokens([self._prompt.shown(row) for row in rows], True)

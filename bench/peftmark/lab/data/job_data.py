@@ -13,7 +13,7 @@ import torch
 
 from peftmark.catalog.models import MODELS
 from peftmark.catalog.prompts import PROMPTS
-from peftmark.catalog.task import SPOKEN, Row, Task, read_by
+from peftmark.catalog.task import SPOKEN, Example, Task, read_by
 from peftmark.catalog.tasks import TASKS
 from peftmark.lab import metrics
 from peftmark.lab.data.batches import (
@@ -176,7 +176,7 @@ def prepare_work(
         numbers = order[step]
         return encoder.batch([encoded[i] for i in numbers], targets.of(numbers))
 
-    def hold_out(held: Sequence[Row]) -> HeldOut:
+    def hold_out(held: Sequence[Example]) -> HeldOut:
         return _held_out(encoder, held, recipe.eval_batch_size, task, job)
 
     trial = job.purpose == "tuning"
@@ -200,7 +200,7 @@ def prepare_work(
     )
 
 
-def _targets(rows: Sequence[Row], task: Task) -> _Targets:
+def _targets(rows: Sequence[Example], task: Task) -> _Targets:
     labels = np.array([row.label for row in rows], dtype=np.float64)
     # Regression scores are standardised: on raw 0-5 scores most of the first steps go into
     # finding the mean. Correlations don't depend on it.
@@ -210,7 +210,7 @@ def _targets(rows: Sequence[Row], task: Task) -> _Targets:
 
 
 def _preview(
-    count: int, job: Job, rows: Sequence[Row], encoder: Encoder | Reader, targets: _Targets
+    count: int, job: Job, rows: Sequence[Example], encoder: Encoder | Reader, targets: _Targets
 ) -> list[Batch]:
     """The first `count` batches of training rows in a drawn order of their own."""
     size = job.recipe.batch_size
@@ -219,7 +219,9 @@ def _preview(
     return [encoder.batch(encoder.encode([rows[i] for i in p]), targets.of(p)) for p in parts]
 
 
-def cut_selection(rows: Sequence[Row], count: int) -> tuple[Sequence[Row], Sequence[Row]]:
+def cut_selection(
+    rows: Sequence[Example], count: int
+) -> tuple[Sequence[Example], Sequence[Example]]:
     """Cut a selection split from training rows: the same rows for every seed and method.
 
     Returns:
@@ -249,14 +251,14 @@ def _readable(data: TaskData, task: Task) -> TaskData:
     if task.kind != "language":
         return data
 
-    def long(rows: Sequence[Row]) -> tuple[Row, ...]:
+    def long(rows: Sequence[Example]) -> tuple[Example, ...]:
         return tuple(row for row in rows if len(row.text.split()) >= FEWEST_WORDS)
 
     return replace(data, train=long(data.train), eval=long(data.eval))
 
 
 def _held_out(
-    encoder: Encoder | Reader, rows: Sequence[Row], size: int, task: Task, job: Job
+    encoder: Encoder | Reader, rows: Sequence[Example], size: int, task: Task, job: Job
 ) -> HeldOut:
     if isinstance(encoder, Encoder):
         batches, ordered = evaluation_batches(encoder.encode, encoder.batch, rows, size)
@@ -271,7 +273,7 @@ def _held_out(
     return HeldOut(batches, np.array([row.label for row in ordered], dtype=np.float64))
 
 
-def _answers(reader: Reader, rows: Sequence[Row], size: int, task: Task, job: Job) -> Answers:
+def _answers(reader: Reader, rows: Sequence[Example], size: int, task: Task, job: Job) -> Answers:
     asked = reader.prompts(rows)
     parts = [asked[i : i + size] for i in range(0, len(asked), size)]
     assert job.causal is not None and job.causal.new_tokens is not None
@@ -287,9 +289,9 @@ def _answers(reader: Reader, rows: Sequence[Row], size: int, task: Task, job: Jo
 def _baseline(
     encoder: Encoder | Reader,
     task: Task,
-    rows: Sequence[Row],
+    rows: Sequence[Example],
     labels: np.ndarray,
-    evaluated: Sequence[Row],
+    evaluated: Sequence[Example],
     held: HeldOut,
 ) -> float:
     """The primary metric of a predictor that looks at no row: the majority class, the mean score,
@@ -311,7 +313,7 @@ def _baseline(
 
 
 def _latency_set(
-    encoder: Encoder | Reader, rows: Sequence[Row], task: Task, job: Job
+    encoder: Encoder | Reader, rows: Sequence[Example], task: Task, job: Job
 ) -> list[Batch]:
     """Batches of every length there is, the same for every cell of a task."""
     spoken = task.kind in SPOKEN

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-from peftmark.catalog.task import Row
+from peftmark.catalog.task import Example
 from peftmark.core.hashes import known_sha256
 from peftmark.lab.cache import keep, made_by
 from peftmark.sources.task_data import TaskData
 
-Encode = Callable[[Sequence[Row]], list[dict[str, list[int]]]]
+Encode = Callable[[Sequence[Example]], list[dict[str, list[int]]]]
 
 _FILE = "tokens.safetensors"
 _ENCODER = str(Path(__file__).with_name("batches.py"))
@@ -28,12 +28,12 @@ class TokenTable:
         arrays: "offsets", shape (rows + 1,), and per model input the lists one after the other.
     """
 
-    def __init__(self, rows: Sequence[Row], arrays: dict[str, np.ndarray]) -> None:
+    def __init__(self, rows: Sequence[Example], arrays: dict[str, np.ndarray]) -> None:
         self._place = {(row.text, row.pair): i for i, row in enumerate(rows)}
         self._offsets = arrays.pop("offsets")
         self._arrays = arrays
 
-    def encode(self, rows: Sequence[Row]) -> list[dict[str, list[int]]]:
+    def encode(self, rows: Sequence[Example]) -> list[dict[str, list[int]]]:
         """Token lists of each row, special tokens included, not padded."""
         found = []
         for row in rows:
