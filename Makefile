@@ -25,19 +25,21 @@ override NEW := $(value NEW)
 export SUITE PROFILE MIRROR ARGS REPORT SHOTS OLD NEW
 
 SHELL := /bin/bash
+SPREAD := -n auto --maxprocesses 4 --dist worksteal
 PIP_FLAGS := --quiet --disable-pip-version-check
 SELECT = set -f; set -- "$$SUITE"; \
 	[ -z "$$PROFILE" ] || set -- "$$@" "--profile=$$PROFILE"; \
 	[ -z "$$MIRROR" ] || set -- "$$@" "--mirror=$$MIRROR"
 
-.PHONY: help bench report versions memory-tables test test-fast test-gpu test-browser overhead perf lint check format clean
+.PHONY: help bench report versions memory-tables test test-all test-fast test-gpu test-browser overhead perf lint check format clean
 .DEFAULT_GOAL := help
 
 help:  ## say what there is
 	@echo 'make bench SUITE=glue   run a suite and write its report (PROFILE=, MIRROR=, ARGS=)'
 	@echo 'make report SUITE=glue  write the report of earlier results'
 	@echo "make versions OLD='peft==0.20.0' NEW='peft==0.21.2' SUITE=smoke   compare two versions"
-	@echo 'make test               run the tests'
+	@echo 'make test               run the tests, in some minutes on two cores'
+	@echo 'make test-all           run the slow ones too: real models, storms, clocks'
 	@echo 'make test-fast          run those that need no torch, in under a minute'
 	@echo 'make check              format, lint and types, then the tests'
 	@echo 'make test-gpu           the checks that only a CUDA machine can make'
@@ -64,8 +66,11 @@ report: .venv/.installed  ## report on earlier results
 versions: .venv/.installed  ## run a suite with two versions of a library, in turns
 	@$(SELECT); exec .venv/bin/peftmark versions "$$@" --old "$$OLD" --new "$$NEW" $$ARGS
 
-test: .venv/.installed  ## run the tests
-	@.venv/bin/python -m pytest -m 'not gpu' -n auto --maxprocesses 4 --dist loadfile
+test: .venv/.installed  ## run the tests; none of them looks at a clock
+	@.venv/bin/python -m pytest -m 'not gpu and not slow' $(SPREAD)
+
+test-all: .venv/.installed  ## run the slow tests too
+	@.venv/bin/python -m pytest -m 'not gpu' $(SPREAD)
 
 test-fast: .venv/.installed  ## the tests that need no torch, in under a minute
 	@PEFTMARK_TESTS=fast .venv/bin/python -m pytest tests/unit tests/test_layers.py -n 2 --dist loadfile

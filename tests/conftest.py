@@ -2,6 +2,7 @@
 
 import os
 import sys
+from importlib.machinery import PathFinder
 
 import pytest
 
@@ -12,11 +13,24 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 
 class _NoTorch:
-    """Refuses to load what takes seconds: `make test-fast` is of tests that need none of it."""
+    """Refuses to load what takes seconds: `make test-fast` is of tests that need none of it.
+
+    Finding it is allowed, as peftmark does to hash installed code without loading it.
+    """
 
     def find_spec(self, name, path=None, target=None):
-        if name in ("torch", "transformers", "peft", "bitsandbytes"):
-            raise ImportError(f"{name} is not for tests/unit: put the test into tests/lab")
+        if name not in ("torch", "transformers", "peft", "bitsandbytes"):
+            return None
+        spec = PathFinder.find_spec(name, path)
+        if spec is not None:
+            spec.loader = self
+        return spec
+
+    def create_module(self, spec):
+        raise ImportError(f"{spec.name} is not for tests/unit: put the test into tests/lab")
+
+    def exec_module(self, module):
+        raise AssertionError("create_module refuses it before")
 
 
 if os.environ.get("PEFTMARK_TESTS") == "fast":

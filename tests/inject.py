@@ -207,6 +207,7 @@ profiles:
   offline:
     summary: MiniLM-L6 on TREC.
     needs: nothing
+    scale: reduced
     sources: [package]
     model: minilm-l6
     seeds: [0]

@@ -30,7 +30,7 @@ from peftmark.run.runner import Selection, make_plan
 
 ROOT = Path(__file__).resolve().parent.parent
 FINISHED, INCOMPLETE = 0, 6
-ORPHAN_SECONDS = 30.0
+ORPHAN_SECONDS = 600.0
 
 # Clocks, and memory as the system sees it. Live bytes and operations are not among them.
 CLOCK_AND_MACHINE = frozenset({

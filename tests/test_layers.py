@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import sys
+from functools import cache
+from pathlib import Path
 
 import pytest
 
@@ -20,6 +22,7 @@ HOMES = {
     "transformers": {"lab", "perf"},
     "peft": {"lab", "perf"},
     "bitsandbytes": {"lab"},
+    "torchao": {"lab"},
     "safetensors": {"lab"},
     "pynvml": {"machine.nvml"},
     "pyarrow": {"storage"},
@@ -36,6 +39,12 @@ HOMES = {
     "marshal": set(),
     "shelve": set(),
 }
+
+
+@cache
+def nodes(path: Path) -> tuple[ast.AST, ...]:
+    """Every node of a file's syntax tree."""
+    return tuple(ast.walk(tree(path)))
 
 
 def ours(names: frozenset[str]) -> set[str]:
@@ -71,7 +80,7 @@ def test_a_module_imports_from_its_own_level_or_below(module):
 
 def test_no_module_imports_relatively():
     for module, path in MODULES.items():
-        for node in ast.walk(tree(path)):
+        for node in nodes(path):
             assert not isinstance(node, ast.ImportFrom) or node.level == 0, module
 
 
@@ -122,7 +131,7 @@ def test_only_the_command_line_prints_and_exits(module):
     if any(f"{module}.".startswith(f"peftmark.{name}.") for name in SPOKEN_BY):
         return
     spoken = set()
-    for node in ast.walk(tree(MODULES[module])):
+    for node in nodes(MODULES[module]):
         if isinstance(node, ast.Call):
             name = ast.unparse(node.func)
             if name in ("print", "exit", "quit", "sys.exit", "os._exit"):
@@ -134,7 +143,7 @@ def test_only_the_command_line_prints_and_exits(module):
 
 def test_nothing_evaluates_text_or_loads_code_from_a_model():
     for module, path in MODULES.items():
-        for node in ast.walk(tree(path)):
+        for node in nodes(path):
             if isinstance(node, ast.Call):
                 name = ast.unparse(node.func)
                 assert name not in ("eval", "exec", "os.system", "torch.load"), module

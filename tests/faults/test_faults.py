@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -20,20 +19,32 @@ import pytest
 from factory import make_job
 from peftmark.executors import process
 from peftmark.executors.contract import Order
-from peftmark.executors.local import run_jobs
 from peftmark.executors.slots import Slot
 from peftmark.machine import nvml
 from peftmark.machine.nvml import DeviceMeter, EnergyCounter
 from peftmark.sources.assets import Places
 from peftmark.storage.store import Store
 from places import ROOT, SUPPORT, TESTS
+from waiting import PATIENCE, wait_for
+from watched import Watched
 
 GROUPS = Path("/sys/fs/cgroup")
 FAKE = f"""
 import sys
 sys.path.insert(0, {str(SUPPORT)!r})
 from functools import partial
+from peftmark.executors import local, process
 from peftmark.run import runner
+process.GRACE_SECONDS = float(sys.argv[2])
+leave = local.kill
+
+def kill(running):
+    # What ends workers when a run is left: they have a grace then too, here a short one.
+    if running:
+        process.GRACE_SECONDS = 0.5
+    leave(running)
+
+local.kill = kill
 runner.fetch = lambda plan: {{}}
 runner.execute = partial(runner.execute, worker=sys.argv[1])
 from peftmark.cli.parser import main
@@ -46,7 +57,7 @@ def short_grace(monkeypatch):
     monkeypatch.setattr(process, "GRACE_SECONDS", 0.5)
 
 
-def order_of(folder, worker, seeds=(0,), limit=60.0):
+def order_of(folder, worker, seeds=(0,), limit=None):
     """Jobs of these seeds for a worker of `fault_worker`, or of another module where it says so."""
     return Order(
         jobs=[(make_job(seed=seed), 1) for seed in seeds],
@@ -59,14 +70,17 @@ def order_of(folder, worker, seeds=(0,), limit=60.0):
 
 
 @pytest.fixture
-def run(tmp_path):
+def run(tmp_path, monkeypatch):
     """Run jobs with a fake worker; returns the last outcome of each by seed."""
+    watched = Watched()
+    monkeypatch.setattr(process, "time", watched.clock)
 
     def start(worker, slots=(None,), retries=0, **options):
         (tmp_path / "logs").mkdir(exist_ok=True)
         order = replace(order_of(tmp_path, worker, **options), retries=retries)
-        return {done.job.seed: done.outcome for done in run_jobs(order, [*map(Slot, slots)])}
+        return {done.job.seed: done.outcome for done in watched.run(order, [*map(Slot, slots)])}
 
+    start.clock = watched.clock
     return start
 
 
@@ -77,9 +91,9 @@ def command(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     started = []
 
-    def start(worker):
+    def start(worker, grace=0.5):
         process = subprocess.Popen(
-            [sys.executable, "-c", FAKE, worker],
+            [sys.executable, "-c", FAKE, worker, str(grace)],
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -90,15 +104,11 @@ def command(tmp_path, monkeypatch):
     yield start
     for one in started:
         one.kill()
+    for path in tmp_path.rglob("*.pid"):  # workers that are stopped see no supervisor's end
+        with suppress(ProcessLookupError, ValueError):
+            os.kill(int(path.read_text()), signal.SIGKILL)
+    for one in started:
         one.communicate()
-
-
-def wait_for(condition, seconds=30.0):
-    limit = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < limit, "waited in vain"
-        time.sleep(0.02)
-    return found
 
 
 def numbers_of(folder, count):
@@ -181,15 +191,17 @@ def test_a_broken_message_costs_no_job_but_its_own(tmp_path, worker):
     code = f"""
 import sys; sys.path[:0] = [{str(SUPPORT)!r}, {str(TESTS / "faults")!r}]
 from pathlib import Path
-from test_faults import Slot, order_of, process, run_jobs
+from test_faults import Slot, Watched, order_of, process
 process.GRACE_SECONDS = 0.5
+watched = Watched()
+process.time = watched.clock
 folder = Path({str(tmp_path)!r})
 (folder / "logs").mkdir()
-for done in run_jobs(order_of(folder, {worker!r}, limit=1.0), [Slot()]):
+for done in watched.run(order_of(folder, {worker!r}, limit=1.0), [Slot()]):
     print(done.outcome.status)
 """
     try:
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=15)
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=PATIENCE)
     except subprocess.TimeoutExpired:
         pytest.fail("the time limit of the job did not hold")
     assert done.stdout.decode().split() in (["timed_out"], ["crashed"]), done.stderr.decode()
@@ -202,10 +214,10 @@ def test_what_a_killed_worker_kept_for_a_moment_is_gone_after_the_next_run(
     scratch.mkdir()
     monkeypatch.setenv("TMPDIR", str(scratch))
     first = command("fault_worker:dies_with_files")
-    first.communicate(timeout=60)
+    first.communicate(timeout=PATIENCE)
     assert first.returncode == 6
     again = command("fake_worker:ok")
-    again.communicate(timeout=60)
+    again.communicate(timeout=PATIENCE)
     assert again.returncode == 0
     assert list(scratch.glob("peftmark-*")) == []
     assert not (tmp_path / "results" / "smoke" / "scratch").exists()
@@ -225,7 +237,7 @@ def test_after_a_killed_supervisor_the_next_run_goes_on_and_doubles_nothing(comm
     wait_for(lambda: not any(map(psutil.pid_exists, pids)))
     assert sorted(r.outcome.status for r in store.read().records.values()) == ["ok"] * 4
     again = command("fake_worker:ok")
-    output, errors = again.communicate(timeout=60)
+    output, errors = again.communicate(timeout=PATIENCE)
     assert (again.returncode, errors) == (0, "")
     assert "4 already done, 5 to run" in output
     assert len(list(store.parts.glob("*.parquet"))) == store.read().attempts == 9
@@ -263,10 +275,17 @@ def test_a_signal_ends_workers_that_ignore_it(command, tmp_path):
     one = command("fault_worker:is_stopped")  # SIGTERM does nothing to it
     pids = numbers_of(Store(tmp_path / "results", "smoke").logs, 2)
     one.send_signal(signal.SIGTERM)
-    output, _ = one.communicate(timeout=30)
+    output, _ = one.communicate(timeout=PATIENCE)
     assert one.returncode == 143
     assert "9 jobs: 2 interrupted, 7 not run" in output
     assert not any(map(psutil.pid_exists, pids))
+
+
+def is_pending(number, pid):
+    """Whether a process was sent a signal that it has not taken yet, as one that is stopped."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    (pending,) = [line.split()[1] for line in lines if line.startswith("ShdPnd:")]
+    return bool(int(pending, 16) >> (number - 1) & 1)
 
 
 @pytest.mark.parametrize(
@@ -277,14 +296,14 @@ def test_a_signal_ends_workers_that_ignore_it(command, tmp_path):
     ],
 )
 def test_a_second_signal_ends_the_run_at_once(command, tmp_path, number, code):
-    one = command("fault_worker:is_stopped")
+    """The first one waits, here for ever, for workers to end that were asked to."""
+    one = command("fault_worker:is_stopped", grace=10 * PATIENCE)
     pids = numbers_of(Store(tmp_path / "results", "smoke").logs, 2)
     one.send_signal(number)
-    time.sleep(0.3)
-    start = time.monotonic()
+    wait_for(lambda: all(is_pending(signal.SIGTERM, pid) for pid in pids))
     one.send_signal(number)
-    one.communicate(timeout=30)
-    assert time.monotonic() - start < 10
+    output, _ = one.communicate(timeout=PATIENCE)
+    assert "interrupted" not in output, "a run that was left tells nothing"
     wait_for(lambda: not any(map(psutil.pid_exists, pids)))
     assert one.returncode == code
 
@@ -294,18 +313,17 @@ def test_a_second_signal_ends_the_run_at_once(command, tmp_path, number, code):
 
 @pytest.mark.parametrize("worker", ["hangs_in_c", "is_stopped"])
 def test_no_way_to_hang_outlasts_the_limit(run, worker):
-    start = time.monotonic()
     outcome = run(worker, limit=1.0)[0]
     assert outcome.status == "timed_out"
     assert outcome.status_reason.endswith("at step 3 of 120")
-    assert time.monotonic() - start < 20
 
 
 def test_a_job_that_hangs_below_python_says_where(run, tmp_path):
+    log = tmp_path / "logs" / f"{make_job().job_id}.1.log"
+    run.clock.at_sleep = lambda: wait_for(lambda: "hangs_in_c" in log.read_text())
     run("hangs_in_c", limit=1.0)
-    log = (tmp_path / "logs" / f"{make_job().job_id}.1.log").read_text()
-    assert "most recent call first" in log
-    assert "hangs_in_c" in log
+    assert run.clock.slept == [process.STACK_SECONDS], "it is given the time to write"
+    assert "most recent call first" in log.read_text()
 
 
 # --- 15 to 18: counters of the device -----------------------------------------------------------
@@ -400,8 +418,15 @@ def test_durations_are_taken_from_clocks_that_nobody_sets():
 def test_a_clock_set_back_in_a_run_leaves_durations_and_outcomes(tmp_path, monkeypatch):
     stamps = iter(["2030-10-27T00:59:59Z", "2030-10-27T00:00:00Z"])
     monkeypatch.setattr(process, "utc_now", lambda: next(stamps))
+    watched = Watched()
+    monkeypatch.setattr(process, "time", watched.clock)
     (tmp_path / "logs").mkdir()
-    (done,) = run_jobs(order_of(tmp_path, "steady"), [Slot()])
+
+    def takes_seven_seconds(job, message):
+        watched.clock.now += 7 * (message.get("step") == 20)
+
+    order = replace(order_of(tmp_path, "steady"), listener=takes_seven_seconds)
+    (done,) = watched.run(order, [Slot()])
     assert done.outcome.status == "ok"
-    assert 0 < done.wall_seconds < 60
+    assert done.wall_seconds == 7
     assert done.finished_at < done.started_at

@@ -28,6 +28,7 @@ from peftmark.storage import store as store_module
 from peftmark.storage.parquet import SEAL, check_seal
 from peftmark.storage.store import Store
 from places import ROOT, SUPPORT, TESTS
+from waiting import PATIENCE
 
 DOCUMENT = ROOT / "docs" / "faults.md"
 
@@ -118,7 +119,7 @@ def test_whatever_point_of_a_write_the_kill_hits_a_file_is_whole_or_absent(
 ):
     store.append(make_record())
     command = [sys.executable, "-c", KILLED, store.folder.parent, call, str(number), moment, what]
-    done = subprocess.run(command, capture_output=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, timeout=PATIENCE, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr
     contents = store.read()
     assert contents.damaged == {}
@@ -196,7 +197,7 @@ def peftmark(tmp_path, monkeypatch):
             capture_output=True,
             text=True,
             errors="replace",
-            timeout=120,
+            timeout=PATIENCE,
         )
 
     return run
@@ -474,7 +475,9 @@ def test_a_report_killed_while_it_is_written_leaves_whole_files(peftmark, tmp_pa
     old = {path: path.read_bytes() for path in folder.rglob("*.*")}
     again = peftmark("fault_worker:steady", "run", "smoke", "--again", "--no-report")
     assert again.returncode == 0, again.stdout + again.stderr
-    done = subprocess.run([sys.executable, "-c", REPORTING, str(number)], timeout=60, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", REPORTING, str(number)], timeout=PATIENCE, check=False
+    )
     assert done.returncode == -signal.SIGKILL
     found = {path: path.read_bytes() for path in old}
     assert peftmark("", "report", "smoke").returncode == 0
@@ -486,7 +489,7 @@ def test_a_report_killed_while_it_is_written_leaves_whole_files(peftmark, tmp_pa
 
 def test_what_a_killed_report_left_behind_is_gone_after_the_next(peftmark, tmp_path):
     assert peftmark("fake_worker:ok", "run", "smoke", "--no-report").returncode == 0
-    subprocess.run([sys.executable, "-c", REPORTING, "1"], timeout=60, check=False)
+    subprocess.run([sys.executable, "-c", REPORTING, "1"], timeout=PATIENCE, check=False)
     assert hidden(tmp_path / "reports")
     assert peftmark("", "report", "smoke").returncode == 0
     assert hidden(tmp_path / "reports") == []

@@ -19,6 +19,7 @@ from peftmark.lab.cache import keep
 from peftmark.lab.measure import meters
 from peftmark.lab.worker import classify
 from peftmark.sources.assets import Places
+from waiting import PATIENCE
 
 # SHA-256 of the identity in these tests, as `keep` names its folders
 LOCK = ".f9d86028c6e0d64e225186f96acb6933.lock"
@@ -140,7 +141,7 @@ keep(Path(sys.argv[1]), "bases", {"a": 1}, make)
 
 
 def test_what_a_worker_killed_while_making_left_is_gone_after_the_next(tmp_path):
-    done = subprocess.run([sys.executable, "-c", KILLED, tmp_path], check=False, timeout=60)
+    done = subprocess.run([sys.executable, "-c", KILLED, tmp_path], check=False, timeout=PATIENCE)
     assert done.returncode == -signal.SIGKILL
     kept = keep(tmp_path, "bases", {"a": 1}, lambda folder: {})
     assert {path.name for path in (tmp_path / "bases").iterdir()} == {LOCK, kept.folder.name}

@@ -6,7 +6,6 @@ import os
 import random
 import resource
 import sys
-import time
 
 import psutil
 import pytest
@@ -18,7 +17,6 @@ from storm import INCOMPLETE, Broken, Storm, faults, figures
 
 SEEDS = range(int(os.environ.get("STORM_SEEDS", "2")))
 TROUBLES = 7
-TROUBLED_SECONDS = 8
 FULL_DISK = 2
 
 SUITE = """
@@ -32,7 +30,8 @@ methods:
   - {method: head}
   - {method: lora, rank: [2, 4, 8], recipe: {targets: attention, alpha: 8}}
 profiles:
-  quick: {summary: s, needs: nothing, sources: [package], model: minilm-l6, seeds: [0, 1, 2, 3, 4],
+  quick: {summary: s, needs: nothing, scale: reduced,
+         sources: [package], model: minilm-l6, seeds: [0, 1, 2, 3, 4],
           tasks: {trec: {}}}
 """
 JOBS = 4 * 5 + 1
@@ -124,23 +123,48 @@ def resume(storm):
 KINDS = (kill_worker, kill_worker, kill_supervisor, fill_disk, corrupt, corrupt, resume)
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-def test_any_sequence_of_trouble_ends_in_the_rows_of_an_undisturbed_run(undisturbed, storm, seed):
-    luck = storm.luck = random.Random(seed)
+def more_rows(storm, count):
+    """Wait until a run has stored so many rows more, or has ended."""
     parts = Store(storm.folder / "results", "storm").parts
-    limit = time.monotonic() + TROUBLED_SECONDS
-    for _ in range(TROUBLES):
-        if time.monotonic() > limit:
-            break
+    wanted = len(list(parts.glob("*.parquet"))) + count
+    while storm.running(0.01) and len(list(parts.glob("*.parquet"))) < wanted:
+        pass
+
+
+def test_any_sequence_of_trouble_ends_in_the_rows_of_an_undisturbed_run(undisturbed, storm):
+    """Every kind of it, each after some rows; `test_storms` plays many, at any moment."""
+    luck = storm.luck = random.Random(0)
+    kinds = list(dict.fromkeys(KINDS))
+    luck.shuffle(kinds)
+
+    def trouble():
+        more_rows(storm, luck.randrange(4))
+        return kinds.pop()
+
+    rage(storm, undisturbed, len(kinds), trouble)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", SEEDS)
+def test_storms(undisturbed, storm, seed):
+    luck = storm.luck = random.Random(seed)
+
+    def trouble():
+        # Most of a short run is its start: trouble comes when the first rows are there.
+        if luck.random() < 0.8:
+            more_rows(storm, 1)
+        storm.running(luck.uniform(0.0, 0.5))
+        return luck.choice(KINDS)
+
+    rage(storm, undisturbed, TROUBLES, trouble)
+
+
+def rage(storm, undisturbed, count, trouble):
+    """So much trouble in runs that are started again, and the rows that are there in the end."""
+    for _ in range(count):
         if storm.process is None or storm.process.poll() is not None:
             storm.start()
-            # Most of a short run is its start: trouble comes when the first rows are there.
-            already = len(list(parts.glob("*.parquet")))
-            if luck.random() < 0.8:
-                while storm.running(0.02) and len(list(parts.glob("*.parquet"))) == already:
-                    pass
-        storm.running(luck.uniform(0.0, 0.5))
-        luck.choice(KINDS)(storm)
+        trouble()(storm)
         code = storm.process.poll()
         assert code in (None, 0, FULL_DISK, INCOMPLETE, -9), storm.tail()
     storm.process.wait()
@@ -177,9 +201,13 @@ def test_a_storm_notices_what_is_wrong(undisturbed, storm):
 
 def test_workers_are_told_from_the_processes_around_them(storm):
     """What the storm kills are the workers: not the fork server, nor the tracker beside it."""
+    hold = Store(storm.folder / "results", "storm").logs / "hold"
+    hold.parent.mkdir(parents=True)
+    hold.touch()
     storm.start()
     while storm.running(0.02) and not storm.kill_worker():
         assert len(psutil.Process(storm.process.pid).children()) <= 2
+    hold.unlink()
     assert storm.process.wait() in (0, INCOMPLETE)  # 0 where a killed job was tried again
     assert storm.done["workers killed"] == 1
     assert storm.tail().count("killed by SIGKILL") == 1

@@ -26,7 +26,7 @@ CAUSAL = Causal(prompt="1:0123456789abcdef", new_tokens=24, unrelated="editorial
 
 
 # A change here gives every stored result another key, so nothing that was measured is found again.
-# Only with a new version of the suite, or of SCHEMA_VERSION or PROTOCOL (peftmark.record.job).
+# Only with a new version of the suite, or of PROTOCOL (peftmark.record.job).
 @pytest.mark.parametrize(
     ("suite", "profile", "device", "cell", "task", "seed", "job_id"),
     [
@@ -52,9 +52,20 @@ def another(value: Any) -> Any:
     return 1  # null
 
 
-@pytest.mark.parametrize("name", [f.name for f in fields(Job) if f.name != "recipe"])
+BESIDE = {"scale": "full", "stored_id": ""}
+
+
+@pytest.mark.parametrize("name", [f.name for f in fields(Job) if f.name not in (*BESIDE, "recipe")])
 def test_every_field_of_a_job_is_part_of_its_id(name):
     assert replace(JOB, **{name: another(getattr(JOB, name))}).job_id != JOB.job_id
+
+
+def test_what_a_profile_is_worth_is_no_part_of_its_id():
+    assert (JOB.scale, replace(JOB, scale="full").job_id) == ("reduced", JOB.job_id)
+    assert replace(JOB, scale="full") == JOB
+    assert not BESIDE.keys() & json.loads(JOB.to_json()).keys()
+    assert json.loads(JOB.to_json())["rank"] == JOB.size
+    assert replace(JOB, stored_id="0" * 16).job_id == "0" * 16
 
 
 @pytest.mark.parametrize("name", [f.name for f in fields(Recipe) if f.name != "adalora"])
@@ -147,7 +158,7 @@ def test_another_unrelated_text_names_every_job_anew(tmp_path, monkeypatch):
     [
         JOB,
         make_job(),
-        make_job(target=None, rank=None, task="naïve, “quoted”\n"),
+        make_job(target=None, size=None, task="naïve, “quoted”\n"),
         make_job(recipe=make_recipe(targets=("query", "value"), train_rows=None, alpha=None)),
         make_job(recipe=make_recipe(learning_rate=1e-4, weight_decay=0.1 + 0.2)),
         make_job(causal=CAUSAL),

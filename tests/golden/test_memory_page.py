@@ -10,12 +10,13 @@ from peftmark.claims.memory_figures import judge, load_figures
 from peftmark.docgen import memory_page
 from peftmark.docgen.memory_page import GPUS, LENGTHS, SETTINGS, SIZES, page, scenarios
 from peftmark.memory.forecast import Forecast
+from peftmark.record.field import LIVE_PARTS
 from places import DOCS
 
 GB = 10**9
 PAGE = DOCS / "memory-tables.md"
 MODELS = [model for models in SIZES.values() for model in models]
-LIVE = dict.fromkeys(memory_page.PARTS, 10**8)
+LIVE = {part.key: 10**8 for part in LIVE_PARTS}
 
 
 def made_up(gigabytes: float = 23.0) -> dict:

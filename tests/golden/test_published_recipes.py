@@ -118,7 +118,7 @@ def cell(
 ) -> dict[str, Job]:
     """Task -> its job of one cell."""
     wanted = (method, rank, quantization)
-    return {j.task: j for j in jobs(suite, profile) if (j.method, j.rank, j.quantization) == wanted}
+    return {j.task: j for j in jobs(suite, profile) if (j.method, j.size, j.quantization) == wanted}
 
 
 def on_meta(key: str, make: Any = AutoModelForSequenceClassification) -> Any:
@@ -203,13 +203,13 @@ def test_every_adalora_schedule_prunes_within_its_steps(suite: str, profile: str
         schedule = job.recipe.adalora
         if schedule is None:
             continue
-        assert job.rank is not None
-        assert schedule.init_rank > job.rank
+        assert job.size is not None
+        assert schedule.init_rank > job.size
         assert schedule.tinit + schedule.tfinal + schedule.delta_t <= job.recipe.steps
         # PEFT refuses what it could not run.
         AdaLoraConfig(
             init_r=schedule.init_rank,
-            target_r=job.rank,
+            target_r=job.size,
             tinit=schedule.tinit,
             tfinal=schedule.tfinal,
             deltaT=schedule.delta_t,

@@ -79,7 +79,7 @@ def prepared_for(job, task, config, form, preview):
         loss=lambda model, batch: task_loss(model, batch, task, job, device),
         fresh_base=None,
         plain_base=None,
-        size=job.rank,
+        size=job.size,
     )
     made = prepare(base, setting)
     made.model.to(device)

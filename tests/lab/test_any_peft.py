@@ -75,7 +75,7 @@ def job_of(key: str, quantization: str = "none", size: int | None = None, **reci
 
 
 def unsized(key: str, **recipe):
-    return replace(job_of(key, **recipe), rank=None)
+    return replace(job_of(key, **recipe), size=None)
 
 
 def config_of(prepared):

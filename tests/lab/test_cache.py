@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-import time
 from pathlib import Path
 
 import pytest
 import torch
 
 import tiny
+from one_of_many import MANY, one_of_many
 from peftmark.catalog.tasks import TASKS
 from peftmark.core import hashes
 from peftmark.core.hashes import (
@@ -28,6 +28,7 @@ from peftmark.lab.models import anatomy, load_tokenizer
 from peftmark.lab.quantized_cache import load_base
 from peftmark.sources.assets import Places
 from peftmark.sources.task_data import load_task
+from waiting import PATIENCE
 
 
 @pytest.fixture
@@ -88,10 +89,9 @@ def test_what_one_process_hashed_another_takes_over_through_json(tmp_path, reads
 # --- what is kept -------------------------------------------------------------------------------
 
 
-def write_down(calls, text="content", seconds=0.0):
+def write_down(calls, text="content"):
     def make(folder):
         calls.append(folder)
-        time.sleep(seconds)
         (folder / "file").write_text(text)
         return {"made": len(calls)}
 
@@ -154,21 +154,15 @@ def test_a_cache_that_cannot_be_written_is_gone_without(tmp_path):
     assert keep(tmp_path, "things", {}, write_down([])) is None
 
 
-def _one_of_many(cache, queue, together):
-    calls = []
-    together.wait(60)
-    keep(cache, "things", {}, write_down(calls, seconds=0.3))
-    queue.put(len(calls))
-
-
 def test_of_many_at_once_one_makes_it_and_the_others_wait(tmp_path):
     context = multiprocessing.get_context("forkserver")
     queue = context.Queue()
-    given = (tmp_path, queue, context.Barrier(4))
-    many = [context.Process(target=_one_of_many, args=given) for _ in range(4)]
+    (tmp_path / "lined up").mkdir()
+    given = (tmp_path, tmp_path / "lined up", queue, context.Barrier(MANY))
+    many = [context.Process(target=one_of_many, args=given) for _ in range(MANY)]
     for one in many:
         one.start()
-    assert sorted(queue.get(timeout=60) for _ in many) == [0, 0, 0, 1]
+    assert sorted(queue.get(timeout=PATIENCE) for _ in many) == [0, 0, 0, 1]
     for one in many:
         one.join()
 

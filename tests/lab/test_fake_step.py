@@ -51,9 +51,19 @@ CELLS = [
     if m.trains and q in m.quantizations
 ]
 CELLS += [("lora", "int8"), ("lora", "fp4")]
+CELLS += [(key, "int8-torchao") for key in ("head", "lora", "dora", "adalora", "bitfit", "ia3")]
 # One of each kind of tuner; `make test-gpu` does them all.
 KINDS = ("c3a", "delora", "hra", "ia3", "ln_tuning", "loha", "miss", "oft", "osf", "road", "vera")
 CELLS += [(f"peft:{kind}", "none") for kind in KINDS]
+# In `make test` each method once, the quantised base under some, and some of PEFT's tuners.
+OFTEN = {
+    ("lora", "nf4"),
+    ("adalora", "nf4"),
+    ("hybrid", "nf4"),
+    ("lora", "int8"),
+    ("lora", "int8-torchao"),
+}
+OFTEN |= {("peft:ia3", "none"), ("peft:oft", "none"), ("peft:loha", "none")}
 VALUES = {"sensitive-layers", "sensitive-ranks", "peft:loha"}
 """Values decide what these do."""
 
@@ -68,8 +78,18 @@ def built(tmp_path_factory):
         yield Places(root / "mirror", ("mirror",), root / "cache")
 
 
-@pytest.mark.parametrize(("method", "quantization"), CELLS, ids=lambda value: str(value))
+def cells():
+    """Every cell; those that are like another one only in `make test-all`."""
+    for method, quantization in CELLS:
+        ours = quantization == "none" and not method.startswith("peft:")
+        marks = () if ours or (method, quantization) in OFTEN else pytest.mark.slow
+        yield pytest.param(method, quantization, marks=marks)
+
+
+@pytest.mark.parametrize(("method", "quantization"), [*cells()], ids=lambda value: str(value))
 def test_every_methods_peak_is_predicted_or_says_why_not(built, method, quantization):
+    if quantization == "int8-torchao":
+        pytest.importorskip("torchao")
     wanted = tiny.job(method, quantization, precision="bf16")
     builder = tiny.builder(built, wanted)
     try:

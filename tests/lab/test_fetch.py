@@ -34,6 +34,7 @@ from raw_rows import TEXTS, raw_rows, write_form
 from raw_rows import tiny as without_fingerprint
 from small_suite import QUICK, changed
 from small_suite import write as write_suite
+from waiting import PATIENCE
 
 QUESTIONS = "".join(f"HUM:ind Who is number {i} ?\n" for i in range(40)).encode()
 SCORES = "".join(f"g\tf\ty\t{i}\t{i % 6}.0\tone {i}\ttwo {i}\n" for i in range(48)).encode()
@@ -549,7 +550,7 @@ def peftmark(folder, *arguments, **environment):
     done = subprocess.run(
         [sys.executable, "-m", "peftmark", *arguments],
         cwd=folder,
-        timeout=200,
+        timeout=PATIENCE,
         text=True,
         env={**os.environ, "HF_HUB_OFFLINE": "1", "PIP_NO_INDEX": "1", **environment},
         stdout=subprocess.PIPE,
@@ -631,6 +632,7 @@ TASKS["tiny-class"] = {task!r}
 
 TINY = {
     "needs": "data",
+    "scale": "reduced",
     "sources": ["mirror", "hub", "package"],
     "model": "tiny",
     "tasks": {"tiny-class": {"recipe": {"steps": 4, "eval_every": 2, "max_length": 16}}},
@@ -675,7 +677,7 @@ def guarded(tmp_path, monkeypatch):
 def test_the_guard_sees_attempts_here_and_in_forked_workers(guarded, tmp_path):
     (tmp_path / "reach.py").write_text(REACH)
     done = subprocess.run(
-        [sys.executable, "reach.py"], cwd=tmp_path, capture_output=True, text=True, timeout=60
+        [sys.executable, "reach.py"], cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE
     )
     assert done.returncode == 0, done.stderr
     attempts = [line.split(" ", 2) for line in guarded.read_text().splitlines()]
@@ -701,7 +703,7 @@ def tiny_mirror(guarded, tmp_path, monkeypatch):
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=PATIENCE,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "model tiny: mirror: models/tiny, " in done.stdout
@@ -717,7 +719,9 @@ RUN = [sys.executable, "-m", "peftmark", "run", "demo", "--mirror", "m", "--jobs
 def run_from(mirror, *before):
     folder = mirror.parent
     shutil.rmtree(folder / "cache", ignore_errors=True)
-    done = subprocess.run([*before, *RUN], cwd=folder, capture_output=True, text=True, timeout=200)
+    done = subprocess.run(
+        [*before, *RUN], cwd=folder, capture_output=True, text=True, timeout=PATIENCE
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     table = pd.read_parquet(folder / "results" / "demo" / "results.parquet")
     assert list(table["status"]) == ["ok", "ok"]  # the job and its repetition
@@ -742,7 +746,7 @@ def test_the_same_run_without_the_mirror_is_caught(tiny_mirror, guarded):
         cwd=tiny_mirror.parent,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=PATIENCE,
     )
     assert done.returncode == 2, done.stdout + done.stderr
     assert "huggingface.co" in guarded.read_text()

@@ -64,7 +64,7 @@ def test_what_shapes_no_step_is_asked_once_and_ranks_together(asked, tmp_path):
         job_for("rslora"),
     ]
     other = [job_for(gradient_checkpointing=True), job_for(dropout=0.0), job_for("dora")]
-    ranks = [replace(base, rank=rank) for rank in (3, 5, 9)]
+    ranks = [replace(base, size=rank) for rank in (3, 5, 9)]
     found = forecasts([of(job) for job in [*same, *other, *ranks]], tmp_path / "cache")
     assert asked() == [1, 1, 1, 4]
     assert len({one.total for one in found[: len(same)]}) == 1
@@ -122,7 +122,7 @@ def test_many_ranks_are_told_from_a_few_runs():
         "intermediate_size": 64,
         "vocab_size": 100,
     }
-    jobs = [replace(job_for(), rank=rank) for rank in (1, 2, 3, 5, 8, 13, 30)]
+    jobs = [replace(job_for(), size=rank) for rank in (1, 2, 3, 5, 8, 13, 30)]
     together = Asked(jobs, small, "classification", 2, 4, 16, True, Form(), None)
     alone = [answer(replace(together, jobs=[job]))[0] for job in jobs]
     assert answer(together) == alone
@@ -130,12 +130,12 @@ def test_many_ranks_are_told_from_a_few_runs():
 
 def test_ranks_that_follow_no_polynomial_are_each_run(monkeypatch):
     def cubic(self, job, **_):
-        return Seen(Trace((job.rank**3,), {}, ((0, 1),), ()), 0, 1, 1, 1)
+        return Seen(Trace((job.size**3,), {}, ((0, 1),), ()), 0, 1, 1, 1)
 
     monkeypatch.setattr(Asked, "run", cubic)
-    jobs = [replace(job_for(), rank=rank) for rank in (1, 2, 3, 5, 8, 13)]
+    jobs = [replace(job_for(), size=rank) for rank in (1, 2, 3, 5, 8, 13)]
     told = answer(Asked(jobs, {}, "classification", 2, 4, 16, True, Form(), None))
-    assert [sum(one["live"].values()) for one in told] == [job.rank**3 for job in jobs]
+    assert [sum(one["live"].values()) for one in told] == [job.size**3 for job in jobs]
 
 
 def test_what_fits_is_found_and_is_the_most():
@@ -177,7 +177,7 @@ def test_a_cell_and_task_is_one_outlook_with_its_parts(asked):
 
 
 def test_cells_with_batches_of_their_own_have_a_table_of_their_own(asked):
-    jobs = [replace(real(job_for(batch_size=size)), rank=size) for size in (4, 8)]
+    jobs = [replace(real(job_for(batch_size=size)), size=size) for size in (4, 8)]
     text = "\n".join(plan.memory_lines(plan_estimates.outlooks(jobs, {}, None), None))
     assert "sst-2, 4 rows of" in text and "sst-2, 8 rows of" in text
 

@@ -122,6 +122,7 @@ def test_a_tokenizer_that_ends_every_text_does_not_end_a_prompt(llama):
     assert Reader(tokenizer, 32, PROMPTS["tiny-answer"], 8).encode(rows) == before
 
 
+@pytest.mark.slow
 def test_what_plan_predicts_is_what_a_step_takes(llama):
     """The request that `peftmark plan` makes, at the length and rows of the job's largest batch."""
     from transformers import AutoConfig

@@ -39,6 +39,7 @@ KEYS = (
     "kasa",
 )
 CELLS = [(key, q) for key in KEYS for q in METHODS[key].quantizations]
+UNMERGED = {("dora", "int8-torchao")}
 IDENTITY = set(KEYS) - {"loftq", "kasa"}
 BATCHES = {"options": {"batches": 12}}
 OPTIONS: dict[str, dict[str, Any]] = dict.fromkeys(("eva", "corda", "lora-ga"), BATCHES)
@@ -83,7 +84,7 @@ def rest(prepared: Prepared, name: str = QUERY) -> torch.Tensor:
 def test_variant_freezes_starts_trains_and_saves(bert, tmp_path, key, quantization):
     prepared = citizen.check(bert, tmp_path, job(key, quantization), key in IDENTITY)
     assert set(prepared.ranks().values()) == {2}
-    assert prepared.merge is not None
+    assert (prepared.merge is None) == ((key, quantization) in UNMERGED)
 
 
 @pytest.mark.parametrize("key", KEYS)
@@ -108,7 +109,7 @@ def test_unequal_ranks_keep_the_scale_and_are_saved(bert, tmp_path, key):
     torch.testing.assert_close(logits(loaded), logits(prepared.model), rtol=1e-4, atol=2e-5)
 
 
-@pytest.mark.parametrize(("key", "quantization"), CELLS)
+@pytest.mark.parametrize(("key", "quantization"), [c for c in CELLS if c not in UNMERGED])
 def test_merged_model_gives_the_same_logits(bert, tmp_path, key, quantization):
     made = job(key, quantization)
     _, prepared, _ = build(bert, made)

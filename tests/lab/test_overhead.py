@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 
 import pytest
 
@@ -15,30 +14,48 @@ from peftmark.lab.measure import overhead
 from peftmark.lab.measure.meters import Meters
 from peftmark.sources.assets import Places, default_cache, model_files
 from peftmark.sources.task_data import load_task
+from waiting import Clock
+
+STEP_SECONDS = 0.020
 
 
-class Slow(Meters):
-    """Meters that burn ten milliseconds a step, several times a step of the tiny model."""
+@pytest.fixture
+def clock(monkeypatch):
+    """The tool's clock, on which a training step takes 20 ms and all else nothing."""
+    made = Clock()
+    plain = overhead.Step.__call__
 
-    def step(self) -> None:
-        until = time.perf_counter() + 0.01
-        while time.perf_counter() < until:
-            pass
-        super().step()
+    def step(*arguments):
+        made.now += STEP_SECONDS
+        return plain(*arguments)
+
+    monkeypatch.setattr(overhead.Step, "__call__", step)
+    monkeypatch.setattr(overhead, "time", made)
+    return made
 
 
 def job_of(pairs: int, steps: int):
     return tiny.job("lora", steps=(2 * pairs + overhead.WARM_UP_BLOCKS) * steps)
 
 
-def test_a_slow_meter_is_seen_and_a_fast_one_is_not_taken_for_it(tmp_path, monkeypatch):
+def test_a_slow_meter_is_seen_and_a_fast_one_is_not_taken_for_it(tmp_path, monkeypatch, clock):
+    """With real clocks and real meters it is `make overhead`."""
+
+    class Slow(Meters):
+        """Meters that take ten milliseconds a step."""
+
+        def step(self) -> None:
+            clock.now += 0.010
+            super().step()
+
     tiny.install(tmp_path / "mirror", monkeypatch)
     places = Places(tmp_path / "mirror", ("mirror",), tmp_path / "cache")
     slow = overhead.measure(job_of(8, 2), places, 8, 2, make=Slow)
     fast = overhead.measure(job_of(8, 2), places, 8, 2)
-    assert slow.low is not None and slow.low > 0.2
-    assert fast.median < slow.low
-    assert slow.step_seconds < 10 * fast.step_seconds
+    assert (slow.low, slow.median, slow.high) == pytest.approx((0.5, 0.5, 0.5))
+    assert (fast.low, fast.median, fast.high) == pytest.approx((0.0, 0.0, 0.0), abs=1e-6)
+    assert slow.step_seconds == pytest.approx(STEP_SECONDS), "of the bare steps"
+    assert fast.step_seconds == pytest.approx(STEP_SECONDS)
     assert (slow.pairs, slow.steps, slow.device) == (8, 2, "cpu")
 
 
@@ -60,7 +77,7 @@ def test_the_tool_prints_one_line_and_json(capsys):
     overhead.main(["--pairs", "2", "--steps", "1", "--json"])
     line, figures = capsys.readouterr().out.splitlines()
     assert line.startswith("meters add ") and "2 pairs of 1 steps on " in line
-    assert json.loads(figures)["step_seconds"] > 0.005
+    assert json.loads(figures)["step_seconds"] > 0
 
 
 @pytest.mark.parametrize("wrong", ["0", "-3", "x"])

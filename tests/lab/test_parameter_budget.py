@@ -52,7 +52,7 @@ def job_of(method="lora", wanted="0.1%", options=None, **settings):
     if known.schedule:
         settings |= {"adalora": SCHEDULE, "steps": 20}
     job = tiny.job(method, options=SMALL.get(method, {}) | (options or {}), **settings)
-    return replace(job, rank=None, recipe=replace(job.recipe, budget=wanted))
+    return replace(job, size=None, recipe=replace(job.recipe, budget=wanted))
 
 
 # --- architectures ------------------------------------------------------------------------------
@@ -188,7 +188,7 @@ SUITE = {
     ],
     "profiles": {
         "large": {
-            "summary": "made up", "needs": "nothing", "sources": ["hub"],
+            "summary": "made up", "needs": "nothing", "scale": "reduced", "sources": ["hub"],
             "model": "minilm-l6", "seeds": [0], "tasks": {"sst-2": {}, "rte": {}},
         }
     },

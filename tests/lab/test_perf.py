@@ -216,7 +216,7 @@ def ran(seconds: float, *cells: tuple[tuple, float, float], **outcome: object) -
     records = []
     for number, (cell, wall, quality) in enumerate(cells):
         job = make_job(
-            method=cell.method, rank=cell.rank, quantization=cell.quantization, seed=number
+            method=cell.method, size=cell.size, quantization=cell.quantization, seed=number
         )
         records.append(
             make_record(

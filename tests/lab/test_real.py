@@ -17,6 +17,7 @@ from peftmark.catalog.tasks import TASKS
 from peftmark.core.errors import AssetError
 from peftmark.sources.assets import Places, default_cache, model_files
 from peftmark.sources.task_data import load_task
+from waiting import PATIENCE, wait_for
 
 pytestmark = pytest.mark.real
 
@@ -47,6 +48,7 @@ profiles:
   offline:
     summary: MiniLM-L6 on question types.
     needs: nothing
+    scale: reduced
     sources: [package]
     model: minilm-l6
     seeds: [0, 1]
@@ -89,7 +91,7 @@ def start(folder, *arguments):
 
 
 def finish(process):
-    output, _ = process.communicate(timeout=200)
+    output, _ = process.communicate(timeout=PATIENCE)
     return process.returncode, output
 
 
@@ -149,6 +151,7 @@ def test_the_repeated_job_gives_the_same_bits(undisturbed):
     assert differing == {"job_id", "purpose", "command", "config"}
 
 
+@pytest.mark.slow
 def test_a_second_run_has_nothing_to_do_and_repeating_gives_the_same_bits(undisturbed):
     before = rows(undisturbed)
     code, output = finish(start(undisturbed))
@@ -175,15 +178,7 @@ def workers(process):
         return []
 
 
-def wait_for(condition, seconds=90.0):
-    limit = time.monotonic() + seconds
-    while time.monotonic() < limit:
-        if found := condition():
-            return found
-        time.sleep(0.02)
-    raise AssertionError("nothing happened in time")
-
-
+@pytest.mark.slow
 def test_killed_workers_and_supervisors_lose_and_double_nothing(undisturbed, tmp_path):
     luck = random.Random(5)
     process = start(tmp_path / "hurt", "--no-report", "--retries", "0")
@@ -203,7 +198,7 @@ def test_killed_workers_and_supervisors_lose_and_double_nothing(undisturbed, tmp
     orphans = psutil.Process(process.pid).children(recursive=True)
     os.kill(process.pid, 9)
     process.communicate()
-    _, alive = psutil.wait_procs(orphans, timeout=20)
+    _, alive = psutil.wait_procs(orphans, timeout=PATIENCE)
     assert not alive, "workers must not outlive their supervisor"
 
     for name in ("hurt", "orphaned"):

@@ -20,6 +20,7 @@ from peftmark.record.outcome import Outcome
 from peftmark.sources.assets import Places, default_cache, model_files
 from peftmark.sources.task_data import load_task
 from places import SUPPORT
+from waiting import PATIENCE
 
 pytestmark = pytest.mark.real
 
@@ -53,7 +54,7 @@ def job(method: str, quantization: str, task: str, recipe: Recipe) -> Job:
         metric=known.metric,
         target=None,
         method=method,
-        rank=8,
+        size=8,
         quantization=quantization,
         seed=3,
         device="cpu",
@@ -95,7 +96,7 @@ def run(command: tuple[str, ...], lines: list[str]) -> list[str]:
         capture_output=True,
         env=os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"},
         cwd=REFERENCE.parent,
-        timeout=200,
+        timeout=PATIENCE,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
@@ -120,7 +121,7 @@ def written_out(job: Job) -> str:
     plain = {
         "model": str(folder),
         "method": job.method,
-        "rank": job.rank,
+        "rank": job.size,
         "quantization": job.quantization,
         "classes": len(task.labels),
         "seed": job.seed,

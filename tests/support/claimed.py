@@ -69,7 +69,7 @@ def _test(kind: str, part: str, of: Cell, to: Cell | None, rest: dict[str, Any])
 
 def row(cell: Cell, seed: int, score: float = 0.8, task: str = "sst-2", **outcome: Any) -> Record:
     """A finished run; `outcome` names other fields, `job` fields of the job."""
-    named = dict(zip(("method", "rank", "quantization", "variant"), cell, strict=True))
+    named = dict(zip(("method", "size", "quantization", "variant"), cell, strict=True))
     job = {**named, "seed": seed, "task": task, **outcome.pop("job", {})}
     fields = {"metric_value": score, "curve": (), **outcome}  # with one curve they would be twins
     return make_record(job=make_job(**job), outcome=make_outcome(**fields))

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 from fake_worker import Line, _hang
+from waiting import wait_for
 
 NOTES = "CLUSTER_NOTES"
 
@@ -21,15 +22,27 @@ def note(line, what):
     path.touch()
 
 
-def waits(connection, job_json, places_json, log, device):
-    """Take some time, then finish."""
+def works(connection, job_json, places_json, log, device):
+    """Finish, and tell how long it took from inside."""
+    began = time.monotonic()
     line = Line(connection, job_json, log)
     note(line, "begun")
-    print("waited on a node")
-    time.sleep(0.7)
+    print("worked on a node")
     note(line, "ended")
     inside = "with" if "ray" in sys.modules else "without"
-    line.finish(data_source=os.environ["PEFTMARK_JOBS_AT_ONCE"], model_source=f"{inside} Ray")
+    line.finish(
+        data_source=os.environ["PEFTMARK_JOBS_AT_ONCE"],
+        model_source=f"{inside} Ray",
+        train_seconds=time.monotonic() - began,
+    )
+
+
+def meets(connection, job_json, places_json, log, device):
+    """Work once a second worker does, on whatever node."""
+    notes = Path(os.environ[NOTES])
+    (notes / f"x.{os.getpid()}.there").touch()
+    wait_for(lambda: len(list(notes.glob("*.there"))) >= 2)
+    works(connection, job_json, places_json, log, device)
 
 
 def waits_for_a_death(connection, job_json, places_json, log, device):
@@ -41,9 +54,7 @@ def waits_for_a_death(connection, job_json, places_json, log, device):
     notes = Path(os.environ[NOTES])
     again = any(notes.glob(f"{line.job.seed}.*.begun"))
     note(line, "begun")
-    until = time.monotonic() + 60
-    while not (notes / "gone").exists() and time.monotonic() < until:
-        time.sleep(0.05)
+    wait_for((notes / "gone").exists)
     if (notes / f"{line.job.seed}.doomed").exists() and not again:
         _hang(line)
     note(line, "ended")

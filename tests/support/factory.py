@@ -92,7 +92,10 @@ def make_recipe(**changes: Any) -> Recipe:
 
 
 def make_job(**changes: Any) -> Job:
-    """A LoRA r8 job on sst2 with seed 0; name the fields to change."""
+    """A LoRA r8 job on sst2 with seed 0; name the fields to change.
+
+    A profile named "full" is of full scale, as in the shipped suites.
+    """
     base = Job(
         suite="demo",
         suite_version=1,
@@ -105,12 +108,13 @@ def make_job(**changes: Any) -> Job:
         metric="accuracy",
         target=0.8,
         method="lora",
-        rank=8,
+        size=8,
         quantization="none",
         seed=0,
         device="cpu",
         threads=1,
         recipe=make_recipe(),
+        scale="full" if changes.get("profile") == "full" else "reduced",
     )
     return replace(base, **changes)
 
@@ -263,17 +267,22 @@ def make_matrix(
     ]
 
 
+def _drawn_by(cell: Cell) -> str:
+    """A cell's name as it was when the tests' numbers were written down."""
+    return str(cell).replace("size=", "rank=")
+
+
 def _plausible(cell: Cell, task: str, seed: int, changes: dict[str, Any]) -> Record:
-    method, rank, quantization, variant = cell
+    method, size, quantization, variant = cell
     metric, level, baseline = TASKS.get(task, ("accuracy", 0.8, 0.5))
-    gain, step_seconds, memory, parameters, size = TRAITS.get(cell, TRAITS[LORA])
+    gain, step_seconds, memory, parameters, saved = TRAITS.get(cell, TRAITS[LORA])
     schedule = AdaLoraSchedule(12, 12, 24, 4, 0.85, 0.85, 0.5) if method == "adalora" else None
     job = make_job(
         task=task,
         metric=metric,
         target=round(baseline + 0.85 * (level - baseline), 3),
         method=method,
-        rank=rank,
+        size=size,
         quantization=quantization,
         variant=variant,
         seed=seed,
@@ -282,7 +291,7 @@ def _plausible(cell: Cell, task: str, seed: int, changes: dict[str, Any]) -> Rec
     )
     # One share of the noise belongs to the seed (data order), as in real runs; it cancels in pairs.
     shared = random.Random(f"{task} {seed}").gauss(0, 0.008)
-    noise = random.Random(f"{cell} {task} {seed}")
+    noise = random.Random(f"{_drawn_by(cell)} {task} {seed}")
     score = level + gain + shared + noise.gauss(0, 0.003)
     curve = tuple(
         CurvePoint(
@@ -323,18 +332,18 @@ def _plausible(cell: Cell, task: str, seed: int, changes: dict[str, Any]) -> Rec
         mfu=0.5 + noise.gauss(0, 0.01),
         loss=curve[-1].loss,
         penalty=curve[-1].penalty,
-        matched_rank=None if rank is None else "target_r" if schedule else "r",
+        matched_rank=None if size is None else "target_r" if schedule else "r",
         trainable_parameters=parameters,
         adapter_parameters=parameters - 149_378,
         active_parameters=parameters - 36_864 if method == "adalora" else parameters,
         saved_parameters=parameters,
         total_parameters=22_713_216 + (parameters if method != "full" else 0),
-        adapter_bytes=size,
-        final_rank=rank and rank * 12,
+        adapter_bytes=saved,
+        final_rank=size and size * 12,
         curve=curve,
         **memory_parts(total, 2**20 if quantization != "none" else 0, parameters),
     )
-    if rank is None:
+    if size is None:
         unmerged = dict.fromkeys(MERGED)
         reasons = outcome.null_reasons | dict.fromkeys(MERGED, "no adapter to merge")
         outcome = replace(outcome, null_reasons=reasons, **unmerged)  # type: ignore[arg-type]
@@ -441,7 +450,7 @@ def make_causal(
 def _spoken(cell: Cell, task: str, seed: int, changes: dict[str, Any]) -> Record:
     metric, level, baseline = SPOKEN[task]
     untouched = cell.method == "base"
-    noise = random.Random("base" if untouched else f"{cell} {task} {seed}")
+    noise = random.Random("base" if untouched else f"{_drawn_by(cell)} {task} {seed}")
     way = (level - baseline) * (0.4 if untouched else 1 + 4 * TRAITS.get(cell, TRAITS[LORA])[0])
     score = baseline + way * (1 if untouched else 1 + noise.gauss(0, 0.01))
     asked = Causal(

@@ -20,8 +20,10 @@ from pathlib import Path
 from peftmark.lab import worker
 from peftmark.record.job import Job
 from peftmark.record.outcome import Outcome
+from waiting import FOREVER, wait_for
 
-FOREVER = 600
+HANGING_STEP = 3
+"""The step that a worker names before it hangs, and no other worker does."""
 
 
 class Line:
@@ -92,7 +94,7 @@ def hangs(connection, job_json, places_json, log, device):
 
 def _hang(line):
     line.send(phase="train")
-    line.send(step=3, steps=120)
+    line.send(step=HANGING_STEP, steps=120)
     time.sleep(FOREVER)
 
 
@@ -133,7 +135,7 @@ def leaves_a_child(connection, job_json, places_json, log, device):
     line = Line(connection, job_json, log)
     child = os.fork()
     if child == 0:
-        time.sleep(20)
+        time.sleep(FOREVER)
         os._exit(0)
     line.finish(data_source=str(child))
 
@@ -143,7 +145,6 @@ def counts(connection, job_json, places_json, log, device):
     line = Line(connection, job_json, log)
     mine = line.log.with_suffix(".alive")
     mine.touch()
-    time.sleep(0.2)
     alive = len(list(line.log.parent.glob("*.alive")))
     mine.unlink()
     line.finish(steps=alive, data_source=os.environ["PEFTMARK_JOBS_AT_ONCE"])
@@ -228,15 +229,19 @@ def out_of_memory(connection, job_json, places_json, log, device):
 
 
 def out_of_memory_beside_others(connection, job_json, places_json, log, device):
-    """Have no memory whenever another worker is alive."""
+    """Have no memory in the first attempts of seeds 0 to 2, which are alive together, nor later
+    beside another worker."""
     line = Line(connection, job_json, log)
     mine = line.log.with_suffix(".alive")
     mine.touch()
-    time.sleep(0.3)
+    together = line.job.seed < 3 and line.log.name.endswith(".1.log")
+    if together:
+        begun = line.log.parent
+        line.log.with_suffix(".begun").touch()
+        wait_for(lambda: len(list(begun.glob("*.begun"))) == 3)
     alive = len(list(line.log.parent.glob("*.alive")))
-    time.sleep(0.3)  # seen by those that came later
     mine.unlink()
-    if alive > 1:
+    if together or alive > 1:
         line.finish(status="out_of_memory", metric_value=None)
     else:
         line.finish(steps=alive)
@@ -260,9 +265,17 @@ def hangs_with_a_child(connection, job_json, places_json, log, device):
 
 
 def steps_on(connection, job_json, places_json, log, device):
+    """Say of 24 steps that they are done, as fast as can be."""
+    _says_steps(Line(connection, job_json, log), pause=0.0)
+
+
+def steps_on_slowly(connection, job_json, places_json, log, device):
     """Work for six seconds and say so four times a second; a real job does every ten steps."""
-    line = Line(connection, job_json, log)
+    _says_steps(Line(connection, job_json, log), pause=0.25)
+
+
+def _says_steps(line, pause):
     for step in range(1, 25):
         line.send(step=step, steps=24, metric=0.5)
-        time.sleep(0.25)
+        time.sleep(pause)
     line.finish()

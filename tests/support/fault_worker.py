@@ -18,9 +18,10 @@ import types
 from dataclasses import replace
 from pathlib import Path
 
-from fake_worker import FOREVER, Line
+from fake_worker import HANGING_STEP, Line
 from peftmark.lab import worker
 from peftmark.record.outcome import CurvePoint, Outcome, numbers
+from waiting import FOREVER, wait_for
 
 
 def says_its_number(connection, job_json, places_json, log, device, *more):
@@ -105,9 +106,11 @@ def dies_in_a_message(connection, job_json, places_json, log, device, *more):
 
 
 def hangs_in_a_message(connection, job_json, places_json, log, device, *more):
-    """Announce a message of a thousand bytes and hang after ten."""
-    Line(connection, job_json, log).send(phase="train")
-    os.write(connection.fileno(), struct.pack("!i", 1000) + b'{"outcome"')
+    """Say a step, announce a message of a thousand bytes and hang after ten, all in one breath."""
+    Line(connection, job_json, log)
+    told = json.dumps({"step": HANGING_STEP, "steps": 120}).encode()
+    both = struct.pack("!i", len(told)) + told + struct.pack("!i", 1000) + b'{"outcome"'
+    os.write(connection.fileno(), both)
     time.sleep(FOREVER)
 
 
@@ -143,7 +146,7 @@ def dies_before_a_word(connection, job_json, places_json, log, device, *more):
 def hangs_in_c(connection, job_json, places_json, log, device, *more):
     """Hang below Python with the interpreter's lock held, so that no handler in Python runs."""
     line = Line(connection, job_json, log)
-    line.send(step=3, steps=120)
+    line.send(step=HANGING_STEP, steps=120)
     ctypes.PyDLL(None).sleep(FOREVER)
 
 
@@ -151,7 +154,7 @@ def is_stopped(connection, job_json, places_json, log, device, *more):
     """Be stopped, as by a debugger: no signal but SIGKILL and SIGCONT does anything."""
     line = Line(connection, job_json, log)
     line.log.with_suffix(".pid").write_text(str(os.getpid()))
-    line.send(step=3, steps=120)
+    line.send(step=HANGING_STEP, steps=120)
     os.kill(os.getpid(), signal.SIGSTOP)
 
 
@@ -194,13 +197,13 @@ def raises_half_a_character(connection, job_json, places_json, log, device, *mor
 
 
 def steady(connection, job_json, places_json, log, device, *more):
-    """Finish after some ten milliseconds with figures that depend on the job alone."""
+    """Finish with figures that depend on the job alone, once no file `hold` is beside the log."""
     line = Line(connection, job_json, log)
+    wait_for(lambda: not line.log.with_name("hold").exists())
     line.send(phase="train")
     known = replace(line.job, purpose="report").job_id  # a repeat gives the same bits
     drawn = random.Random(known)
     for step in (10, 20):
-        time.sleep(0.01)
         line.send(step=step, steps=20, metric=0.5)
     curve = tuple(
         CurvePoint(step, drawn.random(), drawn.random(), time.monotonic()) for step in (10, 20)

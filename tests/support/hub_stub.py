@@ -21,6 +21,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from places import SOURCE
+from waiting import PATIENCE
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 
@@ -180,13 +181,18 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def call(endpoint: str, home: Path, what: str, **arguments: object) -> dict[str, Any]:
-    """Run the client against an endpoint; nothing but its one line may reach the terminal."""
+    """Run the client against an endpoint; nothing but its one line may reach the terminal.
+
+    It has patience with the stub, unless it is told to be in a `hurry` as it is by itself.
+    """
     env = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "TRANSFORMERS_"))}
     env |= {
         "HF_ENDPOINT": endpoint,
         "HF_HOME": str(home / "hf"),
         "HF_HUB_DISABLE_XET": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HUB_ETAG_TIMEOUT": str(int(PATIENCE)),
+        "HF_HUB_DOWNLOAD_TIMEOUT": str(int(PATIENCE)),
         "HOME": str(home),
         "PYTHONPATH": str(SOURCE),
         "no_proxy": "127.0.0.1",
@@ -197,7 +203,7 @@ def call(endpoint: str, home: Path, what: str, **arguments: object) -> dict[str,
         env=env,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -216,11 +222,13 @@ def _client(what: str, arguments: dict[str, Any]) -> dict[str, object]:
     from peftmark.sources.assets import Places, hub_reachable, model_files
     from peftmark.sources.task_data import load_task
 
+    if not arguments.get("hurry"):
+        hub_reachable.__defaults__ = (PATIENCE,)
     places = Places(None, ("hub",), Path(arguments["cache"]))
     revision = arguments.get("revision", REVISION)
     try:
         if what == "reachable":
-            reachable, why = hub_reachable(timeout=0.5)
+            reachable, why = hub_reachable()
             return {"reachable": reachable, "why": why}
         if what == "model":
             model = replace(

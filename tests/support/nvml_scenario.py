@@ -11,7 +11,6 @@ import json
 import os
 import sys
 import threading
-import time
 from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
@@ -24,6 +23,7 @@ from peftmark.executors.contract import Order
 from peftmark.executors.slots import Slot
 from peftmark.machine.nvml import DeviceMeter, EnergyCounter, contention, devices
 from peftmark.sources.assets import Places
+from waiting import wait_for
 
 WORKER = "STUB_NVML_WORKER"
 FEW = 4  # readings after which the stub's scripts are over
@@ -34,12 +34,6 @@ def readings():
     with suppress(OSError, AttributeError):
         return ctypes.CDLL("libnvidia-ml.so.1").stub_readings()
     return 0
-
-
-def wait_for(condition):
-    limit = time.monotonic() + 20
-    while not condition() and time.monotonic() < limit:
-        time.sleep(0.005)
 
 
 def sampled():
@@ -105,7 +99,6 @@ def job(uuid, mine, folder):
         [(make_job(), 1)],
         Places(None, ("package",), folder),
         folder,
-        seconds_limit=60,
         worker="nvml_scenario:worker",
     )
     (done,) = local.run_jobs(order, [Slot(uuid)])

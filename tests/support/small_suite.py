@@ -45,6 +45,7 @@ BASE: dict[str, Any] = {
         "quick": {
             "summary": "made up",
             "needs": "nothing",
+            "scale": "reduced",
             "sources": ["package"],
             "model": "minilm-l6",
             "seeds": [0],

@@ -144,7 +144,7 @@ def job(
         task=task,
         metric="accuracy" if task == "tiny-class" else "pearson",
         method=method,
-        rank=rank if known.size else None,
+        size=rank if known.size else None,
         quantization=quantization,
         seed=seed,
         purpose=purpose,

@@ -154,7 +154,7 @@ def job(
         task=task,
         metric=TASKS[task].metric,
         method=method,
-        rank=rank if known.size else None,
+        size=rank if known.size else None,
         quantization=quantization,
         seed=seed,
         purpose=purpose,

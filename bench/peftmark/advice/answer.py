@@ -23,7 +23,8 @@ from peftmark.core.amounts import parse_count, parse_points, parse_seconds, pars
 from peftmark.core.errors import UserError
 from peftmark.record.job import PROTOCOL, Record
 from peftmark.render.plain_table import aligned
-from peftmark.storage.store import Store
+from peftmark.storage.store import Contents, Store
+from peftmark.storage.unread import no_results, together, unread
 
 KINDS = ("classification", "regression", "instruction", "language")
 
@@ -78,14 +79,13 @@ def advise(
         raise UserError(f"--task: found {wish.task!r}", f"Allowed: {allowed}.")
     tables: list[ResultTable] = []
     notes: list[str] = []
+    looked: list[Contents] = []
     for folder in _folders(results, suite, source):
         contents = Store(folder.parent, folder.name).read()
         found, left_out = tables_of(list(contents.records.values()))
         tables += found
-        if contents.older:
-            notes.append(f"{folder}: {contents.older} rows of an older peftmark are left out.")
-        if contents.damaged:
-            notes.append(f"{folder}: {len(contents.damaged)} unreadable parts are left out.")
+        looked.append(contents)
+        notes += [f"{folder}: {clause}." for clause in unread(contents)]
         notes += [f"{folder}: {note}" for note in left_out]
     profiles = sorted({t.jobs[0].profile for t in tables})
     chosen = [t for t in tables if profile in (None, t.jobs[0].profile)]
@@ -94,7 +94,7 @@ def advise(
         raise UserError(f"--profile: no row of profile {profile!r}", f"Measured: {known}.")
     if not tables:
         where = source or (results / suite if suite else results)
-        raise UserError(f"{where} holds no results of finished jobs", _to_run(suite))
+        raise no_results(where, together(looked), _to_run(suite), "results of finished jobs")
     return Advised(recommend_all(chosen, wish), tuple(notes))
 
 
@@ -353,9 +353,7 @@ def _cell_facts(answer: Answer, c: Candidate, picked: bool) -> dict[str, Any]:
         "score": c.score and c.score.mean,
         "against_best": behind and behind.mean,
         "interval": [behind.low, behind.high] if behind and behind.half_width is not None else None,
-        "peak_memory_bytes": c.figures["memory"],
-        "train_seconds": c.figures["time"],
-        "trainable_parameters": c.figures["parameters"],
+        **{cost.name: c.figures[key] for key, cost in COSTS.items()},
         "seeds": c.seeds,
         "jobs_ok": c.ok,
         "jobs": c.jobs,

@@ -84,7 +84,7 @@ class Advice:
 
 FEW = (0, 1000)
 MANY = (10_001, math.inf)
-SAME_SIZE = ("rank", "variant")
+SAME_SIZE = ("size", "variant")
 SAME_METHOD = ("method", "quantization", "variant")
 
 LORA = Group("LoRA", ("lora",))
@@ -218,7 +218,7 @@ ADVICE: tuple[Advice, ...] = (
             "score",
             Group("AdaLoRA on a quantised base", ("adalora",), True),
             QLORA,
-            ("rank", "quantization", "variant"),
+            ("size", "quantization", "variant"),
         ),
     ),
 )  # fmt: skip

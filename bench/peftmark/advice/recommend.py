@@ -20,7 +20,6 @@ from peftmark.advice.candidates import (
     seeds_wanted,
 )
 from peftmark.advice.trade import (
-    FULL_SCALE,
     MEMORY,
     TIME,
     Cost,
@@ -71,8 +70,8 @@ class Answer:
 
     @property
     def reduced(self) -> bool:
-        """Whether the rows come from a profile at reduced scale."""
-        return self.table.jobs[0].profile != FULL_SCALE
+        """Whether the rows come from a profile of reduced scale."""
+        return self.table.jobs[0].scale != "full"
 
 
 def recommend(table: ResultTable, wish: Wish) -> Answer:

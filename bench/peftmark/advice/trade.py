@@ -23,10 +23,8 @@ from peftmark.analysis.table import (
 )
 from peftmark.catalog.methods import Cell
 from peftmark.core.amounts import count_text, seconds_text, size_text
+from peftmark.record.fields import title
 from peftmark.record.job import Record
-
-FULL_SCALE = "full"
-"""The profile that is no reduced experiment."""
 
 
 @dataclass(frozen=True)
@@ -34,25 +32,29 @@ class Cost:
     """A figure of which less is better.
 
     Attributes:
-        title: with its article-free name, such as "peak memory".
-        name: the field of `Outcome` that it is read from, for the reason of a gap.
+        name: the field of `Outcome` that it is read from, for its title and the reason of a gap.
         exact: whether it is a count, which no clock or scheduler disturbs.
         text: the figure with its unit.
         meter: what measured it in a row; None where that can't differ.
+        made: its own title, where it is made from several fields.
     """
 
     key: str
-    title: str
     name: str
     read: Read
     exact: bool
     text: Callable[[float], str]
     meter: Callable[[Record], str | None] | None = None
+    made: str = ""
+
+    @property
+    def title(self) -> str:
+        """Its name without an article, such as "peak memory"."""
+        return self.made or title(self.name)
 
 
 MEMORY = Cost(
     "memory",
-    "peak memory",
     "peak_memory_bytes",
     lambda r: r.outcome.peak_memory_bytes,
     True,
@@ -61,7 +63,6 @@ MEMORY = Cost(
 )
 TIME = Cost(
     "time",
-    "training time",
     "train_seconds",
     lambda r: r.outcome.train_seconds,
     False,
@@ -70,7 +71,6 @@ TIME = Cost(
 )
 PARAMETERS = Cost(
     "parameters",
-    "trainable parameters",
     "trainable_parameters",
     lambda r: r.outcome.trainable_parameters,
     True,
@@ -80,12 +80,12 @@ PARAMETERS = Cost(
 
 FORGETTING = Cost(
     "forgetting",
-    "forgetting",
     "unrelated_perplexity_after",
     # Over before, not less 1: costs are averaged by their logarithms, and this may be below 0.
     lambda r: None if (f := forgetting(r)) is None else 1 + f,
     False,
     lambda ratio: forgetting_text(ratio - 1),
+    made="forgetting",
 )
 
 

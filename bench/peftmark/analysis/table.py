@@ -1,6 +1,6 @@
 """From stored rows to figures per cell and task.
 
-A cell is one (method, rank, quantization, variant). Only rows of purpose "report" and status ok
+A cell is one (method, size, quantization, variant). Only rows of purpose "report" and status ok
 enter a figure; every figure carries how many of the planned runs it rests on, so an incomplete one
 can be marked.
 """
@@ -189,14 +189,14 @@ def _cell_order(cell: Cell, reference: Cell) -> tuple[object, ...]:
 
 def catalogue_order(cell: Cell) -> tuple[object, ...]:
     """What cells sort by: methods and quantizations as in the catalogue, unknown ones last."""
-    method, rank, quantization, variant = cell
+    method, size, quantization, variant = cell
     known, formats = list(METHODS), list(QUANTIZATIONS)
     return (
         known.index(method) if method in known else len(known),
         method,
         formats.index(quantization) if quantization in formats else len(formats),
         quantization,
-        rank or 0,
+        size or 0,
         variant,
     )
 

@@ -12,27 +12,14 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from peftmark.catalog.methods import cell_title
+from peftmark.catalog.quantizations import QUANTIZATIONS
 from peftmark.machine.environment import changed_versions
+from peftmark.record.fields import by_phase
 from peftmark.record.job import Job, Record
 
-RELOAD_TOLERANCE = {"none": 1e-4, "nf4": 1e-3, "fp4": 1e-3, "int8": 0.2}
-"""Largest difference of a logit between a trained model and its saved files loaded again.
-
-PEFT rounds some adapters on a 4-bit base to bf16 as it loads them, and int8 layers round their
-activations, where a difference in the last bit may become a step."""
-
-SAME_BITS = (
-    "initial_weights_hash",
-    "batch_order_hash",
-    "metrics",
-    "live_bytes",
-    "final_rank",
-    "rank_history",
-    "completions",
-    "unrelated_perplexity_before",
-    "unrelated_perplexity_after",
-)
-"""Fields of the outcome that two runs of one job must share; with them the curve but its times."""
+SAME_BITS = tuple(f.key for f in by_phase() if f.deterministic and f.key != "curve")
+"""Fields of the outcome that two runs of one job must share; with them the curve but its times. In
+the order of a job, as what differs first may explain the rest."""
 
 FlagKind = Literal["collapsed", "exploding", "twins", "unfaithful"]
 FLAG_KINDS: dict[FlagKind, str] = {
@@ -161,7 +148,7 @@ def _of_one(row: Record) -> Iterator[Flag]:
         yield Flag("exploding", row.job, detail)
     error = outcome.reload_max_error
     # Not "above": an error that is not a number is no faithful copy either.
-    allowed = RELOAD_TOLERANCE[row.job.quantization]
+    allowed = QUANTIZATIONS[row.job.quantization].reload_tolerance
     if error is not None and not error <= allowed:
         detail = f"a logit differs by {error:.2g} after loading, {allowed:g} allowed"
         yield Flag("unfaithful", row.job, detail)
@@ -210,4 +197,4 @@ def _one_procedure(one: Record, other: Record) -> bool:
 
 def _size(row: Record) -> int | None:
     """The rank, width or number of tokens that the suite or the budget gave."""
-    return row.job.rank if row.job.recipe.budget is None else row.outcome.solved_size
+    return row.job.size if row.job.recipe.budget is None else row.outcome.solved_size

@@ -52,7 +52,8 @@ class Method:
     """A fine-tuning method.
 
     Attributes:
-        size: what the suite's `rank`, `width` or `tokens` sets; None for a method without.
+        size: what the suite's `size` is: a rank, a width or a number of tokens; None for a method
+            without.
         settings: the recipe's adapter settings that it reads: targets, alpha, dropout.
         schedule: whether it reads the recipe's `adalora`.
         quantizations: base formats it can sit on.
@@ -76,6 +77,11 @@ class Method:
     hooks: tuple[Hook, ...] = ()
     budget: bool = False
     trains: bool = True
+
+    @property
+    def size_word(self) -> str:
+        """What one size is called: rank, width or number of tokens; "size" without one."""
+        return "number of tokens" if self.size == "tokens" else self.size or "size"
 
     def option_faults(self, given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         """(name, what is wrong) of each option that can't be."""

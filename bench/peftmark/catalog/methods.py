@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from peftmark.catalog.method import ANY, Hook, Method, Option, Size
 from peftmark.catalog.peft_types import PEFT_TYPES, PeftType, peft_type
-from peftmark.catalog.quantizations import QUANTIZATIONS
+from peftmark.catalog.quantizations import QUANTIZATIONS, of_family
 
 STEP_OF = dict.fromkeys(
     ("rslora", "lora-plus", "pissa", "olora", "loftq", "eva", "corda", "lora-ga"), "lora"
@@ -96,7 +96,7 @@ METHODS: dict[str, Method] = {
             "loftq", "LoftQ", "LoRA that starts as what 4-bit quantisation lost",
             "Li et al. 2023, arXiv 2310.08659",
             Option("iterations", 1, (1, 10), "alternations of quantising and decomposing"),
-            quantizations=("nf4", "fp4"), hooks=("before initialisation",),
+            quantizations=of_family("bitsandbytes-4bit"), hooks=("before initialisation",),
         ),
         _lora(
             "eva", "EVA", "LoRA whose A starts as the principal directions of the activations",
@@ -302,16 +302,21 @@ class Cell(NamedTuple):
     """What a suite compares, one column of every table.
 
     Attributes:
-        rank: the method's rank, width or number of virtual tokens; None for a method without
-            size, or where a budget decides it.
+        size: the method's rank, width or number of virtual tokens (`Method.size`); None for a
+            method without size, or where a budget decides it.
         variant: what else sets it apart, such as "rising", "budget 0.1%" or "bf16"; empty if
             nothing does.
     """
 
     method: str
-    rank: int | None
+    size: int | None
     quantization: str
     variant: str = ""
+
+    @property
+    def stored(self) -> dict[str, str | int | None]:
+        """The cell as files name it: the size, of whatever kind, is `rank` there."""
+        return dict(zip(("method", "rank", "quantization", "variant"), self, strict=True))
 
     @property
     def trains(self) -> bool:
@@ -322,7 +327,16 @@ class Cell(NamedTuple):
 _SIZE_WORDS: dict[Size, str] = {"rank": "r{}", "width": "w{}", "tokens": "{} tokens"}
 
 
-def cell_title(method: str, rank: int | None, quantization: str, variant: str = "") -> str:
+def size_text(method: str, size: int | None) -> str:
+    """A size with its kind, such as "rank 8", "width 64" or "20 tokens"; empty without one."""
+    if size is None:
+        return ""
+    known = method_of(method)
+    kind = known.size if known and known.size else "rank"
+    return f"{size} tokens" if kind == "tokens" else f"{kind} {size}"
+
+
+def cell_title(method: str, size: int | None, quantization: str, variant: str = "") -> str:
     """The name of a cell in reports, such as "QLoRA r8" or "LoRA r8, bf16"."""
     known = method_of(method)
     name = known.title if known else method
@@ -331,9 +345,9 @@ def cell_title(method: str, rank: int | None, quantization: str, variant: str = 
     if quantization != "none":
         title = QUANTIZATIONS[quantization].title if quantization in QUANTIZATIONS else quantization
         name = f"{name} + {title}"
-    if rank is not None:
-        size = known.size if known and known.size else "rank"
-        name = f"{name} {_SIZE_WORDS[size].format(rank)}"
+    if size is not None:
+        kind = known.size if known and known.size else "rank"
+        name = f"{name} {_SIZE_WORDS[kind].format(size)}"
     return f"{name}, {variant}" if variant else name
 
 

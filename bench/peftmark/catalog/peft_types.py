@@ -59,6 +59,24 @@ class PeftType:
     defaults: dict[str, Any] = field(default_factory=dict)
 
 
+NOT_ON_TORCHAO = frozenset(
+    [
+        "adamss",
+        "deft",
+        "delora",
+        "frod",
+        "glora",
+        "hira",
+        "hra",
+        "osf",
+        "peanut",
+        "psoft",
+        "supertuning",
+        "tinylora",
+    ]
+)
+"""Types that do to a weight what torchao's tensors have no code for; the others use the layer."""
+
 _DOCS = "PEFT documentation"
 _R, _TOKENS = "r", "num_virtual_tokens"
 

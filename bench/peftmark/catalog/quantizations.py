@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
+
+Family = Literal["none", "bitsandbytes-4bit", "bitsandbytes-8bit", "torchao-8bit"]
+"""What makes the weights: one back-end of `peftmark.lab.quantization` each."""
+
+_AGAIN = "dequantised, added, quantised again"
 
 
 @dataclass(frozen=True)
@@ -10,21 +16,75 @@ class Quantization:
     """How the frozen base weights are stored.
 
     Attributes:
+        family: the back-end that makes the weights and reads them.
         bits: bits a weight, without the block constants.
+        reload_tolerance: largest difference of a logit between a trained model and its saved files
+            loaded again that is no fault.
+        merged: what a merge leaves behind, in words.
+        double: whether its block constants can be quantised too.
+        optional: a package it needs that peftmark is also installed without; empty for none.
     """
 
     key: str
     title: str
+    family: Family
     bits: int
     summary: str
+    reload_tolerance: float
+    merged: str
+    double: bool = False
+    optional: str = ""
 
 
 QUANTIZATIONS: dict[str, Quantization] = {
     q.key: q
     for q in (
-        Quantization("none", "none", 32, "base weights as loaded"),
-        Quantization("nf4", "NF4", 4, "4-bit NormalFloat (bitsandbytes), QLoRA's data type"),
-        Quantization("fp4", "FP4", 4, "4-bit float (bitsandbytes)"),
-        Quantization("int8", "int8", 8, "LLM.int8() (bitsandbytes)"),
+        Quantization("none", "none", "none", 32, "base weights as loaded", 1e-4, "fp32 weights"),
+        # PEFT rounds some adapters on a 4-bit base to bf16 as it loads them.
+        Quantization(
+            "nf4",
+            "NF4",
+            "bitsandbytes-4bit",
+            4,
+            "4-bit NormalFloat (bitsandbytes), QLoRA's data type",
+            1e-3,
+            f"NF4 weights: {_AGAIN}",
+            double=True,
+        ),
+        Quantization(
+            "fp4",
+            "FP4",
+            "bitsandbytes-4bit",
+            4,
+            "4-bit float (bitsandbytes)",
+            1e-3,
+            f"FP4 weights: {_AGAIN}",
+            double=True,
+        ),
+        # Its layers round activations, where a difference in the last bit may become a step.
+        Quantization(
+            "int8",
+            "int8",
+            "bitsandbytes-8bit",
+            8,
+            "LLM.int8() (bitsandbytes)",
+            0.2,
+            f"int8 weights: {_AGAIN}",
+        ),
+        Quantization(
+            "int8-torchao",
+            "int8 (torchao)",
+            "torchao-8bit",
+            8,
+            "8-bit weights with a scale a row, activations as they are (torchao)",
+            1e-4,
+            f"int8 weights (torchao): {_AGAIN}",
+            optional="torchao",
+        ),
     )
 }
+
+
+def of_family(*families: Family) -> tuple[str, ...]:
+    """The keys that some back-ends make, in the table's order."""
+    return tuple(q.key for q in QUANTIZATIONS.values() if q.family in families)

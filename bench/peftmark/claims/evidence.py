@@ -12,6 +12,7 @@ from peftmark.catalog.methods import Cell, cell_title
 from peftmark.catalog.metrics import METRICS
 from peftmark.claims.ledger import ClaimTest
 from peftmark.claims.measures import Measure
+from peftmark.record.fields import title
 from peftmark.record.job import Record
 
 Values = Mapping[str, Mapping[int, float]]
@@ -99,10 +100,11 @@ def obstacle(test: ClaimTest, rows: Sequence[Record]) -> str:
             if len(found) > 1:
                 told = " and ".join(sorted(map(str, found)))
                 return f"the recipes differ in {name} on {task}: {told}"
-    if any(m.key == "peak_memory_bytes" for m in measures):
+    peak = "peak_memory_bytes"
+    if any(m.key == peak for m in measures):
         meters = sorted({r.outcome.peak_memory_source or "an unknown meter" for r in rows})
         if len(meters) > 1 or meters == ["an unknown meter"]:
-            return f"peak memory was measured by {' and by '.join(meters)}"
+            return f"{title(peak)} was measured by {' and by '.join(meters)}"
     if any(m.kind == "time" for m in measures):
         machines = {str([r.environment.machine.get(k) for k in ("cpu", "gpus")]) for r in rows}
         if len(machines) > 1:

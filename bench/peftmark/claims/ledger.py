@@ -21,10 +21,9 @@ from peftmark.core.errors import SuiteError
 from peftmark.core.strict_yaml import read_yaml
 from peftmark.suite.load import LEDGER
 from peftmark.suite.schema import (
-    Count,
-    MethodName,
+    SIZE_KEYS,
+    CellName,
     ModelName,
-    QuantizationName,
     Strict,
     TaskName,
     Word,
@@ -43,30 +42,18 @@ def _fault(message: str) -> PydanticCustomError:
     return PydanticCustomError("claim", "{message}", {"message": message})
 
 
-class NamedCell(Strict):
-    """A cell by the names that a suite gives it; at most one of the three sizes."""
-
-    method: MethodName
-    rank: Count | None = None
-    width: Count | None = None
-    tokens: Count | None = None
-    quantization: QuantizationName = "none"
-    variant: str = ""
+class NamedCell(CellName):
+    """A cell of a suite; its size is of the method's own kind."""
 
     @model_validator(mode="after")
     def _own_size(self) -> NamedCell:
         method = method_of(self.method)
-        given = [n for n in ("rank", "width", "tokens") if getattr(self, n) is not None]
-        if method and any(name != method.size for name in given):
+        given = [name for name in SIZE_KEYS if getattr(self, name) is not None]
+        fine = ("size", method.size) if method and method.size else ()
+        if method and any(name not in fine for name in given):
             own = f"its size is `{method.size}`" if method.size else "it has no size"
             raise _fault(f"{self.method} has no {' and '.join(given)}; {own}")
         return self
-
-    @property
-    def cell(self) -> Cell:
-        """The cell as tables name it."""
-        size = next((s for s in (self.rank, self.width, self.tokens) if s is not None), None)
-        return Cell(self.method, size, self.quantization, self.variant)
 
 
 class Bounds(Strict):

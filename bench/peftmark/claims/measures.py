@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from peftmark.claims.rank_moves import rank_moves
+from peftmark.record.fields import figure
 from peftmark.record.job import Record
+
+Kind = Literal["score", "share", "count", "time", "steps"]
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class Measure:
     key: str
     title: str
     better: Literal["higher", "lower"]
-    kind: Literal["score", "share", "count", "time", "steps"]
+    kind: Kind
     same: tuple[str, ...] = ()
     derived: Callable[[Record], float | str] | None = None
 
@@ -48,28 +51,37 @@ class Measure:
 
 
 _LOAD = ("batch_size", "max_length", "precision", "gradient_checkpointing")
+_SCORING = ("max_length", "precision")
+
+
+def _of(key: str, kind: Kind, same: tuple[str, ...] = ()) -> Measure:
+    """The measure of a field, named and directed as the field is."""
+    field = figure(key)
+    if field.better is None:
+        raise ValueError(f"a claim orders cells by `{key}`, so its field must say which is better")
+    return Measure(key, field.title, field.better, kind, same)
+
 
 MEASURES: dict[str, Measure] = {
     m.key: m
     for m in (
-        Measure("metric_value", "score", "higher", "score"),
-        Measure("samples_per_second", "training rows a second", "higher", "time", _LOAD),
-        Measure("step_seconds_p50", "step time", "lower", "time", _LOAD),
-        Measure("peak_memory_bytes", "peak memory", "lower", "count", _LOAD),
-        Measure("trainable_parameters", "trainable parameters", "lower", "count"),
-        Measure("adapter_parameters", "adapter parameters", "lower", "count"),
-        Measure("adapter_bytes", "adapter on disk", "lower", "count"),
+        _of("metric_value", "score"),
+        _of("samples_per_second", "time", _LOAD),
+        _of("step_seconds_p50", "time", _LOAD),
+        _of("peak_memory_bytes", "count", _LOAD),
+        _of("trainable_parameters", "count"),
+        _of("adapter_parameters", "count"),
+        _of("adapter_bytes", "count"),
+        _of("steps_to_target", "steps", ("batch_size", "eval_every")),
+        _of("latency_p50_seconds", "time", _SCORING),
+        _of("merged_latency_p50_seconds", "time", _SCORING),
         Measure(
-            "steps_to_target", "steps to the target", "lower", "steps", ("batch_size", "eval_every")
-        ),
-        Measure("latency_p50_seconds", "latency", "lower", "time", ("max_length", "precision")),
-        Measure(
-            "merged_latency_p50_seconds", "latency, merged", "lower", "time",
-            ("max_length", "precision"),
-        ),
-        Measure(
-            "rank_moves_20_to_60", "share of rank changes between 20 and 60 % of the steps",
-            "higher", "share", ("eval_every",), rank_moves,
+            "rank_moves_20_to_60",
+            "share of rank changes between 20 and 60 % of the steps",
+            "higher",
+            "share",
+            ("eval_every",),
+            rank_moves,
         ),
     )
-}  # fmt: skip
+}

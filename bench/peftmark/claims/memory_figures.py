@@ -38,6 +38,7 @@ from peftmark.core.strict_yaml import read_yaml
 from peftmark.machine.gpus import CONTEXT_BYTES
 from peftmark.memory.forecast import Forecast, forecasts
 from peftmark.memory.published_run import Scenario, fault, filled
+from peftmark.record.fields import LIVE_PARTS
 from peftmark.suite.load import suite_folders
 from peftmark.suite.schema import Positive, Strict, Word, fault_lines, known
 
@@ -46,12 +47,8 @@ CLOSE = 0.1
 """Largest difference from a figure, relative to it, that counts as the same."""
 MOST_READINGS = 24
 UNITS = {"MB": 10**6, "GB": 10**9, "MiB": 2**20, "GiB": 2**30, "ratio": 1}
-COMPONENTS = (
-    "weights", "quantization", "adapter", "gradients", "optimizer", "activations", "temporaries",
-    "paged",
-)  # fmt: skip
-"""Parts of a peak (`peftmark.lab.memory.live_tensors.LiveBytes`), and optimizer states that may be
-paged out."""
+COMPONENTS = (*(part.key for part in LIVE_PARTS), "paged")
+"""Parts of a peak, and optimizer states that may be paged out."""
 
 Kind = Literal["confirmed on paper", "refuted on paper", "undecided", "not comparable", "unknown"]
 KINDS: tuple[Kind, ...] = get_args(Kind)

@@ -14,7 +14,8 @@ from peftmark.claims.verdicts import Verdict, verdicts, without_rows
 from peftmark.claims.wording import claimed, lead, measured, percent, source_text
 from peftmark.core.errors import UserError
 from peftmark.render import words
-from peftmark.storage.store import Store
+from peftmark.storage.store import Contents, Store
+from peftmark.storage.unread import no_results, unread
 from peftmark.suite.expand import as_recorded
 from peftmark.suite.load import Suite, load_suite, suite_folders
 
@@ -49,11 +50,16 @@ class Line:
 
 @dataclass(frozen=True)
 class Ledger:
-    """Claims with their verdicts; `suite` and `profile` where one suite was asked for."""
+    """Claims with their verdicts; `suite` and `profile` where one suite was asked for.
+
+    Attributes:
+        notes: what of the results folders can't be read, a sentence each.
+    """
 
     lines: tuple[Line, ...]
     suite: str | None = None
     profile: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 def look(suite: str | None, profile: str | None, results: Path, suites: Path | None) -> Ledger:
@@ -75,41 +81,55 @@ def look(suite: str | None, profile: str | None, results: Path, suites: Path | N
                 "--profile is of a suite, and no suite is named",
                 "Name one: peftmark claims SUITE --profile PROFILE.",
             )
-        return Ledger(tuple(_lines(claims, results, suites)))
+        return _whole(claims, results, suites)
     loaded = load_suite(suite, suites)
     if not loaded.claims:
         known = sorted({name for claim in claims.values() for name in claim.suites})
         raise UserError(
             f"suite {suite} tests no claim", f"Suites that do: {', '.join(known) or 'none'}."
         )
-    standings = _standings(loaded, profile, results, claims)
+    store = Store(results, suite)
+    contents = store.read()
+    standings = _standings(loaded, profile, contents, claims)
     if standings is None:
-        raise UserError(
-            f"{Store(results, suite).folder} holds no results",
+        raise no_results(
+            store.folder,
+            contents,
             f"Run them first: peftmark run {suite}. Without a suite `peftmark claims` shows every "
             "claim and what it needs.",
         )
     lines = tuple(Line(s.verdict.claim, (s,), ()) for s in standings.values())
-    return Ledger(lines, suite, next(iter(standings.values())).profile)
+    shown = next(iter(standings.values())).profile
+    return Ledger(lines, suite, shown, _notes({store.folder: contents}))
 
 
-def _lines(claims: Mapping[str, Claim], results: Path, suites: Path | None) -> Iterator[Line]:
+def _whole(claims: Mapping[str, Claim], results: Path, suites: Path | None) -> Ledger:
+    """Every claim, with the verdicts of every suite that has results."""
     names = dict.fromkeys(name for claim in claims.values() for name in claim.suites)
-    found = {n: _standings(load_suite(n, suites), None, results, claims) or {} for n in names}
+    stores = {name: Store(results, name) for name in names}
+    there = {name: store.read() for name, store in stores.items()}
+    found = {n: _standings(load_suite(n, suites), None, there[n], claims) or {} for n in names}
+    lines = []
     for claim in claims.values():
         standings = {n: found[n][claim.id] for n in claim.suites if claim.id in found[n]}
         idle = tuple(name for name in claim.suites if name not in standings)
-        yield Line(claim, tuple(standings.values()), idle)
+        lines.append(Line(claim, tuple(standings.values()), idle))
+    notes = _notes({stores[name].folder: contents for name, contents in there.items()})
+    return Ledger(tuple(lines), notes=notes)
+
+
+def _notes(found: Mapping[Path, Contents]) -> tuple[str, ...]:
+    return tuple(f"{where}: {clause}." for where, what in found.items() for clause in unread(what))
 
 
 def _standings(
-    suite: Suite, profile: str | None, results: Path, claims: Mapping[str, Claim]
+    suite: Suite, profile: str | None, contents: Contents, claims: Mapping[str, Claim]
 ) -> dict[str, Standing] | None:
     """Claim -> its verdict by the rows of one profile; None for a suite without rows."""
     if profile is not None and profile not in suite.profiles:
         known = ", ".join(suite.profiles)
         raise UserError(f"suite {suite.name} has no profile {profile!r}", f"Its profiles: {known}.")
-    records = list(Store(results, suite.name).read().records.values())
+    records = list(contents.records.values())
     if profile is None:
         latest = max(records, key=lambda r: (r.finished_at, r.job.job_id), default=None)
         profile = latest.job.profile if latest is not None else None
@@ -131,6 +151,7 @@ def claims_facts(ledger: Ledger) -> dict[str, Any]:
         "suite": ledger.suite,
         "profile": ledger.profile,
         "claims": [_line_facts(line) for line in ledger.lines],
+        "notes": list(ledger.notes),
     }
 
 
@@ -192,8 +213,9 @@ def _pair_facts(pair: dict[str, Any]) -> dict[str, Any]:
 def claims_text(ledger: Ledger) -> str:
     """The ledger for a terminal: verdicts of one suite, or every claim with its tests."""
     if ledger.suite is not None:
-        return "\n".join(_suite_lines(ledger))
-    return "\n".join(text for line in ledger.lines for text in (*_claim_lines(line), "")).rstrip()
+        return "\n".join([*_suite_lines(ledger), *ledger.notes])
+    lines = [text for line in ledger.lines for text in (*_claim_lines(line), "")]
+    return "\n".join([*lines, *ledger.notes]).rstrip()
 
 
 def _suite_lines(ledger: Ledger) -> Iterator[str]:

@@ -18,7 +18,6 @@ from peftmark.claims.ledger import Claim, ClaimTest
 from peftmark.record.job import Job
 
 ALPHA = 0.05
-FULL_PROFILE = "full"
 MEASURED: tuple[Kind, ...] = ("reproduced", "contradicted", "undecided")
 
 
@@ -146,9 +145,9 @@ def combined(parts: Sequence[Part]) -> Kind:
 
 
 def scale_of(claim: Claim, job: Job) -> str:
-    """The scale a verdict holds at, in words; empty for the full profile on the stated model."""
+    """The scale a verdict holds at, in words; empty for a full one on the stated model."""
     stated = job.model in claim.setting.models
-    full = job.profile == FULL_PROFILE
+    full = job.scale == "full"
     if stated:
         return "" if full else f"in profile {job.profile}"
     name = MODELS[job.model].title if job.model in MODELS else job.model
@@ -159,4 +158,4 @@ def scale_of(claim: Claim, job: Job) -> str:
 def _stated(claim: Claim, job: Job) -> str:
     model = claim.setting.model
     stated = "the source names no model" if model == "not stated" else f"stated for {model}"
-    return stated if job.profile == FULL_PROFILE else f"run the {FULL_PROFILE} profile: {stated}"
+    return stated if job.scale == "full" else f"run a profile of full scale: {stated}"

@@ -54,19 +54,16 @@ COMMANDS: tuple[Command, ...] = (
 )
 """Every command, in the order of the help; each module holds its options beside what it does."""
 
-EXIT_CODES = """\
-exit codes:
-  0    everything asked for was done
-  1    a fault of peftmark itself (with a traceback)
-  2    bad input, a missing asset, a full disk; nothing was lost
-  3    gate: something got worse
-  4    gate: too little data for a verdict that the policy demands
-  5    gate: no baseline, or one of another procedure
-  6    some jobs are not ok, or missing (the report says which and why)
-  7    the same code gave other numbers: the results can't be trusted
-  8    gate: a baseline, or gate.json, is damaged
-  130  stopped by Ctrl-C, 143 by SIGTERM; finished jobs are kept
-"""
+INT, TERM = Exit.INTERRUPTED, Exit.TERMINATED
+
+
+def _exit_codes() -> str:
+    """The end of the help: every code and its meaning."""
+    lines = [f"  {c.value:<5}{c.meaning}" for c in Exit if c not in (INT, TERM)]
+    by_signal, kept = INT.meaning.split("; ")
+    other = TERM.meaning.removesuffix(f"; {kept}").removeprefix("stopped ")
+    lines.append(f"  {INT.value:<5}{by_signal}, {TERM.value} {other}; {kept}")
+    return "\n".join(["exit codes:", *lines, ""])
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -91,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="peftmark",
         description="Compare parameter-efficient fine-tuning methods by running them.",
-        epilog=EXIT_CODES,
+        epilog=_exit_codes(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"peftmark {__version__}")

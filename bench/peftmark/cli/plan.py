@@ -30,6 +30,8 @@ from peftmark.machine.gpus import (
     device,
     room,
 )
+from peftmark.record.fields import LIVE_PARTS
+from peftmark.render.plain_table import aligned
 
 if TYPE_CHECKING:
     from peftmark.memory.plan_estimates import Outlook
@@ -39,17 +41,6 @@ NAME = "plan"
 HELP = "print the jobs of a suite, why each would run, and the memory it takes"
 
 MIB = 2**20
-
-PARTS = (
-    ("weights", "weights"),
-    ("quantization", "constants"),
-    ("adapter", "trained"),
-    ("gradients", "gradients"),
-    ("optimizer", "states"),
-    ("activations", "activations"),
-    ("temporaries", "temporaries"),
-)
-"""Component (`peftmark.lab.memory.live_tensors.LiveBytes`) and the head of its column."""
 
 
 def add_options(sub: argparse.ArgumentParser) -> None:
@@ -118,13 +109,14 @@ def _facts(plan: Plan, found: Sequence[Outlook], target: Device | None) -> dict[
             "job_id": p.job.job_id,
             "action": p.action,
             "reason": p.reason,
-            "config": asdict(p.job),
+            "scale": p.job.scale,
+            "config": json.loads(p.job.to_json()),
         }
         for p in plan.planned
     ]
     memory = [
         {
-            "cell": one.job.cell._asdict(),
+            "cell": one.job.cell.stored,
             "task": one.job.task,
             "rows": one.job.recipe.batch_size,
             "tokens": one.job.recipe.max_length,
@@ -195,32 +187,19 @@ def _of_device(target: Device) -> str:
 
 
 def _table(found: Sequence[Outlook], target: Device | None) -> Iterator[str]:
-    head = ["cell", "peak", *(title for _, title in PARTS), "trainable", "GFLOP", "training"]
+    head = ["cell", "peak", *(part.head for part in LIVE_PARTS), "trainable", "GFLOP", "training"]
     if target is not None:
         head[-1:] = ["fits", "most rows", "longest"]
     rows = [_row(one, target) for one in found]
-    widths = [
-        max(len(row[i]) for row in [head, *(r for r in rows if len(r) > 2)])
-        for i in range(len(head))
-    ]
-    widths[0] = max(widths[0], *(len(row[0]) for row in rows))
-    yield "  " + _aligned(head, widths)
-    for row, one in zip(rows, found, strict=True):
-        if len(row) == 2:
-            yield f"  {row[0].ljust(widths[0])}  {row[1]}"
-            continue
-        yield "  " + _aligned(row, widths)
+    first, *lines = aligned(head, rows, numbers=range(1, len(head)))
+    yield f"  {first}"
+    for line, one in zip(lines, found, strict=True):
+        yield f"  {line}"
         if one.fits is False:
             yield f"    {advice(one, target)}"
     if target is None:
         for basis in dict.fromkeys(o.basis for o in found if o.seconds is not None):
             yield f"  Time of training from {basis}."
-
-
-def _aligned(cells: Sequence[str], widths: Sequence[int]) -> str:
-    first = cells[0].ljust(widths[0])
-    rest = (cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True))
-    return "  ".join([first, *rest])
 
 
 def _row(one: Outlook, target: Device | None) -> list[str]:
@@ -230,7 +209,7 @@ def _row(one: Outlook, target: Device | None) -> list[str]:
     row = [
         title,
         _mib(told.total),
-        *(_mib(told.live[part]) for part, _ in PARTS),
+        *(_mib(told.live[part.key]) for part in LIVE_PARTS),
         f"{told.trainable:,}",
         f"{told.flops / 1e9:,.1f}",
     ]

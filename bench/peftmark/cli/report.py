@@ -16,7 +16,7 @@ from peftmark.cli.options import (
     selection_of,
 )
 from peftmark.cli.shared import write_report
-from peftmark.core.errors import Exit, UserError
+from peftmark.core.errors import Exit
 
 NAME = "report"
 HELP = "write the report of a suite from its results"
@@ -38,6 +38,7 @@ def run(options: argparse.Namespace) -> int:
 
     from peftmark.run.runner import make_plan
     from peftmark.storage.store import Store
+    from peftmark.storage.unread import no_results
     from peftmark.suite.load import load_suite
 
     selection = selection_of(options)
@@ -49,10 +50,8 @@ def run(options: argparse.Namespace) -> int:
             selection = replace(selection, profile=latest.job.profile)
     plan = make_plan(selection)
     if not plan.contents.attempts:
-        raise UserError(
-            f"{plan.store.folder} holds no results",
-            f"Run them first: peftmark run {plan.suite.name}",
-        )
+        run = f"Run them first: peftmark run {plan.suite.name}"
+        raise no_results(plan.store.folder, plan.contents, run)
     written = write_report(plan, options)
     if options.json:
         print(json.dumps({"profile": plan.profile, "files": [str(p) for p in written]}, indent=2))

@@ -16,6 +16,7 @@ def write_report(plan: Plan, options: argparse.Namespace) -> list[Path]:
     from peftmark.report.report_input import ReportInput
     from peftmark.report.write import write
     from peftmark.storage.external import load_external
+    from peftmark.storage.unread import unread
     from peftmark.suite.expand import as_recorded
 
     records = list(plan.contents.records.values())
@@ -26,8 +27,7 @@ def write_report(plan: Plan, options: argparse.Namespace) -> list[Path]:
         f"peftmark report {plan.suite.name} --profile {name}"
         for name in sorted(others)
     ]
-    if plan.contents.older:
-        notes.append(f"{plan.contents.older} rows of an older peftmark are left out.")
+    notes += [f"{clause[:1].upper()}{clause[1:]}." for clause in unread(plan.contents)]
     # The rows decide the device, so that a report can be made on another machine.
     known_rows = {r.job.job_id: r for r in mine}
     jobs = as_recorded(plan.suite, plan.profile, known_rows).jobs if mine else plan.jobs

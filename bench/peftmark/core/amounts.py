@@ -5,22 +5,58 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from peftmark.core.errors import UserError
 
 SIZES: Mapping[str, int] = {
     "B": 1,
-    "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
-    "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40,
-}  # fmt: skip
+    "kB": 10**3,
+    "MB": 10**6,
+    "GB": 10**9,
+    "TB": 10**12,
+    "KiB": 2**10,
+    "MiB": 2**20,
+    "GiB": 2**30,
+    "TiB": 2**40,
+}
 COUNTS: Mapping[str, int] = {"": 1, "k": 10**3, "M": 10**6, "B": 10**9}
 TIMES: Mapping[str, int] = {"s": 1, "min": 60, "h": 3600}
 
 
+_SIZE = re.compile(rf"([0-9]+(?:\.[0-9]+)?)\s*({'|'.join(SIZES)})", re.IGNORECASE | re.ASCII)
+_BY_CASE = {unit.lower(): unit for unit in SIZES}
+
+
+class Size(NamedTuple):
+    """A size as it was written.
+
+    Attributes:
+        unit: one of `SIZES`.
+        value: in bytes.
+    """
+
+    number: str
+    unit: str
+    value: float
+
+
+def read_size(text: str) -> Size | None:
+    """A size in any letter case, with or without space before its unit; None if it is none."""
+    match = _SIZE.fullmatch(text)
+    if match is None:
+        return None
+    unit = _BY_CASE[match[2].lower()]
+    return Size(match[1], unit, float(match[1]) * SIZES[unit])
+
+
 def parse_size(option: str, text: str) -> float:
-    """Bytes of a size such as 24GB (24e9) or 24GiB (24·2³⁰)."""
+    """Bytes of a size such as 24GB (24e9) or 24GiB (24·2³⁰), in the letter case of `SIZES`."""
     units = f"a number and one of {', '.join(SIZES)}, such as 24GB (24e9 bytes) or 24GiB"
-    return _parse(option, text, SIZES, units)
+    size = read_size(text)
+    if size is None or text not in (f"{size.number}{size.unit}", f"{size.number} {size.unit}"):
+        raise _fault(option, text, units)
+    return _usable(option, text, size.value, units)
 
 
 def parse_count(option: str, text: str) -> int:
@@ -49,8 +85,12 @@ def _parse(option: str, text: str, units: Mapping[str, int], allowed: str) -> fl
     match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([A-Za-z]*)", text)
     if match is None or match[2] not in units:
         raise _fault(option, text, allowed)
+    return _usable(option, text, float(match[1]) * units[match[2]], allowed)
+
+
+def _usable(option: str, text: str, value: float, allowed: str) -> float:
     # A decimal such as 0.1 times 10**6 must stay whole.
-    value = round(float(match[1]) * units[match[2]], 6)
+    value = round(value, 6)
     if not 0 < value < math.inf:
         raise _fault(option, text, allowed)
     return value

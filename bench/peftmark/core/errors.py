@@ -12,28 +12,52 @@ from enum import IntEnum
 class Exit(IntEnum):
     """Exit codes; each has one meaning and none is reused.
 
+    The help, README.md and docs are made from this table (`peftmark.docgen.exit_codes`).
+
     Attributes:
-        REGRESSION: a gate found that something got worse.
-        UNDECIDED: a gate has too little data for a verdict that its policy demands.
-        NOT_COMPARABLE: a gate has no baseline, or one of another procedure.
-        INCOMPLETE: jobs are not ok.
-        NOT_REPEATABLE: the job that ran twice gave other numbers the second time, whatever else
-            happened to other jobs; for a gate also a run that differs from its baseline by the
-            same code on the same kind of machine.
-        CORRUPT: a baseline or a gate's own file is damaged.
+        meaning: in one line.
+        verdict: the same as a gate's verdict; empty for a code that no gate's comparison ends with.
     """
 
-    OK = 0
-    BUG = 1
-    USAGE = 2
-    REGRESSION = 3
-    UNDECIDED = 4
-    NOT_COMPARABLE = 5
-    INCOMPLETE = 6
-    NOT_REPEATABLE = 7
-    CORRUPT = 8
-    INTERRUPTED = 130
-    TERMINATED = 143
+    meaning: str
+    verdict: str
+
+    def __new__(cls, code: int, meaning: str, verdict: str = "") -> Exit:
+        """A code, which its number alone finds again."""
+        made = int.__new__(cls, code)
+        made._value_ = code
+        made.meaning, made.verdict = meaning, verdict
+        return made
+
+    OK = 0, "everything asked for was done", "no regression"
+    BUG = 1, "a fault of peftmark itself (with a traceback)"
+    USAGE = 2, "bad input, a missing asset, a full disk; nothing was lost"
+    REGRESSION = 3, "gate: something got worse", "a regression is shown"
+    UNDECIDED = (
+        4,
+        "gate: too little data for a verdict that the policy demands",
+        "too little data for a verdict that the policy demands",
+    )
+    NOT_COMPARABLE = (
+        5,
+        "gate: no baseline, or one of another procedure",
+        "another procedure than the baseline's",
+    )
+    INCOMPLETE = (
+        6,
+        "some jobs are not ok, or missing (the report says which and why)",
+        "runs failed or are missing",
+    )
+    # Of a run: the job that ran twice did, whatever else happened to other jobs. Of a gate: also a
+    # run that differs from its baseline by the same code on the same kind of machine.
+    NOT_REPEATABLE = (
+        7,
+        "the same code gave other numbers: the results can't be trusted",
+        "the same code gave other numbers",
+    )
+    CORRUPT = 8, "gate: a baseline, or gate.json, is damaged"
+    INTERRUPTED = 130, "stopped by Ctrl-C; finished jobs are kept"
+    TERMINATED = 143, "stopped by SIGTERM; finished jobs are kept"
 
 
 class Leave(KeyboardInterrupt):

@@ -25,6 +25,7 @@ from peftmark.core.files import write_all
 from peftmark.machine.gpus import ALLOCATOR_SHARE, CONTEXT_BYTES, DEVICES, WORKSPACE_BYTES, room
 from peftmark.memory.forecast import Forecast, forecasts
 from peftmark.memory.published_run import Scenario
+from peftmark.record.fields import LIVE_PARTS
 from peftmark.sources.assets import default_cache
 
 PAGE = Path("docs") / "memory-tables.md"
@@ -37,11 +38,6 @@ LENGTHS = (512, 2048)
 GPUS = ("rtx-4090", "rtx-a6000", "h100-80", "h200")
 LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes")
 GB = 10**9
-PARTS = {
-    "weights": "frozen weights", "quantization": "block constants", "adapter": "trained weights",
-    "gradients": "gradients", "optimizer": "states", "activations": "activations",
-    "temporaries": "temporaries",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -170,7 +166,7 @@ def _size(size: str, found: Cells) -> Iterator[str]:
             "what lives within the step beside the rest:"
         )
         yield _table(
-            ["method", "checkpointing", *PARTS.values(), "may be paged out"],
+            ["method", "checkpointing", *(part.title for part in LIVE_PARTS), "may be paged out"],
             [
                 [
                     setting.title,
@@ -203,8 +199,10 @@ def _smallest(one: Forecast) -> str:
 
 def _components(one: Forecast) -> list[str]:
     if one.reason:
-        return ["n/a"] * (len(PARTS) + 1)
-    return [f"{size / GB:.2f}" for size in (*(one.live[name] for name in PARTS), one.paged)]
+        return ["n/a"] * (len(LIVE_PARTS) + 1)
+    return [
+        f"{size / GB:.2f}" for size in (*(one.live[part.key] for part in LIVE_PARTS), one.paged)
+    ]
 
 
 def _published(verdicts: Sequence[MemoryVerdict]) -> Iterator[str]:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from peftmark.catalog.architectures import ARCHITECTURES
-from peftmark.catalog.method import ANY, Method, Option, Size
+from peftmark.catalog.method import Method, Option, Size
 from peftmark.catalog.methods import METHODS, PREFIX, Cell, all_methods
-from peftmark.catalog.peft_types import PEFT_TYPES, PeftType
+from peftmark.catalog.peft_types import NOT_ON_TORCHAO, PEFT_TYPES, PeftType
+from peftmark.catalog.quantizations import Family, of_family
 from peftmark.record.job import Job, ReportOptions
 from peftmark.render.plain_table import aligned
 from peftmark.suite.expand import expand
@@ -63,13 +64,14 @@ def _default_jobs() -> list[Job]:
     """A job of each method at its default size, on a task with two classes."""
     entries = [
         {"method": m.key, "quantization": [m.quantizations[0]]}
-        | ({m.size: [SIZES[m.size]]} if m.size else {})
+        | ({"size": [SIZES[m.size]]} if m.size else {})
         for m in METHODS.values()
         if m.trains
     ]
     profile = {
         "summary": "-",
         "needs": "nothing",
+        "scale": "reduced",
         "sources": ["hub"],
         "model": MODEL,
         "seeds": [0],
@@ -155,7 +157,12 @@ def _size_option(kind: PeftType) -> str:
 
 
 def _bases(kind: PeftType) -> tuple[str, ...]:
-    return ANY if kind.quantized else ("none",)
+    families: list[Family] = ["none"]
+    if kind.quantized:
+        families += ["bitsandbytes-4bit", "bitsandbytes-8bit"]
+    if kind.key not in NOT_ON_TORCHAO:
+        families.append("torchao-8bit")
+    return of_family(*families)
 
 
 _INTRODUCTION = """\
@@ -215,8 +222,8 @@ def markdown(counts: Counts) -> str:
             "## Any tuner of PEFT",
             "",
             "`peft:<type>` runs a tuner of PEFT through its own config class, with any of its",
-            "names under `options`. On quantised bases: whether PEFT has code for the layers of",
-            "bitsandbytes, or the type touches none of them.",
+            "names under `options`. On quantised bases: those whose layers PEFT has code for, or",
+            "whose layers the type uses without looking into them, or doesn't touch.",
             "",
             *_tuners(),
         ]
@@ -275,7 +282,7 @@ def _tuners() -> list[str]:
             k.summary,
             k.source,
             _size_option(k),
-            "-" if k.refused else _yes(k.quantized),
+            "-" if k.refused else " ".join(_bases(k)[1:]) or "no",
             _yes(_method(k).budget),
             k.refused or "-",
         )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import ast
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -28,6 +28,9 @@ LEVELS: tuple[tuple[str, ...], ...] = (
 )
 """The folders of the package from the ground up. A module imports from its own folder, from folders
 of its level and of those below; no two folders import each other, whether directly or not."""
+
+SAMPLES = ("peak_memory_bytes", "step_seconds_p50", "adapter_bytes")
+"""Figures that stand for all where it is counted how often one is described."""
 
 
 @cache
@@ -133,6 +136,44 @@ def functions(package: Path = PACKAGE) -> Iterator[tuple[int, str]]:
                 yield int(node.end_lineno or first) - first + 1, f"{module}.{node.name}"
 
 
+def described(key: str, package: Path = PACKAGE) -> list[str]:
+    """Modules that describe a measured figure again, beside the one row that it has.
+
+    One counts where the column's name is a literal in a call, a tuple or an entry of a dictionary
+    that holds, right beside it, words (a literal with a space: a title, a unit with its direction,
+    a note), a direction or an Arrow type. Left out are its row (`record.fields*`) and `lab`, which
+    measures it and says why it is null. A title without the column's name isn't seen, so there may
+    be more.
+    """
+    row, measuring = f"{package.name}.record.fields", f"{package.name}.lab."
+    return [
+        name
+        for name, path in modules(package).items()
+        if not name.startswith((row, measuring))
+        and any(_describes(key, beside) for beside in _literals(tree(path)))
+    ]
+
+
+def _literals(module: ast.Module) -> Iterator[list[str]]:
+    """The literals that stand right beside each other, of every call, tuple and entry."""
+    for node in ast.walk(module):
+        groups: list[list[ast.expr | None]] = []
+        if isinstance(node, ast.Call):
+            groups = [[*node.args, *(keyword.value for keyword in node.keywords)]]
+        elif isinstance(node, ast.Tuple | ast.List):
+            groups = [list(node.elts)]
+        elif isinstance(node, ast.Dict):
+            groups = [[key, value] for key, value in zip(node.keys, node.values, strict=True)]
+        for group in groups:
+            found = [one.value for one in group if isinstance(one, ast.Constant)]
+            yield [value for value in found if isinstance(value, str)]
+
+
+def _describes(key: str, beside: Sequence[str]) -> bool:
+    known = ("lower", "higher", "int64", "float64", "string")
+    return key in beside and any(" " in text or text in known for text in beside if text != key)
+
+
 def counts(package: Path = PACKAGE, tests: Path | None = None) -> dict[str, str]:
     """What a stranger meets between the file and the whole, as lines to print.
 
@@ -165,6 +206,9 @@ def counts(package: Path = PACKAGE, tests: Path | None = None) -> dict[str, str]
         "longest function": f"{length} lines ({longest})",
         "longest module": f"{lines[largest]} lines ({largest.relative_to(package)})",
         "fmt: skip": f"{skips}",
+        "places a figure is described in": ", ".join(
+            f"{key} {len(described(key, package))}" for key in SAMPLES
+        ),
     }
 
 
@@ -175,7 +219,7 @@ def main() -> None:
     parser.add_argument("--tests", type=Path)
     options = parser.parse_args()
     for what, text in counts(options.package.resolve(), options.tests).items():
-        print(f"{what:<30} {text}")
+        print(f"{what:<32} {text}")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
@@ -81,11 +81,7 @@ def choose(where: Where, jobs: int | None) -> Venue:
             than GPUs.
     """
     _check(where)
-    if where.executor == "ray":
-        return _on_ray(where, jobs)
-    if where.executor == "slurm":
-        return _on_slurm(where, jobs)
-    return _here(jobs)
+    return VENUES[where.executor](where, jobs)
 
 
 def _check(where: Where) -> None:
@@ -103,7 +99,7 @@ def _check(where: Where) -> None:
             )
 
 
-def _here(jobs: int | None) -> Venue:
+def _here(where: Where, jobs: int | None) -> Venue:
     found = [gpu.uuid for gpu in nvml.devices().found]
     slots = _slots(jobs, found)
     run = partial(_run_here, slots=slots)
@@ -157,3 +153,11 @@ def _on_slurm(where: Where, jobs: int | None) -> Venue:
 
 def _device(name: str) -> Literal["cpu", "cuda"]:
     return "cuda" if name == "cuda" else "cpu"
+
+
+VENUES: Mapping[str, Callable[[Where, int | None], Venue]] = {
+    "local": _here,
+    "ray": _on_ray,
+    "slurm": _on_slurm,
+}
+"""Executor -> what makes its venue."""

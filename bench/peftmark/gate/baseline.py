@@ -80,7 +80,7 @@ def _items(lines: Sequence[Line]) -> Iterator[dict[str, Any]]:
         if shared != above:
             above = shared
             title = cell_title(*line.cell)
-            yield {"title": title, **line.cell._asdict(), "task": line.task, "config": line.config}
+            yield {"title": title, **line.cell.stored, "task": line.task, "config": line.config}
         own = {k: v for k, v in asdict(line).items() if k not in (*_SHARED, "cell", "task")}
         yield {"seed": line.seed, "by": environments.index(line.environment), **own}
 

@@ -15,6 +15,7 @@ from peftmark.gate.matching import Matched, Pair, finding
 from peftmark.gate.policy import Policy
 from peftmark.gate.result import Finding, Kind
 from peftmark.gate.run_lines import Round
+from peftmark.record.fields import title
 from peftmark.render import words
 
 SMALL = {
@@ -25,12 +26,6 @@ SMALL = {
 """Growth in bytes that is never counted: what these peaks vary by themselves."""
 NOISIER = {"vmhwm_train_bytes": 2.0, "torch_reserved_bytes": 2.0}
 """Peak -> how often the policy's growth it may grow."""
-NAMES = {
-    "torch_allocated_bytes": "peak of torch's allocator",
-    "torch_reserved_bytes": "memory that torch's allocator held",
-    "vmhwm_train_bytes": "resident memory in training (VmHWM)",
-}
-
 ROUNDS = 10
 """Interleaved rounds that binding timings need."""
 TIME_ALPHA = 0.01
@@ -46,10 +41,10 @@ def memory(matched: Matched, policy: Policy) -> Iterator[Finding]:
         yield finding("note", "memory.machine", None, text)
     for cell in matched.cells:
         pairs = [p for p in matched.of(cell) if p.same_machine]
-        for name in NAMES:
+        for name in SMALL:
             gone = [p for p in pairs if p.before.memory.get(name) and not p.after.memory.get(name)]
             if gone:
-                text = f"{NAMES[name]} is not known any more in {words.plural(len(gone), 'run')}"
+                text = f"{title(name)} is not known any more in {words.plural(len(gone), 'run')}"
                 yield finding("incomplete", f"memory.{name}", cell, text)
             yield from _growth(cell, name, pairs, policy)
 
@@ -74,7 +69,7 @@ def _growth(cell: Cell, name: str, pairs: Sequence[Pair], policy: Policy) -> Ite
     if ratio > 1 + policy.memory_growth * NOISIER.get(name, 1.0) and growth > SMALL[name]:
         kind: Kind = "regression" if policy.memory == "binding" else "note"
         size = words.number(growth / words.MIB, 0, signed=True)
-        text = f"{NAMES[name]} is {words.times(ratio)} that of the baseline ({size} MiB) on {task}"
+        text = f"{title(name)} is {words.times(ratio)} that of the baseline ({size} MiB) on {task}"
         yield finding(kind, f"memory.{name}", cell, text)
 
 

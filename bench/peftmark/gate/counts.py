@@ -10,6 +10,7 @@ from peftmark.gate.matching import Matched, Pair, finding
 from peftmark.gate.policy import Policy
 from peftmark.gate.result import KINDS, Finding, Kind
 from peftmark.gate.run_lines import Scalar
+from peftmark.record.fields import FIELDS, LIVE_PARTS
 from peftmark.render import words
 
 NEARLY = 1e-9
@@ -23,18 +24,11 @@ KERNELS = ("flops_per_step", "live_bytes")
 """Counts that hang on the kernels a processor has: equal only on the same kind of machine."""
 KERNELS_WITHIN = 0.02
 
-COSTS = ("adapter_bytes", "flops_per_step", "live_bytes", "padding_share")
+COSTS = tuple(f.key for f in FIELDS.values() if f.exact and f.kind == "cost")
 """Counts of which less is better; less of any other is a change like more of it."""
-PARTS = ("weight", "quantization", "adapter", "gradient", "optimizer", "activation")
-
-TITLES = {
-    "matched_rank": "rank that the size means",
-    "solved_size": "size that the budget gives",
-    "final_rank": "sum of ranks at the end",
-    "adapter_bytes": "bytes of the saved adapter",
-    "flops_per_step": "operations of a step",
-    "live_bytes": "peak of live tensor bytes",
-}
+PARTS = tuple(part for part in LIVE_PARTS if part.key != "temporaries")
+"""Parts of the live peak that are told with it; temporaries are a count of their own."""
+_PART_NAMES = frozenset(part.column for part in PARTS)
 
 
 def counts(matched: Matched, policy: Policy) -> Iterator[Finding]:
@@ -43,15 +37,11 @@ def counts(matched: Matched, policy: Policy) -> Iterator[Finding]:
         pairs = matched.of(cell)
         names = dict.fromkeys(name for p in pairs for name in (*p.before.counts, *p.after.counts))
         for name in names:
-            if name in policy.ignored_counts or name.removesuffix("_bytes") in _part_names():
+            if name in policy.ignored_counts or name in _PART_NAMES:
                 continue
             differing = [p for p in pairs if not _equal(p, name)]
             if differing:
                 yield _finding(cell, name, differing, len(pairs), policy)
-
-
-def _part_names() -> tuple[str, ...]:
-    return tuple(f"live_{part}" for part in PARTS)
 
 
 def _equal(pair: Pair, name: str) -> bool:
@@ -97,7 +87,7 @@ def _kind(pair: Pair, name: str) -> Kind:
 
 
 def _sentence(pair: Pair, name: str, a: Scalar, b: Scalar) -> str:
-    title = TITLES.get(name, name.replace("_", " "))
+    title = FIELDS[name].title if name in FIELDS else name.replace("_", " ")
     if b is None:
         return f"{title} was {_value(a)} and is not known any more"
     if name == "batch_order_hash":
@@ -106,13 +96,13 @@ def _sentence(pair: Pair, name: str, a: Scalar, b: Scalar) -> str:
         return f"the frozen base was stored as {a} and is stored as {b} (parameters in each format)"
     if name == "learning_rate_mean":
         return f"the optimizer's mean learning rate went {_change(a, b)}"
-    if name == "live_bytes":
-        return f"{title} went {_change(a, b)}{_largest_part(pair)}"
-    return f"{title} went {_change(a, b)}"
+    unit = " bytes" if name in FIELDS and FIELDS[name].unit == "bytes" else ""
+    where = _largest_part(pair) if name == "live_bytes" else ""
+    return f"{title} went {_change(a, b, unit)}{where}"
 
 
-def _change(a: Scalar, b: Scalar) -> str:
-    text = f"from {_value(a)} to {_value(b)}"
+def _change(a: Scalar, b: Scalar, unit: str = "") -> str:
+    text = f"from {_value(a)} to {_value(b)}{unit}"
     if isinstance(a, int | float) and isinstance(b, int | float) and a:
         text += f" ({words.number(100 * (b / a - 1), 1, signed=True)} %)"
     return text
@@ -129,12 +119,11 @@ def _value(value: Scalar) -> str:
 def _largest_part(pair: Pair) -> str:
     moves = {}
     for part in PARTS:
-        name = f"live_{part}_bytes"
-        a, b = pair.before.counts.get(name), pair.after.counts.get(name)
+        a, b = pair.before.counts.get(part.column), pair.after.counts.get(part.column)
         if isinstance(a, int) and isinstance(b, int):
-            moves[part] = b - a
+            moves[part.title] = b - a
     if not moves:
         return ""
-    part = max(moves, key=lambda name: abs(moves[name]))
-    size = words.number(moves[part] / words.MIB, 1, signed=True)
-    return f"; most of it in {part} ({size} MiB)"
+    most = max(moves, key=lambda title: abs(moves[title]))
+    size = words.number(moves[most] / words.MIB, 1, signed=True)
+    return f"; most of it in {most} ({size} MiB)"

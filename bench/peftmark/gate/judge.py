@@ -8,6 +8,7 @@ from dataclasses import replace
 from peftmark.catalog.methods import Cell, cell_title
 from peftmark.core.errors import Exit
 from peftmark.gate import convergence, costs, counts, matching, quality
+from peftmark.gate.checks import CHECKS, group_of
 from peftmark.gate.matching import Matched, Pair, match
 from peftmark.gate.policy import Policy
 from peftmark.gate.quality import Judged
@@ -172,15 +173,7 @@ def _verdict(worst: Finding | None, mine: Sequence[Pair], known: bool, judged: J
             return "identical"
         return "not tested" if judged.fell is None else "same within noise"
     if worst.kind == "regression":
-        return {
-            "quality": "worse",
-            "steps_to_target": "slower to learn",
-            "memory": "hungrier",
-            "time": "slower",
-            "count": "changed",
-            "run": "broken",
-            "seeds": "seeds alike",
-        }[worst.check.partition(".")[0]]
+        return CHECKS[group_of(worst.check)].worse
     return WORDS[worst.kind]
 
 

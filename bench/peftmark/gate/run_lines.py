@@ -14,7 +14,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from peftmark.catalog.methods import Cell
+from peftmark.catalog.quantizations import QUANTIZATIONS
 from peftmark.machine.environment import NUMERIC
+from peftmark.record.fields import by_phase
 from peftmark.record.job import Environment, Job, Record, source_key
 from peftmark.record.outcome import Outcome
 
@@ -39,16 +41,9 @@ ELSEWHERE = (
 )
 """Fields of a job that are not in a line's configuration: they name it, or say where it ran."""
 
-COUNTS = (
-    "learning_rate_mean", "optimizer", "steps", "train_rows", "selection_rows", "eval_rows",
-    "overlap_rows", "padding_share", "batch_order_hash", "matched_rank", "solved_size",
-    "final_rank", "trainable_parameters", "head_parameters", "adapter_parameters",
-    "active_parameters", "saved_parameters", "total_parameters", "adapter_bytes", "flops_per_step",
-    "live_bytes", "live_weight_bytes", "live_quantization_bytes", "live_adapter_bytes",
-    "live_gradient_bytes", "live_optimizer_bytes", "live_activation_bytes",
-    "live_temporary_bytes",
-)  # fmt: skip
-"""Fields of an outcome that the code alone decides, whatever the machine and its load."""
+COUNTS = tuple(f.key for f in by_phase() if f.exact and f.type != "json")
+"""Fields of an outcome that the code alone decides, whatever the machine and its load, in the order
+of a job; `base_format` joins them as text."""
 
 MEMORY = ("torch_allocated_bytes", "torch_reserved_bytes", "vmhwm_train_bytes")
 """Peaks that an allocator or the system saw; they vary a little from run to run."""
@@ -137,7 +132,10 @@ class Line:
     def numeric(self) -> dict[str, Scalar]:
         """What decides the bits beside the configuration: code, versions and kind of machine."""
         made = self.environment
-        facts: dict[str, Scalar] = {name: made.versions.get(name) for name in NUMERIC}
+        base = QUANTIZATIONS.get(self.cell.quantization)
+        optional = [base.optional] if base is not None and base.optional else []
+        names = (*NUMERIC, *optional)
+        facts: dict[str, Scalar] = {name: made.versions.get(name) for name in names}
         facts |= {source_key(name): digest for name, digest in made.sources.items()}
         facts |= {"device": self.device, "threads": self.threads}
         return facts | self.machine

@@ -12,9 +12,11 @@ from xml.etree import ElementTree as Xml
 from pydantic import ValidationError
 
 from peftmark.core.errors import Exit, UserError
+from peftmark.gate.checks import CHECKS, group_of
 from peftmark.gate.result import GATE, KINDS, MARKS, CellResult, Change, Finding, Gate, Side
 from peftmark.render import words
 from peftmark.render.markdown import escape
+from peftmark.render.plain_table import aligned
 
 MARKER = "<!-- peftmark gate -->"
 """First line of a comment, by which the next run finds it."""
@@ -50,12 +52,7 @@ def text(gate: Gate) -> str:
 
 def _table(cells: Sequence[CellResult]) -> list[str]:
     head = ("", "cell", "verdict", "score", "change, better is +", "memory", "step time", "runs")
-    rows = [head, *(_row(c) for c in cells)]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
-    return [
-        "  ".join(part.ljust(width) for part, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
+    return aligned(head, [_row(c) for c in cells])
 
 
 def _row(cell: CellResult) -> tuple[str, ...]:
@@ -108,7 +105,8 @@ def said(found: Finding) -> str:
 
 
 def _of_cells(found: Finding) -> bool:
-    return found.check.startswith(("count.", "quality.", "memory.", "time.", "steps", "seeds."))
+    known = CHECKS.get(group_of(found.check))
+    return known is not None and known.of_cells
 
 
 def side_text(side: Side) -> str:
@@ -123,20 +121,9 @@ def side_text(side: Side) -> str:
     return "; ".join(parts)
 
 
-MEANINGS = {
-    Exit.OK: "no regression",
-    Exit.REGRESSION: "a regression is shown",
-    Exit.UNDECIDED: "too little data for a verdict that the policy demands",
-    Exit.NOT_COMPARABLE: "another procedure than the baseline's",
-    Exit.INCOMPLETE: "runs failed or are missing",
-    Exit.NOT_REPEATABLE: "the same code gave other numbers",
-}
-
-
 def meaning(code: int) -> str:
     """An exit code in words."""
-    known = {int(exit_code): words_ for exit_code, words_ in MEANINGS.items()}
-    return known.get(code, "unknown")
+    return next((known.verdict for known in Exit if known == code), "") or "unknown"
 
 
 # --- Markdown -----------------------------------------------------------------------------------
@@ -215,18 +202,6 @@ def _safe(text_: str) -> str:
 
 # --- JUnit --------------------------------------------------------------------------------------
 
-CHECKS = (
-    "procedure",
-    "run",
-    "bits",
-    "seeds",
-    "count",
-    "quality",
-    "steps_to_target",
-    "memory",
-    "time",
-)
-
 
 def junit(gate: Gate) -> str:
     """A test case for every cell and group of checks: failed, in error, skipped or passed."""
@@ -236,9 +211,7 @@ def junit(gate: Gate) -> str:
     count = 0
     for cell in cells:
         for check in CHECKS:
-            mine = [
-                f for f in gate.findings if f.cell == cell and f.check.partition(".")[0] == check
-            ]
+            mine = [f for f in gate.findings if f.cell == cell and group_of(f.check) == check]
             if not cell and not mine:
                 continue
             name = f"{check} of {cell}" if cell else check

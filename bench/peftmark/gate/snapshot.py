@@ -12,6 +12,7 @@ from peftmark.core.errors import Exit, UserError
 from peftmark.gate.run_lines import Key, Line, Round, line_of, round_of
 from peftmark.record.job import Job, Record
 from peftmark.storage.store import Store
+from peftmark.storage.unread import no_results
 from peftmark.suite.expand import as_recorded
 from peftmark.suite.load import load_suite
 
@@ -144,7 +145,8 @@ def _of_store(store: Store, profile: str | None, name: str) -> tuple[Snapshot, d
     The last attempt counts, not the last good one: a run that failed after one that went well says
     what the code does now. Of several runs of one cell, task and seed the newest counts.
     """
-    records = dict(store.read().records)
+    contents = store.read()
+    records = dict(contents.records)
     attempts = store.attempts()
     records |= {i: max(a, key=lambda r: r.attempt) for i, a in attempts.items() if a}
     latest = max(records.values(), key=_age, default=None)
@@ -152,11 +154,9 @@ def _of_store(store: Store, profile: str | None, name: str) -> tuple[Snapshot, d
         profile = latest.job.profile
     mine = {i: r for i, r in records.items() if r.job.profile == profile}
     if profile is None or not mine:
-        raise UserError(
-            f"{store.folder} holds no results" + (f" of profile {profile}" if profile else ""),
-            f"Run them first: peftmark run {name or 'SUITE'}.",
-            code=Exit.INCOMPLETE,
-        )
+        what = f"results of profile {profile}" if profile else "results"
+        run = f"Run them first: peftmark run {name or 'SUITE'}."
+        raise no_results(store.folder, contents, run, what, Exit.INCOMPLETE)
     lines: dict[Key, Line] = {}
     for record in sorted(mine.values(), key=_age):
         if record.job.purpose == "report":
@@ -203,5 +203,5 @@ def _key(job: Job) -> Key:
 
 def _order(line: Line) -> tuple[str, ...]:
     cell = line.cell
-    parts = (cell.method, f"{cell.rank or 0:09d}", cell.quantization, cell.variant)
+    parts = (cell.method, f"{cell.size or 0:09d}", cell.quantization, cell.variant)
     return (*parts, line.task, f"{line.seed:09d}")

@@ -82,7 +82,7 @@ class Build:
             loss=lambda model, batch: task_loss(model, batch, self.task, self.job, device),
             fresh_base=self.base,
             plain_base=self.plain_base,
-            size=solved.size if solved else self.job.rank,
+            size=solved.size if solved else self.job.size,
             sizes=solved.sizes if solved else None,
             solved=solved,
         )

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +14,7 @@ from torch import nn
 
 from peftmark.lab.data.batches import Batch
 from peftmark.lab.methods import Prepared
+from peftmark.lab.quantization.table import backend_of
 from peftmark.lab.scoring import all_outputs, outputs_of
 from peftmark.record.job import Job
 
@@ -98,15 +98,8 @@ def _exact_logits(
     model: nn.Module, batches: Sequence[Batch], job: Job, device: torch.device
 ) -> torch.Tensor:
     exact = replace(job, recipe=replace(job.recipe, precision="fp32"))
-    four_bit: list[Any] = [m for m in model.modules() if getattr(m, "compute_dtype", None)]
-    before = [module.compute_dtype for module in four_bit]
-    for module in four_bit:
-        module.compute_dtype = torch.float32
-    try:
+    with backend_of(job.quantization).exact(model):
         return all_outputs(model, batches, exact, device)
-    finally:
-        for module, kind in zip(four_bit, before, strict=True):
-            module.compute_dtype = kind
 
 
 def _distance(one: torch.Tensor, other: torch.Tensor) -> float:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import evaluate
@@ -31,24 +32,28 @@ class GlueMetrics(evaluate.Metric):  # type: ignore[misc]
 
     def _compute(self, predictions: Any, references: Any) -> dict[str, float]:
         found, wanted = np.asarray(predictions), np.asarray(references)
-        return {key: _one(key, found, wanted) for key in str(self.config_name).split(",")}
+        return {
+            key: float(PREDICTED[key](wanted, found)) for key in str(self.config_name).split(",")
+        }
 
 
-def _one(key: str, found: np.ndarray, wanted: np.ndarray) -> float:
-    if key == "accuracy":
-        return float(sk.accuracy_score(wanted, found))
-    if key == "f1":
-        return float(sk.f1_score(wanted, found, zero_division=0.0))
-    if key == "matthews_correlation":
-        return float(sk.matthews_corrcoef(wanted, found))
-    if key in ("pearson", "spearmanr"):
-        if np.ptp(found) == 0 or np.ptp(wanted) == 0:
-            return 0.0
-        correlation: Any = stats.pearsonr if key == "pearson" else stats.spearmanr
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", stats.NearConstantInputWarning)
-            return float(correlation(found, wanted).statistic)
-    raise ValueError(f"unknown metric {key!r}")
+def _correlation(of: Any, wanted: np.ndarray, found: np.ndarray) -> float:
+    """A correlation by scipy; 0 where one side is constant."""
+    if np.ptp(found) == 0 or np.ptp(wanted) == 0:
+        return 0.0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", stats.NearConstantInputWarning)
+        return float(of(found, wanted).statistic)
+
+
+PREDICTED: Mapping[str, Callable[[np.ndarray, np.ndarray], float]] = {
+    "accuracy": sk.accuracy_score,
+    "f1": partial(sk.f1_score, zero_division=0.0),
+    "matthews_correlation": sk.matthews_corrcoef,
+    "pearson": partial(_correlation, stats.pearsonr),
+    "spearmanr": partial(_correlation, stats.spearmanr),
+}
+"""Metric of classes or scores -> its value for the references and the predictions."""
 
 
 def score(
@@ -74,6 +79,26 @@ def mean_likelihood(by_row: np.ndarray, tokens: np.ndarray) -> float:
         tokens: predicted tokens of each row, shape (rows,).
     """
     return float(np.average(by_row.astype(np.float64), weights=tokens))
+
+
+def of_text(by_row: np.ndarray, tokens: np.ndarray) -> dict[str, float]:
+    """Every metric of text that is read on; arguments as of `mean_likelihood`."""
+    likelihood = mean_likelihood(by_row, tokens)
+    return {"log_likelihood": likelihood, "perplexity": float(np.exp(-likelihood))}
+
+
+def of_answers(
+    by_answer: Mapping[str, np.ndarray], by_row: np.ndarray, tokens: np.ndarray
+) -> dict[str, float]:
+    """Every metric of answers.
+
+    Args:
+        by_answer: what `answers` says of the written ones.
+        by_row: log-likelihood a token of each right answer, shape (rows,).
+        tokens: tokens of each right answer, shape (rows,).
+    """
+    found = {name: float(np.mean(values)) for name, values in by_answer.items()}
+    return found | {"completion_perplexity": float(np.exp(-mean_likelihood(by_row, tokens)))}
 
 
 def answers(

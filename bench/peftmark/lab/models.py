@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import re
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +15,15 @@ from transformers import (  # its own annotations are partial
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
-    BitsAndBytesConfig,
     GenerationConfig,
 )
 
+from peftmark.catalog.layer_names import Part, endings, ends_with, head_dropout, part_of
 from peftmark.catalog.task import SPOKEN, Task, TaskKind
+from peftmark.lab.errors import Unsupported as Unsupported  # as most of lab knows it
+from peftmark.lab.quantization.table import backend_of
 from peftmark.lab.rng import seed_all
 from peftmark.record.job import Job
-
-
-class Unsupported(Exception):
-    """The cell can't run on this machine or with these library versions."""
 
 
 @dataclass(frozen=True)
@@ -131,31 +127,18 @@ def _output(model: Any) -> nn.Module | None:
     return found
 
 
-# What architectures call a layer's linear layers, below the layer's own name.
-_BLOCK_NAMES = {
-    "query": ("query", "query_proj", "q_lin", "q", "q_proj"),
-    "key": ("key", "key_proj", "k_lin", "k", "k_proj"),
-    "value": ("value", "value_proj", "v_lin", "v", "v_proj"),
-    "attention_output": ("attention.output.dense", "out_lin", "o", "o_proj"),
-    "ffn_in": ("intermediate.dense", "lin1", "up_proj"),
-    "ffn_out": ("output.dense", "lin2", "down_proj"),
-}  # fmt: skip
-
-
 def _blocks(linears: Sequence[str]) -> tuple[Block, ...]:
     """The transformer layers, found by the names that models use; none if any is unknown."""
+    parts = [field.name for field in fields(Block) if field.name != "name"]
     found: dict[str, dict[str, str]] = {}
     for linear in linears:
         match = re.fullmatch(r"(.*\.layers?\.\d+)\.(.*)", linear)
-        if match is None:
-            continue
-        for part, names in _BLOCK_NAMES.items():
-            if any(f".{match[2]}".endswith(f".{name}") for name in names):
-                found.setdefault(match[1], {}).setdefault(part, linear)
-                break
-    if any(len(parts) != len(_BLOCK_NAMES) for parts in found.values()):
+        part = part_of(match[2], lab=True) if match is not None else None
+        if match is not None and part in parts:
+            found.setdefault(match[1], {}).setdefault(part, linear)
+    if any(len(named) != len(parts) for named in found.values()):
         return ()
-    return tuple(Block(name, **parts) for name, parts in found.items())
+    return tuple(Block(name, **named) for name, named in found.items())
 
 
 def _has_parameters(model: nn.Module, name: str) -> bool:
@@ -207,22 +190,8 @@ def load_model(
         # Answers are written as the job says, whatever habits lie beside the weights.
         made: Any = model
         made.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
-    module: Any
-    for module in model.modules():
-        # On a CPU with AVX512-BF16, bitsandbytes repacks 4-bit weights in place at the first
-        # evaluation, after which they can no longer train.
-        if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False
+    backend_of(job.quantization).loaded(model)
     return model
-
-
-# Where architectures keep the dropout before the classifier.
-_HEAD_DROPOUT = {
-    "bert": "classifier_dropout",
-    "roberta": "classifier_dropout",
-    "distilbert": "seq_classif_dropout",
-    "deberta-v2": "cls_dropout",
-}
 
 
 def config_for(folder: Path, job: Job, classes: int) -> Any:
@@ -236,79 +205,28 @@ def config_for(folder: Path, job: Job, classes: int) -> Any:
         # What goes on from keys and values asks for them; in training they would only be kept.
         config.use_cache = False
     if job.recipe.head_dropout is not None:
-        if config.model_type not in _HEAD_DROPOUT:
+        setting = head_dropout(config.model_type)
+        if not setting:
             raise Unsupported(f"head_dropout can't be set for a model of type {config.model_type}")
-        setattr(config, _HEAD_DROPOUT[config.model_type], job.recipe.head_dropout)
+        setattr(config, setting, job.recipe.head_dropout)
     return config
-
-
-@contextmanager
-def quantization_clock(device: torch.device) -> Iterator[list[float]]:
-    """Collect the seconds that bitsandbytes spends on quantising weights inside.
-
-    transformers reads and quantises tensor by tensor, so the two can't be told apart from outside.
-    """
-    spent: list[float] = []
-    try:
-        import bitsandbytes
-    except Exception:  # loading the model says so
-        yield spent
-        return
-    layers: Any = bitsandbytes.nn
-    classes: list[Any] = [layers.Params4bit, layers.Int8Params]
-    plain = [kind._quantize for kind in classes]
-
-    def timed(quantize: Any) -> Any:
-        def call(*arguments: Any) -> Any:
-            start = time.perf_counter()
-            result = quantize(*arguments)
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            spent.append(time.perf_counter() - start)
-            return result
-
-        return call
-
-    for kind, quantize in zip(classes, plain, strict=True):
-        kind._quantize = timed(quantize)
-    try:
-        yield spent
-    finally:
-        for kind, quantize in zip(classes, plain, strict=True):
-            kind._quantize = quantize
 
 
 def quantization_settings(job: Job, parts: Anatomy) -> dict[str, Any]:
     """How transformers is told to quantise a base; nothing for a base that isn't quantised.
 
     Raises:
-        Unsupported: if bitsandbytes can't be loaded.
+        Unsupported: if there is no such quantization, or its library can't be loaded.
     """
-    if job.quantization == "none":
-        return {}
-    try:
-        import bitsandbytes  # noqa: F401
-    except Exception as error:  # its native library can fail in many ways
-        raise Unsupported(f"bitsandbytes can't be loaded: {error}") from error
-    skip = list(parts.head_linears)
-    make: Any = BitsAndBytesConfig
-    if job.quantization == "int8":
-        config = make(load_in_8bit=True, llm_int8_skip_modules=skip)
-    else:
-        config = make(
-            load_in_4bit=True,
-            bnb_4bit_quant_type=job.quantization,
-            bnb_4bit_use_double_quant=bool(job.recipe.double_quantization),
-            bnb_4bit_compute_dtype=(
-                torch.bfloat16 if job.recipe.precision == "bf16" else torch.float32
-            ),
-            llm_int8_skip_modules=skip,
-        )
-    return {"quantization_config": config}
+    config = backend_of(job.quantization).config(job, parts.head_linears)
+    return {} if config is None else {"quantization_config": config}
 
 
-def _names_of(*parts: str) -> tuple[str, ...]:
-    return tuple(name for part in parts for name in _BLOCK_NAMES[part])
+TARGETS: Mapping[str, tuple[Part, ...]] = {
+    "query-value": ("query", "value"),
+    "attention": ("query", "key", "value", "attention_output"),
+}
+"""A recipe's word for targets -> what gets an adapter."""
 
 
 def adapter_targets(job: Job, parts: Anatomy) -> list[str]:
@@ -320,21 +238,11 @@ def adapter_targets(job: Job, parts: Anatomy) -> list[str]:
     wanted = job.recipe.targets
     if wanted == "all-linear" and parts.encoder_linears:
         return list(parts.encoder_linears)
-    suffixes = {
-        "query-value": _names_of("query", "value"),
-        "attention": (
-            *_names_of("query", "key", "value"),
-            "attention.output.dense",
-            "out_lin",
-            "attn.o",
-            "o_proj",
-        ),
-    }.get(str(wanted), wanted)
-    found = [
-        name
-        for name in parts.encoder_linears
-        if any(name == s or name.endswith(f".{s}") for s in suffixes or ())
-    ]
+    if isinstance(wanted, str):
+        suffixes = tuple(e for part in TARGETS.get(wanted, ()) for e in endings(part, lab=True))
+    else:
+        suffixes = wanted or ()
+    found = [name for name in parts.encoder_linears if ends_with(name, suffixes)]
     if not found:
         raise Unsupported(f"targets {wanted!r} match no linear layer of {job.model}")
     return found

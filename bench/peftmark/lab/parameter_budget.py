@@ -293,8 +293,8 @@ def count(job: Job, config: Any) -> tuple[int, int]:
     if job.method == "sensitive-ranks":
         return counter.adapter(options["min_rank"]), counter.adapter(options["max_rank"])
     sizes = None
-    if job.method == "sensitive-layers" and job.rank is not None:
-        _, names = counter.tensors(job.rank)
-        sizes = dict.fromkeys(_chosen(job, counter.parts(), names), job.rank)
-    found = counter.adapter(job.rank, sizes)
+    if job.method == "sensitive-layers" and job.size is not None:
+        _, names = counter.tensors(job.size)
+        sizes = dict.fromkeys(_chosen(job, counter.parts(), names), job.size)
+    found = counter.adapter(job.size, sizes)
     return found, found

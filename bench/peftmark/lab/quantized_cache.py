@@ -14,7 +14,8 @@ from torch import nn
 from peftmark.catalog.task import Task
 from peftmark.lab import models
 from peftmark.lab.cache import keep, made_by
-from peftmark.lab.models import Anatomy, load_model, quantization_clock
+from peftmark.lab.models import Anatomy, load_model
+from peftmark.lab.quantization.table import backend_of, quantization_clock
 from peftmark.record.job import Job
 
 
@@ -43,12 +44,13 @@ def load_base(folder: Path, job: Job, task: Task, parts: Anatomy, cache: Path | 
     Raises:
         Unsupported: if the quantization can't run here.
     """
-    device = torch.device(job.device)
-    if job.quantization == "none":
+    device, backend = torch.device(job.device), backend_of(job.quantization)
+    settings = backend.config(job, parts.head_linears)
+    if settings is None:
         return Base(load_model(folder, job, task, parts))
 
     def make(target: Path) -> dict[str, Any]:
-        with quantization_clock(device) as spent:
+        with quantization_clock(job.quantization, device) as spent:
             model: Any = load_model(folder, job, task, parts)
         model.save_pretrained(target, max_shard_size="1000GB")  # in one file
         _take_out(target / "model.safetensors", [f"{name}." for name in parts.fresh])
@@ -61,13 +63,14 @@ def load_base(folder: Path, job: Job, task: Task, parts: Anatomy, cache: Path | 
         "precision": job.recipe.precision,
         "kept_whole": parts.head_linears,
         "device": job.device,
-        "by": made_by("torch", "transformers", "bitsandbytes", code=str(models.__file__)),
+        "by": made_by("torch", "transformers", backend.library, code=str(models.__file__)),
+        "settings": settings.to_dict(),
     }
     kept = keep(cache, "bases", identity, make) if cache is not None else None
     if kept is not None:
         model = load_model(kept.folder, job, task, parts, quantised=True)
         return Base(model, float(kept.facts["quantise_seconds"]), kept.now)
-    with quantization_clock(device) as spent:
+    with quantization_clock(job.quantization, device) as spent:
         model = load_model(folder, job, task, parts)
     return Base(model, sum(spent))
 

@@ -95,8 +95,7 @@ def evaluate(
         raise Diverged("the outputs on the held-out rows are not finite")
     keys = (task.metric, *task.also)
     if task.kind == "language":
-        likelihood = metrics.mean_likelihood(outputs[:, 0], held.references)
-        found = {"log_likelihood": likelihood, "perplexity": float(np.exp(-likelihood))}
+        found = metrics.of_text(outputs[:, 0], held.references)
         # No text is the same to a model at every token.
         return Scores({key: found[key] for key in keys}, False, outputs[:, 0])
     if held.answers is not None:
@@ -123,9 +122,7 @@ def _written(
     assert asked is not None
     written = write_answers(model, asked, job, device)
     by_row = metrics.answers(written.texts, asked.wanted, asked.pattern)
-    found = {name: float(np.mean(values)) for name, values in by_row.items()}
-    likelihood = metrics.mean_likelihood(likelihoods, held.tokens)
-    found["completion_perplexity"] = float(np.exp(-likelihood))
+    found = metrics.of_answers(by_row, likelihoods, held.tokens)
     return Scores(
         {key: found[key] for key in keys},
         len(set(written.texts)) == 1,

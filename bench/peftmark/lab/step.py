@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -20,6 +20,8 @@ from peftmark.record.job import Job
 
 PAGED = {"paged_adamw": "PagedAdamW", "paged_adamw_8bit": "PagedAdamW8bit"}
 """Optimizer of a recipe -> bitsandbytes' class."""
+OPTIMIZERS = ("adamw", *PAGED)
+"""Every optimizer that a recipe may name."""
 
 
 class Diverged(Exception):
@@ -154,15 +156,20 @@ def _optimizer(prepared: Prepared, job: Job, scale: float) -> tuple[torch.optim.
     return optimizer, name
 
 
+SCHEDULES: Mapping[str, Callable[[float], float]] = {
+    "linear": lambda left: left,
+    "constant": lambda left: 1.0,
+    "cosine": lambda left: (1 - math.cos(math.pi * left)) / 2,
+}
+"""Schedule of a recipe -> share of the peak rate by the share of steps after warm-up left."""
+
+
 def _rate(step: int, steps: int, warmup: int, schedule: str) -> float:
     """Share of the peak learning rate in step `step` (from 0): warm-up, then the schedule."""
     warmup = max(1, warmup)
     if step < warmup:
         return (step + 1) / warmup
-    if schedule == "constant":
-        return 1.0
-    left = max(0.0, (steps - step) / max(1, steps - warmup))
-    return left if schedule == "linear" else (1 - math.cos(math.pi * left)) / 2
+    return SCHEDULES[schedule](max(0.0, (steps - step) / max(1, steps - warmup)))
 
 
 def logits_of(model: nn.Module, batch: Batch, job: Job, device: torch.device) -> torch.Tensor:

@@ -19,11 +19,15 @@ from peftmark.record.job import Environment, source_key
 PACKAGES = (
     "peftmark", "torch", "transformers", "peft", "bitsandbytes", "tokenizers", "accelerate",
     "datasets", "evaluate", "numpy", "scipy", "scikit-learn", "safetensors", "pandas", "pyarrow",
-    "matplotlib", "nvidia-ml-py", "huggingface_hub",
+    "matplotlib", "nvidia-ml-py", "huggingface_hub", "torchao",
 )  # fmt: skip
 
 NUMERIC = ("torch", "transformers", "peft", "bitsandbytes", "tokenizers", "numpy")
 """Packages whose version can change the bits of a result; rows made with others are redone."""
+
+OPTIONAL = ("torchao",)
+"""Packages that a run may do without, and whose version can change the bits of some of its cells.
+They count where both sides have them: without them those cells don't run, others run as ever."""
 
 SOURCES = ("peftmark", "peft", "bitsandbytes")
 """Packages whose files are hashed."""
@@ -56,7 +60,8 @@ def changed_versions(old: Mapping[str, str], new: Mapping[str, str]) -> str:
     own code the protocol's version decides, not its hash.
     """
     found = []
-    for name in NUMERIC:
+    optional = [name for name in OPTIONAL if name in old and name in new]
+    for name in (*NUMERIC, *optional):
         a, b = old.get(name), new.get(name)
         if a == b:
             name = source_key(name)

@@ -14,6 +14,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from peftmark.core.amounts import Size, read_size
 from peftmark.core.errors import UserError
 
 ALLOCATOR_BLOCK = 512
@@ -125,14 +126,6 @@ DEVICES: Mapping[str, Device] = {
 }
 """Every GPU in the table by its key, in the order to show them in."""
 
-# As in peftmark.core.amounts: GB is decimal, GiB is binary. Letter case is free here.
-_UNITS: Mapping[str, int] = {
-    "B": 1,
-    "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
-    "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40,
-}  # fmt: skip
-_BY_CASE = {unit.lower(): unit for unit in _UNITS}
-_SIZE = re.compile(rf"([0-9]+(?:\.[0-9]+)?)\s*({'|'.join(_BY_CASE)})", re.IGNORECASE | re.ASCII)
 _LARGEST = 10**13
 _LONGEST = 100  # characters; no name is longer, and a pattern on more would only take time
 
@@ -153,8 +146,8 @@ def device(text: str) -> Device:
             or not below 10 TB.
     """
     text = text.strip()
-    if size := _SIZE.fullmatch(text):
-        return _of_size(size[1], _BY_CASE[size[2].lower()])
+    if size := read_size(text):
+        return _of_size(size)
     asked = _squeezed(text) if len(text) <= _LONGEST else ""
     found = [d for d in DEVICES.values() if asked in (_squeezed(d.key), _squeezed(d.title))]
     # A whole name goes first: "RTX 3090" is not the Ti.
@@ -170,16 +163,15 @@ def device(text: str) -> Device:
     )
 
 
-def _of_size(number: str, unit: str) -> Device:
-    size = float(number) * _UNITS[unit]
-    name = f"{number}{unit}"
-    if not 1 <= size < _LARGEST:
+def _of_size(size: Size) -> Device:
+    name = f"{size.number}{size.unit}"
+    if not 1 <= size.value < _LARGEST:
         shown = name if len(name) <= _LONGEST else f"{name[:_LONGEST]}…"
         raise UserError(
-            f"device {shown}: no GPU has so {'little' if size < 1 else 'much'} memory",
+            f"device {shown}: no GPU has so {'little' if size.value < 1 else 'much'} memory",
             "Give a size from 1B to below 10TB, such as 24GB (24e9 bytes) or 24GiB.",
         )
-    return Device(name, name, round(size), "as asked")
+    return Device(name, name, round(size.value), "as asked")
 
 
 def _unknown(text: str, asked: str) -> UserError:

@@ -10,6 +10,7 @@ from pydantic_core import PydanticCustomError
 
 from peftmark.catalog.architectures import ARCHITECTURES, LANGUAGE_MODELS
 from peftmark.catalog.methods import method_of
+from peftmark.catalog.quantizations import QUANTIZATIONS
 from peftmark.memory.forecast import Request
 from peftmark.record.job import AdaLoraSchedule, Form, Job, Recipe
 from peftmark.suite.schema import (
@@ -93,7 +94,7 @@ class Scenario(Strict):
             metric="",
             target=None,
             method=self.method,
-            rank=self.rank,
+            size=self.rank,
             quantization=self.quantization,
             seed=0,
             device="cuda",
@@ -193,7 +194,9 @@ def wanted(method: str, quantization: str) -> set[str]:
     names = {name for name in found.settings if name in CONDITIONAL}
     names |= {"rank"} if found.size else set()
     names |= {"init_rank"} if found.schedule else set()
-    return names | ({"double_quantization"} if quantization in ("nf4", "fp4") else set())
+    known_one = QUANTIZATIONS.get(quantization)
+    doubles = known_one is not None and known_one.double
+    return names | ({"double_quantization"} if doubles else set())
 
 
 def _options(method: str) -> dict[str, Any]:

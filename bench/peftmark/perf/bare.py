@@ -125,7 +125,7 @@ def _adapted(base: Any, job: Job, targets: list[str], head: list[str]) -> Any:
     from peft import AdaLoraConfig, LoraConfig, get_peft_model
 
     recipe, plan = job.recipe, job.recipe.adalora
-    assert job.rank is not None
+    assert job.size is not None
     options: dict[str, Any] = {
         "target_modules": targets,
         "modules_to_save": head,
@@ -133,11 +133,11 @@ def _adapted(base: Any, job: Job, targets: list[str], head: list[str]) -> Any:
         "lora_dropout": recipe.dropout,
     }
     if plan is None:
-        return get_peft_model(base, LoraConfig(r=job.rank, **options))
+        return get_peft_model(base, LoraConfig(r=job.size, **options))
     assert plan.init_rank is not None
     config = AdaLoraConfig(
         init_r=plan.init_rank,
-        target_r=job.rank,
+        target_r=job.size,
         tinit=plan.tinit,
         tfinal=plan.tfinal,
         deltaT=plan.delta_t,

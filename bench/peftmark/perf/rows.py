@@ -59,7 +59,7 @@ def prepare(job: Job, places: Places, out: Path) -> dict[str, Any]:
         "weight_decay": recipe.weight_decay,
         "max_grad_norm": recipe.max_grad_norm,
         "max_length": recipe.max_length,
-        "rank": job.rank,
+        "rank": job.size,
         "alpha": recipe.alpha,
         "train_rows": len(train),
         "eval_rows": len(held_out),

@@ -7,24 +7,27 @@ frozen data that survive a round trip through JSON.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
-from peftmark.catalog.methods import Cell
+from peftmark.catalog.method import Size
+from peftmark.catalog.methods import Cell, method_of
+from peftmark.record.identity import BESIDE, LATER, hashed, identity_of, named
 from peftmark.record.outcome import Outcome
 
-SCHEMA_VERSION = 7
-"""Version of the stored columns; rows of older ones are counted and left out, newer are refused."""
+SCHEMA_VERSION = 8
+"""Version of the stored columns. Rows of older ones are migrated (`peftmark.storage.migrations`),
+newer ones refused."""
 
 PROTOCOL = 2
 """Version of the measuring procedure itself. Bumped by hand when the same configuration would
 give other numbers (seeding, batching, training step, metric); part of every job's identity."""
 
 Purpose = Literal["report", "tuning", "repeat"]
+Scale = Literal["full", "reduced"]
 
 
 @dataclass(frozen=True)
@@ -148,8 +151,8 @@ class Job:
         data_fingerprint: expected fingerprint of the task's rows, or `revision:<sha>` where
             only the pinned revision is known.
         target: metric value that counts as "target reached"; None if the suite sets none.
-        rank: the method's rank, width or number of virtual tokens (`Method.size`); None for a
-            method without size, or where `recipe.budget` decides it.
+        size: the method's rank, width or number of virtual tokens (`size_kind`); None for a
+            method without size, or where `recipe.budget` decides it. Called `rank` in the JSON.
         device: cpu or cuda.
         threads: torch threads of the worker.
         purpose: `report` for a row that enters comparisons; `tuning` for a trial of one learning
@@ -158,6 +161,10 @@ class Job:
         variant: what else sets the cell apart: the entry's own word, its budget, and the value of
             every axis the profile varies for all cells alike; the values are in the recipe.
         causal: how a causal language model is asked; None for an encoder.
+        scale: whether the profile is the whole experiment or a cut-down one; it says what scores
+            are worth and changes none, so it is no part of the identity.
+        stored_id: of a job read from a row of an older configuration, whose id today's would not
+            be: the id it was stored under. Empty for every other job.
     """
 
     suite: str
@@ -171,7 +178,7 @@ class Job:
     metric: str
     target: float | None
     method: str
-    rank: int | None
+    size: int | None = field(metadata=named("rank"))
     quantization: str
     seed: int
     device: Literal["cpu", "cuda"]
@@ -180,12 +187,19 @@ class Job:
     purpose: Purpose = "report"
     variant: str = ""
     protocol: int = PROTOCOL
-    causal: Causal | None = None
+    causal: Causal | None = field(default=None, metadata=LATER)
+    scale: Scale = field(default="reduced", compare=False, metadata=BESIDE)
+    stored_id: str = field(default="", compare=False, metadata=BESIDE)
 
     @cached_property
     def job_id(self) -> str:
-        """First 16 hex digits of SHA-256 over the canonical JSON of every field."""
-        return hashlib.sha256(self.to_json().encode()).hexdigest()[:16]
+        """First 16 hex digits of SHA-256 over the canonical JSON of what a job does."""
+        return self.stored_id or identity_of(self.to_json())
+
+    @property
+    def size_kind(self) -> Size | None:
+        """What the method's size is; None for a method without one."""
+        return getattr(method_of(self.method), "size", None)
 
     def to_json(self) -> str:
         """Canonical JSON: sorted keys, no spaces, no NaN; the text that the identity hashes."""
@@ -195,13 +209,8 @@ class Job:
     def _json(self) -> str:
         # As `asdict` would have it, without its deep copies: plans have thousands of jobs.
         return json.dumps(
-            # Left out where it says nothing, so that it names no job anew.
-            {
-                f.name: getattr(self, f.name)
-                for f in fields(self)
-                if f.name != "causal" or self.causal is not None
-            },
-            default=vars,
+            hashed(self),
+            default=hashed,
             sort_keys=True,
             separators=(",", ":"),
             allow_nan=False,
@@ -210,8 +219,9 @@ class Job:
 
     @staticmethod
     def from_json(text: str) -> Job:
-        """The inverse of `to_json`."""
+        """The inverse of `to_json`; what stands beside the identity is at its default."""
         data = json.loads(text)
+        data["size"] = data.pop("rank")
         recipe = dict(data["recipe"])
         if isinstance(recipe["targets"], list):
             recipe["targets"] = tuple(recipe["targets"])
@@ -223,8 +233,8 @@ class Job:
 
     @property
     def cell(self) -> Cell:
-        """What is compared: method, rank, quantization and variant."""
-        return Cell(self.method, self.rank, self.quantization, self.variant)
+        """What is compared: method, size, quantization and variant."""
+        return Cell(self.method, self.size, self.quantization, self.variant)
 
 
 @dataclass(frozen=True)
@@ -289,6 +299,7 @@ class Record:
         nvml_device_bytes: peak device memory in use over the idle reading, sampled likewise.
         nvml_reason: why one or both are None; empty if neither is.
         command: shell command that runs just this job again.
+        schema: version of the stored columns that the row was written with.
     """
 
     job: Job
@@ -302,6 +313,7 @@ class Record:
     nvml_device_bytes: int | None
     nvml_reason: str
     command: str
+    schema: int = SCHEMA_VERSION
 
     @property
     def ok(self) -> bool:

@@ -34,6 +34,7 @@ from peftmark.render.draw_heatmaps import draw_layer_bars, draw_rank_map, draw_r
 from peftmark.render.draw_history import draw_history
 from peftmark.render.draw_pareto import draw_scatter
 from peftmark.render.page import Figure, shorten
+from peftmark.render.series import COLOURS
 from peftmark.render.style import (
     DASHES,
     STYLE,
@@ -45,7 +46,7 @@ from peftmark.render.style import (
     panel,
     ticks_that_fit,
 )
-from peftmark.render.svg import COLOURS, INK, LINE, MUTED, PAPER
+from peftmark.render.svg import INK, LINE, MUTED, PAPER
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

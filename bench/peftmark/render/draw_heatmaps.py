@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from peftmark.render.chart_specs import LayerBars, RankMap, RankPath
 from peftmark.render.page import shorten
+from peftmark.render.series import COLOURS
 from peftmark.render.style import heading, looks, new_canvas, panel
-from peftmark.render.svg import COLOURS, INK, LINE, MUTED
+from peftmark.render.svg import INK, LINE, MUTED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from peftmark.render.chart_specs import History, HistoryLane
+from peftmark.render.series import COLOURS
 from peftmark.render.style import heading, marker, new_canvas, panel
-from peftmark.render.svg import COLOURS, INK, LINE, MUTED, PAPER
+from peftmark.render.svg import INK, LINE, MUTED, PAPER
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from peftmark.render.chart_specs import Scatter, ScatterPoint
+from peftmark.render.series import COLOURS
 from peftmark.render.style import heading, label, marker, new_canvas, panel
-from peftmark.render.svg import COLOURS, INK, LINE, MUTED, PAPER
+from peftmark.render.svg import INK, LINE, MUTED, PAPER
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

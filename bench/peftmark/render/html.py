@@ -12,6 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from peftmark.render.page import FAILED, Entry, Grid, Page
+from peftmark.render.series import dark_rules, light_rules
 
 FOLDER = Path(__file__).parent
 
@@ -35,12 +36,19 @@ def render(page: Page, pictures: Mapping[str, str]) -> str:
     text = env.get_template("page.html.jinja").render(
         page=page,
         pictures={name: Markup(svg) for name, svg in pictures.items()},  # noqa: S704 - our own SVG
-        css=Markup((FOLDER / "page.css").read_text("utf-8")),  # noqa: S704 - our own file
+        css=Markup(_css()),  # noqa: S704 - our own file
         script=Markup(script),  # noqa: S704 - our own file
         script_hash=f"sha256-{digest}",
         body=_body,
     )
     return text.lstrip()
+
+
+def _css() -> str:
+    """The style sheet with the colours of the series in it."""
+    text = (FOLDER / "page.css").read_text("utf-8")
+    light, dark = "\n  ".join(light_rules()), "\n    ".join(dark_rules())
+    return text.replace("/* series, light */", light).replace("/* series, dark */", dark)
 
 
 # --- rows of tables, which are most of a large page: templates take four times as long ------------

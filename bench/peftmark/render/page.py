@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from peftmark.catalog.methods import METHODS, Cell, cell_title, method_of
+from peftmark.catalog.methods import METHODS, Cell, cell_title
 from peftmark.render.chart_specs import Drawing, Mark
+from peftmark.render.series import series_of
 
 EntryKind = Literal["text", "number", "missing", "failed", "code", "marks"]
 
@@ -81,20 +82,6 @@ FAILED = "✕"
 MOST_ROWS = 24
 LONG_TEXT = 40
 LONGEST_LABEL = 72
-SERIES = (
-    "lora",
-    "adalora",
-    "lora-nf4",
-    "adalora-nf4",
-    "full",
-    "head",
-    "base",
-    "adapter",
-    "selective",
-    "prompt",
-    "mixed",
-    "peft",
-)
 
 
 def shorten(text: str, limit: int) -> str:
@@ -114,27 +101,16 @@ def marks(cells: tuple[Cell, ...]) -> dict[Cell, Mark]:
             order.get(c.method, len(order)),
             c.method,
             c.quantization,
-            c.rank or 0,
+            c.size or 0,
             c.variant,
         ),
     ):
-        series = _series(cell)
+        series = series_of(cell)
         variant = seen.get(series, 0)
         seen[series] = variant + 1
         title = shorten(cell_title(*cell), LONGEST_LABEL)
         found[cell] = Mark(title, series, variant)
     return found
-
-
-def _series(cell: Cell) -> str:
-    """The series of a cell; on any quantised base LoRA and AdaLoRA look as on nf4."""
-    method = method_of(cell.method)
-    if method is None:
-        return "other"
-    key = method.key if method.family == "reference" else method.family
-    if key in ("lora", "adalora") and cell.quantization != "none":
-        key = f"{key}-nf4"
-    return key if key in SERIES else "other"
 
 
 @dataclass(frozen=True)

@@ -13,28 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from peftmark.render.chart_specs import Mark
 from peftmark.render.page import shorten
-from peftmark.render.svg import COLOURS, INK, LINE, MUTED
+from peftmark.render.series import COLOURS, OTHER, SERIES
+from peftmark.render.svg import INK, LINE, MUTED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Canvas
 
-MARKERS = {
-    "lora": "o",
-    "adalora": "^",
-    "lora-nf4": "s",
-    "adalora-nf4": "D",
-    "full": "P",
-    "head": "X",
-    "base": ">",
-    "adapter": "p",
-    "selective": "d",
-    "prompt": "h",
-    "mixed": "*",
-    "peft": "v",
-    "other": "<",
-}
-GREYS = ("full", "head", "base", "other")
 DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)))
 STYLE: Any = {
     "svg.fonttype": "none",
@@ -86,12 +71,12 @@ def panel(canvas: Canvas, left: int, bottom: int, right: int, top: int) -> Axes:
 
 def marker(mark: Mark) -> dict[str, Any]:
     """Marker arguments: the first rank is filled, the next hollow, then half-filled."""
-    colour = COLOURS[mark.series]
+    series = SERIES[mark.series]
     fills = ("full", "none", "left", "top")
     return {
-        "marker": MARKERS[mark.series],
-        "color": colour,
-        "markeredgecolor": colour,
+        "marker": series.marker,
+        "color": series.light,
+        "markeredgecolor": series.light,
         "fillstyle": fills[mark.variant % len(fills)],
     }
 
@@ -103,7 +88,7 @@ def looks(marks: Sequence[Mark]) -> list[dict[str, Any]]:
     the first keeps the colour and the others take colours that are free in this picture.
     """
     crowd = Counter(mark.series for mark in marks)
-    free = iter(colour for key, colour in COLOURS.items() if key not in (*crowd, *GREYS))
+    free = iter(s.light for s in SERIES.values() if s.key not in crowd and not s.grey)
     seen: Counter[str] = Counter()
     found = []
     for mark in marks:
@@ -111,8 +96,8 @@ def looks(marks: Sequence[Mark]) -> list[dict[str, Any]]:
         seen[mark.series] += 1
         style = marker(replace(mark, variant=place)) | {"linestyle": DASHES[place % len(DASHES)]}
         if place and crowd[mark.series] > MOST_ALIKE:
-            colour = next(free, COLOURS["other"])
-            style |= {"color": colour, "markeredgecolor": colour}
+            taken = next(free, COLOURS[OTHER])
+            style |= {"color": taken, "markeredgecolor": taken}
         found.append(style)
     return found
 

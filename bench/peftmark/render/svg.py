@@ -8,38 +8,34 @@ from __future__ import annotations
 
 import html
 import re
+import textwrap
+
+from peftmark.render.series import SERIES, dark_rules
 
 INK, MUTED, LINE, PAPER = "#010203", "#010204", "#010205", "#010206"
-COLOURS = {
-    "lora": "#0072b2",
-    "adalora": "#d55e00",
-    "lora-nf4": "#009e73",
-    "adalora-nf4": "#cc79a7",
-    "full": "#3a3a3b",
-    "head": "#6e6e6f",
-    "base": "#7c7c7d",
-    "adapter": "#a67c00",
-    "selective": "#6b7f01",
-    "prompt": "#7b52ab",
-    "mixed": "#b0305c",
-    "peft": "#7a4b2a",
-    "other": "#8a8a8b",
-}
 VARIABLES = {
     INK: "currentColor",
     MUTED: "var(--muted,#5c6066)",
     LINE: "var(--line,#d9dce0)",
     PAPER: "var(--paper,#fff)",
-    **{colour: f"var(--c-{key},{colour})" for key, colour in COLOURS.items()},
+    **{s.light: f"var(--c-{s.key},{s.light})" for s in SERIES.values()},
 }
-STANDALONE = """<style>
-svg{color:#1b1d21;background:#fff;font-family:system-ui,sans-serif}
-svg *{stroke-linejoin:round;stroke-linecap:butt}
-@media (prefers-color-scheme:dark){svg{color:#e8e6e3;background:#15171a;--paper:#15171a;
---muted:#a3a7ad;--line:#373b41;--c-lora:#4aa3df;--c-adalora:#f0813a;--c-lora-nf4:#2fbf91;
---c-adalora-nf4:#dd9cc0;--c-full:#d5d5d6;--c-head:#a0a0a1;--c-base:#b9b9ba;--c-other:#8f8f90;
---c-adapter:#d9b23c;--c-selective:#b3c74a;--c-prompt:#b795e0;--c-mixed:#ec7ba0;
---c-peft:#c9966b}}
+
+
+def _dark() -> str:
+    """What a picture that stands alone looks like on a dark page, in lines of a style sheet."""
+    plain = {"paper": "#15171a", "muted": "#a3a7ad", "line": "#373b41"}
+    rules = [*(f"--{name}: {value};" for name, value in plain.items()), *dark_rules()]
+    start = "@media (prefers-color-scheme:dark){svg{color:#e8e6e3;background:#15171a;"
+    text = " ".join([start, *(rule.replace(": ", ":") for rule in rules)]).removesuffix(";")
+    lines = textwrap.wrap(f"{text}}}}}", 100, break_on_hyphens=False)
+    return "\n".join(line.replace("; --", ";--") for line in lines)
+
+
+STANDALONE = f"""<style>
+svg{{color:#1b1d21;background:#fff;font-family:system-ui,sans-serif}}
+svg *{{stroke-linejoin:round;stroke-linecap:butt}}
+{_dark()}
 </style>"""
 
 

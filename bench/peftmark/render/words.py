@@ -11,6 +11,16 @@ from peftmark.render.page import Entry
 
 MISSING = "n/a"
 MIB = 2**20
+SHOWN_IN = {
+    "bytes": "MiB",
+    "seconds": "s",
+    "joules": "J",
+    "share": "%",
+    "operations": "GFLOP",
+}
+"""Unit of a stored figure -> the one it is shown in; others are shown as they are."""
+SCALES = {"MiB": MIB, "KiB": 2**10, "ms": 1e-3, "s": 1.0, "J": 1.0, "%": 0.01, "GFLOP": 1e9}
+"""Shown unit -> what a stored figure is divided by."""
 
 
 def title(cell: Cell) -> str:

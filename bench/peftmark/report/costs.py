@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from peftmark.analysis.table import ResultTable, ratio, task_score
 from peftmark.catalog.methods import Cell
+from peftmark.record.fields import LIVE_PARTS, side, title
 from peftmark.record.job import Record
 from peftmark.render import words
 from peftmark.render.chart_specs import Stack, StackRow
@@ -27,15 +28,6 @@ from peftmark.report.measures import Measure
 KEYS = 2
 MOST_ROWS = 1000
 """Pairs of cell and task up to which tables of costs have a row for each."""
-PARTS = (
-    "weights",
-    "quantization constants",
-    "adapter and head",
-    "gradients",
-    "optimizer",
-    "activations",
-    "temporaries",
-)
 
 
 def section(table: ResultTable) -> Section:
@@ -58,11 +50,11 @@ def equal_budget(table: ResultTable) -> str:
     names: dict[str, list[str]] = {}
     starts: set[int] = set()
     for cell in table.cells:
-        if cell.rank is None:
+        if cell.size is None:
             continue
         slots = table.of(cell)
         known = {s.record.outcome.matched_rank for s in slots if s.record is not None and s.ok}
-        name = words.title(cell._replace(rank=None, variant=""))
+        name = words.title(cell._replace(size=None, variant=""))
         for matched in sorted(m for m in known if m):
             if name not in names.setdefault(matched, []):
                 names[matched].append(name)
@@ -156,13 +148,14 @@ def _picture(table: ResultTable) -> tuple[Figure, ...]:
     scope = "Of the cells drawn, most" if len(shown) < len(table.cells) else "Most"
     finding = (
         f"{scope} tensor bytes at the peak: {most.mark.label}, {words.short(sum(most.sizes))} MiB; "
-        f"largest part: {PARTS[largest]}."
+        f"largest part: {LIVE_PARTS[largest].title}."
     )
     note = (
         f"Mean over seeds and {words.listing(tasks)}. Parts from left to right as in the key. "
         f"{cell_selection.left_out(table, len(shown), 'the table of live bytes')}"
     ).strip()
-    drawing = Stack(tuple(rows), PARTS, "MiB of live tensors at the peak, lower is better")
+    titles = tuple(part.title for part in LIVE_PARTS)
+    drawing = Stack(tuple(rows), titles, f"MiB of live tensors at the peak, {side(total.name)}")
     return (Figure("memory", finding, drawing, note, wide=True),)
 
 
@@ -180,7 +173,7 @@ def _live(table: ResultTable) -> Grid:
     note = (
         "Exact bytes of all tensors alive at the peak of a few probe steps outside the timed "
         "ones; they do not depend on machine or threads. The parts add up to the peak. Trained "
-        "weights of full fine-tuning stand under adapter."
+        "weights of full fine-tuning stand under trained."
     )
     caption = "Peak of live tensor bytes by part, MiB, mean over seeds"
     return _by_task(table, caption, measures.LIVE, note, folded=True)
@@ -209,7 +202,7 @@ def _deployment(table: ResultTable) -> Grid:
     heads = (
         Column("cell"),
         *(m.column for m in measures.DEPLOYMENT),
-        Column("merged into"),
+        Column(title("merge_target")),
     )
     note = (
         "Latency: time to score one batch of a fixed set, with the adapter apart and merged into "
@@ -258,8 +251,8 @@ def _parameters(table: ResultTable) -> Grid:
 
 def _size(table: ResultTable, cell: Cell, task: str) -> Entry:
     """Rank, width or number of tokens: as the suite gives it, or as the budget does."""
-    if cell.rank is not None:
-        return Entry(str(cell.rank), kind="number", sort=float(cell.rank))
+    if cell.size is not None:
+        return Entry(str(cell.size), kind="number", sort=float(cell.size))
     slots = table.of(cell, task)
     if slots and slots[0].job.recipe.budget is None:
         return words.missing("the method has no size")
@@ -296,7 +289,7 @@ def _relative(table: ResultTable) -> Grid:
     reference = words.title(table.reference)
     columns = (
         Column("cell"),
-        *(Column(m.title, m.hint.split(", ")[-1], numeric=True) for m in measures.RELATIVE),
+        *(Column(m.title, side(m.name), numeric=True) for m in measures.RELATIVE),
     )
     rows = tuple(
         (Entry(words.title(cell)), *(_ratio(table, cell, m) for m in measures.RELATIVE))

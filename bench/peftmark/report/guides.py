@@ -26,7 +26,6 @@ Vote = Literal["for", "against", "open"]
 
 LATENCY = Cost(
     "latency",
-    "latency",
     "latency_p50_seconds",
     lambda r: _latency(r),
     False,
@@ -107,7 +106,9 @@ def _no_task(test: Test) -> str:
 
 
 def _no_pair(test: Test) -> str:
-    alike = f" of the same {' and '.join(test.alike)}" if test.alike else ""
+    # Every test that holds the size still is one of ranks.
+    same = ("rank" if name == "size" else name for name in test.alike)
+    alike = f" of the same {' and '.join(same)}" if test.alike else ""
     small = f", both within {test.share:.1%} of the base" if test.share else ""
     return f"needs {test.better.title} and {test.than.title}{alike}{small}; not measured here"
 
@@ -119,7 +120,7 @@ def _of(table: ResultTable, group: Group) -> list[Cell]:
         for cell in table.cells
         if cell.method in group.methods
         and group.quantized in (None, cell.quantization != "none")
-        and (group.ranks is None or (cell.rank is not None and low <= cell.rank <= high))
+        and (group.ranks is None or (cell.size is not None and low <= cell.size <= high))
         and scores(table, cell)
     ]
 

@@ -29,8 +29,7 @@ LONGEST = 120
 """Characters of a completion that are shown."""
 
 BEFORE, AFTER = "unrelated_perplexity_before", "unrelated_perplexity_after"
-WRITING = Measure("generated_tokens_per_second", "writing", "tokens a second, higher is better")
-TRAINING = Measure("tokens_per_second", "training", "tokens a second, higher is better")
+WRITING = Measure("generated_tokens_per_second")
 
 
 def _metric(key: str) -> Read:
@@ -111,7 +110,7 @@ def _forgotten_grid(table: ResultTable) -> Grid:
         Column("task"),
         Column("unrelated text", "perplexity before → after", numeric=True),
         Column("forgetting", "rise of that perplexity, lower is better", numeric=True),
-        TRAINING.column,
+        measures.TOKENS.column,
         WRITING.column,
     )
     rows = tuple(
@@ -120,7 +119,7 @@ def _forgotten_grid(table: ResultTable) -> Grid:
             Entry(task),
             _unrelated(table, cell, task),
             _forgetting(table, cell, task),
-            measures.entry(table, cell, task, TRAINING),
+            measures.entry(table, cell, task, measures.TOKENS),
             ELSEWHERE
             if task not in writing and writing
             else measures.entry(table, cell, task, WRITING),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from peftmark.analysis.table import ResultTable
 from peftmark.catalog.methods import Cell
+from peftmark.record.fields import LIVE_PARTS, figure, side, title
 from peftmark.record.job import Record
 from peftmark.render import words
 from peftmark.render.page import Column, Entry
@@ -21,24 +22,43 @@ MEMORY_SOURCES = {
 
 @dataclass(frozen=True)
 class Measure:
-    """One cost column.
+    """One cost column: how a report shows a measured figure.
 
     Attributes:
         name: field of `Outcome`, or of `Record` for NVML's readings.
-        hint: unit and direction.
-        scale: what a raw value is divided by.
-        digits: decimals; None for three significant digits.
+        note: what a reader must know beside unit and direction.
+        shown: the unit it is shown in; empty for the usual one of its stored unit.
+        head: a shorter title, where the caption of the table says the rest.
         beside: fields in the same unit for the small line below the figure.
         label: what that line starts with.
     """
 
     name: str
-    title: str
-    hint: str
-    scale: float = 1.0
-    digits: int | None = None
+    note: str = ""
+    shown: str = ""
+    head: str = ""
     beside: tuple[str, ...] = ()
     label: str = ""
+
+    @property
+    def title(self) -> str:
+        """The column's title."""
+        return self.head or figure(self.name).title
+
+    @property
+    def unit(self) -> str:
+        """The unit it is shown in; empty for plain numbers."""
+        return self.shown or words.SHOWN_IN.get(figure(self.name).unit, "")
+
+    @property
+    def scale(self) -> float:
+        """What a raw value is divided by."""
+        return words.SCALES.get(self.unit, 1.0)
+
+    @property
+    def hint(self) -> str:
+        """Unit, note and direction."""
+        return ", ".join(filter(None, (self.unit, self.note, side(self.name))))
 
     @property
     def column(self) -> Column:
@@ -59,8 +79,9 @@ class Measure:
 
     def text(self, value: float) -> str:
         """A raw value in the column's unit."""
-        scaled = value / self.scale
-        return words.short(scaled) if self.digits is None else words.number(scaled, self.digits)
+        if figure(self.name).unit == "parameters":
+            return words.number(value, 0)
+        return words.short(value / self.scale)
 
     def notes(self, records: Sequence[Record]) -> Iterable[str]:
         """Parts of the small line below the figure."""
@@ -118,88 +139,84 @@ def memory_sources(records: Iterable[Record]) -> list[str]:
 
 STEP_TIME = Measure(
     "step_seconds_p50",
-    "step time",
-    "ms, median (p10 to p90), lower is better",
-    1e-3,
+    "median (p10 to p90)",
+    shown="ms",
     beside=("step_seconds_p10", "step_seconds_p90"),
 )
-TOKENS = Measure("tokens_per_second", "tokens a second", "higher is better")
-FLOPS = Measure("flops_per_step", "work a step", "GFLOP", 1e9)
-PEAK = PeakMemory("peak_memory_bytes", "peak memory", "MiB, lower is better", words.MIB)
-TRAINABLE = Measure("trainable_parameters", "trainable", "at their peak, with head", digits=0)
-ADAPTER = Measure("adapter_parameters", "adapter", "trainable without head", digits=0)
-ON_DISK = Measure("adapter_bytes", "on disk", "KiB, lower is better", 1024)
+TOKENS = Measure("tokens_per_second")
+FLOPS = Measure("flops_per_step")
+PEAK = PeakMemory("peak_memory_bytes")
+TRAINABLE = Measure("trainable_parameters", "at their peak, with head")
+ADAPTER = Measure("adapter_parameters", "trainable without head")
+ON_DISK = Measure("adapter_bytes", shown="KiB")
 
 RELATIVE = (STEP_TIME, TOKENS, FLOPS, PEAK, TRAINABLE, ADAPTER, ON_DISK)
 TIME = (
     STEP_TIME,
     TOKENS,
     FLOPS,
-    Measure("mfu", "mfu", "%, higher is better", 0.01),
-    Measure("train_seconds", "training", "s, timed steps"),
-    Measure("cpu_seconds", "CPU time", "s, user and system"),
-    Energy("energy_cpu_joules", "energy", "J, timed steps"),
+    Measure("mfu"),
+    Measure("train_seconds", "timed steps"),
+    Measure("cpu_seconds", "user and system"),
+    Energy("energy_cpu_joules", "timed steps", head="energy"),
 )
+_PARTS = {
+    "weights": "of the base",
+    "quantization": "of quantization",
+    "adapter": "adapter and head",
+    "optimizer": "of the optimizer",
+    "activations": "kept for the backward pass",
+}
+"""Part of the live peak -> what stands below the head of its column."""
 LIVE = (
-    Measure("live_bytes", "peak", "MiB, all parts", words.MIB),
-    Measure("live_weight_bytes", "weights", "frozen base", words.MIB),
-    Measure("live_quantization_bytes", "constants", "of quantization", words.MIB),
-    Measure("live_adapter_bytes", "adapter", "and head", words.MIB),
-    Measure("live_gradient_bytes", "gradients", "", words.MIB),
-    Measure("live_optimizer_bytes", "optimizer", "its states", words.MIB),
-    Measure("live_activation_bytes", "activations", "kept for the backward pass", words.MIB),
-    Measure("live_temporary_bytes", "temporaries", "", words.MIB),
+    Measure("live_bytes", "all parts", head="peak"),
+    *(Measure(p.column, _PARTS.get(p.key, ""), head=p.head) for p in LIVE_PARTS),
 )
 METERS = (
-    Measure("live_bytes", "live tensors", "MiB, exact, probe steps", words.MIB),
-    Measure("predicted_live_bytes", "predicted", "MiB, without a run", words.MIB),
+    Measure("live_bytes", "exact, probe steps"),
+    Measure("predicted_live_bytes", "without a run"),
     Measure(
         "vmhwm_train_bytes",
-        "VmHWM, training",
-        "MiB, resident, libraries included",
-        words.MIB,
+        "VmHWM, libraries included",
         beside=("rss_before_train_bytes",),
         label="before",
     ),
-    Measure("vmhwm_bytes", "VmHWM, whole life", "MiB, loading and evaluation too", words.MIB),
-    Measure("torch_allocated_bytes", "torch allocated", "MiB, training steps", words.MIB),
-    Measure("torch_reserved_bytes", "torch reserved", "MiB, allocator's cache too", words.MIB),
-    Measure("nvml_process_bytes", "NVML process", "MiB, whole life, sampled", words.MIB),
-    Measure("nvml_device_bytes", "NVML device", "MiB over idle, sampled", words.MIB),
+    Measure("vmhwm_bytes", "VmHWM, loading and evaluation too"),
+    Measure("torch_allocated_bytes", "training steps"),
+    Measure("torch_reserved_bytes", "allocator's cache too"),
+    Measure("nvml_process_bytes", "whole life, sampled"),
+    Measure("nvml_device_bytes", "over idle, sampled"),
 )
 PARAMETERS = (
     TRAINABLE,
     ADAPTER,
-    Measure("active_parameters", "active", "trainable left at the end", digits=0),
-    Measure("saved_parameters", "saved", "in the files", digits=0),
-    Measure("head_parameters", "head", "its part of trainable", digits=0),
-    Measure("total_parameters", "total", "of the model with adapter", digits=0),
+    Measure("active_parameters", "trainable left at the end"),
+    Measure("saved_parameters", "in the files"),
+    Measure("head_parameters", "part of the trainable ones"),
+    Measure("total_parameters", "of the model with adapter"),
 )
+_BATCH = "median a batch"
+_LARGEST = "largest difference of a logit or log-likelihood"
 DEPLOYMENT = (
     ON_DISK,
     Measure(
-        "latency_p50_seconds",
-        "latency",
-        "ms a batch, median",
-        1e-3,
-        beside=("latency_p95_seconds",),
-        label="p95",
+        "latency_p50_seconds", _BATCH, shown="ms", beside=("latency_p95_seconds",), label="p95"
     ),
     Measure(
         "merged_latency_p50_seconds",
-        "latency, merged",
-        "ms a batch, median",
-        1e-3,
+        _BATCH,
+        shown="ms",
         beside=("merged_latency_p95_seconds",),
         label="p95",
     ),
-    LargestError(
-        "merge_max_error", "merge error", "largest difference of a logit or log-likelihood"
-    ),
-    LargestError(
-        "reload_max_error", "reload error", "largest difference of a logit or log-likelihood"
-    ),
+    LargestError("merge_max_error", _LARGEST),
+    LargestError("reload_max_error", _LARGEST),
 )
+
+
+def ratio_column(name: str) -> Column:
+    """The head of a column of ratios to the reference."""
+    return Column(title(name), ", ".join(filter(None, ("ratio", side(name)))), numeric=True)
 
 
 def entry(table: ResultTable, cell: Cell, task: str | None, measure: Measure) -> Entry:

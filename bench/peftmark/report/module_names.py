@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
+from peftmark.catalog.layer_names import Part, part_of
 from peftmark.record.job import Record
 
 OUTSIDE = -1
 """The layer of a module that is in none."""
 
-MODULES: dict[str, tuple[str, ...]] = {
-    "query": ("query", "query_proj", "q_lin", "q_proj", "q"),
-    "key": ("key", "key_proj", "k_lin", "k_proj", "k"),
-    "value": ("value", "value_proj", "v_lin", "v_proj", "v"),
-    "query, key, value": ("Wqkv", "qkv_proj", "in_proj"),
-    "attention output": ("attention.output.dense", "out_lin", "out_proj", "o_proj", "attn.Wo", "o"),
-    "feed-forward in": ("intermediate.dense", "lin1", "fc1", "up_proj", "mlp.Wi"),
-    "feed-forward gate": ("gate_proj",),
-    "feed-forward out": ("output.dense", "lin2", "fc2", "down_proj", "mlp.Wo"),
+TITLES: Mapping[Part, str] = {
+    "query": "query",
+    "key": "key",
+    "value": "value",
+    "query_key_value": "query, key, value",
+    "attention_output": "attention output",
+    "ffn_in": "feed-forward in",
+    "ffn_gate": "feed-forward gate",
+    "ffn_out": "feed-forward out",
 }
-"""What a module does -> how architectures call it, at the end of its name. The first match counts:
-`attention.output.dense` is also an `output.dense`."""
+"""What a module does -> how a reader is told, in the order of a forward pass."""
 
 
 class Place(NamedTuple):
@@ -29,7 +29,7 @@ class Place(NamedTuple):
 
     Attributes:
         layer: `OUTSIDE` for a module in no layer.
-        module: one of `MODULES`, or what is left of a name that is not known; empty for the layer
+        module: one of `TITLES`, or what is left of a name that is not known; empty for the layer
             itself.
     """
 
@@ -47,10 +47,8 @@ def place(name: str) -> Place:
     at = next((i for i, part in enumerate(parts) if part.isdecimal()), None)
     layer = OUTSIDE if at is None else int(parts[at])
     rest = ".".join(parts if at is None else parts[at + 1 :])
-    for module, endings in MODULES.items():
-        if any(f".{rest}".endswith(f".{ending}") for ending in endings):
-            return Place(layer, module)
-    return Place(layer, rest)
+    part = part_of(rest)
+    return Place(layer, rest if part is None else TITLES[part])
 
 
 def layer_name(layer: int) -> str:
@@ -66,7 +64,7 @@ def layers_of(rows: Iterable[Record]) -> list[int]:
 
 def module_order(modules: set[str]) -> list[str]:
     """Modules in the order of a forward pass, unknown ones last."""
-    known = list(MODULES)
+    known = list(TITLES.values())
     return sorted(modules, key=lambda m: (known.index(m) if m in known else len(known), m))
 
 

@@ -6,6 +6,7 @@ from peftmark.advice.trade import FORGETTING, MEMORY, PARAMETERS, TIME, Cost, Fr
 from peftmark.analysis.pareto import reigns
 from peftmark.analysis.table import ResultTable
 from peftmark.catalog.methods import Cell
+from peftmark.record.fields import figure, side
 from peftmark.render import words
 from peftmark.render.chart_specs import Scatter, ScatterPoint
 from peftmark.render.page import (
@@ -27,7 +28,7 @@ MOST = 14
 FEW = 4
 """Names in a sentence."""
 
-_ENERGY = measures.Energy("energy_cpu_joules", "energy", "J, timed steps")
+_ENERGY = measures.Energy("energy_cpu_joules", "timed steps", head="energy")
 
 
 def energy_cost(table: ResultTable) -> Cost:
@@ -36,12 +37,12 @@ def energy_cost(table: ResultTable) -> Cost:
     name = "energy_gpu_joules" if on_gpu else "energy_cpu_joules"
     return Cost(
         "energy",
-        "energy",
         name,
         _ENERGY.read,
         False,
         lambda value: f"{words.short(value)} J",
         lambda r: _ENERGY.field(r),
+        _ENERGY.title,
     )
 
 
@@ -134,13 +135,11 @@ def _figure(table: ResultTable, found: Front) -> Figure:
 
 def _axis(cost: Cost) -> tuple[float, str]:
     """What a cost is divided by for the axis, and the axis's title."""
-    if cost.key == "memory":
-        return words.MIB, "peak memory, MiB, lower is better"
-    if cost.key == "parameters":
-        return 1.0, "trainable parameters, lower is better"
     if cost is FORGETTING:
-        return 1.0, "perplexity of unrelated text, after / before, lower is better"
-    return 1.0, f"{cost.title}, {'J' if cost.key == 'energy' else 's'}, lower is better"
+        return 1.0, f"perplexity of unrelated text, after / before, {side(cost.name)}"
+    unit = words.SHOWN_IN.get(figure(cost.name).unit, "")
+    name = ", ".join(filter(None, (cost.title, unit, side(cost.name))))
+    return words.SCALES.get(unit, 1.0), name
 
 
 def _shown(table: ResultTable, found: Front) -> list[Spot]:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from peftmark.analysis.table import ResultTable
+from peftmark.record.fields import title
 from peftmark.record.job import Record
 from peftmark.render import words
 from peftmark.render.page import Column, Entry, Grid, Paragraph, Section
@@ -70,10 +71,10 @@ def _values(facts: list[dict[str, str]], name: str) -> str:
 def _sources(table: ResultTable) -> Grid:
     columns = (
         Column("task"),
-        Column("data source"),
-        Column("data fingerprint"),
+        Column(title("data_source")),
+        Column(title("data_fingerprint")),
         Column("rows", "training / selection / evaluation"),
-        Column("model source"),
+        Column(title("model_source")),
         Column("model weights", "SHA-256, first digits"),
     )
     rows = []
@@ -145,8 +146,8 @@ def _commands(caption: str, records: tuple[Record, ...]) -> Grid | Paragraph:
         Column("seed", numeric=True),
         Column("status"),
         Column("score", numeric=True),
-        Column("initial weights", "SHA-256, first digits"),
-        Column("batch order", "SHA-256, first digits"),
+        Column(title("initial_weights_hash"), "SHA-256, first digits"),
+        Column(title("batch_order_hash"), "SHA-256, first digits"),
         Column("command"),
     )
     return Grid(caption, columns, tuple(_row(r) for r in records), folded=True)

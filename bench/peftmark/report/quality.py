@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from peftmark.analysis import comparison
 from peftmark.analysis.table import MEAN, SHARE, ResultTable, Slot, overall_score, task_score
 from peftmark.catalog.methods import Cell
+from peftmark.record.fields import side, title
 from peftmark.record.job import Causal
 from peftmark.render import words
 from peftmark.render.chart_specs import DotRow, Dots
@@ -278,8 +279,8 @@ def _losses(table: ResultTable) -> Grid:
     columns = (
         Column("cell"),
         Column("task"),
-        Column("loss", "of the task, lower is better", numeric=True),
-        Column("penalty", "of the method, weighted", numeric=True),
+        Column(title("loss"), f"of the task, {side('loss')}", numeric=True),
+        Column(title("penalty"), "of the method, weighted", numeric=True),
     )
     grid = Grid(
         "Training loss at the end, mean ± 95\u00a0% half-width over seeds",

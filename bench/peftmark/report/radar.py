@@ -7,28 +7,27 @@ from dataclasses import replace
 
 from peftmark.analysis.table import Ratio, ResultTable, overall_score, quality, ratio
 from peftmark.catalog.methods import Cell
+from peftmark.record.fields import title
 from peftmark.record.job import RadarAxis, Record, ReportOptions
 from peftmark.render import words
 from peftmark.render.chart_specs import Mark, Radar, RadarPoint
 from peftmark.render.page import Block, Column, Entry, Figure, Figures, Grid, Section, marks
 from peftmark.report import cell_selection, lr_sensitivity, missing, score_entries, summary
 
+READ = {
+    "speed": "samples_per_second",
+    "memory": "peak_memory_bytes",
+    "parameters": "trainable_parameters",
+}
+"""Axes that are one figure of the rows, which also says why it is missing."""
 TITLES = {
     "quality": ("quality", "share of the way from the baseline predictor to the best possible"),
-    "speed": ("speed", "rows a second, ratio to the reference"),
-    "memory": ("memory", "peak memory, ratio to the reference"),
-    "parameters": ("parameters", "trainable parameters, ratio to the reference"),
+    **{axis: (axis, f"{title(name)}, ratio to the reference") for axis, name in READ.items()},
     "steps_to_target": ("steps to target", "ratio to the reference, if every pair reached it"),
     "ease_of_use": ("ease of use", "share of the learning rates within one point of the best"),
 }
 ABSOLUTE = ("quality", "ease_of_use")
 """Axes that are no ratio to the reference."""
-FIELDS = {
-    "speed": "samples_per_second",
-    "memory": "peak_memory_bytes",
-    "parameters": "trainable_parameters",
-}
-"""Axes whose reason of a gap stands in the rows, under these names."""
 BELOW = "the table below"
 FEWEST_AXES = 3
 MOST_RADARS = 13
@@ -114,15 +113,14 @@ def _title(key: str) -> tuple[str, str]:
 
 
 def _column(key: str, axis: RadarAxis) -> Column:
-    title, _ = _title(key)
     better = "higher" if axis.best > axis.worst else "lower"
-    return Column(title, f"{better} is better", numeric=True)
+    return Column(_title(key)[0], f"{better} is better", numeric=True)
 
 
 def _entry(table: ResultTable, cell: Cell, key: str) -> Entry:
     found = axis_value(table, cell, key)
-    if key in FIELDS:
-        return missing.ratio_entry(table, cell, found, FIELDS[key])
+    if key in READ:
+        return missing.ratio_entry(table, cell, found, READ[key])
     if key not in ABSOLUTE or found.value is None:
         return score_entries.ratio_entry(found)
     note = "" if found.pairs == found.planned else f"n = {found.pairs}/{found.planned} incomplete"
@@ -132,10 +130,10 @@ def _entry(table: ResultTable, cell: Cell, key: str) -> Entry:
 def _anchors(options: ReportOptions) -> str:
     parts = []
     for key, axis in options.radar.items():
-        title, meaning = _title(key)
+        name, meaning = _title(key)
         unit = "" if key in ABSOLUTE else "×"
         parts.append(
-            f"{title} ({meaning}): centre {axis.worst:g}{unit}, rim {axis.best:g}{unit}, "
+            f"{name} ({meaning}): centre {axis.worst:g}{unit}, rim {axis.best:g}{unit}, "
             f"{axis.scale}"
         )
     return "Anchors, outward = better. " + "; ".join(parts) + "."
@@ -172,13 +170,13 @@ def _finding(
 ) -> str:
     ahead, behind, unknown = [], [], []
     for key, mine, theirs in zip(options.radar, outline, base, strict=True):
-        title = _title(key)[0]
+        name = _title(key)[0]
         if mine.position is None or theirs.position is None:
-            unknown.append(title)
+            unknown.append(name)
         elif mine.position > theirs.position + 0.02:
-            ahead.append(title)
+            ahead.append(name)
         elif mine.position < theirs.position - 0.02:
-            behind.append(title)
+            behind.append(name)
     parts = [f"outside in {words.listing(ahead)}"] if ahead else []
     parts += [f"inside in {words.listing(behind)}"] if behind else []
     parts += [f"{words.listing(unknown)} n/a"] if unknown else []

@@ -23,7 +23,6 @@ from peftmark.report import cell_selection, measures, missing, score_entries
 
 MOST_NAMED = 6
 FURTHEST = 3
-FULL_PROFILE = "full"
 SAID: dict[Verdict, str] = {
     "higher": "{} scored higher",
     "lower": "{} scored lower",
@@ -212,9 +211,9 @@ def _verdicts(table: ResultTable) -> Grid:
         Column("difference", f"to {reference}, paired by seed and task", numeric=True),
         Column("verdict", f"Holm over {words.plural(len(found), 'difference')}"),
         Column("would show", "smallest true difference", numeric=True),
-        Column("peak memory", "ratio, lower is better", numeric=True),
-        Column("speed", "ratio, higher is better", numeric=True),
-        Column("trainable parameters", "ratio, lower is better", numeric=True),
+        measures.ratio_column("peak_memory_bytes"),
+        measures.ratio_column("samples_per_second"),
+        measures.ratio_column("trainable_parameters"),
     )
     rows = tuple(_verdict_row(table, cell, found.get(cell)) for cell in table.cells)
     note = (
@@ -263,7 +262,7 @@ def _no_difference(table: ResultTable, score: Score, gap: Entry) -> Entry:
 def warning(table: ResultTable) -> str:
     """That the scale is reduced, and how; empty at full scale."""
     job = table.jobs[0]
-    if job.profile == FULL_PROFILE:
+    if job.scale == "full":
         return ""
     rows = [n for j in table.jobs if (n := j.recipe.train_rows) is not None]
     steps = [j.recipe.steps for j in table.jobs if j.cell.trains]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from peftmark.analysis import validity
 from peftmark.analysis.table import ResultTable
 from peftmark.analysis.validity import FLAG_KINDS, Flag, FlagKind, Repeat
+from peftmark.record.fields import title
 from peftmark.record.job import Record
 from peftmark.record.outcome import Outcome
 from peftmark.render import words
@@ -192,10 +193,10 @@ def _split_text(table: ResultTable) -> str:
 def _splits(table: ResultTable) -> Grid:
     columns = (
         Column("task"),
-        Column("training", "rows", numeric=True),
-        Column("selection", "rows cut from training", numeric=True),
-        Column("evaluation", "rows", numeric=True),
-        Column("overlap", "evaluation rows also in training", numeric=True),
+        Column(title("train_rows"), numeric=True),
+        Column(title("selection_rows"), "cut from training", numeric=True),
+        Column(title("eval_rows"), numeric=True),
+        Column(title("overlap_rows"), "evaluation rows also in training", numeric=True),
     )
     rows = tuple(
         (Entry(task), *_split_row([r for r in table.rows if r.ok and r.job.task == task]))

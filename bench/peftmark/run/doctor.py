@@ -40,8 +40,10 @@ class Finding:
 
 def examine() -> list[Finding]:
     """Look at everything a run needs."""
-    # At import bitsandbytes warns that an optional kernel package is missing.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    # At import bitsandbytes warns that an optional kernel package is missing, and torchao names its
+    # libraries for other machines.
+    for chatty in ("bitsandbytes", "torchao", "torch.utils._pytree"):
+        logging.getLogger(chatty).setLevel(logging.ERROR)
     return list(_findings())
 
 

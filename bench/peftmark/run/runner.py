@@ -24,6 +24,7 @@ from peftmark.run.admission import Foreseen, foresee
 from peftmark.sources.assets import Places, default_cache, hub_reachable, model_files
 from peftmark.sources.task_data import load_task
 from peftmark.storage.store import Contents, Store
+from peftmark.storage.unread import unread
 from peftmark.suite.expand import (
     Expanded,
     Facts,
@@ -165,11 +166,7 @@ def _notes(jobs: Sequence[Job], contents: Contents, here: bool) -> list[str]:
             "no fast bf16 path: this CPU has no bf16 instructions, so bf16 jobs run, but their "
             "times say nothing about bf16 elsewhere"
         )
-    if contents.older:
-        notes.append(
-            f"{contents.older} rows of an older peftmark are left out: they were measured otherwise"
-        )
-    return notes
+    return [*notes, *unread(contents)]
 
 
 def _facts(selection: Selection, suite: Suite, gpus: int) -> Facts:

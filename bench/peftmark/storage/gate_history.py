@@ -154,8 +154,8 @@ def _unreadable(path: Path, error: OSError) -> StoreError:
 
 
 def _order(point: Point) -> tuple[Any, ...]:
-    method, rank, quantization, variant = point.cell
-    cell = (method, rank or 0, quantization, variant)
+    method, size, quantization, variant = point.cell
+    cell = (method, size or 0, quantization, variant)
     return (point.at, point.run, point.profile, point.machine, point.task, *cell)
 
 
@@ -226,7 +226,7 @@ _PLAIN = (
 def _row(point: Point) -> dict[str, Any]:
     return {
         **{name: getattr(point, name) for name in _PLAIN},
-        **point.cell._asdict(),
+        **point.cell.stored,
         "versions": json.dumps(point.versions, sort_keys=True),
         "seeds": [seed for seed, _ in point.values],
         "values": [value for _, value in point.values],

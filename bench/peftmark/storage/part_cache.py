@@ -26,12 +26,12 @@ class Part:
 
     Attributes:
         record: its row; None where there is none, or where another attempt of the job counts.
-        older: it is of an older schema.
+        older: which older schema it is of, where its row can't be migrated; empty if it can.
         damage: why it can't be read; empty if it can.
     """
 
     record: Record | None = None
-    older: bool = False
+    older: str = ""
     damage: str = ""
 
 
@@ -55,13 +55,13 @@ def note(counting: Set[str], seen: Mapping[Path, Stamp]) -> dict[bytes, bytes]:
 
     Args:
         counting: names of the parts whose rows are in the file.
-        seen: the readable parts, those of an older schema among them.
+        seen: the parts that are not damaged, those of an older schema among them.
     """
     listed = {}
     for path, stamp in seen.items():
-        older = _read[path][1].older if path in _read else False
+        older = _read[path][1].older if path in _read else ""
         kind = "row" if path.name in counting else "older" if older else "superseded"
-        listed[path.name] = [kind, list(stamp)]
+        listed[path.name] = [kind, list(stamp), older]
     return {INDEX: json.dumps(listed, sort_keys=True).encode()}
 
 
@@ -86,13 +86,14 @@ def known(
     listed: dict[str, Any] = json.loads(note_there)
     here = {path.name: path for path in seen}
     if not missing.keys() & listed.keys() or any(
-        name not in here or list(seen[here[name]]) != stamp for name, (_, stamp) in listed.items()
+        name not in here or list(seen[here[name]]) != stamp
+        for name, (_, stamp, _) in listed.items()
     ):
         return found
     records = rows()
     for name in missing.keys() & listed.keys():
-        kind = listed[name][0]
-        found[here[name]] = Part(records[name]) if kind == "row" else Part(older=kind == "older")
+        kind, _, older = listed[name]
+        found[here[name]] = Part(records[name]) if kind == "row" else Part(older=older)
     return found
 
 

@@ -22,15 +22,16 @@ import shutil
 import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from peftmark.core.errors import StoreError
 from peftmark.core.files import sync
-from peftmark.record.columns import from_row
+from peftmark.record.columns import COLUMNS, from_row
 from peftmark.record.job import SCHEMA_VERSION, Job, Record
 from peftmark.storage import part_cache
+from peftmark.storage.migrations import NoMigration, migrated
 from peftmark.storage.parquet import SEAL, check_seal, parquet_bytes, row_groups
 
 PART_NAME = re.compile(r"([0-9a-f]{16})\.(\d+)\.parquet")
@@ -45,13 +46,14 @@ class Contents:
         records: job id -> the record that counts: the last ok attempt, else the last attempt.
         attempts: number of readable attempts over all jobs.
         damaged: unreadable part -> why.
-        older: parts of an older schema; they are left where they are and not read.
+        older: part of an older schema that has no migration -> which, such as "schema 3"; they are
+            left where they are. Rows that have one are among the records.
     """
 
     records: dict[str, Record]
     attempts: int
     damaged: dict[Path, str]
-    older: int = 0
+    older: dict[Path, str] = field(default_factory=dict)
 
 
 class Store:
@@ -115,7 +117,7 @@ class Store:
         shutil.rmtree(self.scratch, ignore_errors=True)
 
     def read(self) -> Contents:
-        """All readable attempts. A part from a newer peftmark is refused, an older one left out.
+        """All readable attempts. A part from a newer peftmark is refused, an older one migrated.
 
         Raises:
             StoreError: if a part can't be read from the disk or was written by a newer schema,
@@ -137,9 +139,11 @@ class Store:
             if record is not None and (known is None or record.ok or not known.ok):
                 records[record.job.job_id] = record
         damaged = {path: part.damage for path, part in parts.items() if part.damage}
-        older = sum(part.older for part in parts.values())
-        attempts = len(parts) - len(damaged) - older
-        return Contents(records, attempts, dict(sorted(damaged.items())), older)
+        older = {path: part.older for path, part in parts.items() if part.older}
+        attempts = len(parts) - len(damaged) - len(older)
+        return Contents(
+            records, attempts, dict(sorted(damaged.items())), dict(sorted(older.items()))
+        )
 
     def attempts(self) -> dict[str, list[Record]]:
         """Job id -> every readable attempt, from the first on, of the jobs that have several.
@@ -160,18 +164,24 @@ class Store:
         return found
 
     def _noted(self) -> bytes | None:
-        """What `results.parquet` notes of the parts; None if it can't be trusted or isn't there."""
+        """What `results.parquet` notes of the parts; None if it can't be trusted or isn't there.
+
+        It is of no use if a peftmark wrote it that knew fewer columns than this one: its parts may
+        have them.
+        """
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         try:
             raw = self.derived.read_bytes()
             check_seal(raw)
-            facts = pq.read_metadata(pa.BufferReader(raw)).metadata or {}
+            found = pq.read_metadata(pa.BufferReader(raw))
+            facts = found.metadata or {}
+            whole = COLUMNS.keys() <= set(found.schema.to_arrow_schema().names)
         except Exception:  # damaged bytes make the reader raise almost anything
             return None
         same_schema = facts.get(b"peftmark_schema") == str(SCHEMA_VERSION).encode()
-        return facts.get(part_cache.INDEX) if same_schema and SEAL in facts else None
+        return facts.get(part_cache.INDEX) if same_schema and whole and SEAL in facts else None
 
     def _rows(self) -> dict[str, Record]:
         """The rows of `results.parquet` by the names of the parts they came from."""
@@ -218,16 +228,12 @@ class Store:
         _write(self.derived, in_order(records), note)
 
 
-class _Older(Exception):
-    """A part of an older schema."""
-
-
 def _sort_key(job: Job) -> tuple[Any, ...]:
     return (
         job.profile,
         job.task,
         job.method,
-        job.rank or 0,
+        job.size or 0,
         job.quantization,
         job.seed,
         job.job_id,
@@ -255,8 +261,8 @@ def _part(path: Path) -> part_cache.Part:
         return part_cache.Part(_read_part(path, raw))
     except StoreError:
         raise
-    except _Older:
-        return part_cache.Part(older=True)
+    except NoMigration as older:
+        return part_cache.Part(older=str(older))
     except Exception as error:  # damaged bytes make the reader raise almost anything
         return part_cache.Part(damage=" ".join(str(error).split())[:200] or type(error).__name__)
 
@@ -275,15 +281,23 @@ def _read_part(path: Path, raw: bytes) -> Record:
             f"{path} was written by a newer peftmark (schema {version}, known {SCHEMA_VERSION})",
             "Update peftmark, or give this run its own --results folder.",
         )
-    if 0 < version < SCHEMA_VERSION:
-        raise _Older
     if table.num_rows != 1:
         raise ValueError(f"{table.num_rows} rows where one belongs")
-    record = from_row(table.to_pylist()[0])
+    [row] = table.to_pylist()
+    record = _of_older(row, version) if 0 < version < SCHEMA_VERSION else from_row(row)
     match = _match(path)
     if match is None or (record.job.job_id, record.attempt) != (match[1], int(match[2])):
         raise ValueError("the file's name does not match the row inside")
     return record
+
+
+def _of_older(row: dict[str, Any], version: int) -> Record:
+    """The record of an older row; what its migration makes must be a row of today's."""
+    made = migrated(row, version)
+    try:
+        return from_row(made)
+    except (ValueError, KeyError, TypeError) as error:
+        raise NoMigration(f"schema {version}, {type(error).__name__}: {error}") from error
 
 
 def in_order(records: Iterable[Record]) -> list[Record]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from peftmark.catalog.methods import method_of
+from peftmark.catalog.metrics import metric_faults
 from peftmark.catalog.models import MODELS, Model
 from peftmark.catalog.peft_types import peft_type
 from peftmark.catalog.prompts import PROMPTS
@@ -33,6 +34,8 @@ def check_reading(profile: Profile, entries: Sequence[MethodEntry], where: str) 
 
 
 def _task_fault(model: Model, task: str) -> str | None:
+    if fault := next(metric_faults(TASKS[task]), None):
+        return fault
     kind = read_by(TASKS[task], model.causal)
     if kind is None:
         fits = [t.key for t in TASKS.values() if read_by(t, model.causal) is not None]

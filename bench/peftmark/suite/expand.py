@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from peftmark.catalog.methods import Cell, known_method
 from peftmark.catalog.prompts import PROMPTS
@@ -41,7 +42,8 @@ class Planned:
     """A job with the decision about it.
 
     Attributes:
-        reason: why, in words: "new", "ok in attempt 1", "attempt 1 crashed: ...".
+        reason: why, in words: "new", "ok in attempt 1", "attempt 1 crashed: ...", or what of the
+            configuration a row in its place was made with.
     """
 
     job: Job
@@ -165,7 +167,7 @@ def _base_jobs(suite: Suite, profile_name: str, device: Literal["cpu", "cuda"]) 
             metric=TASKS[task].metric,
             target=profile.tasks[task].target,
             method=cell.method,
-            rank=cell.rank,
+            size=cell.size,
             quantization=cell.quantization,
             variant=cell.variant,
             seed=profile.seeds[0],
@@ -173,6 +175,7 @@ def _base_jobs(suite: Suite, profile_name: str, device: Literal["cpu", "cuda"]) 
             threads=THREADS,
             recipe=resolve_recipe(suite.file, profile, entry, cell, task),
             causal=_causal(profile, task) if model.causal else None,
+            scale=profile.scale or "reduced",
         )
         for task in profile.tasks
         for entry in suite.methods(profile_name)
@@ -234,12 +237,50 @@ def decide(
         versions: installed package versions, and hashes (`peftmark.machine.environment.software`).
         again: run finished jobs too.
     """
-    return [_decide(job, records.get(job.job_id), versions, again) for job in jobs]
+    in_time = sorted(records.values(), key=lambda r: (r.finished_at, r.job.job_id))
+    before = {_place(earlier.job): earlier for earlier in in_time}
+    decided = []
+    for job in jobs:
+        record = records.get(job.job_id)
+        if record is None:
+            decided.append(Planned(job, "run", _why_new(job, before.get(_place(job)))))
+        else:
+            decided.append(_decide(job, record, versions, again))
+    return decided
 
 
-def _decide(job: Job, record: Record | None, versions: Mapping[str, str], again: bool) -> Planned:
-    if record is None:
-        return Planned(job, "run", "new")
+def _place(job: Job) -> tuple[Any, ...]:
+    """What a job measures, whatever its configuration; of a trial its learning rate as well."""
+    rate = job.recipe.learning_rate if job.purpose == "tuning" else None
+    where = (job.profile, job.purpose, job.model, job.device, job.task)
+    return (*where, job.cell, job.seed, rate)
+
+
+def _why_new(job: Job, before: Record | None) -> str:
+    """Why a job without a row is to run, where a row of an older configuration is in its place."""
+    if before is None:
+        return "new"
+    old, new = (_flat(json.loads(one.to_json())) for one in (before.job, job))
+    changed = [
+        f"{name} {json.dumps(old.get(name))} -> {json.dumps(new.get(name))}"
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name) != new.get(name)
+    ]
+    more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+    what = ", ".join(changed[:3]) + more or f"as schema {before.schema} wrote it"
+    return f"new: {before.job.job_id} is of an older configuration ({what})"
+
+
+def _flat(config: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    """A configuration by dotted names."""
+    found: dict[str, Any] = {}
+    for name, value in config.items():
+        deeper = isinstance(value, dict) and value
+        found |= _flat(value, f"{before}{name}.") if deeper else {f"{before}{name}": value}
+    return found
+
+
+def _decide(job: Job, record: Record, versions: Mapping[str, str], again: bool) -> Planned:
     status = record.outcome.status
     if not record.settled:
         reason = record.outcome.status_reason.splitlines()

@@ -17,8 +17,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from peftmark.catalog.method import Method
-from peftmark.catalog.methods import Cell, known_method
+from peftmark.catalog.methods import Cell, known_method, size_text
 from peftmark.catalog.metrics import METRICS
 from peftmark.catalog.task import Task
 from peftmark.catalog.tasks import TASKS
@@ -26,14 +25,13 @@ from peftmark.core.errors import SuiteError
 from peftmark.core.files import PACKAGE
 from peftmark.core.strict_yaml import read_yaml
 from peftmark.record.job import RadarAxis, Recipe, ReportOptions
+from peftmark.suite.cell_checks import cell_words, check_cells, check_sizes
 from peftmark.suite.compatibility import check_reading
 from peftmark.suite.recipes import (
-    ADAPTER_FIELDS,
     VARIED,
     RecipeFaults,
     cells,
     resolve_recipe,
-    set_values,
 )
 from peftmark.suite.schema import MethodEntry, Profile, SuiteFile, fault_lines, short
 
@@ -44,6 +42,7 @@ NEW_TOKENS = 32
 LEDGER = Path("claims") / "claims.yaml"
 """The ledger of claims below a folder of suites (`peftmark.claims.ledger`)."""
 
+SCALES = "full (the whole experiment), reduced (a cut-down one)"
 SUITE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
 
@@ -89,19 +88,21 @@ def _check(suite: SuiteFile, name: str, own: Path | None, models: bool = True) -
             faults.append(f"{where}: profile names are lower-case letters, digits, - and _")
         if len(set(profile.seeds)) < len(profile.seeds):
             faults.append(f"{where}.seeds: found {profile.seeds}; each seed may stand once")
+        if profile.scale is None:
+            faults.append(f"{where}.scale: missing; allowed: {SCALES}")
         faults += _check_targets(profile, where)
         methods_at = f"{where}.methods" if profile.methods else "methods"
         entries = profile.methods or suite.methods
         if models:
             faults += check_reading(profile, entries, where)
-        faults += _check_cells(entries, methods_at)
+        faults += check_cells(entries, methods_at)
         faults += _check_vary(profile, where)
         faults += _check_tuning(profile, entries, where, methods_at)
         known = [cell for entry in entries for cell in cells(entry, profile)]
         if reference_of(suite) not in known:
             faults.append(
-                f"reference: found {_words(reference_of(suite))}, which is not a cell of profile "
-                f"{profile_name}; its cells: {'; '.join(map(_words, known))}"
+                f"reference: found {cell_words(reference_of(suite))}, which is not a cell of "
+                f"profile {profile_name}; its cells: {'; '.join(map(cell_words, known))}"
             )
         faults += _check_recipes(suite, profile, entries, where)
     return list(dict.fromkeys(faults))
@@ -131,64 +132,14 @@ def _claim_ids(folders: list[Path]) -> list[str]:
 
 def _check_targets(profile: Profile, where: str) -> Iterator[str]:
     for task_name, entry in profile.tasks.items():
-        metric = METRICS[TASKS[task_name].metric]
-        if entry.target is not None and not metric.low <= entry.target <= metric.high:
+        metric = METRICS.get(TASKS[task_name].metric)  # an unknown one is told with its task
+        if metric is None or entry.target is None:
+            continue
+        if not metric.low <= entry.target <= metric.high:
             yield (
                 f"{where}.tasks.{task_name}.target: found {entry.target}; "
                 f"{metric.key} lies between {metric.low} and {metric.high}"
             )
-
-
-def _check_cells(entries: list[MethodEntry], where: str) -> Iterator[str]:
-    seen: set[Cell] = set()
-    for index, entry in enumerate(entries):
-        at = f"{where}[{index}] ({entry.method})"
-        method = known_method(entry.method)
-        yield from _check_sizes(entry, method, at)
-        for name, fault in method.option_faults(entry.options):
-            yield f"{at}.options.{name}: {fault}"
-        for quantization in entry.quantization:
-            if quantization not in method.quantizations:
-                allowed = ", ".join(method.quantizations)
-                yield f"{at}.quantization: found {quantization!r}; {entry.method} allows: {allowed}"
-        on_tasks = {f"task_recipe.{task}": layer for task, layer in entry.task_recipe.items()}
-        for layer_name, layer in {"recipe": entry.recipe, **on_tasks}.items():
-            set_here = set_values(layer)
-            odd = [f for f in ADAPTER_FIELDS if f not in method.settings and f in set_here]
-            if layer.adalora is not None and not method.schedule:
-                odd.append("adalora")
-            for name in odd:
-                yield f"{at}.{layer_name}.{name}: means nothing for {entry.method}, remove it"
-            for name in VARIED:
-                if name in set_values(layer):
-                    yield (
-                        f"{at}.{layer_name}.{name}: must be the same for all methods; set it in "
-                        "the recipe of the suite, a profile or a task, or vary it for all cells "
-                        "with a profile's vary"
-                    )
-        rates = entry.learning_rates or []
-        if rates != sorted(set(rates)):
-            yield f"{at}.learning_rates: found {rates}; each rate once, in ascending order"
-        for cell, _ in entry.cells():
-            if cell in seen:
-                yield (
-                    f"{at}: the cell {_words(cell)} stands in the list twice; tell entries of one "
-                    "method apart by `variant`"
-                )
-            seen.add(cell)
-
-
-def _check_sizes(entry: MethodEntry, method: Method, at: str) -> Iterator[str]:
-    for name, values in entry.sizes.items():
-        if name != method.size:
-            instead = f", its size is `{method.size}`" if method.size else ", remove it"
-            yield f"{at}.{name}: found {values}; {entry.method} has no {name}{instead}"
-    if entry.budget is not None and not method.budget:
-        yield f"{at}.budget: found {entry.budget}; {entry.method} has no size to solve for"
-    needs_size = method.size is not None and method.family != "peft"
-    if needs_size and method.size not in entry.sizes and entry.budget is None:
-        or_budget = ", or a budget" if method.budget else ""
-        yield f"{at}.{method.size}: missing; {entry.method} needs at least one{or_budget}"
 
 
 def _check_vary(profile: Profile, where: str) -> Iterator[str]:
@@ -237,11 +188,11 @@ def _check_recipes(
     faults: list[str] = []
     for entry in entries:
         method = known_method(entry.method)
-        if any(_check_sizes(entry, method, "")) or any(method.option_faults(entry.options)):
+        if any(check_sizes(entry, method, "")) or any(method.option_faults(entry.options)):
             continue
         for task_name in profile.tasks:
             for cell in cells(entry, profile):
-                name = cell.method if cell.rank is None else f"{cell.method} rank {cell.rank}"
+                name = " ".join(filter(None, (cell.method, size_text(cell.method, cell.size))))
                 try:
                     recipe = resolve_recipe(suite, profile, entry, cell, task_name)
                     faults += _check_room(profile, task_name, recipe, where)
@@ -260,20 +211,12 @@ def _check_room(profile: Profile, task: str, recipe: Recipe, where: str) -> Iter
         )
 
 
-def _words(cell: Cell) -> str:
-    rank = "" if cell.rank is None else f" rank {cell.rank}"
-    return f"{cell.method}{rank} {cell.quantization}" + (
-        f" variant {cell.variant!r}" if cell.variant else ""
-    )
-
-
 # --- loading ------------------------------------------------------------------------------------
 
 
 def reference_of(suite: SuiteFile) -> Cell:
     """The cell that the others are compared with."""
-    cell = suite.reference
-    return Cell(cell.method, cell.rank, cell.quantization, cell.variant)
+    return suite.reference.cell
 
 
 def suite_folders(own: Path | None) -> list[Path]:

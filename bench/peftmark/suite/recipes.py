@@ -16,6 +16,7 @@ from pydantic import BaseModel
 
 from peftmark.catalog.method import Method
 from peftmark.catalog.methods import LORA, Cell, known_method
+from peftmark.catalog.quantizations import QUANTIZATIONS
 from peftmark.catalog.task import Task
 from peftmark.catalog.tasks import TASKS
 from peftmark.record.job import AdaLoraSchedule, Recipe, first_stage_steps
@@ -127,7 +128,7 @@ def _schedule(
     """AdaLoRA's schedule for the methods that read it."""
     if not method.schedule:
         return None
-    adalora, rank, options = dict(values["adalora"]), cell.rank, values["options"]
+    adalora, rank, options = dict(values["adalora"]), cell.size, values["options"]
     if method.key == "hybrid":
         rank, adalora["init_rank"] = options["middle"] // 2, options["middle"]
     if method.key == "two-stage":
@@ -231,7 +232,7 @@ def resolve_recipe(
         raise RecipeFaults(faults)
     values.update(steps=steps, eval_every=eval_every, warmup_steps=warmup_steps, adalora=schedule)
     values.update(dict.fromkeys(name for name in ADAPTER_FIELDS if name not in method.settings))
-    if cell.quantization in ("none", "int8"):
+    if not QUANTIZATIONS[cell.quantization].double:
         values["double_quantization"] = None
     return Recipe(**values)
 

@@ -12,7 +12,15 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from peftmark.catalog.methods import METHODS, PREFIX, Cell, method_of
@@ -25,6 +33,7 @@ from peftmark.core.strict_yaml import MAX_SUITE_BYTES as MAX_SUITE_BYTES
 from peftmark.core.strict_yaml import read_yaml as read_yaml
 
 RADAR_AXES = ("quality", "speed", "memory", "parameters", "steps_to_target", "ease_of_use")
+SIZE_KEYS = ("size", "rank", "width", "tokens")
 TARGET_SETS = ("all-linear", "query-value", "attention")
 
 
@@ -201,7 +210,8 @@ class MethodEntry(Strict):
     """One method with its axes; every combination of size and quantization is a cell.
 
     Attributes:
-        rank: sizes of a method that has a rank; `width` and `tokens` are those of the others.
+        size: the sizes, of whatever kind the method's is; `rank`, `width` and `tokens` say the
+            same by the kind's own name.
         budget: parameters in place of a size, which is solved for on the real architecture.
         variant: a word that tells the entry from others of the same method in every table.
         options: settings of the method's own.
@@ -211,6 +221,7 @@ class MethodEntry(Strict):
 
     method: MethodName
     model: ModelName | None = None
+    size: Sizes | None = None
     rank: Sizes | None = None
     width: Sizes | None = None
     tokens: Sizes | None = None
@@ -225,7 +236,7 @@ class MethodEntry(Strict):
     @property
     def sizes(self) -> dict[str, list[int]]:
         """The keys that give sizes, with their values."""
-        given = {"rank": self.rank, "width": self.width, "tokens": self.tokens}
+        given = {name: getattr(self, name) for name in SIZE_KEYS}
         return {name: values for name, values in given.items() if values is not None}
 
     def cells(self) -> Iterator[tuple[Cell, int | str | None]]:
@@ -260,6 +271,8 @@ class Profile(Strict):
     """One size of a suite: a model, its tasks, seeds and sources of data.
 
     Attributes:
+        scale: whether it is the whole experiment or a cut-down one, which every page and verdict
+            made of its rows says. A suite must tell (`peftmark.suite.load`).
         needs: what must be there for the profile to be chosen by itself: reachable data (a mirror,
             or a hub that answers), a GPU and such data, or nothing.
         sources: where models and rows may come from, tried in this order.
@@ -272,6 +285,7 @@ class Profile(Strict):
 
     summary: str
     needs: Literal["gpu", "data", "nothing"]
+    scale: Literal["full", "reduced"] | None = None
     sources: Annotated[list[SourceName], Field(min_length=1)]
     model: ModelName
     seeds: Annotated[list[Seed], Field(min_length=1)]
@@ -287,11 +301,32 @@ class Profile(Strict):
         return MODELS[entry.model or self.model]
 
 
-class _Cell(Strict):
+class CellName(Strict):
+    """A cell by the names that a suite gives it; its size under `size` or the kind's own name."""
+
     method: MethodName
+    size: Count | None = None
     rank: Count | None = None
+    width: Count | None = None
+    tokens: Count | None = None
     quantization: QuantizationName = "none"
     variant: str = ""
+
+    @model_validator(mode="after")
+    def _one_size(self) -> CellName:
+        given = [name for name in SIZE_KEYS if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise PydanticCustomError(
+                "size", "one size; here: {given}", {"given": ", ".join(given)}
+            )
+        return self
+
+    @property
+    def cell(self) -> Cell:
+        """The cell as tables name it."""
+        sizes = (getattr(self, name) for name in SIZE_KEYS)
+        size = next((size for size in sizes if size is not None), None)
+        return Cell(self.method, size, self.quantization, self.variant)
 
 
 class _Anchor(Strict):
@@ -306,7 +341,7 @@ class SuiteFile(Strict):
     suite: str
     version: Count
     summary: str
-    reference: _Cell
+    reference: CellName
     radar: dict[Annotated[str, known("radar axis", RADAR_AXES)], _Anchor]
     recipe: RecipeLayer = RecipeLayer()
     methods: Annotated[list[MethodEntry], Field(min_length=1)]

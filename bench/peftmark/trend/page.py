@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from peftmark.record.fields import side
 from peftmark.render import words
 from peftmark.render.page import Block, Column, Entry, Grid, Page, Paragraph, Section
 from peftmark.storage.gate_history import Accepted
 from peftmark.trend import wording
 from peftmark.trend.changepoints import FEWEST_RUNS, SHORTEST
 from peftmark.trend.panels import Panel, all_panels, figures
-from peftmark.trend.series import Run, Series, Step, Strand
+from peftmark.trend.series import MEASURES, Measure, Run, Series, Step, Strand
 
 MOST_TOLD = 2
 MOST_RUNS = 3
@@ -187,16 +188,21 @@ def _all(strands: Sequence[Strand]) -> Grid:
     rows = []
     for panel in all_panels(strands):
         by_key = {s.measure.key: s for s in panel.series}
-        latest = [_latest(by_key.get(key)) for key in ("score", "loss", "memory", "time")]
+        latest = [_latest(by_key.get(measure.key)) for measure in MEASURES]
         rows.append((Entry(wording.name(panel.series[0], strands)), *latest))
     columns = (
         Column("cell and task"),
-        Column("score", "mean ± half-width over seeds", numeric=True),
-        Column("training loss", "lower is better", numeric=True),
-        Column("peak memory", "MiB, lower is better", numeric=True),
-        Column("time a step", "ms, lower is better; advisory", numeric=True),
+        *(Column(measure.title, _hint(measure), numeric=True) for measure in MEASURES),
     )
     return Grid("Latest figures of every series", columns, tuple(rows), folded=True)
+
+
+def _hint(measure: Measure) -> str:
+    """Unit and direction; a score has those of its metric."""
+    if measure.key == "score":
+        return "mean ± half-width over seeds"
+    hint = ", ".join(filter(None, (measure.shown, side(measure.column))))
+    return f"{hint}; advisory" if measure.advisory else hint
 
 
 def _latest(series: Series | None) -> Entry:

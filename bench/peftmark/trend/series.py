@@ -14,6 +14,8 @@ from peftmark.analysis.stats import Estimate, t_interval
 from peftmark.analysis.table import catalogue_order
 from peftmark.catalog.methods import Cell
 from peftmark.catalog.metrics import METRICS
+from peftmark.record.fields import figure as figure_of
+from peftmark.record.fields import title
 from peftmark.storage.gate_history import Accepted, Point
 from peftmark.trend import changepoints as steps
 
@@ -28,24 +30,41 @@ class Measure:
     """One of the figures that are followed.
 
     Attributes:
-        title: its name in a sentence.
+        column: the field of the rows that it comes from.
+        shown: the unit it is shown in; empty for plain numbers.
         least: smallest step that counts, as a share of the level before it.
         exact: share of a level that is its rounding, the least noise to reckon with.
         advisory: whether a step hints at the machine as much as at the code.
     """
 
     key: Key
-    title: str
+    column: str
+    shown: str
     least: float
     exact: float
     advisory: bool = False
 
+    @property
+    def title(self) -> str:
+        """Its name in a sentence."""
+        return title(self.column)
+
+    @property
+    def unit(self) -> str | None:
+        """The unit of its figures as stored; None for scores and plain numbers."""
+        return None if self.key == "score" else figure_of(self.column).unit or None
+
+    @property
+    def better(self) -> str | None:
+        """Which way is better; the metric says it of a score."""
+        return figure_of(self.column).better
+
 
 MEASURES: tuple[Measure, ...] = (
-    Measure("score", "score", 0.0, 1e-4),
-    Measure("loss", "training loss", 0.05, 0.005),
-    Measure("memory", "peak memory", 0.01, 0.001),
-    Measure("time", "time a step", 0.1, 0.01, advisory=True),
+    Measure("score", "metric_value", "", 0.0, 1e-4),
+    Measure("loss", "loss", "", 0.05, 0.005),
+    Measure("memory", "peak_memory_bytes", "MiB", 0.01, 0.001),
+    Measure("time", "step_seconds_p50", "ms", 0.1, 0.01, advisory=True),
 )
 
 
@@ -260,7 +279,8 @@ def _steps(
     cuts = steps.find(values, floor=floor or 1e-12, least=measure.least, by_seed=by_seed)
     means = [mean for _, _, mean in steps.levels(values, cuts)]
     ends = [*(points[cut][1].at for cut in cuts[1:]), "~"]
-    up = measure.key == "score" and (metric not in METRICS or METRICS[metric].direction == "higher")
+    known = METRICS[metric].direction if metric in METRICS else measure.better
+    up = (known if measure.key == "score" else measure.better) == "higher"
     return tuple(
         Step(
             index=points[cut][0],

@@ -9,12 +9,13 @@ from peftmark.render import words
 from peftmark.render.page import shorten
 from peftmark.storage.gate_history import Point
 from peftmark.trend.changepoints import FEWEST_RUNS
-from peftmark.trend.series import Group, Key, Series, Step, Strand
+from peftmark.trend.series import MEASURES, Group, Key, Series, Step, Strand
 
 COMMIT = 7
 LONGEST_VERSION = 24
 MOST_CHANGES = 2
 """Packages named in a sentence; tables have them all."""
+_SHOWN = {measure.key: measure.shown for measure in MEASURES}
 
 
 def day(at: str) -> str:
@@ -35,12 +36,12 @@ def measure_title(series: Series) -> str:
 
 def unit(key: Key) -> str:
     """The unit that `in_unit` gives; empty for plain numbers."""
-    return {"score": "", "loss": "", "memory": "MiB", "time": "ms"}[key]
+    return _SHOWN[key]
 
 
 def in_unit(key: Key, value: float) -> float:
     """A stored figure in the unit that is shown."""
-    return value / words.MIB if key == "memory" else value * 1e3 if key == "time" else value
+    return value / words.SCALES.get(_SHOWN[key], 1.0)
 
 
 def amount(key: Key, value: float) -> str:
@@ -133,7 +134,5 @@ def too_short(series: Series) -> str:
 
 def direction(series: Series) -> str:
     """An arrow to the better side."""
-    if series.measure.key != "score":
-        return "↓"
-    known = METRICS.get(series.metric)
-    return "↓" if known and known.direction == "lower" else "↑"
+    known = METRICS.get(series.metric) if series.measure.key == "score" else None
+    return "↓" if (known.direction if known else series.measure.better) == "lower" else "↑"

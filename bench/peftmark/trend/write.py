@@ -77,10 +77,10 @@ def _series(series: Series) -> dict[str, Any]:
     return {
         **series.group._asdict(),
         "task": series.task,
-        "cell": series.cell._asdict(),
+        "cell": series.cell.stored,
         "measure": series.measure.key,
         "metric": series.metric if series.measure.key == "score" else None,
-        "unit": {"memory": "bytes", "time": "seconds"}.get(series.measure.key),
+        "unit": series.measure.unit,
         "advisory": series.measure.advisory,
         "runs": len(series.points),
         "searched": series.searched,

@@ -339,7 +339,7 @@ def test_reduced_scale_comes_first():
         "Reduced scale (profile quick, 120 optimizer steps and at most 1,024 training rows): "
         "scores and orderings may differ at full scale.\n"
     )
-    full = [replace(r, job=replace(r.job, profile="full")) for r in three()]
+    full = [replace(r, job=replace(r.job, profile="full", scale="full")) for r in three()]
     assert text_of(full).startswith("full fine-tuning has the highest score")
     assert "Reduced" not in text_of(full)
 

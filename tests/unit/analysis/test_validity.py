@@ -189,7 +189,7 @@ def test_twins_say_whether_their_final_weights_are_the_same(hashes, words):
 
 
 def test_a_budget_that_gives_the_size_another_cell_has_makes_no_twin():
-    job = make_job(rank=None, variant="budget 0.1%", recipe=make_recipe(budget="0.1%"))
+    job = make_job(size=None, variant="budget 0.1%", recipe=make_recipe(budget="0.1%"))
     same = make_record(job=job, outcome=make_outcome(solved_size=8))
     assert flagged(make_record(job=JOB), same) == []
     other = make_record(job=job, outcome=make_outcome(solved_size=7))
@@ -214,13 +214,13 @@ def test_two_ways_to_choose_layers_that_chose_the_same_make_no_twin():
 
 
 def test_each_of_several_twins_is_told_beside_the_first():
-    jobs = [make_job(rank=rank) for rank in (4, 8, 16)]
-    assert [flag.job.rank for flag in flagged(*rows_of(*jobs))] == [8, 16]
+    jobs = [make_job(size=rank) for rank in (4, 8, 16)]
+    assert [flag.job.size for flag in flagged(*rows_of(*jobs))] == [8, 16]
 
 
 def test_other_tasks_seeds_and_curves_are_no_twins():
-    assert flagged(*rows_of(JOB, make_job(task="stsb", rank=4), make_job(seed=1, rank=4))) == []
-    other = make_job(rank=4)
+    assert flagged(*rows_of(JOB, make_job(task="stsb", size=4), make_job(seed=1, size=4))) == []
+    other = make_job(size=4)
     curve = make_outcome().curve
     for changed in (
         (*curve[:-1], replace(curve[-1], loss=0.1)),
@@ -242,7 +242,7 @@ def test_recomputing_activations_changes_no_number_and_makes_no_twin():
     assert flagged(*rows_of(plain, saving)) == []
     half = variant("bf16, no checkpointing", precision="bf16")
     assert [flag.job for flag in flagged(*rows_of(plain, half))] == [half]
-    other = replace(saving, rank=4)
+    other = replace(saving, size=4)
     assert [flag.job for flag in flagged(*rows_of(plain, other))] == [other]
 
 
@@ -250,7 +250,7 @@ def test_flags_stand_by_kind():
     rows = [
         make_record(job=make_job(seed=1), outcome=make_outcome(reload_max_error=1.0)),
         make_record(job=make_job(seed=2), outcome=make_outcome(collapsed=True, exploding_step=1)),
-        *rows_of(JOB, make_job(rank=4)),
+        *rows_of(JOB, make_job(size=4)),
     ]
     assert [flag.kind for flag in flagged(*rows)] == list(FLAG_KINDS)
 

@@ -123,8 +123,8 @@ def test_the_rank_that_is_said_to_be_enough_is_that_for_the_rows_there_are(suite
         for t in LEDGER_OF_OURS["C13"].tests or []
         if t.part == "log2(N)/2 is enough" and t.belongs_to(suite, profile)
     ]
-    assert {t.cells[0].rank for t in tests} == {int(math.log2(rows) / 2)}
-    assert [t.cells[1].rank for t in tests] == [16, 32, 64]
+    assert {t.cells[0].size for t in tests} == {int(math.log2(rows) / 2)}
+    assert [t.cells[1].size for t in tests] == [16, 32, 64]
 
 
 # --- faults of a ledger -------------------------------------------------------------------------

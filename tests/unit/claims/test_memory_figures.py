@@ -342,6 +342,7 @@ def test_facts_survive_json():
 # --- one real prediction ------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.real
 def test_a_small_run_is_predicted(tmp_path):
     """Weights, gradients and both states of an encoder in fp32 are 16 bytes a parameter."""

@@ -60,7 +60,7 @@ def test_a_change_before_the_first_evaluation_counts_from_the_rank_of_the_recipe
     # Without it, or where modules start at other ranks, what came before is not known.
     for unknown in (
         moved(history, schedule=replace(early, init_rank=None, init_ratio=1.5)),
-        moved(history, schedule=early, method="hybrid", rank=None),
+        moved(history, schedule=early, method="hybrid", size=None),
     ):
         assert "before the first evaluation" in str(rank_moves(unknown))
     # Nor is it needed if the first evaluation comes before the first allocation.

@@ -356,7 +356,7 @@ def test_a_figure_that_no_row_has_is_undecided_with_its_reason():
     )
     verdict = one(build(found), ratio(measure="merged_latency_p50_seconds", at_most=1.0))
     assert verdict.kind == "undecided"
-    assert "has no latency, merged in 3 of 3 runs: no adapter to merge" in verdict.parts[0].reason
+    assert "has no merged latency in 3 of 3 runs: no adapter to merge" in verdict.parts[0].reason
 
 
 def test_a_cell_task_profile_or_suite_that_is_not_there_is_not_comparable():
@@ -373,7 +373,7 @@ def test_a_cell_task_profile_or_suite_that_is_not_there_is_not_comparable():
         verdict = one(table, test)
         assert (verdict.kind, verdict.parts[0].reason) == ("not comparable", reason)
         assert verdict.jobs == ()
-        assert verdict.settle[-1] == "run the full profile: stated for RoBERTa-large"
+        assert verdict.settle[-1] == "run a profile of full scale: stated for RoBERTa-large"
 
 
 def test_suspect_rows_count_and_are_named():
@@ -454,7 +454,7 @@ def test_the_scale_stands_in_the_verdict(model, profile, scale):
 def test_a_source_that_names_no_model_says_so():
     silent = SETTING | {"model": "not stated", "models": []}
     verdict = one(build(both()), difference(at_least=0.0), setting=silent)
-    assert verdict.settle == ("run the full profile: the source names no model",)
+    assert verdict.settle == ("run a profile of full scale: the source names no model",)
 
 
 def test_of_several_numbers_of_seeds_the_largest_is_told():

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -20,6 +19,8 @@ from peftmark.executors.local import run_jobs
 from peftmark.executors.slots import Slot
 from peftmark.sources.assets import Places
 from places import SUPPORT
+from waiting import wait_for
+from watched import OVER, Watched
 
 
 @pytest.fixture(autouse=True)
@@ -28,8 +29,10 @@ def short_grace(monkeypatch):
 
 
 @pytest.fixture
-def run(tmp_path):
+def run(tmp_path, monkeypatch):
     """Run jobs of these seeds with a fake worker; returns outcomes by seed, each job once."""
+    watched = Watched()
+    monkeypatch.setattr(process, "time", watched.clock)
 
     def start(
         worker,
@@ -52,7 +55,8 @@ def run(tmp_path):
             listener=listener or (lambda job, message: None),
             worker=f"fake_worker:{worker}",
         )
-        attempts = list(run_jobs(order, [Slot()] * slots, room))
+        watched.events.clear()
+        attempts = watched.run(order, [Slot()] * slots, room)
         finished = [f for f in attempts if not f.again]
         start.attempts = attempts
         assert all(count == 1 for count in Counter(f.job.seed for f in finished).values())
@@ -62,6 +66,7 @@ def run(tmp_path):
         }
         return {f.job.seed: f.outcome for f in finished}
 
+    start.watched = watched
     return start
 
 
@@ -76,14 +81,6 @@ def alive(pid):
     except (FileNotFoundError, ProcessLookupError):  # gone before, or while it was read
         return False
     return state not in "ZX"
-
-
-def wait_for(condition, seconds=20.0):
-    limit = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < limit, "waited in vain"
-        time.sleep(0.02)
-    return found
 
 
 # --- one worker, each way to end ----------------------------------------------------------------
@@ -139,11 +136,14 @@ def test_what_a_worker_prints_is_in_its_log_cut_in_the_middle_when_it_floods(run
 
 
 def test_a_hanging_worker_is_stopped_at_the_limit_with_its_last_step(run):
-    start = time.monotonic()
+    clock, ended = run.watched.clock, []
+    begun = clock.now
+    clock.at_sleep = lambda: ended.append(clock.now - begun)
     outcome = run("hangs", limit=1.0)[0]
     assert outcome.status == "timed_out"
     assert outcome.status_reason == "over the limit of 1 s a job, at step 3 of 120"
-    assert 1.0 < time.monotonic() - start < 20
+    assert ended == [1.0 + OVER], "once it is over the limit, and not before"
+    assert run.attempts[0].wall_seconds >= 1.0 + OVER
 
 
 def test_a_worker_that_ignores_sigterm_is_killed_after_the_grace(run):
@@ -151,11 +151,9 @@ def test_a_worker_that_ignores_sigterm_is_killed_after_the_grace(run):
 
 
 def test_a_child_of_a_worker_that_keeps_the_pipe_open_holds_nothing_up(run):
-    start = time.monotonic()
     outcome = run("leaves_a_child")[0]
     assert outcome.status == "ok"
-    assert time.monotonic() - start < 10
-    assert alive(outcome.data_source)
+    assert alive(outcome.data_source), "nobody waited for its end"
     os.kill(int(outcome.data_source), signal.SIGKILL)
 
 
@@ -210,7 +208,9 @@ def test_a_bad_job_never_stops_the_others(run, tmp_path):
 
 def test_never_more_workers_than_slots_are_alive(run):
     assert {o.steps for o in run("counts", seeds=range(4), slots=1).values()} == {1}
+    assert run.watched.most == 1
     assert max(o.steps for o in run("counts", seeds=range(7), slots=3).values()) <= 3
+    assert run.watched.most == 3
 
 
 @pytest.mark.parametrize(("jobs", "slots", "at_once"), [(1, 1, "1"), (1, 2, "1"), (3, 2, "2")])
@@ -298,4 +298,4 @@ def test_workers_do_not_outlive_a_supervisor_killed_with_9(tmp_path):
         pids = wait_for(lambda: all(p := [f.read_text() for f in files]) and p)
         assert all(alive(pid) for pid in pids)
         supervisor.kill()
-    wait_for(lambda: not any(alive(pid) for pid in pids), seconds=10)
+    wait_for(lambda: not any(alive(pid) for pid in pids))

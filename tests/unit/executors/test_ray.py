@@ -7,7 +7,6 @@ import socket
 import sys
 import tempfile
 import threading
-import time
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
@@ -23,6 +22,7 @@ from peftmark.executors import ray as on_ray
 from peftmark.executors.contract import Order
 from peftmark.sources.assets import Places
 from places import SUPPORT
+from waiting import wait_for
 
 SETTINGS = {
     "PYTHONPATH": str(SUPPORT),  # where nodes find the fake workers
@@ -30,7 +30,7 @@ SETTINGS = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # Ray's switch for "loopback only"
     "RAY_health_check_initial_delay_ms": "500",
     "RAY_health_check_period_ms": "500",
-    "RAY_health_check_timeout_ms": "1000",
+    "RAY_health_check_timeout_ms": "600000",  # one that is gone refuses; one that is slow may be
     "RAY_health_check_failure_threshold": "3",
 }
 
@@ -82,14 +82,6 @@ def order(tmp_path):
 
 def run(cluster, order):
     return list(on_ray.run_jobs(order, cluster.address, "cpu", at_once=2))
-
-
-def wait_for(condition, seconds=30.0):
-    limit = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < limit, "waited in vain"
-        time.sleep(0.05)
-    return found
 
 
 def begun(folder):
@@ -144,18 +136,20 @@ def test_an_address_without_a_cluster_is_one_message(monkeypatch):
 
 def test_jobs_run_on_the_nodes_and_come_back_with_log_and_machine(cluster, notes, order):
     told = []
-    one = order("waits", (0, 1), listener=lambda job, message: told.append((job.seed, message)))
+    one = order("meets", (0, 1), listener=lambda job, message: told.append((job.seed, message)))
     assert on_ray.resources(cluster.address) == (2, 0)
     finished = run(cluster, one)
     assert {f.job.seed: f.outcome.status for f in finished} == {0: "ok", 1: "ok"}
     assert {f.environment.machine["cores"] for f in finished} == {os.cpu_count()}
     assert {f.outcome.data_source for f in finished} == {"up to 2"}, "two jobs on one machine"
     assert {f.outcome.model_source for f in finished} == {"without Ray"}
-    assert all(0.7 < f.wall_seconds < 60 for f in finished)
+    assert all(f.wall_seconds > f.outcome.train_seconds > 0 for f in finished), (
+        "one is in the other"
+    )
     for seed in (0, 1):
         assert [m["phase"] for s, m in told if s == seed] == ["queued", "start", "end"]
         log = one.logs / f"{make_job(seed=seed).job_id}.1.log"
-        assert log.read_bytes() == b"waited on a node\n"
+        assert log.read_bytes() == b"worked on a node\n"
 
 
 def test_ray_gets_our_function_by_its_name(cluster):
@@ -178,7 +172,7 @@ def test_a_worker_killed_on_its_node_is_tried_again_by_us(cluster, notes, order)
 def test_a_node_with_other_versions_refuses_and_says_which(cluster, notes, order, monkeypatch):
     here = remote._versions()
     monkeypatch.setattr(remote, "_versions", lambda: {**here, "torch": "1.0"})
-    (done,) = run(cluster, order("waits", (0,)))
+    (done,) = run(cluster, order("works", (0,)))
     assert done.outcome.status == "crashed"
     assert f"torch 1.0 -> {here['torch']}" in done.outcome.status_reason
     assert done.environment.versions["torch"] == here["torch"]

@@ -6,8 +6,8 @@ import json
 import os
 import subprocess
 import sys
-import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -20,6 +20,8 @@ from peftmark.executors.slots import Room, Slot, cpu_slots, free_memory, gpu_slo
 from peftmark.machine import nvml
 from peftmark.sources.assets import Places
 from places import SUPPORT
+from waiting import PATIENCE, wait_for
+from watched import Watched
 
 GIB = 2**30
 TWO = (Slot(), Slot())
@@ -30,6 +32,8 @@ def run(tmp_path, monkeypatch):
     """Run jobs of these seeds with a fake worker; returns the attempts in the order they ended."""
     monkeypatch.setattr(process, "GRACE_SECONDS", 0.5)
     (tmp_path / "logs").mkdir()
+    watched = Watched()
+    monkeypatch.setattr(process, "time", watched.clock)
 
     def start(worker, seeds=(0,), places=TWO, room=None, retries=1, **changes):
         order = Order(
@@ -40,8 +44,10 @@ def run(tmp_path, monkeypatch):
             worker=f"fake_worker:{worker}",
             **changes,
         )
-        return list(run_jobs(order, list(places), room))
+        watched.events.clear()
+        return watched.run(order, list(places), room)
 
+    start.watched = watched
     return start
 
 
@@ -105,7 +111,7 @@ def test_free_memory_is_what_the_machine_has_or_less_where_a_container_limits_it
 
 
 def test_jobs_share_memory_only_if_what_is_known_of_them_fits():
-    small, large = make_job(), make_job(method="full", rank=None)
+    small, large = make_job(), make_job(method="full", size=None)
     room = Room(4 * GIB, {needs_of(small): 1 * GIB, needs_of(large): 3 * GIB + 1})
     assert room.fits(large, [])
     assert not room.fits(large, [small])
@@ -125,8 +131,10 @@ def test_jobs_share_memory_only_if_what_is_known_of_them_fits():
 def test_jobs_that_cannot_fit_together_do_not_start_together(run):
     room = Room(10, {needs_of(make_job()): 6})
     assert {f.outcome.steps for f in run("counts", range(4), room=room)} == {1}
+    assert run.watched.most == 1
     room = Room(12, {needs_of(make_job()): 6})
-    assert {f.outcome.steps for f in run("counts", range(4), room=room)} >= {2}
+    assert {f.outcome.steps for f in run("counts", range(4), room=room)} <= {1, 2}
+    assert run.watched.most == 2
 
 
 def test_a_job_that_fits_goes_before_one_that_has_to_wait(run, tmp_path):
@@ -193,7 +201,9 @@ def test_memory_that_ran_out_beside_others_is_tried_again_alone(run):
     assert sorted(last) == [0, 1, 2, 3]
     assert {f.outcome.status for f in last.values()} == {"ok"}
     again = [f for f in attempts if f.again]
-    assert again, "three at once: some saw another"
+    assert {0, 1, 2} <= {f.job.seed for f in again}, "they were alive together"
+    assert all(run.watched.beside(seed, 1) for seed in (0, 1, 2))
+    assert not any(run.watched.beside(f.job.seed, 2) for f in again)
     assert {f.again for f in again} == {"memory ran out beside other jobs: now alone"}
     assert {f.outcome.steps for f in last.values()} == {1}
 
@@ -253,25 +263,26 @@ def test_nothing_is_known_of_a_device_without_a_driver():
 
 
 def test_a_worker_over_the_limit_writes_down_where_it_is(run, tmp_path):
+    log = tmp_path / "logs" / f"{make_job().job_id}.1.log"
+    clock = run.watched.clock
+    clock.at_sleep = lambda: wait_for(lambda: "in _hang" in log.read_text())
     run("hangs", seconds_limit=0.5)
-    log = (tmp_path / "logs" / f"{make_job().job_id}.1.log").read_text()
-    assert "most recent call first" in log
-    assert "in _hang" in log
+    assert clock.slept == [process.STACK_SECONDS], "it is given the time to write"
+    assert "most recent call first" in log.read_text()
 
 
 def test_what_a_worker_started_ends_with_it(run, tmp_path):
-    run("hangs_with_a_child", seconds_limit=0.7)
+    run("hangs_with_a_child", seconds_limit=0.5)
     pid = int((tmp_path / "logs" / f"{make_job().job_id}.1.child").read_text())
-    for _ in range(100):
+
+    def gone():
         try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return
-        with open(f"/proc/{pid}/stat") as stat:
-            if stat.read().rpartition(")")[2].split()[0] in "ZX":
-                return
-        time.sleep(0.05)
-    raise AssertionError("the child lives")
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+        return state in "ZX"
+
+    wait_for(gone)
 
 
 def test_a_long_folder_for_temporary_files_stops_no_run(tmp_path):
@@ -295,7 +306,7 @@ print([done.outcome.status for done in run_jobs(order, [Slot()])])
         [sys.executable, "-c", code],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
         env=os.environ | {"TMPDIR": str(long)},
     )
     assert done.stdout == "['ok']\n", done.stderr

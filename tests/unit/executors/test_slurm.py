@@ -6,7 +6,6 @@ import os
 import signal
 import sys
 import threading
-import time
 from collections import Counter
 
 import psutil
@@ -20,6 +19,7 @@ from peftmark.executors.contract import Order
 from peftmark.executors.slurm import Settings, settings
 from peftmark.sources.assets import Places
 from places import SUPPORT
+from waiting import wait_for
 
 
 @pytest.fixture
@@ -52,14 +52,6 @@ def run(tmp_path, notes):
 
 def begun(notes):
     return [tuple(map(int, path.name.split(".")[:2])) for path in notes.glob("*.begun")]
-
-
-def wait_for(condition, seconds=30.0):
-    limit = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < limit, "waited in vain"
-        time.sleep(0.05)
-    return found
 
 
 def ends(finished):
@@ -140,12 +132,12 @@ def test_a_job_without_answer_ends_as_slurm_says(state, message, status, outside
 
 def test_jobs_run_and_leave_their_logs_and_nothing_of_submitit(run, tmp_path):
     told = []
-    finished = run("waits", range(3), listener=lambda job, m: told.append((job.seed, m["phase"])))
+    finished = run("works", range(3), listener=lambda job, m: told.append((job.seed, m["phase"])))
     assert ends(finished) == {(seed, 1, "ok", ""): 1 for seed in range(3)}
     for seed in range(3):
         assert [phase for s, phase in told if s == seed] == ["queued", "start", "end"]
         log = tmp_path / "logs" / f"{make_job(seed=seed).job_id}.1.log"
-        assert log.read_bytes() == b"waited on a node\n"
+        assert log.read_bytes() == b"worked on a node\n"
     assert not list((tmp_path / "logs" / "submitit").iterdir())
 
 
@@ -245,7 +237,7 @@ def test_jobs_go_through_sbatch_as_an_array_and_singly(tmp_path, notes, monkeypa
         jobs,
         Places(None, ("package",), tmp_path / "cache"),
         tmp_path / "logs",
-        worker="cluster_worker:waits",
+        worker="cluster_worker:works",
     )
     given = settings("partition=short,time=7,exclusive=true")
     assert ends(slurm.run_jobs(order, given, "cuda", at_once=2)) == {

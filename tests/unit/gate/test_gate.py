@@ -149,7 +149,8 @@ def test_another_profile_is_not_comparable():
         (
             {"live_bytes": 2**30, "live_optimizer_bytes": 526 * 2**20},
             "count.live_bytes",
-            "from 524,288,000 to 1,073,741,824 (+104.8 %); most of it in optimizer (+524.0 MiB)",
+            "from 524,288,000 to 1,073,741,824 bytes (+104.8 %); most of it in optimizer states "
+            "(+524.0 MiB)",
         ),
     ],
 )

@@ -22,6 +22,7 @@ from peftmark.gate.snapshot import Accepted, machine_class, of_folder
 from peftmark.storage import gate_history
 from peftmark.storage.store import Store
 from places import SUITES
+from waiting import PATIENCE
 
 ACCEPTED = Accepted("2030-01-02T00:00:00Z", "the first one", "0" * 40)
 
@@ -217,7 +218,7 @@ def test_a_reader_that_leaves_does_not_change_the_verdict(tmp_path):
     done = subprocess.Popen(words, stdout=subprocess.PIPE, cwd=tmp_path)
     assert done.stdout is not None
     done.stdout.close()
-    assert done.wait(timeout=60) == Exit.UNDECIDED
+    assert done.wait(timeout=PATIENCE) == Exit.UNDECIDED
 
 
 def test_a_drop_fails_and_its_history_is_kept(peftmark):
@@ -283,7 +284,7 @@ def test_a_new_baseline_shows_what_changes_and_remembers_the_one_before(peftmark
     Path("results/smoke").rename("earlier")
     smoke_rows(Path("results"), make_environment(sources={"peftmark": "new"}), adapter_bytes=7)
     code, said = accept(peftmark)
-    assert code == 0 and "bytes of the saved adapter went from 900,000 to 7" in said
+    assert code == 0 and "adapter on disk went from 900,000 to 7 bytes" in said
     known = baseline.read(PATH).accepted
     assert known is not None and [a.reason for a in known.earlier] == ["known good"]
 

@@ -125,7 +125,8 @@ def test_a_regression_of_resident_memory_is_found_and_a_small_one_is_not():
     assert grown(1.08).code == Exit.OK
     gate = grown(1.5)
     assert gate.code == Exit.REGRESSION
-    assert "VmHWM) is 1.50× that of the baseline (+450 MiB)" in gate.findings[0].sentence
+    expected = "resident memory in training is 1.50× that of the baseline (+450 MiB)"
+    assert expected in gate.findings[0].sentence
 
 
 def test_no_interleaved_noise_makes_an_alarm():

@@ -22,6 +22,7 @@ from peftmark.gate import show
 from peftmark.gate.judge import judge
 from peftmark.gate.policy import Policy
 from places import ROOT
+from waiting import PATIENCE
 
 GITHUB = ROOT / ".github"
 DOC = (ROOT / "docs" / "ci.md").read_text(encoding="utf-8")
@@ -37,8 +38,8 @@ def load(path):
 
 FILES = [*sorted((GITHUB / "workflows").glob("*.y*ml")), GITHUB / "actions" / "gate" / "action.yml"]
 NAMES = [str(path.relative_to(GITHUB)) for path in FILES]
-CI, GATE, COMMENT = (
-    load(GITHUB / "workflows" / f"{name}.yml") for name in ("ci", "gate", "gate-comment")
+CI, GATE, COMMENT, NIGHTLY = (
+    load(GITHUB / "workflows" / f"{name}.yml") for name in ("ci", "gate", "gate-comment", "nightly")
 )
 ACTION = load(FILES[-1])
 WORKFLOWS = {path.stem: load(path) for path in FILES[:-1]}
@@ -76,6 +77,7 @@ def test_these_are_the_files():
         "workflows/ci.yml",
         "workflows/gate-comment.yml",
         "workflows/gate.yml",
+        "workflows/nightly.yml",
         "actions/gate/action.yml",
     ]
 
@@ -101,9 +103,10 @@ def test_an_action_has_one_commit_everywhere():
 
 
 def test_permissions_are_least_and_only_the_comment_may_write():
-    assert CI["permissions"] == GATE["permissions"] == {"contents": "read"}
+    for document in (CI, GATE, NIGHTLY):
+        assert document["permissions"] == {"contents": "read"}
     assert COMMENT["permissions"] == {}
-    for job in [*jobs(CI), *jobs(GATE)]:
+    for job in [*jobs(CI), *jobs(GATE), *jobs(NIGHTLY)]:
         assert job.get("permissions", {"contents": "read"}) == {"contents": "read"}
     assert [job["permissions"] for job in jobs(COMMENT)] == [
         {"actions": "read", "contents": "read", "pull-requests": "write"}
@@ -133,7 +136,7 @@ def test_no_expression_stands_in_a_script(path):
 
 def test_every_script_stops_at_its_first_failure_in_a_pipe_too():
     """`bash` named as the shell has pipefail; the default has not."""
-    for name in ("ci", "gate-comment"):
+    for name in ("ci", "gate-comment", "nightly"):
         assert WORKFLOWS[name]["defaults"] == {"run": {"shell": "bash"}}
     for found in steps(ACTION):
         assert "run" not in found or found["shell"] == "bash"
@@ -151,6 +154,33 @@ def test_every_job_ends_in_time_on_a_named_system(name):
 def test_no_checkout_leaves_its_token_behind(path):
     for found in actions(load(path), "actions/checkout"):
         assert found["with"]["persist-credentials"] is False
+
+
+# --- every night --------------------------------------------------------------------------------
+
+
+def test_all_tests_run_every_night_and_by_hand_and_then_what_ci_runs_after_its_tests():
+    assert set(triggers(NIGHTLY)) == {"schedule", "workflow_dispatch"}
+    ((minute, hour, *days),) = [found["cron"].split() for found in triggers(NIGHTLY)["schedule"]]
+    assert minute.isdecimal() and hour.isdecimal() and days == ["*"] * 3
+    assert step(NIGHTLY, "Test")["run"] == "make test-all"
+    smoke = step(NIGHTLY, "Run the smoke suite through the gate")
+    assert smoke["if"] == "${{ !cancelled() }}"
+    lines = [line.strip() for line in smoke["run"].splitlines()]
+    ci = [line.strip() for line in (ROOT / ".ci" / "run").read_text("utf-8").splitlines()]
+    after = [line for line in ci[ci.index("make test") + 1 :] if not line.startswith("#")]
+    assert lines == after
+
+
+def test_ci_runs_the_tests_that_look_at_no_clock():
+    lines = (ROOT / ".ci" / "run").read_text("utf-8").splitlines()
+    assert "make test" in lines
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    (test,), (all_of_them,) = (
+        re.findall(rf"^{name}: .*\n\t@\S+ -m pytest -m '([^']+)'", makefile, re.MULTILINE)
+        for name in ("test", "test-all")
+    )
+    assert (test, all_of_them) == ("not gpu and not slow", "not gpu")
 
 
 # --- the trusted workflow -----------------------------------------------------------------------
@@ -185,11 +215,11 @@ def test_the_step_that_reads_foreign_data_has_no_token():
 def test_the_artefact_is_the_one_that_gates_keep():
     kept = [
         [found["with"]["name"] for found in actions(document, "actions/upload-artifact")]
-        for document in (CI, ACTION)
+        for document in (CI, NIGHTLY, ACTION)
     ]
-    assert kept == [["peftmark-gate", "peftmark-results"]] * 2
+    assert kept == [["peftmark-gate", "peftmark-results"]] * 3
     assert "name=peftmark-gate" in step(COMMENT, "Take gate.json out of the artefact")["run"]
-    for document in (CI, ACTION):
+    for document in (CI, NIGHTLY, ACTION):
         for found in actions(document, "actions/upload-artifact"):
             assert found["if"] == "${{ always() }}"
             assert found["with"]["overwrite"] is True  # a job that is started again
@@ -245,7 +275,7 @@ def test_the_comment_needs_no_package_but_those_its_job_installs(tmp_path):
             cwd=ROOT,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=PATIENCE,
         )
         assert run.returncode == code, run.stderr
         return run.stdout
@@ -343,7 +373,7 @@ def test_the_table_has_every_input_with_its_default():
 
 def test_the_table_has_every_exit_code_once():
     rows = re.findall(r"^\| (\d+) \| .+ \| .+ \|$", DOC, re.MULTILINE)
-    assert [int(row) for row in rows] == [code for code in Exit if code < 100]
+    assert [int(row) for row in rows] == list(Exit)
 
 
 def test_the_example_for_gitlab_keeps_what_the_gate_writes():
@@ -381,7 +411,7 @@ class Shell:
             cwd=self.work,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=PATIENCE,
             env={
                 "PATH": f"{self.bin}:{os.environ['PATH']}",
                 "HOME": str(self.folder),
@@ -745,6 +775,6 @@ def test_actionlint_has_nothing_to_say():
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr

@@ -19,6 +19,7 @@ import pytest
 from peftmark.machine import nvml
 from peftmark.machine.nvml import DeviceMeter, EnergyCounter, Gpu, contention
 from places import SOURCE, SUPPORT
+from waiting import PATIENCE
 
 GIB = 2**30
 LIBRARY = "libnvidia-ml.so.1"
@@ -69,7 +70,7 @@ def play(tmp_path):
             env=kept | variables,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=PATIENCE,
             check=False,
         )
         assert done.returncode == 0, done.stderr

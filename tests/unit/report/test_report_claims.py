@@ -69,7 +69,7 @@ def test_a_claim_has_a_row_with_source_verdict_figure_and_what_would_settle_it()
     # four intervals: three claims on scores and an order of two cells
     low, high = stats.t.interval(1 - 0.05 / 4, 3, 0.05, stats.sem([0.05, 0.04, 0.06, 0.05]))
     assert figure.text == f"+0.050 (+{low:.3f} to +{high:.3f}; 4 seeds, 1 task)"
-    assert settle.text == "run the full profile: stated for RoBERTa-large"
+    assert settle.text == "run a profile of full scale: stated for RoBERTa-large"
 
 
 def test_a_claim_of_several_parts_tells_each():
@@ -129,7 +129,7 @@ def test_no_entry_is_empty_and_both_renderers_take_the_section():
             ratio(
                 measure="merged_latency_p50_seconds", to_measure="latency_p50_seconds", at_most=1.02
             ),
-            "latency, merged of AdaLoRA r8 / latency of LoRA r8: at most 1.020×",
+            "merged latency of AdaLoRA r8 / latency of LoRA r8: at most 1.020×",
         ),
         (order(A, B, C, tasks=["rte"]), "score on rte, best first: AdaLoRA r8, LoRA r8, IA3"),
         (paper("1 / 3", 0.333, 0.01), "1 / 3 = 0.333 GB"),

@@ -177,19 +177,20 @@ def test_what_was_said_and_forgotten_stands_by_cell_and_task():
     assert (found["perplexity"].text, found["perplexity"].note) == ("20.5 ± 6.35", "n = 2")
     assert found["forgetting"].text == "+2.5\u00a0% ± 31.8\u00a0%"
     assert found["unrelated text"].text == "24.5 → 25.1"
-    assert found["training"].text.replace(",", "").startswith("28")
-    assert "writing" not in found and "exact match" not in found
+    assert found["training tokens a second"].text.replace(",", "").startswith("28")
+    assert "written tokens a second" not in found and "exact match" not in found
     note = grid(show(made), "What was forgotten").note
-    assert "Without a value in any row: writing (the task has no answers to write)" in note
+    assert "row: written tokens a second (the task has no answers to write)" in note
 
 
 def test_the_untouched_base_forgets_nothing_and_trains_nothing(shown):
     found = entries(shown, "untouched base", "chatterbot")
     assert found["forgetting"].text == "0.0\u00a0% ± 0.0\u00a0%"
-    assert (found["training"].text, found["training"].note) == ("n/a", "nothing trains")
-    assert found["writing"].text == "80.0"
+    trained = found["training tokens a second"]
+    assert (trained.text, trained.note) == ("n/a", "nothing trains")
+    assert found["written tokens a second"].text == "80.0"
     other = entries(shown, "LoRA r8", "sst-2")
-    assert other["writing"].text == "–", "a figure that other tasks have"
+    assert other["written tokens a second"].text == "–", "a figure that other tasks have"
     assert entries(shown, "LoRA r8", "reviews")["ROUGE-L"].text == "–"
     assert "ROUGE-L" not in other, "a task without further metrics has no row in that table"
 

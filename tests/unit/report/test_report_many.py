@@ -25,6 +25,7 @@ from peftmark.analysis import table
 from peftmark.catalog.methods import METHODS, Cell, all_methods
 from peftmark.render import chart_specs, page, words
 from peftmark.render import style as canvas
+from peftmark.render.series import OTHER, SERIES
 from peftmark.report import cell_selection, summary
 from shown import column, fail, grid, paragraphs, row, section, show, write
 
@@ -159,8 +160,7 @@ def test_families_have_looks_of_their_own():
     assert page.marks((Cell("dora", 8, "int8"),))[Cell("dora", 8, "int8")].series == "lora-nf4"
     everything = tuple(Cell(key, None, "none") for key in all_methods())
     kinds = {mark.series for mark in page.marks(everything).values()}
-    assert kinds == set(page.SERIES) - {"lora-nf4", "adalora-nf4"}
-    assert kinds <= set(canvas.MARKERS)
+    assert kinds == set(SERIES) - {"lora-nf4", "adalora-nf4", OTHER}
 
 
 @pytest.mark.parametrize(
@@ -215,7 +215,7 @@ def test_a_cell_that_runs_somewhere_and_the_reference_stay_in_every_table():
 
 
 def test_a_budget_is_shown_with_what_it_gave():
-    job = make_job(rank=None, variant="budget 0.1%", recipe=make_recipe(budget="0.1%"))
+    job = make_job(size=None, variant="budget 0.1%", recipe=make_recipe(budget="0.1%"))
     outcome = make_outcome(
         solved_size=7,
         budget_parameters=75_000,
@@ -228,13 +228,13 @@ def test_a_budget_is_shown_with_what_it_gave():
     lora, budget = parameters.rows
     assert column(parameters, lora, "size").text == "8"
     assert column(parameters, lora, "budget").note == "the suite gives the size, not a budget"
-    assert column(parameters, lora, "adapter").text == "73,728"
+    assert column(parameters, lora, "adapter parameters").text == "73,728"
     size, wanted = (column(parameters, budget, title) for title in ("size", "budget"))
     assert (size.text, size.note) == ("7", "from the budget")
     assert (wanted.text, wanted.note) == ("75,000", "has 74,250, −1.0\u00a0%")
     assert "matched by their adapter's parameters" in paragraphs(found, "costs")
     plain = grid(
-        show([make_record(), make_record(job=make_job(method="bitfit", rank=None))]), "Par"
+        show([make_record(), make_record(job=make_job(method="bitfit", size=None))]), "Par"
     )
     assert "budget" not in [c.title for c in plain.columns]
     assert column(plain, plain.rows[1], "size").note == "the method has no size"

@@ -42,7 +42,7 @@ def matrix():
     return [fail(r, "diverged", "NaN") if r is on(rows, ADALORA, "sst2")[0] else r for r in rows]
 
 
-def test_same_rows_same_bytes_in_any_order(tmp_path, matrix):
+def test_same_rows_same_bytes_in_any_order(tmp_path, matrix, pictures_are_drawn):
     shuffled = random.Random(1).sample(matrix, len(matrix))
     planned = [r.job for r in matrix]
     first = write(tmp_path / "a", matrix, planned)
@@ -137,12 +137,12 @@ def test_a_null_is_printed_with_the_reason_of_its_row():
     null = {"tokens_per_second": "the clock stood still", "adapter_bytes": "nothing was saved"}
     bare = make_outcome(**dict.fromkeys(null), null_reasons=null)
     shown = show([make_record(outcome=bare), make_record(job=make_job(method="adalora"))])
-    for caption, title, reason in (
-        ("Time and work", "tokens a second", null["tokens_per_second"]),
-        ("to deploy", "on disk", null["adapter_bytes"]),
+    for caption, name, reason in (
+        ("Time and work", "training tokens a second", null["tokens_per_second"]),
+        ("to deploy", "adapter on disk", null["adapter_bytes"]),
     ):
         found = grid(shown, caption)
-        entry = found.rows[0][[c.title for c in found.columns].index(title)]
+        entry = found.rows[0][[c.title for c in found.columns].index(name)]
         assert (entry.text, entry.note, entry.kind) == ("n/a", reason, "missing")
 
 
@@ -152,7 +152,10 @@ def test_a_column_without_any_value_becomes_a_sentence_with_its_reason():
     assert "energy" not in [c.title for c in time.columns]
     assert "Without a value in any row: energy (no RAPL counters on this machine)." in time.note
     meters = grid(shown, "other meters")
-    names = "torch allocated, torch reserved, NVML process and NVML device"
+    names = (
+        "memory allocated by torch, memory reserved by torch, process memory by NVML and device "
+        "memory by NVML"
+    )
     assert f"{names} (the job ran on the CPU)" in meters.note
     nothing = page.Grid(
         "x", (page.Column("a"), page.Column("b")), ((page.Entry("y"), words.missing("z")),)
@@ -388,7 +391,7 @@ def test_memory_measured_by_different_meters_is_not_compared():
 def test_markdown_stays_short_and_keeps_the_worst_news():
     cells = [LORA, *(Cell("lora", rank, "none") for rank in range(100, 160))]
     rows = make_matrix(cells=cells, seeds=[0, 1])
-    rows = [fail(r) if r.job.rank == 159 else r for r in rows]
+    rows = [fail(r) if r.job.size == 159 else r for r in rows]
     shown = show(rows)
     whole = markdown.render(shown, 10**9)
     text = markdown.render(shown)

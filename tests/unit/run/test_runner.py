@@ -44,14 +44,19 @@ methods:
     learning_rates: [2e-3, 5e-3]
     recipe: {targets: attention, alpha: 8}
 profiles:
-  big: {summary: s, needs: gpu, sources: [hub], model: minilm-l6, seeds: [0], tasks: {cola: {}}}
-  hub: {summary: s, needs: data, sources: [mirror, hub], model: minilm-l6, seeds: [0],
+  big: {summary: s, needs: gpu, scale: reduced,
+         sources: [hub], model: minilm-l6, seeds: [0], tasks: {cola: {}}}
+  hub: {summary: s, needs: data, scale: reduced,
+         sources: [mirror, hub], model: minilm-l6, seeds: [0],
         tasks: {cola: {}}}
-  mirrored: {summary: s, needs: data, sources: [mirror], model: minilm-l6, seeds: [0],
+  mirrored: {summary: s, needs: data, scale: reduced,
+         sources: [mirror], model: minilm-l6, seeds: [0],
              tasks: {cola: {}}}
-  quick: {summary: s, needs: nothing, sources: [package], model: minilm-l6, seeds: [0, 1, 2],
+  quick: {summary: s, needs: nothing, scale: reduced,
+         sources: [package], model: minilm-l6, seeds: [0, 1, 2],
           tasks: {trec: {}}}
-  tuned: {summary: s, needs: nothing, sources: [package], model: minilm-l6, seeds: [0],
+  tuned: {summary: s, needs: nothing, scale: reduced,
+         sources: [package], model: minilm-l6, seeds: [0],
           tuning: {seeds: [9]}, tasks: {trec: {}}}
 """
 

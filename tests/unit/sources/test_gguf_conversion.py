@@ -18,11 +18,13 @@ from made_wheels import FILES, WEIGHTS, build_wheel, sha256
 from peftmark.catalog.models import MODELS, Model
 from peftmark.core.errors import AssetError
 from peftmark.sources.assets import Located, Places, default_cache, model_files
+from places import SUPPORT
+from waiting import PATIENCE
 
 KEY = "smollm2-135m-q4"
 FOLDER = f"{KEY}-{version('transformers')}-{version('tokenizers')}"
 CONVERTER = """
-import os, sys, time
+import os, sys
 from pathlib import Path
 
 source, name, target = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
@@ -30,7 +32,7 @@ with open(os.environ["CONVERSIONS"], "a") as log:
     log.write(f"{os.environ['HF_HUB_OFFLINE']} {os.environ['OMP_NUM_THREADS']}\\n")
 print("pages")
 print("and more", file=sys.stderr)
-time.sleep(0.2)
+BEGIN
 for made, content in FILES.items():
     if made == "model.safetensors":
         content = (source / name).read_bytes().removeprefix(b"GGUF")
@@ -38,9 +40,17 @@ for made, content in FILES.items():
         (target / made).write_bytes(content)
 END
 """
+TOGETHER = f"""
+sys.path.insert(0, {str(SUPPORT)!r})
+from waiting import wait_for
+wait_for(lambda: len(list(Path(os.environ["CONVERSIONS"]).parent.glob("lined up/*"))) == 4)
+"""
 PROCESS = """
-import sys
+import fcntl, sys
 from pathlib import Path
+sys.path.insert(0, {support!r})
+from waiting import announce_locks
+announce_locks(fcntl, Path(sys.argv[2]))
 
 import peftmark.sources.assets
 from peftmark.catalog.models import Model, Package
@@ -72,11 +82,13 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Model:
     )
 
 
-def converter(folder: Path, left_out: tuple[str, ...] = (), end: str = "") -> None:
-    """What the conversion does: which files it leaves out and how it ends."""
+def converter(folder: Path, left_out: tuple[str, ...] = (), end: str = "", begin: str = "") -> None:
+    """What the conversion does: how it begins, which files it leaves out and how it ends."""
     text = CONVERTER.replace("FILES", repr(FILES)).replace("LEFT_OUT", repr(left_out))
     (folder / "modules").mkdir(exist_ok=True)
-    (folder / "modules" / "fake_converter.py").write_text(text.replace("END", end))
+    (folder / "modules" / "fake_converter.py").write_text(
+        text.replace("END", end).replace("BEGIN", begin)
+    )
 
 
 def found(model: Model, tmp_path: Path) -> Located:
@@ -111,17 +123,20 @@ def test_a_model_is_converted_once_and_in_silence(
 
 
 def test_processes_at_once_convert_once(model: Model, tmp_path: Path) -> None:
-    script = PROCESS.format(model=model)
+    script = PROCESS.format(model=model, support=str(SUPPORT))
+    lined_up = tmp_path / "lined up"
+    lined_up.mkdir()
+    converter(tmp_path, begin=TOGETHER)
     running = [
         subprocess.Popen(
-            [sys.executable, "-c", script, str(tmp_path / "cache")],
+            [sys.executable, "-c", script, str(tmp_path / "cache"), str(lined_up)],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
         for _ in range(4)
     ]
-    said = [process.communicate(timeout=60)[0] for process in running]
+    said = [process.communicate(timeout=PATIENCE)[0] for process in running]
     assert said == [f"{tmp_path / 'cache' / 'converted' / FOLDER}\n"] * 4
     assert len(conversions(tmp_path)) == 1
     assert converted(tmp_path) == FILES

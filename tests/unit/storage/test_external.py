@@ -24,6 +24,7 @@ from peftmark.storage.external import load_external, path_of, write_external
 from peftmark.storage.parquet import SEAL
 from peftmark.storage.peft_method_comparison import read_method_comparison
 from peftmark.suite.load import load_suite
+from waiting import PATIENCE
 
 STEPS, EVERY = 40, 10
 
@@ -562,7 +563,9 @@ def test_the_command_loads_no_torch(tmp_path):
         f"main(['import', 'peft-method-comparison', {str(tmp_path / 'a')!r}, "
         f"'--results', {str(tmp_path)!r}])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE
+    )
     assert done.returncode == 0 and done.stdout.splitlines()[-1] == "False", done.stderr
 
 

@@ -31,7 +31,7 @@ from peftmark.suite.expand import decide
 from places import SUPPORT
 
 REQUIRED = (
-    "suite", "suite_version", "profile", "job_id", "method", "rank", "quantization", "task", "seed",
+    "suite", "suite_version", "profile", "job_id", "method", "size", "quantization", "task", "seed",
     "status", "status_reason", "metric_name", "metric_value", "best_metric_value",
     "baseline_value", "steps", "steps_to_target", "train_seconds", "samples_per_second",
     "tokens_per_second", "peak_memory_bytes", "peak_memory_source", "trainable_parameters",
@@ -98,7 +98,7 @@ FULL = make_record(
     attempt=3,
 )
 NULLS = make_record(
-    job=make_job(target=None, rank=None, method="head"),
+    job=make_job(target=None, size=None, method="head"),
     outcome=make_failure(),
     environment=make_environment(versions={}, commit=None, dirty=None, machine={"driver": None}),
 )
@@ -120,13 +120,13 @@ def test_every_null_of_a_row_has_its_reason_and_keeps_it(record):
     assert nulls <= {name for name, reason in reasons.items() if reason}
     back = store_module.from_row(row)
     assert parquet.to_row(back) == row
-    for name in nulls - {"rank", "target_value"}:  # these are no fields of a record
+    for name in nulls - {"size", "size_kind", "target_value"}:  # these are no fields of a record
         assert back.null_reason(name) == reasons[name]
 
 
 def test_a_reason_says_what_is_known():
     reasons = json.loads(parquet.to_row(NULLS)["null_reasons"])
-    assert reasons["rank"] == "the method has no size"
+    assert reasons["size"] == reasons["size_kind"] == "the method has no size"
     assert reasons["steps_to_target"] == "the suite sets no target for this task"
     assert reasons["loss"] == "the job ended as out_of_memory: asked for 2 GiB"
     assert reasons["nvml_device_bytes"] == "the job ran on the CPU"
@@ -156,7 +156,7 @@ def test_the_written_schema_is_the_explicit_one_also_where_all_is_null(store, re
     schema = pq.read_schema(store.append(record))
     assert schema.names == list(COLUMNS)
     assert not [field.name for field in schema if pa.types.is_null(field.type)]
-    assert schema.field("rank").type == pa.int64()
+    assert schema.field("size").type == pa.int64()
     assert schema.field("metric_value").type == pa.float64()
     assert schema.field("target_reached").type == pa.bool_()
     curve = schema.field("curve").type
@@ -325,11 +325,12 @@ def test_a_newer_schema_is_refused_in_words(store, monkeypatch):
 
 def test_an_older_schema_is_counted_left_where_it_is_and_not_read(store, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(parquet, "SCHEMA_VERSION", SCHEMA_VERSION - 1)
+        patch.setattr(parquet, "SCHEMA_VERSION", 3)
         old = store.append(make_record())
     store.append(make_record(job=make_job(seed=1)))
     contents = store.read()
-    assert (contents.older, contents.attempts, contents.damaged) == (1, 1, {})
+    assert (contents.attempts, contents.damaged) == (1, {})
+    assert contents.older == {old.absolute(): "schema 3"}
     assert [record.job.seed for record in contents.records.values()] == [1]
     assert old.is_file()
     assert store.last_attempts()[make_job().job_id] == 1, "what is there is never written over"
@@ -549,14 +550,15 @@ def test_derived_rows_stand_for_parts_that_stay_as_they_are(store, opened, monke
     for record in (failed, replace(records[0], attempt=2), *records[1:]):
         store.append(record)
     with monkeypatch.context() as patch:
-        patch.setattr(parquet, "SCHEMA_VERSION", SCHEMA_VERSION - 1)
-        store.append(make_record(job=make_job(seed=9)))
+        patch.setattr(parquet, "SCHEMA_VERSION", 3)
+        old = store.append(make_record(job=make_job(seed=9)))
     store.rebuild()
     plain = store.read()
     another_process(monkeypatch, opened)
     assert store.read() == plain
     assert opened == []
-    assert (plain.attempts, plain.older, len(plain.records)) == (6, 1, 5)
+    assert (plain.attempts, len(plain.records)) == (6, 5)
+    assert plain.older == {old.absolute(): "schema 3"}
 
     new = store.append(make_record(job=make_job(seed=7)))
     another_process(monkeypatch, opened)

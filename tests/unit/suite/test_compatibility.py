@@ -44,7 +44,7 @@ def test_an_encoder_and_a_causal_language_model_stand_side_by_side(tmp_path: Pat
     write(tmp_path, asked([{"method": "base"}, LORA, ENCODER, head], tasks={"trec": {}}))
     suite = load_suite("demo", tmp_path)
     jobs = reported(suite, "quick")
-    models = {(job.method, job.rank): (job.model, job.causal is not None) for job in jobs}
+    models = {(job.method, job.size): (job.model, job.causal is not None) for job in jobs}
     assert models == {
         ("base", None): (SMOL, True),
         ("lora", 8): (SMOL, True),
@@ -63,7 +63,7 @@ def test_the_same_cell_of_two_models_is_two_cells(tmp_path: Path) -> None:
     write(tmp_path, asked(twice, tasks={"trec": {}}))
     jobs = reported(load_suite("demo", tmp_path), "quick")
     assert len({job.job_id for job in jobs}) == 2
-    assert {job.cell.rank for job in jobs} == {8}
+    assert {job.cell.size for job in jobs} == {8}
 
 
 @pytest.mark.parametrize(
@@ -249,6 +249,7 @@ def test_faults_of_the_suites_own_methods_name_every_profile(tmp_path: Path) -> 
             {
                 "summary": "made up",
                 "needs": "nothing",
+                "scale": "reduced",
                 "sources": ["package"],
                 "model": SMOL,
                 "unrelated": "editorials",

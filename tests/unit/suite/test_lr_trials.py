@@ -98,7 +98,7 @@ def test_the_share_of_the_grid_near_the_best(scores, tolerance, share):
 
 
 def test_cells_and_tasks_are_apart_and_other_purposes_are_passed_over():
-    head = {"method": "head", "rank": None}
+    head = {"method": "head", "size": None}
     jobs = [trial(1e-3, **head), trial(1e-3), trial(1e-3, task="stsb"), trial(2e-3, **head)]
     reported = [make_job(), make_job(purpose="repeat")]
     records = row(jobs[0], 0.1) | row(jobs[3], 0.2)

@@ -70,7 +70,7 @@ def test_a_budget_is_part_of_the_job_and_takes_the_place_of_the_rank(tmp_path):
     entry = {"method": "lora", "rank": [2], "budget": ["0.1%", 300_000], "recipe": LORA}
     write(tmp_path, suite(entry))
     jobs = reported(load_suite("demo", tmp_path), "quick")[1:]
-    assert [(j.rank, j.recipe.budget, j.variant) for j in jobs] == [
+    assert [(j.size, j.recipe.budget, j.variant) for j in jobs] == [
         (2, None, ""),
         (None, "0.1%", "budget 0.1%"),
         (None, 300_000, "budget 300,000"),
@@ -90,7 +90,7 @@ def test_a_hybrids_schedule_starts_at_its_middle_rank(tmp_path):
     recipe = {"alpha": 16, "adalora": ADALORA}
     entry = {"method": "hybrid", "options": {"low": 4, "middle": 10, "high": 64}, "recipe": recipe}
     job = job_of(tmp_path, entry)
-    assert (job.rank, job.recipe.adalora.init_rank) == (None, 10)
+    assert (job.size, job.recipe.adalora.init_rank) == (None, 10)
 
 
 def test_the_schedule_of_a_second_stage_counts_its_own_steps(tmp_path):
@@ -109,7 +109,7 @@ def test_the_schedule_of_a_second_stage_counts_its_own_steps(tmp_path):
     ("entry", "words"),
     [
         ({"method": "adapter", "rank": [8]}, ["(adapter).rank", "no rank", "its size is `width`"]),
-        ({"method": "adapter"}, ["(adapter).width: missing", "or a budget"]),
+        ({"method": "adapter"}, ["(adapter).size: missing", "one width", "or a budget"]),
         ({"method": "bitfit", "tokens": [3]}, ["(bitfit).tokens: found [3]", "remove it"]),
         ({"method": "bitfit", "budget": ["1%"]}, ["(bitfit).budget", "no size to solve for"]),
         ({"method": "lora", "budget": ["0%"], "recipe": LORA}, ["budget", "such as 0.1%"]),
@@ -168,3 +168,23 @@ def test_every_method_has_what_the_tables_print():
     assert len(all_methods()) == len(METHODS) + len(PEFT_TYPES)
     assert method_of("peft:nonsense") is None
     assert method_of("nonsense") is None
+
+
+@pytest.mark.parametrize(
+    ("method", "own", "size", "settings"),
+    [
+        ("dora", "rank", 4, LORA),
+        ("adapter", "width", 64, {}),
+        ("prompt-tuning", "tokens", 20, {}),
+        ("peft:vera", "rank", 256, {"targets": "attention"}),
+    ],
+)
+def test_a_size_has_one_name_for_all_methods_and_the_jobs_are_the_same(
+    tmp_path, method, own, size, settings
+):
+    def id_by(key):
+        job = job_of(tmp_path, {"method": method, key: [size], "recipe": settings})
+        assert (job.size, job.size_kind) == (size, own)
+        return job.job_id
+
+    assert id_by("size") == id_by(own)

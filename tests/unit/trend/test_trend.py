@@ -147,7 +147,7 @@ def t_of_three(rng):
     return rng.gauss(0, 1) / math.sqrt(chi / 3) / math.sqrt(3)
 
 
-@pytest.mark.parametrize("runs", [8, 20, 60])
+@pytest.mark.parametrize("runs", [8, 20, pytest.param(60, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("tails", ["normal", "t3"])
 def test_noise_alone_rarely_shows_a_step(runs, tails):
     """400 series each; docs/trend.md has the rates of larger simulations."""

@@ -10,6 +10,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from peftmark.lab.memory.insides import TorchDispatchMode
+from peftmark.lab.quantization.table import backend_of
 from peftmark.record.job import Job
 
 
@@ -40,11 +41,11 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def _counted(job: Job) -> dict[Any, Any]:
-    """How to count what torch's counter doesn't know: fused attention on a CPU, and bitsandbytes.
+    """How to count what torch's counter doesn't know: fused attention on a CPU, and the operations
+    of the base's back-end.
 
     Attention is two products forward and five backward, which makes the scores again, as torch
-    counts it on a GPU. The backward pass of bitsandbytes' layers unpacks the weights and multiplies
-    with torch's own operations.
+    counts it on a GPU.
     """
 
     def attend(query: Sequence[int], key: Sequence[int], *_: Any, **__: Any) -> int:
@@ -58,22 +59,4 @@ def _counted(job: Job) -> dict[Any, Any]:
         aten._scaled_dot_product_flash_attention_for_cpu: attend,
         aten._scaled_dot_product_flash_attention_for_cpu_backward: attend_back,
     }
-    if job.quantization == "none":
-        return counted
-    import bitsandbytes  # noqa: F401 (registers the operations)
-
-    def four(left: Sequence[int], _: Any, weight: Sequence[int], *__: Any, **___: Any) -> int:
-        return 2 * math.prod(left) * weight[0]  # (m, k) times (n, k) transposed
-
-    def eight(left: Sequence[int], weight: Sequence[int], *_: Any, **__: Any) -> int:
-        return 2 * math.prod(left) * weight[0]
-
-    def mixed(_: Any, left: Sequence[int], weight: Sequence[int], *__: Any, **___: Any) -> int:
-        return eight(left, weight)
-
-    known: Any = torch.ops.bitsandbytes
-    return counted | {
-        known.gemm_4bit: four,
-        known.int8_scaled_mm: eight,
-        known.int8_mixed_scaled_mm: mixed,
-    }
+    return counted | backend_of(job.quantization).formulas()

@@ -104,7 +104,7 @@ def job_to_meter(device: str, steps: int) -> Job:
         metric=task.metric,
         target=None,
         method="lora",
-        rank=8,
+        size=8,
         quantization="none",
         seed=0,
         device="cuda" if device == "cuda" else "cpu",

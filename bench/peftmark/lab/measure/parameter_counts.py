@@ -3,41 +3,27 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import nn
 
 from peftmark.lab.methods import trainable
+from peftmark.lab.quantization.table import maker_of_weight, size_of
 
 
 def parameters(model: nn.Module) -> int:
     """Parameters of a model, 4-bit weights counted unpacked and tied ones once."""
-    total = 0
-    for p in model.parameters():
-        state = getattr(p, "quant_state", None)
-        total += math.prod(state.shape) if state is not None else p.numel()
-    return total
+    return sum(size_of(p) for p in model.parameters())
 
 
 def base_format(model: nn.Module) -> dict[str, int]:
     """Format of a base's weights -> parameters in it, 4-bit ones counted unpacked."""
     found: dict[str, int] = {}
     for p in model.parameters():
-        state: Any = getattr(p, "quant_state", None)
-        size = math.prod(state.shape) if state is not None else p.numel()
-        name = _format(p, state)
-        found[name] = found.get(name, 0) + size
+        name = maker_of_weight(p).format(p)
+        found[name] = found.get(name, 0) + size_of(p)
     return dict(sorted(found.items()))
-
-
-def _format(p: nn.Parameter, state: Any) -> str:
-    if state is None:
-        return str(p.dtype).removeprefix("torch.")
-    constants = ", constants quantised" if state.nested else ""
-    return f"{state.quant_type} in blocks of {state.blocksize}{constants}"
 
 
 def added_parameters(model: nn.Module, base: Sequence[nn.Parameter]) -> int:

@@ -13,6 +13,7 @@ from peftmark.lab.measure.meters import Meters
 from peftmark.lab.measure.probe import Probed
 from peftmark.lab.scoring import Scores
 from peftmark.lab.train import Trained, warm_up_steps
+from peftmark.record.fields import LIVE_PARTS
 from peftmark.record.job import Job
 from peftmark.record.outcome import Outcome, numbers
 
@@ -28,13 +29,7 @@ DEPLOYED = (
 SAVED = ("saved_parameters", "adapter_bytes")
 PROBED = (
     "live_bytes",
-    "live_weight_bytes",
-    "live_quantization_bytes",
-    "live_adapter_bytes",
-    "live_gradient_bytes",
-    "live_optimizer_bytes",
-    "live_activation_bytes",
-    "live_temporary_bytes",
+    *(part.column for part in LIVE_PARTS),
     "flops_per_step",
     "mfu",
 )
@@ -202,13 +197,7 @@ def of_probe(probed: Probed, outcome: Outcome) -> dict[str, Any]:
     reached = timed / outcome.train_seconds if outcome.train_seconds else None
     return {
         "live_bytes": live.total,
-        "live_weight_bytes": live.weights,
-        "live_quantization_bytes": live.quantization,
-        "live_adapter_bytes": live.adapter,
-        "live_gradient_bytes": live.gradients,
-        "live_optimizer_bytes": live.optimizer,
-        "live_activation_bytes": live.activations,
-        "live_temporary_bytes": live.temporaries,
+        **{part.column: getattr(live, part.key) for part in LIVE_PARTS},
         "flops_per_step": sum(probed.flops) / len(probed.flops),
         "mfu": reached / rate if reached and rate else None,
     }

@@ -28,6 +28,7 @@ from peftmark.lab.data.batches import Batch, Shape
 from peftmark.lab.measure import parameter_counts
 from peftmark.lab.measure.flop_counter import Operations
 from peftmark.lab.measure.probe import Probed
+from peftmark.lab.memory.code_books import code_books
 from peftmark.lab.memory.cuda_emulation import AsCuda, bitsandbytes_as_on_cuda
 from peftmark.lab.memory.insides import FakeTensorMode, fake_tensor
 from peftmark.lab.memory.live_tensors import LiveTensors, Trace
@@ -35,6 +36,7 @@ from peftmark.lab.memory.meta_model import CHOOSES_BY_DATA, blank
 from peftmark.lab.methods import Prepared, prepare, trainable
 from peftmark.lab.models import Unsupported, anatomy_of, config_for, quantization_settings
 from peftmark.lab.parameter_budget import Budgeted, solve
+from peftmark.lab.quantization.table import backend_of
 from peftmark.lab.step import Step, chunked_language_loss, task_loss
 from peftmark.record.job import Form, Job
 
@@ -175,10 +177,11 @@ def _without_values(job: Job) -> Iterator[list[int]]:
         stack.enter_context(mock.patch.object(masking_utils, "find_packed_sequence_indices", _none))
         stack.enter_context(_Mode(allow_non_fake_inputs=True))
         cuda = job.device == "cuda"
-        if job.quantization != "none" or (cuda and job.recipe.optimizer != "adamw"):
-            stack.enter_context(_bitsandbytes())
-            if cuda:
-                stack.enter_context(bitsandbytes_as_on_cuda(paged))
+        backend = backend_of(job.quantization)
+        stack.enter_context(backend.without_values())
+        if cuda and (backend.library == "bitsandbytes" or job.recipe.optimizer != "adamw"):
+            stack.enter_context(code_books())
+            stack.enter_context(bitsandbytes_as_on_cuda(paged))
         if cuda:
             stack.enter_context(AsCuda())
         try:
@@ -187,30 +190,6 @@ def _without_values(job: Job) -> Iterator[list[int]]:
             if (wish := _wish(error)) is None:
                 raise
             raise NotSymbolic(f"{job.method} can't be run without values: {wish}") from error
-
-
-@contextmanager
-def _bitsandbytes() -> Iterator[None]:
-    """Code books are made of values, and bitsandbytes keeps them for the process.
-
-    Raises:
-        Unsupported: if it can't be loaded.
-    """
-    try:
-        import bitsandbytes.functional as functional
-    except Exception as error:  # its native library can fail in many ways
-        raise Unsupported(f"bitsandbytes can't be loaded: {error}") from error
-    make: Any = functional.create_dynamic_map
-
-    def with_values(*arguments: Any, **named: Any) -> Any:
-        with unset():
-            return make(*arguments, **named)
-
-    with (
-        mock.patch.dict(functional.name2qmap),
-        mock.patch.object(functional, "create_dynamic_map", with_values),
-    ):
-        yield
 
 
 def _wish(error: BaseException | None) -> str | None:
@@ -269,6 +248,7 @@ class _Maker:
             config = copy.deepcopy(self.config)
             model: Any = blank(config, self.task.kind, self.form.weights, self.form.attention)
             settings = quantization_settings(self.job, anatomy_of(model)) if quantised else {}
+            quantizer: Any = None
             if settings:
                 from transformers.quantizers.auto import AutoHfQuantizer
 
@@ -276,10 +256,10 @@ class _Maker:
                 quantizer = make(settings["quantization_config"], pre_quantized=False)
                 quantizer.preprocess_model(model=model, device_map={"": "cpu"})
                 quantizer.postprocess_model(model)
+        if quantizer is not None:
+            backend_of(self.job.quantization).stand_in(model, quantizer)
         given: _Given = {}
         for module in model.modules():
-            if hasattr(module, "source_cls"):
-                _quantise(module)
             _give_storage(module, given)
         made: nn.Module = model
         return made
@@ -307,7 +287,7 @@ class _Maker:
             loss=lambda model, batch: task_loss(model, batch, self.task, self.job, CPU),
             fresh_base=self.base,
             plain_base=lambda: self.base(quantised=False),
-            size=solved.size if solved else job.rank,
+            size=solved.size if solved else job.size,
             sizes=solved.sizes if solved else None,
             solved=solved,
             values=False,
@@ -335,47 +315,3 @@ def _give_storage(module: nn.Module, given: _Given) -> None:
         if buffer is not None and buffer.device.type == "meta":
             new = torch.empty_strided(buffer.size(), buffer.stride(), dtype=buffer.dtype)
             module._buffers[name] = new
-
-
-def _quantise(module: Any) -> None:
-    """Quantise a layer's weight with bitsandbytes' own code."""
-    import bitsandbytes.functional as functional
-
-    weight = module.weight
-    plain = torch.empty(module.out_features, module.in_features, dtype=weight.dtype)
-    if hasattr(module, "quant_state"):
-        packed, state = functional.quantize_4bit(
-            plain,
-            blocksize=weight.blocksize,
-            compress_statistics=weight.compress_statistics,
-            quant_type=weight.quant_type,
-            quant_storage=weight.quant_storage,
-        )
-        held = {name: getattr(weight, name) for name in _FOUR} | {"quant_state": state}
-        module.quant_state = state
-    else:
-        packed, scales, _ = functional.int8_vectorwise_quant(plain.to(torch.float16))
-        held = {"CB": packed, "SCB": scales, "has_fp16_weights": False}
-    module.weight = _stand_in(packed, type(weight).__name__, held)
-
-
-def _stand_in(data: torch.Tensor, name: str, held: dict[str, Any]) -> nn.Parameter:
-    """bitsandbytes' own parameter classes can't hold a tensor without values; their users look at
-    the name of the class and at its attributes."""
-    made: Any = nn.Parameter(data, requires_grad=False)
-    made.__class__ = _STAND_INS[name]
-    made.held = held
-    vars(made).update(held)
-    parameter: nn.Parameter = made
-    return parameter
-
-
-def _copied(self: Any, memo: Any) -> nn.Parameter:
-    return _stand_in(self.data.clone(), type(self).__name__, dict(self.held))
-
-
-_STAND_INS = {
-    name: type(name, (fake_tensor.FakeTensor,), {"__deepcopy__": _copied})
-    for name in ("Params4bit", "Int8Params")
-}
-_FOUR = ("blocksize", "compress_statistics", "quant_type", "quant_storage", "module")

@@ -11,6 +11,7 @@ import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module, metadata
+from importlib.util import find_spec
 from typing import Any
 
 from torch._C import _current_autograd_node as current_autograd_node
@@ -29,8 +30,16 @@ __all__ = [
     "tree_leaves",
 ]
 
-READ_IN = {"torch": "2.13.0", "transformers": "5.23.0", "bitsandbytes": "0.50.2"}
+READ_IN = {
+    "torch": "2.13.0",
+    "transformers": "5.23.0",
+    "bitsandbytes": "0.50.2",
+    "torchao": "0.18.0",
+}
 """Version of each library that the names below were read in."""
+
+OPTIONAL = {"torchao"}
+"""Libraries that need not be installed."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +88,35 @@ INSIDES = (
         ("position_ids",),
         "looks at values",
     ),
+    Inside(
+        "transformers.integrations.torchao",
+        "TorchAoQuantize._quantize",
+        ("self", "module", "config", "args", "kwargs"),
+        "is timed",
+    ),
+    Inside(
+        "transformers.quantizers.quantizer_torchao",
+        "TorchAoHfQuantizer.param_needs_quantization",
+        ("self", "model", "param_name", "kwargs"),
+        "tells which weights a blank model would have quantised",
+    ),
+    Inside(
+        "torchao.quantization",
+        "Int8Tensor",
+        (
+            "qdata",
+            "scale",
+            "block_size",
+            "dtype",
+            "zero_point",
+            "act_quant_scale",
+            "act_quant_zero_point",
+            "act_pre_scale",
+            "act_quant_kwargs",
+            "reduce_range",
+        ),
+        "holds the numbers, scales and zero points of a weight under these names",
+    ),
     Inside("bitsandbytes.functional", "name2qmap", None, "code books kept for the process"),
     Inside(
         "bitsandbytes.functional",
@@ -107,6 +145,8 @@ def moved() -> Iterator[str]:
     """What is not as it was in the versions it was read in, a sentence each."""
     for inside in INSIDES:
         library = inside.module.partition(".")[0]
+        if library in OPTIONAL and find_spec(library) is None:
+            continue
         there = f"{inside.module}.{inside.name}"
         versions = (
             f"read in {library} {READ_IN[library]}, installed is {metadata.version(library)}; "

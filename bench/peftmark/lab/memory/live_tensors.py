@@ -19,6 +19,7 @@ from torch import nn
 from torch.utils.weak import WeakIdRef
 
 from peftmark.lab.memory.insides import TorchDispatchMode, current_autograd_node, tree_leaves
+from peftmark.lab.quantization.table import constants_of, maker_of_weight
 
 
 @dataclass(frozen=True)
@@ -192,10 +193,12 @@ class LiveTensors(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _see(self, tensor: torch.Tensor) -> list[int]:
         """The keys of the tensor's storages, counted as born if they are new."""
-        device = getattr(tensor, "fake_device", None) or tensor.device
-        if self._device not in (None, device.type):
-            return []
-        return [self._follow(part.untyped_storage()) for part in _dense(tensor)]
+        found = []
+        for part in _dense(tensor):
+            device = getattr(part, "fake_device", None) or part.device
+            if self._device in (None, device.type):
+                found.append(self._follow(part.untyped_storage()))
+        return found
 
     def _follow(self, storage: Any) -> int:
         identity = id(storage)
@@ -224,7 +227,11 @@ class LiveTensors(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def _dense(tensor: torch.Tensor) -> Iterable[torch.Tensor]:
-    """The tensors with a storage that a tensor is made of: itself, but for a sparse one."""
+    """The tensors with a storage that a tensor is made of: itself, but for a sparse one and for a
+    class that wraps others, as torchao's weights are."""
+    wraps: Any = getattr(tensor, "__tensor_flatten__", None)
+    if wraps is not None:
+        return tuple(part for name in wraps()[0] for part in _dense(getattr(tensor, name)))
     if tensor.layout is torch.strided:
         return (tensor,)
     if tensor.layout is torch.sparse_coo:
@@ -236,23 +243,10 @@ def resident(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
     """(component, tensor) of everything a model holds before a step."""
     for module in model.modules():
         for parameter in module.parameters(recurse=False):
-            yield ("adapter" if parameter.requires_grad else "weights"), parameter.data
-            for tensor in _constants(parameter):
-                yield "quantization", tensor
+            component = "adapter" if parameter.requires_grad else "weights"
+            for tensor in maker_of_weight(parameter).values(parameter):
+                yield component, tensor
         for buffer in module.buffers(recurse=False):
             yield "weights", buffer
-        state: Any = getattr(module, "state", None)  # of bitsandbytes' 8-bit layers
-        for name in ("CB", "SCB"):
-            held = getattr(state, name, None)
-            if isinstance(held, torch.Tensor):
-                yield "quantization", held
-
-
-def _constants(parameter: Any) -> Iterable[torch.Tensor]:
-    """Block constants of a quantised weight, nested ones included."""
-    found = [getattr(parameter, "SCB", None)]
-    state = getattr(parameter, "quant_state", None)
-    while state is not None:
-        found += [state.absmax, state.code, state.offset]
-        state = state.state2
-    return [tensor for tensor in found if isinstance(tensor, torch.Tensor)]
+        for tensor in constants_of(module):
+            yield "quantization", tensor

@@ -106,7 +106,7 @@ class Counter:
             self.job,
             method=_COUNTED_AS.get(self.job.method, self.job.method),
             quantization="none",
-            rank=size,
+            size=size,
             recipe=replace(recipe, adalora=schedule),
         )
         setting = _Recorder(

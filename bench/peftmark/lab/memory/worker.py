@@ -135,7 +135,7 @@ def _facts(seen: Seen) -> dict[str, int]:
 
 def _by_rank(asked: Asked) -> list[dict[str, Any]] | None:
     """Answers for many ranks from those of two or three, if one in between comes out right."""
-    ranked = {job.rank: job for job in asked.jobs if job.rank is not None}
+    ranked = {job.size: job for job in asked.jobs if job.size is not None}
     if len(ranked) < RANKS:
         return None
     ranks = sorted(ranked)
@@ -150,7 +150,7 @@ def _by_rank(asked: Asked) -> list[dict[str, Any]] | None:
             if told is not None and told(check) == _told(seen[check]):
                 return [
                     _told(seen[rank]) if rank in seen else told(rank)
-                    for rank in (job.rank or 0 for job in asked.jobs)
+                    for rank in (job.size or 0 for job in asked.jobs)
                 ]
     except Exception:
         return None  # each will say for itself what is wrong

@@ -25,11 +25,13 @@ from torch import nn
 
 from peftmark.catalog.methods import PREFIX
 from peftmark.catalog.peft_types import PeftType, peft_type
+from peftmark.catalog.quantizations import QUANTIZATIONS
 from peftmark.lab.measure.parameter_counts import head_parameters
 from peftmark.lab.methods import Prepared, Setting, adalora, prompts, trainable
-from peftmark.lab.methods.lora import MERGE_TARGETS, load_adapter, saver, wrap
+from peftmark.lab.methods.lora import load_adapter, saver, wrap
 from peftmark.lab.methods.peft_options import config_of, peft_says, quiet
 from peftmark.lab.models import Unsupported, trained_head
+from peftmark.lab.quantization.table import backend_of, is_quantised
 
 HEAD_FILE = "head.safetensors"
 NUDGE = 0.1
@@ -81,10 +83,11 @@ def _refuse(kind: PeftType, model: nn.Module, setting: Setting) -> None:
     job = setting.job
     if kind.refused:
         raise Unsupported(f"{kind.title} can't train a sequence classifier: {kind.refused}")
-    if job.quantization != "none" and not kind.quantized:
+    backend = backend_of(job.quantization)
+    if backend.library and not backend.takes(kind):
         raise Unsupported(
-            f"PEFT has no code for {kind.title} on bitsandbytes' layers, and would take their "
-            f"packed weights for plain ones; use quantization: none"
+            f"PEFT has no code for {kind.title} on {backend.library}'s layers, and would take "
+            "their weights for plain ones; use quantization: none"
         )
     if kind.key in ("prefix_tuning", "cartridge"):
         prompts.takes_prefix(model, setting)
@@ -105,8 +108,7 @@ def _finish(kind: PeftType, wrapped: Any) -> None:
 
 def _quantised(model: nn.Module) -> int:
     """How many quantised weights a model has."""
-    kinds = ("Params4bit", "Int8Params")
-    return sum(type(p).__name__ in kinds for p in model.parameters())
+    return sum(is_quantised(p) for p in model.parameters())
 
 
 def _works(kind: PeftType, wrapped: nn.Module, head: Sequence[str], setting: Setting) -> None:
@@ -181,7 +183,7 @@ def _prepared(
         _finish(kind, loaded)
         return loaded
 
-    merges = kind.merges == "any" or (kind.merges == "float" and job.quantization == "none")
+    obstacle = _obstacle(kind, job.quantization) or backend_of(job.quantization).unmergeable(config)
 
     def merge(model: nn.Module) -> tuple[nn.Module, str]:
         found: Any = model
@@ -192,14 +194,14 @@ def _prepared(
             if isinstance(module, ModulesToSaveWrapper):
                 merged.set_submodule(name, module.modules_to_save["default"])
         linear = kind.where not in ("norms", "embeddings")
-        return merged, MERGE_TARGETS[job.quantization if linear else "none"]
+        return merged, QUANTIZATIONS[job.quantization if linear else "none"].merged
 
     prepared = Prepared(
         wrapped,
         save=save,
         load=load,
-        merge=merge if merges else None,
-        merge_reason=_merge_reason(kind, job.quantization),
+        merge=None if obstacle else merge,
+        merge_reason=obstacle,
         matched_rank=kind.size if setting.size is not None else None,
     )
     if hasattr(tuner, "update_and_allocate"):
@@ -211,7 +213,10 @@ def _prepared(
     return prepared
 
 
-def _merge_reason(kind: PeftType, quantization: str) -> str:
+def _obstacle(kind: PeftType, quantization: str) -> str:
+    """Why a type can't be merged into a quantised base; empty if it can."""
+    if kind.merges == "any" or (kind.merges == "float" and quantization == "none"):
+        return ""
     if kind.where == "input":
         return "virtual tokens are input to the model: there is no weight to merge them into"
     if kind.merges == "no":

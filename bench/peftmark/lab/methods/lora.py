@@ -19,8 +19,10 @@ from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dic
 from safetensors.torch import save_file
 from torch import nn
 
+from peftmark.catalog.quantizations import QUANTIZATIONS
 from peftmark.lab.methods import Prepared, Setting
 from peftmark.lab.models import adapter_targets, trained_head
+from peftmark.lab.quantization.table import backend_of
 from peftmark.record.job import Job
 
 
@@ -47,10 +49,12 @@ def lora_config(
 def as_lora(wrapped: Any, ranks: dict[str, int], setting: Setting, **hooks: Any) -> Prepared:
     """A LoRA model with the calls all variants share; further names replace some of them."""
     job = setting.job
+    obstacle = backend_of(job.quantization).unmergeable(wrapped.peft_config["default"])
     shared: dict[str, Any] = {
         "save": saver(wrapped),
         "load": load_adapter,
-        "merge": lambda model: merge_adapter(model, job),
+        "merge": None if obstacle else lambda model: merge_adapter(model, job),
+        "merge_reason": obstacle,
         "ranks": lambda: ranks,
         "matched_rank": "r",
     }
@@ -149,18 +153,10 @@ def load_adapter(base: nn.Module, folder: Path) -> nn.Module:
     return loaded
 
 
-MERGE_TARGETS = {
-    "none": "fp32 weights",
-    "nf4": "NF4 weights: dequantised, added, quantised again",
-    "fp4": "FP4 weights: dequantised, added, quantised again",
-    "int8": "int8 weights: dequantised, added, quantised again",
-}
-
-
 def merge_adapter(model: nn.Module, job: Job) -> tuple[nn.Module, str]:
     """Fold the adapter into its base as PEFT does, and say into what."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Merge lora module to")
         merged: Any = model
         merged = merged.merge_and_unload()
-    return merged, MERGE_TARGETS[job.quantization]
+    return merged, QUANTIZATIONS[job.quantization].merged

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from peft import KasaConfig
@@ -26,6 +26,8 @@ from peftmark.lab.methods.lora import (
     wrap,
 )
 from peftmark.lab.models import Unsupported
+from peftmark.lab.quantization import bitsandbytes_4bit
+from peftmark.lab.quantization.table import backend_of
 
 
 def rslora(model: nn.Module, setting: Setting) -> Prepared:
@@ -42,33 +44,16 @@ def dora(model: nn.Module, setting: Setting) -> Prepared:
     the magnitudes m start as the norms of W and train.
     """
     ranks = ranks_of(setting)
+    keep_constants = backend_of(setting.job.quantization).keep_constants
     wrapped = wrap(model, lora_config(ranks, setting, use_dora=True))
-    _keep_scales(wrapped)
+    keep_constants(wrapped)
 
     def load(base: nn.Module, folder: Path) -> nn.Module:
         loaded = load_adapter(base, folder)
-        _keep_scales(loaded)
+        keep_constants(loaded)
         return loaded
 
     return as_lora(wrapped, ranks, setting, load=load)
-
-
-def _keep_scales(model: nn.Module) -> None:
-    """Let int8 layers on a CPU find their scales again.
-
-    DoRA dequantises the weight in each forward pass. On a CPU PEFT 0.21 then gives the layer a new
-    weight, which bitsandbytes takes for a freshly quantised one and whose missing scales it would
-    put in the place of the true ones.
-    """
-
-    def known(layer: Any, inputs: object) -> None:
-        if layer.state.SCB is not None and layer.state.CB is not None:
-            layer.weight.CB = None
-
-    for module in model.modules():
-        # PEFT's wrapper goes by the same name.
-        if type(module).__name__ == "Linear8bitLt" and hasattr(module, "state"):
-            module.register_forward_pre_hook(known)
 
 
 def lora_plus(model: nn.Module, setting: Setting) -> Prepared:
@@ -150,8 +135,6 @@ def _alternate(
     base: nn.Module, plain: nn.Module, ranks: Mapping[str, int], scale: float, rounds: int
 ) -> Factors:
     """LoftQ's alternation; the base's 4-bit weights become Q of the last round."""
-    from bitsandbytes.functional import dequantize_4bit
-
     found: Factors = {}
     for name, rank in ranks.items():
         layer: Any = base.get_submodule(name)
@@ -159,28 +142,12 @@ def _alternate(
         for number in range(rounds):
             if number:
                 a, b = found[name]
-                _quantise(layer, weight - scale * b @ a)
-            lost = weight - dequantize_4bit(layer.weight.data, layer.weight.quant_state).float()
+                bitsandbytes_4bit.replace(layer, weight - scale * b @ a)
+            lost = weight - bitsandbytes_4bit.unpacked(layer)
             u, s, v = torch.linalg.svd(lost, full_matrices=False)
             root = (s[:rank] / scale).sqrt()
             found[name] = root[:, None] * v[:rank], u[:, :rank] * root
     return found
-
-
-def _quantise(layer: Any, weight: torch.Tensor) -> None:
-    """Replace a 4-bit layer's weight, in the format it has."""
-    from bitsandbytes.nn.modules import Params4bit
-
-    old, make = layer.weight, cast(Any, Params4bit)  # its own annotations are partial
-    layer.weight = make(
-        weight.cpu(),
-        requires_grad=False,
-        quant_type=old.quant_type,
-        blocksize=old.blocksize,
-        compress_statistics=old.compress_statistics,
-        quant_storage=old.quant_storage,
-        module=layer,
-    ).to(old.device)
 
 
 def scale_of(setting: Setting) -> float:

@@ -1,0 +1,50 @@
+"""What a gate looks at, as one table: how it is told, and what of the policy decides it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Check:
+    """One group of checks; a finding's check is its key, alone or with a dot and more behind it.
+
+    Attributes:
+        worse: a cell's verdict when this group has a regression in it; empty for a group whose
+            findings are never one.
+        of_cells: whether a finding without a cell is about all of them.
+        policy: keys of the policy that decide whether and when it fails; none where it always does.
+    """
+
+    key: str
+    worse: str
+    of_cells: bool
+    policy: tuple[str, ...] = ()
+
+
+CHECKS: Mapping[str, Check] = {
+    check.key: check
+    for check in (
+        Check("procedure", "", False),
+        Check("run", "broken", False),
+        Check("bits", "", False),
+        Check("seeds", "seeds alike", True),
+        Check("count", "changed", True, ("counts", "ignored_counts")),
+        Check(
+            "quality",
+            "worse",
+            True,
+            ("quality", "alpha", "margin", "task_margin", "few_seeds_limit"),
+        ),
+        Check("steps_to_target", "slower to learn", True, ("steps_to_target", "alpha")),
+        Check("memory", "hungrier", True, ("memory", "memory_growth")),
+        Check("time", "slower", True, ("timings", "runner", "slowdown")),
+    )
+}
+"""Every group by its key, in the order in which a gate tells them."""
+
+
+def group_of(check: str) -> str:
+    """The group of a finding's check."""
+    return check.partition(".")[0]

@@ -1,0 +1,81 @@
+"""Faults of a suite's method entries: sizes, options, quantizations, and cells that stand twice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from peftmark.catalog.method import Method
+from peftmark.catalog.methods import Cell, known_method, size_text
+from peftmark.suite.recipes import ADAPTER_FIELDS, VARIED, set_values
+from peftmark.suite.schema import MethodEntry
+
+
+def check_cells(entries: list[MethodEntry], where: str) -> Iterator[str]:
+    """Faults of a list of method entries."""
+    seen: set[Cell] = set()
+    for index, entry in enumerate(entries):
+        at = f"{where}[{index}] ({entry.method})"
+        method = known_method(entry.method)
+        yield from check_sizes(entry, method, at)
+        for name, fault in method.option_faults(entry.options):
+            yield f"{at}.options.{name}: {fault}"
+        for quantization in entry.quantization:
+            if quantization not in method.quantizations:
+                allowed = ", ".join(method.quantizations)
+                yield f"{at}.quantization: found {quantization!r}; {entry.method} allows: {allowed}"
+        on_tasks = {f"task_recipe.{task}": layer for task, layer in entry.task_recipe.items()}
+        for layer_name, layer in {"recipe": entry.recipe, **on_tasks}.items():
+            set_here = set_values(layer)
+            odd = [f for f in ADAPTER_FIELDS if f not in method.settings and f in set_here]
+            if layer.adalora is not None and not method.schedule:
+                odd.append("adalora")
+            for name in odd:
+                yield f"{at}.{layer_name}.{name}: means nothing for {entry.method}, remove it"
+            for name in VARIED:
+                if name in set_values(layer):
+                    yield (
+                        f"{at}.{layer_name}.{name}: must be the same for all methods; set it in "
+                        "the recipe of the suite, a profile or a task, or vary it for all cells "
+                        "with a profile's vary"
+                    )
+        rates = entry.learning_rates or []
+        if rates != sorted(set(rates)):
+            yield f"{at}.learning_rates: found {rates}; each rate once, in ascending order"
+        for cell, _ in entry.cells():
+            if cell in seen:
+                yield (
+                    f"{at}: the cell {cell_words(cell)} stands in the list twice; tell entries of "
+                    "one method apart by `variant`"
+                )
+            seen.add(cell)
+
+
+def check_sizes(entry: MethodEntry, method: Method, at: str) -> Iterator[str]:
+    """Faults of an entry's sizes, which `size` gives for every method that has one."""
+    for name, values in entry.sizes.items():
+        if method.size is None:
+            what = "size" if name == "size" else name
+            yield f"{at}.{name}: found {values}; {entry.method} has no {what}, remove it"
+        elif name not in ("size", method.size):
+            yield (
+                f"{at}.{name}: found {values}; {entry.method} has no {name}, "
+                f"its size is `{method.size}` (or just `size`)"
+            )
+    if len(entry.sizes) > 1 and "size" in entry.sizes:
+        other = next(name for name in entry.sizes if name != "size")
+        yield f"{at}.size: stands beside `{other}`, which is another word for it; give one"
+    if entry.budget is not None and not method.budget:
+        yield f"{at}.budget: found {entry.budget}; {entry.method} has no size to solve for"
+    needs_size = method.size is not None and method.family != "peft"
+    if needs_size and not entry.sizes and entry.budget is None:
+        or_budget = ", or a budget" if method.budget else ""
+        yield (
+            f"{at}.size: missing; {entry.method} needs at least one {method.size_word}{or_budget}"
+        )
+
+
+def cell_words(cell: Cell) -> str:
+    """A cell by the names that suites give it."""
+    words = [cell.method, size_text(cell.method, cell.size), cell.quantization]
+    text = " ".join(filter(None, words))
+    return f"{text} variant {cell.variant!r}" if cell.variant else text
