@@ -157,15 +157,20 @@ def test_nothing_is_left_behind_of_steps_without_values(built):
     assert nn.Module._apply is not fake_step._apply
 
 
+def _slow(*values):
+    """A case that is like another one: only in `make test-all`."""
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
 # Bytes of live tensors that two steps on an H100 showed (docs/memory.md, test_gpu_memory.py).
 SIX_LAYERS = ARCHITECTURES["roberta-base"] | {"num_hidden_layers": 6}
 ON_A_GPU = [
     ("full", "none", "bf16", Shape(32, 128), 1_944_093_080),
-    ("full", "none", "fp32", Shape(16, 512, False), 3_643_016_392),
+    _slow("full", "none", "fp32", Shape(16, 512, False), 3_643_016_392),
     ("lora", "none", "bf16", Shape(32, 128), 1_573_365_152),
     ("lora", "none", "bf16", Shape(8, 100), 644_419_168),
-    ("lora", "none", "bf16", Shape(16, 512, False), 2_713_724_192),
-    ("lora", "none", "fp32", Shape(32, 128), 2_099_388_736),
+    _slow("lora", "none", "bf16", Shape(16, 512, False), 2_713_724_192),
+    _slow("lora", "none", "fp32", Shape(32, 128), 2_099_388_736),
     ("lora", "none", "fp32", Shape(8, 100), 681_267_968),
     ("adalora", "nf4", "bf16", Shape(8, 100), 447_273_232),
 ]
@@ -183,9 +188,9 @@ def test_a_gpus_step_is_predicted_as_it_was_seen(method, quantization, precision
 @pytest.mark.parametrize(
     ("method", "quantization", "optimizer", "live"),
     [
-        ("full", "none", "adamw", 67_383_656_962),
+        _slow("full", "none", "adamw", 67_383_656_962),
         ("lora", "none", "adamw", 29_938_902_024),
-        ("lora", "nf4", "paged_adamw_8bit", 20_298_082_696),
+        _slow("lora", "nf4", "paged_adamw_8bit", 20_298_082_696),
     ],
 )
 def test_a_large_language_models_step_is_predicted_as_it_was_seen(
@@ -307,9 +312,16 @@ def test_a_loss_in_chunks_is_the_same_loss(monkeypatch):
 # --- other sizes --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("device", ["cpu", "cuda"])
 @pytest.mark.parametrize(
-    ("method", "quantization"), [("full", "none"), ("lora", "nf4"), ("adalora", "none")]
+    ("method", "quantization", "device"),
+    [
+        ("lora", "nf4", "cpu"),
+        ("full", "none", "cuda"),
+        _slow("lora", "nf4", "cuda"),
+        _slow("full", "none", "cpu"),
+        _slow("adalora", "none", "cpu"),
+        _slow("adalora", "none", "cuda"),
+    ],
 )
 def test_a_few_runs_tell_every_other_size(method, quantization, device):
     wanted = job_for(method, quantization, device=device, precision="bf16")

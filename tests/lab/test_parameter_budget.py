@@ -207,6 +207,7 @@ def rows(suites):
     return budgets("budgets", None, suites, "roberta-large")["large"]
 
 
+@pytest.mark.slow
 def test_every_method_meets_a_thousandth_of_roberta_large(rows):
     assert len(rows) == len(WITH_BUDGET) + 4
     assert [(row.cell, row.refusal) for row in rows if row.refusal] == []
@@ -218,6 +219,7 @@ def test_every_method_meets_a_thousandth_of_roberta_large(rows):
         assert row.tasks == ("sst-2", "rte")
 
 
+@pytest.mark.slow
 def test_lora_gets_less_than_a_rank_a_module_or_ranks_of_two_sizes(rows):
     by_cell = {row.cell: row for row in rows}
     linear, pair = by_cell["LoRA, budget 0.1%"], by_cell["LoRA, query-value, budget 0.1%"]
@@ -227,7 +229,7 @@ def test_lora_gets_less_than_a_rank_a_module_or_ranks_of_two_sizes(rows):
     assert pair.parameters % 2048 == 0
 
 
-def test_the_counts_are_those_of_the_method_put_on(rows):
+def test_the_counts_are_those_of_the_method_put_on():
     """LoRA and DoRA against formulas, on shapes that differ by module."""
     solved = solve(job_of("lora", targets="all-linear"), large())
     shapes = {
@@ -410,5 +412,5 @@ def test_bad_input_is_told(suites, capsys):
 
 
 def test_a_suite_without_budgets_says_so(capsys):
-    code, out, _ = run(capsys, "budget", "smoke")
+    code, out, _ = run(capsys, "budget", "smoke", "--profile", "offline")
     assert (code, out) == (0, "Profile offline: no cell has a budget.\n")

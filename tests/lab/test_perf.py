@@ -178,6 +178,7 @@ def test_a_script_trains_and_scores(kind, ask, capsys):
     capsys.readouterr()
 
 
+@pytest.mark.slow
 def test_scripts_run_side_by_side_in_processes_of_their_own(ask, tmp_path):
     layout = trainers.Layout(2, 1)
     found = trainers.run_scripts("notebook", layout, ask, 0, None, tmp_path / "n.log")

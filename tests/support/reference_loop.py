@@ -45,11 +45,11 @@ def adapt(model, job, recipe):
     options |= {"lora_dropout": recipe.dropout}
     seed(job, "adapter")
     if job.method == "lora":
-        return get_peft_model(model, LoraConfig(r=job.size, **options))
+        return get_peft_model(model, LoraConfig(r=job.rank, **options))
     plan = recipe.adalora
     options |= {"tinit": plan.tinit, "tfinal": plan.tfinal, "deltaT": plan.delta_t}
     options |= {"beta1": plan.beta1, "beta2": plan.beta2, "total_step": recipe.steps}
-    return get_peft_model(model, AdaLoraConfig(init_r=plan.init_rank, target_r=job.size, **options))
+    return get_peft_model(model, AdaLoraConfig(init_r=plan.init_rank, target_r=job.rank, **options))
 
 
 def penalty(model):  # how far AdaLoRA's P and Q are from orthogonal

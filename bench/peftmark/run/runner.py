@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from peftmark.catalog.models import MODELS
-from peftmark.claims.ledger import Claim, load_claims
 from peftmark.core.errors import Exit, Leave, UserError
 from peftmark.core.hashes import forget_hashes
 from peftmark.executors.contract import WORKER, Finished, Listener, Order, needs_of
@@ -35,6 +35,9 @@ from peftmark.suite.expand import (
     of_versions,
 )
 from peftmark.suite.load import Suite, load_suite, needed_tasks, suite_folders, task_of
+
+if TYPE_CHECKING:
+    from peftmark.claims.ledger import Claim
 
 UNTUNED = "no trial of this cell and task finished: the learning rate is the recipe's own"
 
@@ -118,7 +121,7 @@ def make_plan(selection: Selection) -> Plan:
         UserError: anything wrong with the suite, the selection or the results folder.
     """
     suite = load_suite(selection.suite, selection.suites)
-    ledger = load_claims(suite_folders(selection.suites)) if suite.claims else {}
+    claims = _claims(suite, selection)
     if selection.mirror is not None and not selection.mirror.is_dir():
         raise UserError(
             f"the mirror {str(selection.mirror)!r} is not a folder",
@@ -145,7 +148,7 @@ def make_plan(selection: Selection) -> Plan:
         planned = [p for p in planned if p.job.job_id in selection.only]
     return Plan(
         suite=suite,
-        claims=tuple(ledger[key] for key in suite.claims),
+        claims=claims,
         profile=profile,
         profile_reason=reason,
         planned=planned,
@@ -156,6 +159,21 @@ def make_plan(selection: Selection) -> Plan:
         places=_places(suite, profile, selection.mirror),
         venue=venue,
     )
+
+
+def _claims(suite: Suite, selection: Selection) -> tuple[Claim, ...]:
+    """The claims that a suite names, from ledgers that are read whole.
+
+    Raises:
+        SuiteError: with every fault of a ledger.
+    """
+    if not suite.claims:
+        return ()
+    # A supervisor of a suite without claims does without these types.
+    from peftmark.claims.ledger import load_claims
+
+    ledger = load_claims(suite_folders(selection.suites))
+    return tuple(ledger[key] for key in suite.claims)
 
 
 def _notes(jobs: Sequence[Job], contents: Contents, here: bool) -> list[str]:

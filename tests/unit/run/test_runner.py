@@ -360,7 +360,7 @@ def test_rows_of_an_older_peftmark_are_counted(selection, monkeypatch):
     monkeypatch.setattr(store, "SCHEMA_VERSION", store.SCHEMA_VERSION + 1)
     monkeypatch.setattr(part_cache, "_read", {})  # another process
     plan = make_plan(selection)
-    assert [note[:29] for note in plan.notes] == ["7 rows of an older peftmark a"]
+    assert [note[:29] for note in plan.notes] == ["7 rows of an older peftmark ("]
     assert len(plan.to_run) == 7
 
 
