@@ -102,7 +102,7 @@ def many():
     return [
         replace(
             row,
-            job=replace(row.job, rank=rank),
+            job=replace(row.job, size=rank),
             outcome=replace(row.outcome, metric_value=row.outcome.metric_value - rank / 10_000),
         )
         for rank in range(1, 126)

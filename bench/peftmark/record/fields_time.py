@@ -55,7 +55,7 @@ ROWS: tuple[Field, ...] = (
         exact=True,
         kind="fact",
         section="Parameters",
-        summary="which rank of the method `rank` is: `r`, or AdaLoRA's `target_r`",
+        summary="which rank of the method `size` is: `r`, or AdaLoRA's `target_r`",
         null="method without rank, job ended early",
     ),
     Field(
