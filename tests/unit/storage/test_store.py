@@ -29,6 +29,7 @@ from peftmark.storage import store as store_module
 from peftmark.storage.store import Store
 from peftmark.suite.expand import decide
 from places import SUPPORT
+from waiting import FOREVER, wait_for
 
 REQUIRED = (
     "suite", "suite_version", "profile", "job_id", "method", "size", "quantization", "task", "seed",
@@ -338,13 +339,13 @@ def test_an_older_schema_is_counted_left_where_it_is_and_not_read(store, monkeyp
 
 # --- the lock -----------------------------------------------------------------------------------
 
-HOLDER = """
+HOLDER = f"""
 import sys, time
 from pathlib import Path
 from peftmark.storage.store import Store
 with Store(Path(sys.argv[1]), "demo").lock():
     print("held", flush=True)
-    time.sleep(120)
+    time.sleep({FOREVER})
 """
 
 
@@ -413,10 +414,7 @@ def test_parts_are_whole_or_absent_however_the_writer_is_killed(store):
             text=True,
         ) as writer:
             assert writer.stdout.readline() == "held\n"
-            limit = time.monotonic() + 30
-            while len(list(store.parts.glob("*.parquet"))) < before + 2:
-                assert time.monotonic() < limit, "the writer wrote nothing"
-                time.sleep(0.001)
+            wait_for(lambda: len(list(store.parts.glob("*.parquet"))) >= before + 2)  # noqa: B023
             time.sleep(chance.uniform(0, 0.05))  # the moment of the kill is the test
             writer.kill()
         assert writer.returncode == -signal.SIGKILL
