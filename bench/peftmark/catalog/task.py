@@ -7,12 +7,20 @@ from typing import Literal
 
 from peftmark.catalog.origins import Hub, Package
 
-TaskKind = Literal["classification", "regression", "ranking", "instruction", "language"]
-"""The first two are read by an encoder with a head of its own, the others by a causal language
-model: it ranks classes by how likely it finds their words, writes an answer, or goes on with a
-text."""
+TaskKind = Literal[
+    "classification",
+    "multi-label",
+    "regression",
+    "ranking",
+    "multiple-choice",
+    "instruction",
+    "language",
+]
+"""The first three are read by an encoder with a head of its own, the others by a causal language
+model: it ranks classes, or the choices of a row, by how likely it finds their words, writes an
+answer, or goes on with a text."""
 
-SPOKEN: tuple[TaskKind, ...] = ("ranking", "instruction", "language")
+SPOKEN: tuple[TaskKind, ...] = ("ranking", "multiple-choice", "instruction", "language")
 """Kinds whose training batches are tokens to predict."""
 
 
@@ -21,9 +29,11 @@ class Task:
     """A labelled-text task.
 
     Attributes:
-        kind: what its rows are: classification (integer labels), regression (float scores),
-            instruction (a text and the answer to it, both read as text) or language (text alone);
-            `read_by` says what a model makes of it. No task is a ranking by itself.
+        kind: what its rows are: classification (integer labels), multi-label (any number of them),
+            regression (float scores), multiple-choice (a text and the answers to choose from),
+            instruction (a text and the answer to it, both read as text, or the turns of a
+            conversation) or language (text alone); `read_by` says what a model makes of it. No
+            task is a ranking by itself.
         labels: class names in label order; empty for regression.
         metric: the primary metric; `also` are reported beside it.
         train_rows: rows in the full training split.
@@ -47,6 +57,11 @@ class Task:
         loose: GLUE's own files have a few short rows and blank texts, handled as on the hub.
         answer: pattern whose first group is what counts of an answer for exact match; empty if
             all of it does.
+        own: whether its rows are the user's own, declared in a suite; they are in no catalogue.
+        prompt: of an own task, how a causal language model is shown a row; those of the catalogue
+            stand in `peftmark.catalog.prompts`.
+        words: of an own task, the answer of each class.
+        code: SHA-256 of the file of a metric of one's own; empty without one.
     """
 
     key: str
@@ -73,6 +88,10 @@ class Task:
     derived: str = ""
     loose: bool = False
     answer: str = ""
+    own: bool = False
+    prompt: str = ""
+    words: tuple[str, ...] = ()
+    code: str = ""
 
 
 def read_by(task: Task, causal: bool) -> TaskKind | None:
@@ -102,9 +121,23 @@ class Example:
     Attributes:
         text: the sentence, or the first of two.
         pair: the second text, of an instruction the answer; None for tasks of one text.
-        label: class number, or a score for regression; 0 for tasks without labels.
+        label: class number, or a score for regression; 0 for tasks without labels. Of a multiple
+            choice, the number of the right one.
+        tags: class numbers of a row with several labels, sorted.
+        choices: the answers to choose from.
+        turns: the turns of a conversation, (role, content) each; `text` is then empty and the last
+            turn is the assistant's.
     """
 
     text: str
     pair: str | None
     label: int | float
+    tags: tuple[int, ...] = ()
+    choices: tuple[str, ...] = ()
+    turns: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def read(self) -> tuple[object, ...]:
+        """What a model is shown of the row: two rows with the same are copies."""
+        shown = (self.text, self.pair)
+        return (*shown, self.choices, self.turns) if self.choices or self.turns else shown

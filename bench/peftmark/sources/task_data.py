@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from peftmark.catalog.origins import Hub, Package
 from peftmark.catalog.task import Example, Task
@@ -20,6 +21,9 @@ from peftmark.sources.assets import Places, first_available, hub_reachable, hub_
 from peftmark.sources.package_rows import read_package
 from peftmark.sources.pypi import Unavailable, package_files
 from peftmark.sources.row_files import read_rows
+
+MORE = ("tags", "choices", "turns")
+"""Fields that only some rows have."""
 
 _FORMS = ("tsv", "parquet", "jsonl")
 
@@ -42,24 +46,29 @@ class TaskData:
 def fingerprint(train: Iterable[Example], evaluation: Iterable[Example]) -> str:
     """SHA-256 over the rows of both splits in order, as canonical JSON lines.
 
-    A line is `["text","pair" or null,label]` in UTF-8, scores in Python's shortest form; each
-    split starts with its name, so that moving a row between them changes the result.
+    A line is `["text","pair" or null,label]` in UTF-8, scores in Python's shortest form, and an
+    object with tags, choices or turns after them where a row has some; each split starts with its
+    name, so that moving a row between them changes the result.
     """
     digest = hashlib.sha256()
     for name, rows in (("train", train), ("eval", evaluation)):
         digest.update(f'"{name}"\n'.encode())
         for row in rows:
-            line = json.dumps(
-                [row.text, row.pair, row.label], ensure_ascii=False, separators=(",", ":")
-            )
+            line = json.dumps(row_values(row), ensure_ascii=False, separators=(",", ":"))
             digest.update(line.encode() + b"\n")
     return digest.hexdigest()
 
 
+def row_values(row: Example) -> list[Any]:
+    """A row as the JSON that its fingerprint is made of."""
+    more = {name: getattr(row, name) for name in MORE if getattr(row, name)}
+    return [row.text, row.pair, row.label, *([more] if more else [])]
+
+
 def overlap(data: TaskData) -> int:
     """Number of evaluation rows whose texts also stand in the training split."""
-    seen = {(row.text, row.pair) for row in data.train}
-    return sum((row.text, row.pair) in seen for row in data.eval)
+    seen = {row.read for row in data.train}
+    return sum(row.read in seen for row in data.eval)
 
 
 def load_task(task: Task, places: Places) -> TaskData:
