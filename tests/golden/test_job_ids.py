@@ -15,8 +15,9 @@ from peftmark.catalog.prompts import PROMPTS
 from peftmark.catalog.tasks import TASKS
 from peftmark.record.job import AdaLoraSchedule, Causal, Job, Recipe
 from peftmark.record.outcome import Outcome
+from peftmark.suite.checks import NEW_TOKENS
 from peftmark.suite.expand import expand
-from peftmark.suite.load import NEW_TOKENS, load_suite
+from peftmark.suite.load import load_suite
 from places import SUITES
 from small_suite import write
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from peftmark.advice.candidates import (
     COSTS,
@@ -18,6 +18,7 @@ from peftmark.advice.candidates import (
 )
 from peftmark.advice.recommend import Answer, recommend_all, train_rows
 from peftmark.analysis.table import ResultTable, build
+from peftmark.catalog.task import TaskKind
 from peftmark.catalog.tasks import TASKS
 from peftmark.core.amounts import parse_count, parse_points, parse_seconds, parse_size
 from peftmark.core.errors import UserError
@@ -26,7 +27,7 @@ from peftmark.render.plain_table import aligned
 from peftmark.storage.store import Contents, Store
 from peftmark.storage.unread import no_results, together, unread
 
-KINDS = ("classification", "regression", "instruction", "language")
+KINDS = tuple(kind for kind in get_args(TaskKind) if kind != "ranking")
 
 
 @dataclass(frozen=True)
@@ -74,9 +75,6 @@ def advise(
         seconds=None if max_time is None else parse_seconds("--max-time", max_time),
         model=model or "",
     )
-    if wish.task and wish.task not in (*KINDS, *TASKS):
-        allowed = ", ".join((*KINDS, *TASKS))
-        raise UserError(f"--task: found {wish.task!r}", f"Allowed: {allowed}.")
     tables: list[ResultTable] = []
     notes: list[str] = []
     looked: list[Contents] = []
@@ -92,6 +90,9 @@ def advise(
     if tables and not chosen:
         known = ", ".join(profiles)
         raise UserError(f"--profile: no row of profile {profile!r}", f"Measured: {known}.")
+    own = {t for table in tables for t in table.tasks} - TASKS.keys()
+    if wish.task and wish.task not in (allowed := (*KINDS, *sorted(own), *TASKS)):
+        raise UserError(f"--task: found {wish.task!r}", f"Allowed: {', '.join(allowed)}.")
     if not tables:
         where = source or (results / suite if suite else results)
         raise no_results(where, together(looked), _to_run(suite), "results of finished jobs")

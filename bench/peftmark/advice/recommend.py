@@ -32,7 +32,6 @@ from peftmark.advice.trade import (
 from peftmark.analysis.table import MEAN, ResultTable, build
 from peftmark.catalog.methods import Cell, cell_title
 from peftmark.catalog.models import MODELS
-from peftmark.catalog.tasks import TASKS
 from peftmark.core.amounts import size_text
 
 Verdict = Literal["fits", "possible", "none fits", "unknown"]
@@ -143,9 +142,9 @@ def _near(
             (f"a profile with the model {wish.model} (peftmark list names suites and models)",),
             None,
         )
-    tasks = [t for t in table.tasks if _is_kind(t, wish.task)]
+    tasks = [t for t in table.tasks if _is_kind(table, t, wish.task)]
     if not tasks:
-        kinds = ", ".join(f"{t} ({_kind(t)})" for t in table.tasks)
+        kinds = ", ".join(f"{t} ({_kind(table, t)})" for t in table.tasks)
         return (
             (f"No row was measured on {wish.task}, only on {kinds}.",),
             (f"a profile with such a task (peftmark list): {wish.task}",),
@@ -161,12 +160,13 @@ def _near(
     return (), (), only(table, tasks)
 
 
-def _kind(task: str) -> str:
-    return TASKS[task].kind if task in TASKS else "unknown kind"
+def _kind(table: ResultTable, task: str) -> str:
+    known = table.example(task).known_task
+    return known.kind if known is not None else "unknown kind"
 
 
-def _is_kind(task: str, wanted: str) -> bool:
-    return not wanted or wanted == task or wanted == _kind(task)
+def _is_kind(table: ResultTable, task: str, wanted: str) -> bool:
+    return not wanted or wanted in (task, _kind(table, task))
 
 
 def _no_rows(wanted: int, known: Mapping[str, tuple[int, int]]) -> str:

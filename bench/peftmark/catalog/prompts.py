@@ -12,7 +12,7 @@ import json
 import re
 from dataclasses import dataclass
 
-from peftmark.catalog.task import Example
+from peftmark.catalog.task import Example, Task
 
 
 @dataclass(frozen=True)
@@ -82,3 +82,11 @@ PROMPTS: dict[str, Prompt] = {
     "gsm8k": Prompt("Question: {text}\nAnswer:"),
 }
 """Task -> its prompt. Language tasks are shown as they are."""
+
+
+def prompt_of(task: Task) -> Prompt | None:
+    """How a task's rows are shown: the catalogue's prompt, or the one that an own task declares;
+    None for one without."""
+    if not task.own:
+        return PROMPTS.get(task.key)
+    return Prompt(task.prompt, task.words) if task.prompt else None

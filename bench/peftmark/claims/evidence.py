@@ -91,6 +91,8 @@ def gap(slots: Mapping[Cell, Sequence[Slot]], tasks: Sequence[str]) -> str:
 
 def obstacle(test: ClaimTest, rows: Sequence[Record]) -> str:
     """Why figures of these rows can't be compared; empty if they can."""
+    if own := sorted({row.job.task_title for row in rows if row.job.own is not None}):
+        return f"a claim is of published data, and here are rows of {' and '.join(own)}"
     measures = dict.fromkeys(test.measures())
     for name in dict.fromkeys(name for m in measures for name in m.same):
         by_task: dict[str, set[object]] = {}

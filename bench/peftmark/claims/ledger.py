@@ -19,17 +19,9 @@ from peftmark.claims.arithmetic import calculate
 from peftmark.claims.measures import MEASURES, Measure
 from peftmark.core.errors import SuiteError
 from peftmark.core.strict_yaml import read_yaml
-from peftmark.suite.load import LEDGER
-from peftmark.suite.schema import (
-    SIZE_KEYS,
-    CellName,
-    ModelName,
-    Strict,
-    TaskName,
-    Word,
-    fault_lines,
-    known,
-)
+from peftmark.suite.checks import LEDGER
+from peftmark.suite.faults import fault_lines
+from peftmark.suite.schema import SIZE_KEYS, CellName, ModelName, Strict, TaskName, Word, known
 
 # --- what may be compared -----------------------------------------------------------------------
 

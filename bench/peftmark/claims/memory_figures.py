@@ -39,8 +39,9 @@ from peftmark.machine.gpus import CONTEXT_BYTES
 from peftmark.memory.forecast import Forecast, forecasts
 from peftmark.memory.published_run import Scenario, fault, filled
 from peftmark.record.fields import LIVE_PARTS
-from peftmark.suite.load import suite_folders
-from peftmark.suite.schema import Positive, Strict, Word, fault_lines, known
+from peftmark.suite.checks import suite_folders
+from peftmark.suite.faults import fault_lines
+from peftmark.suite.schema import Positive, Strict, Word, known
 
 LEDGER = Path("claims") / "memory.yaml"
 CLOSE = 0.1

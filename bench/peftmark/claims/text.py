@@ -16,8 +16,9 @@ from peftmark.core.errors import UserError
 from peftmark.render import words
 from peftmark.storage.store import Contents, Store
 from peftmark.storage.unread import no_results, unread
+from peftmark.suite.checks import suite_folders
 from peftmark.suite.expand import as_recorded
-from peftmark.suite.load import Suite, load_suite, suite_folders
+from peftmark.suite.load import Suite, load_suite
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
         latest = max(records, key=lambda r: (r.finished_at, r.job.job_id), default=None)
         if latest is not None and latest.job.profile in suite.profiles:
             selection = replace(selection, profile=latest.job.profile)
-    plan = make_plan(selection)
+    plan = make_plan(selection, recorded=True)
     if not plan.contents.attempts:
         run = f"Run them first: peftmark run {plan.suite.name}"
         raise no_results(plan.store.folder, plan.contents, run)

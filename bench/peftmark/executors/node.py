@@ -129,9 +129,9 @@ def _changed(asked: Mapping[str, Any], here: Mapping[str, Any]) -> str:
 def _fetch(job: Job, places: Places) -> None:
     """Put model and rows into the node's cache: the worker uses no network."""
     known = job.data_fingerprint
-    own = known if len(known) == FINGERPRINT_LENGTH else None
+    seen = known if len(known) == FINGERPRINT_LENGTH else None
     model_files(MODELS[job.model], places)
-    load_task(replace(TASKS[job.task], fingerprint=own), places)
+    load_task(replace(job.task_facts, fingerprint=seen), places)
     if job.causal is not None:
         load_task(TASKS[job.causal.unrelated.partition(":")[0]], places)
 

@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from peftmark.core.errors import UserError
 from peftmark.core.strict_yaml import read_yaml
 from peftmark.gate.run_lines import COUNTS
-from peftmark.suite.schema import fault_lines, known
+from peftmark.suite.faults import fault_lines
+from peftmark.suite.schema import known
 
 Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 Binding = Literal["binding", "advisory"]

@@ -52,7 +52,8 @@ from peftmark.machine.environment import machine
 from peftmark.record.job import Job
 from peftmark.record.outcome import Outcome
 from peftmark.sources.assets import Located, Places, model_files
-from peftmark.sources.task_data import TaskData, load_task
+from peftmark.sources.rows import TaskData
+from peftmark.sources.task_data import load_task
 
 
 @dataclass(frozen=True)

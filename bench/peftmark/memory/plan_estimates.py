@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from peftmark.catalog.architectures import ARCHITECTURES, LANGUAGE_MODELS, OF_MODELS
-from peftmark.catalog.tasks import TASKS
 from peftmark.core.errors import UserError
 from peftmark.machine.environment import machine
 from peftmark.machine.gpus import Device, room
@@ -85,7 +84,7 @@ def _request(job: Job, shape: Mapping[str, Any] | None, left: int | None) -> Req
     if shape is None:
         return None
     wanted = job if left is None else replace(job, device="cuda")
-    return request(wanted, TASKS[job.task], shape, left)
+    return request(wanted, job.task_facts, shape, left)
 
 
 def config_of(name: str) -> Mapping[str, Any]:

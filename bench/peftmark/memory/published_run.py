@@ -13,6 +13,7 @@ from peftmark.catalog.methods import method_of
 from peftmark.catalog.quantizations import QUANTIZATIONS
 from peftmark.memory.forecast import Request
 from peftmark.record.job import AdaLoraSchedule, Form, Job, Recipe
+from peftmark.suite.faults import fault_lines
 from peftmark.suite.schema import (
     TARGET_SETS,
     Count,
@@ -21,7 +22,6 @@ from peftmark.suite.schema import (
     Share,
     Strict,
     Word,
-    fault_lines,
     known,
 )
 

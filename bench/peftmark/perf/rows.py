@@ -15,7 +15,6 @@ from typing import Any
 
 from peftmark.catalog.models import MODELS
 from peftmark.catalog.task import Example
-from peftmark.catalog.tasks import TASKS
 from peftmark.record.job import Job
 from peftmark.sources.assets import Places, default_cache, model_files
 from peftmark.sources.task_data import load_task
@@ -30,7 +29,7 @@ def prepare(job: Job, places: Places, out: Path) -> dict[str, Any]:
     from peftmark.lab.data.batches import subset
     from peftmark.lab.data.job_data import cut_selection
 
-    recipe, task = job.recipe, TASKS[job.task]
+    recipe, task = job.recipe, job.task_facts
     data = load_task(task, places)
     train = subset(cut_selection(data.train, recipe.selection_rows)[0], recipe.train_rows)
     held_out = subset(data.eval, recipe.eval_rows)

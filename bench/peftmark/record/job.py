@@ -11,12 +11,15 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from peftmark.catalog.method import Size
 from peftmark.catalog.methods import Cell, method_of
+from peftmark.catalog.task import Task
+from peftmark.catalog.tasks import TASKS
 from peftmark.record.identity import BESIDE, LATER, hashed, identity_of, named
 from peftmark.record.outcome import Outcome
+from peftmark.record.own import Own, rows_text, task_from
 
 SCHEMA_VERSION = 8
 """Version of the stored columns. Rows of older ones are migrated (`peftmark.storage.migrations`),
@@ -161,6 +164,7 @@ class Job:
         variant: what else sets the cell apart: the entry's own word, its budget, and the value of
             every axis the profile varies for all cells alike; the values are in the recipe.
         causal: how a causal language model is asked; None for an encoder.
+        own: what the catalogue would say of the task, where it is the user's own.
         scale: whether the profile is the whole experiment or a cut-down one; it says what scores
             are worth and changes none, so it is no part of the identity.
         stored_id: of a job read from a row of an older configuration, whose id today's would not
@@ -188,6 +192,7 @@ class Job:
     variant: str = ""
     protocol: int = PROTOCOL
     causal: Causal | None = field(default=None, metadata=LATER)
+    own: Own | None = field(default=None, metadata=LATER)
     scale: Scale = field(default="reduced", compare=False, metadata=BESIDE)
     stored_id: str = field(default="", compare=False, metadata=BESIDE)
 
@@ -229,12 +234,40 @@ class Job:
             recipe["adalora"] = AdaLoraSchedule(**recipe["adalora"])
         causal = data.get("causal")
         asked = Causal(**causal) if causal is not None else None
-        return Job(**{**data, "recipe": Recipe(**recipe), "causal": asked})
+        return Job(
+            **{**data, "recipe": Recipe(**recipe), "causal": asked, "own": _own(data.get("own"))}
+        )
+
+    @property
+    def known_task(self) -> Task | None:
+        """The task: the user's own, or the catalogue's; None if this catalogue has it no more."""
+        if self.own is None:
+            return TASKS.get(self.task)
+        return task_from(self.own, self.task, self.metric, self.data_fingerprint)
+
+    @property
+    def task_facts(self) -> Task:
+        """The task; a job that is to run has one."""
+        return TASKS[self.task] if self.own is None else cast(Task, self.known_task)
+
+    @property
+    def task_title(self) -> str:
+        """The task as results name it, with the rows of one's own."""
+        if self.own is None:
+            return self.task
+        return rows_text(self.task, self.own.train_rows, self.own.eval_rows)
 
     @property
     def cell(self) -> Cell:
         """What is compared: method, size, quantization and variant."""
         return Cell(self.method, self.size, self.quantization, self.variant)
+
+
+def _own(data: Mapping[str, Any] | None) -> Own | None:
+    """The inverse of what `Own` is in JSON, where tuples are lists."""
+    if data is None:
+        return None
+    return Own(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items()})
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,6 @@ from peftmark.analysis.stats import Comparison, seeds_to_decide
 from peftmark.analysis.table import ResultTable
 from peftmark.catalog.methods import Cell
 from peftmark.catalog.task import TaskKind
-from peftmark.catalog.tasks import TASKS
 from peftmark.record.job import Record
 from peftmark.render import words
 from peftmark.render.page import Column, Entry, EntryKind, Grid
@@ -71,7 +70,7 @@ def judge(table: ResultTable, advice: Advice) -> Judged:
     tasks = [
         t
         for t, span in spans.items()
-        if span and low <= span[0] and span[1] < high and _is_of(t, test.kinds)
+        if span and low <= span[0] and span[1] < high and _is_of(table, t, test.kinds)
     ]
     if not tasks:
         return Judged("can't say", _no_task(test))
@@ -93,8 +92,9 @@ def judge(table: ResultTable, advice: Advice) -> Judged:
     return _count(votes)
 
 
-def _is_of(task: str, kinds: Sequence[TaskKind]) -> bool:
-    return not kinds or (task in TASKS and TASKS[task].kind in kinds)
+def _is_of(table: ResultTable, task: str, kinds: Sequence[TaskKind]) -> bool:
+    known = table.example(task).known_task
+    return not kinds or (known is not None and known.kind in kinds)
 
 
 def _no_task(test: Test) -> str:

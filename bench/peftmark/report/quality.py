@@ -77,8 +77,18 @@ def baseline(table: ResultTable, task: str) -> float | None:
 def score_column(table: ResultTable, task: str) -> Column:
     """A task's column with metric and direction, and how a causal model reads it."""
     key = metric_of(table, task)
-    parts = [f"{words.metric_title(key)}, {words.direction(key)}", reading(table, task)]
+    parts = [
+        _own(table, task),
+        f"{words.metric_title(key)}, {words.direction(key)}",
+        reading(table, task),
+    ]
     return Column(task, "; ".join(filter(None, parts)), numeric=True)
+
+
+def _own(table: ResultTable, task: str) -> str:
+    """That a task's rows are the user's own, and how many; empty for the catalogue's."""
+    job = table.example(task)
+    return job.task_title.removeprefix(f"{task} (").removesuffix(")") if job.own else ""
 
 
 def reading(table: ResultTable, task: str) -> str:

@@ -13,7 +13,6 @@ from typing import Any
 
 from peftmark.catalog.architectures import OF_MODELS
 from peftmark.catalog.models import MODELS
-from peftmark.catalog.tasks import TASKS
 from peftmark.executors.contract import needs_of
 from peftmark.machine.gpus import room
 from peftmark.memory.forecast import Forecast, forecasts, request
@@ -97,7 +96,7 @@ def _predicted(
 ) -> dict[str, Forecast]:
     asked = []
     for job in jobs.values():
-        one = request(job, TASKS[job.task], OF_MODELS[job.model])
+        one = request(job, job.task_facts, OF_MODELS[job.model])
         if tokens is not None and memory is not None:
             one = replace(one, tokens=min(tokens, one.tokens), room=_room(job, memory))
         asked.append(one)

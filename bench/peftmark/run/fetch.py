@@ -24,6 +24,7 @@ from peftmark import __version__
 from peftmark.catalog.models import MODELS, Model
 from peftmark.catalog.task import Example, Task, expected_fingerprint
 from peftmark.catalog.tasks import TASKS
+from peftmark.catalog.tasks import TASKS
 from peftmark.core.errors import AssetError, UserError
 from peftmark.core.files import sync
 from peftmark.machine import nvml
@@ -39,7 +40,7 @@ from peftmark.sources.manifest import (
 )
 from peftmark.sources.task_data import load_task
 from peftmark.suite.expand import Facts, choose_profile
-from peftmark.suite.load import Suite, load_suite, needed_models, needed_tasks, task_of
+from peftmark.suite.load import Suite, load_suite, needed_models, needed_tasks
 
 # --- what is wanted -------------------------------------------------------------------------------
 
@@ -175,8 +176,8 @@ def fetch_suite(
         ("model", name): partial(_model, MODELS[name])
         for name in needed_models(entry, suite.methods(chosen))
     }
-    for task in needed_tasks(entry):
-        wanted["task", task] = partial(_task, task_of(entry, task))
+    for task in _catalogued(suite, chosen):
+        wanted["task", task] = partial(_task, TASKS[task])
     before = read_manifest(to) or Manifest()
     kept = {key for key, load in wanted.items() if _intact(to, before, key, load)}
     for key, load in wanted.items():
@@ -206,6 +207,11 @@ def mirrored_text(found: Mirrored) -> str:
         f"from {found.folder} alone. Without a network:"
     )
     return "\n".join([*lines, f"  {shlex.join(found.command)}"])
+
+
+def _catalogued(suite: Suite, profile: str) -> list[str]:
+    """The tasks that sources have; the files of the user's own lie with the user."""
+    return [t for t in needed_tasks(suite.profiles[profile]) if t not in suite.file.tasks]
 
 
 def _choose(suite: Suite, wanted: str | None, mirror: Path | None) -> tuple[str, str]:
@@ -287,7 +293,7 @@ def _complete(to: Path, suite: Suite, profile: str) -> Manifest:
         suite_version=suite.version,
         peftmark=__version__,
         model=suite.profiles[profile].model,
-        tasks=sorted(needed_tasks(suite.profiles[profile])),
+        tasks=sorted(_catalogued(suite, profile)),
     )
     profiles = {**manifest.suites.get(suite.name, {}), profile: entry}
     manifest = manifest.model_copy(update={"suites": {**manifest.suites, suite.name: profiles}})

@@ -9,7 +9,6 @@ from typing import Any
 
 from peftmark.catalog.architectures import OF_MODELS
 from peftmark.catalog.methods import Cell, cell_title
-from peftmark.catalog.tasks import TASKS
 from peftmark.core.errors import UserError
 from peftmark.record.job import Job
 from peftmark.render.plain_table import aligned
@@ -107,7 +106,7 @@ def _matters(job: Job) -> str:
 
 
 def _classes(job: Job) -> int:
-    return max(1, len(TASKS[job.task].labels))
+    return max(1, len(job.task_facts.labels))
 
 
 def _solve(job: Job, model: str) -> dict[str, Any]:

@@ -21,10 +21,13 @@ from peftmark.machine import nvml
 from peftmark.machine.environment import capture, machine, software
 from peftmark.record.job import Job, Record
 from peftmark.run.admission import Foreseen, foresee
+from peftmark.run.own_tasks import notes_on, read_own_tasks
 from peftmark.sources.assets import Places, default_cache, hub_reachable, model_files
+from peftmark.sources.own_cache import keep_own
 from peftmark.sources.task_data import load_task
 from peftmark.storage.store import Contents, Store
 from peftmark.storage.unread import unread
+from peftmark.suite.checks import suite_folders
 from peftmark.suite.expand import (
     Expanded,
     Facts,
@@ -34,10 +37,11 @@ from peftmark.suite.expand import (
     expand,
     of_versions,
 )
-from peftmark.suite.load import Suite, load_suite, needed_tasks, suite_folders, task_of
+from peftmark.suite.load import Suite, load_suite, needed_tasks
 
 if TYPE_CHECKING:
     from peftmark.claims.ledger import Claim
+    from peftmark.own.read import OwnRows
 
 UNTUNED = "no trial of this cell and task finished: the learning rate is the recipe's own"
 
@@ -84,6 +88,7 @@ class Plan:
         expanded: all jobs of the profile as far as they are known, and how many wait for trials.
         notes: what a person should know before the run, a sentence each.
         venue: where the jobs run, and how many at once.
+        own_rows: rows of the user's own tasks, by task, where they were read.
     """
 
     suite: Suite
@@ -97,6 +102,7 @@ class Plan:
     store: Store
     places: Places
     venue: Venue
+    own_rows: Mapping[str, OwnRows]
 
     @property
     def slots(self) -> list[Slot]:
@@ -114,11 +120,16 @@ class Plan:
         return [p.job for p in self.planned]
 
 
-def make_plan(selection: Selection) -> Plan:
+def make_plan(selection: Selection, recorded: bool = False) -> Plan:
     """Read the suite and the results, and decide what would run. Writes nothing.
 
+    Args:
+        recorded: take tasks of the user's own as the newest rows have them, and read their files
+            only where no row does: a report is of what was run.
+
     Raises:
-        UserError: anything wrong with the suite, the selection or the results folder.
+        UserError: anything wrong with the suite, its own tasks, the selection or the results
+            folder.
     """
     suite = load_suite(selection.suite, selection.suites)
     claims = _claims(suite, selection)
@@ -132,6 +143,7 @@ def make_plan(selection: Selection) -> Plan:
     profile, reason = choose_profile(suite, selection.profile, facts)
     store = Store(selection.results, suite.name)
     contents = store.read()
+    suite, rows = read_own_tasks(suite, profile, contents.records if recorded else None)
     installed = software()
     expanded = expand(suite, profile, venue.device, of_versions(contents.records, installed))
     planned = decide(expanded.jobs, contents.records, installed, selection.again)
@@ -153,7 +165,8 @@ def make_plan(selection: Selection) -> Plan:
         profile_reason=reason,
         planned=planned,
         expanded=expanded,
-        notes=_notes(expanded.jobs, contents, here=bool(venue.slots)),
+        notes=[*_notes(expanded.jobs, contents, here=bool(venue.slots)), *notes_on(rows)],
+        own_rows=rows,
         contents=contents,
         store=store,
         places=_places(suite, profile, selection.mirror),
@@ -225,7 +238,9 @@ def fetch(plan: Plan) -> dict[str, str]:
         for name in dict.fromkeys(job.model for job in plan.to_run)
     }
     for name in needed_tasks(profile, (job.task for job in plan.to_run)):
-        found[name] = load_task(task_of(profile, name), plan.places).source
+        if name in plan.own_rows:
+            keep_own(plan.own_rows[name].data, plan.places.cache)
+        found[name] = load_task(plan.suite.task(name), plan.places).source
     return found
 
 

@@ -6,69 +6,21 @@ fingerprints, and rows that are not the task's known ones are refused.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from peftmark.catalog.origins import Hub, Package
 from peftmark.catalog.task import Example, Task
 from peftmark.core.errors import AssetError
 from peftmark.sources.assets import Places, first_available, hub_reachable, hub_reason, quiet_hub
+from peftmark.sources.own_cache import load_own
 from peftmark.sources.package_rows import read_package
 from peftmark.sources.pypi import Unavailable, package_files
 from peftmark.sources.row_files import read_rows
-
-MORE = ("tags", "choices", "turns")
-"""Fields that only some rows have."""
+from peftmark.sources.rows import TaskData, fingerprint
 
 _FORMS = ("tsv", "parquet", "jsonl")
-
-
-@dataclass(frozen=True)
-class TaskData:
-    """Both splits of a task.
-
-    Attributes:
-        source: where the rows came from, for people.
-        fingerprint: SHA-256 over the rows, see `fingerprint`.
-    """
-
-    train: tuple[Example, ...]
-    eval: tuple[Example, ...]
-    source: str
-    fingerprint: str
-
-
-def fingerprint(train: Iterable[Example], evaluation: Iterable[Example]) -> str:
-    """SHA-256 over the rows of both splits in order, as canonical JSON lines.
-
-    A line is `["text","pair" or null,label]` in UTF-8, scores in Python's shortest form, and an
-    object with tags, choices or turns after them where a row has some; each split starts with its
-    name, so that moving a row between them changes the result.
-    """
-    digest = hashlib.sha256()
-    for name, rows in (("train", train), ("eval", evaluation)):
-        digest.update(f'"{name}"\n'.encode())
-        for row in rows:
-            line = json.dumps(row_values(row), ensure_ascii=False, separators=(",", ":"))
-            digest.update(line.encode() + b"\n")
-    return digest.hexdigest()
-
-
-def row_values(row: Example) -> list[Any]:
-    """A row as the JSON that its fingerprint is made of."""
-    more = {name: getattr(row, name) for name in MORE if getattr(row, name)}
-    return [row.text, row.pair, row.label, *([more] if more else [])]
-
-
-def overlap(data: TaskData) -> int:
-    """Number of evaluation rows whose texts also stand in the training split."""
-    seen = {row.read for row in data.train}
-    return sum(row.read in seen for row in data.eval)
 
 
 def load_task(task: Task, places: Places) -> TaskData:
@@ -78,6 +30,8 @@ def load_task(task: Task, places: Places) -> TaskData:
         AssetError: no source has the task, a file is malformed, or the rows are not the ones
             the task's identity stands for.
     """
+    if task.own:
+        return load_own(task, places.cache)
     tries: dict[str, Callable[[], TaskData]] = {"mirror": lambda: _from_mirror(task, places)}
     if task.hub:
         hub = task.hub

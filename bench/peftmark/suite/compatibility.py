@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from peftmark.catalog.methods import method_of
 from peftmark.catalog.metrics import metric_faults
 from peftmark.catalog.models import MODELS, Model
 from peftmark.catalog.peft_types import peft_type
-from peftmark.catalog.prompts import PROMPTS
-from peftmark.catalog.task import read_by
+from peftmark.catalog.prompts import prompt_of
+from peftmark.catalog.task import Task, read_by
 from peftmark.catalog.tasks import TASKS
 from peftmark.suite.schema import MethodEntry, Profile
 
@@ -17,30 +17,45 @@ MIXED_PROMPTS = ("unipelt",)
 """Methods with a trained prompt beside something else."""
 
 
-def check_reading(profile: Profile, entries: Sequence[MethodEntry], where: str) -> Iterator[str]:
-    """Faults of models, tasks and methods that don't go together, one a line."""
+def check_reading(
+    profile: Profile,
+    entries: Sequence[MethodEntry],
+    where: str,
+    task_of: Callable[[str], Task] = TASKS.__getitem__,
+) -> Iterator[str]:
+    """Faults of models, tasks and methods that don't go together, one a line.
+
+    Args:
+        task_of: the task of a name, the suite's own among them.
+    """
     models = list(dict.fromkeys(profile.model_of(entry).key for entry in entries))
     for key in models:
         for task in profile.tasks:
-            if fault := _task_fault(MODELS[key], task):
+            if fault := _task_fault(MODELS[key], task_of(task)):
                 yield f"{where}.tasks.{task}: {fault}"
     for index, entry in enumerate(entries):
         if fault := _method_fault(profile.model_of(entry), entry.method):
             yield f"{where}, methods[{index}] ({entry.method}): {fault}"
     yield from _unrelated_faults(profile, any(MODELS[key].causal for key in models), where)
     for task, entry_of in profile.tasks.items():
-        if entry_of.new_tokens is not None and TASKS[task].kind != "instruction":
+        if entry_of.new_tokens is not None and task_of(task).kind != "instruction":
             yield f"{where}.tasks.{task}.new_tokens: no answers are written, remove it"
 
 
-def _task_fault(model: Model, task: str) -> str | None:
-    if fault := next(metric_faults(TASKS[task]), None):
+def _task_fault(model: Model, task: Task) -> str | None:
+    if task.metric and (fault := next(metric_faults(task), None)):
         return fault
-    kind = read_by(TASKS[task], model.causal)
+    kind = read_by(task, model.causal)
     if kind is None:
         fits = [t.key for t in TASKS.values() if read_by(t, model.causal) is not None]
+        if task.own:
+            other = [m.key for m in MODELS.values() if read_by(task, m.causal) is not None]
+            return (
+                f"a task of kind {task.kind} is not for the {model.read_as} {model.key}; models "
+                f"that read it: {', '.join(other)}"
+            )
         return f"not for the {model.read_as} {model.key}; its tasks: {', '.join(fits)}"
-    if kind in ("ranking", "instruction") and task not in PROMPTS:
+    if kind in ("ranking", "instruction") and not task.own and prompt_of(task) is None:
         return f"has no prompt for the {model.read_as} {model.key}"
     return None
 

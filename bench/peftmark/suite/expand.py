@@ -8,13 +8,14 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from peftmark.catalog.methods import Cell, known_method
-from peftmark.catalog.prompts import PROMPTS
-from peftmark.catalog.task import expected_fingerprint
-from peftmark.catalog.tasks import TASKS
-from peftmark.core.errors import UserError
+from peftmark.catalog.prompts import prompt_of
+from peftmark.catalog.task import Task, expected_fingerprint
+from peftmark.core.errors import Exit, UserError
 from peftmark.machine.environment import changed_versions
 from peftmark.record.job import Causal, Job, Record
-from peftmark.suite.load import Suite, new_tokens, task_of
+from peftmark.record.own import carried
+from peftmark.suite.checks import new_tokens
+from peftmark.suite.load import Suite
 from peftmark.suite.lr_trials import Choice, choices
 from peftmark.suite.recipes import cells, resolve_recipe
 from peftmark.suite.schema import Profile
@@ -145,10 +146,34 @@ def expand(
 
 
 def as_recorded(suite: Suite, profile_name: str, records: Mapping[str, Record]) -> Expanded:
-    """The jobs of a profile on the device that made most of the rows, not on this machine's."""
+    """The jobs of a profile on the device that made most of the rows, not on this machine's, and
+    with the user's own tasks as the newest rows have them.
+
+    Raises:
+        UserError: such a task has no row.
+    """
+    if own := suite.own_tasks(profile_name):
+        known = recorded_tasks(suite, profile_name, records)
+        if missing := [name for name in own if name not in known]:
+            raise UserError(
+                f"there is no row of task {', '.join(missing)} in profile {profile_name}",
+                f"Run it first: peftmark run {suite.name} --profile {profile_name}.",
+                code=Exit.INCOMPLETE,
+            )
+        suite = suite.with_tasks(known)
     devices = sorted({r.job.device for r in records.values()}) or ["cpu"]
     plans = [expand(suite, profile_name, device, records) for device in devices]
     return max(plans, key=lambda plan: sum(job.job_id in records for job in plan.jobs))
+
+
+def recorded_tasks(suite: Suite, profile: str, records: Mapping[str, Record]) -> dict[str, Task]:
+    """The suite's own tasks as their newest rows have them."""
+    found = {}
+    for record in sorted(records.values(), key=lambda r: (r.finished_at, r.job.job_id)):
+        job = record.job
+        if job.own is not None and job.profile == profile and job.task in suite.file.tasks:
+            found[job.task] = job.task_facts
+    return found
 
 
 def _base_jobs(suite: Suite, profile_name: str, device: Literal["cpu", "cuda"]) -> list[Job]:
@@ -161,11 +186,11 @@ def _base_jobs(suite: Suite, profile_name: str, device: Literal["cpu", "cuda"]) 
             profile=profile_name,
             model=model.key,
             model_identity=model.identity,
-            task=task,
-            task_version=TASKS[task].version,
-            data_fingerprint=expected_fingerprint(task_of(profile, task)),
-            metric=TASKS[task].metric,
-            target=profile.tasks[task].target,
+            task=task.key,
+            task_version=task.version,
+            data_fingerprint=expected_fingerprint(task),
+            metric=task.metric,
+            target=profile.tasks[task.key].target,
             method=cell.method,
             size=cell.size,
             quantization=cell.quantization,
@@ -174,22 +199,24 @@ def _base_jobs(suite: Suite, profile_name: str, device: Literal["cpu", "cuda"]) 
             device=device,
             threads=THREADS,
             recipe=resolve_recipe(suite.file, profile, entry, cell, task),
-            causal=_causal(profile, task) if model.causal else None,
+            causal=_causal(suite, profile, task) if model.causal else None,
+            own=carried(task),
             scale=profile.scale or "reduced",
         )
-        for task in profile.tasks
+        for task in map(suite.task, profile.tasks)
         for entry in suite.methods(profile_name)
         for model in [profile.model_of(entry)]
         for cell in cells(entry, profile)
     ]
 
 
-def _causal(profile: Profile, task: str) -> Causal:
+def _causal(suite: Suite, profile: Profile, task: Task) -> Causal:
     """How the profile asks a causal language model."""
     assert profile.unrelated is not None
-    unrelated = expected_fingerprint(task_of(profile, profile.unrelated))
+    unrelated = expected_fingerprint(suite.task(profile.unrelated))
+    prompt = prompt_of(task)
     return Causal(
-        prompt=PROMPTS[task].identity if task in PROMPTS else "",
+        prompt=prompt.identity if prompt is not None else "",
         new_tokens=new_tokens(profile, task),
         unrelated=f"{profile.unrelated}:{unrelated}",
     )

@@ -18,7 +18,6 @@ from peftmark.catalog.method import Method
 from peftmark.catalog.methods import LORA, Cell, known_method
 from peftmark.catalog.quantizations import QUANTIZATIONS
 from peftmark.catalog.task import Task
-from peftmark.catalog.tasks import TASKS
 from peftmark.record.job import AdaLoraSchedule, Recipe, first_stage_steps
 from peftmark.suite.schema import MethodEntry, Profile, RecipeLayer, SuiteFile
 
@@ -182,14 +181,14 @@ def _adalora(
 
 
 def resolve_recipe(
-    suite: SuiteFile, profile: Profile, entry: MethodEntry, cell: Cell, task_name: str
+    suite: SuiteFile, profile: Profile, entry: MethodEntry, cell: Cell, task: Task
 ) -> Recipe:
     """Fold the layers for one cell on one task.
 
     Raises:
         RecipeFaults: with every fault; never for a suite that was checked.
     """
-    task, method = TASKS[task_name], known_method(entry.method)
+    method, task_name = known_method(entry.method), task.key
     task_layer = profile.tasks[task_name].recipe
     layers = [suite.recipe, profile.recipe, task_layer, entry.recipe]
     values = _merge([*layers, entry.task_recipe.get(task_name, RecipeLayer())])

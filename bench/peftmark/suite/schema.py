@@ -18,7 +18,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    ValidationError,
+    ValidationInfo,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
@@ -31,8 +31,10 @@ from peftmark.catalog.quantizations import QUANTIZATIONS
 from peftmark.catalog.tasks import TASKS
 from peftmark.core.strict_yaml import MAX_SUITE_BYTES as MAX_SUITE_BYTES
 from peftmark.core.strict_yaml import read_yaml as read_yaml
+from peftmark.own.declared import OwnTask
 
 RADAR_AXES = ("quality", "speed", "memory", "parameters", "steps_to_target", "ease_of_use")
+OWN_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 SIZE_KEYS = ("size", "rank", "width", "tokens")
 TARGET_SETS = ("all-linear", "query-value", "attention")
 
@@ -69,6 +71,18 @@ def _method(value: str) -> str:
                 "names": ", ".join(METHODS),
                 "types": ", ".join(PEFT_TYPES),
             },
+        )
+    return value
+
+
+def _own_name(value: str) -> str:
+    if not OWN_NAME.fullmatch(value):
+        raise PydanticCustomError(
+            "name", "a task is named by lower-case letters, digits, - and _, at most 40"
+        )
+    if value in TASKS:
+        raise PydanticCustomError(
+            "taken", "the catalogue has a task of this name (peftmark list); take another"
         )
     return value
 
@@ -118,14 +132,30 @@ def _targets(value: Any) -> Any:
     )
 
 
-def _fingerprint(value: Any) -> Any:
-    if isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value):
+def _task(value: str, info: ValidationInfo) -> str:
+    """A task of the catalogue, or one that the suite declares (its names are the context)."""
+    own = tuple(info.context or ())
+    names = (*own, *TASKS)
+    if value in names:
         return value
-    raise PydanticCustomError("fingerprint", "allowed: 64 hexadecimal digits")
+    close = difflib.get_close_matches(value, names, n=1)
+    raise PydanticCustomError(
+        "unknown",
+        "unknown task{hint}; allowed: {names}; for rows of your own declare it at the top of the "
+        "suite, such as tasks: {{{name}: {{kind: classification, train: FILE.csv, text: COLUMN, "
+        "label: COLUMN}}}}",
+        {
+            "hint": f" (did you mean {close[0]}?)" if close else "",
+            "names": ", ".join(names),
+            "name": value if OWN_NAME.fullmatch(value) else "NAME",
+        },
+    )
 
 
 ModelName = Annotated[str, known("model", MODELS)]
 TaskName = Annotated[str, known("task", TASKS)]
+AnyTask = Annotated[str, AfterValidator(_task)]
+OwnName = Annotated[str, AfterValidator(_own_name)]
 MethodName = Annotated[str, AfterValidator(_method)]
 QuantizationName = Annotated[str, known("quantization", QUANTIZATIONS)]
 SourceName = Annotated[str, known("source", SOURCES)]
@@ -195,14 +225,11 @@ class TaskEntry(Strict):
     Attributes:
         target: value of the task's metric that counts as reached.
         new_tokens: tokens that an answer may have, where answers are written.
-        fingerprint: for a mirror with rows of your own: their fingerprint (the message about a
-            mismatch prints it).
         recipe: settings for this task.
     """
 
     target: float | None = None
     new_tokens: Annotated[int, Field(ge=1, le=1024)] | None = None
-    fingerprint: Annotated[str, BeforeValidator(_fingerprint)] | None = None
     recipe: RecipeLayer = RecipeLayer()
 
 
@@ -231,7 +258,7 @@ class MethodEntry(Strict):
     quantization: Annotated[list[QuantizationName], Field(min_length=1)] = ["none"]
     learning_rates: Annotated[list[Positive], Field(min_length=2)] | None = None
     recipe: RecipeLayer = RecipeLayer()
-    task_recipe: dict[TaskName, RecipeLayer] = {}
+    task_recipe: dict[AnyTask, RecipeLayer] = {}
 
     @property
     def sizes(self) -> dict[str, list[int]]:
@@ -289,7 +316,7 @@ class Profile(Strict):
     sources: Annotated[list[SourceName], Field(min_length=1)]
     model: ModelName
     seeds: Annotated[list[Seed], Field(min_length=1)]
-    tasks: Annotated[dict[TaskName, TaskEntry], Field(min_length=1)]
+    tasks: Annotated[dict[AnyTask, TaskEntry], Field(min_length=1)]
     methods: Annotated[list[MethodEntry], Field(min_length=1)] | None = None
     vary: Vary = Vary()
     tuning: Tuning | None = None
@@ -336,40 +363,20 @@ class _Anchor(Strict):
 
 
 class SuiteFile(Strict):
-    """The shape of a suite file; `claims` are ids of the ledger (`peftmark.claims.ledger`)."""
+    """The shape of a suite file.
+
+    Attributes:
+        tasks: tasks of one's own by name (`peftmark.own`).
+        claims: ids of the ledger (`peftmark.claims.ledger`).
+    """
 
     suite: str
     version: Count
     summary: str
     reference: CellName
     radar: dict[Annotated[str, known("radar axis", RADAR_AXES)], _Anchor]
+    tasks: dict[OwnName, OwnTask] = {}
     recipe: RecipeLayer = RecipeLayer()
     methods: Annotated[list[MethodEntry], Field(min_length=1)]
     profiles: Annotated[dict[str, Profile], Field(min_length=1)]
     claims: list[str] = []
-
-
-# --- telling faults -----------------------------------------------------------------------------
-
-
-def fault_lines(error: ValidationError) -> Iterator[str]:
-    """Each fault of a file as one line: path, value found, values allowed."""
-    for item in error.errors(include_url=False):
-        path = ""
-        for part in item["loc"]:
-            if part == "[key]":
-                continue
-            path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
-        found = "" if item["type"] == "missing" else f"found {short(item['input'])}; "
-        message = item["msg"].removeprefix("Value error, ")
-        if item["type"] == "extra_forbidden":
-            found, message = "", "unknown key"
-        if isinstance(item["input"], str) and "number" in message:
-            message += " (write it without quotes)"
-        yield f"{path or 'file'}: {found}{message[:1].lower()}{message[1:]}"
-
-
-def short(value: Any) -> str:
-    """A value as it stands in a message, cut at 60 characters."""
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

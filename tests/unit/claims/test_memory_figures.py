@@ -23,7 +23,7 @@ from peftmark.core.errors import SuiteError
 from peftmark.machine.gpus import CONTEXT_BYTES
 from peftmark.memory.forecast import Forecast, forecasts
 from peftmark.memory.published_run import Scenario
-from peftmark.suite.load import suite_folders
+from peftmark.suite.checks import suite_folders
 
 GB = 10**9
 RUN = {

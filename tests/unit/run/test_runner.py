@@ -26,7 +26,7 @@ from peftmark.run import runner
 from peftmark.run.progress import Board, clock, job_title
 from peftmark.run.runner import Selection, Stop, command, execute, fetch, make_plan
 from peftmark.sources.assets import Located
-from peftmark.sources.task_data import TaskData
+from peftmark.sources.rows import TaskData
 from peftmark.storage import part_cache, store
 
 SUITE = """

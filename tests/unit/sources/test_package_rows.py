@@ -15,7 +15,8 @@ from peftmark.core.errors import AssetError
 from peftmark.sources.assets import Places, default_cache
 from peftmark.sources.package_rows import PASSAGE, read_package
 from peftmark.sources.row_files import Splits
-from peftmark.sources.task_data import fingerprint, load_task, overlap
+from peftmark.sources.rows import fingerprint, overlap
+from peftmark.sources.task_data import load_task
 
 KEYS = tuple(task.key for task in TEXTS if task.package)
 

@@ -22,7 +22,8 @@ from peftmark.catalog.tasks import TASKS
 from peftmark.catalog.tasks_causal import TEXTS as TEXT_TASKS
 from peftmark.core.errors import AssetError
 from peftmark.sources.assets import Places, default_cache
-from peftmark.sources.task_data import TaskData, fingerprint, load_task, overlap
+from peftmark.sources.rows import TaskData, fingerprint, overlap
+from peftmark.sources.task_data import load_task
 from raw_rows import TEXTS, raw_rows, tiny, write_form
 
 

@@ -11,14 +11,13 @@ from asked_suite import ENCODER, asked
 from asked_suite import LORA as LORA_ENTRY
 from peftmark.catalog.tasks import TASKS
 from peftmark.core.errors import SuiteError
+from peftmark.suite.checks import NEW_TOKENS, new_tokens
 from peftmark.suite.expand import Facts, choose_profile, expand
 from peftmark.suite.load import (
-    NEW_TOKENS,
     find_suite,
     load_suite,
     needed_models,
     needed_tasks,
-    new_tokens,
     suite_names,
     task_of,
 )

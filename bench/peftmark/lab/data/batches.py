@@ -13,7 +13,7 @@ import torch
 
 from peftmark.catalog.task import Example
 from peftmark.lab.data.token_cache import TokenTable, token_table
-from peftmark.sources.task_data import TaskData
+from peftmark.sources.rows import TaskData
 
 Encoded = dict[str, list[int]]
 

@@ -12,9 +12,8 @@ import numpy as np
 import torch
 
 from peftmark.catalog.models import MODELS
-from peftmark.catalog.prompts import PROMPTS
+from peftmark.catalog.prompts import prompt_of
 from peftmark.catalog.task import SPOKEN, Example, Task, read_by
-from peftmark.catalog.tasks import TASKS
 from peftmark.lab import metrics
 from peftmark.lab.data.batches import (
     Batch,
@@ -34,7 +33,7 @@ from peftmark.lab.data.causal_rows import (
 from peftmark.lab.models import Unsupported
 from peftmark.lab.rng import generator
 from peftmark.record.job import Job
-from peftmark.sources.task_data import TaskData, overlap
+from peftmark.sources.rows import TaskData, overlap
 
 
 @dataclass(frozen=True)
@@ -129,7 +128,7 @@ def task_of(job: Job) -> Task:
     Raises:
         Unsupported: if it can't.
     """
-    task = TASKS[job.task]
+    task = job.task_facts
     kind = read_by(task, MODELS[job.model].causal)
     if kind is None:
         raise Unsupported(f"{MODELS[job.model].read_as}s can't be put to the task {task.key}")
@@ -243,7 +242,7 @@ def encoder_of(job: Job, task: Task, tokenizer: Any) -> Encoder | Reader:
         return Encoder(tokenizer, recipe.max_length, kind)
     asked = job.causal
     new_tokens = asked.new_tokens if asked is not None else None
-    return Reader(tokenizer, recipe.max_length, PROMPTS.get(task.key), new_tokens)
+    return Reader(tokenizer, recipe.max_length, prompt_of(task), new_tokens)
 
 
 def _readable(data: TaskData, task: Task) -> TaskData:

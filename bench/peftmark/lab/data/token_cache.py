@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 from peftmark.catalog.task import Example
 from peftmark.core.hashes import known_sha256
 from peftmark.lab.cache import keep, made_by
-from peftmark.sources.task_data import TaskData
+from peftmark.sources.rows import TaskData
 
 Encode = Callable[[Sequence[Example]], list[dict[str, list[int]]]]
 

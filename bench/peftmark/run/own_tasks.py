@@ -1,0 +1,54 @@
+"""Tasks of the user's own for a run: read from their files, or as earlier rows have them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from peftmark.catalog.metrics import code_of
+from peftmark.record.job import Record
+from peftmark.sources.assets import default_cache
+from peftmark.suite.expand import recorded_tasks
+from peftmark.suite.load import Suite
+
+if TYPE_CHECKING:
+    from peftmark.own.read import OwnRows
+
+
+def read_own_tasks(
+    suite: Suite, profile: str, records: Mapping[str, Record] | None = None
+) -> tuple[Suite, dict[str, OwnRows]]:
+    """The suite with its own tasks known, and their rows where the files were read.
+
+    Args:
+        records: rows that tell the tasks without their files; None to read the files.
+
+    Raises:
+        UserError: a file that can't be read, or is not what the suite says; or settings that don't
+            fit the rows.
+    """
+    names = suite.own_tasks(profile)
+    if not names:
+        return suite, {}
+    seen = recorded_tasks(suite, profile, records or {})
+    rows = {name: _read(suite, name) for name in names if name not in seen}
+    return suite.with_tasks(seen | {name: found.task for name, found in rows.items()}), rows
+
+
+def _read(suite: Suite, name: str) -> OwnRows:
+    from peftmark.own.read import read_own
+
+    # As typed from where one works, or beside the suite's file.
+    places = dict.fromkeys([Path(), suite.path.parent])
+    found = read_own(name, suite.file.tasks[name], list(places), default_cache())
+    codes = "".join(map(code_of, (found.task.metric, *found.task.also)))
+    return replace(found, task=replace(found.task, code=codes)) if codes else found
+
+
+def notes_on(rows: Mapping[str, OwnRows]) -> Iterator[str]:
+    """What a person should know of the rows before a run."""
+    for name, found in rows.items():
+        for note in found.notes:
+            yield f"{name}: {note}"

@@ -1,0 +1,236 @@
+"""What a type can't express: faults of a suite as a whole, and of its recipes."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+from peftmark.catalog.methods import Cell, known_method, size_text
+from peftmark.catalog.metrics import METRICS
+from peftmark.catalog.task import Task
+from peftmark.catalog.tasks import TASKS
+from peftmark.core.errors import SuiteError
+from peftmark.core.files import PACKAGE
+from peftmark.core.strict_yaml import read_yaml
+from peftmark.record.job import Recipe
+from peftmark.suite.cell_checks import cell_words, check_cells, check_sizes
+from peftmark.suite.compatibility import check_reading
+from peftmark.suite.faults import short
+from peftmark.suite.recipes import VARIED, RecipeFaults, cells, resolve_recipe
+from peftmark.suite.schema import MethodEntry, Profile, SuiteFile
+
+NEW_TOKENS = 32
+"""Tokens that an answer may have where a suite says nothing."""
+LEDGER = Path("claims") / "claims.yaml"
+"""The ledger of claims below a folder of suites (`peftmark.claims.ledger`)."""
+
+SCALES = "full (the whole experiment), reduced (a cut-down one)"
+SUITE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+
+
+def check(
+    suite: SuiteFile,
+    name: str,
+    own: Path | None,
+    models: bool = True,
+    known: Mapping[str, Task] = MappingProxyType({}),
+) -> list[str]:
+    """Every fault of meaning, without those of which model is put to what if they can't be told.
+
+    Args:
+        known: tasks of the suite's own whose rows were read; of others only the kind is known.
+    """
+
+    def task_of(name: str) -> Task:
+        return known.get(name) or unread_task(suite, name)
+
+    faults: list[str] = [] if known else [*_check_claims(suite.claims, own)]
+    if suite.suite != name:
+        faults.append(f"suite: found {suite.suite!r}; it must be the file's name, {name!r}")
+    for axis, anchor in suite.radar.items():
+        if anchor.worst == anchor.best or (
+            anchor.scale == "log" and min(anchor.worst, anchor.best) <= 0
+        ):
+            faults.append(
+                f"radar.{axis}: worst and best must differ, and be positive on a log scale"
+            )
+    for profile_name, profile in suite.profiles.items():
+        where = f"profiles.{profile_name}"
+        if not SUITE_NAME.fullmatch(profile_name):
+            faults.append(f"{where}: profile names are lower-case letters, digits, - and _")
+        if len(set(profile.seeds)) < len(profile.seeds):
+            faults.append(f"{where}.seeds: found {profile.seeds}; each seed may stand once")
+        if profile.scale is None:
+            faults.append(f"{where}.scale: missing; allowed: {SCALES}")
+        faults += _check_targets(profile, where, task_of)
+        methods_at = f"{where}.methods" if profile.methods else "methods"
+        entries = profile.methods or suite.methods
+        if models:
+            faults += check_reading(profile, entries, where, task_of)
+        faults += check_cells(entries, methods_at)
+        faults += _check_vary(profile, where)
+        faults += _check_tuning(profile, entries, where, methods_at)
+        there = [cell for entry in entries for cell in cells(entry, profile)]
+        if reference_of(suite) not in there:
+            faults.append(
+                f"reference: found {cell_words(reference_of(suite))}, which is not a cell of "
+                f"profile {profile_name}; its cells: {'; '.join(map(cell_words, there))}"
+            )
+        faults += _check_recipes(suite, profile, entries, where, task_of)
+    return list(dict.fromkeys(faults))
+
+
+def _check_claims(ids: list[str], own: Path | None) -> Iterator[str]:
+    known = _claim_ids(suite_folders(own)) if ids else []
+    for index, name in enumerate(ids):
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f" (did you mean {close[0]}?)" if close else ""
+            allowed = ", ".join(known) or "none, since no ledger of claims was found"
+            yield f"claims[{index}]: found {short(name)}; unknown claim{hint}; allowed: {allowed}"
+        elif name in ids[:index]:
+            yield f"claims[{index}]: found {short(name)}; each claim may stand once"
+
+
+def _claim_ids(folders: list[Path]) -> list[str]:
+    """Ids of the ledgers in some folders; whether each claim is well written is not looked at."""
+    files = [read_yaml(f / LEDGER) for f in folders if (f / LEDGER).is_file()]
+    lists = [raw.get("claims") for raw in files if isinstance(raw, dict)]
+    claims = [claim for found in lists if isinstance(found, list) for claim in found]
+    return sorted(
+        {str(claim["id"]) for claim in claims if isinstance(claim, dict) and "id" in claim}
+    )
+
+
+def _check_targets(profile: Profile, where: str, task_of: Callable[[str], Task]) -> Iterator[str]:
+    for task_name, entry in profile.tasks.items():
+        metric = METRICS.get(task_of(task_name).metric)  # an unknown one is told with its task
+        if metric is None or entry.target is None:
+            continue
+        if not metric.low <= entry.target <= metric.high:
+            yield (
+                f"{where}.tasks.{task_name}.target: found {entry.target}; "
+                f"{metric.key} lies between {metric.low} and {metric.high}"
+            )
+
+
+def _check_vary(profile: Profile, where: str) -> Iterator[str]:
+    for name in VARIED:
+        values = getattr(profile.vary, name) or []
+        if len(set(values)) < len(values):
+            yield f"{where}.vary.{name}: found {values}; each value may stand once"
+
+
+def _check_tuning(
+    profile: Profile, entries: list[MethodEntry], where: str, methods_at: str
+) -> Iterator[str]:
+    """Every method gets the same number of trials, on seeds that are not reported."""
+    if profile.tuning is None:
+        return
+    seeds = profile.tuning.seeds
+    if len(set(seeds)) < len(seeds):
+        yield f"{where}.tuning.seeds: found {seeds}; each seed may stand once"
+    if both := sorted(set(seeds) & set(profile.seeds)):
+        yield (
+            f"{where}.tuning.seeds: found {both}, which are seeds of the reported jobs too; "
+            f"take other numbers than {profile.seeds}"
+        )
+    grids = {
+        i: entry.learning_rates
+        for i, entry in enumerate(entries)
+        if entry.learning_rates and known_method(entry.method).trains
+    }
+    for index, entry in enumerate(entries):
+        at = f"{methods_at}[{index}] ({entry.method}).learning_rates"
+        if not known_method(entry.method).trains:
+            if entry.learning_rates:
+                yield f"{at}: nothing trains, remove it"
+        elif index not in grids:
+            yield f"{at}: missing; {where} has tuning, so every method needs a grid"
+        elif len(grids[index]) != len(first := next(iter(grids.values()))):
+            yield (
+                f"{at}: found {len(grids[index])} rates where the first grid has {len(first)}; "
+                "every method gets the same number of trials"
+            )
+
+
+def _check_recipes(
+    suite: SuiteFile,
+    profile: Profile,
+    entries: list[MethodEntry],
+    where: str,
+    task_of: Callable[[str], Task],
+) -> list[str]:
+    faults: list[str] = []
+    tasks = [task for task in map(task_of, profile.tasks) if not task.own or task.train_rows]
+    for entry in entries:
+        method = known_method(entry.method)
+        if any(check_sizes(entry, method, "")) or any(method.option_faults(entry.options)):
+            continue
+        for task in tasks:
+            for cell in cells(entry, profile):
+                name = " ".join(filter(None, (cell.method, size_text(cell.method, cell.size))))
+                try:
+                    recipe = resolve_recipe(suite, profile, entry, cell, task)
+                    faults += _check_room(profile, task, recipe, where)
+                except RecipeFaults as error:
+                    faults += [f"{where}, {name} on {task.key}: {one}" for one in error.faults]
+    return faults
+
+
+def _check_room(profile: Profile, task: Task, recipe: Recipe, where: str) -> Iterator[str]:
+    """What an answer may have is taken from the prompt."""
+    room = new_tokens(profile, task)
+    if room is not None and room >= recipe.max_length:
+        yield (
+            f"{where}.tasks.{task.key}.new_tokens: {room} of at most {recipe.max_length} tokens "
+            "(max_length) would leave none for the prompt"
+        )
+
+
+def reference_of(suite: SuiteFile) -> Cell:
+    """The cell that the others are compared with."""
+    return suite.reference.cell
+
+
+def unread_task(suite: SuiteFile, name: str) -> Task:
+    """A task by its name; of the suite's own what is known without its rows."""
+    if name not in suite.tasks:
+        return TASKS[name]
+    declared = suite.tasks[name]
+    return Task(
+        key=name,
+        title=name,
+        kind=declared.task_kind,
+        labels=(),
+        metric=declared.metric or "",
+        also=(),
+        train_rows=0,
+        eval_rows=0,
+        summary="",
+        licence="",
+        own=True,
+    )
+
+
+def new_tokens(profile: Profile, task: Task) -> int | None:
+    """Tokens that an answer to a task may have; None for tasks without answers to write."""
+    if task.kind != "instruction":
+        return None
+    return profile.tasks[task.key].new_tokens or NEW_TOKENS
+
+
+def suite_folders(own: Path | None) -> list[Path]:
+    """Folders searched for suites: the given one, or `./suites`, then those shipped."""
+    shipped = PACKAGE / "_suites"
+    folders = [
+        own or Path("suites"),
+        shipped if shipped.is_dir() else PACKAGE.parent.parent / "suites",
+    ]
+    if own is not None and not own.is_dir():
+        raise SuiteError(f"the folder of suites {str(own)!r} is not a folder")
+    unique: dict[Path, Path] = {f.resolve(): f for f in reversed(folders) if f.is_dir()}
+    return list(reversed(unique.values()))

@@ -1,0 +1,240 @@
+"""What a short suite leaves out, filled in.
+
+A suite of one's own is whole with a model, a task and a list of methods. What it leaves out gets
+the values of this file, each with where it comes from, before anything is checked: they are part
+of the jobs' identity like values that were written down. A suite that writes `profiles` is taken
+as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from peftmark.catalog.methods import METHODS
+from peftmark.catalog.models import MODELS
+from peftmark.catalog.tasks import TASKS
+
+SEEDS = [0, 1, 2]
+"""Three are the fewest that give an interval worth showing."""
+RADAR: Mapping[str, Mapping[str, Any]] = {
+    "quality": {"worst": 0.0, "best": 1.0},
+    "speed": {"worst": 0.25, "best": 4.0, "scale": "log"},
+    "memory": {"worst": 4.0, "best": 0.25, "scale": "log"},
+    "parameters": {"worst": 30.0, "best": 0.033, "scale": "log"},
+    "steps_to_target": {"worst": 4.0, "best": 0.25, "scale": "log"},
+}
+"""Anchors of the shipped suites: a constant guess and a perfect one, ratios of four and thirty."""
+UNRELATED = "editorials"
+"""The packaged text that tells what a causal language model forgets, as in suite instruct."""
+RECIPE: Mapping[str, Any] = {"precision": "bf16", "batch_size": 16, "epochs": 5, "warmup": "15%"}
+"""As in suite glue's small profiles; epochs are this file's own choice, made for hundreds to some
+thousand rows."""
+LARGE = 80_000_000
+"""Parameters from which an encoder gets the rates of the papers, which are of base size."""
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Learning rates of a method.
+
+    Attributes:
+        small: for encoders below `LARGE`; from suites glue and methods, chosen on learning curves
+            of MiniLM-L6 (docs/recipes.md).
+        base: for larger encoders; None where no paper or suite has one.
+        causal: for causal language models; from suite instruct, chosen on SmolLM2-135M.
+    """
+
+    small: float
+    base: float | None = None
+    causal: float | None = None
+
+
+RATES: Mapping[str, Rates] = {
+    # Base: RoBERTa's own recipe (arXiv 1907.11692, appendix C).
+    "full": Rates(2e-4, 2e-5, 1e-4),
+    "head": Rates(5e-3, 1e-3),
+    # Base: the LoRA paper for RoBERTa-base (arXiv 2106.09685, appendix D).
+    "lora": Rates(2e-3, 5e-4, 1e-3),
+    "rslora": Rates(2e-3, 5e-4, 1e-3),
+    "dora": Rates(2e-3, 5e-4, 1e-3),
+    "pissa": Rates(1e-3),
+    "olora": Rates(5e-4),
+    "lora-plus": Rates(5e-4),
+    "eva": Rates(2e-3),
+    "corda": Rates(1e-3),
+    "lora-ga": Rates(1e-3),
+    "kasa": Rates(2e-3),
+    # Base: the AdaLoRA paper, between its tasks' rates (arXiv 2303.10512, table 8).
+    "adalora": Rates(4e-3, 1e-3, 4e-3),
+    "two-stage": Rates(2e-3),
+    "bitfit": Rates(1e-2),
+    "ia3": Rates(2e-2),
+    "adapter": Rates(5e-3),
+    "prefix-tuning": Rates(1e-3),
+    "p-tuning-v2": Rates(2e-2),
+    "prompt-tuning": Rates(1e-2),
+    "p-tuning": Rates(1e-2),
+    "unipelt": Rates(5e-3),
+    "bitfit-lora": Rates(2e-3),
+    "adapter-lora": Rates(2e-3),
+}
+SIZES: Mapping[str, int] = {"rank": 8, "width": 64, "tokens": 20}
+"""Size by what it is, as in suite methods."""
+ALPHA: Mapping[str, float] = {"adalora": 64, "unipelt": 8}
+"""Alpha where it isn't twice the rank, as in suites glue and methods."""
+SCHEDULE: Mapping[str, Any] = {
+    "init_ratio": 1.5,
+    "tinit": "10%",
+    "tfinal": "30%",
+    "delta_t": 5,
+    "orthogonal_weight": 0.1,
+}
+"""AdaLoRA's, in shares of the steps, as in suite methods."""
+
+Plain = dict[str, Any]
+
+
+def fill(raw: Any, name: str) -> tuple[Any, tuple[str, ...]]:
+    """A suite's plain values with what it leaves out, and a line for each thing filled in.
+
+    What isn't of the right shape is left as it is, for the types to tell.
+
+    Args:
+        raw: as read from the file.
+        name: of the suite.
+    """
+    if not isinstance(raw, dict) or "profiles" in raw or not {"model", "tasks"} <= raw.keys():
+        return raw, ()
+    found = dict(raw)
+    told: list[str] = []
+
+    def left_out(key: str, value: Any, why: str) -> None:
+        if key not in found:
+            found[key] = value
+            told.append(f"{key}: {_short(value)} ({why})")
+
+    model, seeds = found.pop("model"), found.pop("seeds", None)
+    tasks = _tasks(found)
+    left_out("suite", name, "the file's name")
+    left_out("version", 1, "the first")
+    left_out("summary", f"Methods compared on {', '.join(tasks)}.", "the tasks")
+    left_out("radar", {k: dict(v) for k, v in RADAR.items()}, "as in the shipped suites")
+    if isinstance(found.get("methods"), list):
+        found["methods"] = [_entry(item, model, found, told) for item in found["methods"]]
+        if reference := _reference(found["methods"]):
+            left_out(
+                "reference", reference, "the first method that trains an adapter, or the first"
+            )
+    recipe = found.get("recipe", {})
+    if isinstance(recipe, dict):
+        more = {k: v for k, v in RECIPE.items() if k not in recipe}
+        if "steps" in recipe:
+            more.pop("epochs", None)
+        found["recipe"] = {**recipe, **more}
+        told += [f"recipe.{k}: {v}" for k, v in more.items()]
+    if seeds is None:
+        seeds = SEEDS
+        told.append(f"seeds: {seeds}")
+    profile: Plain = {
+        "summary": found["summary"],
+        "needs": "nothing",
+        "scale": "full",
+        "sources": ["mirror", "package", "hub"],
+        "model": model,
+        "seeds": seeds,
+        "tasks": tasks,
+    }
+    if isinstance(model, str) and model in MODELS and MODELS[model].causal:
+        profile["unrelated"] = found.pop("unrelated", UNRELATED)
+    found["profiles"] = {"default": profile}
+    return found, tuple(told)
+
+
+def _tasks(found: Plain) -> Plain:
+    """Task -> entry in the profile; a list of names at the top becomes nothing but that."""
+    tasks = found["tasks"]
+    if isinstance(tasks, list):
+        del found["tasks"]
+        return {str(task): {} for task in tasks}
+    if isinstance(tasks, dict):
+        known = [name for name, value in tasks.items() if name in TASKS and not value]
+        found["tasks"] = {k: v for k, v in tasks.items() if k not in known}
+        entries = {}
+        for name, value in tasks.items():
+            target = value.get("target") if isinstance(value, dict) else None
+            entries[name] = {} if target is None else {"target": target}
+            if target is not None:
+                found["tasks"][name] = {k: v for k, v in value.items() if k != "target"}
+        return entries
+    return {}
+
+
+def _entry(item: Any, model: Any, suite: Plain, told: list[str]) -> Any:
+    """A method of the list with size, learning rate and what else it needs."""
+    entry = {"method": item} if isinstance(item, str) else item
+    if not isinstance(entry, dict) or entry.get("method") not in METHODS:
+        return entry
+    method = METHODS[entry["method"]]
+    more = dict(_left_out(method.key, entry, model, suite))
+    recipe = {**more.pop("recipe", {}), **entry.get("recipe", {})}
+    if more or recipe != entry.get("recipe", {}):
+        said = [f"{k} {_short(v)}" for k, v in more.items()]
+        said += [f"{k} {_short(v)}" for k, v in recipe.items() if k not in entry.get("recipe", {})]
+        told.append(f"{method.key}: {', '.join(said)}")
+    return {**entry, **more, **({"recipe": recipe} if recipe else {})}
+
+
+def _left_out(key: str, entry: Plain, model: Any, suite: Plain) -> Iterator[tuple[str, Any]]:
+    method = METHODS[key]
+    if method.size is not None and not any(name in entry for name in ("size", "budget", *SIZES)):
+        yield method.size, [SIZES[method.size]]
+    if not method.trains:
+        return
+    given = {**suite.get("recipe", {}), **entry.get("recipe", {})}
+    recipe: Plain = {}
+    rate = _rate(key, model)
+    if "learning_rate" not in given and rate is not None:
+        recipe["learning_rate"] = rate
+    if "targets" in method.settings and "targets" not in given:
+        recipe["targets"] = "all-linear"
+    if "alpha" in method.settings and "alpha" not in given:
+        recipe["alpha"] = ALPHA.get(key, 2 * SIZES["rank"])
+    if method.schedule and "adalora" not in given:
+        recipe["adalora"] = dict(SCHEDULE)
+    yield "recipe", recipe
+
+
+def _rate(key: str, model: Any) -> float | None:
+    rates = RATES.get(key)
+    known = MODELS.get(model) if isinstance(model, str) else None
+    if rates is None or known is None:
+        return None
+    if known.causal:
+        return rates.causal
+    return rates.base if known.parameters >= LARGE else rates.small
+
+
+def _reference(entries: list[Any]) -> Plain | None:
+    """The first cell of the first entry that trains an adapter, or else of the first entry."""
+    named = [e for e in entries if isinstance(e, dict) and e.get("method") in METHODS]
+    if not named:
+        return None
+    adapters = [e for e in named if METHODS[e["method"]].family != "reference"]
+    entry = (adapters or named)[0]
+    found: Plain = {"method": entry["method"]}
+    for name in ("size", *SIZES):
+        if isinstance(entry.get(name), list) and entry[name]:
+            found[name] = entry[name][0]
+            break
+    if isinstance(entry.get("quantization"), list) and entry["quantization"]:
+        found["quantization"] = entry["quantization"][0]
+    if entry.get("variant"):
+        found["variant"] = entry["variant"]
+    return found
+
+
+def _short(value: Any) -> str:
+    text = repr(value) if not isinstance(value, str) else value
+    return text if len(text) <= 60 else f"{text[:57]}..."
