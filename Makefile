@@ -40,7 +40,7 @@ help:  ## say what there is
 	@echo "make versions OLD='peft==0.20.0' NEW='peft==0.21.2' SUITE=smoke   compare two versions"
 	@echo 'make test               run the tests, in some minutes on two cores'
 	@echo 'make test-all           run the slow ones too: real models, storms, clocks'
-	@echo 'make test-fast          run those that need no torch'
+	@echo 'make test-fast          run those that need no torch and start no processes'
 	@echo 'make check              format, lint and types, then the tests'
 	@echo 'make test-gpu           the checks that only a CUDA machine can make'
 	@echo 'make test-browser REPORT=path   use a report in Chromium (needs node; CHROMIUM=, SHOTS=)'
@@ -72,8 +72,9 @@ test: .venv/.installed  ## run the tests; none of them looks at a clock
 test-all: .venv/.installed  ## run the slow tests too
 	@.venv/bin/python -m pytest -m 'not gpu' $(SPREAD)
 
-test-fast: .venv/.installed  ## the tests that need no torch
-	@PEFTMARK_TESTS=fast .venv/bin/python -m pytest tests/unit tests/test_layers.py -n 2 --dist loadfile
+test-fast: .venv/.installed  ## the tests that need no torch and start no processes
+	@PEFTMARK_TESTS=fast .venv/bin/python -m pytest -m 'not heavy and not slow' \
+	  tests/unit tests/test_layers.py -n 2 --dist worksteal
 
 test-gpu: .venv/.installed
 	@.venv/bin/python -m pytest -m gpu

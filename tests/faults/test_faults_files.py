@@ -468,7 +468,7 @@ parser.main(["report", "smoke"])
 """
 
 
-@pytest.mark.parametrize("number", [1, 3])
+@pytest.mark.parametrize("number", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_a_report_killed_while_it_is_written_leaves_whole_files(peftmark, tmp_path, number):
     assert peftmark("fake_worker:ok", "run", "smoke").returncode == 0
     folder = tmp_path / "reports" / "smoke"

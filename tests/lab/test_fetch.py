@@ -731,6 +731,7 @@ def run_from(mirror, *before):
 
 
 @pytest.mark.real
+@pytest.mark.slow
 def test_fetch_then_run_never_touches_the_network(tiny_mirror, guarded):
     run_from(tiny_mirror)
     assert guarded.read_text() == ""
@@ -764,6 +765,7 @@ def without_network():
 
 
 @pytest.mark.real
+@pytest.mark.slow
 def test_a_run_in_an_empty_network_namespace(tiny_mirror):
     words = without_network()
     if words is None:

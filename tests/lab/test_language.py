@@ -493,9 +493,10 @@ def test_a_tuning_trial_reads_no_unrelated_text(llama):
     assert outcome.null_reasons["unrelated_perplexity_after"] == "a tuning trial measures quality"
 
 
-def test_checkpointing_and_other_methods_of_peft_work_on_a_language_model(llama):
-    for method in ("dora", "ia3", "peft:vera"):
-        found = recipe.run(
-            job(method, "tiny-answer", gradient_checkpointing=True), llama, lambda _: None
-        )
-        assert found.status == "ok", (method, found.status_reason)
+@pytest.mark.parametrize(
+    "method", ["ia3", *(pytest.param(m, marks=pytest.mark.slow) for m in ("dora", "peft:vera"))]
+)
+def test_checkpointing_and_other_methods_of_peft_work_on_a_language_model(llama, method):
+    asked = job(method, "tiny-answer", gradient_checkpointing=True)
+    found = recipe.run(asked, llama, lambda _: None)
+    assert found.status == "ok", found.status_reason

@@ -273,6 +273,7 @@ def compare_with_the_system():
     print(rise, live.peak().total - already)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.path.exists("/proc/self/clear_refs"), reason="Linux only")
 def test_live_bytes_are_close_to_the_rise_of_resident_memory(capsys):
     # Measured: live 335.6 MB, resident 356 MB. The 20 MB between are pages of torch's libraries

@@ -19,7 +19,7 @@ from peftmark.sources.assets import Places, default_cache, model_files
 from peftmark.sources.task_data import load_task
 from waiting import PATIENCE, wait_for
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.slow]
 
 SUITE = """
 suite: mini
@@ -151,7 +151,6 @@ def test_the_repeated_job_gives_the_same_bits(undisturbed):
     assert differing == {"job_id", "purpose", "command", "config"}
 
 
-@pytest.mark.slow
 def test_a_second_run_has_nothing_to_do_and_repeating_gives_the_same_bits(undisturbed):
     before = rows(undisturbed)
     code, output = finish(start(undisturbed))
@@ -178,7 +177,6 @@ def workers(process):
         return []
 
 
-@pytest.mark.slow
 def test_killed_workers_and_supervisors_lose_and_double_nothing(undisturbed, tmp_path):
     luck = random.Random(5)
     process = start(tmp_path / "hurt", "--no-report", "--retries", "0")

@@ -39,6 +39,7 @@ def percent(table, label):
     return [100 * share.hits / share.of for share in table.rows[label]]
 
 
+@pytest.mark.heavy
 def test_intervals_cover_what_they_promise(quick):
     for label in quick["Coverage"].rows:
         assert all(91 <= p <= 98.5 for p in percent(quick["Coverage"], label)), label

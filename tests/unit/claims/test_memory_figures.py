@@ -342,6 +342,7 @@ def test_facts_survive_json():
 # --- one real prediction ------------------------------------------------------------------------
 
 
+@pytest.mark.heavy
 @pytest.mark.slow
 @pytest.mark.real
 def test_a_small_run_is_predicted(tmp_path):

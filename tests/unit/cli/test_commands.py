@@ -21,6 +21,8 @@ from peftmark.storage.store import Store
 from places import ROOT, SUPPORT
 from waiting import PATIENCE, wait_for
 
+pytestmark = pytest.mark.heavy
+
 MAKE = shutil.which("make")
 
 # The command line with a worker and assets that cost nothing; the first argument names the worker.

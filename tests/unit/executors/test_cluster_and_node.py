@@ -22,6 +22,8 @@ from peftmark.run.runner import Selection, command
 from peftmark.sources.assets import Places
 from waiting import Clock
 
+pytestmark = pytest.mark.heavy
+
 
 @pytest.fixture
 def order(tmp_path):

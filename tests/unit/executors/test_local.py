@@ -22,6 +22,8 @@ from places import SUPPORT
 from waiting import wait_for
 from watched import OVER, Watched
 
+pytestmark = pytest.mark.heavy
+
 
 @pytest.fixture(autouse=True)
 def short_grace(monkeypatch):

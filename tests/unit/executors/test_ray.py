@@ -24,6 +24,8 @@ from peftmark.sources.assets import Places
 from places import SUPPORT
 from waiting import wait_for
 
+pytestmark = pytest.mark.heavy
+
 SETTINGS = {
     "PYTHONPATH": str(SUPPORT),  # where nodes find the fake workers
     "RAY_USAGE_STATS_ENABLED": "0",

@@ -21,6 +21,8 @@ from peftmark.sources.assets import Places
 from places import SUPPORT
 from waiting import wait_for
 
+pytestmark = pytest.mark.heavy
+
 
 @pytest.fixture
 def notes(tmp_path, monkeypatch):

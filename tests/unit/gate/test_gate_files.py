@@ -211,6 +211,7 @@ def test_a_later_attempt_that_failed_counts(peftmark):
     assert code == Exit.REGRESSION and "its rank is not the budget's" in said
 
 
+@pytest.mark.heavy
 def test_a_reader_that_leaves_does_not_change_the_verdict(tmp_path):
     smoke_rows(tmp_path / "results")
     smoke_rows(tmp_path / "other", make_environment(sources={"peftmark": "new"}), value=0.5)

@@ -8,12 +8,15 @@ from __future__ import annotations
 import sys
 
 import numpy as np
+import pytest
 
 from factory import LORA
 from gated import CELLS, EIGHT, make_side, noisy
 from peftmark.core.errors import Exit
 from peftmark.gate.judge import judge
 from peftmark.gate.policy import Policy
+
+pytestmark = pytest.mark.heavy
 
 SD = 0.01
 

@@ -174,6 +174,7 @@ def test_other_processes_on_the_device_are_told(stub, play):
     assert job == {**MEMORY, **JOB_ENERGY, "flags": [flag]}, "told once, though seen twice"
 
 
+@pytest.mark.heavy
 def test_a_hidden_device_is_left_alone(stub, play):
     devices, *meters = play(stub, uuid=None, CUDA_VISIBLE_DEVICES="")
     assert (devices["found"], devices["reason"]) == ([], "CUDA_VISIBLE_DEVICES leaves none")

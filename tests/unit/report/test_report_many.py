@@ -121,6 +121,7 @@ def lowered(record, by):
     return replace(record, outcome=outcome)
 
 
+@pytest.mark.heavy
 def test_many_cells_are_counted_and_the_furthest_named(shown):
     rows = make_matrix(cells=cells(80), tasks=["sst2"], seeds=range(5))
     low = set(cells(80)[10:])
@@ -136,6 +137,7 @@ def test_some_names_the_first_and_counts_the_rest():
     assert words.some(list("abcdefg")) == "a, b, c and 4 more"
 
 
+@pytest.mark.heavy
 def test_long_tables_scroll_on_the_page_and_fold_in_markdown(tmp_path, many):
     files = write(tmp_path, many)
     assert 'class="scroll tall"' in files["index.html"]

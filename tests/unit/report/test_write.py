@@ -388,6 +388,7 @@ def test_memory_measured_by_different_meters_is_not_compared():
 # --- Markdown of a size that a pull request takes -------------------------------------------------
 
 
+@pytest.mark.heavy
 def test_markdown_stays_short_and_keeps_the_worst_news():
     cells = [LORA, *(Cell("lora", rank, "none") for rank in range(100, 160))]
     rows = make_matrix(cells=cells, seeds=[0, 1])

@@ -29,6 +29,8 @@ from peftmark.sources.assets import Located
 from peftmark.sources.rows import TaskData
 from peftmark.storage import part_cache, store
 
+pytestmark = pytest.mark.heavy
+
 SUITE = """
 suite: demo
 version: 1

@@ -16,6 +16,8 @@ from peftmark.core.files import PACKAGE
 from peftmark.run import versions
 from peftmark.run.versions import Version, parse, prepare, turns
 
+pytestmark = pytest.mark.heavy
+
 
 def wheel(folder: Path, version: str) -> str:
     """A wheel of a made-up package that says its version, built without any tool."""

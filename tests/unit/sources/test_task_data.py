@@ -462,6 +462,7 @@ def call(url: str, home: Path, **more: object) -> dict[str, Any]:
     return hub_stub.call(url, home, "task", task="sts-b", train_rows=2, eval_rows=1, **more)
 
 
+@pytest.mark.heavy
 def test_task_from_the_hub(tmp_path: Path) -> None:
     known = fingerprint(CLEAN, CLEAN[:1])
     with serve(dataset()) as hub:
@@ -480,6 +481,7 @@ def test_task_from_the_hub(tmp_path: Path) -> None:
         assert call(hub.url, tmp_path, fingerprint=known) == got
 
 
+@pytest.mark.heavy
 def test_hub_rows_that_are_not_the_known_ones(tmp_path: Path) -> None:
     with serve(dataset()) as hub:
         got = call(hub.url, tmp_path, fingerprint="0" * 64)
@@ -492,6 +494,7 @@ def test_a_dataset_revision_the_hub_does_not_have(tmp_path: Path) -> None:
     assert got["error"].endswith(f"hub: tiny/glue has no revision {'f' * 40}")
 
 
+@pytest.mark.heavy
 def test_a_dataset_file_that_comes_short(tmp_path: Path) -> None:
     short = dataset()
     short.truncated.add(NAMES[0])

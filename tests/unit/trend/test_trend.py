@@ -147,6 +147,7 @@ def t_of_three(rng):
     return rng.gauss(0, 1) / math.sqrt(chi / 3) / math.sqrt(3)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("runs", [8, 20, pytest.param(60, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("tails", ["normal", "t3"])
 def test_noise_alone_rarely_shows_a_step(runs, tails):
@@ -165,6 +166,7 @@ def test_noise_alone_rarely_shows_a_step(runs, tails):
     assert alarms["single"] <= 12
 
 
+@pytest.mark.heavy
 def test_the_same_bits_until_a_library_changes_rarely_show_a_step():
     """Runs with equal bits, all seeds drawn anew at two runs: levels move, and mean nothing."""
     rng = random.Random(4)
