@@ -34,8 +34,10 @@ def draw(rows: Sequence[Example], share: float, by_label: bool) -> tuple[list[in
     classes: dict[object, list[list[int]]] = defaultdict(list)
     for group in copies.values():
         # Copies with several labels count where most of them are.
-        counts = Counter(rows[number].label for number in group)
-        label = min(counts, key=lambda one: (-counts[one], one))
+        label = rows[group[0]].label
+        if by_label and len(group) > 1:
+            counts = Counter(rows[number].label for number in group)
+            label = min(counts, key=lambda one: (-counts[one], one))
         classes[label if by_label else None].append(group)
     chosen: set[int] = set()
     for groups in classes.values():
@@ -58,5 +60,8 @@ def _of_class(rows: Sequence[Example], groups: Sequence[list[int]], share: float
 
 def content_hash(row: Example) -> str:
     """SHA-256 over what a model is shown of a row; labels don't count."""
-    content = json.dumps(row.read, ensure_ascii=False, separators=(",", ":"))
+    if row.choices or row.turns:
+        content = json.dumps(row.read, ensure_ascii=False)
+    else:
+        content = row.text if row.pair is None else f"{row.text}\0{row.pair}"
     return hashlib.sha256(SALT + content.encode()).hexdigest()

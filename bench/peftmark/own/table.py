@@ -132,12 +132,11 @@ def kind_of(value: object) -> str:
     return "an object" if isinstance(value, dict) else f"of type {type(value).__name__}"
 
 
-def check_kinds(sheet: Sheet, name: str, allowed: Sequence[str], mixed: bool = False) -> None:
+def check_kinds(sheet: Sheet, name: str, allowed: Sequence[str]) -> None:
     """Refuse a column whose values are not of an allowed kind, or of several kinds.
 
     Args:
         allowed: kinds in the words of `kind_of`.
-        mixed: whether a column may have several of them.
 
     Raises:
         UserError: with the line of the first value that is not.
@@ -148,7 +147,7 @@ def check_kinds(sheet: Sheet, name: str, allowed: Sequence[str], mixed: bool = F
     since: tuple[str, int] | None = None
     for row, kind in _kinds(values):
         since = since or (kind, row)
-        if kind != since[0] and not (mixed and kind in allowed):
+        if kind != since[0]:
             what = f"{quoted(name)} is {kind}, and {since[0]} in {sheet.where([since[1]])}"
             raise sheet.refused([row], what, "Write a column the same way in every row.")
         if kind not in allowed:

@@ -15,8 +15,9 @@ import lzma
 import re
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from io import BufferedIOBase
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from peftmark.core.errors import UserError
 from peftmark.core.shown import numbered, quoted
@@ -25,10 +26,10 @@ from peftmark.own.table import Table, kind_of, refuse
 MOST_BYTES = 2**31
 """Largest file that is read, unpacked; more belongs into Parquet or several files."""
 SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
-PACKED: Mapping[str, Callable[[Path], IO[bytes]]] = {
-    "gz": lambda path: gzip.GzipFile(path),
-    "bz2": lambda path: bz2.BZ2File(path),
-    "xz": lambda path: lzma.LZMAFile(path),
+PACKED: Mapping[str, Callable[[Path], BufferedIOBase]] = {
+    "gz": gzip.GzipFile,
+    "bz2": bz2.BZ2File,
+    "xz": lzma.LZMAFile,
 }
 NO_BREAKS = "Quote texts that hold the separator or newlines; a quote inside is written twice."
 
@@ -54,7 +55,7 @@ def read_text_file(
 
 
 def _bytes(path: Path, pack: str) -> bytes:
-    opened: Callable[[Path], IO[bytes]] = PACKED[pack] if pack else lambda p: p.open("rb")
+    opened: Callable[[Path], BufferedIOBase] = PACKED.get(pack, lambda p: p.open("rb"))
     try:
         with opened(path) as file:
             raw = file.read(MOST_BYTES + 1)
@@ -115,7 +116,7 @@ def _separated(path: Path, text: str, separator: str, said: str | None) -> Table
         frame = pd.read_csv(
             io.StringIO(text, newline=""),
             sep=separator,
-            dtype=str,
+            dtype=object,
             keep_default_na=False,
             na_filter=False,
             header=0,

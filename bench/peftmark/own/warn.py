@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from peftmark.catalog.task import Example, Task
 from peftmark.core.shown import quoted, quoted_list
-from peftmark.sources.task_data import TaskData, overlap
+from peftmark.sources.task_data import TaskData
 
 FEW_OF_CLASS = 5
 """Training rows of a class below which it is called rare (assumption)."""
@@ -32,13 +32,10 @@ def warnings(task: Task, data: TaskData) -> Iterator[str]:
 
 
 def _duplicates(data: TaskData) -> Iterator[str]:
-    repeated = len(data.train) - len({row.read for row in data.train})
-    if repeated:
-        yield f"{repeated:,} training rows repeat the text of another one"
-    repeated = len(data.eval) - len({row.read for row in data.eval})
-    if repeated:
-        yield f"{repeated:,} evaluation rows repeat the text of another one"
-    both = overlap(data)
+    train, evaluation, both = copies(data)
+    for what, count in (("training", train), ("evaluation", evaluation)):
+        if count:
+            yield f"{count:,} {what} rows repeat the text of another one"
     if both:
         yield (
             f"{both:,} of {len(data.eval):,} evaluation rows stand in training too: what is "
@@ -50,10 +47,16 @@ def contradictions(task: Task, rows: Sequence[Example]) -> Iterator[str]:
     """Texts that have several labels, and the best score that this leaves possible."""
     if task.kind not in ("classification", "regression", "multi-label"):
         return
-    by_text: dict[object, Counter[object]] = defaultdict(Counter)
-    for row in rows:
-        by_text[row.read][row.tags if task.kind == "multi-label" else row.label] += 1
-    split = [labels for labels in by_text.values() if len(labels) > 1]
+    first: dict[object, object] = {}
+    several: dict[object, Counter[object]] = {}
+    said = [(row.read, row.tags if task.kind == "multi-label" else row.label) for row in rows]
+    for text, label in said:
+        if first.setdefault(text, label) != label:
+            several[text] = Counter()
+    for text, label in said if several else ():
+        if text in several:
+            several[text][label] += 1
+    split = list(several.values())
     if not split:
         return
     texts = f"{len(split):,} text{' has' if len(split) == 1 else 's have'}"
@@ -70,6 +73,15 @@ def contradictions(task: Task, rows: Sequence[Example]) -> Iterator[str]:
     )
 
 
+def copies(data: TaskData) -> tuple[int, int, int]:
+    """Training and evaluation rows whose text stands earlier in their split, and evaluation rows
+    whose text stands in training."""
+    seen = {row.read for row in data.train}
+    evaluation = [row.read for row in data.eval]
+    both = sum(text in seen for text in evaluation)
+    return len(data.train) - len(seen), len(evaluation) - len(set(evaluation)), both
+
+
 def _squares(scores: Counter[object]) -> float:
     """Sum of the squared distances of a text's scores from their mean."""
     values = [float(score) for score in scores.elements()]  # type: ignore[arg-type]
@@ -79,9 +91,10 @@ def _squares(scores: Counter[object]) -> float:
 
 def class_counts(task: Task, rows: Sequence[Example]) -> list[int]:
     """Rows of each class, in the order of the classes."""
-    counts: Counter[int] = Counter()
-    for row in rows:
-        counts.update(row.tags if task.kind == "multi-label" else (int(row.label),))
+    if task.kind == "multi-label":
+        counts = Counter(tag for row in rows for tag in row.tags)
+    else:
+        counts = Counter([int(row.label) for row in rows])
     return [counts[number] for number in range(len(task.labels))]
 
 

@@ -25,6 +25,7 @@ from peftmark.sources.row_files import read_rows
 MORE = ("tags", "choices", "turns")
 """Fields that only some rows have."""
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 _FORMS = ("tsv", "parquet", "jsonl")
 
 
@@ -54,7 +55,7 @@ def fingerprint(train: Iterable[Example], evaluation: Iterable[Example]) -> str:
     for name, rows in (("train", train), ("eval", evaluation)):
         digest.update(f'"{name}"\n'.encode())
         for row in rows:
-            line = json.dumps(row_values(row), ensure_ascii=False, separators=(",", ":"))
+            line = _ENCODER.encode(row_values(row))
             digest.update(line.encode() + b"\n")
     return digest.hexdigest()
 
