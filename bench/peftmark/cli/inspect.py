@@ -90,7 +90,7 @@ def run(options: argparse.Namespace) -> int:
     length = MAX_LENGTH if options.max_length is None else options.max_length
     if length < 1:
         raise UserError(f"--max-length {length}: no row fits", "Give a number from 1.")
-    seen = look(own, _tokenizer(options, task), length)
+    seen = look(own, options.tokenizer or tokenizer_of(options.model, task.kind), length)
     if options.json:
         print(json.dumps(facts(seen), indent=2, ensure_ascii=True))
         return Exit.OK
@@ -148,19 +148,18 @@ def _given(options: argparse.Namespace) -> dict[str, Any]:
     return {key: value for key, value in (single | several).items() if value is not None}
 
 
-def _tokenizer(options: argparse.Namespace, task: OwnTask) -> Path | None:
-    """The tokenizer that is at hand; nothing is fetched for a look."""
+def tokenizer_of(model: str | None, kind: str) -> Path | None:
+    """The tokenizer of a model, or of the kind's usual one, if it is at hand; nothing is fetched.
+
+    Raises:
+        UserError: no model has that name.
+    """
     from peftmark.catalog.models import MODELS
     from peftmark.own.look import tokenizer_in
     from peftmark.own.suite_text import default_model
     from peftmark.sources.assets import default_cache
 
-    if options.tokenizer is not None:
-        if not options.tokenizer.is_file():
-            what = f"--tokenizer {options.tokenizer}: there is no such file"
-            raise UserError(what, "Name a tokenizer.json.")
-        return Path(options.tokenizer)
-    key = options.model or default_model(task.kind)
+    key = model or default_model(kind)
     if key not in MODELS:
         raise UserError(f"--model {key}: unknown", f"Known are {', '.join(MODELS)}.")
     return tokenizer_in(default_cache(), [f"{p.name}-{p.version}" for p in MODELS[key].packages])

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from peftmark.cli.inspect import add_columns, declared
+from peftmark.cli.inspect import add_columns, declared, tokenizer_of
 from peftmark.cli.options import add_suites
 from peftmark.core.errors import Exit, UserError
 
@@ -47,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
         return Exit.OK
     for reason in found.why:
         print(f"Guessed: {reason}.")
-    for line in lines(look(own)):
+    for line in lines(look(own, tokenizer_of(model, task.kind))):
         print(line)
     print(f"\nWrote {path}. Next:\n  make bench SUITE={name}\nor\n  {_command(options)}")
     return Exit.OK

@@ -29,7 +29,6 @@ TRIPLES: tuple[tuple[str, ...], ...] = (
 )
 ANSWERS = ("answer", "answerKey", "answer_key", "label", "correct")
 LABELS = ("label", "labels", "category", "class", "score", "target", "tags", "rating")
-TEXTS = ("text", "body", "sentence", "question", "review", "content")
 
 
 @dataclass(frozen=True)
@@ -55,6 +54,8 @@ def guess(table: Table, given: Mapping[str, Any]) -> Guess:
         UserError: the file allows several readings, or none; with what to pass.
     """
     names = list(table.columns)
+    if not len(table.lines):
+        raise _ask(table, "there are no rows", "Give a file with rows.")
     for key in ("text", "label", "answer", "choices", "messages", "prompt", "completion"):
         _check_there(table, given.get(key))
     kind = given.get("kind")
@@ -182,16 +183,14 @@ def _text_column(table: Table, label: str | list[str], why: list[str]) -> str:
         raise _ask(table, "no column holds texts", "Say which: --text COLUMN.")
     ranked = sorted(lengths, key=lambda name: -lengths[name])
     near = [name for name in ranked if 2 * lengths[name] > lengths[ranked[0]]]
-    known = [name for name in near if name.casefold() in TEXTS]
-    if len(near) > 1 and len(known) != 1:
+    if len(near) > 1:
         raise _ask(
             table,
             f"the text could be in {quoted_list(near)}",
             "Say which: --text COLUMN, or twice for two texts of a row.",
         )
-    chosen = known[0] if len(near) > 1 else ranked[0]
-    why.append(f"text column {quoted(chosen)}: by its name or the longest texts")
-    return chosen
+    why.append(f"text column {quoted(ranked[0])}: the longest texts")
+    return ranked[0]
 
 
 def _language(table: Table, given: Mapping[str, Any]) -> Guess:

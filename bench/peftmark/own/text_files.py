@@ -260,10 +260,12 @@ def _array(path: Path, text: str) -> Iterator[tuple[int, Any]]:
 
 def _no_json(path: Path, line: int, error: Exception) -> UserError:
     said = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+    if isinstance(error, json.JSONDecodeError):
+        said = f"{error.msg.removesuffix(' starting at')} at column {error.colno}"
     return refuse(
         str(path),
         f"line {line}",
-        f"no JSON: {said.split(': line')[0]}",
+        f"no JSON: {said}",
         "Mend the line: one JSON object a line, or one array of objects.",
     )
 
