@@ -19,7 +19,7 @@ from peftmark.core.files import PACKAGE
 LEVELS: tuple[tuple[str, ...], ...] = (
     ("core", "catalog"),
     ("record", "sources"),
-    ("machine", "storage"),
+    ("machine", "storage", "own"),
     ("suite", "executors", "analysis"),
     ("lab", "memory", "render"),
     ("run", "claims", "gate", "advice", "trend", "perf"),

@@ -13,6 +13,8 @@ from peftmark.catalog.task import Example
 MORE = ("tags", "choices", "turns")
 """Fields that only some rows have."""
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+
 
 @dataclass(frozen=True)
 class TaskData:
@@ -40,7 +42,7 @@ def fingerprint(train: Iterable[Example], evaluation: Iterable[Example]) -> str:
     for name, rows in (("train", train), ("eval", evaluation)):
         digest.update(f'"{name}"\n'.encode())
         for row in rows:
-            line = json.dumps(row_values(row), ensure_ascii=False, separators=(",", ":"))
+            line = _ENCODER.encode(row_values(row))
             digest.update(line.encode() + b"\n")
     return digest.hexdigest()
 

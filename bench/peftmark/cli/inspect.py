@@ -1,0 +1,191 @@
+"""The command `inspect`: what is in a file of one's own before anything is trained on it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from peftmark.core.errors import Exit, UserError
+
+if TYPE_CHECKING:
+    from peftmark.own.declared import OwnTask
+    from peftmark.own.guess import Guess
+    from peftmark.own.look import Look
+    from peftmark.own.read import OwnRows
+
+NAME = "inspect"
+HELP = "look at rows of your own: classes, copies, lengths, and what to beware of"
+SHOWN_ROWS = 3
+
+KINDS = (
+    "classification",
+    "multi-label",
+    "regression",
+    "multiple-choice",
+    "instruction",
+    "language",
+)
+
+
+GIVEN = (
+    "kind",
+    "text",
+    "label",
+    "choices",
+    "answer",
+    "messages",
+    "prompt",
+    "completion",
+    "eval",
+    "separator",
+    "encoding",
+    "drop",
+)
+"""Options that are keys of a declaration as they stand."""
+
+
+def add_options(sub: argparse.ArgumentParser) -> None:
+    """Which file, and what its columns are."""
+    sub.add_argument("file", type=Path, help="a file of rows: CSV, TSV, JSON lines, Parquet, Arrow")
+    add_columns(sub)
+    sub.add_argument("--model", default=None, metavar="NAME", help="whose tokens are counted")
+    sub.add_argument("--tokenizer", type=Path, metavar="FILE", help="a tokenizer.json instead")
+    sub.add_argument("--max-length", type=int, metavar="TOKENS", help="where rows are cut")
+    sub.add_argument("--show-texts", action="store_true", help=f"show the first {SHOWN_ROWS} rows")
+
+
+def add_columns(sub: argparse.ArgumentParser) -> None:
+    """What the columns of a file are; what is left out is guessed."""
+    sub.add_argument("--kind", choices=(*KINDS, "text"), help="kind of task")
+    sub.add_argument("--text", action="append", metavar="COLUMN", help="the text (twice for two)")
+    sub.add_argument("--label", action="append", metavar="COLUMN", help="the label or score")
+    sub.add_argument("--choices", action="append", metavar="COLUMN", help="choices of a row")
+    sub.add_argument("--answer", metavar="COLUMN", help="the right choice")
+    sub.add_argument("--messages", metavar="COLUMN", help="conversations")
+    sub.add_argument("--prompt", metavar="COLUMN", help="prompts, with --completion")
+    sub.add_argument("--completion", metavar="COLUMN", help="what answers the prompts")
+    sub.add_argument("--labels", metavar="A,B,...", help="the classes in order")
+    sub.add_argument("--eval", action="append", metavar="FILE", help="rows to evaluate on")
+    sub.add_argument("--separator", metavar="CHARACTER", help="what separates columns of a CSV")
+    sub.add_argument("--encoding", metavar="NAME", help="of a file that is not UTF-8")
+    sub.add_argument(
+        "--drop",
+        action="append",
+        choices=("empty", "unlabelled"),
+        help="leave such rows out and count them (repeatable)",
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """What is in the file."""
+    from peftmark.own.look import MAX_LENGTH, lines, look
+    from peftmark.own.read import read_own
+    from peftmark.sources.assets import default_cache
+
+    found, task = declared(options, options.file)
+    own = read_own(_name(options.file), task, [Path.cwd()], default_cache())
+    length = MAX_LENGTH if options.max_length is None else options.max_length
+    if length < 1:
+        raise UserError(f"--max-length {length}: no row fits", "Give a number from 1.")
+    seen = look(own, options.tokenizer or tokenizer_of(options.model, task.kind), length)
+    if options.json:
+        print(json.dumps(facts(seen), indent=2, ensure_ascii=True))
+        return Exit.OK
+    for reason in found.why:
+        print(f"Guessed: {reason}.")
+    for line in lines(seen):
+        print(line)
+    if options.show_texts:
+        for line in texts(own):
+            print(line)
+    return Exit.OK
+
+
+def declared(options: argparse.Namespace, file: Path) -> tuple[Guess, OwnTask]:
+    """What was guessed of a file, and the declaration of its task.
+
+    Raises:
+        UserError: the file can't be read, allows several readings, or the options don't fit.
+    """
+    from pydantic import ValidationError
+
+    from peftmark.own.declared import OwnTask
+    from peftmark.own.guess import guess
+    from peftmark.own.read import find
+    from peftmark.own.tables import read_table, saved_folder, split_of
+    from peftmark.suite.schema import fault_lines
+
+    keys = _given(options)
+    path = find(str(file), [Path.cwd()])
+    try:
+        OwnTask(kind="language", train=(str(file),), text=("-",), **_reading(keys))
+        if path.is_dir():
+            table = split_of(path, saved_folder(path), "train")
+        else:
+            table = read_table(path, keys.get("separator"), keys.get("encoding"))
+        found = guess(table, keys)
+        return found, OwnTask.model_validate({**found.keys, "train": str(file)})
+    except ValidationError as error:
+        told = "\n".join(f"  --{line}" for line in fault_lines(error))
+        raise UserError(f"{file}: what was asked for doesn't fit:\n{told}") from error
+
+
+def _reading(keys: dict[str, Any]) -> dict[str, Any]:
+    return {key: keys[key] for key in ("separator", "encoding") if key in keys}
+
+
+def _given(options: argparse.Namespace) -> dict[str, Any]:
+    keys = {name: getattr(options, name) for name in GIVEN}
+    if keys["separator"] == "\\t":
+        keys["separator"] = "\t"
+    if options.labels is not None:
+        keys["labels"] = [label.strip() for label in options.labels.split(",")]
+    single = {k: v[0] if isinstance(v, list) and len(v) == 1 else v for k, v in keys.items()}
+    several = {key: keys[key] for key in ("drop", "labels") if keys.get(key)}
+    return {key: value for key, value in (single | several).items() if value is not None}
+
+
+def tokenizer_of(model: str | None, kind: str) -> Path | None:
+    """The tokenizer of a model, or of the kind's usual one, if it is at hand; nothing is fetched.
+
+    Raises:
+        UserError: no model has that name.
+    """
+    from peftmark.catalog.models import MODELS
+    from peftmark.own.look import tokenizer_in
+    from peftmark.own.suite_text import default_model
+    from peftmark.sources.assets import default_cache
+
+    key = model or default_model(kind)
+    if key not in MODELS:
+        raise UserError(f"--model {key}: unknown", f"Known are {', '.join(MODELS)}.")
+    return tokenizer_in(default_cache(), [f"{p.name}-{p.version}" for p in MODELS[key].packages])
+
+
+def _name(file: Path) -> str:
+    from peftmark.core.shown import plain
+
+    return plain(file.name.split(".")[0]) or "rows"
+
+
+def facts(seen: Look) -> dict[str, Any]:
+    """A look as JSON has it."""
+    told = asdict(seen)
+    task = told.pop("task")
+    kept = ("key", "title", "kind", "labels", "metric", "also", "train_rows", "eval_rows")
+    return {**{key: task[key] for key in kept}, "fingerprint": task["fingerprint"], **told}
+
+
+def texts(own: OwnRows) -> list[str]:
+    """The first rows as lines, without what a terminal would act on; only on demand."""
+    from peftmark.core.shown import plain
+    from peftmark.own.look import texts_of
+
+    lines = [""]
+    for number, row in enumerate(own.data.train[:SHOWN_ROWS], 1):
+        shown = " | ".join(plain(" ".join(text.split()))[:200] for text in texts_of(row))
+        lines.append(f"  training row {number}: {shown}")
+    return lines

@@ -1,0 +1,107 @@
+"""The command `new`: a suite for a file of one's own, written after a look at it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from peftmark.cli.inspect import add_columns, declared, tokenizer_of
+from peftmark.cli.options import add_suites
+from peftmark.core.errors import Exit, UserError
+
+NAME = "new"
+HELP = "write a suite for rows of your own; what you don't say is guessed and told"
+METHODS = ("lora", "head")
+
+
+def add_options(sub: argparse.ArgumentParser) -> None:
+    """Name, file, and what its columns are."""
+    sub.add_argument("name", help="name of the suite and of its task")
+    sub.add_argument("--data", type=Path, required=True, metavar="FILE", help="a file of rows")
+    add_columns(sub)
+    sub.add_argument("--model", metavar="NAME", help="the model to fine-tune (see: peftmark list)")
+    add_suites(sub)
+    sub.add_argument("--force", action="store_true", help="write over a suite of that name")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Look at the file, write the suite, name the next command."""
+    from peftmark.core.files import write_all
+    from peftmark.own.look import lines, look
+    from peftmark.own.read import read_own
+    from peftmark.own.suite_text import default_model, suite_text
+    from peftmark.sources.assets import default_cache
+
+    name = options.name
+    path = _place(name, options)
+    found, task = declared(options, options.data)
+    model = options.model or default_model(task.kind)
+    _check_model(model, task.kind)
+    own = read_own(name, task, [Path.cwd()], default_cache())
+    keys: dict[str, Any] = {**found.keys, "train": str(options.data)}
+    write_all({path: suite_text(name, keys, model, METHODS, found.why)})
+    if options.json:
+        print(json.dumps({"suite": str(path), "declared": keys, "why": list(found.why)}, indent=2))
+        return Exit.OK
+    for reason in found.why:
+        print(f"Guessed: {reason}.")
+    for line in lines(look(own, tokenizer_of(model, task.kind))):
+        print(line)
+    print(f"\nWrote {path}. Next:\n  make bench SUITE={name}\nor\n  {_command(options)}")
+    return Exit.OK
+
+
+def _command(options: argparse.Namespace) -> str:
+    import shlex
+
+    where = f" --suites {shlex.quote(str(options.suites))}" if options.suites else ""
+    return f"peftmark run {options.name}{where}"
+
+
+def _place(name: str, options: argparse.Namespace) -> Path:
+    """Where the suite is written.
+
+    Raises:
+        UserError: the name can't be a suite's or a task's, or there is such a suite.
+    """
+    from peftmark.catalog.tasks import TASKS
+    from peftmark.core.shown import quoted
+    from peftmark.suite.load import RESERVED, SUITE_NAME
+
+    if not SUITE_NAME.fullmatch(name):
+        raise UserError(
+            f"suite {quoted(name)}: a suite is named by lower-case letters, digits, - and _, at "
+            "most 64",
+            "Choose such a name, such as tickets.",
+        )
+    if name in RESERVED:
+        raise UserError(f"no suite can be named {name!r}", "Its results have another meaning.")
+    if name in TASKS:
+        what = f"{name!r} is a task of the catalogue"
+        raise UserError(what, f"Choose another name, such as my-{name}.")
+    path = (options.suites or Path("suites")) / f"{name}.yaml"
+    if (path.exists() or path.is_symlink()) and not options.force:
+        raise UserError(f"there is a suite {path}", "Choose another name, or pass --force.")
+    return path
+
+
+def _check_model(model: str, kind: str) -> None:
+    from peftmark.catalog.models import MODELS
+    from peftmark.own.suite_text import OF_ENCODERS
+
+    if model not in MODELS:
+        raise UserError(f"--model {model}: unknown", f"Known are {', '.join(MODELS)}.")
+    causal = MODELS[model].causal
+    reads = causal if kind not in OF_ENCODERS else not causal or kind == "classification"
+    if not reads:
+        fit = [
+            key
+            for key, one in MODELS.items()
+            if one.causal != (kind in OF_ENCODERS) or (kind == "classification")
+        ]
+        raise UserError(
+            f"--model {model}: {MODELS[model].read_as}s don't read tasks of kind {kind}",
+            f"Those that do: {', '.join(fit)}.",
+        )

@@ -1,0 +1,32 @@
+"""How strings that a user wrote are shown: no control character of theirs reaches a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+MOST_CHARACTERS = 60
+MOST_PLACES = 12
+
+
+def quoted(value: object, most: int = MOST_CHARACTERS) -> str:
+    """A value in quotes on one line, what can't be printed escaped, cut after `most` characters."""
+    text = repr(value)
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def plain(text: str) -> str:
+    """A string on one line, with a mark in place of what can't be printed."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def quoted_list(values: Sequence[object], most: int = MOST_PLACES) -> str:
+    """Values in quotes, the first `most` of them and how many more."""
+    more = f" and {len(values) - most:,} more" if len(values) > most else ""
+    return ", ".join(map(quoted, values[:most])) + more
+
+
+def numbered(unit: str, places: Sequence[int], most: int = MOST_PLACES) -> str:
+    """Places in words, such as "lines 7, 9 and 40 more"."""
+    shown = ", ".join(f"{place:,}" for place in places[:most])
+    more = f" and {len(places) - most:,} more" if len(places) > most else ""
+    return f"{unit}{'' if len(places) == 1 else 's'} {shown}{more}"

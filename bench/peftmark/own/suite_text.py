@@ -1,0 +1,68 @@
+"""The text of a suite for a task of one's own: as short as a suite may be, with comments."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from peftmark.core.shown import plain
+
+ENCODER = "minilm-l6"
+CAUSAL = "smollm2-135m-q4"
+OF_ENCODERS = ("classification", "multi-label", "regression")
+_PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]*", re.ASCII)
+_WORDS = ("true", "false", "null", "yes", "no", "on", "off")
+_ORDER = ("kind", "train", "eval")
+
+
+def default_model(kind: str) -> str:
+    """The model of a kind of task that needs nothing but a package."""
+    return ENCODER if kind in OF_ENCODERS else CAUSAL
+
+
+def suite_text(
+    name: str, keys: Mapping[str, Any], model: str, methods: Sequence[str], why: Sequence[str]
+) -> str:
+    """A suite of one task as YAML.
+
+    Args:
+        name: of the suite and its task.
+        keys: the task's declaration.
+        why: what was guessed and why, for the comments.
+    """
+    ordered = sorted(keys, key=lambda key: _ORDER.index(key) if key in _ORDER else 9)
+    given = [key for key in ordered if keys[key] is not None and keys[key] != []]
+    declared = [f"    {key}: {yaml_value(keys[key])}" for key in given]
+    return "\n".join(
+        [
+            f"# Which method suits {name}? `peftmark plan {name}` shows what is filled in.",
+            *(f"# Guessed: {plain(reason)}." for reason in why),
+            f"suite: {name}",
+            f"model: {model}  # `peftmark list` names the others",
+            "tasks:",
+            f"  {name}:  # `peftmark inspect` looks at the rows",
+            *declared,
+            f"methods: [{', '.join(methods)}]  # `peftmark methods` names the others",
+            "",
+        ]
+    )
+
+
+def yaml_value(value: Any) -> str:
+    """A word, a number or a list of them as YAML on one line."""
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(yaml_value, value))}]"
+    if not isinstance(value, str):
+        return json.dumps(value)
+    if _PLAIN.fullmatch(value) and value.casefold() not in _WORDS:
+        return value
+    quoted = json.dumps(value, ensure_ascii=False)
+    # What JSON leaves as it is and YAML does not allow, or would take for the end of a line.
+    return "".join(c if c.isprintable() else _escaped(c) for c in quoted)
+
+
+def _escaped(character: str) -> str:
+    code = ord(character)
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
