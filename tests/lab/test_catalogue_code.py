@@ -34,19 +34,32 @@ def computed(kind: str) -> tuple[set[str], set[str]]:
         return set(metrics.of_answers(by_answer, -ROWS, ROWS + 1)), set(by_answer)
     scored = {
         key
-        for key in metrics.PREDICTED
-        if key in METRICS and kind in METRICS[key].kinds and scores(key)
+        for key in (*metrics.PREDICTED, *metrics.PROBABLE)
+        if key in METRICS and kind in METRICS[key].kinds and scores(key, kind)
     }
     return scored, scored
 
 
-def scores(key: str) -> bool:
-    """Whether predictions that are right score best, and others lower."""
+def scores(key: str, kind: str) -> bool:
+    """Whether predictions that are right score best, and others worse, whichever way that is."""
     metric = METRICS[key]
-    best = metrics.score((key,), ROWS, ROWS)[key]
-    other = metrics.score((key,), np.array([1.0, 1.0, 0.0, 0.0]), ROWS)[key]
-    constant = metrics.baseline(key, ROWS, ROWS, 2 if "classification" in metric.kinds else 0)
-    return best == metric.high > other >= metric.low and np.isfinite(constant)
+    wanted, other = ROWS, np.array([1.0, 1.0, 0.0, 0.0])
+    if kind == "multi-label":
+        wanted, other = (np.stack([rows, 1 - rows], axis=1) for rows in (wanted, other))
+    best = metrics.score((key,), wanted, wanted, certain(wanted))[key]
+    worse = metrics.score((key,), other, wanted, certain(other))[key]
+    classes = 0 if kind == "regression" else 2
+    constant = metrics.baseline(key, wanted, wanted, classes)
+    inside = metric.low <= min(best, worse) and max(best, worse) <= metric.high
+    is_best = best == pytest.approx(metric.best, abs=1e-12)
+    return is_best and metric.sign * (best - worse) > 0 and inside and np.isfinite(constant)
+
+
+def certain(predictions: np.ndarray) -> np.ndarray:
+    """Probabilities of a model that is sure of two classes, or of labels."""
+    if predictions.ndim == 2:
+        return predictions
+    return np.stack([1 - predictions, predictions], axis=1)
 
 
 def metric_faults(rows) -> list[str]:
@@ -58,7 +71,7 @@ def metric_faults(rows) -> list[str]:
             if metric.key not in every:
                 found.append(
                     f"{metric.key} on {kind}: compute it in peftmark/lab/metrics.py (PREDICTED, "
-                    "of_text or of_answers), or take the kind out of its row in catalog/metrics.py"
+                    "PROBABLE, of_text or of_answers), or take the kind out of its row in catalog/metrics.py"
                 )
             elif not metric.beside and metric.key not in by_row:
                 found.append(f"{metric.key} on {kind} has no value a row: set beside=True")
@@ -73,6 +86,7 @@ def test_every_metric_is_computed_for_the_kinds_of_task_it_is_for():
 def test_everything_that_is_computed_has_a_row():
     every = {
         *metrics.PREDICTED,
+        *metrics.PROBABLE,
         *(k for kind in ("language", "instruction") for k in computed(kind)[0]),
     }
     assert every == set(METRICS), "peftmark/catalog/metrics.py: METRICS"

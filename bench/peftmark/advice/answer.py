@@ -15,6 +15,7 @@ from peftmark.advice.candidates import (
     seeds_wanted,
     short_standing,
     standing_text,
+    to_the_best,
 )
 from peftmark.advice.recommend import Answer, recommend_all, train_rows
 from peftmark.analysis.table import ResultTable, build
@@ -286,7 +287,7 @@ def _evidence_table(answer: Answer) -> list[str]:
         "cell",
         "verdict",
         "score",
-        "points to the best",
+        to_the_best(answer.table.scale.in_points),
         *(c.title for c in COSTS.values()),
         "seeds",
         "jobs",

@@ -17,13 +17,13 @@ from peftmark.advice.trade import (
     why_no_score,
 )
 from peftmark.analysis.pareto import gain
+from peftmark.analysis.scale import POINT
 from peftmark.analysis.stats import Comparison, Estimate, seeds_to_decide
 from peftmark.analysis.table import ResultTable
 from peftmark.catalog.methods import Cell, cell_title
 
 Keeps = Literal["best", "shown", "possible", "dropped", "not asked"]
 
-POINT = 0.01
 COSTS: dict[str, Cost] = {cost.key: cost for cost in (MEMORY, TIME, PARAMETERS)}
 
 
@@ -82,6 +82,7 @@ class Candidate:
         ok: jobs that finished.
         jobs: jobs with a row.
         by: the cell that is shown to score more for no more; None if there is none.
+        in_points: whether a difference of scores means anything in points.
     """
 
     cell: Cell
@@ -95,6 +96,7 @@ class Candidate:
     ok: int
     jobs: int
     by: Cell | None = None
+    in_points: bool = True
 
     @property
     def title(self) -> str:
@@ -147,6 +149,7 @@ def candidate(table: ResultTable, cell: Cell, best: Cell, wish: Wish) -> Candida
         len(next(iter(mine.values()), {})),
         sum(s.ok for s in slots),
         len(slots),
+        in_points=table.scale.in_points,
     )
 
 
@@ -184,6 +187,11 @@ def seeds_wanted(candidate: Candidate, wish: Wish) -> str:
     return f" (about {n} seeds would decide)" if n else " (more than 1,000 seeds would decide)"
 
 
+def to_the_best(in_points: bool) -> str:
+    """What `short_standing` gives, as the title of a column."""
+    return "points to the best" if in_points else "difference to the best"
+
+
 def standing_text(c: Candidate) -> str:
     """How a cell's score stands to the best one, such as "0.6 points below it"."""
     if c.behind is None:
@@ -209,15 +217,21 @@ def points(value: float) -> str:
 
 
 def short_standing(c: Candidate) -> str:
-    """The same for a table, such as "−0.6 (−0.8 to −0.3)"."""
+    """The same for a table, such as "−0.6 (−0.8 to −0.3)"; in the metric's unit where that has no
+    points."""
     if c.behind is None:
         return "best"
-    e = c.behind.estimate
+    e, shown = c.behind.estimate, _signed if c.in_points else _plain
     if c.behind.se is None:
-        return _signed(e.mean)
-    return f"{_signed(e.mean)} ({_signed(e.low)} to {_signed(e.high)})"
+        return shown(e.mean)
+    return f"{shown(e.mean)} ({shown(e.low)} to {shown(e.high)})"
 
 
 def _signed(difference: float) -> str:
     value = f"{abs(difference) / POINT:.1f}"
     return value if value == "0.0" else f"{'−' if difference < 0 else '+'}{value}"
+
+
+def _plain(difference: float) -> str:
+    value = f"{abs(difference):.3f}"
+    return value if value == "0.000" else f"{'−' if difference < 0 else '+'}{value}"

@@ -83,6 +83,8 @@ def recommend(table: ResultTable, wish: Wish) -> Answer:
     reasons, run, part = _near(table, wish)
     if part is None:
         return Answer(wish, table, "unknown", reasons=reasons, run=run)
+    if no_scale := _no_scale(part, wish):
+        return Answer(wish, part, "unknown", reasons=(no_scale,), run=(_ONE_TASK,))
     best = _best(part)
     trained = [c for c in part.cells if c.trains and scores(part, c)]
     if best is None or not trained:
@@ -107,6 +109,21 @@ def recommend_all(tables: Sequence[ResultTable], wish: Wish) -> tuple[Answer, ..
     order: list[Verdict] = ["fits", "possible", "none fits", "unknown"]
     answers = [recommend(table, wish) for table in tables]
     return tuple(sorted(answers, key=lambda a: (order.index(a.verdict), -len(a.table.slots))))
+
+
+_ONE_TASK = "peftmark recommend --task TASK, without --max-drop"
+
+
+def _no_scale(table: ResultTable, wish: Wish) -> str:
+    """Why scores can't be averaged, or a drop of them can't be given in points; may be empty."""
+    if why := table.scale.why_none:
+        return f"No score over all tasks: {why}."
+    if wish.max_drop is None or table.scale.in_points:
+        return ""
+    return (
+        f"A drop of {points(wish.max_drop)} means nothing where scores are the {table.scale.gain}: "
+        "points are hundredths of a way that has an end."
+    )
 
 
 # --- which rows count ---------------------------------------------------------------------------
@@ -294,7 +311,11 @@ def _caveats(table: ResultTable, wish: Wish, trade: Front) -> tuple[str, ...]:
         "needs more."
     ]
     if table.averaged != MEAN:
-        notes.append(f"Scores are the {table.averaged}; a point is 0.01 of that way.")
+        way = "; a point is 0.01 of that way" if table.scale.in_points else ""
+        notes.append(f"Scores are the {table.averaged}{way}.")
+    if table.scale.left_out:
+        names = ", ".join(table.scale.left_out)
+        notes.append(f"Left out of scores: {names}, whose metric has no best possible value.")
     if wish.memory is not None:
         notes.append(_memory_note(table, wish.memory))
     if wish.seconds is not None:

@@ -127,9 +127,9 @@ def scores(table: ResultTable, cell: Cell, tasks: Sequence[str] = ()) -> Values:
     """Scores of a cell by task and seed, for the seeds that are ok on every one of the tasks.
 
     Args:
-        tasks: some of the table's; empty for all.
+        tasks: some of the table's; empty for all that it averages.
     """
-    names = tasks or table.tasks
+    names = tasks or table.scale.tasks
     by_task = {t: dict(task_score(table, cell, t, table.read).by_seed) for t in names}
     whole = [s for s in next(iter(by_task.values()), {}) if all(s in v for v in by_task.values())]
     return {t: {s: v[s] for s in whole} for t, v in by_task.items()} if whole else {}
@@ -245,7 +245,9 @@ def why_no_cost(table: ResultTable, cell: Cell, cost: Cost) -> str:
 
 def why_no_score(table: ResultTable, cell: Cell) -> str:
     """Why a cell has no score over all tasks."""
-    for task in table.tasks:
+    if why := table.scale.why_none:
+        return why
+    for task in table.scale.tasks:
         slots = table.of(cell, task)
         if not any(s.value(table.read) is not None for s in slots):
             ends = dict.fromkeys(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import statistics
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeVar
@@ -11,6 +12,8 @@ from typing import Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from peftmark.analysis.resampled_metrics import MEANS, WEIGHTED
+from peftmark.analysis.scale import POINT, point, span
 from peftmark.analysis.stats import (
     Comparison,
     bootstrap_rows,
@@ -26,18 +29,17 @@ from peftmark.analysis.table import (
     ResultTable,
     Score,
     difference,
-    metric_value,
     overall_score,
-    span,
     task_score,
 )
 from peftmark.catalog.methods import Cell
+from peftmark.catalog.metrics import sign_of
 from peftmark.record.job import Job
 
 ALPHA = 0.05
-MARGIN = 0.01
-"""A difference within one point counts as equivalent: 0.01 of the metric, over tasks of what the
-table averages."""
+MARGIN = POINT
+"""A difference within one point counts as equivalent: 0.01 of what the table averages, on a task
+`scale.point` of the metric."""
 
 MOST_CELLS = 40
 """Cells up to which every pair is compared; 41 cells have 820 pairs."""
@@ -56,9 +58,10 @@ class Difference:
         score: the differences by seed and task.
         comparison: their mean with interval (not adjusted) and p.
         adjusted: Holm's p over the family; None without a usable spread.
-        equivalent: whether the difference is shown to lie within `MARGIN`, at a level divided by
-            the size of the family.
+        equivalent: whether the difference is shown to lie within the margin, at a level divided by
+            the size of the family; never where no margin means anything.
         family: number of comparisons with a p in the family.
+        sign: 1 if more is better, −1 if less is.
     """
 
     score: Score
@@ -66,15 +69,23 @@ class Difference:
     adjusted: float | None
     equivalent: bool
     family: int
+    sign: float = 1.0
 
     @property
     def verdict(self) -> Verdict:
-        """What is shown of the difference."""
+        """What is shown of the difference: which side of zero it lies on, whichever is better."""
         if self.adjusted is None:
             return "no interval"
         if self.adjusted <= ALPHA and self.comparison.se is not None:
             return "higher" if self.comparison.estimate.mean > 0 else "lower"
         return "equivalent" if self.equivalent else "undecided"
+
+    @property
+    def better(self) -> bool | None:
+        """Whether the first is shown to be better, or worse; None if neither is."""
+        if self.verdict not in ("higher", "lower"):
+            return None
+        return (self.verdict == "higher") == (self.sign > 0)
 
     @property
     def detectable(self) -> float | None:
@@ -87,8 +98,17 @@ class Difference:
         return seeds_to_decide(self.comparison, alpha=ALPHA / max(1, self.family))
 
 
-def judge(scores: Mapping[Key, Score]) -> dict[Key, Difference]:
-    """Judge paired differences together, as one family; those without a pair are left out."""
+def judge(
+    scores: Mapping[Key, Score],
+    margin: Callable[[Key], float | None] = lambda _: MARGIN,
+    sign: Callable[[Key], float] = lambda _: 1.0,
+) -> dict[Key, Difference]:
+    """Judge paired differences together, as one family; those without a pair are left out.
+
+    Args:
+        margin: what counts as equivalent; None where nothing does.
+        sign: 1 if more is better, −1 if less is.
+    """
     known = {key: score for key, score in scores.items() if score.by_seed}
     found = {key: compare(score.strata) for key, score in known.items()}
     adjusted = dict(zip(found, holm([c.p for c in found.values()]), strict=True))
@@ -98,8 +118,10 @@ def judge(scores: Mapping[Key, Score]) -> dict[Key, Difference]:
             known[key],
             comparison,
             adjusted[key],
-            equivalent(comparison, MARGIN, ALPHA / max(1, size)),
+            (within := margin(key)) is not None
+            and equivalent(comparison, within, ALPHA / max(1, size)),
             size,
+            sign(key),
         )
         for key, comparison in found.items()
     }
@@ -108,7 +130,13 @@ def judge(scores: Mapping[Key, Score]) -> dict[Key, Difference]:
 def against_reference(table: ResultTable) -> dict[Cell, Difference]:
     """Every other cell less the reference, over all tasks."""
     base = overall_score(table, table.reference)
-    return judge({c: difference(overall_score(table, c), base) for c in _scored(table, base)})
+    scores = {c: difference(overall_score(table, c), base) for c in _scored(table, base)}
+    return judge(scores, lambda _: _margin(table))
+
+
+def _margin(table: ResultTable) -> float | None:
+    """What counts as equivalent over all tasks; None where gains are averaged."""
+    return MARGIN if table.scale.in_points else None
 
 
 def _scored(table: ResultTable, base: Score) -> tuple[Cell, ...]:
@@ -116,13 +144,27 @@ def _scored(table: ResultTable, base: Score) -> tuple[Cell, ...]:
 
 
 def by_task(table: ResultTable) -> dict[tuple[Cell, str], Difference]:
-    """Every other cell less the reference on each task; all of them are one family."""
+    """Every other cell less the reference on each task, in its own metric; all are one family."""
     scores = {}
     for task in table.tasks:
         base = task_score(table, table.reference, task)
         for cell in table.others:
             scores[cell, task] = difference(task_score(table, cell, task), base)
-    return judge(scores)
+    margins = {task: task_margin(table, task) for task in table.tasks}
+    signs = {task: sign_of(table.example(task).metric) for task in table.tasks}
+    return judge(scores, lambda key: margins[key[1]], lambda key: signs[key[1]])
+
+
+def task_margin(table: ResultTable, task: str) -> float | None:
+    """What counts as equivalent on a task, in the unit of its metric; None where nothing does."""
+    return point(table.example(task).metric, baseline_of(table, task))
+
+
+def baseline_of(table: ResultTable, task: str) -> float | None:
+    """The baseline predictor's score on a task, mean over the rows that know it."""
+    read = [s.value(lambda r: r.outcome.baseline_value) for s in table.of(task=task)]
+    found = [value for value in read if value is not None]
+    return statistics.fmean(found) if found else None
 
 
 def pairwise(table: ResultTable) -> dict[tuple[Cell, Cell], Difference]:
@@ -131,7 +173,8 @@ def pairwise(table: ResultTable) -> dict[tuple[Cell, Cell], Difference]:
     if len(scores) > MOST_CELLS:
         return {}
     pairs = itertools.combinations(scores, 2)
-    return judge({(a, b): difference(scores[a], scores[b]) for a, b in pairs})
+    differences = {(a, b): difference(scores[a], scores[b]) for a, b in pairs}
+    return judge(differences, lambda _: _margin(table))
 
 
 def ranks(
@@ -166,11 +209,13 @@ def row_error(table: ResultTable, cell: Cell, task: str) -> float | None:
     wanted = pairs[0][0].references
     if any(o.references != wanted or len(o.predictions) != len(wanted) for p in pairs for o in p):
         return None
+    if len(wanted) > (pairs[0][0].eval_rows or len(wanted)):  # several labels a row
+        return None
     labels = np.asarray(wanted, dtype=np.float64)
     found = np.array([[a.predictions, b.predictions] for a, b in pairs], dtype=np.float64)
     metric = table.example(task).metric
     if metric in MEANS:
-        by_row = (found == labels).astype(np.float64) if metric == "accuracy" else found
+        by_row = MEANS[metric](found, labels)
         return row_noise(by_row[:, 0] - by_row[:, 1])
     statistic = WEIGHTED.get(metric)
     if statistic is None:
@@ -191,87 +236,12 @@ def row_order(job: Job) -> tuple[object, ...]:
     return (job.model_identity, *asked)
 
 
-def _counts(
-    found: NDArray[np.float64], wanted: NDArray[np.float64], weights: NDArray[np.int64]
-) -> tuple[NDArray[np.float64], ...]:
-    """True positives, false positives, false negatives and true negatives of each resample."""
-    kinds = ((1, 1), (1, 0), (0, 1), (0, 0))
-    hits = [((found == f) & (wanted == w)).astype(np.float64) for f, w in kinds]
-    return tuple(weights @ hit for hit in hits)
-
-
-def _f1(
-    found: NDArray[np.float64], wanted: NDArray[np.float64], weights: NDArray[np.int64]
-) -> NDArray[np.float64]:
-    tp, fp, fn, _ = _counts(found, wanted, weights)
-    return np.divide(2 * tp, 2 * tp + fp + fn, out=np.zeros_like(tp), where=2 * tp + fp + fn > 0)
-
-
-def _mcc(
-    found: NDArray[np.float64], wanted: NDArray[np.float64], weights: NDArray[np.int64]
-) -> NDArray[np.float64]:
-    tp, fp, fn, tn = _counts(found, wanted, weights)
-    scale = np.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn))
-    return np.divide(tp * tn - fp * fn, scale, out=np.zeros_like(tp), where=scale > 0)
-
-
-def _pearson(
-    found: NDArray[np.float64], wanted: NDArray[np.float64], weights: NDArray[np.int64]
-) -> NDArray[np.float64]:
-    n = weights.sum(axis=1)
-    x, y = found - found.mean(), wanted - wanted.mean()
-    mx, my = weights @ x / n, weights @ y / n
-    over = weights @ (x * y) / n - mx * my
-    under = np.sqrt((weights @ x**2 / n - mx**2) * (weights @ y**2 / n - my**2))
-    correlation: NDArray[np.float64] = np.divide(
-        over, under, out=np.zeros_like(over), where=under > 0
-    )
-    return correlation
-
-
-def _spearman(
-    found: NDArray[np.float64], wanted: NDArray[np.float64], weights: NDArray[np.int64]
-) -> NDArray[np.float64]:
-    """Pearson of the ranks among all rows: ranks drawn again would differ only by rounding."""
-    from scipy.stats import rankdata
-
-    ranks = [np.asarray(rankdata(values), dtype=np.float64) for values in (found, wanted)]
-    return _pearson(ranks[0], ranks[1], weights)
-
-
-def _log_likelihood(
-    found: NDArray[np.float64], tokens: NDArray[np.float64], weights: NDArray[np.int64]
-) -> NDArray[np.float64]:
-    """Mean over tokens of rows that are drawn whole."""
-    drawn = weights @ tokens
-    mean: NDArray[np.float64] = np.divide(
-        weights @ (found * tokens), drawn, out=np.full(drawn.shape, np.nan), where=drawn > 0
-    )
-    return mean
-
-
-MEANS = ("accuracy", "exact_match", "rouge_l")
-"""Metrics that are means over rows; where text is written, `predictions` are what is averaged."""
-
-Weighted = Callable[
-    [NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]], NDArray[np.float64]
-]
-WEIGHTED: dict[str, Weighted] = {
-    "f1": _f1,
-    "matthews_correlation": _mcc,
-    "pearson": _pearson,
-    "spearmanr": _spearman,
-    "log_likelihood": _log_likelihood,
-}
-"""Metric -> its value for each resample: (predictions, labels, weights) to shape (resamples,)."""
-
-
 def overall_row_error(table: ResultTable, cell: Cell) -> float | None:
     """The same of the mean over tasks, whose rows are drawn apart; None if unknown for one.
 
     Where shares are averaged, the way that they are shares of is taken as given.
     """
-    errors = [_share_error(table, cell, task) for task in table.tasks]
+    errors = [_share_error(table, cell, task) for task in table.scale.tasks]
     known = [e for e in errors if e is not None]
     if not known or len(known) < len(errors):
         return None
@@ -281,7 +251,7 @@ def overall_row_error(table: ResultTable, cell: Cell) -> float | None:
 def _share_error(table: ResultTable, cell: Cell, task: str) -> float | None:
     """The error of a task in the unit that the table averages."""
     error = row_error(table, cell, task)
-    if error is None or table.read is metric_value:
+    if error is None or table.scale.kind != "share":
         return error
     rows = [s.record for s in table.of(cell, task) if s.ok and s.record is not None]
     ways = [span(r.job.metric, r.outcome.baseline_value) for r in rows]

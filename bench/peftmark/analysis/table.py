@@ -14,9 +14,12 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from peftmark.analysis import scale
+from peftmark.analysis.scale import MEAN as MEAN
+from peftmark.analysis.scale import SHARE as SHARE
+from peftmark.analysis.scale import Scale, scale_of
 from peftmark.analysis.stats import Estimate, geometric_mean, t_interval
 from peftmark.catalog.methods import METHODS, Cell
-from peftmark.catalog.metrics import METRICS
 from peftmark.catalog.quantizations import QUANTIZATIONS
 from peftmark.record.job import Job, Purpose, Record
 
@@ -24,9 +27,6 @@ Read = Callable[[Record], float | None]
 """Reads one number from a row; None where the row doesn't have it."""
 
 NOT_RUN = "not run"
-
-MEAN = "mean over tasks"
-SHARE = "share of the way from a constant predictor to a perfect one"
 
 
 @dataclass(frozen=True)
@@ -97,22 +97,24 @@ class ResultTable:
         return {}
 
     @cached_property
-    def read(self) -> Read:
-        """What is averaged over tasks, wherever an overall score is shown.
+    def scale(self) -> Scale:
+        """What the tasks are averaged on, wherever an overall score is shown; higher is better.
 
         The primary metrics as they are; where one of them has no bounds, such as a log-likelihood,
-        the `quality` of each, since a nat and a point of accuracy have nothing in common.
+        or is better the lower it is, the `quality` of each, since a nat and a point of accuracy
+        have nothing in common. A metric without a best possible value has no quality.
         """
-        return metric_value if all(map(bounded, self._metrics)) else quality
+        return scale_of({job.task: job.metric for job in self.jobs})
+
+    @property
+    def read(self) -> Read:
+        """What is averaged over the tasks of `scale`."""
+        return READ[self.scale.kind]
 
     @property
     def averaged(self) -> str:
         """What an overall score is, in words."""
-        return MEAN if self.read is metric_value else f"{MEAN} of the {SHARE}"
-
-    @property
-    def _metrics(self) -> set[str]:
-        return {job.metric for job in self.jobs}
+        return self.scale.text
 
     @property
     def others(self) -> tuple[Cell, ...]:
@@ -244,32 +246,17 @@ def metric_value(record: Record) -> float | None:
 def quality(record: Record) -> float | None:
     """The primary metric as a share of the way from the baseline predictor to the best possible."""
     outcome = record.outcome
-    return share(record.job.metric, outcome.metric_value, outcome.baseline_value)
+    return scale.share(record.job.metric, outcome.metric_value, outcome.baseline_value)
 
 
-def share(metric: str, value: float | None, baseline: float | None) -> float | None:
-    """A metric's value as a share of the way from a baseline to the best possible.
-
-    Returns:
-        1 for the best, 0 for the baseline, below 0 for less; None where something isn't known.
-    """
-    way = span(metric, baseline)
-    return None if value is None or baseline is None or way is None else (value - baseline) / way
+def gain(record: Record) -> float | None:
+    """By how much the primary metric is better than the baseline predictor's, in its unit."""
+    outcome = record.outcome
+    return scale.gain(record.job.metric, outcome.metric_value, outcome.baseline_value)
 
 
-def span(metric: str, baseline: float | None) -> float | None:
-    """The way from a baseline to the best possible value; None if there is none or it's unknown."""
-    known = METRICS.get(metric)
-    if known is None or baseline is None:
-        return None
-    best = known.high if known.direction == "higher" else known.low
-    return best - baseline if math.isfinite(best) and best != baseline else None
-
-
-def bounded(metric: str) -> bool:
-    """Whether a metric has a lowest and a highest value; unknown ones are taken to."""
-    known = METRICS.get(metric)
-    return known is None or (math.isfinite(known.low) and math.isfinite(known.high))
+READ: dict[scale.Kind, Read] = {"value": metric_value, "share": quality, "gain": gain}
+"""Scale -> what is averaged over tasks on it."""
 
 
 def forgetting(record: Record) -> float | None:
@@ -299,10 +286,13 @@ def overall_score(table: ResultTable, cell: Cell, read: Read | None = None) -> S
     """A cell's mean over tasks within each seed, for seeds that are ok on every planned task.
 
     Args:
-        read: None for what the table averages (`ResultTable.read`).
+        read: None for what the table averages (`ResultTable.read`). That and `quality` are of the
+            tasks of its scale, anything else of all.
     """
+    of_scale = read is None or read is quality
+    tasks = table.scale.tasks if of_scale else table.tasks
     read = read or table.read
-    by_task = [dict(task_score(table, cell, task, read).by_seed) for task in table.tasks]
+    by_task = [dict(task_score(table, cell, task, read).by_seed) for task in tasks]
     seeds = sorted({s.job.seed for s in table.of(cell)})
     full = [seed for seed in seeds if all(seed in values for values in by_task)]
     strata = tuple(tuple(values[seed] for seed in full) for values in by_task) if full else ()

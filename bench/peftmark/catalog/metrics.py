@@ -1,15 +1,24 @@
-"""Quality metrics as plain data."""
+"""Quality metrics as plain data: those of the catalogue, and functions of one's own by name."""
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from functools import cache
+from typing import Literal, get_args
 
 from peftmark.catalog.task import Task, TaskKind
 
 Direction = Literal["higher", "lower"]
+Unit = Literal["", "nats", "perplexity", "of the labels", "of its own"]
+
+OWN = re.compile(
+    r"(?P<module>[^\W\d]\w*(?:\.[^\W\d]\w*)*):(?P<function>[^\W\d]\w*)(?P<lower>:lower)?"
+)
+"""Name of a metric of one's own."""
+OWN_FORM = "package.module:function, or package.module:function:lower where lower is better"
 
 
 @dataclass(frozen=True)
@@ -26,6 +35,8 @@ class Metric:
         kinds: kinds of task that it scores (a classification may also be read as a ranking).
         classes: classes that a task has to have; None for any number.
         beside: whether it only stands beside another metric, never first.
+        probabilities: whether it reads probabilities, and not only what is predicted.
+        unit: what its values are in; empty for shares and correlations, of which 0.01 is a point.
     """
 
     key: str
@@ -37,9 +48,29 @@ class Metric:
     kinds: tuple[TaskKind, ...]
     classes: int | None = None
     beside: bool = False
+    probabilities: bool = False
+    unit: Unit = ""
+
+    @property
+    def best(self) -> float:
+        """The best possible value; infinite where there is none."""
+        return self.high if self.direction == "higher" else self.low
+
+    @property
+    def sign(self) -> float:
+        """1 if more is better, else −1."""
+        return 1.0 if self.direction == "higher" else -1.0
+
+    @property
+    def own(self) -> bool:
+        """Whether it is a function of the user's."""
+        return self.unit == "of its own"
 
 
 _CLASSES: tuple[TaskKind, ...] = ("classification",)
+_CHOSEN: tuple[TaskKind, ...] = ("classification", "multiple-choice")
+_LABELS: tuple[TaskKind, ...] = ("multi-label",)
+_EITHER: tuple[TaskKind, ...] = ("classification", "multi-label")
 _SCORES: tuple[TaskKind, ...] = ("regression",)
 _ANSWERS: tuple[TaskKind, ...] = ("instruction",)
 _TEXT: tuple[TaskKind, ...] = ("language",)
@@ -54,7 +85,7 @@ METRICS: dict[str, Metric] = {
             0.0,
             1.0,
             "share of rows classified correctly",
-            _CLASSES,
+            _CHOSEN,
         ),
         Metric(
             "f1",
@@ -76,6 +107,83 @@ METRICS: dict[str, Metric] = {
             _CLASSES,
         ),
         Metric(
+            "macro_f1",
+            "macro F1",
+            "higher",
+            0.0,
+            1.0,
+            "mean over classes of F1, each class with the same weight",
+            _EITHER,
+        ),
+        Metric(
+            "weighted_f1",
+            "weighted F1",
+            "higher",
+            0.0,
+            1.0,
+            "mean over classes of F1, weighted by their rows",
+            _CLASSES,
+        ),
+        Metric(
+            "micro_f1",
+            "micro F1",
+            "higher",
+            0.0,
+            1.0,
+            "F1 of all labels of all rows taken together",
+            _LABELS,
+        ),
+        Metric(
+            "subset_accuracy",
+            "subset accuracy",
+            "higher",
+            0.0,
+            1.0,
+            "share of rows whose labels are all right",
+            _LABELS,
+        ),
+        Metric(
+            "balanced_accuracy",
+            "balanced accuracy",
+            "higher",
+            0.0,
+            1.0,
+            "mean over classes of the share of their rows that is found",
+            _CLASSES,
+        ),
+        Metric(
+            "auroc",
+            "AUROC",
+            "higher",
+            0.0,
+            1.0,
+            "area under the ROC curve; of several classes the mean, each against the rest",
+            _EITHER,
+            probabilities=True,
+        ),
+        Metric(
+            "log_loss",
+            "log loss",
+            "lower",
+            0.0,
+            math.inf,
+            "minus the mean logarithm of the right class's probability, in nats",
+            _CLASSES,
+            probabilities=True,
+            unit="nats",
+        ),
+        Metric(
+            "calibration_error",
+            "calibration error",
+            "lower",
+            0.0,
+            1.0,
+            "expected gap of probability and accuracy, 15 bins",
+            _CLASSES,
+            beside=True,
+            probabilities=True,
+        ),
+        Metric(
             "pearson",
             "Pearson r",
             "higher",
@@ -92,6 +200,26 @@ METRICS: dict[str, Metric] = {
             1.0,
             "rank correlation with the scores",
             _SCORES,
+        ),
+        Metric(
+            "rmse",
+            "RMSE",
+            "lower",
+            0.0,
+            math.inf,
+            "root of the mean squared error, in the unit of the scores",
+            _SCORES,
+            unit="of the labels",
+        ),
+        Metric(
+            "mae",
+            "MAE",
+            "lower",
+            0.0,
+            math.inf,
+            "mean absolute error, in the unit of the scores",
+            _SCORES,
+            unit="of the labels",
         ),
         Metric(
             "exact_match",
@@ -119,6 +247,7 @@ METRICS: dict[str, Metric] = {
             0.0,
             "of a token given those before it, in nats: minus the logarithm of perplexity",
             _TEXT,
+            unit="nats",
         ),
         Metric(
             "perplexity",
@@ -129,6 +258,7 @@ METRICS: dict[str, Metric] = {
             "of a text's tokens",
             _TEXT,
             beside=True,
+            unit="perplexity",
         ),
         Metric(
             "completion_perplexity",
@@ -139,17 +269,52 @@ METRICS: dict[str, Metric] = {
             "of the right answer's tokens given the prompt",
             _ANSWERS,
             beside=True,
+            unit="perplexity",
         ),
     )
 }
 
 
+def metric_of(key: str) -> Metric | None:
+    """A metric of the catalogue, or the one of one's own that a key names; None for neither.
+
+    A function of one's own is named `package.module:function`, with `:lower` behind it where lower
+    is better. Nothing is known of its range. Nothing is imported here.
+    """
+    return METRICS.get(key) or _own(key)
+
+
+@cache
+def _own(key: str) -> Metric | None:
+    named = OWN.fullmatch(key)
+    if named is None:
+        return None
+    direction: Direction = "lower" if named["lower"] else "higher"
+    kinds: tuple[TaskKind, ...] = get_args(TaskKind)
+    summary = f"a function of your own, {named['module']}.{named['function']}"
+    limits = (-math.inf, math.inf)
+    return Metric(key, named["function"], direction, *limits, summary, kinds, unit="of its own")
+
+
+def metric_title(key: str) -> str:
+    """A metric's name in reports; the key itself of one that nobody knows."""
+    known = metric_of(key)
+    return known.title if known is not None else key
+
+
+def sign_of(key: str) -> float:
+    """1 for a metric of which more is better, −1 for the others; unknown ones are taken as 1."""
+    known = metric_of(key)
+    return known.sign if known is not None else 1.0
+
+
 def metric_faults(task: Task) -> Iterator[str]:
     """What is wrong with the metrics of a task; nothing if each can be computed on it."""
     for key in (task.metric, *task.also):
-        metric = METRICS.get(key)
+        metric = metric_of(key)
         if metric is None:
-            yield f"unknown metric {key!r}; there are {', '.join(METRICS)}"
+            known = f"{', '.join(METRICS)}, and functions of your own, {OWN_FORM}"
+            yield f"unknown metric {key!r}; there are {known}"
             continue
         if task.kind not in metric.kinds:
             fit = ", ".join(m.key for m in METRICS.values() if task.kind in m.kinds)

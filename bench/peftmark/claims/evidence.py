@@ -6,11 +6,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from peftmark.analysis.table import NOT_RUN, ResultTable, Slot, bounded
+from peftmark.analysis.scale import bounded, shares_unit
+from peftmark.analysis.table import NOT_RUN, ResultTable, Slot
 from peftmark.analysis.validity import FLAG_KINDS, Flag, flags
 from peftmark.catalog.methods import Cell, cell_title
-from peftmark.catalog.metrics import METRICS
-from peftmark.claims.ledger import ClaimTest
+from peftmark.catalog.metrics import metric_title, sign_of
+from peftmark.claims.ledger import ClaimTest, Order
 from peftmark.claims.measures import Measure
 from peftmark.record.fields import title
 from peftmark.record.job import Record
@@ -112,11 +113,14 @@ def obstacle(test: ClaimTest, rows: Sequence[Record]) -> str:
         if len(machines) > 1:
             return "the rows were timed on different machines"
     metrics = {r.job.metric for r in rows if any(m.kind == "score" for m in measures)}
-    if any(METRICS[m].direction == "lower" for m in metrics if m in METRICS):
-        return "claims on scores are read as higher is better, and a metric here is not"
+    titles = " and ".join(sorted(metric_title(m) for m in metrics))
+    if any(sign_of(m) < 0 for m in metrics) and not isinstance(test.compared, Order):
+        return f"a claimed difference of scores is one where higher is better, unlike {titles}"
+    several = len({r.job.task for r in rows}) > 1
     if len(metrics) > 1 and not all(map(bounded, metrics)):
-        titles = " and ".join(sorted(METRICS[m].title if m in METRICS else m for m in metrics))
         return f"a mean of {titles} over tasks means nothing"
+    if several and not all(map(shares_unit, metrics)):
+        return f"a mean of {titles} over tasks means nothing: each has its own unit"
     return ""
 
 
@@ -136,13 +140,19 @@ def missing(cell: Cell, measure: Measure, slots: Sequence[Slot]) -> str:
     return f"{cell_title(*cell)} has no {measure.title} in {count}: {reason or 'not recorded'}"
 
 
-def values_of(slots: Sequence[Slot], measure: Measure) -> Values:
-    """The figures of a cell whose runs all have one."""
+def values_of(slots: Sequence[Slot], measure: Measure, *, oriented: bool = False) -> Values:
+    """The figures of a cell whose runs all have one.
+
+    Args:
+        oriented: turn the sign of scores that are better the lower they are.
+    """
+    turns = oriented and measure.kind == "score"
     found: dict[str, dict[int, float]] = {}
     for slot in slots:
         value = slot.value(measure.value)
         assert value is not None
-        found.setdefault(slot.job.task, {})[slot.job.seed] = value
+        sign = sign_of(slot.job.metric) if turns else 1.0
+        found.setdefault(slot.job.task, {})[slot.job.seed] = sign * value
     return found
 
 

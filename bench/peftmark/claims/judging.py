@@ -132,12 +132,13 @@ def judge(test: ClaimTest, evidence: Evidence) -> Part:
         return replace(base, reason=holes, settle=run if can else "a machine that can run it")
     if fault := obstacle(test, rows):
         return replace(base, kind="not comparable", reason=fault)
+    compared = test.compared
+    is_order = isinstance(compared, Order)
     values: list[Values] = []
     for cell, measure in zip(test.cells, test.measures(), strict=True):
         if lack := missing(cell, measure, slots[cell]):
             return replace(base, reason=lack)
-        values.append(values_of(slots[cell], measure))
-    compared = test.compared
+        values.append(values_of(slots[cell], measure, oriented=is_order))
     if isinstance(compared, Order):
         return _order(base, values, evidence.level)
     assert compared is not None

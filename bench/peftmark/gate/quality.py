@@ -4,8 +4,9 @@ Each cell's mean over tasks is one family, each cell on each task a second, how 
 their targets a third, collapses a fourth; `alpha` is shared out among them, so that altogether a
 change that alters nothing fails with at most that chance (docs/gate.md, with the simulation).
 
-Where a metric has no bounds, means over tasks are those of shares of the way from the baseline
-predictor to the best possible, as in reports (`table.quality`).
+Where a metric has no bounds or is better the lower it is, means over tasks are those of shares of
+the way from the baseline predictor to the best possible, as in reports (`analysis.scale`). Margins
+are points of what is compared; a metric of one's own has none, so every drop that is shown counts.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
+from peftmark.analysis.scale import POINT, SHARE, point, scale_of, share
 from peftmark.analysis.stats import (
     Comparison,
     bound,
@@ -23,9 +25,8 @@ from peftmark.analysis.stats import (
     minimum_detectable_effect,
     seeds_to_decide,
 )
-from peftmark.analysis.table import SHARE, bounded, share
 from peftmark.catalog.methods import Cell
-from peftmark.catalog.metrics import METRICS
+from peftmark.catalog.metrics import sign_of
 from peftmark.gate.matching import Matched, Pair, finding
 from peftmark.gate.policy import Policy
 from peftmark.gate.result import Change, Finding, Kind
@@ -54,6 +55,7 @@ class Judged:
         fell, rose: Holm's one-sided p of "it did not fall", and "rise"; None where nothing was
             tested.
         what: what is compared, in words.
+        unit: what a margin of 1 is in what is compared; 0 where margins mean nothing.
     """
 
     change: Change
@@ -63,23 +65,24 @@ class Judged:
     fell: float | None = None
     rose: float | None = None
     what: str = "score"
+    unit: float = 1.0
     findings: list[Finding] = field(default_factory=list)
-
-
-def oriented(metric: str) -> float:
-    """1 for a metric of which more is better, −1 for the others."""
-    known = METRICS.get(metric)
-    return -1.0 if known is not None and known.direction == "lower" else 1.0
 
 
 def judge_cells(matched: Matched, policy: Policy) -> dict[Cell, Judged]:
     """Each cell over all of its tasks."""
-    plain = all(bounded(p.before.metric) for p in matched.pairs)
-    read, what = (_score, "score") if plain else (_share, f"score as a {SHARE}")
-    found = {cell: _judged(matched.of(cell), read, what) for cell in matched.cells}
+    scale = scale_of({p.before.task: p.before.metric for p in matched.pairs})
+    read, what = (_share, f"score as a {SHARE}") if scale.kind == "share" else (_score, "score")
+    if scale.kind == "gain" and scale.metric:
+        what = _named(scale.metric)
+    left = f", without {words.listing(scale.left_out)}" if scale.left_out and scale.tasks else ""
+    pairs = {c: [p for p in matched.of(c) if p.before.task in scale.tasks] for c in matched.cells}
+    found = {cell: _judged(mine, read, f"{what}{left}") for cell, mine in pairs.items()}
+    for judged in found.values():
+        judged.unit = 1.0 if scale.in_points else 0.0
     _test(found, FEWEST, OVERALL * policy.alpha, policy.margin)
     for cell, judged in found.items():
-        judged.findings += _unknown(cell, matched.of(cell), judged)
+        judged.findings += _unknown(cell, matched.of(cell), judged, scale.why_none)
         judged.findings += _drop(cell, None, judged, policy, OVERALL)
     return found
 
@@ -91,11 +94,29 @@ def judge_tasks(matched: Matched, policy: Policy) -> dict[tuple[Cell, str], Judg
         for cell in matched.cells
         for task in dict.fromkeys(p.before.task for p in matched.of(cell))
     }
+    for (cell, task), judged in found.items():
+        pairs = matched.of(cell, task)
+        judged.unit = _unit(pairs)
+        if sign_of(pairs[0].before.metric) < 0:
+            judged.what = _named(pairs[0].before.metric)
     _test(found, FEWEST_BY_TASK, BY_TASK * policy.alpha, policy.task_margin)
     for (cell, task), judged in found.items():
         if judged.change.seeds >= FEWEST_BY_TASK:
             judged.findings += _drop(cell, task, judged, policy, BY_TASK)
     return found
+
+
+def _named(metric: str) -> str:
+    """A metric with its direction, where more isn't better."""
+    title = words.metric_title(metric)
+    return f"{title} (lower is better)" if sign_of(metric) < 0 else title
+
+
+def _unit(pairs: Sequence[Pair]) -> float:
+    """What a margin of 1 is in the unit of a task's metric; 0 where it means nothing."""
+    points = [point(p.before.metric, p.before.baseline_value) for p in pairs]
+    known = [found for found in points if found is not None]
+    return statistics.fmean(known) / POINT if known and len(known) == len(points) else 0.0
 
 
 def _score(line: Line) -> float | None:
@@ -118,7 +139,7 @@ def _judged(
         what: the same in words.
     """
     by_task: dict[str, dict[int, tuple[float, float]]] = {p.before.task: {} for p in pairs}
-    signs = {p.before.task: oriented(p.before.metric) if read is _score else 1.0 for p in pairs}
+    signs = {p.before.task: sign_of(p.before.metric) if read is _score else 1.0 for p in pairs}
     for pair in pairs:
         before, after = read(pair.before), read(pair.after)
         if before is not None and after is not None:
@@ -163,7 +184,7 @@ def _test(family: Mapping[Key, Judged], fewest: int, alpha: float, margin: float
         judged.fell, judged.rose = down, up
         # The first step of Holm's procedure, which every finding has to pass in the worst case.
         effect = minimum_detectable_effect(judged.comparison, 2 * alpha / size)
-        found = None if effect is None else max(effect, margin)
+        found = None if effect is None else max(effect, margin * judged.unit)
         judged.change = replace(judged.change, p=down, detectable=found)
 
 
@@ -188,12 +209,18 @@ def _fell(judged: Judged) -> float | None:
     return half if down else 1 - half
 
 
-def _unknown(cell: Cell, pairs: Sequence[Pair], judged: Judged) -> Iterator[Finding]:
-    """Runs without a score, and cells in which no seed has every task."""
+def _unknown(cell: Cell, pairs: Sequence[Pair], judged: Judged, why: str) -> Iterator[Finding]:
+    """Runs without a score, and cells in which no seed has every task.
+
+    Args:
+        why: why there is no mean over tasks at all; empty where there may be one.
+    """
     gone = [p for p in pairs if p.after.value is None]
     if gone:
         text = f"{words.plural(len(gone), 'run')} ended well and have no score"
         yield finding("incomplete", "quality.unknown", cell, text)
+    elif pairs and why:
+        yield finding("note", "quality.unknown", cell, f"{why}, so only single tasks are tested")
     elif pairs and judged.comparison is None:
         text = "no seed has a score on every task of both sides, so nothing is tested"
         yield finding("undecided", "quality.unknown", cell, text)
@@ -206,7 +233,7 @@ def _drop(
     comparison = judged.comparison
     if comparison is None or judged.identical:
         return
-    margin = policy.margin if task is None else policy.task_margin
+    margin = (policy.margin if task is None else policy.task_margin) * judged.unit
     alpha = share * policy.alpha
     kind: Kind = "note" if policy.quality == "advisory" else "regression"
     check = "quality.overall" if task is None else "quality.task"
@@ -226,7 +253,7 @@ def _drop(
         text += ", by the same on every seed, which so few seeds can't tell from chance"
         yield finding("undecided", check, cell, text)
     if policy.quality == "non-inferior" and task is None and not few:
-        yield from _not_ruled_out(cell, comparison, policy, text)
+        yield from _not_ruled_out(cell, judged, policy, text)
 
 
 def _from_to(change: Change) -> str:
@@ -248,6 +275,8 @@ def _too_few(
     """One or two seeds: a limit set by hand, or no verdict."""
     comparison, limit = judged.comparison, policy.few_seeds_limit
     assert comparison is not None
+    if not judged.unit:  # a limit in points means nothing here
+        limit = None
     seeds = words.plural(comparison.n, "seed")
     if policy.quality == "advisory":
         return
@@ -259,10 +288,14 @@ def _too_few(
         yield finding("undecided", "quality.overall", cell, text)
 
 
-def _not_ruled_out(
-    cell: Cell, comparison: Comparison, policy: Policy, text: str
-) -> Iterator[Finding]:
+def _not_ruled_out(cell: Cell, judged: Judged, policy: Policy, text: str) -> Iterator[Finding]:
     """That a drop beyond the margin may well be there."""
+    comparison = judged.comparison
+    assert comparison is not None
+    if not judged.unit:
+        text += "; no margin in points means anything for a metric of your own"
+        yield finding("undecided", "quality.non-inferior", cell, text)
+        return
     interval = bound(comparison, 1 - 2 * policy.alpha)
     if interval is not None and interval[0] > -policy.margin:
         return

@@ -14,9 +14,15 @@ from datasets import Features, Value
 from scipy import stats
 from sklearn import metrics as sk
 
+from peftmark.lab import own_metric
+from peftmark.lab.errors import Unsupported
+
+BINS = 15
+"""Bins of the calibration error (Guo et al. 2017, arXiv 1706.04599)."""
+
 
 class GlueMetrics(evaluate.Metric):  # type: ignore[misc]
-    """GLUE's own metrics: accuracy, F1, Matthews correlation, Pearson and Spearman correlation.
+    """The metrics of `PREDICTED`: accuracy, F1, correlations, errors.
 
     `config_name` is the comma-separated list of metric keys wanted. A correlation with a constant
     prediction does not exist; it counts as 0 here, the value of knowing nothing.
@@ -46,29 +52,148 @@ def _correlation(of: Any, wanted: np.ndarray, found: np.ndarray) -> float:
         return float(of(found, wanted).statistic)
 
 
+def _balanced_accuracy(wanted: np.ndarray, found: np.ndarray) -> float:
+    """Mean over the classes of the references of the share of their rows that is found."""
+    with warnings.catch_warnings():
+        # A class that is predicted and stands in no reference has no rows to find.
+        warnings.filterwarnings("ignore", message="y_pred contains classes not in y_true")
+        return float(sk.balanced_accuracy_score(wanted, found))
+
+
+def _f1(average: str, wanted: np.ndarray, found: np.ndarray) -> float:
+    return float(sk.f1_score(wanted, found, average=average, zero_division=0.0))
+
+
 PREDICTED: Mapping[str, Callable[[np.ndarray, np.ndarray], float]] = {
     "accuracy": sk.accuracy_score,
     "f1": partial(sk.f1_score, zero_division=0.0),
     "matthews_correlation": sk.matthews_corrcoef,
     "pearson": partial(_correlation, stats.pearsonr),
     "spearmanr": partial(_correlation, stats.spearmanr),
+    "macro_f1": partial(_f1, "macro"),
+    "weighted_f1": partial(_f1, "weighted"),
+    "micro_f1": partial(_f1, "micro"),
+    "subset_accuracy": sk.accuracy_score,
+    "balanced_accuracy": _balanced_accuracy,
+    "rmse": sk.root_mean_squared_error,
+    "mae": sk.mean_absolute_error,
 }
-"""Metric of classes or scores -> its value for the references and the predictions."""
+"""Metric of classes, labels or scores -> its value for the references and the predictions."""
+
+
+def _auroc(wanted: np.ndarray, probabilities: np.ndarray) -> float:
+    """Area under the ROC curve: of two classes by the probability of class 1; of several the mean
+    over classes of each against the rest; of several labels the mean over labels.
+
+    A class or label that all references have, or none, has no such area and is left out of a mean.
+    """
+    if wanted.ndim == 1 and probabilities.shape[1] == 2:
+        return float(sk.roc_auc_score(wanted == 1, probabilities[:, 1]))
+    hits = _by_class(wanted, probabilities.shape[1])
+    known = [c for c in range(hits.shape[1]) if 0 < hits[:, c].sum() < len(hits)]
+    return float(np.mean([sk.roc_auc_score(hits[:, c], probabilities[:, c]) for c in known]))
+
+
+def _by_class(wanted: np.ndarray, classes: int) -> np.ndarray:
+    """Whether each row has each class, shape (rows, classes)."""
+    hits: np.ndarray = wanted == 1 if wanted.ndim == 2 else wanted[:, None] == np.arange(classes)
+    return hits
+
+
+def _log_loss(wanted: np.ndarray, probabilities: np.ndarray) -> float:
+    return float(sk.log_loss(wanted, probabilities, labels=range(probabilities.shape[1])))
+
+
+def _calibration_error(wanted: np.ndarray, probabilities: np.ndarray) -> float:
+    """Expected calibration error (Guo et al. 2017, equation 3): rows fall into `BINS` equal bins of
+    their highest probability, each with its upper end; the mean over rows of how far the bin's
+    accuracy lies from its mean probability."""
+    top = probabilities.max(axis=1)
+    right = probabilities.argmax(axis=1) == wanted
+    bins = np.clip(np.ceil(top * BINS).astype(int) - 1, 0, BINS - 1)
+    gaps = np.bincount(bins, weights=right - top, minlength=BINS)
+    return float(np.abs(gaps).sum() / len(wanted))
+
+
+PROBABLE: Mapping[str, Callable[[np.ndarray, np.ndarray], float]] = {
+    "auroc": _auroc,
+    "log_loss": _log_loss,
+    "calibration_error": _calibration_error,
+}
+"""Metric of probabilities -> its value for the references and the probabilities."""
+
+
+def why_none(key: str, references: np.ndarray) -> str:
+    """Why a metric doesn't exist for some references, whatever is predicted; empty if it does."""
+    if key != "auroc":
+        return ""
+    alike = (references == references[:1]).all(axis=0)
+    if not np.all(alike):
+        return ""
+    what = "no label tells two rows apart" if references.ndim == 2 else "one class alone"
+    return f"AUROC compares rows of two classes, and among {len(references)} rows there is {what}"
+
+
+def check_exists(key: str, references: np.ndarray) -> None:
+    """Refuse evaluation rows for which a metric doesn't exist.
+
+    Raises:
+        Unsupported: says why it doesn't.
+    """
+    if why := why_none(key, references):
+        raise Unsupported(f"{why}: evaluate on other rows, or choose another metric")
 
 
 def score(
-    keys: tuple[str, ...], predictions: np.ndarray, references: np.ndarray
+    keys: tuple[str, ...],
+    predictions: np.ndarray,
+    references: np.ndarray,
+    probabilities: np.ndarray | None = None,
 ) -> dict[str, float]:
-    """Every metric of `keys` on the same predictions.
+    """Every metric of `keys` that exists for the references (`why_none`) on the same predictions.
 
     Args:
-        keys: metric keys of `peftmark.catalog.metrics.METRICS`.
-        predictions: shape (rows,), class numbers or scores.
-        references: shape (rows,), class numbers or scores.
+        keys: metric keys (`peftmark.catalog.metrics.metric_of`).
+        predictions: shape (rows,), class numbers or scores; shape (rows, classes) of 0 and 1 for
+            several labels.
+        references: shaped like the predictions.
+        probabilities: shape (rows, classes), of each class or label; None for scores.
+
+    Raises:
+        UserError: a metric of one's own that can't be found or gave no finite number.
     """
-    metric = GlueMetrics(config_name=",".join(keys), keep_in_memory=True)
-    result = metric.compute(predictions=predictions.tolist(), references=references.tolist())
-    return {key: float(result[key]) for key in keys}
+    found: dict[str, float] = {}
+    plain = tuple(k for k in keys if k in PREDICTED and references.ndim == 1)
+    if plain:
+        metric = GlueMetrics(config_name=",".join(plain), keep_in_memory=True)
+        result = metric.compute(predictions=predictions.tolist(), references=references.tolist())
+        found |= {key: float(result[key]) for key in plain}
+    for key in keys:
+        if key in found or why_none(key, references):
+            continue
+        if key in PREDICTED:
+            found[key] = float(PREDICTED[key](references, predictions))
+        elif key not in PROBABLE:
+            found[key] = own_metric.value_of(key, references, predictions, probabilities)
+        else:
+            if probabilities is None:
+                raise ValueError(f"{key} is computed from probabilities, and there are none")
+            found[key] = PROBABLE[key](references, probabilities.astype(np.float64))
+    return {key: found[key] for key in keys if key in found}
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Probabilities of classes from logits or log-likelihoods, shape (rows, classes), in fp64."""
+    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+    exponentials = np.exp(shifted)
+    probabilities: np.ndarray = exponentials / exponentials.sum(axis=1, keepdims=True)
+    return probabilities
+
+
+def sigmoid(logits: np.ndarray) -> np.ndarray:
+    """Probabilities of labels, each by itself, from logits, shape (rows, labels), in fp64."""
+    probabilities: np.ndarray = 0.5 * (1 + np.tanh(0.5 * logits.astype(np.float64)))
+    return probabilities
 
 
 def mean_likelihood(by_row: np.ndarray, tokens: np.ndarray) -> float:
@@ -99,6 +224,22 @@ def of_answers(
     """
     found = {name: float(np.mean(values)) for name, values in by_answer.items()}
     return found | {"completion_perplexity": float(np.exp(-mean_likelihood(by_row, tokens)))}
+
+
+def with_own(
+    keys: Sequence[str], found: Mapping[str, float], references: np.ndarray, predictions: np.ndarray
+) -> dict[str, float]:
+    """The metrics of `keys`, those of one's own called on what is written or read.
+
+    Args:
+        found: the metrics of the catalogue.
+        references: right answers; of text the number of predicted tokens of each row.
+        predictions: written answers; of text each row's log-likelihood a token.
+    """
+    return {
+        key: found[key] if key in found else own_metric.value_of(key, references, predictions)
+        for key in keys
+    }
 
 
 def answers(
@@ -132,9 +273,32 @@ def _same(one: str | None, other: str | None) -> bool:
 
 
 def baseline(key: str, train: np.ndarray, references: np.ndarray, classes: int) -> float:
-    """The metric of the best constant predictor of the training labels.
+    """The metric of the best constant guess from the training labels.
 
-    The majority class for classification, the mean for regression.
+    Of classes the commonest, and where probabilities are read the share of each; of several labels
+    those that more than half of the rows have, and the share of each; of scores the mean, for the
+    mean absolute error the median. A constant tells no two rows apart, so its AUROC is 0.5.
+
+    Args:
+        train: shape (rows,), or (rows, classes) of 0 and 1 for several labels.
+        references: the same of the rows that are scored.
+        classes: number of classes; 0 for scores.
+
+    Raises:
+        Unsupported: the metric doesn't exist for the references.
+        UserError: as of `score`.
     """
-    constant = float(np.bincount(train.astype(int)).argmax()) if classes else float(train.mean())
-    return score((key,), np.full(len(references), constant), references)[key]
+    check_exists(key, references)
+    if key == "auroc":
+        return 0.5
+    rows = len(references)
+    if train.ndim == 2:
+        shares = train.mean(axis=0)
+        guess = np.tile((shares > 0.5).astype(np.float64), (rows, 1))
+        return score((key,), guess, references, np.tile(shares, (rows, 1)))[key]
+    if not classes:
+        constant = np.median(train) if key == "mae" else train.mean()
+        return score((key,), np.full(rows, float(constant)), references)[key]
+    counts = np.bincount(train.astype(int), minlength=classes)
+    guess = np.full(rows, float(counts.argmax()))
+    return score((key,), guess, references, np.tile(counts / len(train), (rows, 1)))[key]

@@ -43,6 +43,7 @@ from peftmark.lab.measure.to_outcome import (
 )
 from peftmark.lab.memory.fake_step import NotSymbolic, predicted_peak, unforeseen
 from peftmark.lab.methods import Prepared, trainable
+from peftmark.lab.metrics import why_none
 from peftmark.lab.models import Unsupported, anatomy, load_tokenizer, trained_head
 from peftmark.lab.quantized_cache import Base
 from peftmark.lab.rng import seed_all
@@ -127,12 +128,13 @@ def run(job: Job, places: Places, progress: Progress) -> Outcome:
     progress({"phase": "data"})
     read = _read(job, places, meters)
     task, work = read.task, read.work
+    notes = [*slow, *_unknown(task, work)]
     progress({"phase": "model"})
     loaded = _loaded(job, places, read, meters)
     if not known_method(job.method).trains:
         progress({"phase": "evaluate"})
         outcome = _untouched(job, read, loaded, meters, device)
-        return finished(outcome, job, work, meters, slow)
+        return finished(outcome, job, work, meters, notes)
     built = _built(loaded, meters)
 
     step = Step(job, task, built.prepared, device)
@@ -150,7 +152,7 @@ def run(job: Job, places: Places, progress: Progress) -> Outcome:
         outcome = _deployed(outcome, loaded.build, built.prepared, work, meters, progress)
         del built, step
         outcome = _probed(outcome, loaded.build, work, meters, progress)
-    return finished(outcome, job, work, meters, slow)
+    return finished(outcome, job, work, meters, notes)
 
 
 def _read(job: Job, places: Places, meters: Meters) -> _Read:
@@ -272,6 +274,12 @@ def _forgotten(
 
 def _trainable(prepared: Prepared) -> int:
     return sum(p.numel() for _, p in trainable(prepared.model))
+
+
+def _unknown(task: Task, work: Work) -> list[str]:
+    """Which further metrics don't exist for the evaluation rows, and why; the primary one does."""
+    found = [why_none(key, work.eval.references) for key in task.also]
+    return [f"no value: {why}" for why in found if why]
 
 
 def _slow_precision(job: Job, device: torch.device) -> list[str]:

@@ -44,8 +44,9 @@ class Scores:
     Attributes:
         metrics: metric key -> value.
         constant: whether all predictions are the same (for scores: all but the same).
-        predictions: shape (rows,): class numbers or scores; where text is written or read, what
-            each row contributes to the primary metric.
+        predictions: shape (rows,): class numbers or scores; of several labels (rows, classes) of 0
+            and 1; where text is written or read, what each row contributes to the primary metric,
+            of which a metric of one's own says nothing.
         written: the answers, where there are some.
     """
 
@@ -91,22 +92,30 @@ def evaluate(
         Diverged: outputs that are not finite.
     """
     outputs = all_outputs(model, held.batches, job, device).numpy()
+    probabilities = None
     if not np.isfinite(outputs).all():
         raise Diverged("the outputs on the held-out rows are not finite")
     keys = (task.metric, *task.also)
     if task.kind == "language":
         found = metrics.of_text(outputs[:, 0], held.references)
         # No text is the same to a model at every token.
-        return Scores({key: found[key] for key in keys}, False, outputs[:, 0])
+        scores = metrics.with_own(keys, found, held.references, outputs[:, 0])
+        return Scores(scores, False, outputs[:, 0])
     if held.answers is not None:
         return _written(model, outputs[:, 0], held, keys, job, device)
     if task.kind == "regression":
         predictions = outputs[:, 0] * work.scale + work.mean
         constant = bool(outputs[:, 0].std() < CONSTANT)
+    elif task.kind == "multi-label":
+        probabilities = metrics.sigmoid(outputs)
+        predictions = (outputs >= 0).astype(np.int64)
+        constant = bool((predictions == predictions[:1]).all())
     else:
+        probabilities = metrics.softmax(outputs)
         predictions = outputs.argmax(axis=1)
         constant = len(np.unique(predictions)) == 1
-    scores = metrics.score(keys, predictions.astype(np.float64), held.references)
+    predicted = predictions.astype(np.float64)
+    scores = metrics.score(keys, predicted, held.references, probabilities)
     return Scores(scores, constant, predictions)
 
 
@@ -123,10 +132,11 @@ def _written(
     written = write_answers(model, asked, job, device)
     by_row = metrics.answers(written.texts, asked.wanted, asked.pattern)
     found = metrics.of_answers(by_row, likelihoods, held.tokens)
+    texts = (np.array(one, dtype=object) for one in (asked.wanted, written.texts))
     return Scores(
-        {key: found[key] for key in keys},
+        metrics.with_own(keys, found, *texts),
         len(set(written.texts)) == 1,
-        by_row[keys[0]],
+        by_row.get(keys[0], np.zeros(0)),
         written,
     )
 

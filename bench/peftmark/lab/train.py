@@ -148,7 +148,7 @@ def _point(
         loss=_mean([t.loss for t in taken]),
         metric=scores.metrics[job.metric],
         seconds=meters.seconds.get("warm_up", 0.0) + meters.seconds.get("train", 0.0),
-        selection_metric=picked.metrics[job.metric] if picked else None,
+        selection_metric=picked.metrics.get(job.metric) if picked else None,
         penalty=_mean(penalties) if penalties else None,
         gradient_norm=max(norms[-len(taken) :]),
     )

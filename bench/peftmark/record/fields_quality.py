@@ -118,8 +118,10 @@ ROWS: tuple[Field, ...] = (
         summary=(
             "majority class, or mean, of the training labels on the evaluation rows; where text "
             "is written the commonest training answer, where it is read how often each token "
-            "stands in the training rows"
+            "stands in the training rows; where probabilities are scored the classes' shares, for "
+            "the mean absolute error the median"
         ),
+        null="a metric of one's own has none for it, job ended early",
     ),
     Field(
         "metrics",
@@ -146,7 +148,8 @@ ROWS: tuple[Field, ...] = (
         summary=(
             "every evaluation row after the last step, in the order of the rows; where text is "
             "written or read, what the row gives the primary metric: 1 or 0 for exact match, "
-            "its ROUGE-L, or its log-likelihood a token in nats"
+            "its ROUGE-L, or its log-likelihood a token in nats; of several labels 1 or 0 for each "
+            "of them, row after row"
         ),
         null="empty if the job ended early",
     ),
@@ -161,7 +164,8 @@ ROWS: tuple[Field, ...] = (
         section="Quality",
         summary=(
             "labels of the evaluation rows, in the order of `predictions`; where text is "
-            "written 1, where it is read the number of predicted tokens, which weigh the rows"
+            "written 1, where it is read the number of predicted tokens, which weigh the rows; of "
+            "several labels 1 or 0 for each of them"
         ),
         null="empty if the job ended early",
     ),

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 
 from peftmark.analysis.stats import Estimate
 from peftmark.catalog.methods import Cell, cell_title
-from peftmark.catalog.metrics import METRICS
+from peftmark.catalog.metrics import metric_title as metric_title
+from peftmark.catalog.metrics import sign_of
 from peftmark.render.page import Entry
 
 MISSING = "n/a"
@@ -101,15 +102,9 @@ def status(name: str) -> str:
     return name.replace("_", " ")
 
 
-def metric_title(key: str) -> str:
-    """A metric's name in reports."""
-    return METRICS[key].title if key in METRICS else key
-
-
 def direction(key: str) -> str:
     """Which way a metric is better, in words."""
-    lower = key in METRICS and METRICS[key].direction == "lower"
-    return "lower is better" if lower else "higher is better"
+    return "lower is better" if sign_of(key) < 0 else "higher is better"
 
 
 def missing(reason: str) -> Entry:

@@ -31,6 +31,7 @@ from peftmark.analysis.table import (
     task_score,
 )
 from peftmark.catalog.methods import Cell
+from peftmark.catalog.metrics import sign_of
 from peftmark.render import words
 from peftmark.render.page import Block, Column, Entry, Grid, Paragraph
 from peftmark.report import missing, score_entries
@@ -50,7 +51,7 @@ MOST_ROW_ERRORS = 400
 def tasks_grid(table: ResultTable, found: Mapping[tuple[Cell, str], Difference]) -> Grid:
     """Each cell less the reference on each task."""
     reference = words.title(table.reference)
-    columns = (Column("cell"), *(Column(task, "difference", numeric=True) for task in table.tasks))
+    columns = (Column("cell"), *(_task_column(table, task) for task in table.tasks))
     draws = len(found) <= MOST_ROW_ERRORS
     rows = tuple(
         (
@@ -74,6 +75,13 @@ def tasks_grid(table: ResultTable, found: Mapping[tuple[Cell, str], Difference])
     )
 
 
+def _task_column(table: ResultTable, task: str) -> Column:
+    """A task's differences, with the direction where more isn't better."""
+    metric = table.example(task).metric
+    way = f" of {words.metric_title(metric)}, {words.direction(metric)}"
+    return Column(task, f"difference{way if sign_of(metric) < 0 else ''}", numeric=True)
+
+
 def _by_task(
     table: ResultTable, cell: Cell, task: str, found: Difference | None, draws: bool
 ) -> Entry:
@@ -81,7 +89,8 @@ def _by_task(
         return missing.gap(table.of(cell, task))
     shown = score_entries.score_entry(found.score, missing.gap(table.of(cell, task)), signed=True)
     error = row_error(table, cell, task) if draws else None
-    parts = [found.verdict, shown.note]
+    turned = {True: ", better", False: ", worse", None: ""}[found.better] if found.sign < 0 else ""
+    parts = [f"{found.verdict}{turned}", shown.note]
     if error is not None:
         parts.append(f"rows ± {words.number(Z * error)}")
     return Entry(shown.text, "; ".join(parts), "number", shown.sort)
@@ -114,6 +123,7 @@ def _pairs_finding(pairs: Pairs) -> str:
     apart = sum(p.verdict in ("higher", "lower") for p in pairs.values())
     alike = sum(p.verdict == "equivalent" for p in pairs.values())
     text = f"Of {words.plural(len(pairs), 'pair')} of cells {apart} can be told apart"
+    # None is where gains are averaged, which no margin fits.
     text += f" and {alike} shown to be equivalent within {MARGIN:g}" if alike else ""
     return (
         f"{text} (Holm over all pairs, {100 * ALPHA:.0f}\u00a0% in all). A rank such as 1–4 holds "
@@ -192,9 +202,10 @@ def aggregates(table: ResultTable) -> Grid:
 
 def _aggregate(table: ResultTable, cell: Cell, base: Score) -> tuple[Entry, ...]:
     score = overall_score(table, cell)
-    runs = [v for t in table.tasks for v in task_score(table, cell, t, quality).values]
+    runs = [v for t in table.scale.tasks for v in task_score(table, cell, t, quality).values]
     gap = missing.overall_gap(table, cell)
-    middle = _number(interquartile_mean(runs)) if runs and score.by_seed else gap
+    lone = gap if not score.by_seed else words.missing(missing.no_quality(table))
+    middle = _number(interquartile_mean(runs)) if runs and score.by_seed else lone
     if cell == table.reference:
         return (middle, *[Entry("–", kind="missing")] * 5)
     pairs = difference(score, base)

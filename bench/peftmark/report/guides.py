@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from peftmark.advice.candidates import POINT
 from peftmark.advice.guides import ADVICE, Advice, Group, Test
 from peftmark.advice.recommend import only, train_rows
 from peftmark.advice.trade import MEMORY, Cost, fault, point, scores
 from peftmark.analysis.pareto import Point, costs_no_more, gain, log_ratio
+from peftmark.analysis.scale import POINT
 from peftmark.analysis.stats import Comparison, seeds_to_decide
 from peftmark.analysis.table import ResultTable
 from peftmark.catalog.methods import Cell
@@ -76,6 +76,8 @@ def judge(table: ResultTable, advice: Advice) -> Judged:
         return Judged("can't say", _no_task(test))
     part = only(table, tasks)
     cost = COSTS.get(test.figure)
+    if cost is None and (why := _no_scale(part, test)):
+        return Judged("can't say", why)
     if cost is not None and (problem := fault(part, cost)):
         return Judged("can't say", f"{cost.title}: {problem}")
     pairs = [
@@ -142,7 +144,8 @@ def _vote(table: ResultTable, a: Cell, b: Cell, test: Test, cost: Cost | None) -
         found = gain(scores(table, a), scores(table, b))
         if found is None:
             return "open", "no seed in common"
-        return _score_vote(found, test.drop * POINT), _points(found)
+        in_points = table.scale.in_points
+        return _score_vote(found, test.drop * POINT), _difference(found, in_points)
     mine, theirs = point(table, a, cost), point(table, b, cost)
     if mine is None or theirs is None:
         return "open", f"{cost.title} not recorded on every task"
@@ -171,13 +174,22 @@ def _cost_vote(mine: Point, theirs: Point) -> Vote:
     return "against" if found.estimate.low > 0 else "open"
 
 
-def _points(found: Comparison) -> str:
+def _no_scale(table: ResultTable, test: Test) -> str:
+    """Why scores can't answer a test; empty if they can."""
+    if table.scale.why_none:
+        return table.scale.why_none
+    return "" if table.scale.in_points or not test.drop else "the metric has no points"
+
+
+def _difference(found: Comparison, in_points: bool) -> str:
+    """A difference of scores, in points where those mean something."""
+    unit, digits, noun = (POINT, 1, " points") if in_points else (1.0, 3, "")
     e = found.estimate
-    value = words.number(e.mean / POINT, 1, signed=True)
-    half = "" if e.half_width is None else f" ± {words.number(e.half_width / POINT, 1)}"
+    value = words.number(e.mean / unit, digits, signed=True)
+    half = "" if e.half_width is None else f" ± {words.number(e.half_width / unit, digits)}"
     seeds = seeds_to_decide(found) if e.half_width and abs(e.mean) <= e.half_width else None
     wanted = f", about {seeds} seeds would decide" if seeds else ""
-    return f"{value}{half} points{wanted}"
+    return f"{value}{half}{noun}{wanted}"
 
 
 def _count(votes: list[tuple[Cell, Cell, Vote, str]]) -> Judged:

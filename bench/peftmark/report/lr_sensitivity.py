@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
+from peftmark.analysis.scale import has_best, point, point_text, shares_unit
 from peftmark.analysis.table import Ratio, ResultTable
 from peftmark.catalog.methods import Cell
 from peftmark.render import words
@@ -26,8 +27,8 @@ from peftmark.report.quality import metric_of
 from peftmark.suite import lr_trials
 from peftmark.suite.lr_trials import Choice
 
-TOLERANCE = 0.01
-"""One point of the metric: a score this close to the best counts as good as the best."""
+NEAR = "within one point of the best"
+"""A score this close to the best counts as good as the best; `scale.point` of the metric."""
 
 MOST_EDGES = 12
 Choices = dict[tuple[Cell, str], Choice]
@@ -58,18 +59,32 @@ def ease(table: ResultTable, cell: Cell) -> Ratio:
 
 
 def _ease(table: ResultTable, found: Choices, cell: Cell) -> Ratio:
-    shares = [_within(found, cell, task) for task in table.tasks]
+    shares = [_within(table, found, cell, task) for task in table.tasks]
     known = [s for s in shares if s is not None]
     if len(known) == len(shares) > 0:
         return Ratio(statistics.fmean(known), len(known), len(shares))
     tuned = any(c == cell for c, _ in found)
     reason = f"known on {len(known)} of {words.plural(len(shares), 'task')}" if tuned else ""
+    if tuned and (pointless := [t for t in table.tasks if _tolerance(table, t) is None]):
+        reason = f"{words.listing(pointless)}: the metric has no points"
     return Ratio(None, len(known), len(shares), reason or "no learning rate was tuned")
 
 
-def _within(found: Choices, cell: Cell, task: str) -> float | None:
+def _within(table: ResultTable, found: Choices, cell: Cell, task: str) -> float | None:
     choice = found.get((cell, task))
-    return choice.within(TOLERANCE) if choice and not choice.missing else None
+    tolerance = _tolerance(table, task)
+    if choice is None or choice.missing or tolerance is None:
+        return None
+    return choice.within(tolerance)
+
+
+def _tolerance(table: ResultTable, task: str) -> float | None:
+    """One point of a task's metric, with the baseline on the rows that trials are scored on; None
+    where points mean nothing."""
+    trials = [s for s in table.planned("tuning") if s.job.task == task]
+    read = [s.value(lambda r: r.outcome.baseline_value) for s in trials]
+    known = [value for value in read if value is not None]
+    return point(metric_of(table, task), statistics.fmean(known) if known else None)
 
 
 def _lead(table: ResultTable, found: Choices) -> str:
@@ -77,7 +92,7 @@ def _lead(table: ResultTable, found: Choices) -> str:
     if not easy:
         return "No cell has all its trials yet, so nothing is said about how easy it is to tune."
     best, worst = max(easy.values()), min(easy.values())
-    near = "of the learning rates lie within one point of the best"
+    near = f"of the learning rates lie {NEAR}"
     text = f"Least sensitive to the learning rate: {_names(easy, best)}, {_percent(best)} {near}"
     if best == worst:
         return f"{text}." if len(easy) == 1 else f"{text}; no cell differs from another."
@@ -137,7 +152,7 @@ def _ease_grid(table: ResultTable, found: Choices) -> Grid:
     rows = []
     for cell in table.cells:
         overall = _ease(table, found, cell)
-        shares = (_share(found.get((cell, task))) for task in table.tasks)
+        shares = (_share(found.get((cell, task)), _tolerance(table, task)) for task in table.tasks)
         mean = (
             words.missing(overall.reason)
             if overall.value is None
@@ -145,23 +160,34 @@ def _ease_grid(table: ResultTable, found: Choices) -> Grid:
         )
         rows.append((Entry(words.title(cell)), *shares, mean))
     return Grid(
-        "Share of the learning rates within one point of the best",
+        f"Share of the learning rates {NEAR}",
         columns,
         tuple(rows),
-        note="One point is 0.01 of the task's metric. A trial that failed counts as not within. "
+        note=f"One point is {_points(table)}. A trial that failed counts as not within. "
         "The small line names the chosen rate.",
     )
 
 
-def _share(choice: Choice | None) -> Entry:
+def _points(table: ResultTable) -> str:
+    """What a point is, on all tasks."""
+    keys = dict.fromkeys(metric_of(table, task) for task in table.tasks)
+    if all(map(shares_unit, keys)):
+        return "0.01 of the task's metric"
+    texts = {words.metric_title(k): point_text(k) for k in keys if has_best(k)}
+    return "; ".join(f"{title}: {text}" for title, text in texts.items()) or "not defined here"
+
+
+def _share(choice: Choice | None, tolerance: float | None) -> Entry:
     if choice is None:
         return words.missing("no trial planned")
     if choice.missing:
         return words.missing(f"{words.plural(choice.missing, 'trial')} not run yet")
-    share = choice.within(TOLERANCE)
-    if share is None or choice.chosen is None:
+    if choice.chosen is None:
         return Entry(words.MISSING, "every trial failed", "failed")
     edge = ", edge of the grid" if _at_edge(choice) else ""
+    share = None if tolerance is None else choice.within(tolerance)
+    if share is None:
+        return words.missing(f"{words.rate(choice.chosen)}{edge}; the metric has no points")
     return Entry(_percent(share), f"{words.rate(choice.chosen)}{edge}", "number", share)
 
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from peftmark.analysis.scale import has_best
 from peftmark.analysis.table import NOT_RUN, Ratio, ResultTable, Slot, metric_value
 from peftmark.catalog.methods import Cell
 from peftmark.record.job import Record
@@ -49,15 +50,26 @@ def gap(slots: Sequence[Slot], name: str = "metric_value") -> Entry:
 
 def overall_gap(table: ResultTable, cell: Cell) -> Entry:
     """The entry of an overall figure that no seed gave, with the task that spoils it."""
-    for task in table.tasks:
+    if table.scale.why_none:
+        return words.missing(table.scale.why_none)
+    for task in table.scale.tasks:
         slots = table.of(cell, task)
         if not slots:
             return words.missing(f"not planned on {task}")
         if not any(s.value(metric_value) is not None for s in slots):
             return Entry(words.MISSING, f"{task}: {status_text(slots) or 'no metric'}", "failed")
         if not any(s.value(table.read) is not None for s in slots):
-            return words.missing(f"{task}: no score of the baseline predictor")
+            why = reason([s.record for s in slots if s.ok and s.record], "baseline_value")
+            known = "" if why == "not recorded" else f", {why}"
+            return words.missing(f"{task}: no score of the baseline predictor{known}")
     return words.missing("no seed finished every task")
+
+
+def no_quality(table: ResultTable) -> str:
+    """Why a table has no share of the way to a perfect score."""
+    metrics = dict.fromkeys(table.example(task).metric for task in table.tasks)
+    names = words.listing([words.metric_title(m) for m in metrics if not has_best(m)])
+    return f"{names}: no best possible value" if names else "not recorded"
 
 
 def ratio_entry(table: ResultTable, cell: Cell, found: Ratio, name: str) -> Entry:

@@ -6,6 +6,8 @@ import statistics
 from collections.abc import Mapping
 
 from peftmark.analysis import comparison
+from peftmark.analysis.comparison import baseline_of as baseline
+from peftmark.analysis.scale import bounded
 from peftmark.analysis.table import MEAN, SHARE, ResultTable, Slot, overall_score, task_score
 from peftmark.catalog.methods import Cell
 from peftmark.record.fields import side, title
@@ -26,6 +28,9 @@ from peftmark.render.page import (
 from peftmark.report import cell_selection, differences, score_entries, summary
 from peftmark.report import missing as gaps
 from peftmark.report.measures import raw
+
+GUESSED = ("log_loss", "auroc", "calibration_error", "mae")
+"""Metrics whose best constant guess is neither the majority class nor the mean."""
 
 
 def section(table: ResultTable) -> Section:
@@ -65,13 +70,6 @@ def _lead(table: ResultTable, ranks: Mapping[Cell, tuple[int, int]]) -> str:
 def metric_of(table: ResultTable, task: str) -> str:
     """Key of the primary metric of a task."""
     return table.example(task).metric
-
-
-def baseline(table: ResultTable, task: str) -> float | None:
-    """The baseline predictor's score on a task, mean over the rows that know it."""
-    read = [s.value(lambda r: r.outcome.baseline_value) for s in table.of(task=task)]
-    found = [value for value in read if value is not None]
-    return statistics.fmean(found) if found else None
 
 
 def score_column(table: ResultTable, task: str) -> Column:
@@ -143,6 +141,8 @@ def _scores(table: ResultTable, ranks: Mapping[Cell, tuple[int, int]]) -> Grid:
 
 def _mean_hint(table: ResultTable) -> str:
     same = "same seeds on all"
+    if table.scale.kind == "gain":
+        return f"{table.scale.gain}, higher is better, {same}"
     return same if table.averaged == MEAN else f"share of the way to perfect, {same}"
 
 
@@ -161,12 +161,15 @@ def _score(table: ResultTable, cell: Cell, task: str) -> Entry:
 
 def _baseline_row(table: ResultTable) -> tuple[Entry, ...]:
     values = [baseline(table, task) for task in table.tasks]
-    known = [v for v in values if v is not None]
-    mean = statistics.fmean(known) if known and len(known) == len(values) else None
+    averaged = [baseline(table, task) for task in table.scale.tasks]
+    known = [v for v in averaged if v is not None]
+    mean = statistics.fmean(known) if known and len(known) == len(averaged) else None
     if mean is not None and table.averaged != MEAN:
         mean = 0.0
     entries = (_plain(v) for v in [*values, mean])
     what = "majority class or mean"
+    if any(metric_of(table, task) in GUESSED for task in table.tasks):
+        what = "majority class, shares of the classes, mean or median"
     if any(s.job.causal is not None for s in table.slots):
         what = "majority class, mean, commonest answer, or token counts"
     return (Entry("baseline predictor", what), *entries)
@@ -181,14 +184,27 @@ def _plain(value: float | None) -> Entry:
 def _resolution(table: ResultTable) -> str:
     metrics = sorted({words.metric_title(metric_of(table, task)) for task in table.tasks})
     parts = []
-    if table.averaged != MEAN:
-        shared = "have no common scale" if len(metrics) > 1 else "has no lowest value"
+    scale = table.scale
+    shown = [words.metric_title(metric_of(table, t)) for t in scale.tasks]
+    if scale.kind == "share":
+        alone = _alone(metric_of(table, scale.tasks[0]))
+        shared = "have no common scale" if len(set(shown)) > 1 else alone
         parts.append(
-            f"{words.listing(metrics)} {shared}, so the {MEAN} is of the {SHARE}: 0 for the "
-            "baseline predictor, 1 for the best possible"
+            f"{words.listing(sorted(set(shown)))} {shared}, so the {MEAN} is of the {SHARE}: 0 for "
+            "the baseline predictor, 1 for the best possible"
         )
+    elif scale.kind == "gain" and scale.tasks:
+        parts.append(f"{shown[0]} has no best possible value, so the {MEAN} is of the {scale.gain}")
+    elif scale.why_none:
+        parts.append(f"There is no {MEAN}: {scale.why_none}")
     elif len(metrics) > 1:
         parts.append(f"The mean over tasks averages {words.listing(metrics)}")
+    if scale.left_out and scale.tasks:
+        verb = "is" if len(scale.left_out) == 1 else "are"
+        parts.append(
+            f"{words.listing(scale.left_out)} {verb} left out of that mean, since the metric has "
+            "no best possible value"
+        )
     for task in table.tasks:
         rows = {r.outcome.eval_rows for r in table.rows if r.job.task == task and r.ok}
         sizes = sorted(n for n in rows if n)
@@ -196,6 +212,12 @@ def _resolution(table: ResultTable) -> str:
             step = words.number(1 / sizes[0], 4)
             parts.append(f"{task}: one of {sizes[0]:,} evaluation rows is {step}")
     return "; ".join(parts) + "." if parts else ""
+
+
+def _alone(metric: str) -> str:
+    """Why values of one metric are not averaged as they are."""
+    side = "lowest" if words.direction(metric).startswith("higher") else "highest"
+    return "is better the lower it is" if bounded(metric) else f"has no {side} value"
 
 
 def _dots(

@@ -24,7 +24,7 @@ TITLES = {
     "quality": ("quality", "share of the way from the baseline predictor to the best possible"),
     **{axis: (axis, f"{title(name)}, ratio to the reference") for axis, name in READ.items()},
     "steps_to_target": ("steps to target", "ratio to the reference, if every pair reached it"),
-    "ease_of_use": ("ease of use", "share of the learning rates within one point of the best"),
+    "ease_of_use": ("ease of use", f"share of the learning rates {lr_sensitivity.NEAR}"),
 }
 ABSOLUTE = ("quality", "ease_of_use")
 """Axes that are no ratio to the reference."""
@@ -44,7 +44,7 @@ def section(table: ResultTable, options: ReportOptions) -> Section:
         "The numbers of the radar",
         (Column("cell"), *(_column(a, options.radar[a]) for a in axes)),
         tuple((Entry(words.title(c)), *(_entry(table, c, a) for a in axes)) for c in table.cells),
-        note=_anchors(options),
+        note=_anchors(table, options),
     )
     pictures = _pictures(table, options) if len(axes) >= FEWEST_AXES else ()
     blocks: tuple[Block, ...] = (Figures(pictures, dense=True), grid) if pictures else (grid,)
@@ -88,8 +88,9 @@ def axis_value(table: ResultTable, cell: Cell, key: str) -> Ratio:
     if key == "quality":
         score = overall_score(table, cell, quality)
         if score.estimate is None:
-            gap = missing.overall_gap(table, cell)
-            return Ratio(None, 0, score.planned, gap.note)
+            lone = table.scale.kind == "gain"
+            note = missing.no_quality(table) if lone else missing.overall_gap(table, cell).note
+            return Ratio(None, 0, score.planned, note)
         return Ratio(score.estimate.mean, len(score.by_seed), score.planned)
     if key == "ease_of_use":
         return lr_sensitivity.ease(table, cell)
@@ -127,7 +128,7 @@ def _entry(table: ResultTable, cell: Cell, key: str) -> Entry:
     return Entry(words.number(found.value), note, "number", found.value)
 
 
-def _anchors(options: ReportOptions) -> str:
+def _anchors(table: ResultTable, options: ReportOptions) -> str:
     parts = []
     for key, axis in options.radar.items():
         name, meaning = _title(key)
@@ -136,7 +137,13 @@ def _anchors(options: ReportOptions) -> str:
             f"{name} ({meaning}): centre {axis.worst:g}{unit}, rim {axis.best:g}{unit}, "
             f"{axis.scale}"
         )
-    return "Anchors, outward = better. " + "; ".join(parts) + "."
+    text = "Anchors, outward = better. " + "; ".join(parts) + "."
+    if "quality" in options.radar and table.scale.left_out and table.scale.tasks:
+        text += (
+            f" Quality leaves out {words.listing(table.scale.left_out)}, whose metric has no best "
+            "possible value."
+        )
+    return text
 
 
 def _pictures(table: ResultTable, options: ReportOptions) -> tuple[Figure, ...]:

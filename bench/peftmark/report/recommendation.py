@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from peftmark.advice.answer import headline
-from peftmark.advice.candidates import COSTS, Candidate, Wish, short_standing
+from peftmark.advice.candidates import COSTS, Candidate, Wish, short_standing, to_the_best
 from peftmark.advice.recommend import Answer, recommend
 from peftmark.advice.trade import Cost
 from peftmark.analysis.table import ResultTable
@@ -23,6 +23,8 @@ _SHORT = {
 
 def section(table: ResultTable) -> Section:
     """Answers to the standard constraints, from the rows of this report alone."""
+    if not table.scale.in_points:
+        return _without_points(table)
     answers = {key: recommend(table, Wish(max_drop=MAX_DROP, least=key)) for key in _SHORT}
     blocks: list[Block] = [
         Paragraph(f"For {_SHORT[key]}: {headline(answer)}") for key, answer in answers.items()
@@ -32,6 +34,14 @@ def section(table: ResultTable) -> Section:
         blocks.append(_evidence(answers))
     blocks.append(guides.grid(table))
     return Section("choice", "Which should I pick?", _lead(answers), tuple(blocks))
+
+
+def _without_points(table: ResultTable) -> Section:
+    """The same where no drop can be given in points: the best score, and who else may do."""
+    answer = recommend(table, Wish())
+    blocks: list[Block] = [] if answer.best is None else [_evidence({"memory": answer})]
+    blocks.append(guides.grid(table))
+    return Section("choice", "Which should I pick?", headline(answer), tuple(blocks))
 
 
 def _lead(answers: dict[str, Answer]) -> str:
@@ -68,18 +78,24 @@ def _nearest(answers: dict[str, Answer]) -> str:
 
 def _evidence(answers: dict[str, Answer]) -> Grid:
     answer = next(iter(answers.values()))
+    away = to_the_best(answer.table.scale.in_points)
     columns = (
         Column("cell"),
         Column("score", score_entries.averaged(answer.table), numeric=True),
-        Column("points to the best", "paired, 95\u00a0% interval", numeric=True),
+        Column(away, "paired, 95\u00a0% interval", numeric=True),
         *(Column(c.title, "largest of its tasks", numeric=True) for c in COSTS.values()),
     )
     found = {c.cell: c for c in (*answer.picks, *answer.others)}
     rows = tuple(_row(answer.table, found[cell], answers) for cell in answer.table.cells)
     best = words.title(answer.best) if answer.best else words.MISSING
+    within = (
+        " within one point: the whole interval is. undecided: the interval reaches beyond it."
+        if answer.table.scale.in_points
+        else ""
+    )
     note = (
-        f"The best measured score is that of {best}. within one point: the whole interval is. "
-        "undecided: the interval reaches beyond it. For your own limits: peftmark recommend."
+        f"The best measured score is that of {best}.{within} For your own limits: "
+        "peftmark recommend."
     )
     return Grid("The evidence", columns, rows, note=note)
 
@@ -113,14 +129,19 @@ def _within(c: Candidate, answers: dict[str, Answer]) -> str:
     """Whether a cell stays within one point, and what it is picked for."""
     if not c.trains:
         return "trains nothing, so it is no pick"
-    kept = {"best": "", "shown": "within one point", "dropped": "more than one point"}
+    kept = {
+        "best": "",
+        "not asked": "",
+        "shown": "within one point",
+        "dropped": "more than one point",
+    }
     picked = [
         _SHORT[key]
         for key, a in answers.items()
         if a.verdict == "fits"
         and a.cost is not None
         and a.picks[0].cell == c.cell
-        and c.keeps != "best"
+        and c.keeps not in ("best", "not asked")
     ]
     words_on_it = [kept.get(c.keeps, "undecided")]
     if picked:

@@ -10,12 +10,15 @@ from peftmark.render.page import Entry
 
 def averaged(table: ResultTable) -> str:
     """What an overall score is where there is no room for `ResultTable.averaged`."""
-    return MEAN if table.averaged == MEAN else f"share of the way to perfect, {MEAN}"
+    kind = table.scale.kind
+    if kind == "gain":
+        return f"{table.scale.gain}, {MEAN}"
+    return MEAN if kind == "value" else f"share of the way to perfect, {MEAN}"
 
 
 def score_axis(table: ResultTable) -> str:
     """The overall score on an axis, which has no room for `ResultTable.averaged`."""
-    return f"score, {MEAN}" if table.averaged == MEAN else averaged(table)
+    return f"score, {MEAN}" if table.scale.kind == "value" else averaged(table)
 
 
 def score_entry(score: Score, gap: Entry, *, signed: bool = False) -> Entry:

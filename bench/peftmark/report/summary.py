@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from peftmark.analysis.comparison import MARGIN, Difference, Verdict, against_reference
+from peftmark.analysis.scale import point_text
 from peftmark.analysis.table import (
     MEAN,
     Ratio,
@@ -15,6 +16,7 @@ from peftmark.analysis.table import (
     task_score,
 )
 from peftmark.catalog.methods import Cell
+from peftmark.catalog.metrics import sign_of
 from peftmark.record.job import Record
 from peftmark.render import words
 from peftmark.render.chart_specs import Strip, StripRow
@@ -30,6 +32,7 @@ SAID: dict[Verdict, str] = {
     "undecided": "undecided: {}",
     "no interval": "not judged, for lack of a usable interval: {}",
 }
+"""Verdict -> what is said of cells, where more is better."""
 FAR: tuple[Verdict, ...] = ("higher", "lower")
 INTERVALS = (
     "Intervals are 95\u00a0% t intervals for the mean over seeds; they do not cover the choice of "
@@ -63,13 +66,31 @@ def memory_meaning(table: ResultTable) -> str:
     return f"Peak memory: {'; '.join(sources)}." if sources else ""
 
 
-def standings(found: Mapping[Cell, Difference], *, brief: bool = False) -> list[str]:
+def said(metric: str) -> dict[Verdict, str]:
+    """The same on a task, in the direction and the unit of its metric."""
+    within = point_text(metric)
+    told = SAID | {"equivalent": f"{{}} matched it within {within}"}
+    if sign_of(metric) > 0:
+        return told
+    return told | {
+        "higher": "{} scored higher, which is worse",
+        "lower": "{} scored lower, which is better",
+    }
+
+
+def standings(
+    found: Mapping[Cell, Difference],
+    *,
+    brief: bool = False,
+    told: Mapping[Verdict, str] = SAID,
+) -> list[str]:
     """How each cell stands to the reference, as parts of a sentence.
 
     Of many cells the furthest from the reference are named and the others counted.
 
     Args:
         brief: give no figures of cells of which nothing is shown.
+        told: verdict -> what is said of cells.
     """
     named: dict[Verdict, list[tuple[float, str]]] = {}
     few = sum(d.verdict == "undecided" for d in found.values()) <= FURTHEST
@@ -83,7 +104,7 @@ def standings(found: Mapping[Cell, Difference], *, brief: bool = False) -> list[
         text = words.title(cell) + (f" ({'; '.join(facts)})" if facts else "")
         named.setdefault(difference.verdict, []).append((estimate.mean, text))
     parts = []
-    for key in SAID:
+    for key in told:
         cells = named.get(key, [])
         text = words.listing([text for _, text in cells])
         if len(cells) > MOST_NAMED:
@@ -91,7 +112,7 @@ def standings(found: Mapping[Cell, Difference], *, brief: bool = False) -> list[
             names = words.listing([text for _, text in furthest])
             text = f"{len(cells)} cells" + (f", furthest {names}," if key in FAR else "")
         if text:
-            parts.append(SAID[key].format(text))
+            parts.append(told[key].format(text))
     return parts
 
 
@@ -107,6 +128,11 @@ def finding(table: ResultTable) -> str:
     if table.reference not in table.cells:
         return f"The reference {name} is not part of this profile, so no comparison is made."
     base = overall_score(table, table.reference)
+    if table.scale.why_none:
+        return (
+            f"No overall comparison is made, since {table.scale.why_none}; single tasks are "
+            "compared below."
+        )
     if base.estimate is None:
         return (
             f"{name}, the reference, has no seed that finished every task, so no overall "
@@ -114,7 +140,7 @@ def finding(table: ResultTable) -> str:
         )
     meaning = "" if table.averaged == MEAN else f" ({table.averaged})"
     scope = (
-        f"Over {words.plural(len(table.tasks), 'task')} and "
+        f"Over {words.plural(len(table.scale.tasks), 'task')}{_left_out(table)} and "
         f"{words.plural(len(base.by_seed), 'seed')}, "
         f"{name} scored {words.plus_minus(base.estimate)}{meaning}"
     )
@@ -122,6 +148,12 @@ def finding(table: ResultTable) -> str:
     if not parts:
         return f"{scope}; no other cell has a seed to compare it with."
     return f"{scope}. Against it: {'; '.join(parts)}."
+
+
+def _left_out(table: ResultTable) -> str:
+    """Tasks that no overall score has, in brackets; empty where all are in it."""
+    names = words.listing(table.scale.left_out)
+    return f" ({names} left out: no best possible value)" if names else ""
 
 
 def task_finding(
@@ -137,7 +169,7 @@ def task_finding(
     if base.estimate is None:
         return f"{name} has no finished run, so nothing is compared."
     mine = {cell: known for (cell, on), known in found.items() if on == task}
-    parts = standings(mine, brief=True)
+    parts = standings(mine, brief=True, told=said(table.example(task).metric))
     if not parts:
         return f"Only {name} has finished runs."
     return f"Against {name}: {'; '.join(parts)}."
@@ -207,7 +239,7 @@ def _verdicts(table: ResultTable) -> Grid:
     found = against_reference(table)
     columns = (
         Column("cell"),
-        Column("score", f"{score_entries.averaged(table)}, {_directions(table)}", numeric=True),
+        Column("score", f"{score_entries.averaged(table)}, higher is better", numeric=True),
         Column("difference", f"to {reference}, paired by seed and task", numeric=True),
         Column("verdict", f"Holm over {words.plural(len(found), 'difference')}"),
         Column("would show", "smallest true difference", numeric=True),
@@ -216,18 +248,14 @@ def _verdicts(table: ResultTable) -> Grid:
         measures.ratio_column("trainable_parameters"),
     )
     rows = tuple(_verdict_row(table, cell, found.get(cell)) for cell in table.cells)
+    within = f" (within {MARGIN:g})" if table.scale.in_points else ""
     note = (
-        "Higher, lower and equivalent (within "
-        f"{MARGIN:g}) hold together for all differences, at 5\u00a0% in all. The intervals beside "
+        f"Higher, lower and equivalent{within} hold together for all differences, at 5\u00a0% in "
+        "all. The intervals beside "
         "them are plain 95\u00a0% intervals, so one may exclude zero where the verdict doesn't. "
         "Would show: the difference that these seeds find four times in five."
     )
     return Grid(f"Every cell against {reference}", columns, rows, note=note)
-
-
-def _directions(table: ResultTable) -> str:
-    keys = {s.job.metric for s in table.slots}
-    return words.listing(sorted({words.direction(k) for k in keys}))
 
 
 def _verdict_row(table: ResultTable, cell: Cell, found: Difference | None) -> tuple[Entry, ...]:

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from peftmark.analysis.validity import FLAG_KINDS, Flag, Repeat
 from peftmark.catalog.methods import cell_title
-from peftmark.catalog.metrics import METRICS
+from peftmark.catalog.metrics import metric_title
 from peftmark.executors.contract import Finished
 from peftmark.record.job import Job
 
@@ -86,7 +86,7 @@ class Board:
         if "step" in message:
             self._progress.update(bar, completed=message["step"])
         if "metric" in message:
-            note = f"{METRICS[job.metric].title} {message['metric']:.3f}"
+            note = f"{metric_title(job.metric)} {message['metric']:.3f}"
             self._progress.update(bar, note=note)
         elif "phase" in message:
             self._progress.update(bar, note=message["phase"])
@@ -110,7 +110,7 @@ class Board:
         self._progress.update(self._all, completed=self._done, note=left)
         outcome = done.outcome
         if outcome.status == "ok" and outcome.metric_value is not None:
-            result = f"{METRICS[done.job.metric].title} {outcome.metric_value:.3f}"
+            result = f"{metric_title(done.job.metric)} {outcome.metric_value:.3f}"
         else:
             result = f"{outcome.status}: {outcome.status_reason}"
         style = "green" if outcome.status == "ok" else "red"

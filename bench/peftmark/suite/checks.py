@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
 from peftmark.catalog.methods import Cell, known_method, size_text
-from peftmark.catalog.metrics import METRICS
+from peftmark.catalog.metrics import metric_of
 from peftmark.catalog.task import Task
 from peftmark.catalog.tasks import TASKS
 from peftmark.core.errors import SuiteError
@@ -107,14 +108,14 @@ def _claim_ids(folders: list[Path]) -> list[str]:
 
 def _check_targets(profile: Profile, where: str, task_of: Callable[[str], Task]) -> Iterator[str]:
     for task_name, entry in profile.tasks.items():
-        metric = METRICS.get(task_of(task_name).metric)  # an unknown one is told with its task
+        metric = metric_of(task_of(task_name).metric)  # an unknown one is told with its task
         if metric is None or entry.target is None:
             continue
         if not metric.low <= entry.target <= metric.high:
-            yield (
-                f"{where}.tasks.{task_name}.target: found {entry.target}; "
-                f"{metric.key} lies between {metric.low} and {metric.high}"
-            )
+            limits = f"lies between {metric.low} and {metric.high}"
+            if math.isinf(metric.high):
+                limits = f"is at least {metric.low}"
+            yield f"{where}.tasks.{task_name}.target: found {entry.target}; {metric.key} {limits}"
 
 
 def _check_vary(profile: Profile, where: str) -> Iterator[str]:

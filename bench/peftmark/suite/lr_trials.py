@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from peftmark.catalog.methods import Cell
-from peftmark.catalog.metrics import METRICS
+from peftmark.catalog.metrics import sign_of
 from peftmark.record.job import Job, Record
 
 SLACK = 1e-9
@@ -80,7 +80,7 @@ def _choice(
     rates = tuple(sorted(grid))
     scores = tuple(_score(grid[rate], records) for rate in rates)
     jobs = [job for rate in rates for job in grid[rate]]
-    sign = 1 if METRICS[jobs[0].metric].direction == "higher" else -1
+    sign = sign_of(jobs[0].metric)
     found = [(sign * s, -r) for r, s in zip(rates, scores, strict=True) if s is not None]
     return Choice(
         cell=cell,

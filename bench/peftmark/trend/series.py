@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 from peftmark.analysis.stats import Estimate, t_interval
 from peftmark.analysis.table import catalogue_order
 from peftmark.catalog.methods import Cell
-from peftmark.catalog.metrics import METRICS
+from peftmark.catalog.metrics import metric_of
 from peftmark.record.fields import figure as figure_of
 from peftmark.record.fields import title
 from peftmark.storage.gate_history import Accepted, Point
@@ -279,8 +279,8 @@ def _steps(
     cuts = steps.find(values, floor=floor or 1e-12, least=measure.least, by_seed=by_seed)
     means = [mean for _, _, mean in steps.levels(values, cuts)]
     ends = [*(points[cut][1].at for cut in cuts[1:]), "~"]
-    known = METRICS[metric].direction if metric in METRICS else measure.better
-    up = (known if measure.key == "score" else measure.better) == "higher"
+    known = metric_of(metric) if measure.key == "score" else None
+    up = (known.direction if known is not None else measure.better) == "higher"
     return tuple(
         Step(
             index=points[cut][0],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from peftmark.catalog.metrics import METRICS
+from peftmark.catalog.metrics import metric_of
 from peftmark.render import words
 from peftmark.render.page import shorten
 from peftmark.storage.gate_history import Point
@@ -134,5 +134,5 @@ def too_short(series: Series) -> str:
 
 def direction(series: Series) -> str:
     """An arrow to the better side."""
-    known = METRICS.get(series.metric) if series.measure.key == "score" else None
+    known = metric_of(series.metric) if series.measure.key == "score" else None
     return "↓" if (known.direction if known else series.measure.better) == "lower" else "↑"

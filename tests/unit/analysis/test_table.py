@@ -20,6 +20,7 @@ from factory import (
     make_repeat,
     make_trials,
 )
+from peftmark.analysis import scale
 from peftmark.analysis import table as t
 from peftmark.analysis.time_to_target import reach
 
@@ -227,9 +228,9 @@ def test_without_the_baseline_there_is_no_share():
     row = make_causal([LORA], ["reviews"], [0])[0]
     bare = replace(row, outcome=replace(row.outcome, baseline_value=None))
     assert t.overall_score(build([bare]), LORA).estimate is None
-    assert t.span("perplexity", 1.0) is None and t.span("accuracy", 1.0) is None
-    assert t.share("perplexity", 11.0, 21.0) == pytest.approx(0.5)  # the best possible is 1
-    assert t.share("log_likelihood", -8.0, -6.5) < 0
+    assert scale.span("perplexity", 1.0) is None and scale.span("accuracy", 1.0) is None
+    assert scale.share("perplexity", 11.0, 21.0) == pytest.approx(0.5)  # the best possible is 1
+    assert scale.share("log_likelihood", -8.0, -6.5) < 0
 
 
 @pytest.mark.parametrize(

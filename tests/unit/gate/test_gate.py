@@ -223,10 +223,9 @@ def test_an_improvement_is_told_and_passes():
 
 def test_lower_is_better_for_such_a_metric(monkeypatch):
     from peftmark.catalog.metrics import METRICS
-    from peftmark.gate import quality
 
     error = replace(METRICS["accuracy"], key="error", direction="lower")
-    monkeypatch.setitem(quality.METRICS, "error", error)
+    monkeypatch.setitem(METRICS, "error", error)
     before = make_side(change=lambda x: replace(x, metric="error"))
     after = make_side(change=lambda x: by_new_code(x, metric="error", value=0.88 + 0.001 * x.seed))
     assert judge(after, before, DEFAULT).code == Exit.REGRESSION

@@ -8,7 +8,6 @@ import pytest
 
 from factory import HEAD, LORA, make_failure, make_job, make_outcome, make_recipe, make_record
 from peftmark.catalog.metrics import METRICS
-from peftmark.suite import lr_trials
 from peftmark.suite.lr_trials import choices, trials
 
 RATES = (1e-3, 2e-3, 4e-3)
@@ -55,8 +54,7 @@ def test_a_tie_goes_to_the_smaller_rate():
 
 
 def test_a_lower_score_wins_where_lower_is_better(monkeypatch):
-    metric = replace(METRICS["accuracy"], direction="lower")
-    monkeypatch.setattr(lr_trials, "METRICS", {"accuracy": metric})
+    monkeypatch.setitem(METRICS, "accuracy", replace(METRICS["accuracy"], direction="lower"))
     assert of(0.3, 0.5, 0.4).chosen == 1e-3
     assert of(0.4, 0.3, 0.3).chosen == 2e-3
     assert of(0.3, 0.5, 0.305).within(0.01) == pytest.approx(2 / 3)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from peftmark.catalog.metrics import metric_of
 from peftmark.catalog.models import MODELS
 from peftmark.catalog.prompts import prompt_of
 from peftmark.catalog.task import SPOKEN, Example, Task, read_by
@@ -31,6 +32,7 @@ from peftmark.lab.data.causal_rows import (
     unigram_likelihood,
 )
 from peftmark.lab.models import Unsupported
+from peftmark.lab.own_metric import NoValue
 from peftmark.lab.rng import generator
 from peftmark.record.job import Job
 from peftmark.sources.rows import TaskData, overlap
@@ -74,7 +76,8 @@ class Work:
         selection_rows: rows cut from the training split.
         latency: the fixed batches that inference is timed on.
         mean, scale: standardisation of regression scores, from the training rows used.
-        baseline: primary metric of the best constant predictor on `eval`.
+        baseline: primary metric of the best constant predictor on `eval`; None where a metric of
+            one's own has no value for it, and then `baseline_reason` says why.
         padding_share: share of the training tokens that are padding.
         overlap_rows: evaluation rows whose texts also stand in the training split.
     """
@@ -90,9 +93,10 @@ class Work:
     latency: list[Batch]
     mean: float
     scale: float
-    baseline: float
+    baseline: float | None
     padding_share: float
     overlap_rows: int
+    baseline_reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -181,6 +185,7 @@ def prepare_work(
     trial = job.purpose == "tuning"
     held = cut if trial else subset(data.eval, recipe.eval_rows)
     evaluated = hold_out(held)
+    baseline, why = _guess(encoder, task, rows, targets.labels, held, evaluated)
     return Work(
         order=order,
         train=batch,
@@ -193,9 +198,10 @@ def prepare_work(
         latency=_latency_set(encoder, held, task, job),
         mean=targets.mean,
         scale=targets.scale,
-        baseline=_baseline(encoder, task, rows, targets.labels, held, evaluated),
+        baseline=baseline,
         padding_share=1 - real / padded,
         overlap_rows=overlap(data),
+        baseline_reason=why,
     )
 
 
@@ -285,6 +291,21 @@ def _answers(reader: Reader, rows: Sequence[Example], size: int, task: Task, job
     )
 
 
+def _guess(
+    encoder: Encoder | Reader,
+    task: Task,
+    rows: Sequence[Example],
+    labels: np.ndarray,
+    evaluated: Sequence[Example],
+    held: HeldOut,
+) -> tuple[float | None, str]:
+    """`_baseline`, or None and why a metric of one's own has no value for it."""
+    try:
+        return _baseline(encoder, task, rows, labels, evaluated, held), ""
+    except NoValue as error:
+        return None, f"of the constant guess: {error.what}"
+
+
 def _baseline(
     encoder: Encoder | Reader,
     task: Task,
@@ -295,7 +316,11 @@ def _baseline(
 ) -> float:
     """The primary metric of a predictor that looks at no row: the majority class, the mean score,
     the commonest answer, or how often each token stands in the training rows."""
+    known = metric_of(task.metric)
+    own = known is not None and known.own
     if task.kind == "language":
+        if own:
+            raise NoValue("a metric of your own has no constant guess at a text")
         assert isinstance(encoder, Reader)
         return unigram_likelihood(
             encoder.encode(rows), encoder.encode(evaluated), encoder.vocabulary
@@ -306,6 +331,9 @@ def _baseline(
         parts = {str(row.pair): metrics.what_counts(str(row.pair), pattern) for row in rows}
         common = Counter(parts[str(row.pair)] for row in rows).most_common(1)[0][0]
         answer = next(text for text, part in parts.items() if part == common)
+        if own:
+            told = (np.array(texts, dtype=object) for texts in (wanted, [answer] * len(wanted)))
+            return metrics.with_own((task.metric,), {}, *told)[task.metric]
         by_row = metrics.answers([answer] * len(wanted), wanted, pattern)
         return float(by_row[task.metric].mean())
     return metrics.baseline(task.metric, labels, held.references, len(task.labels))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from peftmark.catalog.metrics import metric_title, sign_of
 from peftmark.lab.data.batches import order_hash
 from peftmark.lab.data.job_data import Work
 from peftmark.lab.deploy import Deployed
@@ -62,7 +64,7 @@ def of_work(work: Work) -> dict[str, Any]:
         "baseline_value": work.baseline,
         "padding_share": work.padding_share,
         "batch_order_hash": order_hash(work.order),
-        "references": numbers(work.eval.references),
+        "references": numbers(work.eval.references.ravel()),
         "train_rows": work.train_rows,
         "selection_rows": work.selection_rows,
         "eval_rows": len(work.eval.references),
@@ -74,7 +76,9 @@ def of_training(job: Job, trained: Trained) -> dict[str, Any]:
     """Quality: the curve, the last and the selected step, and what went wrong on the way."""
     curve, last = trained.curve, trained.curve[-1]
     reasons = {}
-    reached = [p.step for p in curve if job.target is not None and p.metric >= job.target]
+    better = sign_of(job.metric)
+    wanted = math.inf if job.target is None else better * job.target
+    reached = [p.step for p in curve if better * p.metric >= wanted]
     if not reached:
         reasons["steps_to_target"] = "the target was not reached"
     if trained.exploding_step is None:
@@ -85,10 +89,14 @@ def of_training(job: Job, trained: Trained) -> dict[str, Any]:
         reasons |= dict.fromkeys(("final_rank", "matched_rank"), "the method has no rank")
     scored = [p for p in curve if p.selection_metric is not None]
     # The first of equals: no further step was needed.
-    picked = max(scored, key=lambda p: (p.selection_metric or 0.0, -p.step), default=None)
+    picked = max(
+        scored, key=lambda p: (better * (p.selection_metric or 0.0), -p.step), default=None
+    )
     if picked is None:
         trial = job.purpose == "tuning"
         reason = "the recipe cuts no selection rows"
+        if job.recipe.selection_rows:
+            reason = f"the selection rows have no {metric_title(job.metric)}"
         if trial:
             reason = "a tuning trial is scored on the selection rows alone"
         names = ("selected_metric_value", "selected_step", "selection_metric_value")
@@ -98,13 +106,13 @@ def of_training(job: Job, trained: Trained) -> dict[str, Any]:
     ranks = [end for history in trained.rank_history.values() if (end := history[-1]) is not None]
     return {
         "metrics": trained.last.metrics,
-        "predictions": numbers(trained.last.predictions),
+        "predictions": numbers(trained.last.predictions.ravel()),
         "completions": trained.last.written.texts,
         "metric_value": last.metric,
         "selected_metric_value": picked.metric if picked else None,
         "selected_step": picked.step if picked else None,
         "selection_metric_value": picked.selection_metric if picked else None,
-        "best_metric_value": max(p.metric for p in curve),
+        "best_metric_value": max((p.metric for p in curve), key=lambda metric: better * metric),
         "target_reached": bool(reached) if job.target is not None else None,
         "steps_to_target": reached[0] if reached else None,
         "collapsed": trained.last.constant,
@@ -158,7 +166,7 @@ def of_untouched(scores: Scores, meters: Meters) -> dict[str, Any]:
         reasons["generated_tokens_per_second"] = "no answers are written"
     return {
         "metrics": scores.metrics,
-        "predictions": numbers(scores.predictions),
+        "predictions": numbers(scores.predictions.ravel()),
         "completions": scores.written.texts,
         "collapsed": scores.constant,
         "steps": 0,
@@ -212,6 +220,7 @@ def finished(
     reasons = {
         "solved_size": "the suite gives the size, not a budget",
         "budget_parameters": "the suite gives the size, not a budget",
+        "baseline_value": work.baseline_reason,
         "torch_allocated_bytes": on_cpu,
         "torch_reserved_bytes": on_cpu,
         "energy_gpu_joules": gpu.reason,

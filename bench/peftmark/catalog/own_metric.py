@@ -1,0 +1,60 @@
+"""Where the function of a metric of one's own is written, found without importing it."""
+
+from __future__ import annotations
+
+from importlib.machinery import PathFinder
+from importlib.util import find_spec
+from pathlib import Path
+
+from peftmark.catalog.metrics import OWN, OWN_FORM, metric_of
+from peftmark.core.errors import UserError
+from peftmark.core.hashes import sha256_file
+
+
+def code_of(key: str) -> str:
+    """SHA-256 of the file that a metric of one's own is written in; it is not imported.
+
+    Raises:
+        UserError: the key names no such metric, or there is no such file.
+    """
+    return sha256_file(file_of(key))
+
+
+def file_of(key: str) -> Path:
+    """The file of a metric of one's own: below the working directory, else where Python looks.
+
+    Raises:
+        UserError: the key names no such metric, or there is no such file.
+    """
+    named = OWN.fullmatch(key)
+    metric = metric_of(key)
+    if named is None or metric is None or not metric.own:
+        raise UserError(f"{key!r} names no metric of your own", f"Name one as {OWN_FORM}.")
+    parts = named["module"].split(".")
+    here = Path.cwd().joinpath(*parts)
+    for path in (here.with_name(f"{here.name}.py"), here / "__init__.py"):
+        if path.is_file():
+            return path
+    found = _on_path(parts)
+    if found is None:
+        raise UserError(
+            f"metric {key}: there is no module {named['module']}",
+            f"Write {'/'.join(parts)}.py below {Path.cwd()}, or install the package it is in.",
+        )
+    return found
+
+
+def _on_path(parts: list[str]) -> Path | None:
+    """The file of a module on `sys.path`. A package is looked through, never imported."""
+    try:
+        spec = find_spec(parts[0])
+    except ValueError:  # a module that was made without one, such as __main__
+        return None
+    for index in range(1, len(parts)):
+        if spec is None or spec.submodule_search_locations is None:
+            return None
+        name = ".".join(parts[: index + 1])
+        spec = PathFinder.find_spec(name, list(spec.submodule_search_locations))
+    if spec is None or not spec.has_location or spec.origin is None:
+        return None
+    return Path(spec.origin)
