@@ -309,7 +309,7 @@ def _figures(c: Candidate) -> tuple[str, ...]:
 def state(answer: Answer, c: Candidate) -> str:
     """What became of a cell, in a few words."""
     if not c.trains:
-        return "trains nothing, for comparison"
+        return f"{'needs no fine-tuning' if c.cell.fits else 'trains nothing'}, for comparison"
     if c.unknown:
         return f"unknown: {', '.join(c.unknown)}"
     if c.over:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from peftmark.advice import plain_lines
 from peftmark.advice.candidates import (
     COSTS,
     Candidate,
@@ -305,7 +306,9 @@ def _caveats(table: ResultTable, wish: Wish, trade: Front) -> tuple[str, ...]:
     job = table.jobs[0]
     model = MODELS[job.model].title if job.model in MODELS else job.model
     recipes = [s.job.recipe for s in table.slots]
-    notes = [
+    told = plain_lines.sentence(table)
+    notes = [told] if told else []
+    notes += [
         f"Figures hold for {model}, batches of {_span(r.batch_size for r in recipes)} rows and "
         f"{_span(r.max_length for r in recipes)} tokens at most; a larger model, batch or length "
         "needs more."

@@ -61,7 +61,9 @@ class Method:
         hooks: which calls of the training loop it needs.
         budget: whether a parameter budget may stand in place of its size.
         source: the paper that defines it.
-        trains: whether it trains anything.
+        trains: whether it trains anything, step by step.
+        fits: whether an estimator is fitted in place of that, on what the model makes of a text or
+            on its words alone. Such a method is there for encoders' tasks, and no seed changes it.
     """
 
     key: str
@@ -77,6 +79,14 @@ class Method:
     hooks: tuple[Hook, ...] = ()
     budget: bool = False
     trains: bool = True
+    fits: bool = False
+
+    @property
+    def untrained(self) -> str:
+        """What is done in place of training, as a clause; empty for a method that trains."""
+        if self.trains:
+            return ""
+        return "an estimator is fitted, nothing trains by steps" if self.fits else "nothing trains"
 
     @property
     def size_word(self) -> str:

@@ -66,6 +66,18 @@ METHODS: dict[str, Method] = {
             "classifier (and pooler) trained on a frozen base: the lower reference line",
             "reference",
         ),
+        Method(
+            "bag-of-words", "bag of words", "reference", None,
+            "logistic regression (ridge for scores) on TF-IDF of words and pairs of words; no "
+            "weight of the model is read",
+            "reference", quantizations=("none",), trains=False, fits=True,
+        ),
+        Method(
+            "embeddings", "frozen embeddings", "reference", None,
+            "logistic regression (ridge for scores) on the mean of the frozen encoder's last "
+            "hidden states",
+            "reference", trains=False, fits=True,
+        ),
         _lora(
             "lora", "LoRA",
             "low-rank update BA scaled by alpha/r; on nf4 it is QLoRA",
@@ -322,6 +334,11 @@ class Cell(NamedTuple):
     def trains(self) -> bool:
         """Whether it trains anything, as an unknown method does."""
         return getattr(method_of(self.method), "trains", True)
+
+    @property
+    def fits(self) -> bool:
+        """Whether it is a line that needs no fine-tuning: an estimator that is fitted."""
+        return getattr(method_of(self.method), "fits", False)
 
 
 _SIZE_WORDS: dict[Size, str] = {"rank": "r{}", "width": "w{}", "tokens": "{} tokens"}

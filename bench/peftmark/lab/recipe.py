@@ -22,6 +22,7 @@ from peftmark.lab.data.batches import Batch
 from peftmark.lab.data.job_data import Work, prepare_work, task_of
 from peftmark.lab.deploy import deploy, saved_size
 from peftmark.lab.determinism import ask_for_same_bits
+from peftmark.lab.fit import READS_MODEL, fitted, refusal
 from peftmark.lab.forgetting import perplexity, perplexity_before, unrelated_batches
 from peftmark.lab.measure import parameter_counts
 from peftmark.lab.measure.meters import Meters, gemm_peak
@@ -129,6 +130,9 @@ def run(job: Job, places: Places, progress: Progress) -> Outcome:
     read = _read(job, places, meters)
     task, work = read.task, read.work
     notes = [*slow, *_unknown(task, work)]
+    if known_method(job.method).fits:
+        outcome = _fitted(job, places, read, meters, progress)
+        return finished(outcome, job, work, meters, notes)
     progress({"phase": "model"})
     loaded = _loaded(job, places, read, meters)
     if not known_method(job.method).trains:
@@ -181,15 +185,19 @@ def _loaded(job: Job, places: Places, read: _Read, meters: Meters) -> _Loaded:
     with meters.phase("load"):
         base = build.loaded()
     meters.book("quantise", base.quantise_seconds, "load" if base.now else None)
-    sources = {
-        "base_format": parameter_counts.base_format(base.model),
+    sources = {"base_format": parameter_counts.base_format(base.model), **_sources(read)}
+    total, parameters = parameter_counts.parameters(base.model), list(base.model.parameters())
+    return _Loaded(build, base, total, parameters, perplexity, sources)
+
+
+def _sources(read: _Read) -> dict[str, Any]:
+    """Fields of the outcome that say what was read, rows included."""
+    return {
         "data_source": read.data.source,
         "data_fingerprint": read.data.fingerprint,
         "model_source": read.files.source,
         **of_work(read.work),
     }
-    total, parameters = parameter_counts.parameters(base.model), list(base.model.parameters())
-    return _Loaded(build, base, total, parameters, perplexity, sources)
 
 
 def _untouched(
@@ -206,6 +214,25 @@ def _untouched(
         **of_untouched(scores, meters),
     )
     return _forgotten(outcome, job, read, loaded, base, meters)
+
+
+def _fitted(job: Job, places: Places, read: _Read, meters: Meters, progress: Progress) -> Outcome:
+    """The outcome of a line that needs no fine-tuning; one of words loads no model."""
+    if told := refusal(job, read.task):
+        raise Unsupported(told)
+    sources: dict[str, Any] = _sources(read)
+    base = None
+    if READS_MODEL[job.method]:
+        progress({"phase": "model"})
+        loaded = _loaded(job, places, read, meters)
+        sources, base = loaded.sources, loaded.base.model
+    outcome = fitted(job, read.task, read.work, base, meters, progress)
+    # No batch was drawn for a step.
+    told = {k: v for k, v in sources.items() if k not in ("padding_share", "batch_order_hash")}
+    outcome = replace(outcome, **told)
+    if outcome.selection_metric_value is None:
+        outcome = without(outcome, ("selection_metric_value",), "the recipe cuts no selection rows")
+    return without(outcome, FORGOTTEN, "an encoder reads no text on")
 
 
 def _built(loaded: _Loaded, meters: Meters) -> _Built:

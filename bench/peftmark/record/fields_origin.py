@@ -41,7 +41,10 @@ ROWS: tuple[Field, ...] = (
         meter="hash",
         kind="fact",
         section="Validity",
-        summary="trainable weights after the last step, as fp32",
+        summary=(
+            "trainable weights after the last step, as fp32; of a line that needs no fine-tuning "
+            "its arrays"
+        ),
     ),
     Field(
         "batch_order_hash",
@@ -66,7 +69,9 @@ ROWS: tuple[Field, ...] = (
         exact=True,
         kind="count",
         section="Work",
-        summary="rows the batches were drawn from",
+        summary=(
+            "rows the batches were drawn from; a line that needs no fine-tuning is fitted to all"
+        ),
     ),
     Field(
         "selection_rows",
@@ -150,7 +155,8 @@ ROWS: tuple[Field, ...] = (
             "answers, taken out of evaluate; forget that of reading the unrelated text. "
             "Quantise is the time inside bitsandbytes, taken out of load; a base that an "
             "earlier job quantised is read from the cache, and the time is that of its "
-            "quantising"
+            "quantising. Fit, of a line that needs no fine-tuning, is the time of its features "
+            "and of its estimator with every C"
         ),
         null="empty if the job ended early",
     ),

@@ -14,7 +14,10 @@ ROWS: tuple[Field, ...] = (
         exact=True,
         kind="fact",
         section="Work",
-        summary="the optimizer that really ran",
+        summary=(
+            "the optimizer that really ran; of a line that needs no fine-tuning the estimator, and "
+            "the C that the selection rows chose"
+        ),
     ),
     Field(
         "learning_rate_mean",

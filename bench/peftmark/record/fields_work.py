@@ -105,7 +105,10 @@ ROWS: tuple[Field, ...] = (
         exact=True,
         kind="count",
         section="Parameters",
-        summary="with gradients before the first step (the peak), head included",
+        summary=(
+            "with gradients before the first step (the peak), head included; of a line that needs "
+            "no fine-tuning the weights and intercepts of its estimator"
+        ),
     ),
     Field(
         "head_parameters",

@@ -42,6 +42,8 @@ SERIES: Mapping[str, Series] = {
         Series("full", "#3a3a3b", "#d5d5d6", "P", grey=True),
         Series("head", "#6e6e6f", "#a0a0a1", "X", grey=True),
         Series("base", "#7c7c7d", "#b9b9ba", ">", grey=True),
+        Series("bag-of-words", "#50505a", "#c3c3cc", "8", grey=True),
+        Series("embeddings", "#5f5a50", "#d0cbc0", "H", grey=True),
         Series(OTHER, "#8a8a8b", "#8f8f90", "<", grey=True),
         Series("adapter", "#a67c00", "#d9b23c", "p"),
         Series("selective", "#6b7f01", "#b3c74a", "d"),

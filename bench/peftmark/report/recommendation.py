@@ -128,7 +128,7 @@ def _no_cost(table: ResultTable, c: Candidate, cost: Cost) -> str:
 def _within(c: Candidate, answers: dict[str, Answer]) -> str:
     """Whether a cell stays within one point, and what it is picked for."""
     if not c.trains:
-        return "trains nothing, so it is no pick"
+        return f"{'needs no fine-tuning' if c.cell.fits else 'trains nothing'}, so it is no pick"
     kept = {
         "best": "",
         "not asked": "",

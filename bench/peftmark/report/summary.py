@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from peftmark.advice import plain_lines
 from peftmark.analysis.comparison import MARGIN, Difference, Verdict, against_reference
 from peftmark.analysis.scale import point_text
 from peftmark.analysis.table import (
@@ -117,6 +118,12 @@ def standings(
 
 
 def finding(table: ResultTable) -> str:
+    """What a reader is told first: cells that are not above a line that needs no fine-tuning, then
+    quality against the reference, over all tasks."""
+    return " ".join(filter(None, (plain_lines.sentence(table), _against(table))))
+
+
+def _against(table: ResultTable) -> str:
     """One or two sentences on quality against the reference, over all tasks."""
     if not table.rows:
         if table.extras:

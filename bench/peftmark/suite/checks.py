@@ -146,9 +146,9 @@ def _check_tuning(
     }
     for index, entry in enumerate(entries):
         at = f"{methods_at}[{index}] ({entry.method}).learning_rates"
-        if not known_method(entry.method).trains:
+        if untrained := known_method(entry.method).untrained:
             if entry.learning_rates:
-                yield f"{at}: nothing trains, remove it"
+                yield f"{at}: {untrained}, remove it"
         elif index not in grids:
             yield f"{at}: missing; {where} has tuning, so every method needs a grid"
         elif len(grids[index]) != len(first := next(iter(grids.values()))):

@@ -62,10 +62,16 @@ def _task_fault(model: Model, task: Task) -> str | None:
 
 def _method_fault(model: Model, name: str) -> str | None:
     method = method_of(name)
-    if method is not None and not method.trains and not model.causal:
+    fits = method is not None and method.fits
+    if method is not None and not method.trains and not fits and not model.causal:
         return f"{model.key} is an encoder, whose untrained head says nothing; take head"
     if not model.causal:
         return None
+    if fits:
+        return (
+            f"{model.key} is a {model.read_as}, and lines that need no fine-tuning are there for "
+            "encoders alone; take base"
+        )
     trained = method is not None and method.family == "prompt"
     if name.startswith("peft:"):
         kind = peft_type(name.removeprefix("peft:"))

@@ -47,11 +47,13 @@ class HeldOut:
         references: labels in that order, shape (rows,); where text is written ones, where it is
             read the tokens of each row that are predicted.
         answers: prompts whose answers are written, in that order; None for other tasks.
+        examples: of labelled rows, the rows themselves in that order.
     """
 
     batches: list[Batch]
     references: np.ndarray
     answers: Answers | None = None
+    examples: Sequence[Example] = ()
 
     @property
     def tokens(self) -> np.ndarray:
@@ -75,6 +77,9 @@ class Work:
         selection: the rows that pick the best step; None if the recipe cuts none.
         selection_rows: rows cut from the training split.
         latency: the fixed batches that inference is timed on.
+        latency_examples: of labelled rows, those of each of them.
+        examples: the rows that may be trained on, those of selection left out.
+        hold_out: rows as a held-out set is, for a method that reads them outside of a step.
         mean, scale: standardisation of regression scores, from the training rows used.
         baseline: primary metric of the best constant predictor on `eval`; None where a metric of
             one's own has no value for it, and then `baseline_reason` says why.
@@ -91,6 +96,9 @@ class Work:
     selection: HeldOut | None
     selection_rows: int
     latency: list[Batch]
+    latency_examples: list[Sequence[Example]]
+    examples: Sequence[Example]
+    hold_out: Callable[[Sequence[Example]], HeldOut]
     mean: float
     scale: float
     baseline: float | None
@@ -186,6 +194,7 @@ def prepare_work(
     held = cut if trial else subset(data.eval, recipe.eval_rows)
     evaluated = hold_out(held)
     baseline, why = _guess(encoder, task, rows, targets.labels, held, evaluated)
+    latency, latency_examples = _latency_set(encoder, held, task, job)
     return Work(
         order=order,
         train=batch,
@@ -195,7 +204,10 @@ def prepare_work(
         eval=evaluated,
         selection=hold_out(cut) if cut and not trial else None,
         selection_rows=len(cut),
-        latency=_latency_set(encoder, held, task, job),
+        latency=latency,
+        latency_examples=latency_examples,
+        examples=rows,
+        hold_out=hold_out,
         mean=targets.mean,
         scale=targets.scale,
         baseline=baseline,
@@ -275,7 +287,8 @@ def _held_out(
             held = HeldOut(batches, np.zeros(0))
             return replace(held, references=held.tokens.astype(np.float64))
         return HeldOut(batches, np.ones(len(rows)), _answers(encoder, ordered, size, task, job))
-    return HeldOut(batches, np.array([row.label for row in ordered], dtype=np.float64))
+    labels = np.array([row.label for row in ordered], dtype=np.float64)
+    return HeldOut(batches, labels, examples=ordered)
 
 
 def _answers(reader: Reader, rows: Sequence[Example], size: int, task: Task, job: Job) -> Answers:
@@ -341,11 +354,16 @@ def _baseline(
 
 def _latency_set(
     encoder: Encoder | Reader, rows: Sequence[Example], task: Task, job: Job
-) -> list[Batch]:
-    """Batches of every length there is, the same for every cell of a task."""
+) -> tuple[list[Batch], list[Sequence[Example]]]:
+    """Batches of every length there is, the same for every cell of a task, and the labelled rows of
+    each."""
     spoken = task.kind in SPOKEN
     most, size = LATENCY_SPOKEN if spoken else (LATENCY_BATCHES, LATENCY_ROWS)
-    batches = _held_out(encoder, rows, size, task, job).batches
-    full = [batch for batch in batches if len(batch.labels) == size] or batches
-    picks = np.linspace(0, len(full) - 1, min(most, len(full))).round().astype(int)
-    return [full[i] for i in picks]
+    held = _held_out(encoder, rows, size, task, job)
+    batches = held.batches
+    full = [i for i, batch in enumerate(batches) if len(batch.labels) == size]
+    full = full or list(range(len(batches)))
+    places = np.linspace(0, len(full) - 1, min(most, len(full))).round().astype(int)
+    picks = [full[i] for i in places]
+    parts = [held.examples[size * i : size * (i + 1)] for i in picks] if held.examples else []
+    return [batches[i] for i in picks], parts

@@ -52,6 +52,15 @@ UNTOUCHED = (
 )  # fmt: skip
 """Columns of what a job does in training and after it."""
 
+NOT_FITTED = (
+    *(name for name in UNTOUCHED if name not in {
+        "saved_parameters", "adapter_bytes", "latency_p50_seconds", "latency_p95_seconds",
+        "reload_max_error", "selection_metric_value", "optimizer", "final_weights_hash",
+    }),
+    "steps", "padding_share", "batch_order_hash",
+)  # fmt: skip
+"""Columns of training that a reference line without fine-tuning has no figure for."""
+
 
 def without(outcome: Outcome, names: tuple[str, ...], reason: str) -> Outcome:
     """The outcome with one reason for several nulls."""
@@ -174,6 +183,25 @@ def of_untouched(scores: Scores, meters: Meters) -> dict[str, Any]:
         "eval_seconds": meters.seconds["evaluate"],
         "null_reasons": reasons,
         **of_writing(meters, scores.written.tokens),
+    }
+
+
+def of_fit(scores: Scores, meters: Meters, untrained: str) -> dict[str, Any]:
+    """Quality of a reference line without fine-tuning, and why the rest is null.
+
+    Args:
+        untrained: what was done in place of training.
+    """
+    reasons = dict.fromkeys(NOT_FITTED, untrained)
+    names = (name for name in DEPLOYED if name.startswith("merge"))
+    reasons |= dict.fromkeys(names, "there is no adapter to merge")
+    reasons["generated_tokens_per_second"] = "no answers are written"
+    return {
+        "metrics": scores.metrics,
+        "predictions": numbers(scores.predictions.ravel()),
+        "collapsed": scores.constant,
+        "eval_seconds": meters.seconds["evaluate"],
+        "null_reasons": reasons,
     }
 
 

@@ -268,8 +268,8 @@ class _Maker:
         """The method on the base."""
         if self.job.method in CHOOSES_BY_DATA:
             raise NotSymbolic(f"{self.job.method} chooses by data what trains")
-        if not known_method(self.job.method).trains:
-            raise NotSymbolic("nothing trains")
+        if untrained := known_method(self.job.method).untrained:
+            raise NotSymbolic(untrained)
         base = self.base()
         job, recipe = self.job, self.job.recipe
         with unset():
