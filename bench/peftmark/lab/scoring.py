@@ -13,7 +13,13 @@ from torch import nn
 from peftmark.catalog.task import Task
 from peftmark.lab import metrics
 from peftmark.lab.data.batches import Batch
-from peftmark.lab.data.causal_rows import Answers, class_likelihoods, row_likelihoods, write
+from peftmark.lab.data.causal_rows import (
+    ABSENT,
+    Answers,
+    choice_likelihoods,
+    row_likelihoods,
+    write,
+)
 from peftmark.lab.data.job_data import HeldOut, Work
 from peftmark.lab.step import Diverged
 from peftmark.record.job import Job
@@ -44,8 +50,9 @@ class Scores:
     Attributes:
         metrics: metric key -> value.
         constant: whether all predictions are the same (for scores: all but the same).
-        predictions: shape (rows,): class numbers or scores; where text is written or read, what
-            each row contributes to the primary metric.
+        predictions: shape (rows,): class numbers or scores; of several labels a number for each
+            set of them (`of_sets`); where text is written or read, what each row contributes to the
+            primary metric.
         written: the answers, where there are some.
     """
 
@@ -58,13 +65,13 @@ class Scores:
 def outputs_of(model: nn.Module, batch: Batch, job: Job, device: torch.device) -> torch.Tensor:
     """What a model says of each row of a batch, in fp32.
 
-    Shape (rows, classes or 1): logits, or log-likelihoods a token of each class's words or of the
-    row's own predicted tokens.
+    Shape (rows, classes or 1): logits, or log-likelihoods a token of each class's words, of each of
+    a row's choices or of the row's own predicted tokens.
     """
     with torch.autocast(device.type, torch.bfloat16, enabled=job.recipe.precision == "bf16"):
-        if batch.choices:
-            return class_likelihoods(model, batch)
-        if batch.labels.dim() == 2:
+        if batch.asked:
+            return choice_likelihoods(model, batch)
+        if batch.text:
             return row_likelihoods(model, batch)[:, None]
         logits: torch.Tensor = model(**batch.inputs).logits
     return logits.float()
@@ -79,7 +86,37 @@ def all_outputs(
     with torch.inference_mode():
         parts = [outputs_of(model, batch.to(device), job, device).cpu() for batch in batches]
     model.train(training)
-    return torch.cat(parts)
+    # Rows of one batch may have more choices than those of another.
+    width = max(part.shape[1] for part in parts)
+    return torch.cat(
+        [nn.functional.pad(part, (0, width - part.shape[1]), value=ABSENT) for part in parts]
+    )
+
+
+EXACT = 53
+"""Classes whose sets have a number of their own each in a double."""
+
+
+def of_sets(sets: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """One number a row for several labels: equal exactly where the right set was found.
+
+    Args:
+        sets, wanted: ones and zeros, shape (rows, classes).
+
+    Returns:
+        For both, shape (rows,), the sum of 2 to the power of each class; with more than `EXACT`
+        classes whether all of a row is right, and ones.
+    """
+    classes = sets.shape[1]
+    if classes > EXACT:
+        return (sets == wanted).all(axis=1).astype(np.float64), np.ones(len(sets))
+    powers = 2.0 ** np.arange(classes)
+    return sets @ powers, wanted @ powers
+
+
+def stored_references(references: np.ndarray) -> np.ndarray:
+    """What a row keeps of the references, shape (rows,)."""
+    return of_sets(references, references)[1] if references.ndim == 2 else references
 
 
 def evaluate(
@@ -103,6 +140,12 @@ def evaluate(
     if task.kind == "regression":
         predictions = outputs[:, 0] * work.scale + work.mean
         constant = bool(outputs[:, 0].std() < CONSTANT)
+    elif task.kind == "multi-label":
+        # 0.5 of the sigmoid of a logit is at 0.
+        sets = (outputs >= 0).astype(np.float64)
+        scores = metrics.score(keys, sets, held.references)
+        same = len(np.unique(sets, axis=0)) == 1
+        return Scores(scores, same, of_sets(sets, held.references)[0])
     else:
         predictions = outputs.argmax(axis=1)
         constant = len(np.unique(predictions)) == 1

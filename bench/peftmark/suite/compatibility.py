@@ -8,7 +8,7 @@ from peftmark.catalog.methods import method_of
 from peftmark.catalog.metrics import metric_faults
 from peftmark.catalog.models import MODELS, Model
 from peftmark.catalog.peft_types import peft_type
-from peftmark.catalog.prompts import PROMPTS
+from peftmark.catalog.prompts import prompt_of
 from peftmark.catalog.task import read_by
 from peftmark.catalog.tasks import TASKS
 from peftmark.suite.schema import MethodEntry, Profile
@@ -40,7 +40,8 @@ def _task_fault(model: Model, task: str) -> str | None:
     if kind is None:
         fits = [t.key for t in TASKS.values() if read_by(t, model.causal) is not None]
         return f"not for the {model.read_as} {model.key}; its tasks: {', '.join(fits)}"
-    if kind in ("ranking", "instruction") and task not in PROMPTS:
+    spoken = kind in ("ranking", "multiple-choice", "instruction")
+    if spoken and prompt_of(TASKS[task]) is None:
         return f"has no prompt for the {model.read_as} {model.key}"
     return None
 

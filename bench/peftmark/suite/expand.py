@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from peftmark.catalog.methods import Cell, known_method
-from peftmark.catalog.prompts import PROMPTS
+from peftmark.catalog.prompts import prompt_of
 from peftmark.catalog.task import expected_fingerprint
 from peftmark.catalog.tasks import TASKS
 from peftmark.core.errors import UserError
@@ -188,8 +188,9 @@ def _causal(profile: Profile, task: str) -> Causal:
     """How the profile asks a causal language model."""
     assert profile.unrelated is not None
     unrelated = expected_fingerprint(task_of(profile, profile.unrelated))
+    prompt = prompt_of(TASKS[task])
     return Causal(
-        prompt=PROMPTS[task].identity if task in PROMPTS else "",
+        prompt=prompt.identity if prompt is not None else "",
         new_tokens=new_tokens(profile, task),
         unrelated=f"{profile.unrelated}:{unrelated}",
     )

@@ -11,7 +11,7 @@ from peftmark.lab.data.job_data import Work
 from peftmark.lab.deploy import Deployed
 from peftmark.lab.measure.meters import Meters
 from peftmark.lab.measure.probe import Probed
-from peftmark.lab.scoring import Scores
+from peftmark.lab.scoring import Scores, stored_references
 from peftmark.lab.train import Trained, warm_up_steps
 from peftmark.record.fields import LIVE_PARTS
 from peftmark.record.job import Job
@@ -62,7 +62,7 @@ def of_work(work: Work) -> dict[str, Any]:
         "baseline_value": work.baseline,
         "padding_share": work.padding_share,
         "batch_order_hash": order_hash(work.order),
-        "references": numbers(work.eval.references),
+        "references": numbers(stored_references(work.eval.references)),
         "train_rows": work.train_rows,
         "selection_rows": work.selection_rows,
         "eval_rows": len(work.eval.references),
