@@ -50,9 +50,8 @@ class Scores:
     Attributes:
         metrics: metric key -> value.
         constant: whether all predictions are the same (for scores: all but the same).
-        predictions: shape (rows,): class numbers or scores; of several labels a number for each
-            set of them (`of_sets`); where text is written or read, what each row contributes to the
-            primary metric.
+        predictions: shape (rows,): class numbers or scores; of several labels (rows, classes) of 0
+            and 1; where text is written or read, what each row contributes to the primary metric.
         written: the answers, where there are some.
     """
 
@@ -93,32 +92,6 @@ def all_outputs(
     )
 
 
-EXACT = 53
-"""Classes whose sets have a number of their own each in a double."""
-
-
-def of_sets(sets: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """One number a row for several labels: equal exactly where the right set was found.
-
-    Args:
-        sets, wanted: ones and zeros, shape (rows, classes).
-
-    Returns:
-        For both, shape (rows,), the sum of 2 to the power of each class; with more than `EXACT`
-        classes whether all of a row is right, and ones.
-    """
-    classes = sets.shape[1]
-    if classes > EXACT:
-        return (sets == wanted).all(axis=1).astype(np.float64), np.ones(len(sets))
-    powers = 2.0 ** np.arange(classes)
-    return sets @ powers, wanted @ powers
-
-
-def stored_references(references: np.ndarray) -> np.ndarray:
-    """What a row keeps of the references, shape (rows,)."""
-    return of_sets(references, references)[1] if references.ndim == 2 else references
-
-
 def evaluate(
     model: nn.Module, held: HeldOut, work: Work, task: Task, job: Job, device: torch.device
 ) -> Scores:
@@ -141,11 +114,8 @@ def evaluate(
         predictions = outputs[:, 0] * work.scale + work.mean
         constant = bool(outputs[:, 0].std() < CONSTANT)
     elif task.kind == "multi-label":
-        # 0.5 of the sigmoid of a logit is at 0.
-        sets = (outputs >= 0).astype(np.float64)
-        scores = metrics.score(keys, sets, held.references)
-        same = len(np.unique(sets, axis=0)) == 1
-        return Scores(scores, same, of_sets(sets, held.references)[0])
+        predictions = (outputs >= 0).astype(np.int64)  # where the sigmoid is 0.5
+        constant = bool((predictions == predictions[:1]).all())
     else:
         predictions = outputs.argmax(axis=1)
         constant = len(np.unique(predictions)) == 1

@@ -31,7 +31,6 @@ class Conversations:
 
     Args:
         tokenizer: a fast tokenizer.
-        template: a chat template in place of the tokenizer's own; empty for its own.
 
     Attributes:
         ends: the token that ends an assistant's turn, as the template writes it; empty where it
@@ -41,15 +40,15 @@ class Conversations:
         Unsupported: there is no chat template.
     """
 
-    def __init__(self, tokenizer: Any, template: str = "") -> None:
+    def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
         try:
-            self._template = tokenizer.get_chat_template(template or None)
+            self._template = tokenizer.get_chat_template()
         except ValueError as error:
             raise Unsupported(
-                "the model's tokenizer has no chat template, so it can't be shown conversations; "
-                "declare the task's `template`, give its rows as prompt and completion, or take a "
-                "model that was made for conversations"
+                "the model's tokenizer has no chat template of its own, and none is made up for it; "
+                "give the rows as prompt and completion, or take a model that was made for "
+                "conversations"
             ) from error
         self._marked = _MARKERS.search(self._template) is not None
         self.ends = self._end()

@@ -287,7 +287,7 @@ def encoder_of(
         return Encoder(tokenizer, recipe.max_length, kind)
     asked = job.causal
     new_tokens = asked.new_tokens if asked is not None else None
-    chat = Conversations(tokenizer, task.prompt) if conversations else None
+    chat = Conversations(tokenizer) if conversations else None
     return Reader(tokenizer, recipe.max_length, prompt_of(task), new_tokens, chat)
 
 

@@ -11,7 +11,7 @@ from peftmark.lab.data.job_data import Work
 from peftmark.lab.deploy import Deployed
 from peftmark.lab.measure.meters import Meters
 from peftmark.lab.measure.probe import Probed
-from peftmark.lab.scoring import Scores, stored_references
+from peftmark.lab.scoring import Scores
 from peftmark.lab.train import Trained, warm_up_steps
 from peftmark.record.fields import LIVE_PARTS
 from peftmark.record.job import Job
@@ -62,7 +62,7 @@ def of_work(work: Work) -> dict[str, Any]:
         "baseline_value": work.baseline,
         "padding_share": work.padding_share,
         "batch_order_hash": order_hash(work.order),
-        "references": numbers(stored_references(work.eval.references)),
+        "references": numbers(work.eval.references.ravel()),
         "train_rows": work.train_rows,
         "selection_rows": work.selection_rows,
         "eval_rows": len(work.eval.references),
@@ -98,7 +98,7 @@ def of_training(job: Job, trained: Trained) -> dict[str, Any]:
     ranks = [end for history in trained.rank_history.values() if (end := history[-1]) is not None]
     return {
         "metrics": trained.last.metrics,
-        "predictions": numbers(trained.last.predictions),
+        "predictions": numbers(trained.last.predictions.ravel()),
         "completions": trained.last.written.texts,
         "metric_value": last.metric,
         "selected_metric_value": picked.metric if picked else None,
@@ -158,7 +158,7 @@ def of_untouched(scores: Scores, meters: Meters) -> dict[str, Any]:
         reasons["generated_tokens_per_second"] = "no answers are written"
     return {
         "metrics": scores.metrics,
-        "predictions": numbers(scores.predictions),
+        "predictions": numbers(scores.predictions.ravel()),
         "completions": scores.written.texts,
         "collapsed": scores.constant,
         "steps": 0,
