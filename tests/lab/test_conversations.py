@@ -38,8 +38,9 @@ INST = (
 )
 ZEPHYR = (
     "{% for m in messages %}{% if m['role'] == 'user' %}{{ '<|user|>\n' + m['content'] + eos_token "
-    "+ '\n' }}{% elif m['role'] == 'system' %}{{ '<|system|>\n' + m['content'] + eos_token + '\n' }}"
-    "{% else %}{{ '<|assistant|>\n' + m['content'] + eos_token + '\n' }}{% endif %}"
+    "+ '\n' }}{% elif m['role'] == 'system' %}"
+    "{{ '<|system|>\n' + m['content'] + eos_token + '\n' }}{% else %}"
+    "{{ '<|assistant|>\n' + m['content'] + eos_token + '\n' }}{% endif %}"
     "{% if loop.last and add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}{% endfor %}"
 )
 # Earlier answers lose what stands before </think>, as some models' templates have it.
@@ -83,10 +84,33 @@ BY_HAND = {
     ],
 }
 TEMPLATES = {"chatml": CHATML, "inst": INST, "zephyr": ZEPHYR}
-WORDS = (
-    "system user assistant be kind hi you oh hello sure ? yes no bye [INST] [/INST] <<SYS>> "
-    "<</SYS>> <|user|> <|system|> <|assistant|> question answer thought </think>"
-).split()
+WORDS = [
+    "system",
+    "user",
+    "assistant",
+    "be",
+    "kind",
+    "hi",
+    "you",
+    "oh",
+    "hello",
+    "sure",
+    "?",
+    "yes",
+    "no",
+    "bye",
+    "[INST]",
+    "[/INST]",
+    "<<SYS>>",
+    "<</SYS>>",
+    "<|user|>",
+    "<|system|>",
+    "<|assistant|>",
+    "question",
+    "answer",
+    "thought",
+    "</think>",
+]
 SIGNS = {"_": " ", "/": "\n", "//": "\n\n"}
 
 
@@ -152,7 +176,7 @@ def test_tokens_are_the_templates_own(key):
         lambda labels, said: SPOKEN(labels, [*said[1:], False]),  # one too early
         lambda labels, said: SPOKEN(labels, [False, *said[:-1]]),  # one too late
         lambda labels, said: list(labels),  # everything
-        lambda labels, said: SPOKEN(labels, [a or b for a, b in zip(said, [*said[2:], 0, 0])]),
+        lambda labels, said: SPOKEN(labels, list(map(max, said, [*said[2:], False, False]))),
     ],
     ids=["early", "late", "gone", "header"],
 )
@@ -200,15 +224,15 @@ def test_markers_that_transformers_loses_are_not_trusted():
     )
     turns = (("user", "w1"), ("assistant", "w2"), ("user", "w3"), ("assistant", "w4 w5"))
     tokens, labels = read(tokenizer, turns)
-    assert tokens == "Text : w1 w2 [EOS] Text : w3 w4 w5 [EOS]".split()
-    assert [label for label in labels if label] == "w2 [EOS] w4 w5 [EOS]".split()
+    assert tokens == ["Text", ":", "w1", "w2", "[EOS]", "Text", ":", "w3", "w4", "w5", "[EOS]"]
+    assert [label for label in labels if label] == ["w2", "[EOS]", "w4", "w5", "[EOS]"]
 
 
 # --- what is refused ------------------------------------------------------------------------------
 
 
 def test_a_tokenizer_without_a_template_gets_none_made_up():
-    with pytest.raises(Unsupported, match="no chat template.*prompt and completion"):
+    with pytest.raises(Unsupported, match=r"no chat template.*prompt and completion"):
         Conversations(tokenizer_of(None))
 
 
@@ -285,7 +309,7 @@ def test_what_begins_a_text_stays_once():
 
 def test_no_row_is_left_without_a_word_of_the_assistants():
     marked = tokenizer_of(MARKED.replace("{{ '\n' }}{% endfor %}", "{{ ' hi hi hi' }}{% endfor %}"))
-    with pytest.raises(Unsupported, match="cut at 5 tokens nothing is left.*raise max_length"):
+    with pytest.raises(Unsupported, match=r"cut at 5 tokens nothing is left.*raise max_length"):
         read(marked, TURNS, 5)
 
 
