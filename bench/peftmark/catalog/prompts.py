@@ -25,11 +25,14 @@ class Prompt:
         words: one answer for each class, in the order of the task's labels; empty where the row
             itself holds the answer.
         version: bumped when a wording changes.
+        own: whether it was declared in a suite. Its end is then the user's: an answer gets no space
+            of its own where there is white space already.
     """
 
     text: str
     words: tuple[str, ...] = ()
     version: int = 1
+    own: bool = False
 
     @property
     def identity(self) -> str:
@@ -45,8 +48,24 @@ class Prompt:
     def answer(self, row: Example) -> str:
         """The answer that a row wants, from its space on."""
         if self.words:
-            return f" {self.words[int(row.label)]}"
-        return f" {row.pair}"
+            return self.spoken[int(row.label)]
+        if row.choices:
+            return self.choices(row)[int(row.label)]
+        return self._after(row, str(row.pair))
+
+    @property
+    def spoken(self) -> tuple[str, ...]:
+        """The words of every class as answers, the same for every row."""
+        space = "" if self.own and self.text[-1:].isspace() else " "
+        return tuple(f"{space}{words}" for words in self.words)
+
+    def choices(self, row: Example) -> tuple[str, ...]:
+        """Every choice of a row as an answer; of rows without choices none."""
+        return tuple(self._after(row, choice) for choice in row.choices)
+
+    def _after(self, row: Example, answer: str) -> str:
+        there = self.own and (answer[:1].isspace() or self.shown(row)[-1:].isspace())
+        return answer if there else f" {answer}"
 
 
 _TWO = "Sentence 1: {text}\nSentence 2: {pair}\n"
@@ -83,10 +102,24 @@ PROMPTS: dict[str, Prompt] = {
 }
 """Task -> its prompt. Language tasks are shown as they are."""
 
+OWN = {"ranking": "{text}\nAnswer:", "multiple-choice": "{text}\nAnswer:", "instruction": "{text}"}
+"""What a causal language model makes of an own task -> how it is shown a row where the suite says
+nothing; a pair of texts is shown one below the other."""
+
 
 def prompt_of(task: Task) -> Prompt | None:
-    """How a task's rows are shown: the catalogue's prompt, or the one that an own task declares;
-    None for one without."""
+    """How a causal language model is shown a row of a task; None for text that is read as it is.
+
+    Of an own task it is the declared template and the words of its classes, which are the classes'
+    names where none are declared.
+    """
     if not task.own:
         return PROMPTS.get(task.key)
-    return Prompt(task.prompt, task.words) if task.prompt else None
+    kind = "ranking" if task.kind == "classification" else task.kind
+    if kind not in OWN:
+        return None
+    default = OWN[kind]
+    if kind == "ranking" and len(task.fields) > 1:
+        default = default.replace("{text}", "{text}\n{pair}")
+    words = (task.words or task.labels) if kind == "ranking" else ()
+    return Prompt(task.prompt or default, words, own=True)

@@ -13,7 +13,13 @@ from torch import nn
 from peftmark.catalog.task import Task
 from peftmark.lab import metrics
 from peftmark.lab.data.batches import Batch
-from peftmark.lab.data.causal_rows import Answers, class_likelihoods, row_likelihoods, write
+from peftmark.lab.data.causal_rows import (
+    ABSENT,
+    Answers,
+    choice_likelihoods,
+    row_likelihoods,
+    write,
+)
 from peftmark.lab.data.job_data import HeldOut, Work
 from peftmark.lab.step import Diverged
 from peftmark.record.job import Job
@@ -59,13 +65,13 @@ class Scores:
 def outputs_of(model: nn.Module, batch: Batch, job: Job, device: torch.device) -> torch.Tensor:
     """What a model says of each row of a batch, in fp32.
 
-    Shape (rows, classes or 1): logits, or log-likelihoods a token of each class's words or of the
-    row's own predicted tokens.
+    Shape (rows, classes or 1): logits, or log-likelihoods a token of each class's words, of each of
+    a row's choices or of the row's own predicted tokens.
     """
     with torch.autocast(device.type, torch.bfloat16, enabled=job.recipe.precision == "bf16"):
-        if batch.choices:
-            return class_likelihoods(model, batch)
-        if batch.labels.dim() == 2:
+        if batch.asked:
+            return choice_likelihoods(model, batch)
+        if batch.text:
             return row_likelihoods(model, batch)[:, None]
         logits: torch.Tensor = model(**batch.inputs).logits
     return logits.float()
@@ -80,7 +86,11 @@ def all_outputs(
     with torch.inference_mode():
         parts = [outputs_of(model, batch.to(device), job, device).cpu() for batch in batches]
     model.train(training)
-    return torch.cat(parts)
+    # Rows of one batch may have more choices than those of another.
+    width = max(part.shape[1] for part in parts)
+    return torch.cat(
+        [nn.functional.pad(part, (0, width - part.shape[1]), value=ABSENT) for part in parts]
+    )
 
 
 def evaluate(
@@ -108,7 +118,7 @@ def evaluate(
         constant = bool(outputs[:, 0].std() < CONSTANT)
     elif task.kind == "multi-label":
         probabilities = metrics.sigmoid(outputs)
-        predictions = (outputs >= 0).astype(np.int64)
+        predictions = (outputs >= 0).astype(np.int64)  # where the sigmoid is 0.5
         constant = bool((predictions == predictions[:1]).all())
     else:
         probabilities = metrics.softmax(outputs)

@@ -188,6 +188,8 @@ def task_loss(
         return language_loss(logits, batch.labels)
     if task.kind == "regression":
         return nn.functional.mse_loss(logits.squeeze(-1), batch.labels)
+    if task.kind == "multi-label":
+        return nn.functional.binary_cross_entropy_with_logits(logits, batch.labels)
     return nn.functional.cross_entropy(logits, batch.labels)
 
 

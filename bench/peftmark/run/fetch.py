@@ -24,7 +24,6 @@ from peftmark import __version__
 from peftmark.catalog.models import MODELS, Model
 from peftmark.catalog.task import Example, Task, expected_fingerprint
 from peftmark.catalog.tasks import TASKS
-from peftmark.catalog.tasks import TASKS
 from peftmark.core.errors import AssetError, UserError
 from peftmark.core.files import sync
 from peftmark.machine import nvml

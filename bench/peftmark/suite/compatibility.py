@@ -55,7 +55,8 @@ def _task_fault(model: Model, task: Task) -> str | None:
                 f"that read it: {', '.join(other)}"
             )
         return f"not for the {model.read_as} {model.key}; its tasks: {', '.join(fits)}"
-    if kind in ("ranking", "instruction") and not task.own and prompt_of(task) is None:
+    spoken = kind in ("ranking", "multiple-choice", "instruction")
+    if spoken and prompt_of(task) is None:
         return f"has no prompt for the {model.read_as} {model.key}"
     return None
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from peftmark.lab.data.token_cache import TokenTable, token_table
 from peftmark.sources.rows import TaskData
 
 Encoded = dict[str, list[int]]
+Choices = tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -39,17 +41,30 @@ class Batch:
 
     Attributes:
         inputs: model inputs, each of shape (rows, longest row in tokens), int64.
-        labels: shape (rows,), int64 classes or float32 scores; of text to be predicted shape (rows,
-            longest row in tokens), int64 tokens, -100 where none is.
+        labels: shape (rows,), int64 classes or float32 scores; of several labels shape (rows,
+            classes), float32 ones and zeros; of text to be predicted shape (rows, longest row in
+            tokens), int64 tokens, -100 where none is.
         tokens: tokens without padding.
         choices: tokens of each class's words, where classes are ranked by their likelihood after
             the inputs.
+        row_choices: tokens of each choice of each row, where rows have choices of their own.
     """
 
     inputs: dict[str, torch.Tensor]
     labels: torch.Tensor
     tokens: int
-    choices: tuple[tuple[int, ...], ...] = ()
+    choices: Choices = ()
+    row_choices: tuple[Choices, ...] = ()
+
+    @property
+    def text(self) -> bool:
+        """Whether the labels are tokens to be predicted."""
+        return self.labels.dim() == 2 and not self.labels.is_floating_point()
+
+    @property
+    def asked(self) -> tuple[Choices, ...]:
+        """What is to be ranked after each row; empty where nothing is."""
+        return self.row_choices or (self.choices,) * (self.shape.rows if self.choices else 0)
 
     @property
     def shape(self) -> Shape:
@@ -60,7 +75,8 @@ class Batch:
     def to(self, device: torch.device) -> Batch:
         """The batch on a device."""
         moved = {name: value.to(device, non_blocking=True) for name, value in self.inputs.items()}
-        return Batch(moved, self.labels.to(device, non_blocking=True), self.tokens, self.choices)
+        labels = self.labels.to(device, non_blocking=True)
+        return replace(self, inputs=moved, labels=labels)
 
 
 def draw_rows(rows: int, wanted: int, generator: np.random.Generator) -> np.ndarray:
@@ -143,8 +159,12 @@ class Encoder:
         names = [name for name in encoded if name in self._pad]
         return [{name: encoded[name][i] for name in names} for i in range(len(rows))]
 
-    def batch(self, encoded: Sequence[Encoded], labels: Sequence[float]) -> Batch:
-        """Pad to the longest row."""
+    def batch(self, encoded: Sequence[Encoded], labels: Sequence[Any]) -> Batch:
+        """Pad to the longest row.
+
+        Args:
+            labels: a class or a score a row, or a list of ones and zeros.
+        """
         longest = max(len(item["input_ids"]) for item in encoded)
         inputs = {
             name: torch.tensor(
@@ -158,20 +178,22 @@ class Encoder:
 
 def evaluation_batches(
     encode: Callable[[Sequence[Example]], list[Encoded]],
-    join: Callable[[Sequence[Encoded], Sequence[float]], Batch],
+    join: Callable[[Sequence[Encoded], Sequence[Any]], Batch],
     rows: Sequence[Example],
     batch_size: int,
+    label_of: Callable[[Example], Any] = lambda row: row.label,
 ) -> tuple[list[Batch], list[Example]]:
     """Evaluation rows sorted by length and cut into fixed batches, and the rows in that order.
 
     Args:
         encode: an encoder's way from rows to tokens.
         join: its way from tokens and labels to a batch.
+        label_of: what it takes for a row's label.
     """
     encoded = encode(rows)
     order = sorted(range(len(rows)), key=lambda i: len(encoded[i]["input_ids"]))
     batches = [
-        join([encoded[i] for i in part], [rows[i].label for i in part])
+        join([encoded[i] for i in part], [label_of(rows[i]) for i in part])
         for part in _parts(order, batch_size)
     ]
     return batches, [rows[i] for i in order]
@@ -192,6 +214,8 @@ def subset(rows: Sequence[Example], count: int | None) -> Sequence[Example]:
         return rows
 
     def key(row: Example) -> bytes:
-        return hashlib.sha256(f"{row.text}\n{row.pair}".encode()).digest()
+        more = row.read[2:]
+        tail = f"\n{json.dumps(more, ensure_ascii=False)}" if more else ""
+        return hashlib.sha256(f"{row.text}\n{row.pair}{tail}".encode()).digest()
 
     return sorted(rows, key=key)[:count]

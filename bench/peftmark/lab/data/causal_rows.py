@@ -1,7 +1,8 @@
 """How a causal language model is shown rows, and what it says of them.
 
 Training batches hold prompt and answer with the prompt masked, so that the loss is of the answer
-alone. Classes are ranked by the likelihood of their words, normalised by length (Brown et al. 2020,
+alone, or a conversation with everything but the assistant's turns masked. Classes, and the choices
+of a row, are ranked by the likelihood of their words, normalised by length (Brown et al. 2020,
 arXiv 2005.14165, section 2.4); answers are written greedily, with a fixed number of tokens at most.
 Rows of a batch are of similar length and padded on the left where the model goes on from them.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -19,11 +21,15 @@ from transformers import GenerationConfig
 
 from peftmark.catalog.prompts import Prompt
 from peftmark.catalog.task import Example
-from peftmark.lab.data.batches import Batch, Encoded
+from peftmark.lab.data.batches import Batch, Choices, Encoded
+from peftmark.lab.data.conversations import Conversations
 from peftmark.lab.models import Unsupported
 
 IGNORED = -100
 """Label of a token that is not to be predicted, as torch's cross-entropy has it."""
+
+ABSENT = -1e9
+"""In place of a log-likelihood a token where there is no choice: finite, and below any."""
 
 FEWEST_WORDS = 8
 """Words below which a row of a language task (a heading, a blank line) isn't read."""
@@ -39,6 +45,10 @@ class Reader:
         prompt: how a row is shown; None for a text that is read as it is.
         new_tokens: tokens of an answer at most, its end among them; None where classes are ranked,
             whose words have no end.
+        chat: how conversations become tokens, for rows that are some.
+
+    Attributes:
+        ends: tokens that end an answer.
 
     Raises:
         Unsupported: a tokenizer without an end of text, or rows too short for an answer.
@@ -50,8 +60,10 @@ class Reader:
         max_length: int,
         prompt: Prompt | None = None,
         new_tokens: int | None = None,
+        chat: Conversations | None = None,
     ) -> None:
         self._tokenizer = tokenizer
+        self._chat = chat
         self._length = max_length
         self._prompt = prompt
         self._new_tokens = new_tokens
@@ -61,13 +73,18 @@ class Reader:
         self.end = int(tokenizer.eos_token_id)
         self._start = tokenizer.bos_token_id
         self.pad = self.end if tokenizer.pad_token_id is None else int(tokenizer.pad_token_id)
-        words = prompt.words if prompt is not None else ()
-        self.choices = tuple(tuple(ids) for ids in self._tokens([f" {w}" for w in words], False))
-        self._room = new_tokens or max(map(len, self.choices), default=0)
-        if self._room >= max_length:
+        self.ends = tuple(dict.fromkeys((self.end, *(chat.ends if chat is not None else ()))))
+        words = prompt.spoken if prompt is not None else ()
+        self.choices = tuple(tuple(ids) for ids in self._tokens(words, False))
+        self._room = self._checked(new_tokens or max(map(len, self.choices), default=0))
+
+    def _checked(self, room: int) -> int:
+        """Tokens of an answer, if they leave some for its prompt."""
+        if room >= self._length:
             raise Unsupported(
-                f"an answer of {self._room} tokens leaves none of {max_length} for its prompt"
+                f"an answer of {room} tokens leaves none of {self._length} for its prompt"
             )
+        return room
 
     def _tokens(self, texts: Sequence[str], start: bool) -> list[list[int]]:
         if not texts:
@@ -80,24 +97,43 @@ class Reader:
 
     def encode(self, rows: Sequence[Example]) -> list[Encoded]:
         """Prompt and answer of each row, not padded, with what is to be predicted as labels."""
+        if self._chat is not None:
+            read = (self._chat.read(row.turns, self._length) for row in rows)
+            return [_encoded(ids, spoken(ids, said)) for ids, said in read]
         if self._prompt is None:
             texts = self._tokens([row.text for row in rows], True)
             cut = [ids[: self._length] for ids in texts]
-            return [_encoded(ids, 0) for ids in cut]
+            return [_encoded(ids, ids) for ids in cut]
         prompts = self.prompts(rows)
         answers = self._tokens([self._prompt.answer(row) for row in rows], False)
         if self._new_tokens is not None:
             answers = [[*ids, self.end][: self._new_tokens] for ids in answers]
         return [
-            _encoded(asked["input_ids"] + answer, len(asked["input_ids"]))
+            _encoded(whole, masked(whole, len(whole) - len(answer)))
             for asked, answer in zip(prompts, answers, strict=True)
+            for whole in [asked["input_ids"] + answer]
         ]
 
     def prompts(self, rows: Sequence[Example]) -> list[Encoded]:
-        """Prompts alone, with room left for the answer."""
+        """Prompts alone, with room left for the answer; beside each the choices of its row."""
+        if self._chat is not None:
+            most = self._length - self._room
+            asked = (self._chat.prompt(row.turns, most) for row in rows)
+            return [_encoded(ids, ids) for ids in asked]
         assert self._prompt is not None
         shown = self._tokens([self._prompt.shown(row) for row in rows], True)
-        return [_encoded(self._cut(ids, self._length - self._room), 0) for ids in shown]
+        said = [choice for row in rows for choice in self._prompt.choices(row)]
+        tokens = iter(self._tokens(said, False))
+        found = []
+        for row, ids in zip(rows, shown, strict=True):
+            choices = [next(tokens) for _ in row.choices]
+            if not ids or not all(choices):
+                raise Unsupported("a row's prompt or one of its choices has no tokens")
+            room = self._checked(max(map(len, choices))) if choices else self._room
+            cut = self._cut(ids, self._length - room)
+            beside = {"choices": list(chain(*choices)), "choice_lengths": list(map(len, choices))}
+            found.append(_encoded(cut, cut) | (beside if choices else {}))
+        return found
 
     def _cut(self, ids: list[int], most: int) -> list[int]:
         """The last tokens, after the one that begins a text, if there is one."""
@@ -122,7 +158,8 @@ class Reader:
         return Batch(tensors, wanted, sum(len(one["input_ids"]) for one in encoded))
 
     def asking(self, encoded: Sequence[Encoded], labels: Sequence[float] = ()) -> Batch:
-        """Prompts for a model to go on from, padded on the left; of classes, with their words."""
+        """Prompts for a model to go on from, padded on the left, with the words of the classes or
+        the choices of each row."""
         width = max(len(one["input_ids"]) for one in encoded)
         filled = {"input_ids": self.pad, "attention_mask": 0}
         inputs = {
@@ -130,25 +167,38 @@ class Reader:
             for name, fill in filled.items()
         }
         tokens = sum(len(one["input_ids"]) for one in encoded)
-        return Batch(inputs, torch.tensor(list(labels)), tokens, self.choices)
+        own = tuple(_choices(one) for one in encoded) if "choices" in encoded[0] else ()
+        return Batch(inputs, torch.tensor(list(labels)), tokens, self.choices, own)
 
     def texts(self, written: Iterable[Sequence[int]]) -> tuple[str, ...]:
         """What was written, as text."""
         decode = self._tokenizer.decode
-        return tuple(decode(list(ids), skip_special_tokens=True).strip() for ids in written)
+        said = ([i for i in ids if i not in self.ends] for ids in written)
+        return tuple(decode(ids, skip_special_tokens=True).strip() for ids in said)
 
 
-def _encoded(ids: list[int], prompt: int) -> Encoded:
-    return {
-        "input_ids": ids,
-        "attention_mask": [1] * len(ids),
-        "labels": masked(ids, prompt),
-    }
+def right_answer(row: Example) -> str:
+    """The text that a model is to write for a row."""
+    return row.turns[-1][1] if row.turns else str(row.pair)
+
+
+def _choices(encoded: Encoded) -> Choices:
+    ids = iter(encoded["choices"])
+    return tuple(tuple(islice(ids, length)) for length in encoded["choice_lengths"])
+
+
+def _encoded(ids: list[int], labels: list[int]) -> Encoded:
+    return {"input_ids": ids, "attention_mask": [1] * len(ids), "labels": labels}
 
 
 def masked(labels: Sequence[int], prompt: int) -> list[int]:
     """Labels of a row whose first `prompt` tokens are not to be predicted."""
     return [IGNORED] * prompt + list(labels[prompt:])
+
+
+def spoken(labels: Sequence[int], said: Sequence[bool]) -> list[int]:
+    """Labels of a conversation, of which only what the assistant says is to be predicted."""
+    return [label if by else IGNORED for label, by in zip(labels, said, strict=True)]
 
 
 def predicted_tokens(batch: Batch) -> np.ndarray:
@@ -173,38 +223,41 @@ def row_likelihoods(model: nn.Module, batch: Batch) -> torch.Tensor:
     return torch.stack(found)
 
 
-def class_likelihoods(model: nn.Module, batch: Batch) -> torch.Tensor:
-    """Log-likelihood a token of each class's words after each prompt, shape (rows, classes).
+def choice_likelihoods(model: nn.Module, batch: Batch) -> torch.Tensor:
+    """Log-likelihood a token of what is asked about each row after its prompt, shape (rows, most
+    choices of a row): the words of each class, or the row's own choices. `ABSENT` where a row has
+    fewer choices.
 
     The prompt is read once; the words go on from its keys and values.
     """
-    mask, choices = batch.inputs["attention_mask"], batch.choices
+    mask = batch.inputs["attention_mask"]
+    asked = [(row, at, ids) for row, of in enumerate(batch.asked) for at, ids in enumerate(of)]
+    rows = torch.tensor([row for row, _, _ in asked], device=mask.device)
     places = (mask.cumsum(-1) - 1).clamp(min=0)
-    most = max(map(len, choices))
+    most = max(len(ids) for _, _, ids in asked)
     read = model(**batch.inputs, position_ids=places, use_cache=most > 1, logits_to_keep=1)
     first = read.logits[:, -1].float().log_softmax(-1)
-    totals: torch.Tensor = first[:, [words[0] for words in choices]]
-    lengths = torch.tensor([float(len(words)) for words in choices], device=totals.device)
-    if most == 1:
-        return totals / lengths
-    rows, classes = len(mask), len(choices)
-    cache: Any = read.past_key_values
-    cache.batch_repeat_interleave(classes)
-    padded = torch.tensor([[*words, *[0] * (most - len(words))] for words in choices])
-    there = torch.tensor([[i < len(words) for i in range(most)] for words in choices])
-    padded, there = padded.to(mask.device), there.to(mask.device)
-    tails, known = padded.repeat(rows, 1), there.repeat(rows, 1)
-    after = places[:, -1:].repeat_interleave(classes, 0) + 1
-    said = model(
-        input_ids=tails[:, :-1],
-        attention_mask=torch.cat([mask.repeat_interleave(classes, 0), known[:, :-1].long()], 1),
-        position_ids=after + torch.arange(most - 1, device=mask.device),
-        past_key_values=cache,
-        use_cache=True,
-    )
-    chances = said.logits.float().log_softmax(-1).gather(-1, tails[:, 1:, None])[..., 0]
-    rest: torch.Tensor = (chances * known[:, 1:]).sum(-1).view(rows, classes)
-    return (totals + rest) / lengths
+    totals: torch.Tensor = first[rows, [ids[0] for _, _, ids in asked]]
+    lengths = torch.tensor([float(len(ids)) for _, _, ids in asked], device=totals.device)
+    if most > 1:
+        tails = torch.tensor([[*ids, *[0] * (most - len(ids))] for _, _, ids in asked])
+        known = torch.tensor([[i < len(ids) for i in range(most)] for _, _, ids in asked])
+        tails, known = tails.to(mask.device), known.to(mask.device)
+        cache: Any = read.past_key_values
+        cache.batch_select_indices(rows)
+        said = model(
+            input_ids=tails[:, :-1],
+            attention_mask=torch.cat([mask[rows], known[:, :-1].long()], 1),
+            position_ids=places[rows, -1:] + 1 + torch.arange(most - 1, device=mask.device),
+            past_key_values=cache,
+            use_cache=True,
+        )
+        chances = said.logits.float().log_softmax(-1).gather(-1, tails[:, 1:, None])[..., 0]
+        totals = totals + (chances * known[:, 1:]).sum(-1)
+    width = max(map(len, batch.asked))
+    found = torch.full((len(mask), width), ABSENT, device=totals.device)
+    found[rows, [at for _, at, _ in asked]] = totals / lengths
+    return found
 
 
 def write(model: Any, batch: Batch, reader: Reader, new_tokens: int) -> list[list[int]]:
@@ -223,15 +276,16 @@ def write(model: Any, batch: Batch, reader: Reader, new_tokens: int) -> list[lis
         num_beams=1,
         use_cache=True,
         pad_token_id=reader.pad,
-        eos_token_id=reader.end,
+        eos_token_id=list(reader.ends),
     )
     written = model.generate(**batch.inputs, generation_config=settings)
     width = batch.inputs["input_ids"].shape[1]
-    return [_to_end(ids, reader.end) for ids in written[:, width:].tolist()]
+    return [_to_end(ids, reader.ends) for ids in written[:, width:].tolist()]
 
 
-def _to_end(ids: list[int], end: int) -> list[int]:
-    return ids[: ids.index(end) + 1] if end in ids else ids
+def _to_end(ids: list[int], ends: Sequence[int]) -> list[int]:
+    first = next((at for at, one in enumerate(ids) if one in ends), len(ids))
+    return ids[: first + 1]
 
 
 def unigram_likelihood(train: Iterable[Encoded], held: Iterable[Encoded], vocabulary: int) -> float:

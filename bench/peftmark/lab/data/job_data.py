@@ -14,7 +14,7 @@ import torch
 from peftmark.catalog.metrics import metric_of
 from peftmark.catalog.models import MODELS
 from peftmark.catalog.prompts import prompt_of
-from peftmark.catalog.task import SPOKEN, Example, Task, read_by
+from peftmark.catalog.task import SPOKEN, Example, Task, TaskKind, read_by
 from peftmark.lab import metrics
 from peftmark.lab.data.batches import (
     Batch,
@@ -29,8 +29,10 @@ from peftmark.lab.data.causal_rows import (
     Answers,
     Reader,
     predicted_tokens,
+    right_answer,
     unigram_likelihood,
 )
+from peftmark.lab.data.conversations import Conversations
 from peftmark.lab.models import Unsupported
 from peftmark.lab.own_metric import NoValue
 from peftmark.lab.rng import generator
@@ -44,8 +46,9 @@ class HeldOut:
 
     Attributes:
         batches: padded batches, in order of length.
-        references: labels in that order, shape (rows,); where text is written ones, where it is
-            read the tokens of each row that are predicted.
+        references: labels in that order, shape (rows,), of several labels (rows, classes) ones and
+            zeros; where text is written ones, where it is read the tokens of each row that are
+            predicted.
         answers: prompts whose answers are written, in that order; None for other tasks.
         examples: of labelled rows, the rows themselves in that order.
     """
@@ -112,20 +115,22 @@ class _Targets:
     """What the loss takes for the labels of the training rows.
 
     Attributes:
-        labels: as the rows have them, shape (rows,).
+        labels: as the rows have them, shape (rows,), or (rows, classes) ones and zeros.
         mean, scale: standardisation of regression scores; 0 and 1 for other tasks.
-        regression: whether targets are scores, and not classes.
+        kind: of the task.
     """
 
     labels: np.ndarray
     mean: float
     scale: float
-    regression: bool
+    kind: TaskKind
 
-    def of(self, numbers: Sequence[int]) -> list[float]:
+    def of(self, numbers: Sequence[int]) -> list[Any]:
         """Targets of the rows with these numbers."""
+        if self.kind == "multi-label":
+            return [self.labels[i].tolist() for i in numbers]
         values = [(float(self.labels[i]) - self.mean) / self.scale for i in numbers]
-        return values if self.regression else [int(v) for v in values]
+        return values if self.kind == "regression" else [int(v) for v in values]
 
 
 LATENCY_BATCHES = 8
@@ -161,13 +166,19 @@ def prepare_work(
         task: as the job's model reads it.
         folder: files of the tokenizer.
         cache: where token lists are kept; None to tokenise anew.
+
+    Raises:
+        Unsupported: no rows to train on or to score, or rows that the tokenizer can't show.
     """
     recipe = job.recipe
-    data = _readable(data, task)
+    encoder = encoder_of(job, task, tokenizer, any(row.turns for row in data.train))
+    data = _readable(data, task, encoder)
     rest, cut = cut_selection(data.train, recipe.selection_rows)
     rows = subset(rest, recipe.train_rows)
+    trial = job.purpose == "tuning"
+    held = cut if trial else subset(data.eval, recipe.eval_rows)
+    _check_some(rows, held, data, job)
     targets = _targets(rows, task)
-    encoder = encoder_of(job, task, tokenizer)
     if cache is not None and isinstance(encoder, Encoder):
         encoder.remember(data, folder, cache)
 
@@ -190,8 +201,6 @@ def prepare_work(
     def hold_out(held: Sequence[Example]) -> HeldOut:
         return _held_out(encoder, held, recipe.eval_batch_size, task, job)
 
-    trial = job.purpose == "tuning"
-    held = cut if trial else subset(data.eval, recipe.eval_rows)
     evaluated = hold_out(held)
     baseline, why = _guess(encoder, task, rows, targets.labels, held, evaluated)
     latency, latency_examples = _latency_set(encoder, held, task, job)
@@ -217,13 +226,39 @@ def prepare_work(
     )
 
 
+def _check_some(rows: Sequence[Example], held: Sequence[Example], data: TaskData, job: Job) -> None:
+    """Refuse a job that has nothing to train on or nothing to score."""
+    split = f"{job.task} has {len(data.train)} rows to train on and {len(data.eval)} to score"
+    taken = f"selection_rows: {job.recipe.selection_rows}"
+    if not rows:
+        raise Unsupported(
+            f"{split}; {taken} leaves none to train on, since copies of a selection row go with it"
+        )
+    if not held:
+        what = f"{taken} cuts none for a tuning trial" if job.purpose == "tuning" else "give more"
+        raise Unsupported(f"{split}; {what}")
+
+
+def label_of(row: Example, task: Task) -> Any:
+    """A row's label; of several labels a one for each class it has, and zeros."""
+    if task.kind != "multi-label":
+        return row.label
+    return [float(at in row.tags) for at in range(len(task.labels))]
+
+
+def _labels(rows: Sequence[Example], task: Task) -> np.ndarray:
+    """Labels of rows, shape (rows,), or (rows, classes) ones and zeros."""
+    return np.array([label_of(row, task) for row in rows], dtype=np.float64)
+
+
 def _targets(rows: Sequence[Example], task: Task) -> _Targets:
-    labels = np.array([row.label for row in rows], dtype=np.float64)
+    labels = _labels(rows, task)
     # Regression scores are standardised: on raw 0-5 scores most of the first steps go into
     # finding the mean. Correlations don't depend on it.
     regression = task.kind == "regression"
     mean, scale = (float(labels.mean()), float(labels.std())) if regression else (0.0, 1.0)
-    return _Targets(labels, mean, scale, regression)
+    # Scores that are all the same have no scale.
+    return _Targets(labels, mean, scale or 1.0, task.kind)
 
 
 def _preview(
@@ -242,34 +277,54 @@ def cut_selection(
     """Cut a selection split from training rows: the same rows for every seed and method.
 
     Returns:
-        (rows left to train on, selection rows). A row whose text equals a selection row's is in
+        (rows left to train on, selection rows). A row that reads as a selection row does is in
         neither.
     """
     if count == 0:
         return rows, ()
     cut = subset(rows, count)
-    texts = {(row.text, row.pair) for row in cut}
-    return [row for row in rows if (row.text, row.pair) not in texts], cut
+    texts = {row.read for row in cut}
+    return [row for row in rows if row.read not in texts], cut
 
 
-def encoder_of(job: Job, task: Task, tokenizer: Any) -> Encoder | Reader:
-    """What turns the rows of a task into tokens for the job's model."""
+def encoder_of(
+    job: Job, task: Task, tokenizer: Any, conversations: bool = False
+) -> Encoder | Reader:
+    """What turns the rows of a task into tokens for the job's model.
+
+    Args:
+        conversations: whether the rows are some.
+
+    Raises:
+        Unsupported: the tokenizer can't show them.
+    """
     recipe = job.recipe
     if task.kind not in SPOKEN:
-        kind = torch.float32 if task.kind == "regression" else torch.int64
+        kind = torch.float32 if task.kind in ("regression", "multi-label") else torch.int64
         return Encoder(tokenizer, recipe.max_length, kind)
     asked = job.causal
     new_tokens = asked.new_tokens if asked is not None else None
-    return Reader(tokenizer, recipe.max_length, prompt_of(task), new_tokens)
+    chat = Conversations(tokenizer) if conversations else None
+    return Reader(tokenizer, recipe.max_length, prompt_of(task), new_tokens, chat)
 
 
-def _readable(data: TaskData, task: Task) -> TaskData:
-    """The rows less those of a text that are headings or blank."""
+SURELY = 64
+"""Characters from which on a text has two tokens at least, in any script."""
+
+
+def _readable(data: TaskData, task: Task, encoder: Encoder | Reader) -> TaskData:
+    """The rows less those of a text that are headings or blank; of one's own text, less those that
+    hold nothing to predict: not every script has spaces between its words."""
     if task.kind != "language":
         return data
 
     def long(rows: Sequence[Example]) -> tuple[Example, ...]:
-        return tuple(row for row in rows if len(row.text.split()) >= FEWEST_WORDS)
+        if not task.own:
+            return tuple(row for row in rows if len(row.text.split()) >= FEWEST_WORDS)
+        short = [row for row in rows if len(row.text) < SURELY]
+        encoded = zip(short, encoder.encode(short), strict=True)
+        empty = {row.text for row, one in encoded if len(one["input_ids"]) < 2}
+        return tuple(row for row in rows if row.text not in empty)
 
     return replace(data, train=long(data.train), eval=long(data.eval))
 
@@ -278,8 +333,10 @@ def _held_out(
     encoder: Encoder | Reader, rows: Sequence[Example], size: int, task: Task, job: Job
 ) -> HeldOut:
     if isinstance(encoder, Encoder):
-        batches, ordered = evaluation_batches(encoder.encode, encoder.batch, rows, size)
-    elif task.kind == "ranking":
+        batches, ordered = evaluation_batches(
+            encoder.encode, encoder.batch, rows, size, lambda row: label_of(row, task)
+        )
+    elif task.kind in ("ranking", "multiple-choice"):
         batches, ordered = evaluation_batches(encoder.prompts, encoder.asking, rows, size)
     else:
         batches, ordered = evaluation_batches(encoder.encode, encoder.batch, rows, size)
@@ -287,8 +344,7 @@ def _held_out(
             held = HeldOut(batches, np.zeros(0))
             return replace(held, references=held.tokens.astype(np.float64))
         return HeldOut(batches, np.ones(len(rows)), _answers(encoder, ordered, size, task, job))
-    labels = np.array([row.label for row in ordered], dtype=np.float64)
-    return HeldOut(batches, labels, examples=ordered)
+    return HeldOut(batches, _labels(ordered, task), examples=ordered)
 
 
 def _answers(reader: Reader, rows: Sequence[Example], size: int, task: Task, job: Job) -> Answers:
@@ -297,7 +353,7 @@ def _answers(reader: Reader, rows: Sequence[Example], size: int, task: Task, job
     assert job.causal is not None and job.causal.new_tokens is not None
     return Answers(
         [reader.asking(part) for part in parts],
-        tuple(str(row.pair) for row in rows),
+        tuple(map(right_answer, rows)),
         reader,
         job.causal.new_tokens,
         task.answer,
@@ -341,15 +397,18 @@ def _baseline(
     if held.answers is not None:
         wanted, pattern = held.answers.wanted, held.answers.pattern
         # The first of equally common ones; where a part of an answer counts, by that part.
-        parts = {str(row.pair): metrics.what_counts(str(row.pair), pattern) for row in rows}
-        common = Counter(parts[str(row.pair)] for row in rows).most_common(1)[0][0]
+        texts = [right_answer(row) for row in rows]
+        parts = {text: metrics.what_counts(text, pattern) for text in texts}
+        common = Counter(parts[text] for text in texts).most_common(1)[0][0]
         answer = next(text for text, part in parts.items() if part == common)
         if own:
             told = (np.array(texts, dtype=object) for texts in (wanted, [answer] * len(wanted)))
             return metrics.with_own((task.metric,), {}, *told)[task.metric]
         by_row = metrics.answers([answer] * len(wanted), wanted, pattern)
         return float(by_row[task.metric].mean())
-    return metrics.baseline(task.metric, labels, held.references, len(task.labels))
+    # Of choices the place that is right most often.
+    classes = max((len(row.choices) for row in rows), default=0) or len(task.labels)
+    return metrics.baseline(task.metric, labels, held.references, classes)
 
 
 def _latency_set(

@@ -29,7 +29,7 @@ class TokenTable:
     """
 
     def __init__(self, rows: Sequence[Example], arrays: dict[str, np.ndarray]) -> None:
-        self._place = {(row.text, row.pair): i for i, row in enumerate(rows)}
+        self._place = {row.read: i for i, row in enumerate(rows)}
         self._offsets = arrays.pop("offsets")
         self._arrays = arrays
 
@@ -37,7 +37,7 @@ class TokenTable:
         """Token lists of each row, special tokens included, not padded."""
         found = []
         for row in rows:
-            place = self._place[row.text, row.pair]
+            place = self._place[row.read]
             start, end = self._offsets[place], self._offsets[place + 1]
             found.append({name: v[start:end].tolist() for name, v in self._arrays.items()})
         return found
@@ -52,7 +52,7 @@ def token_table(
         folder: files of the model, its tokenizer's among them.
         encode: what the table remembers.
     """
-    rows = list({(r.text, r.pair): r for split in (data.train, data.eval) for r in split}.values())
+    rows = list({r.read: r for split in (data.train, data.eval) for r in split}.values())
 
     def make(target: Path) -> dict[str, Any]:
         encoded = encode(rows)

@@ -232,8 +232,11 @@ class _Maker:
         names = [name for name in inputs if shape.padded or name != "attention_mask"]
         size = (shape.rows, shape.tokens)
         tensors = {name: torch.zeros(size, dtype=torch.int64) for name in names}
-        kind = torch.float32 if self.task.kind == "regression" else torch.int64
-        labels = size if self.task.kind in SPOKEN else size[:1]
+        of_float = self.task.kind in ("regression", "multi-label")
+        kind = torch.float32 if of_float else torch.int64
+        labels: tuple[int, ...] = size if self.task.kind in SPOKEN else size[:1]
+        if self.task.kind == "multi-label":
+            labels = (shape.rows, len(self.task.labels))
         return Batch(tensors, torch.zeros(labels, dtype=kind), shape.rows * shape.tokens)
 
     def dropped_mask(self, shape: Shape) -> torch.Tensor | None:
