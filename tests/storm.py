@@ -25,6 +25,7 @@ from pathlib import Path
 import psutil
 import pyarrow.parquet as pq
 
+from clocked import CLOCKED
 from peftmark.record.columns import to_row
 from peftmark.run.runner import Selection, make_plan
 
@@ -33,14 +34,10 @@ FINISHED, INCOMPLETE = 0, 6
 ORPHAN_SECONDS = 600.0
 
 # Clocks, and memory as the system sees it. Live bytes and operations are not among them.
-CLOCK_AND_MACHINE = frozenset({
-    "attempt", "train_seconds", "step_seconds_p10", "step_seconds_p50", "step_seconds_p90",
-    "eval_seconds", "cpu_seconds", "samples_per_second", "tokens_per_second", "vmhwm_bytes",
-    "vmhwm_train_bytes", "rss_before_train_bytes", "energy_cpu_joules", "energy_flags",
-    "gemm_flops_per_second", "mfu", "latency_p50_seconds", "latency_p95_seconds",
-    "merged_latency_p50_seconds", "merged_latency_p95_seconds", "phase_seconds", "wall_seconds",
-    "started_at", "finished_at", "null_reasons", "environment", "command",
-})  # fmt: skip
+CLOCK_AND_MACHINE = CLOCKED | {
+    "attempt", "vmhwm_bytes", "vmhwm_train_bytes", "rss_before_train_bytes", "energy_flags", "mfu",
+    "phase_seconds", "started_at", "finished_at", "null_reasons", "environment", "command",
+}  # fmt: skip
 
 
 class Broken(Exception):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from peftmark.catalog.quantizations import QUANTIZATIONS
 from peftmark.core.files import PACKAGE
 from peftmark.docgen import structure
 from peftmark.docgen.structure import LEVELS, arrows, cycle, folder_of, imports, tree, upward
@@ -103,9 +104,20 @@ def test_a_library_is_imported_only_where_it_lives(library):
         for user in users
         if not any(f"{user}.".startswith(f"peftmark.{home}.") for home in HOMES[library])
     }
-    assert not strangers
+    assert not strangers, (
+        f"{library} lives in {sorted(HOMES[library])}: move the import there, or name the home in "
+        "HOMES above"
+    )
     if HOMES[library]:
         assert users, f"nobody imports {library}: has this test gone blind?"
+
+
+def test_an_optional_library_of_a_quantization_has_a_home():
+    for row in QUANTIZATIONS.values():
+        library = row.optional.replace("-", "_")
+        assert not library or HOMES.get(library) == {"lab"}, (
+            f'{row.key} needs {library}: add "{library}": {{"lab"}} to HOMES above'
+        )
 
 
 def test_the_executor_and_the_lab_know_nothing_of_each_other_and_of_what_is_around():

@@ -25,7 +25,7 @@ DOCUMENT = DOCS / "columns.md"
 
 def test_every_column_has_one_row_in_the_document_and_no_row_is_of_another():
     rows = re.findall(r"^\| `([^`]*)`", DOCUMENT.read_text(encoding="utf-8"), re.MULTILINE)
-    assert sorted(rows) == sorted(COLUMNS)
+    assert sorted(rows) == sorted(COLUMNS), "run: python -m peftmark.docgen.columns_page"
 
 
 def row_of(method: str, quantization: str, purpose: str = "report") -> dict:
@@ -159,7 +159,10 @@ def check_nulls(row: dict) -> None:
     assert set(reasons) == nulls
     assert nulls, "a job on the CPU has nulls: has this test gone blind?"
     for name in nulls:
-        assert reasons[name] not in ("", "not recorded"), name
+        assert reasons[name] not in ("", "not recorded"), (
+            f"{name} is null and nothing says why: set it in lab/measure/to_outcome.py for every "
+            "kind of job, or give its reason there (UNTOUCHED where nothing trains)"
+        )
         assert "the job ended as" not in reasons[name], name
         if name not in JOB_COLUMNS:
-            assert FIELDS[name].null, f"record/fields_*.py says {name} is never null"
+            assert FIELDS[name].null, f"record/fields_*.py, {name}: say when it is null"

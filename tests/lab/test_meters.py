@@ -218,11 +218,11 @@ def test_memory_of_training_is_kept_apart_from_that_of_loading():
     with found.phase("train"):
         block = touch(32)
         block.close()
-    assert 30 * 2**20 < found.vmhwm_train - found.rss_before_train < 64 * 2**20
+    assert 30 * 2**20 < found.vmhwm_train - found.noted["rss_before_train_bytes"] < 64 * 2**20
     with found.phase("evaluate"):
         block = touch(64)
         block.close()
-    assert found.life_peak() >= found.rss_before_train + 80 * 2**20
+    assert found.life_peak() >= found.noted["rss_before_train_bytes"] + 80 * 2**20
 
 
 def test_the_high_water_mark_starts_anew():

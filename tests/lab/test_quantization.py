@@ -76,7 +76,9 @@ def test_every_quantization_has_its_back_end(key):
 
 
 def test_no_back_end_stands_for_what_the_catalogue_does_not_have():
-    assert list(BACKENDS) == list(QUANTIZATIONS)
+    assert list(BACKENDS) == list(QUANTIZATIONS), (
+        "BACKENDS of lab/quantization/table.py needs the rows of catalog/quantizations.py, in order"
+    )
     classes = [name for backend in table._FAMILIES.values() for name in backend.classes]
     assert len(classes) == len(set(classes)), "a weight's class tells whose it is"
 
@@ -90,6 +92,8 @@ def test_an_unknown_quantization_is_refused_by_name(bert):
 
 @pytest.mark.parametrize("key", QUANTIZATIONS)
 def test_a_base_of_every_back_end_is_what_its_back_end_says(bert, key):
+    if key not in BACKENDS:
+        pytest.fail("no back-end; the test above says what to write")
     pytest.importorskip(BACKENDS[key].library or "torch")
     with quantization_clock(key, CPU) as spent:
         base, parts = base_of(bert, job_for("lora", key))

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+
+from peftmark.gate import costs, counts
+from peftmark.gate.matching import Matched
+from peftmark.gate.policy import Policy
+from peftmark.gate.result import Finding
+
+Finds = Callable[[Matched, Policy], Iterator[Finding]]
 
 
 @dataclass(frozen=True)
@@ -15,12 +22,15 @@ class Check:
             findings are never one.
         of_cells: whether a finding without a cell is about all of them.
         policy: keys of the policy that decide whether and when it fails; none where it always does.
+        finds: what looks for it in the runs of both sides; None where `judge.judge` does, since
+            it has more to do with them.
     """
 
     key: str
     worse: str
     of_cells: bool
     policy: tuple[str, ...] = ()
+    finds: Finds | None = None
 
 
 CHECKS: Mapping[str, Check] = {
@@ -30,7 +40,7 @@ CHECKS: Mapping[str, Check] = {
         Check("run", "broken", False),
         Check("bits", "", False),
         Check("seeds", "seeds alike", True),
-        Check("count", "changed", True, ("counts", "ignored_counts")),
+        Check("count", "changed", True, ("counts", "ignored_counts"), counts.counts),
         Check(
             "quality",
             "worse",
@@ -38,8 +48,8 @@ CHECKS: Mapping[str, Check] = {
             ("quality", "alpha", "margin", "task_margin", "few_seeds_limit"),
         ),
         Check("steps_to_target", "slower to learn", True, ("steps_to_target", "alpha")),
-        Check("memory", "hungrier", True, ("memory", "memory_growth")),
-        Check("time", "slower", True, ("timings", "runner", "slowdown")),
+        Check("memory", "hungrier", True, ("memory", "memory_growth"), costs.memory),
+        Check("time", "slower", True, ("timings", "runner", "slowdown"), costs.times),
     )
 }
 """Every group by its key, in the order in which a gate tells them."""

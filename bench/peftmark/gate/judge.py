@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from peftmark.catalog.methods import Cell, cell_title
 from peftmark.core.errors import Exit
-from peftmark.gate import convergence, costs, counts, matching, quality
+from peftmark.gate import convergence, costs, matching, quality
 from peftmark.gate.checks import CHECKS, group_of
 from peftmark.gate.matching import Matched, Pair, match
 from peftmark.gate.policy import Policy
@@ -65,17 +65,17 @@ def judge(
     if release is not None:  # two looks at the same results share the chance of a false alarm
         policy = policy.model_copy(update={"alpha": policy.alpha / 2})
     cells, tasks = quality.judge_cells(matched, policy), quality.judge_tasks(matched, policy)
-    found = [
-        *matching.other_procedure(matched),
-        *matching.incomplete(matched),
-        *matching.not_deterministic(matched),
-        *matching.same_seeds(matched),
-        *counts.counts(matched, policy),
-        *_quality(matched, policy, cells, tasks),
-        *costs.memory(matched, policy),
-        *costs.times(matched, policy),
-        *matching.new(matched),
-    ]
+    here: dict[str, Iterable[Finding]] = {
+        "procedure": matching.other_procedure(matched),
+        "run": matching.incomplete(matched),
+        "bits": matching.not_deterministic(matched),
+        "seeds": matching.same_seeds(matched),
+        "quality": _quality(matched, policy, cells, tasks),
+    }
+    found: list[Finding] = []
+    for check in CHECKS.values():
+        found += here.get(check.key, ()) if check.finds is None else check.finds(matched, policy)
+    found += matching.new(matched)
     if release is not None:
         found += _against_release(match(release, after), policy)
     findings = tuple(sorted(_merged(found, matched), key=lambda f: list(KINDS).index(f.kind)))

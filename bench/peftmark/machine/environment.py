@@ -12,22 +12,23 @@ from importlib import metadata, util
 from pathlib import Path
 from typing import Any
 
+from peftmark.catalog.quantizations import QUANTIZATIONS
 from peftmark.core.files import PACKAGE
 from peftmark.machine import nvml
 from peftmark.record.job import Environment, source_key
 
+OPTIONAL = tuple(dict.fromkeys(q.optional for q in QUANTIZATIONS.values() if q.optional))
+"""Packages that a run may do without, and whose version can change the bits of some of its cells.
+They count where both sides have them: without them those cells don't run, others run as ever."""
+
 PACKAGES = (
     "peftmark", "torch", "transformers", "peft", "bitsandbytes", "tokenizers", "accelerate",
     "datasets", "evaluate", "numpy", "scipy", "scikit-learn", "safetensors", "pandas", "pyarrow",
-    "matplotlib", "nvidia-ml-py", "huggingface_hub", "torchao",
+    "matplotlib", "nvidia-ml-py", "huggingface_hub", *OPTIONAL,
 )  # fmt: skip
 
 NUMERIC = ("torch", "transformers", "peft", "bitsandbytes", "tokenizers", "numpy")
 """Packages whose version can change the bits of a result; rows made with others are redone."""
-
-OPTIONAL = ("torchao",)
-"""Packages that a run may do without, and whose version can change the bits of some of its cells.
-They count where both sides have them: without them those cells don't run, others run as ever."""
 
 SOURCES = ("peftmark", "peft", "bitsandbytes")
 """Packages whose files are hashed."""

@@ -79,7 +79,43 @@ def test_every_check_that_is_told_has_a_row(path):
 
 def test_the_walk_sees_the_checks():
     seen = {group_of(c) for path in FILES for c, _ in told(path.read_text(encoding="utf-8"))}
-    assert seen == set(CHECKS), "a row of CHECKS that nothing tells, or the walk has gone blind"
+    assert seen == set(CHECKS), (
+        "each row of CHECKS (gate/checks.py) needs a generator in gate/ that calls finding() with "
+        "its key, and each such call a row"
+    )
+
+
+def idle(source: str, asked: str, listed: set[str]) -> list[str]:
+    """Generators of findings that no gate asks: neither a row of CHECKS nor `judge` names them."""
+    named = {
+        ast.unparse(n).rpartition(".")[2]
+        for n in ast.walk(ast.parse(asked))
+        if isinstance(n, ast.Attribute | ast.Name)
+    }
+    return [
+        f"{node.name} is never asked: name it as finds in its row of CHECKS (gate/checks.py)"
+        for node in ast.parse(source).body
+        if isinstance(node, ast.FunctionDef)
+        and not node.name.startswith("_")
+        and node.returns is not None
+        and ast.unparse(node.returns) == "Iterator[Finding]"
+        and node.name not in named | listed
+    ]
+
+
+JUDGE = (PACKAGE / "gate" / "judge.py").read_text(encoding="utf-8")
+FINDS = {check.finds.__name__ for check in CHECKS.values() if check.finds is not None}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_every_generator_of_findings_is_asked(path):
+    assert idle(path.read_text(encoding="utf-8"), JUDGE, FINDS) == []
+
+
+def test_a_generator_that_no_gate_asks_is_noticed():
+    source = "def novel(matched: Matched, policy: Policy) -> Iterator[Finding]:\n    yield 1\n"
+    assert idle(source, JUDGE, FINDS)[0].startswith("novel is never asked: name it as finds")
+    assert idle(source, JUDGE, {"novel"}) == []
 
 
 def test_a_check_without_a_row_is_noticed():

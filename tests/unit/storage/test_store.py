@@ -139,7 +139,8 @@ def test_a_reason_says_what_is_known():
 
 
 def test_the_full_record_of_these_tests_leaves_no_field_out():
-    assert None not in asdict(FULL.outcome).values()
+    left = [key for key, value in asdict(FULL.outcome).items() if value is None]
+    assert left == [], f"give {left} a value in make_outcome of tests/support/factory.py"
     assert [k for k, v in asdict(FULL).items() if v is None] == []
 
 

@@ -20,6 +20,7 @@ import torch
 
 from peftmark.machine import nvml
 from peftmark.machine.rapl import Rapl
+from peftmark.record.fields import figure
 
 _STATUS = Path("/proc/self/status")
 _CLEAR_REFS = Path("/proc/self/clear_refs")
@@ -49,12 +50,12 @@ class Meters:
 
     def __init__(self, device: torch.device) -> None:
         self.seconds: dict[str, float] = {}
+        self.noted: dict[str, Any] = {}
         self.cpu_seconds = 0.0
         self.allocated: int | None = None
         self.reserved: int | None = None
         self.vmhwm: int | None = None
         self.vmhwm_train: int | None = None
-        self.rss_before_train: int | None = None
         self._cuda = device if device.type == "cuda" else None
         self._marks: list[list[Any]] = []  # time stamps of each timed phase
         self._open = False
@@ -99,6 +100,14 @@ class Meters:
             self.seconds[source] -= seconds
         self.seconds[target] = self.seconds.get(target, 0.0) + seconds
 
+    def note(self, column: str, value: float | int | str | None) -> None:
+        """Keep the first value of a figure, which becomes the column of that name.
+
+        Raises:
+            KeyError: there is no such column; says what to write.
+        """
+        self.noted.setdefault(figure(column).key, value)
+
     def step(self) -> None:
         """Mark the end of a step; outside timed phases nothing is kept."""
         if self._open:
@@ -140,8 +149,7 @@ class Meters:
             torch.cuda.reset_peak_memory_stats(self._cuda)
         peak, resident = status_bytes("VmHWM", "VmRSS")
         self.vmhwm = _most(self.vmhwm, peak)
-        if self.rss_before_train is None:
-            self.rss_before_train = resident
+        self.note("rss_before_train_bytes", resident)
         reset_high_water_mark()
 
     def _after_training(self) -> None:

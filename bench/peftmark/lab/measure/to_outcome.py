@@ -155,7 +155,6 @@ def of_meters(meters: Meters, trained: Trained) -> dict[str, Any]:
         "torch_allocated_bytes": meters.allocated,
         "torch_reserved_bytes": meters.reserved,
         "vmhwm_train_bytes": meters.vmhwm_train,
-        "rss_before_train_bytes": meters.rss_before_train,
         "energy_gpu_joules": gpu.value,
         "energy_cpu_joules": cpu.value,
         "energy_flags": flags,
@@ -276,6 +275,7 @@ def finished(
         vmhwm_bytes=meters.life_peak(),
         phase_seconds={name: round(value, 4) for name, value in meters.seconds.items()},
         warnings=(*outcome.warnings, *warnings),
+        **meters.noted,
     )
     nulls = {n: why for n, why in reasons.items() if getattr(outcome, n) is None}
     return replace(outcome, null_reasons={**nulls, **outcome.null_reasons})

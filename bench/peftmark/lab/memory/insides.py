@@ -21,6 +21,8 @@ from torch.autograd.graph import _engine_run_backward as engine_run_backward
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from peftmark.machine.environment import OPTIONAL
+
 __all__ = [
     "FakeTensorMode",
     "TorchDispatchMode",
@@ -37,9 +39,6 @@ READ_IN = {
     "torchao": "0.18.0",
 }
 """Version of each library that the names below were read in."""
-
-OPTIONAL = {"torchao"}
-"""Libraries that need not be installed."""
 
 
 @dataclass(frozen=True)
