@@ -20,8 +20,8 @@ def sentence(table: ResultTable) -> str:
     rest = len(found) - MOST_NAMED
     more = f"; and {words.plural(rest, 'more pair')} of cell and task" if rest > 0 else ""
     return (
-        f"Not above a line that needs no fine-tuning, by mean score: {named}{more}. These are means "
-        "alone; no test stands behind them."
+        f"Not above a line that needs no fine-tuning, by mean score: {named}{more}. These are "
+        "means alone; no test stands behind them."
     )
 
 

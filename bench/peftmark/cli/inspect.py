@@ -116,7 +116,7 @@ def declared(options: argparse.Namespace, file: Path) -> tuple[Guess, OwnTask]:
     from peftmark.own.guess import guess
     from peftmark.own.read import find
     from peftmark.own.tables import read_table, saved_folder, split_of
-    from peftmark.suite.schema import fault_lines
+    from peftmark.suite.faults import fault_lines
 
     keys = _given(options)
     path = find(str(file), [Path.cwd()])

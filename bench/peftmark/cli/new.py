@@ -13,7 +13,8 @@ from peftmark.core.errors import Exit, UserError
 
 NAME = "new"
 HELP = "write a suite for rows of your own; what you don't say is guessed and told"
-METHODS = ("lora", "head")
+METHODS = {False: ("lora", "full", "head", "bag-of-words", "embeddings"), True: ("lora", "base")}
+"""For encoders and for causal language models: an adapter, and lines to hold it against."""
 
 
 def add_options(sub: argparse.ArgumentParser) -> None:
@@ -28,6 +29,7 @@ def add_options(sub: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Look at the file, write the suite, name the next command."""
+    from peftmark.catalog.models import MODELS
     from peftmark.core.files import write_all
     from peftmark.own.look import lines, look
     from peftmark.own.read import read_own
@@ -41,7 +43,7 @@ def run(options: argparse.Namespace) -> int:
     _check_model(model, task.kind)
     own = read_own(name, task, [Path.cwd()], default_cache())
     keys: dict[str, Any] = {**found.keys, "train": str(options.data)}
-    write_all({path: suite_text(name, keys, model, METHODS, found.why)})
+    write_all({path: suite_text(name, keys, model, METHODS[MODELS[model].causal], found.why)})
     if options.json:
         print(json.dumps({"suite": str(path), "declared": keys, "why": list(found.why)}, indent=2))
         return Exit.OK
@@ -68,7 +70,8 @@ def _place(name: str, options: argparse.Namespace) -> Path:
     """
     from peftmark.catalog.tasks import TASKS
     from peftmark.core.shown import quoted
-    from peftmark.suite.load import RESERVED, SUITE_NAME
+    from peftmark.suite.checks import SUITE_NAME
+    from peftmark.suite.load import RESERVED
 
     if not SUITE_NAME.fullmatch(name):
         raise UserError(

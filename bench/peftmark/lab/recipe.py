@@ -218,8 +218,8 @@ def _untouched(
 
 def _fitted(job: Job, places: Places, read: _Read, meters: Meters, progress: Progress) -> Outcome:
     """The outcome of a line that needs no fine-tuning; one of words loads no model."""
-    if told := refusal(job, read.task):
-        raise Unsupported(told)
+    if refused := refusal(job, read.task):
+        raise Unsupported(refused)
     sources: dict[str, Any] = _sources(read)
     base = None
     if READS_MODEL[job.method]:

@@ -144,7 +144,6 @@ class OwnTask(BaseModel):
         drop: rows that are left out, and counted, in place of being refused.
         metric: the primary metric; the kind's usual one without it.
         also: metrics beside it.
-        title: name in reports.
         template: how a causal language model is shown a row: {text} and {pair} are its texts.
         words: what a causal language model answers for each class, in the order of the classes.
         eval_share: share of the rows that is cut for evaluation.
@@ -188,7 +187,6 @@ class OwnTask(BaseModel):
     drop: Annotated[tuple[Literal["empty", "unlabelled"], ...], BeforeValidator(_listed)] = ()
     metric: Shown | None = None
     also: Keys | None = None
-    title: Shown | None = None
     template: Annotated[str, Field(min_length=1)] | None = None
     words: Annotated[tuple[Name, ...], BeforeValidator(_listed), Field(min_length=2)] | None = None
     eval_share: Annotated[float, Field(gt=0, lt=1)] = EVAL_SHARE

@@ -18,7 +18,7 @@ from peftmark.own.split import draw
 from peftmark.own.table import Sheet, Table, below_each_other
 from peftmark.own.tables import read_table, saved_folder, split_of
 from peftmark.own.warn import UNEVEN, class_counts, uneven, warnings
-from peftmark.sources.task_data import TaskData, fingerprint
+from peftmark.sources.rows import TaskData, fingerprint
 
 TRAIN_SPLIT = "train"
 BY_LABEL = ("classification",)
@@ -225,7 +225,7 @@ def _task(
 ) -> Task:
     task = Task(
         key=name,
-        title=declared.title or name,
+        title=name,
         kind=declared.kind,
         labels=classes,
         metric="",

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from peftmark.catalog.task import Example, Task
 from peftmark.core.shown import quoted, quoted_list
-from peftmark.sources.task_data import TaskData
+from peftmark.sources.rows import TaskData
 
 FEW_OF_CLASS = 5
 """Training rows of a class below which it is called rare (assumption)."""

@@ -267,7 +267,8 @@ def _own(data: Mapping[str, Any] | None) -> Own | None:
     """The inverse of what `Own` is in JSON, where tuples are lists."""
     if data is None:
         return None
-    return Own(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items()})
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+    return Own(**values)
 
 
 @dataclass(frozen=True)

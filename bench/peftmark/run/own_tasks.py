@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from peftmark.catalog.metrics import code_of
+from peftmark.catalog.own_metric import code_of
 from peftmark.record.job import Record
 from peftmark.sources.assets import default_cache
 from peftmark.suite.expand import recorded_tasks
@@ -43,8 +43,11 @@ def _read(suite: Suite, name: str) -> OwnRows:
     # As typed from where one works, or beside the suite's file.
     places = dict.fromkeys([Path(), suite.path.parent])
     found = read_own(name, suite.file.tasks[name], list(places), default_cache())
-    codes = "".join(map(code_of, (found.task.metric, *found.task.also)))
-    return replace(found, task=replace(found.task, code=codes)) if codes else found
+    keys = [key for key in (found.task.metric, *found.task.also) if ":" in key]
+    if not keys:
+        return found
+    # What decides a number is a part of the identity.
+    return replace(found, task=replace(found.task, code="+".join(map(code_of, keys))))
 
 
 def notes_on(rows: Mapping[str, OwnRows]) -> Iterator[str]:

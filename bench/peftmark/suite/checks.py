@@ -205,7 +205,7 @@ def unread_task(suite: SuiteFile, name: str) -> Task:
     return Task(
         key=name,
         title=name,
-        kind=declared.task_kind,
+        kind=declared.kind,
         labels=(),
         metric=declared.metric or "",
         also=(),
