@@ -1,13 +1,15 @@
-"""The command `inspect`: what is in a file of one's own before anything is trained on it."""
+"""The command `inspect`: what is in rows of one's own before anything is trained on them."""
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from peftmark.cli.options import add_suites
 from peftmark.core.errors import Exit, UserError
 
 if TYPE_CHECKING:
@@ -49,8 +51,14 @@ GIVEN = (
 
 def add_options(sub: argparse.ArgumentParser) -> None:
     """Which file, and what its columns are."""
-    sub.add_argument("file", type=Path, help="a file of rows: CSV, TSV, JSON lines, Parquet, Arrow")
+    sub.add_argument(
+        "file",
+        type=Path,
+        metavar="FILE|SUITE",
+        help="rows as CSV, TSV, JSON lines, Parquet or Arrow, or a suite with tasks of its own",
+    )
     add_columns(sub)
+    add_suites(sub)
     sub.add_argument("--model", default=None, metavar="NAME", help="whose tokens are counted")
     sub.add_argument("--tokenizer", type=Path, metavar="FILE", help="a tokenizer.json instead")
     sub.add_argument("--max-length", type=int, metavar="TOKENS", help="where rows are cut")
@@ -80,28 +88,78 @@ def add_columns(sub: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """What is in the file."""
+    """What is in the file, or in every task of a suite's own."""
     from peftmark.own.look import MAX_LENGTH, lines, look
+
+    given = MAX_LENGTH if options.max_length is None else options.max_length
+    if given < 1:
+        raise UserError(f"--max-length {given}: no row fits", "Give a number from 1.")
+    if options.file.exists() or not _is_suite(options):
+        why, model, every = _of_file(options, given)
+    else:
+        why, model, every = _of_suite(options, options.max_length)
+    seen = [
+        look(own, options.tokenizer or tokenizer_of(model, own.task.kind), length)
+        for own, length in every
+    ]
+    if options.json:
+        told = [facts(one) for one in seen]
+        print(json.dumps(told[0] if len(told) == 1 else told, indent=2, ensure_ascii=True))
+        return Exit.OK
+    for reason in why:
+        print(f"Guessed: {reason}.")
+    for one, (own, _) in zip(seen, every, strict=True):
+        for line in (*lines(one), *(texts(own) if options.show_texts else ())):
+            print(line)
+    return Exit.OK
+
+
+Rows = tuple[Sequence[str], str | None, list[tuple["OwnRows", int]]]
+"""What was guessed, the model whose tokens are counted, and rows with where they are cut."""
+
+
+def _is_suite(options: argparse.Namespace) -> bool:
+    from peftmark.suite.load import suite_names
+
+    return str(options.file) in suite_names(options.suites)
+
+
+def _of_file(options: argparse.Namespace, length: int) -> Rows:
     from peftmark.own.read import read_own
     from peftmark.sources.assets import default_cache
 
     found, task = declared(options, options.file)
     own = read_own(_name(options.file), task, [Path.cwd()], default_cache())
-    length = MAX_LENGTH if options.max_length is None else options.max_length
-    if length < 1:
-        raise UserError(f"--max-length {length}: no row fits", "Give a number from 1.")
-    seen = look(own, options.tokenizer or tokenizer_of(options.model, task.kind), length)
-    if options.json:
-        print(json.dumps(facts(seen), indent=2, ensure_ascii=True))
-        return Exit.OK
-    for reason in found.why:
-        print(f"Guessed: {reason}.")
-    for line in lines(seen):
-        print(line)
-    if options.show_texts:
-        for line in texts(own):
-            print(line)
-    return Exit.OK
+    return found.why, options.model, [(own, length)]
+
+
+def _of_suite(options: argparse.Namespace, length: int | None) -> Rows:
+    """The tasks of a suite's own, cut where its first profile cuts them.
+
+    Raises:
+        UserError: it has none, or options say what a suite says itself.
+    """
+    from peftmark.run.own_tasks import read_own_tasks
+    from peftmark.suite.load import load_suite
+    from peftmark.suite.recipes import DEFAULTS
+
+    if said := [f"--{key}" for key in _given(options)]:
+        raise UserError(
+            f"{', '.join(said)}: suite {options.file} says itself what its columns are",
+            "Leave them out, or give a file.",
+        )
+    suite = load_suite(str(options.file), options.suites)
+    every: dict[str, tuple[OwnRows, int]] = {}
+    for name, profile in suite.profiles.items():
+        for task, own in read_own_tasks(suite, name)[1].items():
+            cut = length or profile.recipe.max_length or suite.file.recipe.max_length
+            every.setdefault(task, (own, cut or DEFAULTS["max_length"]))
+    if not every:
+        raise UserError(
+            f"suite {options.file} has no task of its own", "Give a file, or another suite."
+        )
+    model = options.model or next(iter(suite.profiles.values())).model
+    return (), model, list(every.values())
 
 
 def declared(options: argparse.Namespace, file: Path) -> tuple[Guess, OwnTask]:

@@ -135,6 +135,7 @@ def _facts(plan: Plan, found: Sequence[Outlook], target: Device | None) -> dict[
         "jobs": rows,
         "waiting": plan.expanded.waiting,
         "notes": plan.notes,
+        "filled": list(plan.suite.filled),
         "memory": memory,
         "device": None if target is None else asdict(target) | {"room": room(target.memory_bytes)},
     }
@@ -151,6 +152,9 @@ def _lines(plan: Plan, found: Sequence[Outlook], target: Device | None) -> Itera
     yield f"{len(plan.planned)} jobs, {len(plan.to_run)} to run{waiting_text(plan)}"
     for note in plan.notes:
         yield f"Note: {note}."
+    if plan.suite.filled:
+        yield "Filled in, since the suite leaves it out:"
+        yield from (f"  {line}" for line in plan.suite.filled)
     if found:
         yield from memory_lines(found, target)
 
