@@ -27,6 +27,7 @@ from peftmark.gate.run_lines import Line
 from peftmark.gate.snapshot import Snapshot
 from peftmark.machine.environment import NUMERIC
 from peftmark.record.job import source_key
+from peftmark.record.own import rows_text
 from peftmark.render.words import plural
 
 WORDS: dict[str, str] = {
@@ -238,12 +239,25 @@ def _side(side: Snapshot, other: Snapshot) -> Side:
     commit = (line.environment.commit or "") if line is not None else ""
     dirty = " with uncommitted changes" if line is not None and line.environment.dirty else ""
     return Side(
-        where=side.where,
+        where="; ".join([side.where, *_own(side.lines)]),
         commit=f"{commit[:12]}{dirty}",
         finished_at=side.finished_at,
         accepted=f"accepted {facts.at}: {facts.reason}" if facts is not None else "",
         versions=differing,
     )
+
+
+def _own(lines: Sequence[Line]) -> list[str]:
+    """The tasks of the user's own among the lines, with their rows."""
+    counts = {
+        line.task: [line.config.get(f"own.{part}_rows") for part in ("train", "eval")]
+        for line in lines
+    }
+    return [
+        rows_text(task, train, evaluation)
+        for task, (train, evaluation) in counts.items()
+        if isinstance(train, int) and isinstance(evaluation, int)
+    ]
 
 
 def _facts(lines: Sequence[Line]) -> dict[str, str]:

@@ -129,10 +129,12 @@ SECTIONS = (
 
 def _facts(job: Job, table: ResultTable, suite_summary: str) -> tuple[tuple[str, str], ...]:
     models = [_model(j) for j in table.jobs]
+    own = dict.fromkeys(j.task_title for j in table.jobs if j.own is not None)
     return (
         ("suite", f"{job.suite}, version {job.suite_version}"),
         ("profile", job.profile),
         ("model", words.listing(list(dict.fromkeys(models)))),
+        *([("data", words.listing(list(own)))] if own else []),
         ("device", words.listing(sorted({j.device for j in table.jobs}))),
         ("about", suite_summary or words.MISSING),
     )

@@ -232,6 +232,17 @@ class TaskEntry(Strict):
     new_tokens: Annotated[int, Field(ge=1, le=1024)] | None = None
     recipe: RecipeLayer = RecipeLayer()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _no_fingerprint(cls, value: Any) -> Any:
+        if isinstance(value, dict) and "fingerprint" in value:
+            raise PydanticCustomError(
+                "moved",
+                "fingerprint is no key any more: rows of your own are a task of your own, declared "
+                "at the top of the suite (tasks: {{NAME: {{kind: ..., train: FILE, ...}}}})",
+            )
+        return value
+
 
 class MethodEntry(Strict):
     """One method with its axes; every combination of size and quantization is a cell.

@@ -19,7 +19,6 @@ from peftmark.suite.load import (
     needed_models,
     needed_tasks,
     suite_names,
-    task_of,
 )
 from peftmark.suite.recipes import cells
 from peftmark.suite.schema import MAX_SUITE_BYTES
@@ -191,7 +190,7 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path, monkeypatch):
         (("methods", LORA, "width"), [8], ["(lora).width", "its size is `rank` (or just `size`)"]),
         ((*QUICK, "tasks", "trec", "target"), 1.2, ["target: found 1.2", "0.0 and 1.0"]),
         ((*QUICK, "tasks", "trec", "target"), math.nan, ["target: found nan"]),
-        ((*QUICK, "tasks", "trec", "fingerprint"), "abc", ["found 'abc'", "64 hex"]),
+        ((*QUICK, "tasks", "trec"), {"fingerprint": "0" * 64}, ["task of your own"]),
         (("profiles", "No"), BASE["profiles"]["quick"], ["profiles.No", "lower-case"]),
         (("methods", FULL, "method"), "ful", ["methods[0].method", "did you mean full?", "lora"]),
         (("methods", FULL, "rank"), [8], ["methods[0] (full).rank: found [8]", "no rank"]),
@@ -344,19 +343,13 @@ def test_what_a_profile_needs(tmp_path):
 
 def test_how_long_an_answer_may_be(tmp_path):
     profile, _ = answered(tmp_path)
-    lengths = {task: new_tokens(profile, task) for task in ANSWERED}
+    lengths = {task: new_tokens(profile, TASKS[task]) for task in ANSWERED}
     assert lengths == {
         "trec": None,
         "labelled-instructions": 8,
         "chatterbot": NEW_TOKENS,
         "reviews": None,
     }
-
-
-def test_the_fingerprint_of_a_profile_is_for_its_own_tasks_alone(tmp_path):
-    profile, _ = answered(tmp_path, trec={"fingerprint": "0" * 64})
-    assert task_of(profile, "trec").fingerprint == "0" * 64
-    assert task_of(profile, "editorials") is TASKS["editorials"]
 
 
 def tuned(base, **lora):
