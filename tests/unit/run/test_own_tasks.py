@@ -1,0 +1,129 @@
+"""Tasks of the user's own from their files to stored rows, a report, and what never judges them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from peftmark.core.errors import UserError
+from peftmark.machine import nvml
+from peftmark.machine.nvml import Devices
+from peftmark.run import runner
+from peftmark.run.runner import Selection, Stop, execute, fetch, make_plan
+from peftmark.sources.assets import Located
+from peftmark.sources.own_cache import own_file
+from peftmark.suite.expand import as_recorded
+from peftmark.suite.load import load_suite
+
+SUITE = """
+model: minilm-l6
+tasks:
+  tickets: {kind: classification, train: tickets.csv, text: body, label: category}
+  others: {kind: regression, train: others.csv, text: body, label: score}
+methods: [head]
+seeds: [0]
+recipe: {batch_size: 8}
+"""
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.setattr(nvml, "devices", lambda: Devices((), "none here"))
+    monkeypatch.setattr(runner, "hub_reachable", lambda: (False, "no hub here"))
+    monkeypatch.setattr(runner, "model_files", lambda model, places: Located(tmp_path, "a file"))
+    monkeypatch.setenv("PEFTMARK_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "suites").mkdir()
+    (tmp_path / "suites" / "mine.yaml").write_text(SUITE)
+    write(tmp_path)
+    return tmp_path
+
+
+def write(folder, changed=""):
+    words = ("crash", "refund", "thanks")
+    rows = [f"{i} {words[i % 3]}{changed if i == 7 else ''},{words[i % 3]}" for i in range(60)]
+    (folder / "tickets.csv").write_text("body,category\n" + "\n".join(rows) + "\n")
+    scores = [f"{i} words,{i / 7:.3f}" for i in range(60)]
+    (folder / "others.csv").write_text("body,score\n" + "\n".join(scores) + "\n")
+
+
+def selection(folder):
+    return Selection("mine", suites=folder / "suites", results=folder / "results", jobs=1)
+
+
+def run(folder):
+    asked = selection(folder)
+    plan = make_plan(asked)
+    fetch(plan)
+    with plan.store.lock():
+        done = list(
+            execute(plan, plan.to_run, asked, lambda *_: None, Stop(), "fake_worker:by_seed")
+        )
+        plan.store.rebuild()
+    return [record for record, _ in done]
+
+
+@pytest.mark.heavy
+def test_one_row_changed_makes_that_tasks_jobs_new_and_nothing_else(here):
+    assert {record.outcome.status for record in run(here)} == {"ok"}
+    assert make_plan(selection(here)).to_run == []
+    write(here, changed=" again")
+    again = make_plan(selection(here))
+    assert {job.task for job in again.to_run} == {"tickets"}
+    assert {p.action for p in again.planned if p.job.task == "others"} == {"done"}
+    reasons = {p.reason for p in again.planned if p.job.task == "tickets"}
+    assert any("data_fingerprint" in reason for reason in reasons)
+
+
+@pytest.mark.heavy
+def test_results_are_shown_without_the_files_they_were_made_of(here):
+    run(here)
+    (here / "tickets.csv").unlink()
+    plan = make_plan(selection(here), recorded=True)
+    assert plan.to_run == [] and len(plan.jobs) == 3
+    with pytest.raises(UserError, match="there is no file"):
+        make_plan(selection(here))
+    records = plan.store.read().records
+    shown = as_recorded(load_suite("mine", here / "suites"), "default", records)
+    assert {job.job_id for job in shown.jobs} == set(records)
+
+
+def test_tasks_without_rows_are_named_where_rows_alone_count(here):
+    with pytest.raises(UserError, match="no row of task tickets, others"):
+        as_recorded(load_suite("mine", here / "suites"), "default", {})
+
+
+def test_rows_are_kept_for_workers_only_when_they_run(here):
+    plan = make_plan(selection(here))
+    cache = here / "cache"
+    assert not cache.exists()
+    fetch(plan)
+    for job in plan.jobs:
+        assert own_file(cache, job.data_fingerprint).is_file()
+    assert json.loads(own_file(cache, plan.jobs[0].data_fingerprint).open().readline()) == {
+        "source": "own rows: tickets.csv",
+        "train": 48,
+        "eval": 12,
+    }
+
+
+def test_a_file_beside_the_suite_is_found_too(here):
+    (here / "tickets.csv").rename(here / "suites" / "tickets.csv")
+    assert make_plan(selection(here)).jobs
+
+
+def test_what_is_to_be_known_of_the_rows_is_noted(here):
+    notes = make_plan(selection(here)).notes
+    assert any(note.startswith("tickets: no evaluation rows were given: 12") for note in notes)
+
+
+def test_a_metric_of_ones_own_is_part_of_the_identity(here):
+    (here / "costs.py").write_text("def cost(references, predictions):\n    return 1.0\n")
+    text = SUITE.replace("label: category}", "label: category, metric: 'costs:cost:lower'}")
+    (here / "suites" / "mine.yaml").write_text(text)
+    before = make_plan(selection(here)).jobs[0]
+    assert before.own.code and before.metric == "costs:cost:lower"
+    (here / "costs.py").write_text("def cost(references, predictions):\n    return 2.0\n")
+    after = make_plan(selection(here)).jobs[0]
+    assert after.job_id != before.job_id

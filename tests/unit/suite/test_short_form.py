@@ -1,0 +1,172 @@
+"""Suites as short as they may be, and what they become."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from peftmark.catalog.methods import METHODS
+from peftmark.catalog.task import Task
+from peftmark.core.errors import SuiteError
+from peftmark.suite.expand import expand
+from peftmark.suite.load import load_suite
+from peftmark.suite.recipes import resolve_recipe
+from peftmark.suite.short_form import RATES, RECIPE, SEEDS, fill
+
+SHORT = """
+model: minilm-l6
+tasks:
+  tickets: {kind: classification, train: tickets.csv, text: body, label: category}
+methods: [lora, head]
+"""
+TICKETS = Task(
+    key="tickets",
+    title="tickets",
+    kind="classification",
+    labels=("bug", "praise", "refund"),
+    metric="accuracy",
+    also=("macro_f1",),
+    train_rows=320,
+    eval_rows=80,
+    summary="",
+    licence="",
+    fingerprint="ab" * 32,
+    own=True,
+)
+
+
+@pytest.fixture
+def load(tmp_path):
+    def loaded(text=SHORT, name="tickets"):
+        (tmp_path / f"{name}.yaml").write_text(text)
+        return load_suite(name, tmp_path)
+
+    return loaded
+
+
+def test_four_lines_are_a_suite(load):
+    suite = load().with_tasks({"tickets": TICKETS})
+    jobs = expand(suite, "default", "cpu").jobs
+    assert [(j.method, j.size, j.seed, j.purpose) for j in jobs] == [
+        *((m, s, seed, "report") for seed in SEEDS for m, s in (("lora", 8), ("head", None))),
+        ("lora", 8, 0, "repeat"),
+    ]
+    lora, head = (job.recipe for job in jobs[:2])
+    # 320 rows less a tenth for selection are 288: 18 batches of 16, five times.
+    assert (lora.batch_size, lora.steps, lora.selection_rows) == (16, 5 * 18, 32)
+    assert (lora.learning_rate, lora.targets, lora.alpha) == (2e-3, "all-linear", 16)
+    assert (head.learning_rate, head.targets) == (5e-3, None)
+    assert suite.report.reference.method == "lora"
+    assert suite.profiles["default"].scale == "full"
+
+
+def test_a_job_carries_its_task(load):
+    jobs = expand(load().with_tasks({"tickets": TICKETS}), "default", "cpu").jobs
+    asked = json.loads(jobs[0].to_json())
+    assert asked["own"]["labels"] == ["bug", "praise", "refund"]
+    assert (asked["metric"], asked["data_fingerprint"]) == ("accuracy", "ab" * 32)
+    again = type(jobs[0]).from_json(jobs[0].to_json())
+    assert again == jobs[0] and again.job_id == jobs[0].job_id
+    facts = again.task_facts
+    assert (facts.own, facts.kind, facts.train_rows) == (True, "classification", 320)
+    assert again.task_title == "tickets (own rows, 320 + 80)"
+
+
+def test_everything_filled_in_is_told(load):
+    told = "\n".join(load().filled)
+    for word in ("version", "summary", "radar", "reference", "seeds", *RECIPE, "learning_rate"):
+        assert word in told
+
+
+def test_what_is_written_stays(load):
+    suite = load(
+        SHORT
+        + "seeds: [5]\nversion: 3\nsummary: mine\nreference: {method: head}\n"
+        + "recipe: {steps: 12, batch_size: 4, learning_rate: 7e-4}\n"
+    ).with_tasks({"tickets": TICKETS})
+    jobs = expand(suite, "default", "cpu").jobs
+    assert {job.seed for job in jobs} == {5}
+    assert {(j.recipe.steps, j.recipe.batch_size, j.recipe.learning_rate) for j in jobs} == {
+        (12, 4, 7e-4)
+    }
+    assert (suite.version, suite.summary, suite.report.reference.method) == (3, "mine", "head")
+    assert not any("learning_rate" in line or "epochs" in line for line in suite.filled)
+
+
+def test_a_suite_with_profiles_is_taken_as_it_is():
+    raw = {"profiles": {}, "model": "minilm-l6", "tasks": {}}
+    assert fill(raw, "x") == (raw, ())
+
+
+def test_tasks_of_the_catalogue_may_stand_in_a_list(load):
+    suite = load("model: minilm-l6\ntasks: [trec]\nmethods: [bitfit]\n", "short")
+    assert {job.task for job in expand(suite, "default", "cpu").jobs} == {"trec"}
+
+
+def test_tasks_of_both_kinds_stand_side_by_side(load):
+    text = SHORT.replace("methods:", "  trec: {}\nmethods:")
+    suite = load(text).with_tasks({"tickets": TICKETS})
+    assert {job.task for job in expand(suite, "default", "cpu").jobs} == {"tickets", "trec"}
+
+
+def test_a_target_is_of_the_profile(load):
+    suite = load(SHORT.replace("category}", "category, target: 0.9}"))
+    jobs = expand(suite.with_tasks({"tickets": TICKETS}), "default", "cpu").jobs
+    assert {job.target for job in jobs} == {0.9}
+
+
+@pytest.mark.parametrize("method", RATES)
+def test_every_default_is_a_whole_recipe(load, method):
+    suite = load(SHORT.replace("[lora, head]", f"[{method}]"))
+    (entry,) = suite.file.methods
+    cell, _ = next(entry.cells())
+    assert METHODS[method].trains
+    recipe = resolve_recipe(suite.file, suite.profiles["default"], entry, cell, TICKETS)
+    assert recipe.learning_rate == RATES[method].small
+
+
+def test_a_method_without_a_default_says_what_is_missing(load):
+    suite = load(SHORT.replace("[lora, head]", "[diff-pruning, lora]"))
+    with pytest.raises(SuiteError, match="learning_rate set nowhere for diff-pruning on tickets"):
+        suite.with_tasks({"tickets": TICKETS})
+
+
+def test_a_language_model_has_its_own_rates_and_text(load):
+    text = SHORT.replace("minilm-l6", "smollm2-135m-q4").replace("head", "base")
+    suite = load(text).with_tasks({"tickets": TICKETS})
+    jobs = expand(suite, "default", "cpu").jobs
+    assert {job.recipe.learning_rate for job in jobs if job.method == "lora"} == {1e-3}
+    assert jobs[0].causal.unrelated.startswith("editorials:")
+    assert jobs[0].causal.prompt
+
+
+def test_what_only_the_rows_can_tell_is_told_once_they_are_read(load):
+    suite = load(SHORT + "recipe: {batch_size: 512}\n")
+    with pytest.raises(SuiteError, match="found 512 with 288 training rows"):
+        suite.with_tasks({"tickets": TICKETS})
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (("tickets:", "trec:"), ["the catalogue has a task of this name"]),
+        (("tickets:", "Tickets:"), ["lower-case letters"]),
+        (("kind: classification", "kind: guessing"), ["kind", "multi-label"]),
+        (("train: tickets.csv, ", ""), ["train"]),
+        ((", label: category", ""), ["label"]),
+        (("model: minilm-l6", "model: smollm2"), ["unknown model"]),
+        (("methods: [lora, head]", "methods: [lorra]"), ["did you mean lora"]),
+    ],
+)
+def test_faults_of_a_short_suite(load, change, words):
+    with pytest.raises(SuiteError) as error:
+        load(SHORT.replace(*change))
+    for word in words:
+        assert word in str(error.value)
+
+
+def test_an_unknown_task_says_how_to_declare_one(load):
+    with pytest.raises(SuiteError) as error:
+        load("model: minilm-l6\ntasks: [tickets]\nmethods: [lora]\n")
+    assert "tasks: {tickets: {kind: classification, train: FILE.csv" in str(error.value)
