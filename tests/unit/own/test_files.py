@@ -249,6 +249,15 @@ def test_text_stays_as_it_stands_but_for_line_ends(tmp_path):
         }
 
 
+def test_rows_of_one_column_may_be_blank_or_quoted_nothing(tmp_path):
+    texts = "\n".join(t for t, _ in ROWS)
+    write(tmp_path, "f.csv", f'body\n\n   \n""\n{texts}\n')
+    keys = {"kind": "language", "text": "body"}
+    with pytest.raises(UserError, match=r"line 4: a text is empty \(1 of 61 rows\)"):
+        own(tmp_path, "f.csv", **keys)
+    assert len(both(own(tmp_path, "f.csv", **keys, drop="empty"))) == 60
+
+
 def test_a_long_field_and_a_wide_encoding(tmp_path):
     write(tmp_path, "f.csv", separated(("body", "category"), [("word " * 40_000, "bug"), *ROWS]))
     assert max(len(row.text) for row in both(own(tmp_path, "f.csv", **CLASSED))) == 200_000
@@ -421,6 +430,18 @@ REFUSED = {
         objects(body=body, category=at(8, float("inf"), lambda n: n)),
         SCORED,
         "line 9: 'category' is inf",
+    ),
+    "a score without bounds": (
+        "f.jsonl",
+        objects(body=body, category=at(8, 10**400, lambda n: n)),
+        SCORED,
+        "line 9: 'category' is 1000",
+    ),
+    "control characters in a class's column": (
+        "f.jsonl",
+        objects(body=body, **{"x\x1b": 1, "y": 0}),
+        CLASSED | {"kind": "multi-label", "label": ["x\x1b", "y"]},
+        "column 'x\\x1b' has characters",
     ),
     "one score": ("f.jsonl", objects(body=body, category=2), SCORED, "is 2 in every row"),
     "the same labels": ("f.jsonl", objects(body=body, category=["a"]), TAGGED, "one class only"),

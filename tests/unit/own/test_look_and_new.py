@@ -124,7 +124,7 @@ def test_inspect_ends_with_exit_2_on_a_bad_file(peftmark, tmp_path):
     assert "there is no file" in error
     code, _, error = peftmark("inspect", "t.csv", "--separator", ";;")
     assert code == 2
-    assert "--separator: found ';;'; one character" in error
+    assert "--separator: found ';;'; one ASCII character" in error
 
 
 # --- guesses ------------------------------------------------------------------------------------
