@@ -1,7 +1,7 @@
 """A small hub on 127.0.0.1, and a client that drives the real hub libraries against it.
 
 The libraries read HF_ENDPOINT when they are imported, so the client runs in its own process:
-`python hub_stub.py model|task JSON` prints one JSON object with the result or the error.
+`python hub_stub.py model|task|own JSON` prints one JSON object with the result or the error.
 """
 
 from __future__ import annotations
@@ -219,6 +219,8 @@ def _client(what: str, arguments: dict[str, Any]) -> dict[str, object]:
     from peftmark.catalog.origins import Hub
     from peftmark.catalog.tasks import TASKS
     from peftmark.core.errors import AssetError
+    from peftmark.own.declared import OwnTask
+    from peftmark.own.read import read_own
     from peftmark.sources.assets import Places, hub_reachable, model_files
     from peftmark.sources.task_data import load_task
 
@@ -240,6 +242,15 @@ def _client(what: str, arguments: dict[str, Any]) -> dict[str, object]:
             return {
                 "source": located.source,
                 "files": sorted(p.name for p in located.path.iterdir()),
+            }
+        if what == "own":
+            own = read_own("t", OwnTask.model_validate(arguments["declared"]), [], places.cache)
+            return {
+                "source": own.data.source,
+                "fingerprint": own.task.fingerprint,
+                "labels": own.task.labels,
+                "counts": [own.task.train_rows, own.task.eval_rows],
+                "dropped": own.dropped,
             }
         base = TASKS[arguments["task"]]
         assert base.hub is not None

@@ -99,9 +99,10 @@ def _encoding(value: Any) -> Any:
 
 
 def _separator(value: Any) -> Any:
-    if isinstance(value, str) and len(value) == 1 and value not in '"\n\r\0':
+    # One byte, as the reader wants it.
+    if isinstance(value, str) and len(value) == 1 and value.isascii() and value not in '"\n\r\0':
         return value
-    raise PydanticCustomError("separator", 'one character, such as ";" or "\\t"')
+    raise PydanticCustomError("separator", 'one ASCII character, such as ";" or "\\t"')
 
 
 def _shown(value: Any) -> Any:

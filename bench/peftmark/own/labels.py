@@ -46,7 +46,7 @@ def hidden(words: Iterable[str | None], declared: Sequence[str]) -> bool:
         return False
     known = {word.strip() for word in words if word is not None and word.strip() not in MISSING}
     numbers = [as_number(word) for word in known - {"-1", "-1.0"}]
-    return len(numbers) < len(known) and all(n is not None and n >= 0 for n in numbers)
+    return all(n is not None and n >= 0 for n in numbers)
 
 
 def in_order(words: Iterable[str]) -> tuple[str, ...]:

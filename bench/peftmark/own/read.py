@@ -185,8 +185,8 @@ def _cut(
     if not evaluation:
         raise sheet_error(
             part.sheet,
-            f"{len(rows):,} row{'s' * (len(rows) != 1)}, and no two texts of a class: none can be "
-            "cut for evaluation",
+            f"{len(rows):,} row{'s' * (len(rows) != 1)}, and no two different ones (of a class): "
+            "none can be cut for evaluation",
             "Give more rows, or a file of evaluation rows as eval.",
         )
     return [rows[n] for n in train], [rows[n] for n in evaluation]

@@ -215,6 +215,10 @@ def _several(sheet: Sheet, task: OwnTask) -> list[tuple[str, ...] | None]:
 def _from_columns(sheet: Sheet, names: Sequence[str]) -> list[tuple[str, ...] | None]:
     """Labels from columns of 0 and 1 that are named after them."""
     columns = []
+    odd = [name for name in names if plain(name) != name]
+    if odd:
+        what = f"column {quoted(odd[0])} has characters in its name that can't be printed"
+        raise sheet_error(sheet, what, "Rename it: a class is named after it.")
     for name in names:
         check_kinds(sheet, name, ("text", "a number", "true or false"))
         words = [label_word(value) for value in sheet.column(name)]
@@ -246,7 +250,8 @@ def _scores(sheet: Sheet, task: OwnTask) -> list[float | None]:
     wrong: list[int] = []
     for row, value in enumerate(values):
         word = value if isinstance(value, str) else None
-        number = as_number(word) if word is not None else value
+        # Whole numbers of any length go through words: too large ones become infinite.
+        number = value if isinstance(value, float) else as_number(str(value))
         if (word is not None and missing(word, ())) or number is None:
             scores.append(None)
             if word is not None and not missing(word, ()):

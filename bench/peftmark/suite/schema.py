@@ -142,8 +142,8 @@ def _task(value: str, info: ValidationInfo) -> str:
     raise PydanticCustomError(
         "unknown",
         "unknown task{hint}; allowed: {names}; for rows of your own declare it at the top of the "
-        "suite, such as tasks: {{{name}: {{kind: classification, train: FILE.csv, text: COLUMN, "
-        "label: COLUMN}}}}",
+        "suite, such as tasks: {{name}: {kind: classification, train: FILE.csv, text: COLUMN, "
+        "label: COLUMN}}",
         {
             "hint": f" (did you mean {close[0]}?)" if close else "",
             "names": ", ".join(names),
@@ -239,7 +239,7 @@ class TaskEntry(Strict):
             raise PydanticCustomError(
                 "moved",
                 "fingerprint is no key any more: rows of your own are a task of your own, declared "
-                "at the top of the suite (tasks: {{NAME: {{kind: ..., train: FILE, ...}}}})",
+                "at the top of the suite (tasks: {NAME: {kind: ..., train: FILE, ...}})",
             )
         return value
 

@@ -212,6 +212,12 @@ def test_two_labels_of_a_text_bound_the_score(tmp_path):
         "59 texts have more than one label: the best accuracy possible on all rows is 50.8% "
         "(61 of 120)"
     )
+    write(tmp_path, "f.csv", separated(("body", "category"), [*rows, (rows[5][0], "refund")]))
+    assert any("51.2% (62 of 121)" in n for n in notes_of(tmp_path))
+
+
+def notes_of(folder):
+    return own(folder, "f.csv", **CLASSED).notes
 
 
 def test_scores_are_kept_in_the_unit_of_the_file(tmp_path):

@@ -225,7 +225,8 @@ def test_a_declared_order_stands_and_spares_a_word_that_means_nothing_elsewhere(
     write(tmp_path, "f.jsonl", objects(body=body, category=lambda n: ("NA", "-1", "3")[n % 3]))
     found = own(tmp_path, "f.jsonl", **CLASSED, labels=["3", -1, "NA"])
     assert found.task.labels == ("3", "-1", "NA")
-    with pytest.raises(UserError, match=r"label is missing \(20 of 60"):
+    # Without it -1 beside numbers from 0 is missing too.
+    with pytest.raises(UserError, match=r"label is missing \(40 of 60"):
         own(tmp_path, "f.jsonl", **CLASSED)
 
 
@@ -246,6 +247,15 @@ def test_text_stays_as_it_stands_but_for_line_ends(tmp_path):
         assert odd.replace("\r\n", "\n") in {
             row.text for row in both(own(tmp_path, name, **CLASSED))
         }
+
+
+def test_rows_of_one_column_may_be_blank_or_quoted_nothing(tmp_path):
+    texts = "\n".join(t for t, _ in ROWS)
+    write(tmp_path, "f.csv", f'body\n\n   \n""\n{texts}\n')
+    keys = {"kind": "language", "text": "body"}
+    with pytest.raises(UserError, match=r"line 4: a text is empty \(1 of 61 rows\)"):
+        own(tmp_path, "f.csv", **keys)
+    assert len(both(own(tmp_path, "f.csv", **keys, drop="empty"))) == 60
 
 
 def test_a_long_field_and_a_wide_encoding(tmp_path):
@@ -310,10 +320,27 @@ def test_instructions_in_three_forms(tmp_path):
     assert {row.text for row in both(found)} == {
         t if n % 2 else f"{t}\n\non it" for n, (t, _) in enumerate(ROWS)
     }
-    said = [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "hello"}]
-    write(tmp_path, "h.jsonl", objects(m=lambda n: [*said, {"from": "human", "value": body(n)}]))
-    found = own(tmp_path, "h.jsonl", **CHATS)
-    assert {row.turns for row in both(found)} == {(("user", "hi"), ("assistant", "hello"))}
+
+
+def test_conversations_in_the_form_of_sharegpt_and_as_text(tmp_path):
+    def said(n):
+        last = {"from": "human", "value": "thanks"}
+        return [{"from": "human", "value": body(n)}, {"from": "gpt", "value": "hello"}, last]
+
+    expected = {(("user", t), ("assistant", "hello")) for t, _ in ROWS}
+    write(tmp_path, "f.jsonl", objects(m=said))
+    write(tmp_path, "g.csv", separated(("m",), [(json.dumps(said(n)),) for n in range(60)]))
+    for name in ("f.jsonl", "g.csv"):
+        assert {row.turns for row in both(own(tmp_path, name, **CHATS))} == expected
+
+
+def test_the_parts_of_a_turn_are_joined(tmp_path):
+    parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+    answer = [{"role": "assistant", "content": parts}]
+    write(tmp_path, "f.jsonl", objects(m=lambda n: [{"role": "user", "content": body(n)}, *answer]))
+    assert {row.turns[1] for row in both(own(tmp_path, "f.jsonl", **CHATS))} == {
+        ("assistant", "ab")
+    }
 
 
 def test_texts_alone(tmp_path):
@@ -403,6 +430,18 @@ REFUSED = {
         objects(body=body, category=at(8, float("inf"), lambda n: n)),
         SCORED,
         "line 9: 'category' is inf",
+    ),
+    "a score without bounds": (
+        "f.jsonl",
+        objects(body=body, category=at(8, 10**400, lambda n: n)),
+        SCORED,
+        "line 9: 'category' is 1000",
+    ),
+    "control characters in a class's column": (
+        "f.jsonl",
+        objects(body=body, **{"x\x1b": 1, "y": 0}),
+        CLASSED | {"kind": "multi-label", "label": ["x\x1b", "y"]},
+        "column 'x\\x1b' has characters",
     ),
     "one score": ("f.jsonl", objects(body=body, category=2), SCORED, "is 2 in every row"),
     "the same labels": ("f.jsonl", objects(body=body, category=["a"]), TAGGED, "one class only"),

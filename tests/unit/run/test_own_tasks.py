@@ -57,6 +57,7 @@ def run(folder):
     plan = make_plan(asked)
     fetch(plan)
     with plan.store.lock():
+        (plan.store.logs / "ways").write_text("{}")
         done = list(
             execute(plan, plan.to_run, asked, lambda *_: None, Stop(), "fake_worker:by_seed")
         )
@@ -101,7 +102,8 @@ def test_rows_are_kept_for_workers_only_when_they_run(here):
     fetch(plan)
     for job in plan.jobs:
         assert own_file(cache, job.data_fingerprint).is_file()
-    assert json.loads(own_file(cache, plan.jobs[0].data_fingerprint).open().readline()) == {
+    kept = own_file(cache, plan.jobs[0].data_fingerprint).read_text()
+    assert json.loads(kept.splitlines()[0]) == {
         "source": "own rows: tickets.csv",
         "train": 48,
         "eval": 12,

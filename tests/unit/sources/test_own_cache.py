@@ -16,7 +16,7 @@ from peftmark.sources.task_data import load_task
 
 ROWS = (
     Example("a\nb", None, 1),
-    Example("", "x \u2028 \ud800", 0.25),
+    Example("", "x \u2028 \u00e9", 0.25),
     Example("tags", None, 0, tags=(0, 2)),
     Example("which?", None, 1, choices=("this", "that")),
     Example("", None, 0, turns=(("user", "hi"), ("assistant", "ho"))),

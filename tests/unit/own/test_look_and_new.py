@@ -1,0 +1,296 @@
+"""`peftmark inspect` and `peftmark new`: what they see, guess, write and refuse."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+
+from own_files import chat, labelled, lines, separated, tickets, write
+from peftmark.cli import parser
+from peftmark.core.strict_yaml import read_yaml
+from peftmark.own.declared import OwnTask
+from peftmark.own.look import look
+from peftmark.own.read import read_own
+from peftmark.own.suite_text import yaml_value
+
+ROWS = tickets(120)
+
+
+@pytest.fixture
+def peftmark(tmp_path, monkeypatch, capsys):
+    """Run a command in an empty folder; its exit code and what it said."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PEFTMARK_CACHE", str(tmp_path / "cache"))
+
+    def run(*words):
+        with pytest.raises(SystemExit) as left:
+            parser.main(list(words))
+        said = capsys.readouterr()
+        return left.value.code, said.out, said.err
+
+    return run
+
+
+def objects(**columns):
+    return lines({name: make(n) for name, make in columns.items()} for n in range(120))
+
+
+# --- a look -------------------------------------------------------------------------------------
+
+
+def test_a_look_counts_classes_copies_and_the_constant_guess(tmp_path):
+    train = [*[("a", "x")] * 3, ("b", "x"), ("c", "y"), ("d", "y")]
+    write(tmp_path, "a.csv", separated(("t", "l"), train))
+    write(
+        tmp_path, "b.csv", separated(("t", "l"), [("a", "x"), ("e", "x"), ("f", "y"), ("g", "x")])
+    )
+    task = OwnTask(kind="classification", train="a.csv", eval="b.csv", text="t", label="l")
+    seen = look(read_own("t", task, [tmp_path], tmp_path))
+    assert seen.classes == (("x", 4, 3), ("y", 2, 1))
+    assert seen.copies == (2, 0)
+    assert seen.overlap == 1
+    assert seen.guess == "always x"
+    # Macro F1: that of x is 2 · 0.75 · 1 / 1.75, that of y is 0.
+    assert seen.constant == pytest.approx({"accuracy": 0.75, "macro_f1": 0.4285714})
+    assert seen.tokens is None
+
+
+@pytest.mark.parametrize(
+    ("keys", "train", "evaluation", "guess", "scored"),
+    [
+        ({"kind": "regression"}, ["1", "3"], ["2", "5"], "mean of training, 2", {"rmse": 4.5**0.5}),
+        (
+            {"kind": "multi-label"},
+            ["a", "a|b", "b|a", ""],
+            ["a", "b"],
+            "always a",
+            {"micro_f1": 0.5},
+        ),
+    ],
+)
+def test_the_constant_guess_of_scores_and_of_several_labels(
+    tmp_path, keys, train, evaluation, guess, scored
+):
+    for name, values in (("a.csv", train), ("b.csv", evaluation)):
+        rows = [(f"{name} {n}", value) for n, value in enumerate(values)]
+        write(tmp_path, name, separated(("t", "l"), rows))
+    task = OwnTask(train="a.csv", eval="b.csv", text="t", label="l", **keys)
+    seen = look(read_own("t", task, [tmp_path], tmp_path))
+    assert guess in seen.guess
+    assert seen.constant == pytest.approx(scored)
+
+
+def test_inspect_shows_counts_and_no_text_unless_asked(peftmark, tmp_path):
+    write(tmp_path, "t.csv", labelled())
+    code, said, _ = peftmark("inspect", "t.csv")
+    assert code == 0
+    for part in ("192 to train on, 48 to evaluate", "bug", "33.3% of training", "accuracy 0.333"):
+        assert part in said
+    assert "crashes" not in said
+    _, said, _ = peftmark("inspect", "t.csv", "--show-texts")
+    assert said.count("  training row") == 3
+    assert "the app crashes on page" in said
+
+
+def test_inspect_as_json_has_the_figures_and_no_text(peftmark, tmp_path):
+    write(tmp_path, "t.csv", labelled())
+    _, said, _ = peftmark("inspect", "t.csv", "--json", "--show-texts")
+    facts = json.loads(said)
+    assert (facts["kind"], facts["train_rows"], facts["eval_rows"]) == ("classification", 192, 48)
+    assert len(facts["fingerprint"]) == 64
+    assert "crashes" not in said
+
+
+def test_a_shown_text_holds_nothing_a_terminal_would_act_on(peftmark, tmp_path):
+    rows = [(f"\x1b[31m\u202e red\n{text}", label) for text, label in ROWS]
+    write(tmp_path, "t.csv", separated(("body", "category"), rows))
+    _, said, _ = peftmark("inspect", "t.csv", "--show-texts")
+    assert all(c.isprintable() or c == "\n" for c in said)
+    assert "red the app crashes" in said
+
+
+def test_inspect_ends_with_exit_2_on_a_bad_file(peftmark, tmp_path):
+    write(tmp_path, "t.csv", labelled(lambda n, t, c: (t, "" if n == 5 else c)))
+    code, said, error = peftmark("inspect", "t.csv")
+    assert (code, said) == (2, "")
+    assert "t.csv, line 7: the label is missing (1 of 240 rows)" in error
+    code, said, _ = peftmark("inspect", "t.csv", "--drop", "unlabelled")
+    assert code == 0
+    assert "1 training row without a label left out" in said
+    code, _, error = peftmark("inspect", "none.csv")
+    assert code == 2
+    assert "there is no file" in error
+    code, _, error = peftmark("inspect", "t.csv", "--separator", ";;")
+    assert code == 2
+    assert "--separator: found ';;'; one ASCII character" in error
+
+
+# --- guesses ------------------------------------------------------------------------------------
+
+GUESSED = {
+    "classes": ("t.csv", labelled(), {"kind": "classification", "text": "body"}),
+    "scores": (
+        "t.csv",
+        separated(("id", "review", "score"), [(n, t, n / 7) for n, (t, _) in enumerate(ROWS)]),
+        {"kind": "regression", "text": "review", "label": "score"},
+    ),
+    "few numbers": (
+        "t.csv",
+        separated(("review", "rating"), [(t, n % 5) for n, (t, _) in enumerate(ROWS)]),
+        {"kind": "classification", "label": "rating"},
+    ),
+    "labels with bars": (
+        "t.csv",
+        separated(
+            ("body", "tags"), [(t, f"{c}|x" if n % 2 else c) for n, (t, c) in enumerate(ROWS)]
+        ),
+        {"kind": "multi-label", "label": "tags"},
+    ),
+    "lists": (
+        "t.jsonl",
+        objects(body=lambda n: ROWS[n][0], labels=lambda n: ["a", "b"][: n % 3]),
+        {"kind": "multi-label", "label": "labels"},
+    ),
+    "conversations": ("t.jsonl", chat(), {"kind": "instruction", "messages": "messages"}),
+    "prompts": (
+        "t.jsonl",
+        objects(prompt=lambda n: ROWS[n][0], completion=lambda n: ROWS[n][1]),
+        {"kind": "instruction", "prompt": "prompt", "completion": "completion"},
+    ),
+    "instructions": (
+        "t.jsonl",
+        objects(instruction=lambda n: ROWS[n][0], input=lambda n: "", output=lambda n: ROWS[n][1]),
+        {"kind": "instruction", "instruction": "instruction", "input": "input"},
+    ),
+    "choices": (
+        "t.jsonl",
+        objects(
+            question=lambda n: ROWS[n][0], choices=lambda n: ["a", "b"], answer=lambda n: n % 2
+        ),
+        {"kind": "multiple-choice", "answer": "answer"},
+    ),
+    "texts alone": (
+        "t.csv",
+        separated(("text",), [(t,) for t, _ in ROWS]),
+        {"kind": "language", "text": "text"},
+    ),
+    "booleans": (
+        "t.jsonl",
+        objects(n=lambda n: n, body=lambda n: ROWS[n][0], spam=lambda n: n % 3 == 0),
+        {"kind": "classification", "label": "spam"},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", GUESSED)
+def test_new_guesses_says_why_and_writes_a_suite_that_reads_the_same(peftmark, tmp_path, case):
+    name, content, expected = GUESSED[case]
+    write(tmp_path, name, content)
+    code, said, error = peftmark("new", "mine", "--data", name)
+    assert (code, error) == (0, "")
+    assert "Guessed: " in said
+    assert said.endswith("make bench SUITE=mine\nor\n  peftmark run mine\n")
+    suite = read_yaml(tmp_path / "suites" / "mine.yaml")
+    declared = suite["tasks"]["mine"]
+    assert expected.items() <= declared.items()
+    causal = declared["kind"] in ("instruction", "multiple-choice", "language")
+    assert suite["model"] == ("smollm2-135m-q4" if causal else "minilm-l6")
+    assert set(suite) == {"suite", "model", "tasks", "methods"}
+    assert read_own("mine", OwnTask.model_validate(declared), [tmp_path], tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("head", "rows", "told"),
+    [
+        (("a", "b", "ok"), [(t, f"{t} too", n % 2) for n, (t, _) in enumerate(ROWS)], "--text"),
+        (("t", "x", "y"), [(t, n % 2, n % 3) for n, (t, _) in enumerate(ROWS)], "--label"),
+        (("x", "y"), [(n % 2, n) for n in range(90)], "no column holds texts"),
+        (("t", "l"), [], "there are no rows"),
+    ],
+)
+def test_what_could_be_read_in_two_ways_is_asked_back(peftmark, tmp_path, head, rows, told):
+    write(tmp_path, "t.csv", separated(head, rows))
+    code, _, error = peftmark("new", "mine", "--data", "t.csv")
+    assert code == 2
+    assert told in error
+    assert f"Its columns: {', '.join(map(repr, head))}." in error
+    assert not (tmp_path / "suites").exists()
+
+
+def test_what_is_said_is_not_guessed(peftmark, tmp_path):
+    rows = [(t, f"{t} too", n % 2) for n, (t, _) in enumerate(ROWS)]
+    write(tmp_path, "t.csv", separated(("a b", "c: d", "ok"), rows))
+    words = ["--text", "a b", "--text", "c: d", "--label", "ok", "--kind", "classification"]
+    code, said, _ = peftmark("new", "mine", "--data", "t.csv", *words, "--model", "roberta-base")
+    assert code == 0
+    assert "Guessed" not in said
+    suite = read_yaml(tmp_path / "suites" / "mine.yaml")
+    assert suite["tasks"]["mine"]["text"] == ["a b", "c: d"]
+    assert suite["model"] == "roberta-base"
+
+
+def test_a_suite_is_never_written_over_without_force(peftmark, tmp_path):
+    write(tmp_path, "t.csv", labelled())
+    target = write_suite(tmp_path, "kept")
+    code, _, error = peftmark("new", "mine", "--data", "t.csv", "--suites", "own")
+    assert code == 2
+    assert "--force" in error
+    assert target.read_text() == "kept"
+    code, said, _ = peftmark("new", "mine", "--data", "t.csv", "--suites", "own", "--force")
+    assert code == 0
+    assert said.endswith("peftmark run mine --suites own\n")
+    assert read_yaml(target)["suite"] == "mine"
+
+
+def write_suite(folder, text):
+    target = folder / "own" / "mine.yaml"
+    target.parent.mkdir()
+    target.write_text(text)
+    return target
+
+
+@pytest.mark.parametrize(
+    ("name", "more", "told"),
+    [
+        ("Mine", [], "lower-case letters"),
+        ("../x", [], "lower-case letters"),
+        ("external", [], "no suite can be named"),
+        ("trec", [], "a task of the catalogue"),
+        ("mine", ["--model", "none"], "--model none: unknown"),
+        ("mine", ["--model", "smollm2-135m-q4", "--kind", "multi-label"], "don't read tasks"),
+        ("mine", ["--label", "nothing"], "no column 'nothing'"),
+        ("mine", ["--kind", "instruction"], "nothing tells which columns"),
+        ("mine", ["--labels", "bug,praise"], "label 'refund' of training rows is not declared"),
+    ],
+)
+def test_what_new_refuses_leaves_nothing_behind(peftmark, tmp_path, name, more, told):
+    write(tmp_path, "t.csv", labelled())
+    code, _, error = peftmark("new", name, "--data", "t.csv", *more)
+    assert code == 2
+    assert told in error
+    assert not (tmp_path / "suites").exists()
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["body", "a b", "yes", "1", "a: b", "#c", 'q"', "é 😀", "\t", "\u2028", "\x85", "-", "~"],
+)
+def test_words_of_a_suite_survive_yaml(tmp_path, value):
+    path = tmp_path / "f.yaml"
+    path.write_text(f"key: {yaml_value(value)}\nlist: {yaml_value([value, value])}\n")
+    assert read_yaml(path) == {"key": value, "list": [value, value]}
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_rows_take_seconds(tmp_path):
+    rows = [
+        (f"{text} and more words of it {n}", label) for n in range(420) for text, label in tickets()
+    ]
+    write(tmp_path, "f.csv", separated(("body", "category"), rows))
+    task = OwnTask(kind="classification", train="f.csv", text="body", label="category")
+    start = time.process_time()
+    found = read_own("t", task, [tmp_path], tmp_path)
+    assert time.process_time() - start < 10
+    assert found.task.train_rows + found.task.eval_rows == 100_800
