@@ -163,7 +163,8 @@ class Embeddings:
 
     def standardised(self, embedded: np.ndarray) -> np.ndarray:
         """Embeddings less the mean, over the scale."""
-        return (embedded - self.mean) / self.scale
+        found: np.ndarray = (embedded - self.mean) / self.scale
+        return found
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Mean and scale."""
