@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
+from peftmark.advice import plain_lines
 from peftmark.advice.candidates import (
     COSTS,
     Candidate,
@@ -236,7 +237,7 @@ def scale(answer: Answer) -> str:
     if not answer.reduced:
         return ""
     jobs = [s.job for s in answer.table.slots]
-    steps = _span([j.recipe.steps for j in jobs])
+    steps = _span([j.recipe.steps for j in jobs if j.cell.trains] or [0])
     rows = [n for j in jobs if (n := j.recipe.train_rows) is not None]
     at_most = f" and at most {max(rows):,} training rows" if len(rows) == len(jobs) else ""
     return (
@@ -248,6 +249,8 @@ def scale(answer: Answer) -> str:
 def _answer(answer: Answer) -> Iterator[str]:
     if small := scale(answer):
         yield small
+    if told := plain_lines.sentence(answer.table):
+        yield told
     yield headline(answer)
     yield f"Rows: {evidence(answer)}."
     if answer.picks or answer.others:
@@ -332,6 +335,7 @@ def _facts(answer: Answer) -> dict[str, Any]:
     return {
         "verdict": answer.verdict,
         "answer": headline(answer),
+        "not_above": plain_lines.sentence(answer.table),
         "reduced_scale": answer.reduced,
         "suite": job.suite,
         "profile": job.profile,

@@ -12,15 +12,16 @@ MOST_NAMED = 4
 
 def sentence(table: ResultTable) -> str:
     """Which cells are not above such a line on a task, by their means; empty if all are, or if
-    there is no line to hold them against."""
+    there is no line to hold them against. Of many pairs the furthest is named."""
     found = not_above(table)
     if not found:
         return ""
-    named = "; ".join(_one(one) for one in found[:MOST_NAMED])
-    rest = len(found) - MOST_NAMED
-    more = f"; and {words.plural(rest, 'more pair')} of cell and task" if rest > 0 else ""
+    if len(found) > MOST_NAMED:
+        named = f"{len(found):,} pairs of cell and task, furthest {_one(found[0])}"
+    else:
+        named = "; ".join(map(_one, found))
     return (
-        f"Not above a line that needs no fine-tuning, by mean score: {named}{more}. These are "
+        f"Not above a line that needs no fine-tuning, by mean score: {named}. These are "
         "means alone; no test stands behind them."
     )
 

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from peftmark.advice import plain_lines
 from peftmark.advice.candidates import (
     COSTS,
     Candidate,
@@ -305,10 +304,9 @@ def _why_none(found: Sequence[Candidate], wish: Wish) -> list[str]:
 def _caveats(table: ResultTable, wish: Wish, trade: Front) -> tuple[str, ...]:
     job = table.jobs[0]
     model = MODELS[job.model].title if job.model in MODELS else job.model
-    recipes = [s.job.recipe for s in table.slots]
-    told = plain_lines.sentence(table)
-    notes = [told] if told else []
-    notes += [
+    trained = [s for s in table.slots if s.job.cell.trains] or table.slots
+    recipes = [s.job.recipe for s in trained]
+    notes = [
         f"Figures hold for {model}, batches of {_span(r.batch_size for r in recipes)} rows and "
         f"{_span(r.max_length for r in recipes)} tokens at most; a larger model, batch or length "
         "needs more."
@@ -332,7 +330,9 @@ def _caveats(table: ResultTable, wish: Wish, trade: Front) -> tuple[str, ...]:
         notes.append(f"Not recorded on every task: {trade.cost.title} of {names}.")
     if trade.fault:
         notes.append(f"Cells are not compared by {trade.cost.title}: {trade.fault}.")
-    steps = {t: {s.job.recipe.steps for s in table.of(task=t) if s.ok} for t in table.tasks}
+    steps = {
+        t: {s.job.recipe.steps for s in trained if s.ok and s.job.task == t} for t in table.tasks
+    }
     longer = [t for t, found in steps.items() if len(found) > 1]
     if longer:
         notes.append(f"On {', '.join(longer)} the cells trained for different numbers of steps.")

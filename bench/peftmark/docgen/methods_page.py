@@ -190,11 +190,11 @@ Limits:
 - **Gradient-scaled ranks** depend on the data: the figures are all layers at `min_rank` and all at
   `max_rank`.
 - **Lines that need no fine-tuning**, `bag-of-words` and `embeddings`, are there for encoders on
-  classes, labels and scores. They are fitted to all training rows that the recipe leaves,
-  selection rows apart, however many steps the other cells take: compare rows, not steps. Selection
-  rows choose C among 0.001, 0.01, 0.1, 1 and 10 (1 without such rows); `optimizer` of a row tells
-  it. Nothing is drawn, so seeds are copies of one run. Words are what stands between spaces and
-  signs: of a language that writes none, words say little. At most 100,000 terms are kept. Rows of
+  classes, labels and scores. They are fitted to all training rows that the recipe leaves, selection
+  rows apart, however many steps the other cells take: compare rows, not steps. Selection rows
+  choose C among 0.001, 0.01, 0.1, 1 and 10 (1 without such rows), which `optimizer` of a row tells.
+  Nothing is drawn, so seeds are copies of one run. Words are what stands between spaces and signs:
+  of a language that writes none, they say little. At most 100,000 terms are kept. Rows made with
   another version of scikit-learn are not redone.
 - **Counts say nothing of memory or time**, which a run measures.
 - **Bases** are formats that the method can sit on. Whether it runs on an architecture is found out

@@ -228,8 +228,8 @@ def _fitted(job: Job, places: Places, read: _Read, meters: Meters, progress: Pro
         sources, base = loaded.sources, loaded.base.model
     outcome = fitted(job, read.task, read.work, base, meters, progress)
     # No batch was drawn for a step.
-    told = {k: v for k, v in sources.items() if k not in ("padding_share", "batch_order_hash")}
-    outcome = replace(outcome, **told)
+    drawn = ("padding_share", "batch_order_hash")
+    outcome = replace(outcome, **{k: v for k, v in sources.items() if k not in drawn})
     if outcome.selection_metric_value is None:
         outcome = without(outcome, ("selection_metric_value",), "the recipe cuts no selection rows")
     return without(outcome, FORGOTTEN, "an encoder reads no text on")

@@ -21,6 +21,7 @@ from factory import (
     make_record,
     make_trials,
 )
+from peftmark.advice import plain_lines
 from peftmark.analysis import table
 from peftmark.catalog.methods import METHODS, Cell, all_methods
 from peftmark.render import chart_specs, page, words
@@ -87,13 +88,13 @@ def test_every_picture_that_leaves_cells_out_says_so(shown, many):
             assert "Drawn: 20 of 80 cells" in figure.note, figure.name
         if isinstance(figure.drawing, chart_specs.Curves):
             assert len(figure.drawing.lines) <= 6
-    # The untouched base learns nothing.
-    assert "Drawn: 20 of 79 cells" in paragraphs(shown, "learning")
+    # The untouched base learns nothing, and two lines are fitted.
+    assert "Drawn: 20 of 77 cells" in paragraphs(shown, "learning")
     assert "Drawn: 13 of 80 cells" in section(shown, "glance").lead
     assert len([f for f in shown.figures() if isinstance(f.drawing, chart_specs.Radar)]) == 12
     for caption in ("Every cell against", "Score after", "Costs relative"):
         assert len(grid(shown, caption).rows) >= 80
-    assert len(grid(shown, "Steps to the target").rows) == 79
+    assert len(grid(shown, "Steps to the target").rows) == 77
 
 
 def test_curves_of_a_task_stay_in_panels_with_the_reference(shown):
@@ -125,7 +126,9 @@ def lowered(record, by):
 def test_many_cells_are_counted_and_the_furthest_named(shown):
     rows = make_matrix(cells=cells(80), tasks=["sst2"], seeds=range(5))
     low = set(cells(80)[10:])
-    text = summary.finding(built([lowered(r, 0.1) if r.job.cell in low else r for r in rows]))
+    found = built([lowered(r, 0.1) if r.job.cell in low else r for r in rows])
+    text = summary.finding(found).removeprefix(plain_lines.sentence(found))
+    assert len(plain_lines.sentence(found)) < 300
     assert re.search(r"\d+ cells, furthest .+, scored lower", text)
     assert len(text) < 600
     assert len(section(shown, "costs").blocks[1].text) < 400
