@@ -46,7 +46,7 @@ class Conversations:
             self._template = tokenizer.get_chat_template()
         except ValueError as error:
             raise Unsupported(
-                "the model's tokenizer has no chat template of its own, and none is made up for it; "
+                "the model's tokenizer has no chat template of its own, and none is made up; "
                 "give the rows as prompt and completion, or take a model that was made for "
                 "conversations"
             ) from error
