@@ -46,8 +46,8 @@ class Conversations:
             self._template = tokenizer.get_chat_template()
         except ValueError as error:
             raise Unsupported(
-                "the model's tokenizer has no chat template of its own, and none is made up for "
-                "it; give the rows as prompt and completion, or take a model that was made for "
+                "the model's tokenizer has no chat template of its own, and none is made up; "
+                "give the rows as prompt and completion, or take a model that was made for "
                 "conversations"
             ) from error
         self._marked = _MARKERS.search(self._template) is not None
