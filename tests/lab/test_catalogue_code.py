@@ -71,7 +71,8 @@ def metric_faults(rows) -> list[str]:
             if metric.key not in every:
                 found.append(
                     f"{metric.key} on {kind}: compute it in peftmark/lab/metrics.py (PREDICTED, "
-                    "PROBABLE, of_text or of_answers), or take the kind out of its row in catalog/metrics.py"
+                    "PROBABLE, of_text or of_answers), or take the kind out of its row in "
+                    "catalog/metrics.py"
                 )
             elif not metric.beside and metric.key not in by_row:
                 found.append(f"{metric.key} on {kind} has no value a row: set beside=True")
