@@ -5,17 +5,23 @@ from __future__ import annotations
 import hashlib
 import math
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from scipy import special
 from sklearn import metrics as sk
 
+import tiny
 from peftmark.catalog.metrics import METRICS, OWN_FORM, metric_of, metric_title, sign_of
 from peftmark.catalog.own_metric import code_of, file_of
+from peftmark.catalog.tasks import TASKS
 from peftmark.core.errors import UserError
-from peftmark.lab import metrics, own_metric
+from peftmark.lab import metrics, own_metric, recipe
+from peftmark.lab.data import job_data
 from peftmark.lab.errors import Unsupported
+from peftmark.lab.worker import classify
+from peftmark.sources.assets import Places
 
 ROUNDS = range(10)
 
@@ -291,3 +297,94 @@ def test_a_metric_of_ones_own_has_a_direction_and_no_range():
     assert "regression" in higher.kinds and "instruction" in higher.kinds
     signs = {"a:f": 1, "a:f:lower": -1, "rmse": -1, "log_loss": -1, "novel": 1}
     assert {key: sign_of(key) for key in signs} == signs
+
+
+# --- in a job -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def places(tmp_path, monkeypatch):
+    tiny.install(tmp_path / "mirror", monkeypatch)
+    return Places(tmp_path / "mirror", ("mirror",), tmp_path / "cache")
+
+
+def scored_by(monkeypatch, task, metric, *also):
+    """A job on a task that is scored by other metrics."""
+    monkeypatch.setitem(TASKS, task, replace(TASKS[task], metric=metric, also=also))
+    return replace(tiny.job("lora", task=task, steps=40, selection_rows=20), metric=metric)
+
+
+def test_a_job_is_scored_by_probabilities_and_its_lowest_loss_is_its_best(places, monkeypatch):
+    keys = ("log_loss", "auroc", "calibration_error", "macro_f1", "accuracy")
+    done = recipe.run(scored_by(monkeypatch, "tiny-class", *keys), places, lambda _: None)
+    assert list(done.metrics) == list(keys)
+    wanted, found = np.array(done.references), np.array(done.predictions)
+    assert done.metrics["accuracy"] == pytest.approx(sk.accuracy_score(wanted, found))
+    assert 0 < done.metric_value < done.baseline_value == pytest.approx(math.log(2), abs=0.05)
+    assert done.metrics["auroc"] > 0.8
+    assert done.best_metric_value == min(p.metric for p in done.curve)
+    assert done.selection_metric_value == min(p.selection_metric for p in done.curve)
+
+
+def test_a_job_is_scored_in_the_unit_of_the_scores(places, monkeypatch):
+    job = replace(scored_by(monkeypatch, "tiny-score", "rmse", "mae"), target=1.2)
+    done = recipe.run(job, places, lambda _: None)
+    wanted, found = np.array(done.references), np.array(done.predictions)
+    assert done.metric_value == pytest.approx(sk.root_mean_squared_error(wanted, found), rel=1e-5)
+    assert done.metrics["mae"] == pytest.approx(sk.mean_absolute_error(wanted, found), rel=1e-5)
+    assert done.metric_value < done.baseline_value
+    reached = [p.step for p in done.curve if p.metric <= 1.2]
+    assert (done.target_reached, done.steps_to_target) == (bool(reached), (reached or [None])[0])
+
+
+def test_a_job_calls_a_function_of_ones_own(places, monkeypatch, written):
+    written("def worst(references, predictions):\n    return abs(references - predictions).max()\n")
+    job = scored_by(monkeypatch, "tiny-score", "mine.costs:worst:lower", "rmse")
+    done = recipe.run(job, places, lambda _: None)
+    worst = np.abs(np.array(done.references) - np.array(done.predictions)).max()
+    assert done.metric_value == pytest.approx(worst, rel=1e-5)
+    assert done.best_metric_value == min(p.metric for p in done.curve)
+    assert done.baseline_value > 0
+
+
+def test_a_function_without_a_value_ends_the_job_with_its_reason(places, monkeypatch, written):
+    written("def f(references, predictions): return 0 / 0\n")
+    job = scored_by(monkeypatch, "tiny-score", "mine.costs:f")
+    with pytest.raises(UserError) as ended:
+        recipe.run(job, places, lambda _: None)
+    status, reason = classify(ended.value)
+    assert status == "crashed"
+    assert reason.startswith("metric mine.costs:f raised ZeroDivisionError: division by zero")
+
+
+def test_a_constant_guess_without_a_value_is_null_with_its_reason(places, monkeypatch, written):
+    written(
+        "def f(references, predictions):\n"
+        "    assert predictions.std() > 0, 'all the same'\n    return predictions.std()\n"
+    )
+    done = recipe.run(scored_by(monkeypatch, "tiny-score", "mine.costs:f"), places, lambda _: None)
+    assert done.status == "ok" and done.baseline_value is None
+    why = done.null_reasons["baseline_value"]
+    assert why == "of the constant guess: metric mine.costs:f raised AssertionError: all the same"
+
+
+@pytest.mark.parametrize("also", [False, True])
+def test_rows_of_one_class_have_no_auroc(places, monkeypatch, also):
+    metrics_ = ("accuracy", "auroc") if also else ("auroc",)
+    job = scored_by(monkeypatch, "tiny-class", *metrics_)
+    whole = job_data._held_out
+
+    def alone(*arguments):
+        held = whole(*arguments)
+        return replace(held, references=np.zeros(len(held.references)))
+
+    monkeypatch.setattr(job_data, "_held_out", alone)
+    steps = []
+    if not also:
+        with pytest.raises(Unsupported, match="there is one class alone: evaluate on other rows"):
+            recipe.run(job, places, lambda m: steps.append(m.get("step")))
+        assert not any(steps)
+        return
+    done = recipe.run(job, places, lambda _: None)
+    assert list(done.metrics) == ["accuracy"]
+    assert any(w.startswith("no value: AUROC compares rows") for w in done.warnings)

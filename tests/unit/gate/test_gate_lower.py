@@ -63,11 +63,12 @@ def test_a_finding_names_the_metric_and_its_direction():
 
 def test_a_margin_is_a_share_of_the_way_whatever_the_unit():
     for unit in (1e-3, 1.0, 1e6):
-        # A hundredth of the way is 0.4; the policy allows a point on a task.
-        near = sides("rmse", 16.0 * unit, 16.2 * unit, 40.0 * unit)
-        far = sides("rmse", 16.0 * unit, 17.0 * unit, 40.0 * unit)
+        # A hundredth of the way from 40 to 0 is 0.4.
+        near = sides("rmse", 16.0 * unit, 16.3 * unit, 40.0 * unit, margin=0.01)
+        far = sides("rmse", 16.0 * unit, 16.5 * unit, 40.0 * unit, margin=0.01)
         assert (near.code, far.code) == (Exit.OK, Exit.REGRESSION), unit
-    assert POLICY.margin <= 0.01
+        checks = {f.check for f in far.findings if f.kind == "regression"}
+        assert checks == {"quality.overall", "quality.task"}
 
 
 def test_without_points_every_drop_that_is_shown_counts_and_limits_decide_nothing():
@@ -75,9 +76,9 @@ def test_without_points_every_drop_that_is_shown_counts_and_limits_decide_nothin
     few = sides(COST, 16.0, 24.0, seeds=2, few_seeds_limit=0.5)
     assert few.code == Exit.UNDECIDED
     assert sides("accuracy", 0.8, 0.2, 0.5, seeds=2, few_seeds_limit=0.5).code == Exit.REGRESSION
-    strict = sides(COST, 24.0, 24.1, quality="non-inferior")
-    sentences = " ".join(f.sentence for f in strict.findings)
-    assert "no margin in points means anything" in sentences or strict.code == Exit.REGRESSION
+    strict = sides(COST, 24.0, 23.9, quality="non-inferior")
+    assert strict.code == Exit.UNDECIDED
+    assert "no margin in points means anything" in " ".join(f.sentence for f in strict.findings)
 
 
 def test_a_metric_of_ones_own_stays_out_of_the_mean_and_is_tested_on_its_task():
