@@ -218,6 +218,23 @@ def test_the_best_step_is_the_first_best_on_the_selection_rows(scores, step, val
     assert not set(SELECTED) & set(found["null_reasons"])
 
 
+def test_of_an_error_the_lowest_is_the_best_step_and_the_target_is_reached_from_above():
+    job = replace(tiny.job(), metric="rmse", target=12.0)
+    found = of_training(job, trained_with([(30.0, 31.0), (11.0, 12.5), (14.0, 12.5), (16.0, 13.0)]))
+    assert (found["selected_step"], found["selected_metric_value"]) == (20, 11.0)
+    assert (found["selection_metric_value"], found["best_metric_value"]) == (12.5, 11.0)
+    assert (found["target_reached"], found["steps_to_target"]) == (True, 20)
+    missed = of_training(replace(job, target=10.0), trained_with([(30.0, 31.0), (11.0, 12.5)]))
+    assert (missed["target_reached"], missed["steps_to_target"]) == (False, None)
+
+
+def test_selection_rows_without_a_value_pick_no_step_and_say_why():
+    job = tiny.job(selection_rows=20)
+    found = of_training(replace(job, metric="auroc"), trained_with([(0.5, None), (0.9, None)]))
+    assert [found[name] for name in SELECTED] == [None] * 3
+    assert {found["null_reasons"][n] for n in SELECTED} == {"the selection rows have no AUROC"}
+
+
 def test_a_job_reports_what_its_selection_rows_picked(places):
     done = run(places, tiny.job("lora", selection_rows=20, steps=36))
     points = {p.step: p for p in done.curve}

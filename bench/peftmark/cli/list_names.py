@@ -20,7 +20,7 @@ def add_options(sub: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Every name that a suite may use."""
     from peftmark.catalog.methods import all_methods
-    from peftmark.catalog.metrics import METRICS
+    from peftmark.catalog.metrics import METRICS, OWN_FORM
     from peftmark.catalog.models import MODELS
     from peftmark.catalog.quantizations import QUANTIZATIONS
     from peftmark.catalog.tasks import TASKS
@@ -38,7 +38,8 @@ def run(options: argparse.Namespace) -> int:
         "methods": {m.key: f"{m.title}: {m.summary}" for m in all_methods().values()},
         "quantizations": {q.key: q.summary for q in QUANTIZATIONS.values()},
         "tasks": {t.key: f"{t.summary} ({t.kind}: {t.metric})" for t in TASKS.values()},
-        "metrics": {m.key: f"{m.summary} ({m.direction} is better)" for m in METRICS.values()},
+        "metrics": {m.key: f"{m.summary} ({m.direction} is better)" for m in METRICS.values()}
+        | {"your own": f"a function of references and predictions, as {OWN_FORM}"},
         "models": {m.key: f"{m.summary} ({m.read_as})" for m in MODELS.values()},
     }
     if options.json:

@@ -23,7 +23,8 @@ class Policy(BaseModel):
     Attributes:
         alpha: chance at most that a change which alters nothing fails through a statistical test
             of quality or of learning, over all cells and tasks. Times that bind have their own.
-        margin: a mean drop over all tasks within this, in units of the metric, fails nothing.
+        margin: a mean drop over all tasks within this, in units of the metric or of the share that
+            is averaged, fails nothing; of a metric of one's own every drop that is shown fails.
         task_margin: the same for one task.
         quality: `no-drop` fails on a drop that is shown; `non-inferior` passes only if a drop as
             large as the margin is ruled out, and is undecided otherwise; `advisory` fails nothing.

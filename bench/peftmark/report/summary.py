@@ -73,10 +73,11 @@ def said(metric: str) -> dict[Verdict, str]:
     told = SAID | {"equivalent": f"{{}} matched it within {within}"}
     if sign_of(metric) > 0:
         return told
-    return told | {
-        "higher": "{} scored higher, which is worse",
+    turned: dict[Verdict, str] = {
         "lower": "{} scored lower, which is better",
+        "higher": "{} scored higher, which is worse",
     }
+    return turned | {verdict: text for verdict, text in told.items() if verdict not in turned}
 
 
 def standings(

@@ -60,6 +60,17 @@ def test_a_lower_score_wins_where_lower_is_better(monkeypatch):
     assert of(0.3, 0.5, 0.305).within(0.01) == pytest.approx(2 / 3)
 
 
+@pytest.mark.parametrize("metric", ["rmse", "log_loss", "mine.costs:cost:lower"])
+def test_the_rate_with_the_lowest_error_is_chosen(metric):
+    jobs = [trial(rate, metric=metric) for rate in RATES]
+    records = {}
+    for job, value in zip(jobs, (16.0, 12.0, 30.0), strict=True):
+        records |= row(job, value)
+    [found] = choices(jobs, records).values()
+    assert found.chosen == RATES[1]
+    assert found.within(4.0) == pytest.approx(2 / 3)
+
+
 @pytest.mark.parametrize("status", ["diverged", "crashed", "timed_out"])
 def test_a_rate_with_a_failed_trial_has_no_score_and_is_not_missing(status):
     scores = {(1e-3, 7): 0.9, (1e-3, 8): status, (2e-3, 7): 0.5, (2e-3, 8): 0.5}

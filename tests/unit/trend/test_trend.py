@@ -24,7 +24,7 @@ from gate_history import (
 )
 from peftmark.render import draw as charts
 from peftmark.render.page import Figures
-from peftmark.trend import changepoints, page, panels
+from peftmark.trend import changepoints, page, panels, wording
 from peftmark.trend import write as trend
 from peftmark.trend.series import strands
 
@@ -76,6 +76,20 @@ def test_a_step_is_found_from_the_third_run_after_it_on(at_run):
 def test_a_step_of_the_last_two_runs_is_not_blamed_on_the_run_before(step_at):
     for seed in range(20):
         assert found(make_runs(seed=seed, step_at=step_at, shift=-0.03)) == {}
+
+
+@pytest.mark.parametrize(
+    ("metric", "worse", "arrow"),
+    [("accuracy", True, "↑"), ("rmse", False, "↓"), ("mine.costs:cost:lower", False, "↓")],
+)
+def test_a_fall_is_for_the_worse_only_where_more_is_better(metric, worse, arrow):
+    points = make_runs(step_at=STEP_AT, shift=-0.03, metric=metric)
+    (strand,) = strands(points, ())
+    (series,) = [s for s in strand.series if s.measure.key == "score"]
+    (step,) = series.steps
+    assert step.worse is worse
+    assert wording.worse(step) == ("worse" if worse else "better")
+    assert wording.direction(series) == arrow
 
 
 def test_several_steps_and_both_directions():
