@@ -14,7 +14,7 @@ import pytest
 
 from peftmark.analysis.comparison import MEANS, WEIGHTED
 from peftmark.catalog.methods import METHODS
-from peftmark.catalog.metrics import METRICS
+from peftmark.catalog.metrics import METRICS, Metric
 from peftmark.catalog.quantizations import QUANTIZATIONS, Family
 from peftmark.core.files import PACKAGE
 from peftmark.machine import environment
@@ -47,15 +47,15 @@ def texts(path: str) -> set[str]:
 # --- metrics ------------------------------------------------------------------------------------
 
 LABELLED = {"classification", "regression"}
-PREDICTED = keys("lab/metrics.py", "PREDICTED")
+PREDICTED = keys("lab/metrics.py", "PREDICTED") + keys("lab/metrics.py", "PROBABLE")
 
 
 @pytest.mark.parametrize("key", METRICS)
 def test_a_metric_is_computed(key):
     if LABELLED & set(METRICS[key].kinds):
         assert key in PREDICTED, (
-            f"{key} stands in catalog/metrics.py and nothing computes it: add it to PREDICTED in "
-            "lab/metrics.py"
+            f"{key} stands in catalog/metrics.py and nothing computes it: add it to PREDICTED (or "
+            "PROBABLE) in lab/metrics.py"
         )
     else:
         assert key in texts("lab/metrics.py"), (
@@ -69,12 +69,17 @@ def test_what_is_computed_has_a_row(key):
     assert key in METRICS, f"lab/metrics.py computes {key}: add its row to catalog/metrics.py"
 
 
-@pytest.mark.parametrize("key", [key for key, metric in METRICS.items() if not metric.beside])
+def on_drawn_rows(metric: Metric) -> bool:
+    """Whether rows keep what the metric is made of: probabilities and several labels they don't."""
+    return not (metric.beside or metric.probabilities or set(metric.kinds) == {"multi-label"})
+
+
+@pytest.mark.parametrize("key", [key for key, metric in METRICS.items() if on_drawn_rows(metric)])
 def test_a_metric_that_may_stand_first_has_the_noise_of_the_choice_of_rows(key):
     assert key in {*MEANS, *WEIGHTED}, (
         f"{key} may be a task's first metric, and its value on drawn rows isn't known: write it "
-        "into WEIGHTED of analysis/comparison.py (into MEANS if predictions are its values a row),"
-        " or set beside=True in catalog/metrics.py"
+        "into WEIGHTED of analysis/resampled_metrics.py (into MEANS if predictions are its values "
+        "a row), or set beside=True in catalog/metrics.py"
     )
 
 
