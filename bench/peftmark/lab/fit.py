@@ -20,7 +20,7 @@ from safetensors.numpy import load_file, save_file
 from torch import nn
 
 from peftmark.catalog.methods import known_method
-from peftmark.catalog.metrics import METRICS
+from peftmark.catalog.metrics import metric_of
 from peftmark.catalog.task import Task
 from peftmark.lab import metrics
 from peftmark.lab.data.job_data import HeldOut, Work
@@ -95,9 +95,8 @@ def refusal(job: Job, task: Task) -> str:
 
 
 def score(guess: Guess, held: HeldOut, keys: Sequence[str]) -> dict[str, float]:
-    """Metrics of what a line says of held-out rows; `guess.probabilities` are there for those that
-    need them."""
-    return metrics.score(tuple(keys), guess.predictions, held.references)
+    """Metrics of what a line says of held-out rows."""
+    return metrics.score(tuple(keys), guess.predictions, held.references, guess.probabilities)
 
 
 def fitted(
@@ -162,7 +161,7 @@ def _fit(task: Task, work: Work, frozen: Frozen | None) -> tuple[Line, Chosen]:
         features = learn_embeddings(frozen, embedded)
         learned = features.standardised(embedded)
     labels, held = len(task.labels), work.selection
-    known = METRICS.get(task.metric)
+    known = metric_of(task.metric)
     seen = None if held is None else features.of(held)
 
     def on_selection(linear: Linear) -> float:
