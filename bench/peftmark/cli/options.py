@@ -36,6 +36,7 @@ def selection_of(options: argparse.Namespace) -> Selection:
         seconds_limit=getattr(options, "timeout", None),
         retries=getattr(options, "retries", 1),
         where=Where(**asked),
+        show_texts=getattr(options, "show_texts", False),
     )
 
 

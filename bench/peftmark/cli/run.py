@@ -49,6 +49,11 @@ def add_options(sub: argparse.ArgumentParser) -> None:
         metavar="N",
         help="further tries of a job whose worker was killed, 0 to 5 (default: 1)",
     )
+    sub.add_argument(
+        "--show-texts",
+        action="store_true",
+        help="keep what models write to rows of your own, and show some in the report",
+    )
     sub.add_argument("--no-report", action="store_true", help="do not write the report")
 
 

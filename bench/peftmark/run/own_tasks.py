@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from peftmark.catalog.own_metric import code_of
-from peftmark.record.job import Record
+from peftmark.record.job import Job, Record
+from peftmark.record.outcome import Outcome
 from peftmark.sources.assets import default_cache
 from peftmark.suite.expand import recorded_tasks
 from peftmark.suite.load import Suite
+
+PRIVATE = "texts of rows of one's own are kept only with --show-texts"
 
 if TYPE_CHECKING:
     from peftmark.own.read import OwnRows
@@ -48,6 +51,14 @@ def _read(suite: Suite, name: str) -> OwnRows:
         return found
     # What decides a number is a part of the identity.
     return replace(found, task=replace(found.task, code="+".join(map(code_of, keys))))
+
+
+def private(job: Job, outcome: Outcome) -> Outcome:
+    """The outcome without what was written to rows of the user's own: it repeats them."""
+    if job.own is None or not outcome.completions:
+        return outcome
+    reasons = outcome.null_reasons | {"completions": PRIVATE}
+    return replace(outcome, completions=(), null_reasons=reasons)
 
 
 def notes_on(rows: Mapping[str, OwnRows]) -> Iterator[str]:

@@ -21,7 +21,7 @@ from peftmark.machine import nvml
 from peftmark.machine.environment import capture, machine, software
 from peftmark.record.job import Job, Record
 from peftmark.run.admission import Foreseen, foresee
-from peftmark.run.own_tasks import notes_on, read_own_tasks
+from peftmark.run.own_tasks import notes_on, private, read_own_tasks
 from peftmark.sources.assets import Places, default_cache, hub_reachable, model_files
 from peftmark.sources.own_cache import keep_own
 from peftmark.sources.task_data import load_task
@@ -62,6 +62,7 @@ class Selection:
         seconds_limit: wall seconds a job may take.
         retries: further attempts of a job that ended for a cause outside itself.
         where: the executor and what it needs to know.
+        show_texts: keep what models write to rows of the user's own.
     """
 
     suite: str
@@ -75,6 +76,7 @@ class Selection:
     seconds_limit: float | None = None
     retries: int = 1
     where: Where = HERE
+    show_texts: bool = False
 
 
 @dataclass(frozen=True)
@@ -275,7 +277,7 @@ def execute(
         worker=worker,
     )
     for done in plan.venue.run(order):
-        outcome = done.outcome
+        outcome = done.outcome if selection.show_texts else private(done.job, done.outcome)
         if plan.expanded.untuned(done.job):
             outcome = replace(outcome, warnings=(*outcome.warnings, UNTUNED))
         record = Record(
@@ -325,6 +327,8 @@ def command(job: Job, selection: Selection) -> str:
         words += ["--results", str(selection.results)]
     if selection.suites is not None:
         words += ["--suites", str(selection.suites)]
+    if selection.show_texts:
+        words += ["--show-texts"]
     return shlex.join([*words, *selection.where.words()])
 
 

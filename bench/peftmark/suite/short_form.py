@@ -31,6 +31,8 @@ UNRELATED = "editorials"
 RECIPE: Mapping[str, Any] = {"precision": "bf16", "batch_size": 16, "epochs": 5, "warmup": "15%"}
 """As in suite glue's small profiles; epochs are this file's own choice, made for hundreds to some
 thousand rows."""
+CAUSAL_EPOCHS = 3
+"""Passes of a causal language model, as in suite instruct's profile full-cosine."""
 LARGE = 80_000_000
 """Parameters from which an encoder gets the rates of the papers, which are of base size."""
 
@@ -129,7 +131,9 @@ def fill(raw: Any, name: str) -> tuple[Any, tuple[str, ...]]:
             )
     recipe = found.get("recipe", {})
     if isinstance(recipe, dict):
-        more = {k: v for k, v in RECIPE.items() if k not in recipe}
+        causal = isinstance(model, str) and model in MODELS and MODELS[model].causal
+        usual = {**RECIPE, "epochs": CAUSAL_EPOCHS} if causal else RECIPE
+        more = {k: v for k, v in usual.items() if k not in recipe}
         if "steps" in recipe:
             more.pop("epochs", None)
         found["recipe"] = {**recipe, **more}

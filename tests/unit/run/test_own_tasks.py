@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
+from factory import make_outcome, make_record
 from peftmark.core.errors import UserError
 from peftmark.machine import nvml
 from peftmark.machine.nvml import Devices
+from peftmark.record.columns import from_row, to_row
 from peftmark.run import runner
-from peftmark.run.runner import Selection, Stop, execute, fetch, make_plan
+from peftmark.run.own_tasks import private
+from peftmark.run.runner import Selection, Stop, command, execute, fetch, make_plan
 from peftmark.sources.assets import Located
 from peftmark.sources.own_cache import own_file
 from peftmark.suite.expand import as_recorded
@@ -129,3 +133,26 @@ def test_a_metric_of_ones_own_is_part_of_the_identity(here):
     (here / "costs.py").write_text("def cost(references, predictions):\n    return 2.0\n")
     after = make_plan(selection(here)).jobs[0]
     assert after.job_id != before.job_id
+
+
+def test_what_was_written_to_own_rows_is_kept_only_on_demand(here):
+    job = make_plan(selection(here)).jobs[0]
+    outcome = make_outcome(completions=("my secret",))
+    kept = private(job, outcome)
+    assert kept.completions == ()
+    assert "--show-texts" in kept.null_reasons["completions"]
+    row = to_row(make_record(job=job, outcome=kept))
+    assert "--show-texts" in row["null_reasons"] and "secret" not in str(row)
+    assert from_row(row).outcome == kept
+    of_catalogue = replace(job, own=None, task="chatterbot")
+    assert private(of_catalogue, outcome) is outcome
+
+
+@pytest.mark.heavy
+def test_a_run_strips_texts_and_says_how_to_keep_them(here, monkeypatch):
+    seen = []
+    monkeypatch.setattr(runner, "private", lambda job, outcome: seen.append(job) or outcome)
+    run(here)
+    assert len(seen) == 3
+    asked = replace(selection(here), show_texts=True)
+    assert "--show-texts" in command(seen[0], asked)
