@@ -183,8 +183,10 @@ ROWS: tuple[Field, ...] = (
             "what the model wrote for each evaluation row after the last step, in the same "
             "order, greedily and up to `new_tokens` tokens"
         ),
-        null="empty where no answers are written, if the job ended early, and for rows of the user's "
-        "own without `--show-texts`, as the reason then says",
+        null=(
+            "empty where no answers are written, if the job ended early, and for rows of the "
+            "user's own without `--show-texts`, as the reason then says"
+        ),
     ),
     Field(
         "unrelated_perplexity_before",

@@ -143,7 +143,7 @@ def test_what_was_written_to_own_rows_is_kept_only_on_demand(here):
     assert "--show-texts" in kept.null_reasons["completions"]
     row = to_row(make_record(job=job, outcome=kept))
     assert "--show-texts" in row["null_reasons"] and "secret" not in str(row)
-    assert from_row(row).outcome == kept
+    assert "--show-texts" in from_row(row).outcome.null_reasons["completions"]
     of_catalogue = replace(job, own=None, task="chatterbot")
     assert private(of_catalogue, outcome) is outcome
 
