@@ -289,6 +289,21 @@ def test_ease_of_use_counts_rates_near_the_lowest_error(metric, share):
     assert entry.text == share and entry.note.startswith("1e-3")
 
 
+@pytest.mark.parametrize(
+    ("metrics", "kind"),
+    [
+        (["accuracy", "macro_f1", "pearson"], "value"),
+        (["calibration_error"], "share"),  # has both limits, and is better the lower it is
+        (["accuracy", "log_likelihood"], "share"),
+        (["mae", GAIN], "share"),
+        ([GAIN], "gain"),
+        (["novel"], "value"),
+    ],
+)
+def test_only_scores_that_are_better_the_higher_are_averaged_as_they_are(metrics, kind):
+    assert scale.scale_of({m: m for m in metrics}).kind == kind
+
+
 def test_the_word_points_stands_only_where_there_are_some():
     assert scale.point_text("accuracy") == "0.01"
     assert scale.point_text("log_loss") == "0.01 nats"
