@@ -49,6 +49,7 @@ def section(table: ResultTable) -> Section:
             differences.aggregates(table),
             _selected(table),
             _best(table),
+            *_further(table),
             _losses(table),
         )
     return Section("quality", "Who is better, and where", _lead(table, ranks), blocks)
@@ -295,6 +296,44 @@ def _steps(slots: tuple[Slot, ...]) -> str:
     outcomes = [s.record.outcome for s in slots if s.record is not None and s.ok]
     picked = words.span(o.selected_step for o in outcomes if o.selected_step is not None)
     return f"step {picked}" if picked else ""
+
+
+def _further(table: ResultTable) -> list[Grid]:
+    """Metrics that stand beside the primary one, of what encoders read; none if there are none."""
+    keys = {
+        task: dict.fromkeys(
+            key
+            for slot in table.of(task=task)
+            if slot.record is not None and slot.ok and slot.job.causal is None
+            for key in slot.record.outcome.metrics
+            if key != slot.job.metric
+        )
+        for task in table.tasks
+    }
+    places = [(task, key) for task, found in keys.items() for key in found]
+    if not places:
+        return []
+    columns = (
+        Column("cell"),
+        *(
+            Column(task, f"{words.metric_title(key)}, {words.direction(key)}", numeric=True)
+            for task, key in places
+        ),
+    )
+    rows = tuple(
+        (Entry(words.title(cell)), *(_beside(table, cell, task, key) for task, key in places))
+        for cell in table.cells
+    )
+    caption = "Further metrics after the last step, mean ± 95\u00a0% half-width over seeds"
+    return [Grid(caption, columns, rows, folded=True)]
+
+
+def _beside(table: ResultTable, cell: Cell, task: str, key: str) -> Entry:
+    slots = table.of(cell, task)
+    score = task_score(table, cell, task, lambda record: record.outcome.metrics.get(key))
+    done = any(s.ok for s in slots)
+    none = words.missing("not for these evaluation rows") if done else gaps.gap(slots)
+    return score_entries.score_entry(score, none)
 
 
 def _losses(table: ResultTable) -> Grid:

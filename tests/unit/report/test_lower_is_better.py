@@ -202,6 +202,29 @@ def test_one_report_of_five_metrics_says_the_direction_of_each(tmp_path):
     assert "AdaLoRA r8 is first over all tasks." in text
 
 
+def test_metrics_beside_the_primary_one_have_a_table_with_their_directions():
+    def with_more(r):
+        more = {"calibration_error": 0.1, "auroc": 0.9} if r.job.cell != HEAD else {}
+        return replace(r, outcome=replace(r.outcome, metrics=r.outcome.metrics | more))
+
+    page = show([with_more(r) for r in rows_in(["accuracy"])])
+    found = grid(page, "Further metrics")
+    assert [c.hint for c in found.columns[1:]] == [
+        "calibration error, lower is better",
+        "AUROC, higher is better",
+    ]
+    assert [e.text for e in row(page, "Further metrics", "LoRA r8")[1:]] == [
+        "0.100 ± 0.000",
+        "0.900 ± 0.000",
+    ]
+    head = row(page, "Further metrics", "head only")[1]
+    assert (head.text, head.note) == ("n/a", "not for these evaluation rows")
+    alone = show(rows_in(["accuracy"]))
+    assert not [
+        b for s in alone.sections for b in s.blocks if "Further" in getattr(b, "caption", "")
+    ]
+
+
 # --- which to pick ------------------------------------------------------------------------------
 
 
@@ -264,6 +287,21 @@ def test_ease_of_use_counts_rates_near_the_lowest_error(metric, share):
     page = show([*trials, *rows])
     entry = row(page, "Share of the learning rates", "LoRA r8")[1]
     assert entry.text == share and entry.note.startswith("1e-3")
+
+
+@pytest.mark.parametrize(
+    ("metrics", "kind"),
+    [
+        (["accuracy", "macro_f1", "pearson"], "value"),
+        (["calibration_error"], "share"),  # has both limits, and is better the lower it is
+        (["accuracy", "log_likelihood"], "share"),
+        (["mae", GAIN], "share"),
+        ([GAIN], "gain"),
+        (["novel"], "value"),
+    ],
+)
+def test_only_scores_that_are_better_the_higher_are_averaged_as_they_are(metrics, kind):
+    assert scale.scale_of({m: m for m in metrics}).kind == kind
 
 
 def test_the_word_points_stands_only_where_there_are_some():
