@@ -90,7 +90,7 @@ def _null_reasons(record: Record, row: dict[str, Any]) -> dict[str, str]:
         reasons["size"] = "a budget decides it" if budget else "the method has no size"
     if row["size_kind"] is None:
         reasons["size_kind"] = "the method has no size"
-    # What is empty because an earlier peftmark knew nothing of it, or kept to itself: no null tells.
+    # What is empty because an earlier peftmark knew nothing of it, or kept back: no null tells.
     known = record.outcome.null_reasons.items()
     return reasons | {
         n: why for n, why in known if why.startswith(NOT_RECORDED) or row.get(n) == []
