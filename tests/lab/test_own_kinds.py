@@ -173,12 +173,14 @@ def likelihood(model, tokenizer, prompt, answer):
 
 
 def test_choices_are_scored_as_an_unbatched_computation_scores_them(causal, choosing):
-    job = tiny_causal.job(task="choose")
+    job = tiny_causal.job(task="choose", eval_batch_size=2)
     folder = causal.mirror / "models" / "tiny"
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     tokenizer = load_tokenizer(folder)
     work = tiny.work(causal, job)
     found = all_outputs(model, work.eval.batches, job, CPU)
+    widths = {max(map(len, batch.row_choices)) for batch in work.eval.batches}
+    assert len(widths) > 1, "batches differ in the most choices of a row"
     rows = {row.text: row for row in own_tasks.choosing(40)}
     shown = [
         tokenizer.decode([i for i, there in zip(ids, mask, strict=True) if there][3:-2])

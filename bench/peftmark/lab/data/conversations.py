@@ -159,7 +159,7 @@ class Conversations:
             raise Unsupported(
                 f"the chat template refuses a conversation of {len(turns)} turns ({roles})"
                 f"{_reason(error, turns)}"
-            ) from error
+            ) from None  # a traceback would show what the reason leaves out
 
     def _end(self) -> tuple[int, ...]:
         """What ends an answer, as a probe shows it: the first added token after its words."""
