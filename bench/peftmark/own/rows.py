@@ -143,13 +143,13 @@ def _refuse_characters(sheet: Sheet, name: str, values: Sequence[str | None]) ->
     if rows:
         raise sheet.refused(
             rows,
-            f"{quoted(name)} holds a NUL character or half of a surrogate pair",
+            f"{quoted(name)} holds half of a surrogate pair",
             "Take it out, or write the character that it was meant to be.",
         )
 
 
 def _odd(text: str) -> bool:
-    return "\0" in text or (not text.isascii() and _SURROGATE.search(text) is not None)
+    return not text.isascii() and _SURROGATE.search(text) is not None
 
 
 # --- labels ---------------------------------------------------------------------------------------
@@ -275,7 +275,7 @@ def _choices(sheet: Sheet, task: OwnTask) -> Sequence[Any]:
     found = read_choices(sheet, task.choices, task.answer)
     odd = [row for row, one in enumerate(found) if one and any(map(_odd, one[0]))]
     if odd:
-        what = "a choice holds a NUL character or half of a surrogate pair"
+        what = "a choice holds half of a surrogate pair"
         raise sheet.refused(odd, what, "Take it out.")
     return found
 
@@ -308,7 +308,7 @@ def _conversations(sheet: Sheet, name: str) -> tuple[list[Turns], list[int]]:
         try:
             turns = turns_of(value)
             if any(_odd(content) for _, content in turns):
-                raise Odd("a turn holds a NUL character or half of a surrogate pair")
+                raise Odd("a turn holds half of a surrogate pair")
             last = max((i for i, turn in enumerate(turns) if turn[0] == "assistant"), default=-1)
             if last < 0:
                 raise Odd(

@@ -7,6 +7,7 @@ import pytest
 from own_files import CLASSES, chat, labelled, lines, separated, tickets, write
 from peftmark.core.errors import UserError
 from peftmark.own.declared import OwnTask
+from peftmark.own import look
 from peftmark.own.read import read_own
 
 CLASSED = {"kind": "classification", "text": "body", "label": "category"}
@@ -138,12 +139,16 @@ REFUSED = {
         ("line 121", "'category' is an object, and text in", "line 1"),
     ),
     "header-only.csv": ("body,category\n", CLASSED, ("there are no rows",)),
-    "control.jsonl": (
-        as_json(lambda n, text, label: (f"{text}\0\x1b[31m\u202e" if n == 1 else text, label)),
-        CLASSED,
-        ("line 2", "NUL"),
-    ),
 }
+
+
+def test_control_characters_stay_in_texts_and_are_shown_nowhere(tmp_path):
+    odd = "\0\x1b[31m\u202e"
+    content = as_json(lambda n, text, label: (f"{text}{odd}" if n == 1 else text, label))
+    write(tmp_path, "control.jsonl", content)
+    found = own(tmp_path, "control.jsonl", **CLASSED)
+    assert sum(row.text.endswith(odd) for row in (*found.data.train, *found.data.eval)) == 1
+    assert all(line.isprintable() for line in (*look.lines(look.look(found, None)), *found.notes))
 
 
 @pytest.mark.parametrize("name", REFUSED)

@@ -385,7 +385,7 @@ REFUSED = {
         "f.jsonl",
         objects(body=at(6, "\ud83d", body), category=category),
         CLASSED,
-        "line 7: 'body' holds a NUL character or half of a surrogate pair",
+        "line 7: 'body' holds half of a surrogate pair",
     ),
     "a number as text": (
         "f.jsonl",
@@ -533,7 +533,7 @@ def test_no_text_of_a_row_is_in_a_refusal(tmp_path):
     secret = "Mrs Miller of 12 Elm Street"
     for number, (content, keys) in enumerate(
         (
-            (objects(body=at(1, f"{secret}\0", body), category=category), CLASSED),
+            (objects(body=at(1, f"{secret}\ud83d", body), category=category), CLASSED),
             (objects(body=body, category=at(1, "", category), other=secret), CLASSED),
             (objects(body=body, category=category)[:-20] + secret, CLASSED),
             (objects(q=body, c=[secret, "y"], a="z"), CHOSEN),
