@@ -6,8 +6,8 @@ import pytest
 
 from own_files import CLASSES, chat, labelled, lines, separated, tickets, write
 from peftmark.core.errors import UserError
-from peftmark.own.declared import OwnTask
 from peftmark.own import look
+from peftmark.own.declared import OwnTask
 from peftmark.own.read import read_own
 
 CLASSED = {"kind": "classification", "text": "body", "label": "category"}
