@@ -69,18 +69,25 @@ def read_rows(path: Path, task: Task) -> list[Example]:
 
 def _columns(names: Sequence[str], path: Path, task: Task, line: int = 1) -> list[int]:
     """Positions of the texts and the label, by GLUE's names or the hub's."""
-    hub = task.hub_fields or task.fields
-    forms = (
-        (task.fields, hub)
-        if not task.label_field
-        else ((*task.fields, task.label_field), (*hub, "label"))
-    )
-    for form in forms:
+    for form in _forms(task):
         if all(name in names for name in form):
             return [names.index(name) for name in form]
-    expected = " or ".join(", ".join(form) for form in dict.fromkeys(forms))
+    expected = column_names(task)
     found = f"columns are {', '.join(map(repr, names))[:300]}"
     raise malformed(path, line, found, f"columns {expected}")
+
+
+def _forms(task: Task) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """GLUE's columns of a task, and the hub's."""
+    hub = task.hub_fields or task.fields
+    if not task.label_field:
+        return task.fields, hub
+    return (*task.fields, task.label_field), (*hub, "label")
+
+
+def column_names(task: Task) -> str:
+    """The columns that a file of a task may have, in words."""
+    return " or ".join(", ".join(form) for form in dict.fromkeys(_forms(task)))
 
 
 def _tsv(path: Path, task: Task) -> Iterator[tuple[int, list[object]]]:

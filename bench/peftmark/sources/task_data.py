@@ -17,7 +17,7 @@ from peftmark.sources.assets import Places, first_available, hub_reachable, hub_
 from peftmark.sources.own_cache import load_own
 from peftmark.sources.package_rows import read_package
 from peftmark.sources.pypi import Unavailable, package_files
-from peftmark.sources.row_files import read_rows
+from peftmark.sources.row_files import column_names, read_rows
 from peftmark.sources.rows import TaskData, fingerprint
 
 _FORMS = ("tsv", "parquet", "jsonl")
@@ -89,7 +89,10 @@ def _from_mirror(task: Task, places: Places) -> TaskData:
     names = (name.casefold() for name in task.mirror)
     folder = next((found[name] for name in names if name in found), None)
     if folder is None:
-        raise Unavailable(f"no folder {' or '.join(task.mirror)} in {mirror} or its folder glue")
+        raise Unavailable(
+            f"no folder {' or '.join(task.mirror)} in {mirror} or its folder glue, with train and "
+            f"evaluation files of columns {column_names(task)}"
+        )
     train = _split_file(folder, ("train",))
     evaluation = _split_file(folder, _evaluation_stems(task))
     shown = [str(path.relative_to(mirror)) for path in (train, evaluation)]
