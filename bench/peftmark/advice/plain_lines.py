@@ -21,7 +21,7 @@ def sentence(table: ResultTable) -> str:
     else:
         named = "; ".join(map(_one, found))
     return (
-        f"Not above a line that needs no fine-tuning, by mean score: {named}. These are "
+        f"No better than a line that needs no fine-tuning, by mean score: {named}. These are "
         "means alone; no test stands behind them."
     )
 

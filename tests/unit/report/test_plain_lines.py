@@ -115,7 +115,7 @@ def test_a_line_is_not_held_against_a_line_and_no_run_says_nothing():
 def test_the_first_sentence_of_a_report_names_them(tmp_path):
     made = [*rows(LORA), *rows(WORDS, scores=(0.85,) * 3)]
     first = (
-        "Not above a line that needs no fine-tuning, by mean score: LoRA r8 on sst-2 (0.820, bag "
+        "No better than a line that needs no fine-tuning, by mean score: LoRA r8 on sst-2 (0.820, bag "
         "of words 0.850, 3 shared seeds). These are means alone; no test stands behind them. "
     )
     assert show(made).finding.startswith(first + "Over 1 task and 3 seeds, LoRA r8 scored 0.820")
@@ -166,11 +166,11 @@ def test_a_line_is_no_pick_and_what_is_not_above_it_is_told_before_the_answer():
     answer = asked([*rows(LORA), *rows(WORDS, scores=(0.85, 0.85, 0.85))])
     assert [c.title for c in answer.picks if c.cell.fits] == []
     lines = advice.advice_text(advice.Advised((answer,), ())).splitlines()
-    at = next(i for i, line in enumerate(lines) if line.startswith("Not above a line"))
+    at = next(i for i, line in enumerate(lines) if line.startswith("No better than a line"))
     assert lines[at + 1] == advice.headline(answer)
     assert any("needs no fine-tuning, for comparison" in line for line in lines)
     (facts,) = advice.facts_of(advice.Advised((answer,), ()))["answers"]
-    assert facts["not_above"].startswith("Not above a line")
+    assert facts["not_above"].startswith("No better than a line")
 
 
 def test_steps_and_batches_are_those_of_cells_that_train():
