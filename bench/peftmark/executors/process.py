@@ -52,6 +52,9 @@ WORKER_ENVIRONMENT = {
     # The supervisor fetched every asset before the first job; a worker never uses the network.
     "HF_HUB_OFFLINE": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
+    # The server that workers are forked from would import from the working directory first, where a
+    # user's file may be named like a module.
+    "PYTHONSAFEPATH": "1",
 }
 
 JOBS_AT_ONCE = "PEFTMARK_JOBS_AT_ONCE"
