@@ -311,7 +311,8 @@ def _signal(one: Worker, number: int) -> None:
 def _with_place(outcome: Outcome, one: Worker) -> Outcome:
     step, phase = one.last.get("step"), one.last.get("phase", "start")
     place = f"at step {step} of {one.last.get('steps')}" if step else f"in phase {phase}"
-    return replace(outcome, status_reason=f"{outcome.status_reason}, {place}")
+    reason = (outcome.status_reason or "").removesuffix(".")
+    return replace(outcome, status_reason=f"{reason}, {place}")
 
 
 def _bound(log: Path) -> None:
