@@ -1,6 +1,13 @@
 """`python -m peftmark` is `peftmark`."""
 
-from peftmark.cli.parser import main
+import os
+import sys
 
 if __name__ == "__main__":
+    # `python -m` puts the working directory first, where a user's file may be named like a module,
+    # such as statistics.py. Metrics of one's own are found there all the same.
+    if not sys.flags.safe_path and sys.path[:1] == [os.getcwd()]:
+        del sys.path[0]
+    from peftmark.cli.parser import main
+
     main()

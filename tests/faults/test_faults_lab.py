@@ -14,6 +14,7 @@ from peft import import_utils
 from safetensors import SafetensorError
 
 import tiny
+from peftmark.core.errors import UserError
 from peftmark.lab import recipe, step, train, worker
 from peftmark.lab.cache import keep
 from peftmark.lab.measure import meters
@@ -106,6 +107,11 @@ def test_every_disguise_of_a_full_memory_is_known(error):
 def test_memory_that_the_kernel_refuses_is_known():
     error = OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
     assert classify(error)[0] == "out_of_memory"
+
+
+def test_what_a_user_can_mend_is_told_in_two_sentences():
+    told = classify(UserError("metric a:b returned nan", "It has to return a finite number."))
+    assert told == ("crashed", "metric a:b returned nan. It has to return a finite number.")
 
 
 @pytest.mark.parametrize(

@@ -281,6 +281,14 @@ def test_a_module_that_is_not_there_has_a_remedy(written, module):
     assert "below" in refused.value.remedy
 
 
+def test_a_file_named_like_a_module_of_pythons_is_refused_before_anything_runs(written, tmp_path):
+    written("")
+    (tmp_path / "statistics.py").write_text("")
+    with pytest.raises(UserError, match="named like Python's own module statistics") as refused:
+        code_of("statistics:f")
+    assert "my_statistics.py" in refused.value.remedy
+
+
 @pytest.mark.parametrize("key", ["rmse", "a.b", "a:b:higher", "a b:c", "../a:b", "a:b\n", ":f", ""])
 def test_what_names_no_function_is_no_metric_of_ones_own(key):
     assert metric_of(key) is METRICS.get(key)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from importlib.machinery import PathFinder
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,7 +25,8 @@ def file_of(key: str) -> Path:
     """The file of a metric of one's own: below the working directory, else where Python looks.
 
     Raises:
-        UserError: the key names no such metric, or there is no such file.
+        UserError: the key names no such metric, there is no such file, or Python would take a
+            module of its own for it.
     """
     named = OWN.fullmatch(key)
     metric = metric_of(key)
@@ -34,6 +36,11 @@ def file_of(key: str) -> Path:
     here = Path.cwd().joinpath(*parts)
     for path in (here.with_name(f"{here.name}.py"), here / "__init__.py"):
         if path.is_file():
+            if parts[0] in sys.stdlib_module_names:
+                raise UserError(
+                    f"metric {key}: {path} is named like Python's own module {parts[0]}",
+                    f"Give it another name, such as my_{parts[0]}.py.",
+                )
             return path
     found = _on_path(parts)
     if found is None:

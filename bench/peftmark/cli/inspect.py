@@ -187,7 +187,9 @@ def declared(options: argparse.Namespace, file: Path) -> tuple[Guess, OwnTask]:
         found = guess(table, keys)
         return found, OwnTask.model_validate({**found.keys, "train": str(file)})
     except ValidationError as error:
-        told = "\n".join(f"  --{line}" for line in fault_lines(error))
+        faults = [line.removeprefix("file: ") for line in fault_lines(error)]
+        # What is wrong with several options together begins with no key.
+        told = "\n".join(f"  --{f}" if f.partition(":")[0] in keys else f"  {f}" for f in faults)
         raise UserError(f"{file}: what was asked for doesn't fit:\n{told}") from error
 
 

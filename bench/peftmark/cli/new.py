@@ -70,7 +70,7 @@ def _place(name: str, options: argparse.Namespace) -> Path:
     """
     from peftmark.catalog.tasks import TASKS
     from peftmark.core.shown import quoted
-    from peftmark.suite.checks import SUITE_NAME
+    from peftmark.suite.checks import SUITE_NAME, suite_folders
     from peftmark.suite.load import RESERVED
 
     if not SUITE_NAME.fullmatch(name):
@@ -87,6 +87,9 @@ def _place(name: str, options: argparse.Namespace) -> Path:
     path = (options.suites or Path("suites")) / f"{name}.yaml"
     if (path.exists() or path.is_symlink()) and not options.force:
         raise UserError(f"there is a suite {path}", "Choose another name, or pass --force.")
+    if (suite_folders(None)[-1] / path.name).is_file() and not options.force:
+        what = f"{name!r} is a suite of peftmark's, which yours would hide"
+        raise UserError(what, f"Choose another name, such as my-{name}, or pass --force.")
     return path
 
 

@@ -34,6 +34,7 @@ from peftmark.cli import (
 )
 from peftmark.cli.command import Command
 from peftmark.core.errors import Exit, Leave, UserError
+from peftmark.core.shown import plain
 
 COMMANDS: tuple[Command, ...] = (
     run,
@@ -80,7 +81,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         code = options.command(options)
         sys.stdout.flush()
     except UserError as error:
-        print(f"peftmark: {error}", file=sys.stderr)
+        # A key of a suite or a name of a file may hold what a terminal would act on.
+        print("\n".join(map(plain, f"peftmark: {error}".split("\n"))), file=sys.stderr)
         code = error.code
     except KeyboardInterrupt as left:
         code = left.code if isinstance(left, Leave) else Exit.INTERRUPTED

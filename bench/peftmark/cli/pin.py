@@ -29,5 +29,5 @@ def run(options: argparse.Namespace) -> int:
         return Exit.OK
     for one in pinned:
         print(f"{one.found} -> {one.written}")
-    print(f"Wrote {path}." if pinned else f"{path}: every data set is pinned already.")
+    print(f"Wrote {path}." if pinned else f"{path}: no data set of the hub is left to pin.")
     return Exit.OK

@@ -52,6 +52,9 @@ WORKER_ENVIRONMENT = {
     # The supervisor fetched every asset before the first job; a worker never uses the network.
     "HF_HUB_OFFLINE": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
+    # The server that workers are forked from would import from the working directory first, where a
+    # user's file may be named like a module.
+    "PYTHONSAFEPATH": "1",
 }
 
 JOBS_AT_ONCE = "PEFTMARK_JOBS_AT_ONCE"
@@ -308,7 +311,8 @@ def _signal(one: Worker, number: int) -> None:
 def _with_place(outcome: Outcome, one: Worker) -> Outcome:
     step, phase = one.last.get("step"), one.last.get("phase", "start")
     place = f"at step {step} of {one.last.get('steps')}" if step else f"in phase {phase}"
-    return replace(outcome, status_reason=f"{outcome.status_reason}, {place}")
+    reason = (outcome.status_reason or "").removesuffix(".")
+    return replace(outcome, status_reason=f"{reason}, {place}")
 
 
 def _bound(log: Path) -> None:

@@ -78,7 +78,10 @@ def classify(error: Exception) -> tuple[Status, str]:
     from peftmark.lab.models import Unsupported
     from peftmark.lab.step import Diverged
 
-    text = " ".join(str(error).split())[:400] or type(error).__name__
+    told = str(error)
+    if isinstance(error, UserError) and error.remedy:
+        told = f"{error.what.removesuffix('.')}. {error.remedy}"
+    text = " ".join(told.split())[:400] or type(error).__name__
     if isinstance(error, Diverged):
         return "diverged", text
     if isinstance(error, Unsupported):

@@ -16,6 +16,8 @@ from peftmark.own.labels import label_word
 
 EVAL_SHARE = 0.2
 """Share of the rows that evaluate where no file does; an assumption, usual in the field."""
+LONGEST_NAME = 80
+"""Characters of a label, or another name that reports show, at most."""
 COLUMNS = (
     "text",
     "label",
@@ -113,7 +115,7 @@ def _shown(value: Any) -> Any:
 
 Name = Annotated[str, Field(min_length=1)]
 Names = Annotated[tuple[Name, ...], BeforeValidator(_listed), Field(min_length=1)]
-Shown = Annotated[str, BeforeValidator(_shown), Field(min_length=1, max_length=80)]
+Shown = Annotated[str, BeforeValidator(_shown), Field(min_length=1, max_length=LONGEST_NAME)]
 Keys = Annotated[tuple[Shown, ...], BeforeValidator(_listed)]
 
 

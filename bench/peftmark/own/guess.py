@@ -61,15 +61,23 @@ def guess(table: Table, given: Mapping[str, Any]) -> Guess:
     kind = given.get("kind")
     if kind in ("language", "text"):
         return _language(table, given)
-    shaped = _by_names(names, given)
+    shaped = _by_options(names, given) or _by_names(names, given)
     if shaped is not None and kind in (None, shaped.keys["kind"]):
         return shaped
     if kind in ("instruction", "multiple-choice"):
         raise _ask(
             table,
             f"nothing tells which columns a task of kind {kind} has",
-            "Name them messages, or prompt and completion, or instruction and output; for "
-            "multiple-choice choices and answer.",
+            "Pass --text, --choices and --answer."
+            if kind == "multiple-choice"
+            else "Pass --messages, or --prompt and --completion.",
+        )
+    if "choices" in given or "answer" in given:
+        lacks = [f"--{key}" for key in ("text", "choices", "answer") if key not in given]
+        raise _ask(
+            table,
+            "a task of multiple choice has columns of the text, the choices and the answer",
+            f"Pass {' and '.join(lacks)} too." if lacks else "Leave out --label.",
         )
     return _labelled(table, given)
 
@@ -79,6 +87,28 @@ def _check_there(table: Table, named: object) -> None:
     lacking = [name for name in wanted if name not in table.columns]
     if lacking:
         raise _ask(table, f"there is no column {quoted(lacking[0])}", "Pass one of these columns.")
+
+
+def _by_options(names: Sequence[str], given: Mapping[str, Any]) -> Guess | None:
+    """A declaration whose kind the named columns tell, whatever they are called."""
+    if "label" in given:
+        return None
+    if "messages" in given or {"prompt", "completion"} <= given.keys():
+        told = [] if "kind" in given else ["its columns tell: kind instruction"]
+        return Guess({**given, "kind": "instruction"}, tuple(told))
+    if "choices" not in given:
+        return None
+    answer = given.get("answer") or next((name for name in ANSWERS if name in names), None)
+    text = given.get("text") or ("question" if "question" in names else None)
+    if answer is None or text is None:
+        return None
+    found = {"kind": "multiple-choice", "text": text, "answer": answer}
+    why = tuple(
+        f"{key} {quoted(value)}" if key != "kind" else f"its columns tell: kind {value}"
+        for key, value in found.items()
+        if key not in given
+    )
+    return Guess({**given, **found}, why)
 
 
 def _by_names(names: Sequence[str], given: Mapping[str, Any]) -> Guess | None:
@@ -202,4 +232,5 @@ def _language(table: Table, given: Mapping[str, Any]) -> Guess:
 
 def _ask(table: Table, what: str, remedy: str) -> UserError:
     names = quoted_list([name[:40] for name in table.columns])
-    return UserError(f"{plain(table.file)}: {what}", f"{remedy} Its columns: {names}.")
+    shown = f"Its columns: {names}." if names else "It has no columns."
+    return UserError(f"{plain(table.file)}: {what}", f"{remedy} {shown}")

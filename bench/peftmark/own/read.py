@@ -194,8 +194,9 @@ def _cut(
 
 def _cut_note(declared: OwnTask, evaluation: Sequence[Example]) -> str:
     by = "by class, " if declared.kind in BY_LABEL else ""
+    be = "is" if len(evaluation) == 1 else "are"
     return (
-        f"no evaluation rows were given: {len(evaluation):,} are cut, {by}drawn by a hash of the "
+        f"no evaluation rows were given: {len(evaluation):,} {be} cut, {by}drawn by a hash of the "
         "text, copies of a text on one side"
     )
 

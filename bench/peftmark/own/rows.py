@@ -15,7 +15,7 @@ from peftmark.core.errors import UserError
 from peftmark.core.shown import plain, quoted
 from peftmark.own.choices import read_choices
 from peftmark.own.conversations import Odd, Turns, turns_of
-from peftmark.own.declared import OwnTask
+from peftmark.own.declared import LONGEST_NAME, OwnTask
 from peftmark.own.labels import as_number, hidden, label_word, missing
 from peftmark.own.table import Sheet, check_kinds
 
@@ -167,7 +167,7 @@ def _classes(sheet: Sheet, task: OwnTask) -> list[str | None]:
     none = {word for word in spelled if missing(word, declared)}
     if hidden(spelled, declared):
         none |= {word for word in spelled if word is not None and as_number(word) == -1}
-    _refuse_unprintable(sheet, words, spelled)
+    _refuse_odd_labels(sheet, [(word,) for word in words])
     return [None if word in none else word for word in words]
 
 
@@ -176,14 +176,20 @@ def _hashable(values: Sequence[object]) -> bool:
     return {type(value) for value in values} == {str}
 
 
-def _refuse_unprintable(
-    sheet: Sheet, words: Sequence[str | None], spelled: set[str | None]
-) -> None:
-    odd = {word for word in spelled if word is not None and plain(word.strip()) != word.strip()}
-    if odd:
-        rows = [row for row, word in enumerate(words) if word in odd]
-        what = f"label {quoted(sorted(odd)[0])} holds characters that can't be printed"
+def _refuse_odd_labels(sheet: Sheet, labels: Sequence[Sequence[str | None]]) -> None:
+    """Refuse labels that a report can't show; `labels` are those of each row."""
+    spelled = {word.strip() for words in labels for word in words if word is not None}
+    unprintable = {word for word in spelled if plain(word) != word}
+    odd = unprintable or {word for word in spelled if len(word) > LONGEST_NAME}
+    if not odd:
+        return
+    rows = [row for row, words in enumerate(labels) if any(w and w.strip() in odd for w in words)]
+    shown = f"label {quoted(min(odd))}"
+    if unprintable:
+        what = f"{shown} holds characters that can't be printed"
         raise sheet.refused(rows, what, "Take them out: labels are shown in reports.")
+    what = f"{shown} has {len(min(odd)):,} characters; the most are {LONGEST_NAME}"
+    raise sheet.refused(rows, what, "Is this the column of the labels? If so, write shorter ones.")
 
 
 def _several(sheet: Sheet, task: OwnTask) -> list[tuple[str, ...] | None]:
@@ -204,11 +210,7 @@ def _several(sheet: Sheet, task: OwnTask) -> list[tuple[str, ...] | None]:
             what = f"{quoted(name)}: a label is not a word or a number"
             raise sheet.refused([row], what, "Write a list of words.")
         found.append(tuple(dict.fromkeys(s for word in words if word and (s := word.strip()))))
-    spelled = {tag for tags in found if tags for tag in tags}
-    for odd in sorted(word for word in spelled if plain(word) != word):
-        rows = [row for row, tags in enumerate(found) if tags and odd in tags]
-        what = f"label {quoted(odd)} holds characters that can't be printed"
-        raise sheet.refused(rows, what, "Take them out: labels are shown in reports.")
+    _refuse_odd_labels(sheet, [tags or () for tags in found])
     return found
 
 
@@ -218,6 +220,9 @@ def _from_columns(sheet: Sheet, names: Sequence[str]) -> list[tuple[str, ...] | 
     odd = [name for name in names if plain(name) != name]
     if odd:
         what = f"column {quoted(odd[0])} has characters in its name that can't be printed"
+        raise sheet_error(sheet, what, "Rename it: a class is named after it.")
+    if long := [name for name in names if len(name) > LONGEST_NAME]:
+        what = f"the name of column {quoted(long[0])} has more than {LONGEST_NAME} characters"
         raise sheet_error(sheet, what, "Rename it: a class is named after it.")
     for name in names:
         check_kinds(sheet, name, ("text", "a number", "true or false"))

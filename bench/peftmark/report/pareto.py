@@ -66,12 +66,13 @@ def section(table: ResultTable) -> Section:
 def _lead(fronts: list[Front]) -> str:
     if not fronts:
         return "No cell has both a score over all tasks and a cost, so there is nothing to trade."
-    if len(fronts[0].spots) < 2:
-        return "Only one cell has a score over all tasks, so there is nothing to trade."
-    found = (text for f in fronts if (text := nobody_beats(f)))
+    several = [f for f in fronts if len(f.spots) > 1]  # an estimator has no memory of training
+    if not several:
+        return "Only one cell has both a score over all tasks and a cost: nothing to trade."
+    found = (text for f in several if (text := nobody_beats(f)))
     return next(found, "") or (
-        f"No cell is shown to beat all others below any cost; by {fronts[0].cost.title}, "
-        f"{_counts(fronts[0])}."
+        f"No cell is shown to beat all others below any cost; by {several[0].cost.title}, "
+        f"{_counts(several[0])}."
     )
 
 

@@ -146,5 +146,6 @@ def tell_suspects(repeat: Repeat | None, found: Sequence[Flag], console: Console
         titles = [job_title(flag.job) for flag in found if flag.kind == kind]
         if titles:
             more = f" and {len(titles) - 3} more" if len(titles) > 3 else ""
-            line = f"Suspect ({kind}): {len(titles)} jobs {meaning}: {'; '.join(titles[:3])}{more}."
+            jobs = "1 job" if len(titles) == 1 else f"{len(titles)} jobs"
+            line = f"Suspect ({kind}): {jobs} {meaning}: {'; '.join(titles[:3])}{more}."
             console.print(line, markup=False, soft_wrap=True)

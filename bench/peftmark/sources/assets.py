@@ -308,7 +308,7 @@ def _converted(model: Model, source: Path, cache: Path) -> Path:
 def _convert(model: Model, source: Path, target: Path) -> None:
     """In a process of its own: this one loads no torch, and transformers prints pages."""
     ended = subprocess.run(
-        [sys.executable, "-m", CONVERTER, str(source), model.gguf, str(target)],
+        [sys.executable, "-P", "-m", CONVERTER, str(source), model.gguf, str(target)],
         env=os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
         stdin=subprocess.DEVNULL,
         capture_output=True,

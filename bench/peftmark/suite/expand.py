@@ -225,9 +225,9 @@ def _causal(suite: Suite, profile: Profile, task: Task) -> Causal:
 def _repeated(base: Sequence[Job]) -> Job:
     """The job to run twice: of the cell with most moving parts, on the cheapest task."""
 
-    def parts(at: int) -> tuple[bool, int, int]:
+    def parts(at: int) -> tuple[bool, bool, int, int]:
         method = known_method(base[at].method)
-        return method.family != "reference", len(method.hooks), at
+        return method.family != "reference", method.trains, len(method.hooks), at
 
     most = base[max(range(len(base)), key=parts)]
     of_cell = [job for job in base if job.cell == most.cell]

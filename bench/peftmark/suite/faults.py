@@ -7,22 +7,51 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from peftmark.core.shown import plain
+
+MAPPING = "a mapping is needed: key: value"
+LIST = "a list is needed, such as [a, b]"
+IN_WORDS = {
+    "dict_type": MAPPING,
+    "mapping_type": MAPPING,
+    "model_type": MAPPING,
+    "model_attributes_type": MAPPING,
+    "list_type": LIST,
+    "tuple_type": LIST,
+}
+"""Type of fault -> what is needed, where pydantic's own words are of Python and not of YAML."""
+
 
 def fault_lines(error: ValidationError) -> Iterator[str]:
     """Each fault of a file as one line: path, value found, values allowed."""
     for item in error.errors(include_url=False):
         path = ""
+        of_key = item["loc"][-1:] == ("[key]",)
         for part in item["loc"]:
             if part == "[key]":
                 continue
-            path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
+            path += (
+                f"[{part}]"
+                if isinstance(part, int) and not of_key
+                else f".{part}"
+                if path
+                else str(part)
+            )
         found = "" if item["type"] == "missing" else f"found {short(item['input'])}; "
         message = item["msg"].removeprefix("Value error, ")
+        message = IN_WORDS.get(item["type"], message)
         if item["type"] == "extra_forbidden":
             found, message = "", "unknown key"
+        elif item["type"] == "too_short":
+            least = item.get("ctx", {}).get("min_length", 1)
+            message = f"at least {least} {'is' if least == 1 else 'are'} needed"
+        elif of_key and item["type"] == "string_type":
+            message = "a name is a word; write it in quotes if it is meant as one"
+        elif item["type"] == "own_task":
+            found = ""  # It is the whole task: the message says which of its keys
         if isinstance(item["input"], str) and "number" in message:
             message += " (write it without quotes)"
-        yield f"{path or 'file'}: {found}{message[:1].lower()}{message[1:]}"
+        yield f"{plain(path) or 'file'}: {found}{message[:1].lower()}{message[1:]}"
 
 
 def short(value: Any) -> str:

@@ -121,6 +121,8 @@ def load_suite(name: str, own: Path | None = None) -> Suite:
         faults = check(suite, name, own)
     except ValidationError as error:
         faults = [*fault_lines(error), *_faults_of_the_rest(raw, error, name, own)]
+    if filled:
+        faults = _of_short_form(faults)
     if faults:
         raise _refused(path, faults)
     report = ReportOptions(
@@ -132,6 +134,21 @@ def load_suite(name: str, own: Path | None = None) -> Suite:
     return Suite(
         name, suite.version, suite.summary, report, profiles, suite, claims, path, filled=filled
     )
+
+
+def _of_short_form(faults: Sequence[str]) -> list[str]:
+    """Faults as they are in a short suite, which has no profiles and need not say a reference.
+
+    The reference is filled in from its methods: where it is lacking, they have faults of their own.
+    """
+    found = [fault.removeprefix("profiles.default.") for fault in faults]
+    keys = [fault.partition(":")[0] for fault in found]
+    return [
+        fault
+        for at, fault in enumerate(found)
+        if fault != "reference: field required"
+        and not (keys[at] in ("tasks", "summary") and keys[at] in keys[:at])
+    ]
 
 
 def _refused(path: Path, faults: Sequence[str]) -> SuiteError:

@@ -119,24 +119,24 @@ def fill(raw: Any, name: str) -> tuple[Any, tuple[str, ...]]:
 
     model, seeds = found.pop("model"), found.pop("seeds", None)
     tasks = _tasks(found)
+    shared = found.get("recipe", {})
     left_out("suite", name, "the file's name")
     left_out("version", 1, "the first")
     left_out("summary", f"Methods compared on {', '.join(tasks)}.", "the tasks")
     left_out("radar", {k: dict(v) for k, v in RADAR.items()}, "as in the shipped suites")
     if isinstance(found.get("methods"), list):
-        found["methods"] = [_entry(item, model, found, told) for item in found["methods"]]
+        found["methods"] = [_entry(item, model, shared, told) for item in found["methods"]]
         if reference := _reference(found["methods"]):
             left_out(
                 "reference", reference, "the first method that trains an adapter, or the first"
             )
-    recipe = found.get("recipe", {})
-    if isinstance(recipe, dict):
+    if isinstance(shared, dict):
         causal = isinstance(model, str) and model in MODELS and MODELS[model].causal
         usual = {**RECIPE, "epochs": CAUSAL_EPOCHS} if causal else RECIPE
-        more = {k: v for k, v in usual.items() if k not in recipe}
-        if "steps" in recipe:
+        more = {k: v for k, v in usual.items() if k not in shared}
+        if "steps" in shared:
             more.pop("epochs", None)
-        found["recipe"] = {**recipe, **more}
+        found["recipe"] = {**shared, **more}
         told += [f"recipe.{k}: {v}" for k, v in more.items()]
     if seeds is None:
         seeds = SEEDS
@@ -165,38 +165,46 @@ def _tasks(found: Plain) -> Plain:
     if isinstance(tasks, dict):
         known = [name for name, value in tasks.items() if name in TASKS and not value]
         found["tasks"] = {k: v for k, v in tasks.items() if k not in known}
-        entries = {}
+        entries: Plain = {}
         for name, value in tasks.items():
-            target = value.get("target") if isinstance(value, dict) else None
-            entries[name] = {} if target is None else {"target": target}
-            if target is not None:
+            entries[str(name)] = {}
+            if isinstance(value, dict) and "target" in value:
+                entries[str(name)] = {"target": value["target"]}
                 found["tasks"][name] = {k: v for k, v in value.items() if k != "target"}
         return entries
     return {}
 
 
-def _entry(item: Any, model: Any, suite: Plain, told: list[str]) -> Any:
+def _entry(item: Any, model: Any, shared: Any, told: list[str]) -> Any:
     """A method of the list with size, learning rate and what else it needs."""
     entry = {"method": item} if isinstance(item, str) else item
-    if not isinstance(entry, dict) or entry.get("method") not in METHODS:
+    if not _known(entry):
+        return entry
+    own = entry.get("recipe", {})
+    if not isinstance(own, dict) or not isinstance(shared, dict):
         return entry
     method = METHODS[entry["method"]]
-    more = dict(_left_out(method.key, entry, model, suite))
-    recipe = {**more.pop("recipe", {}), **entry.get("recipe", {})}
-    if more or recipe != entry.get("recipe", {}):
+    more = dict(_left_out(method.key, entry, model, {**shared, **own}))
+    recipe = {**more.pop("recipe", {}), **own}
+    if more or recipe != own:
         said = [f"{k} {_short(v)}" for k, v in more.items()]
-        said += [f"{k} {_short(v)}" for k, v in recipe.items() if k not in entry.get("recipe", {})]
+        said += [f"{k} {_short(v)}" for k, v in recipe.items() if k not in own]
         told.append(f"{method.key}: {', '.join(said)}")
     return {**entry, **more, **({"recipe": recipe} if recipe else {})}
 
 
-def _left_out(key: str, entry: Plain, model: Any, suite: Plain) -> Iterator[tuple[str, Any]]:
+def _known(entry: Any) -> bool:
+    """Whether an entry names a method there is; YAML's keys and values may be of any type."""
+    named = entry.get("method") if isinstance(entry, dict) else None
+    return isinstance(named, str) and named in METHODS
+
+
+def _left_out(key: str, entry: Plain, model: Any, given: Plain) -> Iterator[tuple[str, Any]]:
     method = METHODS[key]
     if method.size is not None and not any(name in entry for name in ("size", "budget", *SIZES)):
         yield method.size, [SIZES[method.size]]
     if not method.trains:
         return
-    given = {**suite.get("recipe", {}), **entry.get("recipe", {})}
     recipe: Plain = {}
     rate = _rate(key, model)
     if "learning_rate" not in given and rate is not None:
@@ -222,7 +230,7 @@ def _rate(key: str, model: Any) -> float | None:
 
 def _reference(entries: list[Any]) -> Plain | None:
     """The first cell of the first entry that trains an adapter, or else of the first entry."""
-    named = [e for e in entries if isinstance(e, dict) and e.get("method") in METHODS]
+    named = [entry for entry in entries if _known(entry)]
     if not named:
         return None
     adapters = [e for e in named if METHODS[e["method"]].family != "reference"]

@@ -321,3 +321,21 @@ def word_tokenizer(folder):
     path = folder / "tokenizer.json"
     made.save(str(path))
     return path
+
+
+@pytest.mark.parametrize("kind", ["classification", "multi-label"])
+def test_a_label_too_long_for_a_report_is_refused_with_its_lines(tmp_path, kind):
+    content = labelled(lambda n, text, label: (text, "y" * 100_000 if n == 3 else label))
+    write(tmp_path, "t.csv", content)
+    said = refusal(tmp_path, "t.csv", kind=kind, text="body", label="category")
+    assert "t.csv, line 5: label 'yyy" in said
+    assert "has 100,000 characters; the most are 80" in said
+    assert len(said) < 300
+
+
+def test_the_name_of_a_column_that_names_a_class_is_as_short(tmp_path):
+    long = "y" * 81
+    rows = [(text, n % 2, n % 3 == 0) for n, (text, _) in enumerate(tickets())]
+    write(tmp_path, "t.csv", separated(("body", "a", long), rows))
+    said = refusal(tmp_path, "t.csv", kind="multi-label", text="body", label=["a", long])
+    assert "has more than 80 characters" in said

@@ -231,6 +231,65 @@ def test_what_is_said_is_not_guessed(peftmark, tmp_path):
     assert suite["model"] == "roberta-base"
 
 
+NAMED = {
+    "choices": (
+        {"q": "t", "options": "l", "right": "n"},
+        ["--text", "q", "--choices", "options", "--answer", "right"],
+        {"kind": "multiple-choice", "text": "q", "choices": "options", "answer": "right"},
+    ),
+    "usual names": (
+        {"question": "t", "options": "l", "answer": "n"},
+        ["--choices", "options"],
+        {"kind": "multiple-choice", "text": "question", "answer": "answer"},
+    ),
+    "prompts": (
+        {"ask": "t", "say": "t"},
+        ["--prompt", "ask", "--completion", "say"],
+        {"kind": "instruction", "prompt": "ask", "completion": "say"},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", NAMED)
+def test_columns_of_any_name_may_be_named(peftmark, tmp_path, case):
+    columns, words, expected = NAMED[case]
+    make = {"t": lambda n: ROWS[n][0], "l": lambda n: ["a", "b"], "n": lambda n: n % 2}
+    write(tmp_path, "t.jsonl", objects(**{name: make[kind] for name, kind in columns.items()}))
+    code, _, error = peftmark("new", "mine", "--data", "t.jsonl", *words)
+    assert (code, error) == (0, "")
+    declared = read_yaml(tmp_path / "suites" / "mine.yaml")["tasks"]["mine"]
+    assert expected.items() <= declared.items()
+
+
+def test_multiple_choice_in_part_says_what_else_to_pass(peftmark, tmp_path):
+    content = objects(q=lambda n: ROWS[n][0], o=lambda n: ["a", "b"], a=lambda n: n % 2)
+    write(tmp_path, "t.jsonl", content)
+    code, _, error = peftmark("new", "mine", "--data", "t.jsonl", "--choices", "o")
+    assert code == 2
+    assert "Pass --text and --answer too." in error
+    code, _, error = peftmark("new", "mine", "--data", "t.jsonl", "--kind", "multiple-choice")
+    assert code == 2
+    assert "Pass --text, --choices and --answer." in error
+
+
+def test_what_does_not_fit_together_is_told_without_the_whole_declaration(peftmark, tmp_path):
+    write(tmp_path, "t.csv", labelled())
+    words = ["--text", "body", "--label", "body"]
+    code, _, error = peftmark("new", "mine", "--data", "t.csv", *words)
+    assert code == 2
+    assert "\n  'body': a column is named twice" in error
+    assert "found {" not in error
+
+
+def test_a_suite_that_is_shipped_is_hidden_only_by_force(peftmark, tmp_path):
+    write(tmp_path, "t.csv", labelled())
+    code, _, error = peftmark("new", "glue", "--data", "t.csv")
+    assert code == 2
+    assert "'glue' is a suite of peftmark's" in error
+    assert not (tmp_path / "suites").exists()
+    assert peftmark("new", "glue", "--data", "t.csv", "--force")[0] == 0
+
+
 def test_a_suite_is_never_written_over_without_force(peftmark, tmp_path):
     write(tmp_path, "t.csv", labelled())
     target = write_suite(tmp_path, "kept")

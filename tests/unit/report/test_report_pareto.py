@@ -177,8 +177,11 @@ def test_tables_without_a_trade_say_so():
     assert section.lead.startswith("No cell has both a score over all tasks and a cost")
     assert "no run finished" in section.blocks[0].text
     one = pareto.section(table_of(rows((LORA,))))
-    assert one.lead.startswith("Only one cell has a score over all tasks")
+    assert one.lead.startswith("Only one cell has both a score over all tasks and a cost")
     assert draw(next(iter(figures(one).values())).drawing)
+    lines = changed(rows((LORA, HEAD)), (HEAD,), peak_memory_bytes=None)
+    apart = pareto.section(table_of(lines)).lead
+    assert "Only one cell" not in apart, "both have other costs"
 
 
 # --- the picture --------------------------------------------------------------------------------

@@ -166,6 +166,43 @@ def test_faults_of_a_short_suite(load, change, words):
         assert word in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (("methods: [lora, head]", "methods: []"), "methods: found []; at least 1 is needed"),
+        (("methods: [lora, head]", "methods: lora"), "methods: found 'lora'; a list is needed"),
+        (("[lora, head]", "[{method: [lora]}]"), "methods[0].method: found ['lora']"),
+        (
+            ("[lora, head]", "[{method: lora, recipe: }]"),
+            "methods[0].recipe: found None; a mapping",
+        ),
+        (("methods:", "recipe: []\nmethods:"), "recipe: found []; a mapping is needed"),
+        (("methods:", "recipe:\nmethods:"), "recipe: found None; a mapping is needed"),
+        (("methods:", "seeds: 3\nmethods:"), "seeds: found 3; a list is needed"),
+        (("methods:", "summary: [x]\nmethods:"), "summary: found ['x']"),
+        (("tickets: {", "1: {"), "tasks.1: found 1; a name is a word"),
+        (("tickets: {", "null: {"), "tasks.None: found None; a name is a word"),
+        (("tickets: {", '"a\\e[1m": {'), "tasks.a\ufffd[1m: found"),
+        (("tickets.csv,", "tickets.csv, config: x,"), "tasks.tickets: config: only a data set on"),
+        ((SHORT, "model: minilm-l6\ntasks:\nmethods: [lora]"), "tasks: found None; a mapping"),
+    ],
+)
+def test_a_fault_of_any_type_is_one_line_without_a_traceback(load, change, told):
+    with pytest.raises(SuiteError) as error:
+        load(SHORT.replace(*change))
+    said = str(error.value)
+    assert "one fault:" in said
+    assert told in said
+    for word in ("profiles.", "instance of", "dictionary", "tuple", "validation"):
+        assert word not in said
+
+
+def test_a_line_without_training_is_repeated_only_where_nothing_trains(load):
+    text = SHORT.replace("[lora, head]", "[head, bag-of-words]")
+    jobs = expand(load(text).with_tasks({"tickets": TICKETS}), "default", "cpu").jobs
+    assert [job.method for job in jobs if job.purpose == "repeat"] == ["head"]
+
+
 def test_an_unknown_task_says_how_to_declare_one(load):
     with pytest.raises(SuiteError) as error:
         load("model: minilm-l6\ntasks: [tickets]\nmethods: [lora]\n")
