@@ -135,7 +135,7 @@ def _pairs(node: yaml.Node | None, key: str | None = None) -> list[tuple[str, ya
 
 
 def _word(node: yaml.Node) -> Word:
-    one = isinstance(node, yaml.ScalarNode) and node.style in (None, "'", '"')
     start, end = node.start_mark, node.end_mark
-    quote = (node.style or "") if one else ""
-    return Word(str(node.value) if one else "", start.line + 1, start.index, end.index, quote)
+    if not isinstance(node, yaml.ScalarNode) or node.style not in (None, "'", '"'):
+        return Word("", start.line + 1, start.index, end.index, "")
+    return Word(node.value, start.line + 1, start.index, end.index, node.style or "")
