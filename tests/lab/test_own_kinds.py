@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from sklearn import metrics as sk
 from torch import nn
 from transformers import AutoModelForCausalLM
 
@@ -17,7 +18,7 @@ import tiny_causal
 from peftmark.catalog.prompts import PROMPTS, Prompt, prompt_of
 from peftmark.catalog.task import Example
 from peftmark.catalog.tasks import TASKS
-from peftmark.lab import metrics, recipe, scoring
+from peftmark.lab import recipe, scoring
 from peftmark.lab.data.batches import draw_rows, subset
 from peftmark.lab.data.causal_rows import ABSENT, IGNORED, Reader
 from peftmark.lab.data.job_data import cut_selection, task_of
@@ -65,24 +66,19 @@ def run(places, job):
 # --- several labels -------------------------------------------------------------------------------
 
 
+LABELLED = ("subset_accuracy", "micro_f1", "macro_f1", "auroc")
+
+
 @pytest.fixture
 def tagged(monkeypatch):
-    """A task of three labels, and the calls of `metrics.score` for it."""
-    asked = []
-
-    def score(keys, predictions, references, *_, **__):
-        asked.append((predictions, references))
-        return dict.fromkeys(keys, float((predictions == references).all(axis=1).mean()))
-
-    def baseline(key, train, references, classes):
-        asked.append((train, references))
-        return 0.0
-
-    monkeypatch.setattr(metrics, "score", score)
-    monkeypatch.setattr(metrics, "baseline", baseline)
-    task = own_tasks.task_of("tags", "multi-label", LABELS, metric="subset_accuracy")
+    """A task of three labels, scored by every metric of them."""
+    task = own_tasks.task_of("tags", "multi-label", LABELS, metric=LABELLED[0], also=LABELLED[1:])
     own_tasks.install(monkeypatch, task, own_tasks.tagged(96), own_tasks.tagged(40))
-    return asked
+
+
+def ones_and_zeros(rows):
+    """The labels of rows, shape (rows, labels)."""
+    return np.array([[float(at in row.tags) for at in range(len(LABELS))] for row in rows])
 
 
 def tagged_job(**more):
@@ -100,11 +96,20 @@ def test_several_labels_train_and_their_memory_is_predicted_to_the_byte(bert, ta
     shape = (40, len(LABELS))
     found, wanted = (np.reshape(v, shape) for v in (outcome.predictions, outcome.references))
     assert set(np.unique(found)) == {0, 1}
-    assert outcome.metric_value == (found == wanted).all(axis=1).mean()
+    assert list(outcome.metrics) == list(LABELLED)
+    assert outcome.metric_value == outcome.metrics["subset_accuracy"]
+    assert outcome.metric_value == pytest.approx(sk.accuracy_score(wanted, found))
+    for average in ("micro", "macro"):
+        by_hand = sk.f1_score(wanted, found, average=average, zero_division=0)
+        assert outcome.metrics[f"{average}_f1"] == pytest.approx(by_hand)
+    assert outcome.metrics["auroc"] > 0.9
     assert (found[:, :2] == wanted[:, :2]).mean() > 0.9, "which half is learned"
     assert {tuple(row) for row in wanted} == {(1, 0, 0), (0, 1, 0), (1, 0, 1), (0, 1, 1)}
-    shapes = [(found.shape, wanted.shape) for found, wanted in tagged]
-    assert shapes == [((96, 3), shape), (shape, shape), (shape, shape)], "baseline and two scores"
+    # The constant guess: the labels that more than half of the training rows have.
+    often = ones_and_zeros(own_tasks.tagged(96)).mean(axis=0) > 0.5
+    constant = sk.accuracy_score(wanted, np.tile(often, (40, 1)))
+    assert outcome.baseline_value == pytest.approx(constant)
+    assert outcome.metric_value > outcome.baseline_value
 
 
 def test_labels_of_a_row_are_ones_and_zeros_in_training_and_evaluation(bert, tagged):
@@ -140,6 +145,24 @@ def test_a_label_is_predicted_from_a_probability_of_a_half_on(bert, tagged, monk
     scores = scoring.evaluate(nn.Identity(), work.eval, work, task_of(job), job, CPU)
     assert scores.predictions.tolist() == [[0, 1, 1]] * 40
     assert scores.constant
+    assert scores.metrics["auroc"] == 0.5
+
+
+def test_the_area_under_the_curve_reads_each_labels_own_probability(bert, tagged, monkeypatch):
+    job = tagged_job()
+    work = tiny.work(bert, job)
+    wanted = work.eval.references
+    # Label by label better: the last is told by its logit alone, the first not at all.
+    noise = np.random.default_rng(0).normal(size=wanted.shape)
+    outputs = noise + np.array([0.0, 1.0, 9.0]) * wanted
+    monkeypatch.setattr(scoring, "all_outputs", lambda *_: torch.tensor(outputs))
+    scores = scoring.evaluate(nn.Identity(), work.eval, work, task_of(job), job, CPU)
+    areas = [sk.roc_auc_score(wanted[:, at], outputs[:, at]) for at in range(3)]
+    assert areas[0] < areas[1] < areas[2]
+    assert scores.metrics["auroc"] == pytest.approx(np.mean(areas))
+    found = outputs >= 0
+    assert scores.metrics["macro_f1"] == pytest.approx(sk.f1_score(wanted, found, average="macro"))
+    assert not scores.constant
 
 
 @pytest.mark.slow

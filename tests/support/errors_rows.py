@@ -21,6 +21,8 @@ LEVELS: dict[str, tuple[float, float, tuple[float, float, float]]] = {
     COST: (900.0, 500.0, (300.0, 400.0, 700.0)),
     GAIN: (10.0, 20.0, (40.0, 30.0, 15.0)),
     "accuracy": (0.5, 0.7, (0.9, 0.8, 0.6)),
+    "macro_f1": (0.33, 0.6, (0.85, 0.75, 0.5)),
+    "auroc": (0.5, 0.8, (0.95, 0.9, 0.7)),
 }
 """Metric -> value of the constant guess, target, and values of AdaLoRA, LoRA and the head alone."""
 

@@ -1,19 +1,21 @@
 """A small hub on 127.0.0.1, and a client that drives the real hub libraries against it.
 
 The libraries read HF_ENDPOINT when they are imported, so the client runs in its own process:
-`python hub_stub.py model|task|own JSON` prints one JSON object with the result or the error.
+`python hub_stub.py model|task|own|command JSON` prints one JSON object: the result, or
+the error.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -229,6 +231,8 @@ def _client(what: str, arguments: dict[str, Any]) -> dict[str, object]:
     places = Places(None, ("hub",), Path(arguments["cache"]))
     revision = arguments.get("revision", REVISION)
     try:
+        if what == "command":
+            return _command(arguments["words"])
         if what == "reachable":
             reachable, why = hub_reachable()
             return {"reachable": reachable, "why": why}
@@ -269,6 +273,17 @@ def _client(what: str, arguments: dict[str, Any]) -> dict[str, object]:
         }
     except AssetError as error:
         return {"error": error.what, "remedy": error.remedy}
+
+
+def _command(words: list[str]) -> dict[str, object]:
+    from peftmark.cli import parser
+
+    out, error = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(error):
+        try:
+            parser.main(words)
+        except SystemExit as left:
+            return {"code": left.code, "out": out.getvalue(), "error": error.getvalue()}
 
 
 if __name__ == "__main__":

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -87,3 +89,53 @@ def read_yaml(path: Path) -> Any:
         raise SuiteError(f"{path}{where}: {what}") from error
     except (yaml.YAMLError, ValueError) as error:
         raise SuiteError(f"{path}: not YAML: {error}") from error
+
+
+@dataclass(frozen=True)
+class Word:
+    """A value and where it stands in a text.
+
+    Attributes:
+        value: what it says; empty for what is no word or number on one line.
+        line: its line, from 1.
+        start: its first character in the text, the quote if there is one.
+        end: the character behind it.
+        quote: what it stands in: nothing, `'` or `"`.
+    """
+
+    value: str
+    line: int
+    start: int
+    end: int
+    quote: str
+
+
+def words_under(text: str, under: str, key: str) -> Iterator[tuple[str, Word]]:
+    """The word at a key of every mapping in the mapping `under`, in their order.
+
+    Args:
+        text: of a file that `read_yaml` reads.
+
+    Yields:
+        the name of the mapping, and the word.
+    """
+    for name, entry in _pairs(yaml.compose(text, Loader=yaml.SafeLoader), under):
+        for found, node in _pairs(entry):
+            if found == key:
+                yield name, _word(node)
+
+
+def _pairs(node: yaml.Node | None, key: str | None = None) -> list[tuple[str, yaml.Node]]:
+    """Keys and values of a mapping, or of the one at its key; none of anything else."""
+    pairs = node.value if isinstance(node, yaml.MappingNode) else []
+    found = [(str(name.value), value) for name, value in pairs]
+    if key is None:
+        return found
+    return _pairs(next((value for name, value in found if name == key), None))
+
+
+def _word(node: yaml.Node) -> Word:
+    start, end = node.start_mark, node.end_mark
+    if not isinstance(node, yaml.ScalarNode) or node.style not in (None, "'", '"'):
+        return Word("", start.line + 1, start.index, end.index, "")
+    return Word(node.value, start.line + 1, start.index, end.index, node.style or "")

@@ -6,6 +6,7 @@ import importlib
 import inspect
 import math
 import sys
+import traceback
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -54,10 +55,13 @@ def value_of(
     try:
         value = float(function(references.copy(), predictions.copy(), **given))
     except Exception as error:
+        texts = references.dtype == object
+        what = f"{type(error).__name__} {_where(error)}" if texts else _told(error)
+        # The message of a function that read texts may hold one, and texts are nobody else's.
         raise NoValue(
-            f"metric {key} raised {_told(error)}",
+            f"metric {key} raised {what}",
             "It is called as function(references, predictions) with arrays of numpy.",
-        ) from error
+        ) from (None if texts else error)
     if not math.isfinite(value):
         raise NoValue(f"metric {key} returned {value}", "It has to return a finite number.")
     return value
@@ -108,6 +112,12 @@ def _imported(key: str, name: str, wanted: Path) -> ModuleType:
 def _told(error: Exception) -> str:
     plain = "".join(c if c.isprintable() else " " for c in str(error))
     return f"{type(error).__name__}: {' '.join(plain.split())[:LONGEST]}"
+
+
+def _where(error: Exception) -> str:
+    """The place that an error comes from, and none of what it says."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"in {Path(last.filename).name}, line {last.lineno}"
 
 
 def _reads_probabilities(function: Callable[..., Any]) -> bool:

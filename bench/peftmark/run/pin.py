@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from peftmark.core.errors import AssetError, SuiteError, UserError
+from peftmark.core.errors import AssetError, SuiteError
 from peftmark.core.files import write_all
-from peftmark.core.strict_yaml import read_yaml
+from peftmark.core.shown import plain, quoted
+from peftmark.core.strict_yaml import Word, read_yaml, words_under
 from peftmark.sources.assets import hub_reachable, hub_reason, quiet_hub
 from peftmark.suite.load import find_suite
 
@@ -41,48 +42,37 @@ def pin(name: str, suites: Path | None) -> tuple[Path, list[Pinned]]:
         the file, and what was changed.
 
     Raises:
-        UserError: no such suite, one that is shipped, or a data set that the hub doesn't have;
-            the file is as it was.
+        SuiteError: no such suite, or something else in the place of a data set's name.
+        AssetError: no hub, or a data set that it doesn't have; the file is as it was.
     """
     path = find_suite(name, suites)
-    wanted = list(dict.fromkeys(_unpinned(path)))
+    read_yaml(path)  # what may not stand in a suite is refused with its place
+    text = path.read_bytes().decode("utf-8")  # as it is, the ends of its lines too
+    places = list(_unpinned(path, text))
+    wanted = list(dict.fromkeys(place.value for place in places))
     if not wanted:
         return path, []
     reachable, why = hub_reachable()
     if not reachable:
         raise AssetError(f"the hub can't be asked for commits: {why}", "Go online and try again.")
-    pinned = [Pinned(found, _at_commit(found)) for found in wanted]
-    text = path.read_text(encoding="utf-8")
-    for one in pinned:
-        places = rf"(\bhub:\s*['\"]?){re.escape(one.found)}(?![\w./@-])"
-        text = re.sub(places, rf"\g<1>{one.written}", text)
-    if left := set(_of_text(text)) & {one.found for one in pinned}:
-        raise UserError(
-            f"{path}: {', '.join(sorted(left))} could not be found as text",
-            "Write each data set on a line of its own, as hub: owner/name.",
-        )
+    commits = {found: _at_commit(found) for found in wanted}
+    for place in reversed(places):  # so that those before stay where they are
+        written = f"{place.quote}{commits[place.value]}{place.quote}"
+        text = text[: place.start] + written + text[place.end :]
     write_all({path: text})
-    return path, pinned
+    return path, [Pinned(found, written) for found, written in commits.items()]
 
 
-def _unpinned(path: Path) -> Iterator[str]:
-    raw = read_yaml(path)
-    tasks = raw.get("tasks") if isinstance(raw, dict) else None
-    for key, task in tasks.items() if isinstance(tasks, dict) else ():
-        hub = task.get("hub") if isinstance(task, dict) else None
-        if hub is None:
-            continue
-        if not isinstance(hub, str) or not _NAME.fullmatch(hub):
+def _unpinned(path: Path, text: str) -> Iterator[Word]:
+    """Where the data sets without a commit stand, in the order of the file."""
+    for task, hub in words_under(text, "tasks", "hub"):
+        if not _NAME.fullmatch(hub.value):
             raise SuiteError(
-                f"{path}: tasks.{key}.hub: found {hub!r}",
+                f"{path}, line {hub.line}: tasks.{plain(task)}.hub: found {quoted(hub.value)}",
                 "Write a data set as owner/name, or owner/name@branch.",
             )
-        if not _COMMIT.fullmatch(hub.partition("@")[2]):
+        if not _COMMIT.fullmatch(hub.value.partition("@")[2]):
             yield hub
-
-
-def _of_text(text: str) -> list[str]:
-    return re.findall(r"\bhub:\s*['\"]?([\w./@-]+)", text)
 
 
 def _at_commit(found: str) -> str:

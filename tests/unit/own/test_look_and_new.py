@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import time
+from pathlib import Path
 
 import pytest
 
 from own_files import chat, labelled, lines, separated, tickets, write
 from peftmark.cli import parser
 from peftmark.core.strict_yaml import read_yaml
+from peftmark.machine import nvml
+from peftmark.machine.nvml import Devices
 from peftmark.own.declared import OwnTask
 from peftmark.own.look import look
 from peftmark.own.read import read_own
 from peftmark.own.suite_text import yaml_value
+from peftmark.run.runner import Selection, make_plan
+from peftmark.suite.load import load_suite
 
 ROWS = tickets(120)
 
@@ -23,6 +28,7 @@ def peftmark(tmp_path, monkeypatch, capsys):
     """Run a command in an empty folder; its exit code and what it said."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PEFTMARK_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(nvml, "devices", lambda: Devices((), "none here"))
 
     def run(*words):
         with pytest.raises(SystemExit) as left:
@@ -127,6 +133,63 @@ def test_inspect_ends_with_exit_2_on_a_bad_file(peftmark, tmp_path):
     assert "--separator: found ';;'; one ASCII character" in error
 
 
+SUITE = """
+model: minilm-l6
+tasks:
+  tickets: {kind: classification, train: t.csv, text: body, label: category}
+  others: {kind: regression, train: o.csv, text: body, label: score}
+methods: [head]
+"""
+
+
+def of_two_tasks(folder):
+    (folder / "suites").mkdir()
+    (folder / "suites" / "two.yaml").write_text(SUITE)
+    write(folder, "t.csv", labelled())
+    write(
+        folder, "o.csv", separated(("body", "score"), [(t, n / 7) for n, (t, _) in enumerate(ROWS)])
+    )
+
+
+def test_inspect_looks_at_every_task_of_a_suite(peftmark, tmp_path):
+    of_two_tasks(tmp_path)
+    code, said, error = peftmark("inspect", "two")
+    assert (code, error) == (0, "")
+    assert [line for line in said.splitlines() if not line.startswith(" ")] == [
+        "tickets: classification of t.csv",
+        "others: regression of o.csv",
+    ]
+    assert "192 to train on, 48 to evaluate" in said and "96 to train on, 24 to evaluate" in said
+    assert "crashes" not in said
+    _, said, _ = peftmark("inspect", "two", "--show-texts")
+    assert said.count("  training row") == 6
+    _, said, _ = peftmark("inspect", "two", "--json")
+    facts = json.loads(said)
+    assert [(one["key"], one["kind"]) for one in facts] == [
+        ("tickets", "classification"),
+        ("others", "regression"),
+    ]
+    assert "crashes" not in said
+    assert not (tmp_path / "cache").exists() and not (tmp_path / "results").exists()
+    # What is looked at is what is run.
+    plan = make_plan(Selection("two", suites=Path("suites"), jobs=1))
+    assert {job.data_fingerprint for job in plan.jobs} == {one["fingerprint"] for one in facts}
+
+
+def test_inspect_of_a_suite_refuses_what_the_suite_says_itself(peftmark, tmp_path):
+    of_two_tasks(tmp_path)
+    code, said, error = peftmark("inspect", "two", "--text", "body", "--drop", "empty")
+    assert (code, said) == (2, "")
+    assert "--text, --drop: suite two says itself what its columns are" in error
+    (tmp_path / "o.csv").unlink()
+    code, said, error = peftmark("inspect", "two")
+    assert (code, said) == (2, "") and "there is no file" in error
+    plain = SUITE.partition("tasks:")[0] + "tasks: [trec]\nmethods: [head]\n"
+    (tmp_path / "suites" / "two.yaml").write_text(plain)
+    code, said, error = peftmark("inspect", "two")
+    assert (code, said) == (2, "") and "suite two has no task of its own" in error
+
+
 # --- guesses ------------------------------------------------------------------------------------
 
 GUESSED = {
@@ -199,6 +262,21 @@ def test_new_guesses_says_why_and_writes_a_suite_that_reads_the_same(peftmark, t
     assert suite["model"] == ("smollm2-135m-q4" if causal else "minilm-l6")
     assert set(suite) == {"suite", "model", "tasks", "methods"}
     assert read_own("mine", OwnTask.model_validate(declared), [tmp_path], tmp_path)
+    # The suite is whole: its jobs are known, and planning them writes nothing.
+    assert load_suite("mine", tmp_path / "suites").own_tasks("default") == ["mine"]
+    here = sorted(tmp_path.rglob("*"))
+    plan = make_plan(Selection("mine", suites=Path("suites"), jobs=1))
+    assert sorted(tmp_path.rglob("*")) == here
+    assert [job.method for job in plan.jobs if (job.seed, job.purpose) == (0, "report")] == (
+        ["lora", "base"] if causal else ["lora", "full", "head", "bag-of-words", "embeddings"]
+    )
+    assert {job.own.kind for job in plan.jobs} == {declared["kind"]}
+    rows = [line for line in said.splitlines() if line.startswith("  rows ")]
+    (own,) = {job.own for job in plan.jobs}
+    assert rows == [f"  rows      {own.train_rows} to train on, {own.eval_rows} to evaluate"]
+    (metric,) = {job.metric for job in plan.jobs}
+    assert f"  metric    {', '.join((metric, *own.also))}" in said
+    assert all((job.causal is not None) == causal for job in plan.jobs)
 
 
 @pytest.mark.parametrize(

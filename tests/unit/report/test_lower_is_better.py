@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from errors_rows import CELLS, COST, GAIN, rows_in, table_in
+from errors_rows import CELLS, COST, GAIN, rows_in, table_in, task_of
 from factory import ADALORA, HEAD, LORA, REPORT_OPTIONS, make_trials
 from peftmark.advice.answer import Advised, advice_text, facts_of, headline
 from peftmark.advice.candidates import Wish
@@ -199,6 +199,44 @@ def test_one_report_of_five_metrics_says_the_direction_of_each(tmp_path):
     assert ["higher is better" in h for h in hints] == [False, False, False, True, True]
     assert "(cost and profit left out" in page.finding
     text = write(tmp_path, rows_in(EACH))["report.md"]
+    assert "AdaLoRA r8 is first over all tasks." in text
+
+
+FIVE = ("macro_f1", "auroc", "rmse", "log_loss", COST)
+
+
+def test_every_table_of_one_report_has_the_direction_of_each_of_five_metrics(tmp_path):
+    rows, found = rows_in(FIVE), table_in(FIVE)
+    page = show(rows)
+    lower = [False, False, True, True, True]
+    for caption in ("Score after", "Difference to LoRA r8 by task"):
+        told = [c.hint for c in grid(page, caption).columns[1:6]]
+        assert ["lower is better" in hint for hint in told] == lower, caption
+    verdicts = comparison.by_task(found)
+    by_task = grid(page, "Difference to LoRA r8 by task")
+    for metric, less in zip(FIVE, lower, strict=True):
+        task = task_of(metric)
+        better, worse = verdicts[ADALORA, task], verdicts[HEAD, task]
+        assert (better.better, worse.better) == (True, False)
+        assert (better.verdict, worse.verdict) == (
+            ("lower", "higher") if less else ("higher", "lower")
+        )
+        text = summary.task_finding(found, task, verdicts)
+        assert ("AdaLoRA r8 (−" if less else "AdaLoRA r8 (+") in text
+        for name, sign in (("AdaLoRA r8", -1), ("head only", 1)):
+            entry = column(by_task, row(page, by_task.caption, name), task)
+            assert entry.sort * (sign if less else -sign) > 0
+    # Over all tasks the better cell is first in every place, whatever its metrics' directions.
+    ranks = comparison.ranks(found, comparison.pairwise(found))
+    assert [ranks[cell] for cell in CELLS] == [(1, 1), (2, 2), (3, 3)]
+    means = [overall_score(found, cell).estimate.mean for cell in CELLS]
+    assert means == sorted(means, reverse=True)
+    radii = [radar.axis_value(found, cell, "quality").value for cell in CELLS]
+    assert radii == sorted(radii, reverse=True) and None not in radii
+    assert row(page, "Every cell against", "AdaLoRA r8")[3].text == "higher"
+    assert row(page, "Every cell against", "head only")[3].text == "lower"
+    assert recommend(found, Wish()).best == ADALORA
+    text = write(tmp_path, rows)["report.md"]
     assert "AdaLoRA r8 is first over all tasks." in text
 
 

@@ -1,0 +1,36 @@
+"""The real worker on a tiny model that stands under the name of a real one.
+
+It starts afresh, so what the tables of the test say comes with the mirror:
+`run_jobs(worker="tiny_worker:main")`.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+from dataclasses import replace
+from pathlib import Path
+
+from peftmark.catalog.models import MODELS
+from peftmark.catalog.tasks import TASKS
+from peftmark.lab import worker
+
+
+def name_as(mirror: Path, monkeypatch, model: str, **tasks: str) -> None:
+    """Name the tiny model, and tiny tasks, as a suite may name them, here and in workers."""
+    found = {name: replace(TASKS[tiny], key=name) for name, tiny in tasks.items()}
+    named = replace(MODELS["tiny"], key=model)
+    (mirror / "models" / "tiny").rename(mirror / "models" / model)
+    (mirror / "tables").write_bytes(pickle.dumps((named, found)))
+    monkeypatch.setitem(MODELS, model, named)
+    for name, task in found.items():
+        monkeypatch.setitem(TASKS, name, task)
+
+
+def main(connection, job_json, places_json, log, device):
+    """Run the job for real."""
+    mirror = Path(json.loads(places_json)["mirror"])
+    model, tasks = pickle.loads((mirror / "tables").read_bytes())
+    MODELS[model.key] = model
+    TASKS.update(tasks)
+    worker.main(connection, job_json, places_json, log, device)
