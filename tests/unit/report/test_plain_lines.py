@@ -115,7 +115,8 @@ def test_a_line_is_not_held_against_a_line_and_no_run_says_nothing():
 def test_the_first_sentence_of_a_report_names_them(tmp_path):
     made = [*rows(LORA), *rows(WORDS, scores=(0.85,) * 3)]
     first = (
-        "No better than a line that needs no fine-tuning, by mean score: LoRA r8 on sst-2 (0.820, bag "
+        "No better than a line that needs no fine-tuning, by mean score: LoRA r8 on sst-2 (0.820, "
+        "bag "
         "of words 0.850, 3 shared seeds). These are means alone; no test stands behind them. "
     )
     assert show(made).finding.startswith(first + "Over 1 task and 3 seeds, LoRA r8 scored 0.820")
