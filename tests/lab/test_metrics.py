@@ -304,6 +304,14 @@ def test_a_file_named_like_a_module_of_pythons_is_refused_before_anything_runs(w
     assert "my_statistics.py" in refused.value.remedy
 
 
+def test_the_remedy_names_a_file_that_would_be_found(written):
+    written("")
+    for key, told in (("os:f", "my_os.py"), ("novel.py:f", "name it novel:f")):
+        with pytest.raises(UserError) as refused:
+            code_of(key)
+        assert told in refused.value.remedy
+
+
 @pytest.mark.parametrize("key", ["rmse", "a.b", "a:b:higher", "a b:c", "../a:b", "a:b\n", ":f", ""])
 def test_what_names_no_function_is_no_metric_of_ones_own(key):
     assert metric_of(key) is METRICS.get(key)

@@ -44,9 +44,16 @@ def file_of(key: str) -> Path:
             return path
     found = _on_path(parts)
     if found is None:
+        if parts[1:] and parts[-1] == "py":  # the name of a file in place of a module's
+            parts = parts[:-1]
+        if parts[0] in sys.stdlib_module_names:
+            parts = [f"my_{parts[0]}", *parts[1:]]
+        name = ".".join(parts)
+        other = "" if name == named["module"] else f" and name it {name}:{named['function']}"
         raise UserError(
             f"metric {key}: there is no module {named['module']}",
-            f"Write {'/'.join(parts)}.py below {Path.cwd()}, or install the package it is in.",
+            f"Write {'/'.join(parts)}.py below {Path.cwd()}{other}, "
+            "or install the package it is in.",
         )
     return found
 
