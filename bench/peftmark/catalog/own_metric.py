@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import sys
 from importlib.machinery import PathFinder
 from importlib.util import find_spec
@@ -16,9 +17,47 @@ def code_of(key: str) -> str:
     """SHA-256 of the file that a metric of one's own is written in; it is not imported.
 
     Raises:
-        UserError: the key names no such metric, or there is no such file.
+        UserError: the key names no such metric, there is no such file, or it has no such function.
     """
-    return sha256_file(file_of(key))
+    path = file_of(key)
+    _check_function(path, key)
+    return sha256_file(path)
+
+
+def _check_function(path: Path, key: str) -> None:
+    """Refuse a file without the function before anything runs; it is parsed, never run.
+
+    Raises:
+        UserError: it is no Python, or nothing at its top level has the function's name.
+    """
+    named = OWN.fullmatch(key)
+    assert named is not None
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError) as error:
+        where = f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
+        raise UserError(
+            f"metric {key}: {path}{where} is no Python: {getattr(error, 'msg', error)}",
+            "Mend the file.",
+        ) from error
+    # Whatever binds the name will do, also an import or an `if`; what it is shows when it is called.
+    bound = {n.name for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.ClassDef)}
+    bound |= {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and _stored(n)}
+    bound |= {
+        (name.asname or name.name).partition(".")[0]
+        for n in ast.walk(tree)
+        if isinstance(n, ast.Import | ast.ImportFrom)
+        for name in n.names
+    }
+    if named["function"] not in bound and "*" not in bound:
+        raise UserError(
+            f"metric {key}: {path} has no function {named['function']}",
+            f"Write def {named['function']}(references, predictions) in it.",
+        )
+
+
+def _stored(name: ast.Name) -> bool:
+    return isinstance(name.ctx, ast.Store)
 
 
 def file_of(key: str) -> Path:

@@ -156,3 +156,18 @@ def test_a_run_strips_texts_and_says_how_to_keep_them(here, monkeypatch):
     assert len(seen) == 3
     asked = replace(selection(here), show_texts=True)
     assert "--show-texts" in command(seen[0], asked)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("def cost(references, predictions:\n", "costs.py, line 1 is no Python"),
+        ("def price(references, predictions):\n    return 1.0\n", "has no function cost"),
+    ],
+)
+def test_a_metric_that_can_t_be_called_is_refused_before_anything_runs(here, text, words):
+    (here / "costs.py").write_text(text)
+    suite = SUITE.replace("label: category}", "label: category, metric: 'costs:cost'}")
+    (here / "suites" / "mine.yaml").write_text(suite)
+    with pytest.raises(UserError, match=words):
+        make_plan(selection(here))
