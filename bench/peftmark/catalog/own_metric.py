@@ -40,7 +40,7 @@ def _check_function(path: Path, key: str) -> None:
             f"metric {key}: {path}{where} is no Python: {getattr(error, 'msg', error)}",
             "Mend the file.",
         ) from error
-    # Whatever binds the name will do, also an import or an `if`; what it is shows when it is called.
+    # Whatever binds the name will do, also an import: what it is shows when it is called.
     bound = {n.name for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.ClassDef)}
     bound |= {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and _stored(n)}
     bound |= {
