@@ -8,15 +8,24 @@ on it, take steps, save, reload, compare, merge.
 from __future__ import annotations
 
 import copy
+import logging
+import re
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    BitsAndBytesConfig,
+)
 
 from peftmark.catalog.methods import known_method
 from peftmark.catalog.task import Task, TaskKind
@@ -24,9 +33,16 @@ from peftmark.catalog.tried_architectures import METHODS, SMALL, TRIED, Class
 from peftmark.lab.data.batches import Batch
 from peftmark.lab.deploy import deploy
 from peftmark.lab.last_token import config_padding
-from peftmark.lab.measure import parameter_counts
-from peftmark.lab.methods import Setting, prepare
-from peftmark.lab.models import Unsupported, anatomy, load_model, target_notes
+from peftmark.lab.memory.meta_model import blank
+from peftmark.lab.methods import Prepared, Setting, prepare
+from peftmark.lab.models import (
+    Unsupported,
+    adapter_targets,
+    anatomy,
+    anatomy_of,
+    load_model,
+    target_notes,
+)
 from peftmark.lab.rng import seed_all
 from peftmark.lab.step import Step, task_loss
 from peftmark.record.job import AdaLoraSchedule, Causal, Job, Recipe
@@ -91,22 +107,72 @@ def trials(key: str, made: Class) -> Iterator[tuple[str, Trial]]:
             yield title, trial(folder, made, job_of(key, made, method, quantization))
 
 
+def library_says(key: str, made: Class, quantization: str = "none") -> str:
+    """What transformers itself says of what is refused here: its error, or its warning.
+
+    Args:
+        quantization: "none" to ask for the class alone.
+    """
+    speaks = made == "language model"
+    maker: Any = AutoModelForCausalLM if speaks else AutoModelForSequenceClassification
+    with tempfile.TemporaryDirectory(prefix="peftmark-") as scratch, _heard() as said:
+        try:
+            if quantization == "none":
+                maker.from_config(tiny_config(key, made))
+            else:
+                make_tiny(key, made, Path(scratch))
+                settings: Any = BitsAndBytesConfig
+                four = settings(load_in_4bit=True, bnb_4bit_quant_type=quantization)
+                maker.from_pretrained(scratch, quantization_config=four)
+        except Exception as error:
+            said.append(f"{type(error).__name__}: {error}")
+    return " ".join(" ".join(said).split())
+
+
+@contextmanager
+def _heard() -> Iterator[list[str]]:
+    """What transformers logs of layers that it quantises."""
+    said: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("transformers.integrations.bitsandbytes")
+    logger.addHandler(handler)
+    try:
+        yield said
+    finally:
+        logger.removeHandler(handler)
+
+
+def target_names(key: str, made: Class, targets: str) -> tuple[str, ...]:
+    """What gets an adapter with a recipe's word for targets, by name inside a layer."""
+    job = job_of(key, made, "lora", targets=targets)
+    model = blank(tiny_config(key, made), KINDS[made])
+    names = adapter_targets(job, anatomy_of(model))
+    inside = (re.sub(r"^.*?\.\d+\.(albert_layers\.0\.)?", "", name) for name in names)
+    return tuple(dict.fromkeys(inside))
+
+
 def trial(folder: Path, made: Class, job: Job) -> Trial:
     """Train, save, reload and merge one job on a tiny base."""
     try:
-        return _trial(folder, task_of(made), job)
+        return _trial(folder, made, job)
     except Unsupported as error:
         return Trial(None, str(error))
 
 
-def _trial(folder: Path, task: Task, job: Job) -> Trial:
+def trained(folder: Path, made: Class, job: Job) -> tuple[Prepared, list[Batch]]:
+    """A job's model after its steps, and the batches of those.
+
+    Raises:
+        Unsupported: if the base or the method can't be.
+    """
+    task, config = task_of(made), AutoConfig.from_pretrained(folder)
     parts = anatomy(folder, task)
     generator = torch.Generator().manual_seed(3)
-    config = AutoConfig.from_pretrained(folder)
     batches = [_batch(config, task, generator) for _ in range(STEPS)]
 
-    def base() -> nn.Module:
-        return load_model(folder, job, task, parts)
+    def base(quantization: str = job.quantization) -> nn.Module:
+        return load_model(folder, replace(job, quantization=quantization), task, parts)
 
     setting = Setting(
         job=job,
@@ -115,24 +181,34 @@ def _trial(folder: Path, task: Task, job: Job) -> Trial:
         preview=lambda count: batches[:count],
         loss=lambda model, batch: task_loss(model, batch, task, job, CPU),
         fresh_base=base,
-        plain_base=lambda: load_model(folder, replace(job, quantization="none"), task, parts),
+        plain_base=lambda: base("none"),
         size=job.size,
     )
     seed_all(job.seed, "adapter")
     prepared = prepare(base(), setting)
-    before = parameter_counts.weights_hash(prepared.model)
     step = Step(job, task, prepared, CPU)
     for number, batch in enumerate(batches, 1):
         step(number, batch)
+    return prepared, batches
+
+
+def _trial(folder: Path, made: Class, job: Job) -> Trial:
+    prepared, batches = trained(folder, made, job)
     if fault := prepared.fault():
         raise RuntimeError(fault)
-    if parameter_counts.weights_hash(prepared.model) == before:
-        raise RuntimeError("no trainable weight changed in training")
+    parts = anatomy(folder, task_of(made))
     with tempfile.TemporaryDirectory(prefix="peftmark-") as scratch:
         prepared.save(Path(scratch))
-        found = deploy(job, prepared, Path(scratch), base, batches[:2], CPU)
-    ranks = prepared.ranks()
-    return Trial(found.reload_max_error, "", len(ranks), tuple(target_notes(job, parts)))
+        found = deploy(
+            job,
+            prepared,
+            Path(scratch),
+            lambda: load_model(folder, job, task_of(made), parts),
+            batches[:2],
+            CPU,
+        )
+    adapted = len(prepared.ranks())
+    return Trial(found.reload_max_error, "", adapted, tuple(target_notes(job, parts)))
 
 
 def task_of(made: Class) -> Task:

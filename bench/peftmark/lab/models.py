@@ -234,6 +234,7 @@ def load_model(
     else:
         read_last_token(model, padding_in(folder, model.config))
     check_quantised(model, job, parts)
+    attend_in_one_type(model, job)
     backend_of(job.quantization).loaded(model)
     return model
 
@@ -281,6 +282,26 @@ def quantization_settings(job: Job, parts: Anatomy) -> dict[str, Any]:
     """
     config = backend_of(job.quantization).config(job, parts.head_linears)
     return {} if config is None else {"quantization_config": config}
+
+
+def attend_in_one_type(model: Any, job: Job) -> None:
+    """Let DeBERTa-v2 attend over a quantised base in bf16.
+
+    transformers 5 masks its scores with the least number of the queries' type. A quantised layer
+    gives back the type of its input, fp32, where a plain one under autocast gives bf16, which the
+    scores have and which doesn't hold that number. Scores are the same bits.
+    """
+    if job.quantization == "none" or model.config.model_type != "deberta-v2":
+        return
+
+    def as_plain(_: nn.Module, __: Any, out: torch.Tensor) -> torch.Tensor:
+        kind = out.device.type
+        on = torch.is_autocast_enabled(kind)
+        return out.to(torch.get_autocast_dtype(kind)) if on else out
+
+    for name, module in model.named_modules():
+        if name.endswith(".query_proj"):
+            module.register_forward_hook(as_plain)
 
 
 TARGETS: Mapping[str, tuple[Part, ...]] = {

@@ -37,6 +37,7 @@ from peftmark.lab.methods import Prepared, prepare, trainable
 from peftmark.lab.models import (
     Unsupported,
     anatomy_of,
+    attend_in_one_type,
     check_quantised,
     config_for,
     quantization_settings,
@@ -269,6 +270,7 @@ class _Maker:
         if quantizer is not None:
             backend_of(self.job.quantization).stand_in(model, quantizer)
             check_quantised(model, self.job, parts)
+            attend_in_one_type(model, self.job)
         given: _Given = {}
         for module in model.modules():
             _give_storage(module, given)

@@ -57,9 +57,11 @@ def blank(
         Unsupported: if transformers has no such model.
     """
     check_class(config, kind)
+    # "sdpa" is what transformers takes by itself, where an architecture has it: as loading does.
+    asked = None if attention == "sdpa" else attention
     with torch.device("meta"):
         model: nn.Module = maker_of(kind).from_config(
-            config, dtype=_TYPES[weights], attn_implementation=attention
+            config, dtype=_TYPES[weights], attn_implementation=asked
         )
     if kind not in SPOKEN:
         # Which token pads shapes nothing, and a bare config may name none.

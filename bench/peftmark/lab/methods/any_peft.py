@@ -89,6 +89,8 @@ def _refuse(kind: PeftType, model: nn.Module, setting: Setting) -> None:
             f"PEFT has no code for {kind.title} on {backend.library}'s layers, and would take "
             "their weights for plain ones; use quantization: none"
         )
+    if kind.where == "input":
+        prompts.reads_first(model, setting)
     if kind.key in ("prefix_tuning", "cartridge"):
         prompts.takes_prefix(model, setting)
 

@@ -80,6 +80,8 @@ def config_of(kind: PeftType, model: Any, setting: Setting, head: Sequence[str])
                 options[name] = known[name] * setting.size / known[kind.size]
     if "target_modules" in known and "target_modules" not in given:
         options |= _targets(kind, model, setting)
+    if "fan_in_fan_out" in known and setting.parts.turned and job.quantization == "none":
+        options["fan_in_fan_out"] = True
     targets = options.get("target_modules") or []
     for name, value in options.items():
         if value == DIVISOR:

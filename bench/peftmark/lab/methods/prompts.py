@@ -37,6 +37,7 @@ import torch
 from peft import PrefixTuningConfig, PromptEncoderConfig, PromptTuningConfig, PromptTuningInit
 from torch import nn
 
+from peftmark.lab.last_token import reads_last_token
 from peftmark.lab.methods import Prepared, Setting
 from peftmark.lab.methods.lora import load_adapter, saver, wrap
 from peftmark.lab.models import Unsupported, trained_head
@@ -75,7 +76,22 @@ def p_tuning(model: nn.Module, setting: Setting) -> Prepared:
     return _prepared(model, setting, config, cls_first)
 
 
+def reads_first(model: Any, setting: Setting) -> None:
+    """
+    Raises:
+        Unsupported: if the base finds a row's last token by its tokens, which are not there beside
+            virtual ones.
+    """
+    if reads_last_token(model.config):
+        raise Unsupported(
+            f"{setting.job.method} gives a model embeddings in place of tokens, and "
+            f"{type(model).__name__} then reads the padding after a row's last token; use a method "
+            "on the layers"
+        )
+
+
 def _common(model: Any, setting: Setting) -> dict[str, Any]:
+    reads_first(model, setting)
     # PEFT reads the sizes from the config's file form, where DistilBERT's have other names.
     return {
         "task_type": "SEQ_CLS",
