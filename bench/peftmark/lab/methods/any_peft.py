@@ -29,7 +29,7 @@ from peftmark.catalog.quantizations import QUANTIZATIONS
 from peftmark.lab.measure.parameter_counts import head_parameters
 from peftmark.lab.methods import Prepared, Setting, adalora, prompts, trainable
 from peftmark.lab.methods.lora import load_adapter, saver, wrap
-from peftmark.lab.methods.peft_options import config_of, peft_says, quiet
+from peftmark.lab.methods.peft_options import PREFIXES, config_of, peft_says, quiet
 from peftmark.lab.models import Unsupported, trained_head
 from peftmark.lab.quantization.table import backend_of, is_quantised
 
@@ -91,7 +91,7 @@ def _refuse(kind: PeftType, model: nn.Module, setting: Setting) -> None:
         )
     if kind.where == "input":
         prompts.reads_first(model, setting)
-    if kind.key in ("prefix_tuning", "cartridge"):
+    if kind.key in PREFIXES:
         prompts.takes_prefix(model, setting)
 
 

@@ -63,7 +63,7 @@ def p_tuning_v2(model: nn.Module, setting: Setting) -> Prepared:
 def prompt_tuning(model: nn.Module, setting: Setting) -> Prepared:
     """Input embeddings as they are."""
     config = PromptTuningConfig(
-        prompt_tuning_init=PromptTuningInit.SAMPLE_VOCAB, **_common(model, setting)
+        prompt_tuning_init=PromptTuningInit.SAMPLE_VOCAB, **_embedded(model, setting)
     )
     return _prepared(model, setting, config, cls_first)
 
@@ -71,7 +71,7 @@ def prompt_tuning(model: nn.Module, setting: Setting) -> Prepared:
 def p_tuning(model: nn.Module, setting: Setting) -> Prepared:
     """Input embeddings from an MLP of width `hidden` (0: the model's)."""
     config = PromptEncoderConfig(
-        encoder_hidden_size=_hidden(model, setting), **_common(model, setting)
+        encoder_hidden_size=_hidden(model, setting), **_embedded(model, setting)
     )
     return _prepared(model, setting, config, cls_first)
 
@@ -101,6 +101,16 @@ def _common(model: Any, setting: Setting) -> dict[str, Any]:
         "num_attention_heads": model.config.num_attention_heads,
         "modules_to_save": trained_head(setting.parts, setting.job.recipe.train_pooler),
     }
+
+
+def width(model: Any) -> int:
+    """Numbers of an input embedding, fewer than of a hidden state in ALBERT and ELECTRA."""
+    found: int = model.get_input_embeddings().embedding_dim
+    return found
+
+
+def _embedded(model: Any, setting: Setting) -> dict[str, Any]:
+    return _common(model, setting) | {"token_dim": width(model)}
 
 
 def _hidden(model: Any, setting: Setting) -> int:
