@@ -42,7 +42,7 @@ class Reasons:
         return [f"{number}. {text}" for number, text in enumerate(self.texts, 1)]
 
 
-def expected_rows() -> list[tuple[str, str]]:
+def expected_rows() -> list[tuple[str, Class]]:
     """(architecture, class) of every row that the page has, in its order."""
     return [(tried.title, made) for tried in TRIED.values() for made in CLASSES]
 
@@ -57,11 +57,9 @@ def _try(key: str, made: Class, reasons: Reasons) -> list[str]:
     from peftmark.lab.architecture_trials import library_says, trials
 
     if made not in TRIED[key].classes:
-        said = re.split(r"(?<=\.)\s", library_says(key, made))[0]
-        return [
-            "-",
-            *[reasons.mark(f"There is no such class. transformers: `{said}`")] * len(METHODS),
-        ]
+        said = _first(library_says(key, made))
+        mark = reasons.mark(f"transformers has no such class: `{said}`")
+        return ["-", *[mark] * len(METHODS)]
     cells, adapted = [], 0
     quantised = {title: quantization for title, _, quantization in METHODS}
     for title, tried in trials(key, made):
@@ -70,7 +68,7 @@ def _try(key: str, made: Class, reasons: Reasons) -> list[str]:
             cells.append(shown(tried.error))
             continue
         said = _first(library_says(key, made, quantised[title]))
-        cells.append(reasons.mark(f"{tried.reason}. transformers: `{said}`"))
+        cells.append(reasons.mark(f"{tried.reason}. transformers says: `{said}`"))
     return [str(adapted), *cells]
 
 
@@ -79,7 +77,7 @@ def _first(text: str) -> str:
     return re.split(r"(?<=\.)\s", text)[0]
 
 
-def trials_table(cells: Mapping[tuple[str, str], Sequence[str]], reasons: Sequence[str]) -> str:
+def trials_table(cells: Mapping[tuple[str, Class], Sequence[str]], reasons: Sequence[str]) -> str:
     """The table of what was tried, with its reasons."""
     rows = [HEAD, *((*row, *cells[row]) for row in expected_rows())]
     return "\n".join([*_table(rows), "", *reasons, ""])
