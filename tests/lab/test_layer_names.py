@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from functools import partial
 
 import pytest
 import torch
@@ -14,30 +15,20 @@ import tiny
 import tiny_causal
 from peftmark.catalog import layer_names
 from peftmark.catalog.layer_names import LAYER_NAMES, PARTS, LayerNames, ends_with, part_of
+from peftmark.catalog.tried_architectures import TRIED
+from peftmark.lab.architecture_trials import tiny_config
 from peftmark.lab.models import Block, anatomy_of
 from peftmark.report.module_names import OUTSIDE, TITLES, place
 
-SMALL = tiny.SMALL
-CAUSAL = {
-    **{key: SMALL[key] for key in ("hidden_size", "num_hidden_layers", "num_attention_heads")},
-    "intermediate_size": 64,
-    "vocab_size": SMALL["vocab_size"],
-    "pad_token_id": 0,
-    "bos_token_id": 2,
-    "eos_token_id": 3,
-}
 CONFIGS = {
+    **{key: partial(tiny_config, key, tried.classes[-1]) for key, tried in TRIED.items()},
     **tiny.CONFIGS,
     **tiny_causal.CONFIGS,
-    "mistral": lambda: transformers.MistralConfig(num_key_value_heads=2, **CAUSAL),
-    "qwen2": lambda: transformers.Qwen2Config(num_key_value_heads=2, **CAUSAL),
-    "phi3": lambda: transformers.Phi3Config(num_key_value_heads=2, **CAUSAL),
-    "gpt_neox": lambda: transformers.GPTNeoXConfig(**CAUSAL),
-    "opt": lambda: transformers.OPTConfig(ffn_dim=64, word_embed_proj_dim=64, **CAUSAL),
-    "deberta": lambda: transformers.DebertaConfig(**SMALL),
-    "modernbert": lambda: transformers.ModernBertConfig(cls_token_id=2, sep_token_id=3, **CAUSAL),
+    "deberta": lambda: transformers.DebertaConfig(**tiny.SMALL),
 }
-LANGUAGE = (*tiny_causal.CONFIGS, "mistral", "qwen2", "phi3", "gpt_neox", "opt")
+LANGUAGE = [key for key, tried in TRIED.items() if tried.family == "decoder"]
+SHARED = ("albert",)
+"""Architectures that store one layer for all."""
 WHERE = "peftmark/catalog/layer_names.py"
 
 
@@ -138,9 +129,14 @@ def test_the_report_reads_the_same_names(architecture):
     row = LAYER_NAMES[architecture]
     linear = [n for n, m in made(architecture).named_modules() if isinstance(m, nn.Linear | Conv1D)]
     places = [place(name) for name in linear]
+    stored = [0] if architecture in SHARED else [0, 1]
     for part in PARTS:
         layers = [p.layer for p in places if p.module == TITLES[part] and p.layer != OUTSIDE]
-        assert layers == ([0, 1] if row.of(part) else []), f"{architecture!r}, {part}: {layers}"
+        assert layers == (stored if row.of(part) else []), f"{architecture!r}, {part}: {layers}"
+
+
+def test_every_architecture_that_is_tried_has_a_row():
+    assert set(TRIED) <= set(LAYER_NAMES)
 
 
 def test_every_part_has_a_title_in_the_order_of_a_forward_pass():
@@ -153,4 +149,4 @@ def test_a_row_that_is_not_for_the_lab_gives_it_no_names(monkeypatch):
     monkeypatch.setattr(layer_names, "LAYER_NAMES", {**LAYER_NAMES, "novel": novel})
     assert {part: layer_names.endings(part, lab=True) for part in PARTS} == before
     assert part_of("attn.novel") == "query"
-    assert layer_names.head_dropout("novel") == ""
+    assert layer_names.head_dropout("novel") == "novel_dropout"

@@ -38,7 +38,8 @@ class LayerNames:
         ffn_gate: the gate of the feed-forward block, if it is a module of its own.
         ffn_out: second layer of the feed-forward block.
         head_dropout: setting of the config with the dropout before the classifier.
-        in_lab: whether methods that need a layer's parts run on it.
+        in_lab: whether methods that need a layer's parts one by one run on it. What gets an adapter
+            (`targets`) is found in every architecture.
     """
 
     query: str = ""
@@ -76,10 +77,19 @@ _LLAMA = LayerNames(
     ffn_gate="gate_proj",
     ffn_out="down_proj",
 )
+_BLOOM = LayerNames(
+    query_key_value="query_key_value",
+    attention_output="self_attention.dense",
+    ffn_in="dense_h_to_4h",
+    ffn_out="dense_4h_to_h",
+    in_lab=False,
+)
 
 LAYER_NAMES: Mapping[str, LayerNames] = {
     "bert": _BERT,
     "roberta": _BERT,
+    "xlm-roberta": _BERT,
+    "electra": _BERT,
     "deberta-v2": LayerNames(
         query="query_proj",
         key="key_proj",
@@ -109,6 +119,23 @@ LAYER_NAMES: Mapping[str, LayerNames] = {
     "llama": _LLAMA,
     "mistral": _LLAMA,
     "qwen2": _LLAMA,
+    "qwen3": _LLAMA,
+    "gemma2": _LLAMA,
+    "gemma3_text": _LLAMA,
+    "olmo2": _LLAMA,
+    "granite": _LLAMA,
+    "smollm3": _LLAMA,
+    # One stored layer stands for all of them, so there is no layer to pick or to put a module in.
+    "albert": LayerNames(
+        query="query",
+        key="key",
+        value="value",
+        attention_output="attention.dense",
+        ffn_in="ffn",
+        ffn_out="ffn_output",
+        head_dropout="classifier_dropout_prob",
+        in_lab=False,
+    ),
     "modernbert": LayerNames(
         query_key_value="Wqkv",
         attention_output="attn.Wo",
@@ -147,6 +174,8 @@ LAYER_NAMES: Mapping[str, LayerNames] = {
         ffn_out="dense_4h_to_h",
         in_lab=False,
     ),
+    "bloom": _BLOOM,
+    "falcon": _BLOOM,
     "gpt2": LayerNames(
         query_key_value="c_attn",
         attention_output="attn.c_proj",
@@ -162,7 +191,7 @@ def endings(part: Part, lab: bool = False) -> tuple[str, ...]:
     """Every name of a part, each once.
 
     Args:
-        lab: of architectures alone that methods which need a layer's parts run on.
+        lab: of architectures alone that methods which need a layer's parts one by one run on.
     """
     rows = (row for row in LAYER_NAMES.values() if row.in_lab or not lab)
     return tuple(dict.fromkeys(name for row in rows if (name := row.of(part))))
@@ -185,4 +214,4 @@ def part_of(name: str, lab: bool = False) -> Part | None:
 def head_dropout(architecture: str) -> str:
     """The setting of the config with the dropout before the classifier; empty if unknown."""
     row = LAYER_NAMES.get(architecture)
-    return row.head_dropout if row is not None and row.in_lab else ""
+    return row.head_dropout if row is not None else ""

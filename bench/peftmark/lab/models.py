@@ -17,11 +17,13 @@ from transformers import (  # its own annotations are partial
     AutoTokenizer,
     GenerationConfig,
 )
+from transformers.pytorch_utils import Conv1D
 
 from peftmark.catalog.layer_names import Part, endings, ends_with, head_dropout, part_of
 from peftmark.catalog.task import SPOKEN, Task, TaskKind
 from peftmark.lab.errors import Unsupported as Unsupported  # as most of lab knows it
-from peftmark.lab.quantization.table import backend_of
+from peftmark.lab.last_token import is_encoder, padding_in, read_last_token
+from peftmark.lab.quantization.table import backend_of, is_quantised
 from peftmark.lab.rng import seed_all
 from peftmark.record.job import Job
 
@@ -49,6 +51,8 @@ class Block:
 class Anatomy:
     """Where things are in an architecture, by full module name.
 
+    A linear layer is a `nn.Linear` or GPT-2's `Conv1D`, which is the same with its weights turned.
+
     Attributes:
         blocks: the transformer layers from the input up; empty for an architecture whose layers
             are not recognised.
@@ -58,6 +62,8 @@ class Anatomy:
         head_linears: linear layers of head and pooler, or the one that gives a language model's
             logits; they are never quantised.
         encoder_linears: every other linear layer: what an adapter may sit on.
+        turned: whether their weights have the shape (in, out), as those of `Conv1D`.
+        uses: layers that run on one stored layer: more than one where layers share their weights.
     """
 
     head: tuple[str, ...]
@@ -66,6 +72,8 @@ class Anatomy:
     encoder_linears: tuple[str, ...]
     blocks: tuple[Block, ...] = ()
     fresh: tuple[str, ...] = ()
+    turned: bool = False
+    uses: int = 1
 
 
 def maker_of(kind: TaskKind) -> Any:
@@ -73,10 +81,32 @@ def maker_of(kind: TaskKind) -> Any:
     return AutoModelForCausalLM if kind in SPOKEN else AutoModelForSequenceClassification
 
 
+def check_class(config: Any, kind: TaskKind) -> None:
+    """
+    Raises:
+        Unsupported: if transformers has no class for a kind of task and an architecture, or the
+            class sees what it is to predict.
+    """
+    name = config.model_type
+    if type(config) not in maker_of(kind)._model_mapping:
+        what = "language model" if kind in SPOKEN else "sequence classifier"
+        raise Unsupported(f"transformers has no {what} of type {name}")
+    if kind in SPOKEN and is_encoder(config) and not getattr(config, "is_decoder", True):
+        raise Unsupported(
+            f"a model of type {name} reads in both directions and would see the text it is to "
+            "predict (its config has is_decoder: false); use it as a sequence classifier"
+        )
+
+
 def anatomy(folder: Path, task: Task) -> Anatomy:
-    """Read the structure of the architecture from its config, on the meta device."""
+    """Read the structure of the architecture from its config, on the meta device.
+
+    Raises:
+        Unsupported: see `check_class`.
+    """
     classes = max(1, len(task.labels))
     config = AutoConfig.from_pretrained(folder, num_labels=classes, local_files_only=True)
+    check_class(config, task.kind)
     with torch.device("meta"):
         model: nn.Module = maker_of(task.kind).from_config(config)
     return anatomy_of(model)
@@ -91,40 +121,51 @@ def anatomy_of(model: nn.Module) -> Anatomy:
     pretrained, stays frozen and is never quantised.
     """
     base_name = str(getattr(model, "base_model_prefix", ""))
-    speaks = any(child is _output(model) for child in model.children())
-    head = [
+    outside = [
         name
         for name, child in model.named_children()
-        if name != base_name and not speaks and any(True for _ in child.parameters())
+        if name != base_name and any(True for _ in child.parameters())
     ]
+    head = [] if _speaks(model) else outside
     fresh = tuple(head)
     pooler = f"{base_name}.pooler" if _has_parameters(model, f"{base_name}.pooler") else None
-    tops = [*head, *([pooler] if pooler else [])]
-    linears = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    tops = [*outside, *([pooler] if pooler else [])]
+    layers = {name: module for name, module in model.named_modules() if is_linear(module)}
 
     def in_head(name: str) -> bool:
-        if speaks and model.get_submodule(name) is _output(model):
-            return True
         return any(name == top or name.startswith(f"{top}.") for top in tops)
 
     if "pooler" in head:  # DeBERTa keeps its pooler outside the base model
         head.remove("pooler")
         pooler = "pooler"
+    inside = tuple(name for name in layers if not in_head(name))
     return Anatomy(
         head=tuple(head),
         pooler=pooler,
-        head_linears=tuple(name for name in linears if in_head(name)),
-        encoder_linears=tuple(name for name in linears if not in_head(name)),
-        blocks=_blocks(linears),
+        head_linears=tuple(name for name in layers if in_head(name)),
+        encoder_linears=inside,
+        blocks=_blocks(list(layers)),
         fresh=fresh,
+        turned=any(isinstance(layers[name], Conv1D) for name in inside),
+        uses=_uses(model),
     )
 
 
-def _output(model: Any) -> nn.Module | None:
-    """The layer that gives a language model's logits; None for a classifier."""
+def is_linear(module: nn.Module) -> bool:
+    """Whether a module multiplies by a matrix: a linear layer, or GPT-2's `Conv1D`."""
+    return isinstance(module, nn.Linear | Conv1D)
+
+
+def _uses(model: Any) -> int:
+    """Layers that run on one stored layer; ALBERT says how many groups of layers it stores."""
+    groups: int = getattr(model.config, "num_hidden_groups", 0)
+    return int(model.config.num_hidden_layers) // groups if groups else 1
+
+
+def _speaks(model: Any) -> bool:
+    """Whether it is a language model, which has a layer that gives its logits."""
     get = getattr(model, "get_output_embeddings", None)
-    found: nn.Module | None = get() if get is not None else None
-    return found
+    return get is not None and get() is not None
 
 
 def _blocks(linears: Sequence[str]) -> tuple[Block, ...]:
@@ -172,7 +213,7 @@ def load_model(
         quantised: the folder holds the quantised base already.
 
     Raises:
-        Unsupported: if the quantization can't run here.
+        Unsupported: if the quantization can't run here, or leaves layers as they are.
     """
     seed_all(job.seed, "head")
     model: nn.Module = maker_of(task.kind).from_pretrained(
@@ -190,8 +231,29 @@ def load_model(
         # Answers are written as the job says, whatever habits lie beside the weights.
         made: Any = model
         made.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
+    else:
+        read_last_token(model, padding_in(folder, model.config))
+    check_quantised(model, job, parts)
+    attend_in_one_type(model, job)
     backend_of(job.quantization).loaded(model)
     return model
+
+
+def check_quantised(model: nn.Module, job: Job, parts: Anatomy) -> None:
+    """
+    Raises:
+        Unsupported: if layers that were to be quantised are as they were.
+    """
+    if job.quantization == "none":
+        return
+    layers = {name: model.get_submodule(name) for name in parts.encoder_linears}
+    whole = [m for m in layers.values() if not any(map(is_quantised, m.parameters(recurse=False)))]
+    if whole:
+        raise Unsupported(
+            f"transformers leaves {len(whole)} of the {len(layers)} linear layers of {job.model} "
+            f"as they are with quantization {job.quantization} ({type(whole[0]).__name__} is no "
+            "plain linear layer); use quantization: none"
+        )
 
 
 def config_for(folder: Path, job: Job, classes: int) -> Any:
@@ -222,15 +284,39 @@ def quantization_settings(job: Job, parts: Anatomy) -> dict[str, Any]:
     return {} if config is None else {"quantization_config": config}
 
 
+def attend_in_one_type(model: Any, job: Job) -> None:
+    """Let DeBERTa-v2 attend over a quantised base in bf16.
+
+    transformers 5 masks its scores with the least number of the queries' type. A quantised layer
+    gives back the type of its input, fp32, where a plain one under autocast gives bf16, which the
+    scores have and which doesn't hold that number. Scores are the same bits.
+    """
+    if job.quantization == "none" or model.config.model_type != "deberta-v2":
+        return
+
+    def as_plain(_: nn.Module, __: Any, out: torch.Tensor) -> torch.Tensor:
+        kind = out.device.type
+        on = torch.is_autocast_enabled(kind)
+        return out.to(torch.get_autocast_dtype(kind)) if on else out
+
+    for name, module in model.named_modules():
+        if name.endswith(".query_proj"):
+            module.register_forward_hook(as_plain)
+
+
 TARGETS: Mapping[str, tuple[Part, ...]] = {
     "query-value": ("query", "value"),
     "attention": ("query", "key", "value", "attention_output"),
 }
 """A recipe's word for targets -> what gets an adapter."""
 
+_FUSED: Part = "query_key_value"
+
 
 def adapter_targets(job: Job, parts: Anatomy) -> list[str]:
     """Full names of the modules that get an adapter.
+
+    Where query, key and value are one layer, that layer stands for each of them.
 
     Raises:
         Unsupported: if the recipe's targets match nothing in this architecture.
@@ -239,10 +325,32 @@ def adapter_targets(job: Job, parts: Anatomy) -> list[str]:
     if wanted == "all-linear" and parts.encoder_linears:
         return list(parts.encoder_linears)
     if isinstance(wanted, str):
-        suffixes = tuple(e for part in TARGETS.get(wanted, ()) for e in endings(part, lab=True))
+        named = TARGETS.get(wanted, ())
+        fused = (_FUSED,) if "query" in named and _is_fused(parts) else ()
+        suffixes = tuple(e for part in (*named, *fused) for e in endings(part))
     else:
         suffixes = wanted or ()
     found = [name for name in parts.encoder_linears if ends_with(name, suffixes)]
     if not found:
         raise Unsupported(f"targets {wanted!r} match no linear layer of {job.model}")
     return found
+
+
+def _is_fused(parts: Anatomy) -> bool:
+    """Whether query, key and value are one layer in this architecture."""
+    return any(ends_with(name, endings(_FUSED)) for name in parts.encoder_linears)
+
+
+def target_notes(job: Job, parts: Anatomy) -> list[str]:
+    """What the recipe's targets mean in this architecture, where it isn't what they say."""
+    notes = []
+    if job.recipe.targets == "query-value" and _is_fused(parts):
+        notes.append(
+            "query and value are one layer in this architecture: query, key and value are adapted"
+        )
+    if job.recipe.targets is not None and parts.uses > 1:
+        notes.append(
+            f"{parts.uses} layers share one set of weights in this architecture: an adapter is "
+            "there once, is counted once and serves all of them"
+        )
+    return notes

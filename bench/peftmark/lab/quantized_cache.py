@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,7 @@ def load_base(folder: Path, job: Job, task: Task, parts: Anatomy, cache: Path | 
         with quantization_clock(job.quantization, device) as spent:
             model: Any = load_model(folder, job, task, parts)
         model.save_pretrained(target, max_shard_size="1000GB")  # in one file
-        _take_out(target / "model.safetensors", [f"{name}." for name in parts.fresh])
+        _take_out(target / "model.safetensors", drawn_by(folder, parts))
         return {"quantise_seconds": sum(spent)}
 
     identity = {
@@ -75,14 +76,25 @@ def load_base(folder: Path, job: Job, task: Task, parts: Anatomy, cache: Path | 
     return Base(model, sum(spent))
 
 
-def _take_out(file: Path, prefixes: list[str]) -> None:
+def drawn_by(folder: Path, parts: Anatomy) -> Callable[[str], bool]:
+    """Whether the job's seed draws a tensor: one of the head that isn't among the weights in a
+    folder, as a part of ModernBERT's is."""
+    tops = tuple(f"{name}." for name in parts.fresh)
+    there: set[str] = set()
+    for file in folder.glob("*.safetensors"):
+        with safe_open(file, framework="pt") as tensors:
+            there |= set(tensors.keys())
+    return lambda name: name.startswith(tops) and name not in there
+
+
+def _take_out(file: Path, drawn: Callable[[str], bool]) -> None:
     """Take tensors out of a file, so that they are drawn anew when it is loaded.
 
     `save_pretrained` writes all of a quantised model, whichever state it is given.
     """
     with safe_open(file, framework="pt") as tensors:
         facts = tensors.metadata()
-        names = [n for n in tensors.keys() if not n.startswith(tuple(prefixes))]  # noqa: SIM118
+        names = [n for n in tensors.keys() if not drawn(n)]  # noqa: SIM118
         kept = {name: tensors.get_tensor(name) for name in names}
     save_file(kept, file.with_suffix(".part"), metadata=facts)
     file.with_suffix(".part").replace(file)

@@ -45,7 +45,13 @@ from peftmark.lab.measure.to_outcome import (
 from peftmark.lab.memory.fake_step import NotSymbolic, predicted_peak, unforeseen
 from peftmark.lab.methods import Prepared, trainable
 from peftmark.lab.metrics import why_none
-from peftmark.lab.models import Unsupported, anatomy, load_tokenizer, trained_head
+from peftmark.lab.models import (
+    Unsupported,
+    anatomy,
+    load_tokenizer,
+    target_notes,
+    trained_head,
+)
 from peftmark.lab.quantized_cache import Base
 from peftmark.lab.rng import seed_all
 from peftmark.lab.step import Step
@@ -140,6 +146,7 @@ def run(job: Job, places: Places, progress: Progress) -> Outcome:
         outcome = _untouched(job, read, loaded, meters, device)
         return finished(outcome, job, work, meters, notes)
     built = _built(loaded, meters)
+    notes += target_notes(job, loaded.build.parts)
 
     step = Step(job, task, built.prepared, device)
     seed_all(job.seed, "dropout")

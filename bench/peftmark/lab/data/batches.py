@@ -14,6 +14,7 @@ import torch
 
 from peftmark.catalog.task import Example
 from peftmark.lab.data.token_cache import TokenTable, token_table
+from peftmark.lab.last_token import padding_of
 from peftmark.sources.rows import TaskData
 
 Encoded = dict[str, list[int]]
@@ -133,7 +134,7 @@ class Encoder:
         self._max_length = max_length
         self._label_type = label_type
         self._pad = {
-            "input_ids": tokenizer.pad_token_id or 0,
+            "input_ids": padding_of(tokenizer) or 0,
             "token_type_ids": getattr(tokenizer, "pad_token_type_id", 0) or 0,
             "attention_mask": 0,
         }

@@ -34,7 +34,14 @@ from peftmark.lab.memory.insides import FakeTensorMode, fake_tensor
 from peftmark.lab.memory.live_tensors import LiveTensors, Trace
 from peftmark.lab.memory.meta_model import CHOOSES_BY_DATA, blank
 from peftmark.lab.methods import Prepared, prepare, trainable
-from peftmark.lab.models import Unsupported, anatomy_of, config_for, quantization_settings
+from peftmark.lab.models import (
+    Unsupported,
+    anatomy_of,
+    attend_in_one_type,
+    check_quantised,
+    config_for,
+    quantization_settings,
+)
 from peftmark.lab.parameter_budget import Budgeted, solve
 from peftmark.lab.quantization.table import backend_of
 from peftmark.lab.step import Step, chunked_language_loss, task_loss
@@ -250,7 +257,8 @@ class _Maker:
             # A copy: quantising writes into it.
             config = copy.deepcopy(self.config)
             model: Any = blank(config, self.task.kind, self.form.weights, self.form.attention)
-            settings = quantization_settings(self.job, anatomy_of(model)) if quantised else {}
+            parts = anatomy_of(model)
+            settings = quantization_settings(self.job, parts) if quantised else {}
             quantizer: Any = None
             if settings:
                 from transformers.quantizers.auto import AutoHfQuantizer
@@ -261,6 +269,8 @@ class _Maker:
                 quantizer.postprocess_model(model)
         if quantizer is not None:
             backend_of(self.job.quantization).stand_in(model, quantizer)
+            check_quantised(model, self.job, parts)
+            attend_in_one_type(model, self.job)
         given: _Given = {}
         for module in model.modules():
             _give_storage(module, given)

@@ -19,9 +19,17 @@ from transformers import (
 )
 
 from peftmark.catalog.methods import STEP_OF
-from peftmark.catalog.task import TaskKind
+from peftmark.catalog.task import SPOKEN, TaskKind
+from peftmark.lab.last_token import config_padding, read_last_token
 from peftmark.lab.methods import Setting, prepare, trainable
-from peftmark.lab.models import Anatomy, Unsupported, anatomy_of, maker_of, trained_head
+from peftmark.lab.models import (
+    Anatomy,
+    Unsupported,
+    anatomy_of,
+    check_class,
+    maker_of,
+    trained_head,
+)
 from peftmark.record.job import Job
 
 CHOOSES_BY_DATA = ("sensitive-layers", "sensitive-ranks")
@@ -43,11 +51,21 @@ _TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 def blank(
     config: Any, kind: TaskKind = "classification", weights: str = "fp32", attention: str = "sdpa"
 ) -> nn.Module:
-    """A model for a kind of task without values, on the meta device."""
+    """A model for a kind of task without values, on the meta device.
+
+    Raises:
+        Unsupported: if transformers has no such model.
+    """
+    check_class(config, kind)
+    # "sdpa" is what transformers takes by itself, where an architecture has it: as loading does.
+    asked = None if attention == "sdpa" else attention
     with torch.device("meta"):
         model: nn.Module = maker_of(kind).from_config(
-            config, dtype=_TYPES[weights], attn_implementation=attention
+            config, dtype=_TYPES[weights], attn_implementation=asked
         )
+    if kind not in SPOKEN:
+        # Which token pads shapes nothing, and a bare config may name none.
+        read_last_token(model, config_padding(config) or 0)
     return model
 
 

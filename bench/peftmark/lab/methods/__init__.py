@@ -18,7 +18,7 @@ from torch import nn
 
 from peftmark.catalog.methods import PREFIX
 from peftmark.lab.data.batches import Batch
-from peftmark.lab.models import Anatomy
+from peftmark.lab.models import Anatomy, Unsupported
 from peftmark.record.job import Job
 
 
@@ -173,12 +173,22 @@ def _method(key: str) -> Method:
     return found
 
 
+_STRAIGHT = frozenset({"pissa", "olora", "loftq", "eva", "corda", "lora-ga", "kasa"})
+"""Methods that decompose weights, or what goes into them, as `nn.Linear` holds them."""
+
+
 def prepare(model: nn.Module, setting: Setting) -> Prepared:
     """Apply the job's method.
 
     Raises:
         Unsupported: if the method can't sit on this base.
     """
+    job = setting.job
+    if setting.parts.turned and job.method in _STRAIGHT:
+        raise Unsupported(
+            f"{job.method} reads the weights of linear layers as (out, in), and {job.model} holds "
+            "them as (in, out) (Conv1D); use lora, rslora, dora or lora-plus"
+        )
     return _method(setting.job.method)(model, setting)
 
 

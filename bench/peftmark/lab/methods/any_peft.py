@@ -29,7 +29,7 @@ from peftmark.catalog.quantizations import QUANTIZATIONS
 from peftmark.lab.measure.parameter_counts import head_parameters
 from peftmark.lab.methods import Prepared, Setting, adalora, prompts, trainable
 from peftmark.lab.methods.lora import load_adapter, saver, wrap
-from peftmark.lab.methods.peft_options import config_of, peft_says, quiet
+from peftmark.lab.methods.peft_options import PREFIXES, config_of, peft_says, quiet
 from peftmark.lab.models import Unsupported, trained_head
 from peftmark.lab.quantization.table import backend_of, is_quantised
 
@@ -89,7 +89,9 @@ def _refuse(kind: PeftType, model: nn.Module, setting: Setting) -> None:
             f"PEFT has no code for {kind.title} on {backend.library}'s layers, and would take "
             "their weights for plain ones; use quantization: none"
         )
-    if kind.key in ("prefix_tuning", "cartridge"):
+    if kind.where == "input":
+        prompts.reads_first(model, setting)
+    if kind.key in PREFIXES:
         prompts.takes_prefix(model, setting)
 
 

@@ -63,8 +63,10 @@ def as_lora(wrapped: Any, ranks: dict[str, int], setting: Setting, **hooks: Any)
 
 def common_options(setting: Setting, targets: list[str]) -> dict[str, Any]:
     """Options every PEFT adapter of ours shares."""
-    recipe = setting.job.recipe
+    recipe, plain = setting.job.recipe, setting.job.quantization == "none"
     return {
+        # GPT-2's layers hold their weights turned, until bitsandbytes puts its own in their place.
+        "fan_in_fan_out": setting.parts.turned and plain,
         "target_modules": targets,
         "modules_to_save": trained_head(setting.parts, recipe.train_pooler),
         "lora_alpha": recipe.alpha,

@@ -22,6 +22,7 @@ from torch import nn
 
 from peftmark.catalog.peft_types import DIVISOR, SEEN, PeftType
 from peftmark.lab.methods import Setting
+from peftmark.lab.methods.prompts import width
 from peftmark.lab.models import Unsupported, adapter_targets
 
 SEEN_BATCHES = 10
@@ -40,6 +41,9 @@ _OURS = {f.name for f in fields(PeftConfig)} | {
 
 _FROM_FILES = re.compile(r".*(_path|_config|_text|_kwargs|_core)|adapters|shadow_model")
 """Options that name files, modules or models, or need objects that a suite can't write."""
+
+PREFIXES = ("prefix_tuning", "cartridge")
+"""Types that give trained keys and values, which are as wide as hidden states."""
 
 _ALPHAS = {"alpha", "lora_alpha", "psoft_alpha", "randlora_alpha"}
 """Options that the rank divides to give the update's scale."""
@@ -80,6 +84,8 @@ def config_of(kind: PeftType, model: Any, setting: Setting, head: Sequence[str])
                 options[name] = known[name] * setting.size / known[kind.size]
     if "target_modules" in known and "target_modules" not in given:
         options |= _targets(kind, model, setting)
+    if "fan_in_fan_out" in known and setting.parts.turned and job.quantization == "none":
+        options["fan_in_fan_out"] = True
     targets = options.get("target_modules") or []
     for name, value in options.items():
         if value == DIVISOR:
@@ -90,7 +96,7 @@ def config_of(kind: PeftType, model: Any, setting: Setting, head: Sequence[str])
             options[name] = max(1, round(float(value[:-1]) / 100 * job.recipe.steps))
     if kind.where == "input":
         options |= {  # PEFT knows these by fewer names than architectures use
-            "token_dim": model.config.hidden_size,
+            "token_dim": model.config.hidden_size if kind.key in PREFIXES else width(model),
             "num_attention_heads": model.config.num_attention_heads,
             "num_layers": model.config.num_hidden_layers,
         }

@@ -37,6 +37,7 @@ import torch
 from peft import PrefixTuningConfig, PromptEncoderConfig, PromptTuningConfig, PromptTuningInit
 from torch import nn
 
+from peftmark.lab.last_token import reads_last_token
 from peftmark.lab.methods import Prepared, Setting
 from peftmark.lab.methods.lora import load_adapter, saver, wrap
 from peftmark.lab.models import Unsupported, trained_head
@@ -62,7 +63,7 @@ def p_tuning_v2(model: nn.Module, setting: Setting) -> Prepared:
 def prompt_tuning(model: nn.Module, setting: Setting) -> Prepared:
     """Input embeddings as they are."""
     config = PromptTuningConfig(
-        prompt_tuning_init=PromptTuningInit.SAMPLE_VOCAB, **_common(model, setting)
+        prompt_tuning_init=PromptTuningInit.SAMPLE_VOCAB, **_embedded(model, setting)
     )
     return _prepared(model, setting, config, cls_first)
 
@@ -70,12 +71,27 @@ def prompt_tuning(model: nn.Module, setting: Setting) -> Prepared:
 def p_tuning(model: nn.Module, setting: Setting) -> Prepared:
     """Input embeddings from an MLP of width `hidden` (0: the model's)."""
     config = PromptEncoderConfig(
-        encoder_hidden_size=_hidden(model, setting), **_common(model, setting)
+        encoder_hidden_size=_hidden(model, setting), **_embedded(model, setting)
     )
     return _prepared(model, setting, config, cls_first)
 
 
+def reads_first(model: Any, setting: Setting) -> None:
+    """
+    Raises:
+        Unsupported: if the base finds a row's last token by its tokens, which are not there beside
+            virtual ones.
+    """
+    if reads_last_token(model.config):
+        raise Unsupported(
+            f"{setting.job.method} gives a model embeddings in place of tokens, and "
+            f"{type(model).__name__} then reads the padding after a row's last token; use a method "
+            "on the layers"
+        )
+
+
 def _common(model: Any, setting: Setting) -> dict[str, Any]:
+    reads_first(model, setting)
     # PEFT reads the sizes from the config's file form, where DistilBERT's have other names.
     return {
         "task_type": "SEQ_CLS",
@@ -85,6 +101,16 @@ def _common(model: Any, setting: Setting) -> dict[str, Any]:
         "num_attention_heads": model.config.num_attention_heads,
         "modules_to_save": trained_head(setting.parts, setting.job.recipe.train_pooler),
     }
+
+
+def width(model: Any) -> int:
+    """Numbers of an input embedding, fewer than of a hidden state in ALBERT and ELECTRA."""
+    found: int = model.get_input_embeddings().embedding_dim
+    return found
+
+
+def _embedded(model: Any, setting: Setting) -> dict[str, Any]:
+    return _common(model, setting) | {"token_dim": width(model)}
 
 
 def _hidden(model: Any, setting: Setting) -> int:

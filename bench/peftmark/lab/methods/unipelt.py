@@ -33,6 +33,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from peftmark.lab.last_token import reads_last_token
 from peftmark.lab.methods import Prepared, Setting
 from peftmark.lab.methods.reference import load_trained, save_trained, train_head_alone
 from peftmark.lab.models import Block, Unsupported
@@ -208,6 +209,11 @@ def unipelt(model: nn.Module, setting: Setting) -> Prepared:
         raise Unsupported(
             f"the attention of {setting.job.model} does not go through transformers' attention "
             f"interface, which the prefix needs; use adapter-lora"
+        )
+    if reads_last_token(model.config):
+        raise Unsupported(
+            f"unipelt knows where its parts sit in an encoder, and {setting.job.model} is a "
+            "decoder; use adapter-lora"
         )
     ranks = setting.sized([name for block in blocks for name in (block.query, block.value)])
 
