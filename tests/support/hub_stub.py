@@ -237,6 +237,7 @@ def _client(what: str, arguments: dict[str, Any]) -> dict[str, object]:
                 MODELS["minilm-l6"],
                 hub=Hub("tiny/model", revision),
                 weights_sha256=arguments["sha256"],
+                packages=(),
             )
             located = model_files(model, places)
             return {

@@ -7,6 +7,7 @@ holds no parameter is left at the defaults of transformers.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 _BERT: dict[str, Any] = {
@@ -127,3 +128,26 @@ OF_MODELS: dict[str, dict[str, Any]] = ARCHITECTURES | {
     "smollm2-1.7b": LANGUAGE_MODELS["smollm2-1.7b"],
 }
 """Model of `peftmark.catalog.models` -> its configuration."""
+
+_ACTIVATIONS = {"bert": "gelu", "roberta": "gelu", "deberta-v2": "gelu", "llama": "silu"}
+_SHAPES = (
+    "model_type",
+    "vocab_size",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "intermediate_size",
+)
+
+
+def fixed(shape: Mapping[str, Any]) -> dict[str, Any]:
+    """What a `config.json` must say if it is the one of a known shape, key -> value.
+
+    Of what decides results it is the part that is published: sizes, heads, and the activation, by
+    the architecture's own paper. Heads and activation are in no tensor's shape.
+    """
+    found = {key: shape[key] for key in _SHAPES if key in shape}
+    if shape.get("model_type") in _ACTIVATIONS:
+        found["hidden_act"] = _ACTIVATIONS[shape["model_type"]]
+    return found
