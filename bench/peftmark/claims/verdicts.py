@@ -144,7 +144,7 @@ def combined(parts: Sequence[Part]) -> Kind:
 
 
 def _stated_model(claim: Claim, job: Job) -> bool:
-    """Whether the model is one that the claim is about; one of the user's own may be called alike."""
+    """Whether the claim is about the model; one of the user's own may be called alike."""
     return job.own_model is None and job.model in claim.setting.models
 
 

@@ -25,8 +25,8 @@ from peftmark.catalog.models import Model
 from peftmark.catalog.origins import SOURCES, Hub
 from peftmark.core.errors import AssetError
 from peftmark.core.files import sync
-from peftmark.core.shown import quoted
 from peftmark.core.hashes import known_sha256
+from peftmark.core.shown import quoted
 from peftmark.sources.model_folder import Located as Located
 from peftmark.sources.model_folder import only, read_json, refuse_redirects
 from peftmark.sources.own_models import own_model_files
