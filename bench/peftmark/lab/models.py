@@ -21,6 +21,7 @@ from transformers import (  # its own annotations are partial
 from peftmark.catalog.layer_names import Part, endings, ends_with, head_dropout, part_of
 from peftmark.catalog.task import SPOKEN, Task, TaskKind
 from peftmark.lab.errors import Unsupported as Unsupported  # as most of lab knows it
+from peftmark.lab.own_weights import as_loaded, own_settings
 from peftmark.lab.quantization.table import backend_of
 from peftmark.lab.rng import seed_all
 from peftmark.record.job import Job
@@ -172,10 +173,11 @@ def load_model(
         quantised: the folder holds the quantised base already.
 
     Raises:
-        Unsupported: if the quantization can't run here.
+        Unsupported: if the quantization can't run here, or the user's own weights are others than
+            the model's class has.
     """
     seed_all(job.seed, "head")
-    model: nn.Module = maker_of(task.kind).from_pretrained(
+    found = maker_of(task.kind).from_pretrained(
         folder,
         config=config_for(folder, job, max(1, len(task.labels))),
         dtype=torch.float32,
@@ -185,7 +187,9 @@ def load_model(
         # For every cell alike: it decides which generator the fresh head is drawn from.
         device_map={"": job.device},
         **({} if quantised else quantization_settings(job, parts)),
+        **own_settings(job),
     )
+    model: nn.Module = as_loaded(found, job, parts.fresh, parts.pooler)
     if task.kind in SPOKEN:
         # Answers are written as the job says, whatever habits lie beside the weights.
         made: Any = model

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import difflib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -79,14 +79,14 @@ def declare(raw: Any) -> Any:
     Args:
         raw: as read from the file; stays as it is.
     """
-    if not isinstance(raw, dict) or not any(is_inline(one["model"]) for one in _users(raw)):
+    if not isinstance(raw, dict) or not any(is_inline(one["model"]) for one in model_users(raw)):
         return raw
     found = copy.deepcopy(raw)
     declared = found.setdefault("models", {})
     if not isinstance(declared, dict):
         return raw
     given: dict[str, str] = {}
-    for one in _users(found):
+    for one in model_users(found):
         value = one["model"]
         if not is_inline(value):
             continue
@@ -99,7 +99,7 @@ def declare(raw: Any) -> Any:
     return found if declared else raw
 
 
-def _users(raw: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def model_users(raw: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Every part of a suite that names a model."""
     profiles = raw.get("profiles")
     parts = list(profiles.values()) if isinstance(profiles, dict) else []
