@@ -148,5 +148,5 @@ def _model(name: str) -> Model:
         )
     if fault := inline_fault(name):
         raise UserError(f"--model {name}: {fault}", "Name a folder, or a model of the hub.")
-    declared = OwnModel(**inline_declared(name))
+    declared = OwnModel.model_validate(inline_declared(name))
     return read_own_model(inline_key(name), declared, [Path.cwd()]).model
