@@ -35,6 +35,7 @@ class Repository:
     Attributes:
         kind: "model" or "dataset".
         truncated: files of which only half arrives.
+        gated: whether everything but the list of files is behind a licence.
     """
 
     kind: str
@@ -42,6 +43,7 @@ class Repository:
     files: dict[str, bytes]
     revision: str = REVISION
     truncated: set[str] = field(default_factory=set)
+    gated: bool = False
 
 
 class HubStub(ThreadingHTTPServer):
@@ -131,7 +133,10 @@ class _Handler(BaseHTTPRequestHandler):
             info: object = {
                 "id": repository.name,
                 "sha": repository.revision,
-                "siblings": [{"rfilename": name} for name in repository.files],
+                "siblings": [
+                    {"rfilename": name, "size": len(data)}
+                    for name, data in repository.files.items()
+                ],
                 "tags": [],
                 "downloads": 0,
                 "likes": 0,
@@ -173,6 +178,8 @@ class _Handler(BaseHTTPRequestHandler):
             return self._missing("RevisionNotFound")
         if name not in repository.files:
             return self._missing("EntryNotFound")
+        if repository.gated:
+            return self._answer(403, b"{}", {"X-Error-Code": "GatedRepo"})
         data = repository.files[name]
         headers = {"ETag": f'"{_oid(data)}"', "X-Repo-Commit": repository.revision}
         if name in repository.truncated and self.command == "GET":
@@ -214,6 +221,14 @@ def call(endpoint: str, home: Path, what: str, **arguments: object) -> dict[str,
     return result
 
 
+def _small_disk(free: int | None) -> None:
+    """A disk with so many bytes left, as the program sees it."""
+    import shutil
+
+    if free is not None:
+        shutil.disk_usage = lambda path: type("Usage", (), {"free": free})()  # type: ignore[assignment,return-value]
+
+
 def _client(what: str, arguments: dict[str, Any]) -> dict[str, object]:
     from dataclasses import replace
 
@@ -222,6 +237,8 @@ def _client(what: str, arguments: dict[str, Any]) -> dict[str, object]:
     from peftmark.catalog.tasks import TASKS
     from peftmark.core.errors import AssetError
     from peftmark.own.declared import OwnTask
+    from peftmark.own.declared_model import OwnModel
+    from peftmark.own.model import read_own_model
     from peftmark.own.read import read_own
     from peftmark.sources.assets import Places, hub_reachable, model_files
     from peftmark.sources.task_data import load_task
@@ -241,12 +258,25 @@ def _client(what: str, arguments: dict[str, Any]) -> dict[str, object]:
                 MODELS["minilm-l6"],
                 hub=Hub("tiny/model", revision),
                 weights_sha256=arguments["sha256"],
+                packages=(),
             )
             located = model_files(model, places)
             return {
                 "source": located.source,
                 "files": sorted(p.name for p in located.path.iterdir()),
             }
+        if what == "own model":
+            _small_disk(arguments.get("free"))
+            found = read_own_model("m", OwnModel(hub=f"tiny/model@{revision}"), [])
+            return {
+                "source": found.source,
+                "files": sorted(found.hashes),
+                "identity": found.model.identity,
+            }
+        if what == "own config":
+            from peftmark.memory.plan_estimates import config_of
+
+            return {"config": dict(config_of(arguments["name"]))}
         if what == "own":
             own = read_own("t", OwnTask.model_validate(arguments["declared"]), [], places.cache)
             return {

@@ -31,7 +31,6 @@ from peftmark.advice.trade import (
 )
 from peftmark.analysis.table import MEAN, ResultTable, build
 from peftmark.catalog.methods import Cell, cell_title
-from peftmark.catalog.models import MODELS
 from peftmark.core.amounts import size_text
 
 Verdict = Literal["fits", "possible", "none fits", "unknown"]
@@ -303,7 +302,7 @@ def _why_none(found: Sequence[Candidate], wish: Wish) -> list[str]:
 
 def _caveats(table: ResultTable, wish: Wish, trade: Front) -> tuple[str, ...]:
     job = table.jobs[0]
-    model = MODELS[job.model].title if job.model in MODELS else job.model
+    model = job.model_name
     trained = [s for s in table.slots if s.job.cell.trains] or table.slots
     recipes = [s.job.recipe for s in trained]
     notes = [

@@ -7,6 +7,7 @@ holds no parameter is left at the defaults of transformers.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 _BERT: dict[str, Any] = {
@@ -127,3 +128,55 @@ OF_MODELS: dict[str, dict[str, Any]] = ARCHITECTURES | {
     "smollm2-1.7b": LANGUAGE_MODELS["smollm2-1.7b"],
 }
 """Model of `peftmark.catalog.models` -> its configuration."""
+
+_ACTIVATIONS = {"bert": "gelu", "roberta": "gelu", "deberta-v2": "gelu", "llama": "silu"}
+_SHAPES = (
+    "model_type",
+    "vocab_size",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "intermediate_size",
+)
+
+
+def fixed(shape: Mapping[str, Any]) -> dict[str, Any]:
+    """What a `config.json` must say if it is the one of a known shape, key -> value.
+
+    Of what decides results it is the part that is published: sizes, heads, and the activation, by
+    the architecture's own paper. Heads and activation are in no tensor's shape.
+    """
+    found = {key: shape[key] for key in _SHAPES if key in shape}
+    if shape.get("model_type") in _ACTIVATIONS:
+        found["hidden_act"] = _ACTIVATIONS[shape["model_type"]]
+    return found
+
+
+DECODERS: tuple[str, ...] = (
+    *("bitnet", "bloom", "codegen", "cohere", "cohere2", "ctrl", "exaone4", "falcon"),
+    *("gemma", "gemma2", "gemma3", "gemma3_text", "glm", "glm4"),
+    *("gpt2", "gpt_bigcode", "gpt_neo", "gpt_neox", "gpt_oss", "gptj", "openai-gpt"),
+    *("granite", "granitemoe", "helium", "internlm3", "lfm2", "llama", "mamba", "mamba2"),
+    *("minicpm3", "ministral", "mistral", "mixtral", "mpt", "nemotron"),
+    *("olmo", "olmo2", "olmo3", "olmoe", "opt", "persimmon", "phi", "phi3", "phimoe"),
+    *("qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "smollm3", "stablelm", "starcoder2", "xglm"),
+)
+"""Types of models that were made to write text, and are read as causal language models where their
+configuration names no class."""
+_LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+_WIDTHS = ("hidden_size", "n_embd", "d_model", "dim")
+_HEADS = ("num_attention_heads", "n_head", "n_heads")
+
+
+def sizes_of(config: Mapping[str, Any]) -> tuple[int, int, int] | None:
+    """Layers, width and heads of a configuration, whatever it calls them; None if it tells none."""
+    found = [
+        next((config[name] for name in names if isinstance(config.get(name), int)), None)
+        for names in (_LAYERS, _WIDTHS, _HEADS)
+    ]
+    if None in found:
+        inner = config.get("text_config")
+        return sizes_of(inner) if isinstance(inner, dict) else None
+    layers, width, heads = (int(one) for one in found if one is not None)
+    return layers, width, heads

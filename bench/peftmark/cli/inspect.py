@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from peftmark.own.guess import Guess
     from peftmark.own.look import Look
     from peftmark.own.read import OwnRows
+    from peftmark.suite.load import Suite
 
 NAME = "inspect"
 HELP = "look at rows of your own: classes, copies, lengths, and what to beware of"
@@ -59,7 +60,12 @@ def add_options(sub: argparse.ArgumentParser) -> None:
     )
     add_columns(sub)
     add_suites(sub)
-    sub.add_argument("--model", default=None, metavar="NAME", help="whose tokens are counted")
+    sub.add_argument(
+        "--model",
+        default=None,
+        metavar="NAME",
+        help="whose tokens are counted: a name, or the folder of one of yours",
+    )
     sub.add_argument("--tokenizer", type=Path, metavar="FILE", help="a tokenizer.json instead")
     sub.add_argument("--max-length", type=int, metavar="TOKENS", help="where rows are cut")
     sub.add_argument("--show-texts", action="store_true", help=f"show the first {SHOWN_ROWS} rows")
@@ -158,8 +164,20 @@ def _of_suite(options: argparse.Namespace, length: int | None) -> Rows:
         raise UserError(
             f"suite {options.file} has no task of its own", "Give a file, or another suite."
         )
-    model = options.model or next(iter(suite.profiles.values())).model
+    model = options.model or _typed(suite)
     return (), model, list(every.values())
+
+
+def _typed(suite: Suite) -> str:
+    """The model of a suite's first profile, one of its own as it would be typed."""
+    name = next(iter(suite.profiles.values())).model
+    own = suite.file.models.get(name)
+    if own is None:
+        return name
+    if own.hub is not None:
+        return f"hub:{own.hub}"
+    beside = suite.path.parent / str(own.path)
+    return f"{own.path if Path(str(own.path)).is_dir() else beside}/"
 
 
 def declared(options: argparse.Namespace, file: Path) -> tuple[Guess, OwnTask]:
@@ -211,18 +229,34 @@ def _given(options: argparse.Namespace) -> dict[str, Any]:
 def tokenizer_of(model: str | None, kind: str) -> Path | None:
     """The tokenizer of a model, or of the kind's usual one, if it is at hand; nothing is fetched.
 
+    Args:
+        model: its name, or the folder of one's own.
+
     Raises:
-        UserError: no model has that name.
+        UserError: no model has that name, or there is no such folder.
     """
     from peftmark.catalog.models import MODELS
+    from peftmark.own.declared_model import HUB, is_inline
     from peftmark.own.look import tokenizer_in
     from peftmark.own.suite_text import default_model
     from peftmark.sources.assets import default_cache
 
     key = model or default_model(kind)
+    if is_inline(key):
+        return None if key.startswith(HUB) else _tokenizer_of_folder(Path(key).expanduser())
     if key not in MODELS:
-        raise UserError(f"--model {key}: unknown", f"Known are {', '.join(MODELS)}.")
+        raise UserError(
+            f"--model {key}: unknown",
+            f"Known are {', '.join(MODELS)}; a folder is given with a slash, such as ./{key}.",
+        )
     return tokenizer_in(default_cache(), [f"{p.name}-{p.version}" for p in MODELS[key].packages])
+
+
+def _tokenizer_of_folder(folder: Path) -> Path | None:
+    if not folder.is_dir():
+        raise UserError(f"--model {folder}: there is no such folder", "Give a model's folder.")
+    file = folder / "tokenizer.json"
+    return file if file.is_file() else None
 
 
 def _name(file: Path) -> str:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from peftmark.cli.inspect import add_columns, declared, tokenizer_of
 from peftmark.cli.options import add_suites
 from peftmark.core.errors import Exit, UserError
+
+if TYPE_CHECKING:
+    from peftmark.catalog.models import Model
 
 NAME = "new"
 HELP = "write a suite for rows of your own; what you don't say is guessed and told"
@@ -22,14 +25,17 @@ def add_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("name", help="name of the suite and of its task")
     sub.add_argument("--data", type=Path, required=True, metavar="FILE", help="a file of rows")
     add_columns(sub)
-    sub.add_argument("--model", metavar="NAME", help="the model to fine-tune (see: peftmark list)")
+    sub.add_argument(
+        "--model",
+        metavar="NAME",
+        help="the model to fine-tune: a name (see: peftmark list), or the folder of one of yours",
+    )
     add_suites(sub)
     sub.add_argument("--force", action="store_true", help="write over a suite of that name")
 
 
 def run(options: argparse.Namespace) -> int:
     """Look at the file, write the suite, name the next command."""
-    from peftmark.catalog.models import MODELS
     from peftmark.core.files import write_all
     from peftmark.own.look import lines, look
     from peftmark.own.read import read_own
@@ -40,10 +46,10 @@ def run(options: argparse.Namespace) -> int:
     path = _place(name, options)
     found, task = declared(options, options.data)
     model = options.model or default_model(task.kind)
-    _check_model(model, task.kind)
+    causal = _check_model(model, task.kind)
     own = read_own(name, task, [Path.cwd()], default_cache())
     keys: dict[str, Any] = {**found.keys, "train": str(options.data)}
-    write_all({path: suite_text(name, keys, model, METHODS[MODELS[model].causal], found.why)})
+    write_all({path: suite_text(name, keys, model, METHODS[causal], found.why)})
     if options.json:
         print(json.dumps({"suite": str(path), "declared": keys, "why": list(found.why)}, indent=2))
         return Exit.OK
@@ -93,13 +99,17 @@ def _place(name: str, options: argparse.Namespace) -> Path:
     return path
 
 
-def _check_model(model: str, kind: str) -> None:
+def _check_model(name: str, kind: str) -> bool:
+    """Whether a model is a causal language model.
+
+    Raises:
+        UserError: there is no such model, or it doesn't read tasks of the kind.
+    """
     from peftmark.catalog.models import MODELS
     from peftmark.own.suite_text import OF_ENCODERS
 
-    if model not in MODELS:
-        raise UserError(f"--model {model}: unknown", f"Known are {', '.join(MODELS)}.")
-    causal = MODELS[model].causal
+    model = _model(name)
+    causal = model.causal
     reads = causal if kind not in OF_ENCODERS else not causal or kind == "classification"
     if not reads:
         fit = [
@@ -108,6 +118,38 @@ def _check_model(model: str, kind: str) -> None:
             if one.causal != (kind in OF_ENCODERS) or (kind == "classification")
         ]
         raise UserError(
-            f"--model {model}: {MODELS[model].read_as}s don't read tasks of kind {kind}",
+            f"--model {name}: {model.read_as}s don't read tasks of kind {kind}",
             f"Those that do: {', '.join(fit)}.",
         )
+    return causal
+
+
+def _model(name: str) -> Model:
+    """A model of the catalogue, or the user's own by its folder or address.
+
+    Raises:
+        UserError: there is none, or it can't be read.
+    """
+    from peftmark.catalog.models import MODELS
+    from peftmark.own.declared_model import (
+        HUB,
+        OwnModel,
+        inline_declared,
+        inline_fault,
+        inline_key,
+        is_inline,
+    )
+    from peftmark.own.model import read_own_model
+
+    if name in MODELS:
+        return MODELS[name]
+    if not is_inline(name):
+        raise UserError(
+            f"--model {name}: unknown",
+            f"Known are {', '.join(MODELS)}; a folder is given with a slash, such as ./{name}, and "
+            f"a model of the hub as {HUB}owner/name@ and 40 hexadecimal digits.",
+        )
+    if fault := inline_fault(name):
+        raise UserError(f"--model {name}: {fault}", "Name a folder, or a model of the hub.")
+    declared = OwnModel.model_validate(inline_declared(name))
+    return read_own_model(inline_key(name), declared, [Path.cwd()]).model

@@ -1,4 +1,4 @@
-"""The command `pin`: commits of the hub's data sets, written into a suite."""
+"""The command `pin`: commits of the hub's data sets and models, written into a suite."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from peftmark.cli.options import add_suite, add_suites
 from peftmark.core.errors import Exit
 
 NAME = "pin"
-HELP = "write the commits of a suite's hub data sets into its file"
+HELP = "write the commits of a suite's hub data sets and models into its file"
 
 
 def add_options(sub: argparse.ArgumentParser) -> None:
@@ -29,5 +29,5 @@ def run(options: argparse.Namespace) -> int:
         return Exit.OK
     for one in pinned:
         print(f"{one.found} -> {one.written}")
-    print(f"Wrote {path}." if pinned else f"{path}: no data set of the hub is left to pin.")
+    print(f"Wrote {path}." if pinned else f"{path}: nothing of the hub is left to pin.")
     return Exit.OK

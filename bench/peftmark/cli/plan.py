@@ -58,7 +58,10 @@ def add_options(sub: argparse.ArgumentParser) -> None:
         help="say what fits a GPU, by name (RTX 4090, A100-40) or size (24GB)",
     )
     sub.add_argument(
-        "--model", metavar="NAME", help="another architecture for the memory, or a config.json"
+        "--model",
+        metavar="NAME",
+        help="another architecture for the memory: a name, a model's folder or config.json, or "
+        "hub:owner/name",
     )
     sub.add_argument("--no-memory", action="store_true", help="list the jobs alone")
 
@@ -66,6 +69,7 @@ def add_options(sub: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """The jobs, why each would run or is done, and what they take."""
     from peftmark.memory.plan_estimates import outlooks
+    from peftmark.run.own_models import shapes_of
     from peftmark.run.runner import make_plan
 
     target = None if options.gpu is None else _gpu(options.gpu)
@@ -78,6 +82,7 @@ def run(options: argparse.Namespace) -> int:
             made.places.cache,
             target,
             options.model,
+            shapes_of(made.own_files),
             tell_predictions,
         )
     if options.json:

@@ -125,6 +125,19 @@ def words_under(text: str, under: str, key: str) -> Iterator[tuple[str, Word]]:
                 yield name, _word(node)
 
 
+def words_named(text: str, key: str) -> Iterator[Word]:
+    """The word at a key of every mapping of a file that `read_yaml` reads, wherever it stands."""
+    waiting = [yaml.compose(text, Loader=yaml.SafeLoader)]
+    while waiting:
+        node = waiting.pop(0)
+        if isinstance(node, yaml.SequenceNode):
+            waiting += node.value
+        for found, value in _pairs(node):
+            if found == key:
+                yield _word(value)
+            waiting.append(value)
+
+
 def _pairs(node: yaml.Node | None, key: str | None = None) -> list[tuple[str, yaml.Node]]:
     """Keys and values of a mapping, or of the one at its key; none of anything else."""
     pairs = node.value if isinstance(node, yaml.MappingNode) else []

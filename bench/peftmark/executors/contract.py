@@ -116,7 +116,7 @@ def needs_of(job: Job) -> str:
         map(
             str,
             (
-                job.model,
+                job.model if job.own_model is None else f"{job.model}@{job.model_identity}",
                 *job.cell,
                 job.task,
                 recipe.batch_size,

@@ -13,7 +13,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from peftmark.catalog.models import MODELS
 from peftmark.catalog.tasks import TASKS
 from peftmark.core.errors import UserError
 from peftmark.executors.contract import WORKER, Finished, Order, log_file
@@ -130,7 +129,7 @@ def _fetch(job: Job, places: Places) -> None:
     """Put model and rows into the node's cache: the worker uses no network."""
     known = job.data_fingerprint
     seen = known if len(known) == FINGERPRINT_LENGTH else None
-    model_files(MODELS[job.model], places)
+    model_files(job.model_facts, places)
     load_task(replace(job.task_facts, fingerprint=seen), places)
     if job.causal is not None:
         load_task(TASKS[job.causal.unrelated.partition(":")[0]], places)

@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from peftmark.catalog.tasks import TASKS
-from peftmark.core.hashes import known_sha256
 from peftmark.lab import metrics
 from peftmark.lab.build import Build
 from peftmark.lab.cache import keep, made_by
@@ -20,6 +19,7 @@ from peftmark.lab.scoring import all_outputs
 from peftmark.machine.environment import machine, source_hash
 from peftmark.record.job import Job
 from peftmark.sources.assets import Places
+from peftmark.sources.model_folder import all_hashes
 from peftmark.sources.task_data import load_task
 
 ROWS = 40
@@ -56,7 +56,7 @@ def perplexity_before(build: Build, batches: list[Batch]) -> float:
 
     assert job.causal is not None
     identity = {
-        "model": job.model_identity,
+        "files": all_hashes(build.folder),
         "quantization": job.quantization,
         "double": job.recipe.double_quantization,
         "precision": job.recipe.precision,
@@ -65,7 +65,6 @@ def perplexity_before(build: Build, batches: list[Batch]) -> float:
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "cpu": machine()["cpu"],
         "threads": job.threads,
-        "tokenizer": known_sha256(build.folder / "tokenizer.json"),
         "by": made_by("torch", "transformers", "bitsandbytes", "tokenizers"),
         "code": source_hash("peftmark.lab"),
     }

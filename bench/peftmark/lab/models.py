@@ -23,6 +23,7 @@ from peftmark.catalog.layer_names import Part, endings, ends_with, head_dropout,
 from peftmark.catalog.task import SPOKEN, Task, TaskKind
 from peftmark.lab.errors import Unsupported as Unsupported  # as most of lab knows it
 from peftmark.lab.last_token import is_encoder, padding_in, read_last_token
+from peftmark.lab.own_weights import as_loaded, own_settings
 from peftmark.lab.quantization.table import backend_of, is_quantised
 from peftmark.lab.rng import seed_all
 from peftmark.record.job import Job
@@ -213,10 +214,11 @@ def load_model(
         quantised: the folder holds the quantised base already.
 
     Raises:
-        Unsupported: if the quantization can't run here, or leaves layers as they are.
+        Unsupported: if the quantization can't run here or leaves layers as they are, or the
+            user's own weights are others than the model's class has.
     """
     seed_all(job.seed, "head")
-    model: nn.Module = maker_of(task.kind).from_pretrained(
+    found = maker_of(task.kind).from_pretrained(
         folder,
         config=config_for(folder, job, max(1, len(task.labels))),
         dtype=torch.float32,
@@ -226,7 +228,9 @@ def load_model(
         # For every cell alike: it decides which generator the fresh head is drawn from.
         device_map={"": job.device},
         **({} if quantised else quantization_settings(job, parts)),
+        **own_settings(job),
     )
+    model: nn.Module = as_loaded(found, job, parts.fresh, parts.pooler)
     if task.kind in SPOKEN:
         # Answers are written as the job says, whatever habits lie beside the weights.
         made: Any = model

@@ -18,6 +18,7 @@ from peftmark.lab.cache import keep, made_by
 from peftmark.lab.models import Anatomy, load_model
 from peftmark.lab.quantization.table import backend_of, quantization_clock
 from peftmark.record.job import Job
+from peftmark.sources.model_folder import all_hashes
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,8 @@ def load_base(folder: Path, job: Job, task: Task, parts: Anatomy, cache: Path | 
         return {"quantise_seconds": sum(spent)}
 
     identity = {
-        "model": job.model_identity,
+        # Configuration and tokenizer too: what is kept holds a copy of the configuration.
+        "files": all_hashes(folder),
         "quantization": job.quantization,
         "double": job.recipe.double_quantization,
         "precision": job.recipe.precision,

@@ -15,7 +15,6 @@ import torch
 from torch import nn
 
 from peftmark.catalog.methods import known_method
-from peftmark.catalog.models import MODELS
 from peftmark.catalog.task import Task
 from peftmark.lab.build import Build
 from peftmark.lab.data.batches import Batch
@@ -171,7 +170,7 @@ def _read(job: Job, places: Places, meters: Meters) -> _Read:
     with meters.phase("load"):
         task = task_of(job)
         data = load_task(task, places)
-        files = model_files(MODELS[job.model], places)
+        files = model_files(job.model_facts, places)
     with meters.phase("tokenise"):
         tokenizer = load_tokenizer(files.path)
         work = prepare_work(job, task, data, tokenizer, files.path, places.cache)

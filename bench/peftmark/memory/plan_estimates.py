@@ -6,18 +6,19 @@ there can be. Time is told from rows that this machine has measured, and from no
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from peftmark.catalog.architectures import ARCHITECTURES, LANGUAGE_MODELS, OF_MODELS
-from peftmark.core.errors import UserError
+from peftmark.core.errors import AssetError, UserError
 from peftmark.machine.environment import machine
 from peftmark.machine.gpus import Device, room
 from peftmark.memory.forecast import Forecast, Request, forecasts, request
+from peftmark.own.model import read_config
 from peftmark.record.job import Job, Record
 
 UNKNOWN = "its architecture is told by its files alone; give its config.json as --model"
@@ -48,6 +49,7 @@ def outlooks(
     cache: Path | None,
     device: Device | None = None,
     model: str | None = None,
+    shapes: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
     heard: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Outlook]:
     """An outlook for every cell and task of the jobs that enter comparisons.
@@ -55,7 +57,9 @@ def outlooks(
     Args:
         records: job id -> the record that counts.
         device: the GPU to plan for; None for the device that the jobs are for.
-        model: an architecture by name or its `config.json`, in place of the jobs' own.
+        model: an architecture by name, `config.json`, folder or `hub:owner/name`, in place of the
+            jobs' own.
+        shapes: configurations of the user's own models, by model.
         heard: told how many of how many steps are predicted.
 
     Raises:
@@ -67,7 +71,8 @@ def outlooks(
             found.setdefault((job.cell, job.task), job)
     left = room(device.memory_bytes) if device else None
     shape = config_of(model) if model is not None else None
-    asked = [_request(job, shape or OF_MODELS.get(job.model), left) for job in found.values()]
+    every = {**OF_MODELS, **shapes}
+    asked = [_request(job, shape or every.get(job.model), left) for job in found.values()]
     told = forecasts([one for one in asked if one is not None], cache, heard=heard)
     answers = iter(told)
     told = [Forecast(reason=UNKNOWN) if one is None else next(answers) for one in asked]
@@ -88,7 +93,8 @@ def _request(job: Job, shape: Mapping[str, Any] | None, left: int | None) -> Req
 
 
 def config_of(name: str) -> Mapping[str, Any]:
-    """An architecture by its name, or from a `config.json`.
+    """An architecture by its name, or from a `config.json`: that file, the folder of a model, or
+    `hub:owner/name` (its newest commit, or the one after an @).
 
     Raises:
         UserError: it isn't known, or the file can't be read.
@@ -96,18 +102,24 @@ def config_of(name: str) -> Mapping[str, Any]:
     known = ARCHITECTURES | LANGUAGE_MODELS
     if name in known:
         return known[name]
-    path = Path(name)
-    if path.suffix != ".json":
+    path = Path(name).expanduser()
+    if name.startswith("hub:"):
+        from peftmark.own.model_hub import hub_config
+
+        path = hub_config(name.removeprefix("hub:"))
+    elif path.is_dir():
+        path = path / "config.json"
+    elif path.suffix != ".json":
         raise UserError(
             f"model {name!r} is neither an architecture that peftmark knows nor a config.json",
-            f"Known: {', '.join(known)}; or give the path of a model's config.json.",
+            f"Known: {', '.join(known)}; or give a model's folder or config.json, or "
+            "hub:owner/name.",
         )
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        config["model_type"]
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        config = read_config(path)
+    except AssetError as error:
         raise UserError(
-            f"{name} is no configuration of a model ({error})",
+            f"{name} is no configuration of a model ({error.what})",
             "Give the config.json that lies beside a model's weights; it names a model_type.",
         ) from error
     shape: Mapping[str, Any] = config

@@ -40,7 +40,7 @@ def suite_text(
             f"# Which method suits {name}? `peftmark plan {name}` shows what is filled in.",
             *(f"# Guessed: {plain(reason)}." for reason in why),
             f"suite: {name}",
-            f"model: {model}  # `peftmark list` names the others",
+            f"model: {yaml_value(model)}  # `peftmark list` names the others",
             "tasks:",
             f"  {name}:  # `peftmark inspect` looks at the rows",
             *declared,

@@ -15,11 +15,13 @@ from typing import Any, Literal, cast
 
 from peftmark.catalog.method import Size
 from peftmark.catalog.methods import Cell, method_of
+from peftmark.catalog.models import MODELS, Model
 from peftmark.catalog.task import Task
 from peftmark.catalog.tasks import TASKS
 from peftmark.record.identity import BESIDE, LATER, hashed, identity_of, named
 from peftmark.record.outcome import Outcome
 from peftmark.record.own import Own, rows_text, task_from
+from peftmark.record.own_model import OwnModel, model_from
 
 SCHEMA_VERSION = 8
 """Version of the stored columns. Rows of older ones are migrated (`peftmark.storage.migrations`),
@@ -150,7 +152,7 @@ class Job:
     """One run: a cell of the matrix on one task with one seed, fully resolved.
 
     Attributes:
-        model_identity: SHA-256 of the model's weights.
+        model_identity: SHA-256 of the model's weights; of the user's own that over all its files.
         data_fingerprint: expected fingerprint of the task's rows, or `revision:<sha>` where
             only the pinned revision is known.
         target: metric value that counts as "target reached"; None if the suite sets none.
@@ -165,6 +167,7 @@ class Job:
             every axis the profile varies for all cells alike; the values are in the recipe.
         causal: how a causal language model is asked; None for an encoder.
         own: what the catalogue would say of the task, where it is the user's own.
+        own_model: what the catalogue would say of the model, where it is the user's own.
         scale: whether the profile is the whole experiment or a cut-down one; it says what scores
             are worth and changes none, so it is no part of the identity.
         stored_id: of a job read from a row of an older configuration, whose id today's would not
@@ -193,6 +196,7 @@ class Job:
     protocol: int = PROTOCOL
     causal: Causal | None = field(default=None, metadata=LATER)
     own: Own | None = field(default=None, metadata=LATER)
+    own_model: OwnModel | None = field(default=None, metadata=LATER)
     scale: Scale = field(default="reduced", compare=False, metadata=BESIDE)
     stored_id: str = field(default="", compare=False, metadata=BESIDE)
 
@@ -233,10 +237,14 @@ class Job:
         if recipe["adalora"] is not None:
             recipe["adalora"] = AdaLoraSchedule(**recipe["adalora"])
         causal = data.get("causal")
-        asked = Causal(**causal) if causal is not None else None
-        return Job(
-            **{**data, "recipe": Recipe(**recipe), "causal": asked, "own": _own(data.get("own"))}
-        )
+        model = data.get("own_model")
+        read: dict[str, Any] = {
+            "recipe": Recipe(**recipe),
+            "causal": Causal(**causal) if causal is not None else None,
+            "own": _own(data.get("own")),
+            "own_model": OwnModel(**model) if model is not None else None,
+        }
+        return Job(**{**data, **read})
 
     @property
     def known_task(self) -> Task | None:
@@ -256,6 +264,24 @@ class Job:
         if self.own is None:
             return self.task
         return rows_text(self.task, self.own.train_rows, self.own.eval_rows)
+
+    @property
+    def known_model(self) -> Model | None:
+        """The model: the user's own, or the catalogue's; None if this catalogue has it no more."""
+        if self.own_model is None:
+            return MODELS.get(self.model)
+        return model_from(self.own_model, self.model, self.model_identity)
+
+    @property
+    def model_facts(self) -> Model:
+        """The model; a job that is to run has one."""
+        return MODELS[self.model] if self.own_model is None else cast(Model, self.known_model)
+
+    @property
+    def model_name(self) -> str:
+        """The model as results name it."""
+        model = self.known_model
+        return self.model if model is None else model.title
 
     @property
     def cell(self) -> Cell:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from peftmark.analysis.table import ResultTable, build
-from peftmark.catalog.models import MODELS
 from peftmark.record.job import Job
 from peftmark.render import words
 from peftmark.render.page import Page, Section
@@ -141,9 +140,11 @@ def _facts(job: Job, table: ResultTable, suite_summary: str) -> tuple[tuple[str,
 
 
 def _model(job: Job) -> str:
-    if job.model not in MODELS:
+    model = job.known_model
+    if model is None:
         return job.model
-    return f"{MODELS[job.model].title} ({MODELS[job.model].read_as})"
+    own = ", own" if model.own else ""
+    return f"{model.title} ({model.read_as}{own})"
 
 
 def _empty(suite_summary: str, table: ResultTable, notes: Sequence[str]) -> Page:

@@ -6,13 +6,14 @@ says whether memory could matter at all; only then are steps predicted (`peftmar
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-from peftmark.catalog.architectures import OF_MODELS
-from peftmark.catalog.models import MODELS
+from peftmark.catalog.architectures import OF_MODELS, sizes_of
 from peftmark.executors.contract import needs_of
 from peftmark.machine.gpus import room
 from peftmark.memory.forecast import Forecast, forecasts, request
@@ -48,6 +49,7 @@ def foresee(
     at_once: int,
     memory: int | None,
     cache: Path | None,
+    shapes: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
 ) -> Foreseen:
     """What jobs will need on this machine.
 
@@ -55,48 +57,54 @@ def foresee(
         known: `needs_of(job)` -> bytes, from earlier runs.
         at_once: jobs that share the memory.
         memory: bytes of the machine, or of its largest GPU for jobs on one; None if not known.
+        shapes: configurations of the user's own models, by model.
     """
     found = Foreseen()
+    every = {**OF_MODELS, **shapes}
     unknown = {
-        needs_of(job): job for job in jobs if needs_of(job) not in known and job.model in OF_MODELS
+        needs_of(job): job for job in jobs if needs_of(job) not in known and job.model in every
     }
-    if memory is None or all(rough_bytes(job) * at_once <= memory for job in unknown.values()):
+    if memory is None or all(
+        rough_bytes(job, every[job.model]) * at_once <= memory for job in unknown.values()
+    ):
         return found
-    told = _predicted(unknown, cache)
+    told = _predicted(unknown, cache, every)
     too_large = {}
     for key, one in told.items():
         if not one.reason:
             found.needs[key] = _needed(unknown[key], one)
             if found.needs[key] > memory:
                 too_large[key] = unknown[key]
-    shortest = _predicted(too_large, cache, SHORTEST, memory)
+    shortest = _predicted(too_large, cache, every, SHORTEST, memory)
     for key, one in shortest.items():
         if not one.reason and _needed(too_large[key], one) > memory:
             found.refused[key] = _refusal(too_large[key], one, memory)
     return found
 
 
-def rough_bytes(job: Job) -> int:
+def rough_bytes(job: Job, shape: Mapping[str, Any] | None = None) -> float:
     """More than a job can take: every weight trained, and 80 numbers kept for each of a layer's
-    outputs, in fp32."""
-    shape: Mapping[str, Any] = OF_MODELS[job.model]
-    layers, width = shape["num_hidden_layers"], shape["hidden_size"]
-    heads = shape["num_attention_heads"]
+    outputs, in fp32; infinity for a configuration that doesn't tell its sizes."""
+    sizes = sizes_of(OF_MODELS[job.model] if shape is None else shape)
+    if sizes is None:
+        return math.inf
+    layers, width, heads = sizes
     tokens = job.recipe.batch_size * job.recipe.max_length
     kept = layers * tokens * (80 * width + 12 * heads * job.recipe.max_length)
-    tensors: int = 24 * MODELS[job.model].parameters + 4 * kept
+    tensors = 24 * job.model_facts.parameters + 4 * kept
     return tensors if job.device == "cuda" else _ROUNDING * tensors + PROCESS_BYTES
 
 
 def _predicted(
     jobs: Mapping[str, Job],
     cache: Path | None,
+    shapes: Mapping[str, Mapping[str, Any]],
     tokens: int | None = None,
     memory: int | None = None,
 ) -> dict[str, Forecast]:
     asked = []
     for job in jobs.values():
-        one = request(job, job.task_facts, OF_MODELS[job.model])
+        one = request(job, job.task_facts, shapes[job.model])
         if tokens is not None and memory is not None:
             one = replace(one, tokens=min(tokens, one.tokens), room=_room(job, memory))
         asked.append(one)

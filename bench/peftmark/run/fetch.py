@@ -174,6 +174,7 @@ def fetch_suite(
     wanted: dict[tuple[str, str], Load] = {
         ("model", name): partial(_model, MODELS[name])
         for name in needed_models(entry, suite.methods(chosen))
+        if name not in suite.file.models  # what is the user's own lies with the user
     }
     for task in _catalogued(suite, chosen):
         wanted["task", task] = partial(_task, TASKS[task])

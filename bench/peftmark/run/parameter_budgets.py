@@ -12,6 +12,7 @@ from peftmark.catalog.methods import Cell, cell_title
 from peftmark.core.errors import UserError
 from peftmark.record.job import Job
 from peftmark.render.plain_table import aligned
+from peftmark.run.own_models import read_own_models, shapes_of
 from peftmark.suite.expand import expand
 from peftmark.suite.load import Suite, load_suite
 
@@ -67,13 +68,19 @@ def budgets(
         known = ", ".join(suite.profiles)
         raise UserError(f"suite {name} has no profile {profile!r}", f"Its profiles: {known}.")
     wanted = [profile] if profile is not None else list(suite.profiles)
-    return {one: list(_rows(suite, one, model or suite.profiles[one].model)) for one in wanted}
+    found = {}
+    for one in wanted:
+        read, files = read_own_models(suite, one)
+        shapes = {**OF_MODELS, **shapes_of(files)}
+        name = model or read.profiles[one].model
+        if name not in shapes:
+            known = ", ".join(shapes)
+            raise UserError(f"the architecture of model {name!r} is unknown", f"Known: {known}.")
+        found[one] = list(_rows(read, one, shapes[name]))
+    return found
 
 
-def _rows(suite: Suite, profile: str, model: str) -> Iterator[BudgetRow]:
-    if model not in OF_MODELS:
-        known = ", ".join(OF_MODELS)
-        raise UserError(f"the architecture of model {model!r} is unknown", f"Known: {known}.")
+def _rows(suite: Suite, profile: str, model: Mapping[str, Any]) -> Iterator[BudgetRow]:
     groups: dict[tuple[Cell, str], list[Job]] = {}
     for job in expand(suite, profile, "cpu").jobs:
         if job.recipe.budget is not None:
@@ -109,13 +116,13 @@ def _classes(job: Job) -> int:
     return max(1, len(job.task_facts.labels))
 
 
-def _solve(job: Job, model: str) -> dict[str, Any]:
+def _solve(job: Job, model: Mapping[str, Any]) -> dict[str, Any]:
     from peftmark.lab.memory.meta_model import config_of
     from peftmark.lab.models import Unsupported
     from peftmark.lab.parameter_budget import solve
 
     try:
-        found = solve(job, config_of(OF_MODELS[model], _classes(job)))
+        found = solve(job, config_of(model, _classes(job)))
     except Unsupported as refused:
         return {"refusal": str(refused)}
     sizes = list((found.sizes or {"": found.size}).values())

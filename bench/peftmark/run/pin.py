@@ -1,4 +1,4 @@
-"""Data sets of the hub in a suite's file, pinned: the name of a branch becomes its commit of today.
+"""Data sets and models of the hub in a suite's file, pinned: the name of a branch becomes its commit.
 
 The file is changed as text, so that its comments and its order stay.
 """
@@ -13,7 +13,8 @@ from pathlib import Path
 from peftmark.core.errors import AssetError, SuiteError
 from peftmark.core.files import write_all
 from peftmark.core.shown import plain, quoted
-from peftmark.core.strict_yaml import Word, read_yaml, words_under
+from peftmark.core.strict_yaml import Word, read_yaml, words_named, words_under
+from peftmark.own.declared_model import HUB
 from peftmark.sources.assets import hub_reachable, hub_reason, quiet_hub
 from peftmark.suite.load import find_suite
 
@@ -24,7 +25,7 @@ _NAME = re.compile(r"[\w.-]+(/[\w.-]+)?(@[\w./-]+)?", re.ASCII)
 
 @dataclass(frozen=True)
 class Pinned:
-    """A data set in the file.
+    """Something of the hub in the file.
 
     Attributes:
         found: as it stood there.
@@ -35,59 +36,87 @@ class Pinned:
     written: str
 
 
+@dataclass(frozen=True)
+class _Place:
+    """Where something of the hub stands without its commit.
+
+    Attributes:
+        before: what stands before its name in the same word: nothing, or `hub:`.
+        name: owner/name, and a branch after an @ if it has one.
+        model: whether it is a model, and no data set.
+    """
+
+    word: Word
+    before: str
+    name: str
+    model: bool
+
+
 def pin(name: str, suites: Path | None) -> tuple[Path, list[Pinned]]:
-    """Write the commit of every data set of a suite's own tasks that has none.
+    """Write the commit of every data set and model of a suite's own that has none.
 
     Returns:
         the file, and what was changed.
 
     Raises:
-        SuiteError: no such suite, or something else in the place of a data set's name.
-        AssetError: no hub, or a data set that it doesn't have; the file is as it was.
+        SuiteError: no such suite, or something else in the place of a name.
+        AssetError: no hub, or something that it doesn't have; the file is as it was.
     """
     path = find_suite(name, suites)
     read_yaml(path)  # what may not stand in a suite is refused with its place
     text = path.read_bytes().decode("utf-8")  # as it is, the ends of its lines too
-    places = list(_unpinned(path, text))
-    wanted = list(dict.fromkeys(place.value for place in places))
+    places = sorted(_unpinned(path, text), key=lambda place: place.word.start)
+    wanted = list(dict.fromkeys((place.name, place.model) for place in places))
     if not wanted:
         return path, []
     reachable, why = hub_reachable()
     if not reachable:
         raise AssetError(f"the hub can't be asked for commits: {why}", "Go online and try again.")
-    commits = {found: _at_commit(found) for found in wanted}
+    commits = {one: _at_commit(*one) for one in wanted}
     for place in reversed(places):  # so that those before stay where they are
-        written = f"{place.quote}{commits[place.value]}{place.quote}"
-        text = text[: place.start] + written + text[place.end :]
+        word = place.word
+        written = f"{word.quote}{place.before}{commits[place.name, place.model]}{word.quote}"
+        text = text[: word.start] + written + text[word.end :]
     write_all({path: text})
-    return path, [Pinned(found, written) for found, written in commits.items()]
+    return path, [Pinned(found, written) for (found, _), written in commits.items()]
 
 
-def _unpinned(path: Path, text: str) -> Iterator[Word]:
-    """Where the data sets without a commit stand, in the order of the file."""
-    for task, hub in words_under(text, "tasks", "hub"):
-        if not _NAME.fullmatch(hub.value):
-            raise SuiteError(
-                f"{path}, line {hub.line}: tasks.{plain(task)}.hub: found {quoted(hub.value)}",
-                "Write a data set as owner/name, or owner/name@branch.",
-            )
-        if not _COMMIT.fullmatch(hub.value.partition("@")[2]):
-            yield hub
+def _unpinned(path: Path, text: str) -> Iterator[_Place]:
+    """Where data sets and models without a commit stand."""
+    for part, what in (("tasks", "data set"), ("models", "model")):
+        for key, word in words_under(text, part, "hub"):
+            where = f"{part}.{plain(key)}.hub"
+            yield from _place(path, where, word, "", what)
+    for word in words_named(text, "model"):
+        if word.value.startswith(HUB):
+            yield from _place(path, "model", word, HUB, "model")
 
 
-def _at_commit(found: str) -> str:
+def _place(path: Path, where: str, word: Word, before: str, what: str) -> Iterator[_Place]:
+    name = word.value.removeprefix(before)
+    if not _NAME.fullmatch(name):
+        raise SuiteError(
+            f"{path}, line {word.line}: {where}: found {quoted(word.value)}",
+            f"Write a {what} as {before}owner/name, or {before}owner/name@branch.",
+        )
+    if not _COMMIT.fullmatch(name.partition("@")[2]):
+        yield _Place(word, before, name, what == "model")
+
+
+def _at_commit(found: str, model: bool) -> str:
     from huggingface_hub import HfApi
 
     repository, _, branch = found.partition("@")
-    revision = branch or MAIN
+    revision, what = branch or MAIN, "model" if model else "data set"
     try:
         with quiet_hub():
-            commit = HfApi().dataset_info(repository, revision=revision).sha
+            asked = HfApi().model_info if model else HfApi().dataset_info
+            commit = asked(repository, revision=revision).sha
     except Exception as error:  # many kinds, from HTTP status to a name that can't be one
         raise AssetError(
-            f"data set {repository} at {revision}: {hub_reason(error, repository, revision)}",
+            f"{what} {repository} at {revision}: {hub_reason(error, repository, revision)}",
             "Check its name; of a private one, log in first.",
         ) from error
     if commit is None or not _COMMIT.fullmatch(commit):
-        raise AssetError(f"data set {repository}: the hub tells no commit", "Try again later.")
+        raise AssetError(f"{what} {repository}: the hub tells no commit", "Try again later.")
     return f"{repository}@{commit}"

@@ -11,7 +11,6 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from peftmark.catalog.models import MODELS
 from peftmark.core.errors import Exit, Leave, UserError
 from peftmark.core.hashes import forget_hashes
 from peftmark.executors.contract import WORKER, Finished, Listener, Order, needs_of
@@ -21,8 +20,14 @@ from peftmark.machine import nvml
 from peftmark.machine.environment import capture, machine, software
 from peftmark.record.job import Job, Record
 from peftmark.run.admission import Foreseen, foresee
+from peftmark.run.own_models import (
+    keep_own_models,
+    notes_on_models,
+    read_own_models,
+    shapes_of,
+)
 from peftmark.run.own_tasks import notes_on, private, read_own_tasks
-from peftmark.sources.assets import Places, default_cache, hub_reachable, model_files
+from peftmark.sources.assets import Located, Places, default_cache, hub_reachable, model_files
 from peftmark.sources.own_cache import keep_own
 from peftmark.sources.task_data import load_task
 from peftmark.storage.store import Contents, Store
@@ -41,6 +46,7 @@ from peftmark.suite.load import Suite, load_suite, needed_tasks
 
 if TYPE_CHECKING:
     from peftmark.claims.ledger import Claim
+    from peftmark.own.model import OwnFiles
     from peftmark.own.read import OwnRows
 
 UNTUNED = "no trial of this cell and task finished: the learning rate is the recipe's own"
@@ -91,6 +97,7 @@ class Plan:
         notes: what a person should know before the run, a sentence each.
         venue: where the jobs run, and how many at once.
         own_rows: rows of the user's own tasks, by task, where they were read.
+        own_files: files of the user's own models, by model, where they were read.
     """
 
     suite: Suite
@@ -105,6 +112,7 @@ class Plan:
     places: Places
     venue: Venue
     own_rows: Mapping[str, OwnRows]
+    own_files: Mapping[str, OwnFiles]
 
     @property
     def slots(self) -> list[Slot]:
@@ -126,12 +134,12 @@ def make_plan(selection: Selection, recorded: bool = False) -> Plan:
     """Read the suite and the results, and decide what would run. Writes nothing.
 
     Args:
-        recorded: take tasks of the user's own as the newest rows have them, and read their files
-            only where no row does: a report is of what was run.
+        recorded: take models and tasks of the user's own as the newest rows have them, and read
+            their files only where no row does: a report is of what was run.
 
     Raises:
-        UserError: anything wrong with the suite, its own tasks, the selection or the results
-            folder.
+        UserError: anything wrong with the suite, its own models and tasks, the selection or the
+            results folder.
     """
     suite = load_suite(selection.suite, selection.suites)
     claims = _claims(suite, selection)
@@ -145,13 +153,14 @@ def make_plan(selection: Selection, recorded: bool = False) -> Plan:
     profile, reason = choose_profile(suite, selection.profile, facts)
     store = Store(selection.results, suite.name)
     contents = store.read()
-    suite, rows = read_own_tasks(suite, profile, contents.records if recorded else None)
+    known = contents.records if recorded else None
+    suite, files = read_own_models(suite, profile, known)
+    suite, rows = read_own_tasks(suite, profile, known)
     installed = software()
     expanded = expand(suite, profile, venue.device, of_versions(contents.records, installed))
     planned = decide(expanded.jobs, contents.records, installed, selection.again)
     if selection.only:
-        known = {p.job.job_id for p in planned}
-        missing = sorted(set(selection.only) - known)
+        missing = sorted(set(selection.only) - {p.job.job_id for p in planned})
         if missing:
             remedy = f"`peftmark plan {suite.name} --profile {profile}` prints the job ids."
             if expanded.waiting:
@@ -167,8 +176,13 @@ def make_plan(selection: Selection, recorded: bool = False) -> Plan:
         profile_reason=reason,
         planned=planned,
         expanded=expanded,
-        notes=[*_notes(expanded.jobs, contents, here=bool(venue.slots)), *notes_on(rows)],
+        notes=[
+            *_notes(expanded.jobs, contents, here=bool(venue.slots)),
+            *notes_on_models(files),
+            *notes_on(rows),
+        ],
         own_rows=rows,
+        own_files=files,
         contents=contents,
         store=store,
         places=_places(suite, profile, selection.mirror),
@@ -235,8 +249,9 @@ def fetch(plan: Plan) -> dict[str, str]:
     """
     forget_hashes()
     profile = plan.suite.profiles[plan.profile]
+    keep_own_models(plan.own_files, plan.places.cache)
     found = {
-        name: model_files(MODELS[name], plan.places).source
+        name: _told(model_files(plan.suite.model(name), plan.places))
         for name in dict.fromkeys(job.model for job in plan.to_run)
     }
     for name in needed_tasks(profile, (job.task for job in plan.to_run)):
@@ -244,6 +259,13 @@ def fetch(plan: Plan) -> dict[str, str]:
             keep_own(plan.own_rows[name].data, plan.places.cache)
         found[name] = load_task(plan.suite.task(name), plan.places).source
     return found
+
+
+def _told(located: Located) -> str:
+    """A source in words, with the files that only the source stands for."""
+    if not located.unsealed:
+        return located.source
+    return f"{located.source} (no hash is known of {', '.join(located.unsealed)})"
 
 
 def execute(
@@ -301,10 +323,12 @@ def _foreseen(plan: Plan, jobs: Sequence[Job], known: Mapping[str, int]) -> Fore
     """What the jobs will need here; of a cluster's nodes nothing is known."""
     if not plan.slots:
         return Foreseen()
+    shapes = shapes_of(plan.own_files)
     if plan.venue.device == "cuda":
         sizes = [gpu.memory_bytes for gpu in nvml.devices().found if gpu.memory_bytes]
-        return foresee(jobs, known, 1, max(sizes, default=None), plan.places.cache)
-    return foresee(jobs, known, len(plan.slots), machine()["memory_bytes"], plan.places.cache)
+        return foresee(jobs, known, 1, max(sizes, default=None), plan.places.cache, shapes)
+    memory = machine()["memory_bytes"]
+    return foresee(jobs, known, len(plan.slots), memory, plan.places.cache, shapes)
 
 
 def _needs(contents: Contents) -> dict[str, int]:

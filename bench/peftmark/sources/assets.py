@@ -15,16 +15,21 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import TypeVar
 
+from peftmark.catalog.architectures import OF_MODELS, fixed
 from peftmark.catalog.models import Model
 from peftmark.catalog.origins import SOURCES, Hub
 from peftmark.core.errors import AssetError
 from peftmark.core.files import sync
 from peftmark.core.hashes import known_sha256
+from peftmark.core.shown import quoted
+from peftmark.sources.model_folder import Located as Located
+from peftmark.sources.model_folder import only, read_json, refuse_redirects
+from peftmark.sources.own_models import own_model_files
 from peftmark.sources.pypi import Unavailable, one_at_a_time, one_line, package_files
 
 T = TypeVar("T")
@@ -71,19 +76,6 @@ class Places:
             )
 
 
-@dataclass(frozen=True)
-class Located:
-    """A folder that holds the files asked for.
-
-    Attributes:
-        path: the folder.
-        source: where it came from, for people.
-    """
-
-    path: Path
-    source: str
-
-
 def first_available(what: str, places: Places, tries: Mapping[str, Callable[[], T]]) -> T:
     """The answer of the first source that has `what`.
 
@@ -112,11 +104,15 @@ def first_available(what: str, places: Places, tries: Mapping[str, Callable[[], 
 def model_files(model: Model, places: Places) -> Located:
     """The folder with a model's weights, configuration and tokenizer.
 
-    The hash of the weights is checked on every call, whatever the source (`known_sha256`).
+    Every file whose hash is known is checked on every call, whatever the source (`known_sha256`);
+    a configuration that has something else loaded is refused. Nothing but the model's files can be
+    read from the folder.
 
     Raises:
-        AssetError: no source has the model, or the weights found are not the pinned ones.
+        AssetError: no source has the model, or the files found are not the pinned ones.
     """
+    if model.own:
+        return own_model_files(model, places.cache)
     tries: dict[str, Callable[[], Located]] = {
         "mirror": lambda: _model_from_mirror(model, places.mirror)
     }
@@ -126,17 +122,39 @@ def model_files(model: Model, places: Places) -> Located:
     if model.packages:
         tries["package"] = lambda: _model_from_packages(model, places.cache)
     located = first_available(f"model {model.key}", places, tries)
-    weights = located.path / model.weights_file
-    found = known_sha256(weights)
-    if found != model.weights_sha256:
+    names = (model.weights_file, *model.files)
+    for name in names:
+        _check_file(model, located, name)
+    refuse_redirects(located.path)
+    unsealed = tuple(name for name in names if name not in model.sealed)
+    if "config.json" in unsealed:
+        _check_config(model, located.path / "config.json")
+    return replace(located, path=only(located.path, names, places.cache), unsealed=unsealed)
+
+
+def _check_file(model: Model, located: Located, name: str) -> None:
+    expected = model.sealed.get(name)
+    found = expected and known_sha256(located.path / name)
+    if found != expected:
         # The hub's cache shows links; the damaged bytes are in the file linked to.
-        real = weights.resolve()
+        real = (located.path / name).resolve()
         raise AssetError(
             f"{real} ({located.source}) is not {model.title}: SHA-256 is {found}, "
-            f"expected {model.weights_sha256}",
+            f"expected {expected}",
             f"Delete {real} and fetch it again, or put the right file there.",
         )
-    return located
+
+
+def _check_config(model: Model, path: Path) -> None:
+    """Hold a configuration whose hash nobody knows against what is known of the architecture."""
+    found = read_json(path)
+    for key, expected in fixed(OF_MODELS.get(model.key, {})).items():
+        if key in found and found[key] != expected:
+            raise AssetError(
+                f"{path} is not that of {model.title}: {key} is {quoted(found[key])}, expected "
+                f"{expected!r}",
+                f"Delete {path} and fetch it again, or put the right file there.",
+            )
 
 
 def _lacking(folder: Path, names: Sequence[str]) -> list[str]:

@@ -11,6 +11,7 @@ from types import MappingProxyType
 
 from peftmark.catalog.methods import Cell, known_method, size_text
 from peftmark.catalog.metrics import metric_of
+from peftmark.catalog.models import MODELS, Model
 from peftmark.catalog.task import Task
 from peftmark.catalog.tasks import TASKS
 from peftmark.core.errors import SuiteError
@@ -36,19 +37,21 @@ def check(
     suite: SuiteFile,
     name: str,
     own: Path | None,
-    models: bool = True,
     known: Mapping[str, Task] = MappingProxyType({}),
+    models: Mapping[str, Model] = MODELS,
 ) -> list[str]:
     """Every fault of meaning, without those of which model is put to what if they can't be told.
 
     Args:
         known: tasks of the suite's own whose rows were read; of others only the kind is known.
+        models: those that are known; what is put to others isn't looked at.
     """
 
     def task_of(name: str) -> Task:
         return known.get(name) or unread_task(suite, name)
 
-    faults: list[str] = [] if known else [*_check_claims(suite.claims, own)]
+    again = bool(known or models.keys() - MODELS.keys())
+    faults: list[str] = [] if again else [*_check_claims(suite.claims, own)]
     if suite.suite != name:
         faults.append(f"suite: found {suite.suite!r}; it must be the file's name, {name!r}")
     for axis, anchor in suite.radar.items():
@@ -69,8 +72,7 @@ def check(
         faults += _check_targets(profile, where, task_of)
         methods_at = f"{where}.methods" if profile.methods else "methods"
         entries = profile.methods or suite.methods
-        if models:
-            faults += check_reading(profile, entries, where, task_of)
+        faults += check_reading(profile, entries, where, models, task_of)
         faults += check_cells(entries, methods_at)
         faults += _check_vary(profile, where)
         faults += _check_tuning(profile, entries, where, methods_at)
@@ -80,8 +82,14 @@ def check(
                 f"reference: found {cell_words(reference_of(suite))}, which is not a cell of "
                 f"profile {profile_name}; its cells: {'; '.join(map(cell_words, there))}"
             )
-        faults += _check_recipes(suite, profile, entries, where, task_of)
+        told = [entry for entry in entries if _told(profile.model_of(entry), suite, models)]
+        faults += _check_recipes(suite, profile, told, where, task_of)
     return list(dict.fromkeys(faults))
+
+
+def _told(model: str, suite: SuiteFile, models: Mapping[str, Model]) -> bool:
+    """Whether all of a recipe is known: of a model of one's own only once it was read."""
+    return model not in suite.models or model in models
 
 
 def _check_claims(ids: list[str], own: Path | None) -> Iterator[str]:

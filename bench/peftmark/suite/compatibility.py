@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from peftmark.catalog.methods import method_of
 from peftmark.catalog.metrics import metric_faults
@@ -21,22 +21,27 @@ def check_reading(
     profile: Profile,
     entries: Sequence[MethodEntry],
     where: str,
+    models: Mapping[str, Model] = MODELS,
     task_of: Callable[[str], Task] = TASKS.__getitem__,
 ) -> Iterator[str]:
     """Faults of models, tasks and methods that don't go together, one a line.
 
     Args:
+        models: those that are known, the suite's own among them; others are not looked at.
         task_of: the task of a name, the suite's own among them.
     """
-    models = list(dict.fromkeys(profile.model_of(entry).key for entry in entries))
-    for key in models:
+    names = list(dict.fromkeys(profile.model_of(entry) for entry in entries))
+    there = [models[name] for name in names if name in models]
+    for model in there:
         for task in profile.tasks:
-            if fault := _task_fault(MODELS[key], task_of(task)):
+            if fault := _task_fault(model, task_of(task)):
                 yield f"{where}.tasks.{task}: {fault}"
     for index, entry in enumerate(entries):
-        if fault := _method_fault(profile.model_of(entry), entry.method):
+        known = models.get(profile.model_of(entry))
+        if known is not None and (fault := _method_fault(known, entry.method)):
             yield f"{where}, methods[{index}] ({entry.method}): {fault}"
-    yield from _unrelated_faults(profile, any(MODELS[key].causal for key in models), where)
+    if len(there) == len(names):
+        yield from _unrelated_faults(profile, any(model.causal for model in there), where)
     for task, entry_of in profile.tasks.items():
         if entry_of.new_tokens is not None and task_of(task).kind != "instruction":
             yield f"{where}.tasks.{task}.new_tokens: no answers are written, remove it"

@@ -8,12 +8,14 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from peftmark.catalog.methods import Cell, known_method
+from peftmark.catalog.models import Model
 from peftmark.catalog.prompts import prompt_of
 from peftmark.catalog.task import Task, expected_fingerprint
 from peftmark.core.errors import Exit, UserError
 from peftmark.machine.environment import changed_versions
 from peftmark.record.job import Causal, Job, Record
 from peftmark.record.own import carried
+from peftmark.record.own_model import carried_model
 from peftmark.suite.checks import new_tokens
 from peftmark.suite.load import Suite
 from peftmark.suite.lr_trials import Choice, choices
@@ -147,23 +149,42 @@ def expand(
 
 def as_recorded(suite: Suite, profile_name: str, records: Mapping[str, Record]) -> Expanded:
     """The jobs of a profile on the device that made most of the rows, not on this machine's, and
-    with the user's own tasks as the newest rows have them.
+    with the user's own models and tasks as the newest rows have them.
 
     Raises:
-        UserError: such a task has no row.
+        UserError: such a model or task has no row.
     """
+    models = recorded_models(suite, profile_name, records)
+    _all_recorded(suite, profile_name, "model", suite.own_models(profile_name), models)
+    suite = suite.with_models(models)
     if own := suite.own_tasks(profile_name):
         known = recorded_tasks(suite, profile_name, records)
-        if missing := [name for name in own if name not in known]:
-            raise UserError(
-                f"there is no row of task {', '.join(missing)} in profile {profile_name}",
-                f"Run it first: peftmark run {suite.name} --profile {profile_name}.",
-                code=Exit.INCOMPLETE,
-            )
+        _all_recorded(suite, profile_name, "task", own, known)
         suite = suite.with_tasks(known)
     devices = sorted({r.job.device for r in records.values()}) or ["cpu"]
     plans = [expand(suite, profile_name, device, records) for device in devices]
     return max(plans, key=lambda plan: sum(job.job_id in records for job in plan.jobs))
+
+
+def _all_recorded(
+    suite: Suite, profile: str, what: str, wanted: Sequence[str], known: Mapping[str, object]
+) -> None:
+    if missing := [name for name in wanted if name not in known]:
+        raise UserError(
+            f"there is no row of {what} {', '.join(missing)} in profile {profile}",
+            f"Run it first: peftmark run {suite.name} --profile {profile}.",
+            code=Exit.INCOMPLETE,
+        )
+
+
+def recorded_models(suite: Suite, profile: str, records: Mapping[str, Record]) -> dict[str, Model]:
+    """The suite's own models as their newest rows have them."""
+    found = {}
+    for record in sorted(records.values(), key=lambda r: (r.finished_at, r.job.job_id)):
+        job = record.job
+        if job.own_model is not None and job.profile == profile and job.model in suite.file.models:
+            found[job.model] = job.model_facts
+    return found
 
 
 def recorded_tasks(suite: Suite, profile: str, records: Mapping[str, Record]) -> dict[str, Task]:
@@ -201,11 +222,12 @@ def _base_jobs(suite: Suite, profile_name: str, device: Literal["cpu", "cuda"]) 
             recipe=resolve_recipe(suite.file, profile, entry, cell, task),
             causal=_causal(suite, profile, task) if model.causal else None,
             own=carried(task),
+            own_model=carried_model(model),
             scale=profile.scale or "reduced",
         )
         for task in map(suite.task, profile.tasks)
         for entry in suite.methods(profile_name)
-        for model in [profile.model_of(entry)]
+        for model in [suite.model(profile.model_of(entry))]
         for cell in cells(entry, profile)
     ]
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from peftmark.catalog.models import MODELS, Model
 from peftmark.catalog.task import Task
 from peftmark.catalog.tasks import TASKS
 from peftmark.core.errors import SuiteError
@@ -22,6 +23,7 @@ from peftmark.core.strict_yaml import read_yaml
 from peftmark.record.job import RadarAxis, ReportOptions
 from peftmark.suite.checks import SUITE_NAME, check, reference_of, suite_folders
 from peftmark.suite.faults import fault_lines, short
+from peftmark.suite.names import Declared, declare
 from peftmark.suite.schema import MethodEntry, Profile, SuiteFile
 from peftmark.suite.short_form import fill
 
@@ -38,6 +40,8 @@ class Suite:
         path: its file.
         own: the tasks of its own whose rows were read (`with_tasks`).
         filled: what its file leaves out and was filled in, a line each.
+        models: the models of its own that were read (`with_models`).
+        raw: its plain values, before anything was filled in.
     """
 
     name: str
@@ -50,6 +54,8 @@ class Suite:
     path: Path = Path()
     own: Mapping[str, Task] = field(default_factory=dict)
     filled: tuple[str, ...] = ()
+    models: Mapping[str, Model] = field(default_factory=dict)
+    raw: Any = field(default=None, repr=False, compare=False)
 
     def task(self, name: str) -> Task:
         """A task by its name: the suite's own, or the catalogue's.
@@ -58,6 +64,36 @@ class Suite:
             KeyError: one of its own whose rows were not read.
         """
         return self.own[name] if name in self.file.tasks else TASKS[name]
+
+    def model(self, name: str) -> Model:
+        """A model by its name: the suite's own, or the catalogue's.
+
+        Raises:
+            KeyError: one of its own that was not read.
+        """
+        return self.models[name] if name in self.file.models else MODELS[name]
+
+    def own_models(self, profile: str) -> list[str]:
+        """The models of its own among those of a profile."""
+        wanted = needed_models(self.profiles[profile], self.methods(profile))
+        return [name for name in wanted if name in self.file.models]
+
+    def with_models(self, own: Mapping[str, Model]) -> Suite:
+        """The suite with models of its own that are known: filled in for them, and checked.
+
+        Raises:
+            SuiteError: with every fault that only the models could tell.
+        """
+        models = {**self.models, **own}
+        if not own or models == self.models:
+            return self
+        raw, filled = fill(self.raw, self.name, MODELS | models)
+        suite = _validated(raw)
+        faults = check(suite, self.name, None, known=self.own, models=MODELS | models)
+        if faults:
+            raise _refused(self.path, faults)
+        found = _suite(suite, self.path, filled, self.raw)
+        return replace(found, own=self.own, models=models)
 
     def own_tasks(self, profile: str) -> list[str]:
         """The tasks of its own among those of a profile."""
@@ -70,7 +106,7 @@ class Suite:
             SuiteError: with every fault that only their rows could tell.
         """
         known = {**self.own, **own}
-        faults = check(self.file, self.name, None, known=known)
+        faults = check(self.file, self.name, None, known=known, models=MODELS | dict(self.models))
         if faults:
             raise _refused(self.path, faults)
         return replace(self, own=known)
@@ -115,7 +151,8 @@ def load_suite(name: str, own: Path | None = None) -> Suite:
         SuiteError: with every fault of the file, one a line: path, value found, values allowed.
     """
     path = find_suite(name, own)
-    raw, filled = fill(read_yaml(path), name)
+    plain = declare(read_yaml(path))
+    raw, filled = fill(plain, name)
     try:
         suite = _validated(raw)
         faults = check(suite, name, own)
@@ -125,14 +162,24 @@ def load_suite(name: str, own: Path | None = None) -> Suite:
         faults = _of_short_form(faults)
     if faults:
         raise _refused(path, faults)
-    report = ReportOptions(
-        reference=reference_of(suite),
-        radar={k: RadarAxis(a.worst, a.best, a.scale) for k, a in suite.radar.items()},
-    )
-    profiles = dict(suite.profiles)
-    claims = tuple(suite.claims)
+    return _suite(suite, path, filled, plain)
+
+
+def _suite(suite: SuiteFile, path: Path, filled: tuple[str, ...], plain: Any) -> Suite:
     return Suite(
-        name, suite.version, suite.summary, report, profiles, suite, claims, path, filled=filled
+        name=suite.suite,
+        version=suite.version,
+        summary=suite.summary,
+        report=ReportOptions(
+            reference=reference_of(suite),
+            radar={k: RadarAxis(a.worst, a.best, a.scale) for k, a in suite.radar.items()},
+        ),
+        profiles=dict(suite.profiles),
+        file=suite,
+        claims=tuple(suite.claims),
+        path=path,
+        filled=filled,
+        raw=plain,
     )
 
 
@@ -158,10 +205,10 @@ def _refused(path: Path, faults: Sequence[str]) -> SuiteError:
 
 
 def _validated(raw: Any) -> SuiteFile:
-    """A suite of plain values; which tasks it declares decides which names it may use."""
-    declared = raw.get("tasks") if isinstance(raw, dict) else None
-    own = [str(name) for name in declared] if isinstance(declared, dict) else []
-    return SuiteFile.model_validate(raw, context=own)
+    """A suite of plain values; what it declares decides which names it may use."""
+    declared = (raw.get(key) if isinstance(raw, dict) else None for key in ("tasks", "models"))
+    tasks, models = (tuple(map(str, one)) if isinstance(one, dict) else () for one in declared)
+    return SuiteFile.model_validate(raw, context=Declared(tasks, models))
 
 
 def _faults_of_the_rest(raw: Any, error: ValidationError, name: str, own: Path | None) -> list[str]:
@@ -170,11 +217,12 @@ def _faults_of_the_rest(raw: Any, error: ValidationError, name: str, own: Path |
     What is only missing because it was taken out is not told.
     """
     rest = copy.deepcopy(raw)
-    models = all("model" not in item["loc"] for item in error.errors())
+    told = any({"model", "models"} & set(item["loc"]) for item in error.errors())
+    models: Mapping[str, Model] = {} if told else MODELS
     for _ in range(3):  # a list that lost its only item has to go as well, and so on upwards
         _take_out(rest, error)
         try:
-            found = check(_validated(rest), name, own, models)
+            found = check(_validated(rest), name, own, models=models)
         except ValidationError as next_error:
             error = next_error
             continue
@@ -206,4 +254,4 @@ def needed_tasks(profile: Profile, tasks: Iterable[str] | None = None) -> list[s
 
 def needed_models(profile: Profile, entries: Sequence[MethodEntry]) -> list[str]:
     """The models that a profile's jobs train, the profile's own first."""
-    return list(dict.fromkeys([profile.model, *(profile.model_of(e).key for e in entries)]))
+    return list(dict.fromkeys([profile.model, *(profile.model_of(e) for e in entries)]))

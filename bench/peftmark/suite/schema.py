@@ -24,7 +24,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from peftmark.catalog.methods import METHODS, PREFIX, Cell, method_of
-from peftmark.catalog.models import MODELS, Model
+from peftmark.catalog.models import MODELS
 from peftmark.catalog.origins import SOURCES
 from peftmark.catalog.peft_types import PEFT_TYPES
 from peftmark.catalog.quantizations import QUANTIZATIONS
@@ -32,6 +32,8 @@ from peftmark.catalog.tasks import TASKS
 from peftmark.core.strict_yaml import MAX_SUITE_BYTES as MAX_SUITE_BYTES
 from peftmark.core.strict_yaml import read_yaml as read_yaml
 from peftmark.own.declared import OwnTask
+from peftmark.own.declared_model import OwnModel
+from peftmark.suite.names import AnyModel, OwnModelName, declared_of, model_word
 
 RADAR_AXES = ("quality", "speed", "memory", "parameters", "steps_to_target", "ease_of_use")
 OWN_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
@@ -134,8 +136,7 @@ def _targets(value: Any) -> Any:
 
 def _task(value: str, info: ValidationInfo) -> str:
     """A task of the catalogue, or one that the suite declares (its names are the context)."""
-    own = tuple(info.context or ())
-    names = (*own, *TASKS)
+    names = (*declared_of(info).tasks, *TASKS)
     if value in names:
         return value
     close = difflib.get_close_matches(value, names, n=1)
@@ -258,7 +259,7 @@ class MethodEntry(Strict):
     """
 
     method: MethodName
-    model: ModelName | None = None
+    model: AnyModel | None = None
     size: Sizes | None = None
     rank: Sizes | None = None
     width: Sizes | None = None
@@ -285,7 +286,7 @@ class MethodEntry(Strict):
         for size, budget in pairs or [(None, None)]:
             words = [self.variant] if self.variant else []
             if self.model is not None:
-                words.append(f"{MODELS[self.model].title} ({MODELS[self.model].read_as})")
+                words.append(model_word(self.model))
             if budget is not None:
                 words.append(f"budget {budget if isinstance(budget, str) else format(budget, ',')}")
             for quantization in self.quantization:
@@ -325,7 +326,7 @@ class Profile(Strict):
     needs: Literal["gpu", "data", "nothing"]
     scale: Literal["full", "reduced"] | None = None
     sources: Annotated[list[SourceName], Field(min_length=1)]
-    model: ModelName
+    model: AnyModel
     seeds: Annotated[list[Seed], Field(min_length=1)]
     tasks: Annotated[dict[AnyTask, TaskEntry], Field(min_length=1)]
     methods: Annotated[list[MethodEntry], Field(min_length=1)] | None = None
@@ -334,9 +335,9 @@ class Profile(Strict):
     unrelated: TaskName | None = None
     recipe: RecipeLayer = RecipeLayer()
 
-    def model_of(self, entry: MethodEntry) -> Model:
-        """The model that an entry's cells train."""
-        return MODELS[entry.model or self.model]
+    def model_of(self, entry: MethodEntry) -> str:
+        """The name of the model that an entry's cells train."""
+        return entry.model or self.model
 
 
 class CellName(Strict):
@@ -378,6 +379,7 @@ class SuiteFile(Strict):
 
     Attributes:
         tasks: tasks of one's own by name (`peftmark.own`).
+        models: models of one's own by name.
         claims: ids of the ledger (`peftmark.claims.ledger`).
     """
 
@@ -387,6 +389,7 @@ class SuiteFile(Strict):
     reference: CellName
     radar: dict[Annotated[str, known("radar axis", RADAR_AXES)], _Anchor]
     tasks: dict[OwnName, OwnTask] = {}
+    models: dict[OwnModelName, OwnModel] = {}
     recipe: RecipeLayer = RecipeLayer()
     methods: Annotated[list[MethodEntry], Field(min_length=1)]
     profiles: Annotated[dict[str, Profile], Field(min_length=1)]

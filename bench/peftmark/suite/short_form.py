@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from peftmark.catalog.methods import METHODS
-from peftmark.catalog.models import MODELS
+from peftmark.catalog.models import MODELS, Model
 from peftmark.catalog.tasks import TASKS
 
 SEEDS = [0, 1, 2]
@@ -98,7 +98,7 @@ SCHEDULE: Mapping[str, Any] = {
 Plain = dict[str, Any]
 
 
-def fill(raw: Any, name: str) -> tuple[Any, tuple[str, ...]]:
+def fill(raw: Any, name: str, models: Mapping[str, Model] = MODELS) -> tuple[Any, tuple[str, ...]]:
     """A suite's plain values with what it leaves out, and a line for each thing filled in.
 
     What isn't of the right shape is left as it is, for the types to tell.
@@ -106,6 +106,8 @@ def fill(raw: Any, name: str) -> tuple[Any, tuple[str, ...]]:
     Args:
         raw: as read from the file.
         name: of the suite.
+        models: what is known of models by their names, the user's own among them. Of one that is
+            not known yet, nothing that depends on it is filled in.
     """
     if not isinstance(raw, dict) or "profiles" in raw or not {"model", "tasks"} <= raw.keys():
         return raw, ()
@@ -118,6 +120,7 @@ def fill(raw: Any, name: str) -> tuple[Any, tuple[str, ...]]:
             told.append(f"{key}: {_short(value)} ({why})")
 
     model, seeds = found.pop("model"), found.pop("seeds", None)
+    known = models.get(model) if isinstance(model, str) else None
     tasks = _tasks(found)
     shared = found.get("recipe", {})
     left_out("suite", name, "the file's name")
@@ -125,13 +128,16 @@ def fill(raw: Any, name: str) -> tuple[Any, tuple[str, ...]]:
     left_out("summary", f"Methods compared on {', '.join(tasks)}.", "the tasks")
     left_out("radar", {k: dict(v) for k, v in RADAR.items()}, "as in the shipped suites")
     if isinstance(found.get("methods"), list):
-        found["methods"] = [_entry(item, model, shared, told) for item in found["methods"]]
+        found["methods"] = [
+            _entry(item, models.get(str(_named(item, model))), shared, told)
+            for item in found["methods"]
+        ]
         if reference := _reference(found["methods"]):
             left_out(
                 "reference", reference, "the first method that trains an adapter, or the first"
             )
     if isinstance(shared, dict):
-        causal = isinstance(model, str) and model in MODELS and MODELS[model].causal
+        causal = known is not None and known.causal
         usual = {**RECIPE, "epochs": CAUSAL_EPOCHS} if causal else RECIPE
         more = {k: v for k, v in usual.items() if k not in shared}
         if "steps" in shared:
@@ -150,10 +156,17 @@ def fill(raw: Any, name: str) -> tuple[Any, tuple[str, ...]]:
         "seeds": seeds,
         "tasks": tasks,
     }
-    if isinstance(model, str) and model in MODELS and MODELS[model].causal:
+    if known is not None and known.causal:
         profile["unrelated"] = found.pop("unrelated", UNRELATED)
+    elif known is None and "unrelated" in found:
+        profile["unrelated"] = found.pop("unrelated")
     found["profiles"] = {"default": profile}
     return found, tuple(told)
+
+
+def _named(item: Any, model: Any) -> Any:
+    """The name of an entry's model: its own, or the suite's."""
+    return (item.get("model") if isinstance(item, dict) else None) or model
 
 
 def _tasks(found: Plain) -> Plain:
@@ -175,7 +188,7 @@ def _tasks(found: Plain) -> Plain:
     return {}
 
 
-def _entry(item: Any, model: Any, shared: Any, told: list[str]) -> Any:
+def _entry(item: Any, model: Model | None, shared: Any, told: list[str]) -> Any:
     """A method of the list with size, learning rate and what else it needs."""
     entry = {"method": item} if isinstance(item, str) else item
     if not _known(entry):
@@ -199,7 +212,9 @@ def _known(entry: Any) -> bool:
     return isinstance(named, str) and named in METHODS
 
 
-def _left_out(key: str, entry: Plain, model: Any, given: Plain) -> Iterator[tuple[str, Any]]:
+def _left_out(
+    key: str, entry: Plain, model: Model | None, given: Plain
+) -> Iterator[tuple[str, Any]]:
     method = METHODS[key]
     if method.size is not None and not any(name in entry for name in ("size", "budget", *SIZES)):
         yield method.size, [SIZES[method.size]]
@@ -218,14 +233,13 @@ def _left_out(key: str, entry: Plain, model: Any, given: Plain) -> Iterator[tupl
     yield "recipe", recipe
 
 
-def _rate(key: str, model: Any) -> float | None:
+def _rate(key: str, model: Model | None) -> float | None:
     rates = RATES.get(key)
-    known = MODELS.get(model) if isinstance(model, str) else None
-    if rates is None or known is None:
+    if rates is None or model is None:
         return None
-    if known.causal:
+    if model.causal:
         return rates.causal
-    return rates.base if known.parameters >= LARGE else rates.small
+    return rates.base if model.parameters >= LARGE else rates.small
 
 
 def _reference(entries: list[Any]) -> Plain | None:

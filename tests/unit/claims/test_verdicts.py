@@ -13,6 +13,7 @@ from factory import make_environment, make_failure
 from peftmark.catalog.methods import Cell
 from peftmark.claims.judging import fits
 from peftmark.claims.verdicts import combined, scale_of, verdicts, without_rows
+from peftmark.record.own_model import OwnModel
 
 # Differences of A and B by seed: 0.05, 0.04, 0.06; the same for all.
 BETTER = [0.85, 0.86, 0.89]
@@ -449,6 +450,15 @@ def test_the_scale_stands_in_the_verdict(model, profile, scale):
     assert stated == (model != "roberta-large")
     if model == "roberta-base":
         assert verdict.settle == ("stated for RoBERTa-large",)
+
+
+def test_a_model_of_the_users_own_is_not_the_claims_whatever_its_name():
+    own = OwnModel(causal=False, parameters=1, title="Mine")
+    job = {"model": "roberta-large", "profile": "full", "own_model": own}
+    found = [row(r.job.cell, r.job.seed, r.outcome.metric_value, job=job) for r in both()]
+    verdict = one(build(found), difference(at_least=0.0))
+    assert verdict.text == "reproduced at Mine scale"
+    assert verdict.settle == ("stated for RoBERTa-large",)
 
 
 def test_a_source_that_names_no_model_says_so():

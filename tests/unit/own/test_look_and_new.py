@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from own_files import chat, labelled, lines, separated, tickets, write
+from own_models import GPT, model_folder
 from peftmark.cli import parser
 from peftmark.core.strict_yaml import read_yaml
 from peftmark.machine import nvml
@@ -431,3 +432,50 @@ def test_a_hundred_thousand_rows_take_seconds(tmp_path):
     found = read_own("t", task, [tmp_path], tmp_path)
     assert time.process_time() - start < 10
     assert found.task.train_rows + found.task.eval_rows == 100_800
+
+
+# --- a model of one's own ------------------------------------------------------------------------
+
+
+def test_inspect_counts_the_tokens_of_a_folder(peftmark, tmp_path):
+    write(tmp_path, "t.csv", labelled())
+    model_folder(tmp_path / "mine")
+    code, said, _ = peftmark("inspect", "t.csv", "--model", "./mine", "--max-length", "8")
+    assert code == 0 and "tokens    " in said
+    code, _, error = peftmark("inspect", "t.csv", "--model", "./gone")
+    assert code == 2 and "no such folder" in error
+
+
+def test_new_writes_the_folder_and_inspect_finds_its_tokens_again(peftmark, tmp_path):
+    write(tmp_path, "t.csv", labelled())
+    model_folder(tmp_path / "mine")
+    code, said, _ = peftmark("new", "tickets", "--data", "t.csv", "--model", "./mine")
+    assert code == 0 and "tokens    " in said
+    written = read_yaml(tmp_path / "suites" / "tickets.yaml")
+    assert written["model"] == "./mine" and "bag-of-words" in written["methods"]
+    code, said, _ = peftmark("inspect", "tickets")
+    assert code == 0 and "tokens    " in said
+
+
+def test_new_takes_the_methods_that_fit_a_model_of_ones_own(peftmark, tmp_path):
+    write(tmp_path, "t.csv", labelled())
+    model_folder(tmp_path / "mine", GPT)
+    code, _, _ = peftmark("new", "tickets", "--data", "t.csv", "--model", "./mine")
+    assert code == 0
+    assert read_yaml(tmp_path / "suites" / "tickets.yaml")["methods"] == ["lora", "base"]
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ("./gone", "there is no folder"),
+        ("./minilm-l6", "the catalogue has a model of this name"),
+        ("mine", "a folder is given with a slash, such as ./mine"),
+        ("hub:a/b@main", "40 hexadecimal digits"),
+    ],
+)
+def test_new_refuses_a_model_it_can_not_read_and_writes_nothing(peftmark, tmp_path, model, said):
+    write(tmp_path, "t.csv", labelled())
+    code, _, error = peftmark("new", "tickets", "--data", "t.csv", "--model", model)
+    assert code == 2 and said in error
+    assert not (tmp_path / "suites").exists()

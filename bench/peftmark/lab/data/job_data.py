@@ -12,7 +12,6 @@ import numpy as np
 import torch
 
 from peftmark.catalog.metrics import metric_of
-from peftmark.catalog.models import MODELS
 from peftmark.catalog.prompts import prompt_of
 from peftmark.catalog.task import SPOKEN, Example, Task, TaskKind, read_by
 from peftmark.lab import metrics
@@ -146,9 +145,9 @@ def task_of(job: Job) -> Task:
         Unsupported: if it can't.
     """
     task = job.task_facts
-    kind = read_by(task, MODELS[job.model].causal)
+    kind = read_by(task, job.model_facts.causal)
     if kind is None:
-        raise Unsupported(f"{MODELS[job.model].read_as}s can't be put to the task {task.key}")
+        raise Unsupported(f"{job.model_facts.read_as}s can't be put to the task {task.key}")
     return replace(task, kind=kind, fingerprint=_known_fingerprint(job))
 
 

@@ -10,8 +10,8 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from peftmark.catalog.task import Example
-from peftmark.core.hashes import known_sha256
 from peftmark.lab.cache import keep, made_by
+from peftmark.sources.model_folder import all_hashes
 from peftmark.sources.rows import TaskData
 
 Encode = Callable[[Sequence[Example]], list[dict[str, list[int]]]]
@@ -66,14 +66,9 @@ def token_table(
         save_file(arrays, target / _FILE)
         return {"rows": len(rows)}
 
-    described = {
-        path.name: known_sha256(path)
-        for path in sorted(folder.iterdir())
-        if path.is_file() and path.suffix in (".json", ".txt", ".model")
-    }
     identity = {
         "data": data.fingerprint,
-        "tokenizer": described,
+        "tokenizer": all_hashes(folder, weights=False),
         "max_length": max_length,
         "by": made_by("transformers", "tokenizers", code=_ENCODER),
     }

@@ -1,0 +1,87 @@
+"""Weights of the user's own on their way into a model: which must be there, and which must not.
+
+Of a model of the catalogue the hash of its weights says that they are what its class expects. The
+user's own may be a checkpoint of another class: one with a classifier already, or one that lacks
+layers, which transformers would draw at random.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from peftmark.lab.errors import Unsupported
+from peftmark.lab.rng import seed_all
+from peftmark.record.job import Job
+
+MOST_NAMED = 3
+
+
+def own_settings(job: Job) -> dict[str, Any]:
+    """How transformers is told to load a model of the user's own; nothing for the catalogue's."""
+    if job.own_model is None:
+        return {}
+    # A head of other classes is no fault: it is drawn anew below.
+    return {"output_loading_info": True, "ignore_mismatched_sizes": True}
+
+
+def as_loaded(found: Any, job: Job, fresh: Sequence[str], pooler: str | None) -> Any:
+    """The model of what `from_pretrained` gave with `own_settings`.
+
+    Its head is drawn by the job's seed, also where the checkpoint had one: or seeds would differ in
+    nothing, and a fitted head would pass for a base. A pooler that the checkpoint lacks is a part
+    of the base, and the same for every seed.
+
+    Args:
+        fresh: modules outside the pretrained base.
+        pooler: the pooler, wherever it is; None if the architecture has none.
+
+    Raises:
+        Unsupported: the files lack other weights, or have them in another shape.
+    """
+    if job.own_model is None:
+        return found
+    model, told = found
+    missing = sorted(map(str, told["missing_keys"]))
+    other = sorted(
+        str(one[0] if isinstance(one, tuple) else one) for one in told["mismatched_keys"]
+    )
+    heads = tuple(f"{name}." for name in fresh)
+    below = (*heads, *([f"{pooler}."] if pooler else []))
+    if lost := [name for name in missing if not name.startswith(below)]:
+        raise Unsupported(
+            f"the weights of {job.model} lack {_listed(lost)}, which would be drawn at random: its "
+            f"files are not those of a {type(model).__name__}; read_as says what it is"
+        )
+    if wrong := [name for name in other if not name.startswith(heads)]:
+        raise Unsupported(
+            f"the weights of {job.model} have another shape than its config.json says: "
+            f"{_listed(wrong)}"
+        )
+    if pooler and pooler not in fresh and any(name.startswith(f"{pooler}.") for name in missing):
+        seed_all(0, "head")
+        _draw(model, pooler)
+    seed_all(job.seed, "head")
+    for name in fresh:
+        _draw(model, name)
+    return model
+
+
+def _draw(model: Any, name: str) -> None:
+    """Draw a module's weights as the architecture draws them."""
+    top = model.get_submodule(name)
+    for module in top.modules():
+        module._is_hf_initialized = False
+        for parameter in module.parameters(recurse=False):
+            # transformers draws only what does not bear this mark.
+            parameter._is_hf_initialized = False
+    with torch.no_grad():
+        for module in top.modules():
+            model._init_weights(module)
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    return ", ".join(names[:MOST_NAMED]) + more

@@ -1,0 +1,171 @@
+"""A model of one's own, from its folder or the hub to what the catalogue would say of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from peftmark.catalog.architectures import DECODERS
+from peftmark.catalog.models import Model
+from peftmark.core.errors import AssetError
+from peftmark.core.shown import plain
+from peftmark.own.declared_model import OwnModel
+from peftmark.own.model_hub import hub_folder
+from peftmark.own.weights import Tensor, embedding_rows, refuse_no_numbers, tensors_of
+from peftmark.sources.model_folder import (
+    CONFIG,
+    file_hashes,
+    files_read,
+    listing_sha256,
+    read_json,
+    refuse_redirects,
+)
+
+OF_CONFIG = ("num_labels", "id2label", "label2id", "problem_type")
+"""Keys of a configuration that say which classes a checkpoint was trained for, not what it is."""
+
+
+@dataclass(frozen=True)
+class OwnFiles:
+    """A model of one's own whose files were read.
+
+    Attributes:
+        model: as the catalogue would have it.
+        folder: where its files are.
+        hashes: file -> SHA-256 of all that are read.
+        config: its configuration.
+        source: where it came from, for people.
+        notes: what a person should know of it, a sentence each.
+    """
+
+    model: Model
+    folder: Path
+    hashes: Mapping[str, str]
+    config: Mapping[str, Any]
+    source: str
+    notes: tuple[str, ...] = ()
+
+
+def read_own_model(key: str, declared: OwnModel, places: Sequence[Path]) -> OwnFiles:
+    """Read what a model is from its configuration and the headers of its weights, and hash it all.
+
+    Args:
+        key: its name in the suite.
+        places: folders that its path may be relative to, tried in order.
+
+    Raises:
+        AssetError: there is no such model, a file is missing or damaged, or it can't be loaded.
+    """
+    folder, source = _found(key, declared, places)
+    try:
+        return _read(key, declared, folder, source)
+    except AssetError as error:
+        raise AssetError(f"model {key}: {error.what}", error.remedy) from error
+
+
+def _read(key: str, declared: OwnModel, folder: Path, source: str) -> OwnFiles:
+    refuse_redirects(folder)
+    names = files_read(folder)
+    config = read_config(folder / CONFIG)
+    tensors = tensors_of([folder / name for name in names if name.endswith(".safetensors")])
+    _check_vocabulary(folder, tensors)
+    hashes = file_hashes(folder, names)
+    causal = reads_text_on(config) if declared.read_as is None else declared.read_as != "classifier"
+    model = Model(
+        key=key,
+        title=declared.title or key,
+        weights_sha256="",
+        hub=None,
+        packages=(),
+        parameters=sum(tensor.count for tensor in tensors),
+        licence="the user's own",
+        summary=source,
+        files=(),
+        causal=causal,
+        own=True,
+        files_sha256=listing_sha256(hashes),
+    )
+    notes = []
+    if declared.read_as is None:
+        notes.append(f"read as {model.read_as}, by its {CONFIG} (read_as says otherwise)")
+    return OwnFiles(model, folder, hashes, config, source, tuple(notes))
+
+
+def check_values(found: OwnFiles) -> None:
+    """Read every weight once, before anything is trained on it.
+
+    Raises:
+        AssetError: one is infinite or no number.
+    """
+    files = [found.folder / name for name in found.hashes if name.endswith(".safetensors")]
+    try:
+        refuse_no_numbers(tensors_of(files))
+    except AssetError as error:
+        raise AssetError(f"model {found.model.key}: {error.what}", error.remedy) from error
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """A configuration as an architecture is built from it, without a checkpoint's classes.
+
+    Raises:
+        AssetError: it can't be read, or doesn't say what sort of model it is.
+    """
+    config = read_json(path)
+    if not isinstance(config.get("model_type"), str):
+        raise AssetError(
+            f"{path} names no model_type", "Save the model with save_pretrained, which writes it."
+        )
+    return {name: value for name, value in config.items() if name not in OF_CONFIG}
+
+
+def reads_text_on(config: Mapping[str, Any]) -> bool:
+    """Whether a configuration is that of a causal language model."""
+    named = config.get("architectures")
+    for name in named if isinstance(named, list) else ():
+        if str(name).endswith(("ForCausalLM", "LMHeadModel")):
+            return True
+        if "For" in str(name):
+            return False
+    return config["model_type"] in DECODERS
+
+
+def _found(key: str, declared: OwnModel, places: Sequence[Path]) -> tuple[Path, str]:
+    if declared.hub is not None:
+        repository, _, revision = declared.hub.partition("@")
+        return hub_folder(declared.hub), f"hub: {repository} at {revision[:12]}"
+    assert declared.path is not None
+    candidates = list(dict.fromkeys(place / Path(declared.path).expanduser() for place in places))
+    for path in candidates:
+        if path.is_dir():
+            return path, f"own model: {plain(path.resolve().name)}"
+    looked = " nor ".join(plain(str(path)) for path in candidates)
+    raise AssetError(
+        f"model {key}: there is no folder {looked}",
+        "A path is looked for in the working directory and beside the suite's file: mend it.",
+    )
+
+
+def _check_vocabulary(folder: Path, tensors: Sequence[Tensor]) -> None:
+    """Refuse a tokenizer with tokens that the weights have no row for."""
+    rows, path = embedding_rows(tensors), folder / "tokenizer.json"
+    if rows is None or not path.is_file():
+        return
+    found = read_json(path)
+    inner = found.get("model")
+    vocabulary = inner.get("vocab") if isinstance(inner, dict) else None
+    numbers = [len(vocabulary) - 1] if isinstance(vocabulary, list) and vocabulary else []
+    if isinstance(vocabulary, dict):
+        numbers = [n for n in vocabulary.values() if isinstance(n, int)]
+    added = found.get("added_tokens")
+    for token in added if isinstance(added, list) else ():
+        if isinstance(token, dict) and isinstance(token.get("id"), int):
+            numbers.append(token["id"])
+    if numbers and max(numbers) >= rows:
+        raise AssetError(
+            f"{path} has tokens up to number {max(numbers):,}, and the weights have rows for "
+            f"{rows:,} (0 to {rows - 1:,})",
+            "Take the tokenizer that belongs to the weights, or resize the embedding "
+            "(resize_token_embeddings) and save both.",
+        )
