@@ -1,4 +1,4 @@
-"""Data sets and models of the hub in a suite's file, pinned: the name of a branch becomes its commit.
+"""Data sets and models of the hub in a suite, pinned: a branch becomes its commit of today.
 
 The file is changed as text, so that its comments and its order stay.
 """
