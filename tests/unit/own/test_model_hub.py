@@ -9,7 +9,7 @@ import pytest
 import hub_stub
 from hub_stub import REVISION, Repository, serve
 from own_models import model_folder
-from peftmark.core.errors import AssetError, UserError
+from peftmark.core.errors import AssetError
 from peftmark.run import pin as pinning
 from peftmark.run.pin import pin
 
@@ -100,7 +100,7 @@ def test_branches_of_models_become_commits_and_the_rest_stays(tmp_path, monkeypa
     text = SUITE % ("f" * 40)
     (tmp_path / "mine.yaml").write_text(text)
     path, pinned = pin("mine", tmp_path)
-    assert asked == [
+    assert sorted(asked, key=lambda one: one[1]) == [
         ("d/rows", False),
         ("a/first", True),
         ("b/second@dev", True),
@@ -114,12 +114,16 @@ def test_branches_of_models_become_commits_and_the_rest_stays(tmp_path, monkeypa
     assert pin("mine", tmp_path)[1] == []
 
 
-def test_a_name_of_a_model_and_a_data_set_is_not_guessed_at(tmp_path):
+def test_a_model_and_a_data_set_of_one_name_are_told_apart(tmp_path, monkeypatch):
     text = "model: hub:a/x\ntasks: {t: {kind: language, hub: a/x, text: b}}\nmethods: [base]\n"
     (tmp_path / "mine.yaml").write_text(text)
-    with pytest.raises(UserError, match="a/x is a data set and a model"):
-        pin("mine", tmp_path)
-    assert (tmp_path / "mine.yaml").read_text() == text
+    monkeypatch.setattr(pinning, "hub_reachable", lambda: (True, ""))
+    kinds = {True: "1" * 40, False: "2" * 40}
+    monkeypatch.setattr(pinning, "_at_commit", lambda found, model: f"{found}@{kinds[model]}")
+    pin("mine", tmp_path)
+    written = (tmp_path / "mine.yaml").read_text()
+    assert f"model: hub:a/x@{kinds[True]}\n" in written
+    assert f"hub: a/x@{kinds[False]}," in written
 
 
 def test_the_commit_of_a_model_is_asked_for_as_a_models(tmp_path, monkeypatch):
