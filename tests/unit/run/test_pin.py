@@ -83,7 +83,7 @@ def test_what_is_pinned_is_not_asked_for_nor_written(suite):
     with serve() as hub:
         told = pin(hub.url, suite)
         assert hub.requests == []
-    assert told == {"code": 0, "out": f"{suite}: every data set is pinned already.\n", "error": ""}
+    assert told == {"code": 0, "out": f"{suite}: nothing of the hub is left to pin.\n", "error": ""}
     assert suite.stat().st_mtime_ns == before
 
 
