@@ -475,11 +475,11 @@ def test_rows_that_another_suite_needs_are_not_overwritten(tmp_path, catalog, mo
     package = cached(tmp_path, "other-trec", {"question_labels.txt": other})
     monkeypatch.setitem(TASKS, "trec", packaged("trec", package))
     rows = load_task(TASKS["trec"], Places(None, ("package",), default_cache()))
-    fingerprint = rows.fingerprint
+    monkeypatch.setitem(TASKS, "trec", replace(TASKS["trec"], fingerprint=rows.fingerprint))
     with pytest.raises(UserError, match="an earlier fetch needs it"):
-        fetch(tmp_path, name="other", tasks={"trec": {"fingerprint": fingerprint}})
+        fetch(tmp_path, name="other")
     assert files(tmp_path / "m") == before
-    fetch(tmp_path, "n", name="other", tasks={"trec": {"fingerprint": fingerprint}})
+    fetch(tmp_path, "n", name="other")
 
 
 def test_rows_that_would_be_read_in_place_of_the_written_ones_are_told(tmp_path, catalog):

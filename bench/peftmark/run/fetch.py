@@ -27,7 +27,7 @@ from peftmark.catalog.tasks import TASKS
 from peftmark.core.errors import AssetError, UserError
 from peftmark.core.files import sync
 from peftmark.machine import nvml
-from peftmark.sources.assets import Places, default_cache, hub_reachable, model_files
+from peftmark.sources.assets import Places, default_cache, hub_reachable, model_files, names_in
 from peftmark.sources.manifest import (
     MANIFEST,
     AssetEntry,
@@ -61,7 +61,7 @@ Load = Callable[[Places], _Found]
 
 def _model(model: Model, places: Places) -> _Found:
     located = model_files(model, places)
-    names = (model.weights_file, *model.files)
+    names = names_in(model, located.path)
     return _Found(
         model.identity,
         f"{model.hub.repository} at {model.hub.revision}" if model.hub else model.title,

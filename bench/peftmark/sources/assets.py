@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from peftmark.catalog.architectures import OF_MODELS, fixed
-from peftmark.catalog.models import Model
+from peftmark.catalog.models import TEMPLATE, Model
 from peftmark.catalog.origins import SOURCES, Hub
 from peftmark.core.errors import AssetError
 from peftmark.core.files import sync
@@ -122,7 +122,7 @@ def model_files(model: Model, places: Places) -> Located:
     if model.packages:
         tries["package"] = lambda: _model_from_packages(model, places.cache)
     located = first_available(f"model {model.key}", places, tries)
-    names = (model.weights_file, *model.files)
+    names = names_in(model, located.path)
     for name in names:
         _check_file(model, located, name)
     refuse_redirects(located.path)
@@ -130,6 +130,12 @@ def model_files(model: Model, places: Places) -> Located:
     if "config.json" in unsealed:
         _check_config(model, located.path / "config.json")
     return replace(located, path=only(located.path, names, places.cache), unsealed=unsealed)
+
+
+def names_in(model: Model, folder: Path) -> tuple[str, ...]:
+    """The files of a model that are read from a folder that has it."""
+    there = model.template_sha256 and (folder / TEMPLATE).is_file()
+    return (model.weights_file, *model.files, *((TEMPLATE,) if there else ()))
 
 
 def _check_file(model: Model, located: Located, name: str) -> None:
