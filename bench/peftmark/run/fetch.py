@@ -61,7 +61,8 @@ Load = Callable[[Places], _Found]
 
 def _model(model: Model, places: Places) -> _Found:
     located = model_files(model, places)
-    names = (model.weights_file, *model.files)
+    # A chat template beside the tokenizer goes with it.
+    names = dict.fromkeys((model.weights_file, *model.files, *located.unsealed))
     return _Found(
         model.identity,
         f"{model.hub.repository} at {model.hub.revision}" if model.hub else model.title,
