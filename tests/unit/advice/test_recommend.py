@@ -470,8 +470,8 @@ def test_advice_reads_a_results_folder_by_suite_by_path_or_alone(tmp_path):
         ({"profile": "nope"}, "--profile: no row of profile 'nope'\nMeasured: quick."),
         (
             {"task": "nope"},
-            "--task: found 'nope'\nAllowed: classification, multi-label, regression, multiple-choice, "
-            "instruction, language, cola",
+            "--task: found 'nope'\nAllowed: classification, multi-label, regression, "
+            "multiple-choice, instruction, language, cola",
         ),
         ({"memory": "24"}, "--memory: found '24'"),
         ({"rows": "many"}, "--rows: found 'many'"),

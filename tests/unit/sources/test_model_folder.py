@@ -167,6 +167,22 @@ def test_files_beside_a_model_do_not_count_and_can_not_be_read(tmp_path: Path) -
     assert (links / "config.json").resolve() == (folder / "config.json").resolve()
 
 
+@pytest.mark.parametrize("sealed", [True, False])
+def test_a_chat_template_is_read_unless_every_file_of_the_model_is_known(
+    sealed: bool, tmp_path: Path
+) -> None:
+    model, folder, places = mirrored(tmp_path, "minilm-l6", sealed)
+    put(folder, "config.json", {"model_type": "bert"}) if not sealed else None
+    (folder / "chat_template.jinja").write_text("{{ messages }}")
+    (folder / "special_tokens_map.json").write_text("{}")
+    (folder / "README.md").write_text("about it")
+    found = model_files(model, places)
+    there = {path.name for path in found.path.iterdir()}
+    more = set() if sealed else {"chat_template.jinja", "special_tokens_map.json"}
+    assert there == {"model.safetensors", *MINILM.files, *more}
+    assert more <= set(found.unsealed)
+
+
 def test_keys_of_caches_change_with_every_file(tmp_path: Path) -> None:
     folder = model_folder(tmp_path / "m")
     (folder / "chat_template.jinja").write_text("{{ messages }}")
