@@ -47,7 +47,10 @@ def change(folder: Path, name: str, **keys: Any) -> None:
 def test_the_packaged_encoder_is_sealed_file_by_file() -> None:
     assert set(MINILM.sealed) == {MINILM.weights_file, *MINILM.files}
     assert set(MODELS["roberta-base"].sealed) == {"model.safetensors"}
-    assert set(MODELS["smollm2-135m-q4"].sealed) == {"model.safetensors"}
+    assert set(MODELS["smollm2-135m-q4"].sealed) == {
+        "model.safetensors",
+        "chat_template.jinja",
+    }
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", *MINILM.files])
