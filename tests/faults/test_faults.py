@@ -207,6 +207,7 @@ for done in watched.run(order_of(folder, {worker!r}, limit=1.0), [Slot()]):
     assert done.stdout.decode().split() in (["timed_out"], ["crashed"]), done.stderr.decode()
 
 
+@pytest.mark.slow
 def test_what_a_killed_worker_kept_for_a_moment_is_gone_after_the_next_run(
     command, tmp_path, monkeypatch
 ):
@@ -380,6 +381,7 @@ def test_a_job_outlives_the_thread_that_samples_its_device(run, monkeypatch):
 # --- 19: a device broken for good ---------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_device_broken_for_a_process_is_whole_for_the_next(run):
     """CUDA never recovers from some errors in the process that met them."""
     outcomes = run("with_a_broken_device", seeds=range(2))

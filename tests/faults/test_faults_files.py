@@ -225,6 +225,7 @@ def test_a_disk_that_fills_up_ends_the_run_and_the_next_one_goes_on(disk, peftma
     assert "4 already done, 5 to run" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_report_for_which_there_is_no_room_leaves_the_old_one(disk, peftmark, tmp_path):
     assert peftmark("fake_worker:ok", "run", "smoke", "--no-report").returncode == 0
     reports = disk("16m")
@@ -487,6 +488,7 @@ def test_a_report_killed_while_it_is_written_leaves_whole_files(peftmark, tmp_pa
     assert new != old
 
 
+@pytest.mark.slow
 def test_what_a_killed_report_left_behind_is_gone_after_the_next(peftmark, tmp_path):
     assert peftmark("fake_worker:ok", "run", "smoke", "--no-report").returncode == 0
     subprocess.run([sys.executable, "-c", REPORTING, "1"], timeout=PATIENCE, check=False)

@@ -99,9 +99,9 @@ def stored(job: Job, outcome: Outcome) -> dict:
 @pytest.mark.parametrize(
     ("method", "quantization", "purpose"),
     [
-        ("lora", "none", "report"),
-        ("lora", "nf4", "report"),
-        ("adalora", "none", "report"),
+        pytest.param("lora", "none", "report", marks=pytest.mark.slow),
+        pytest.param("lora", "nf4", "report", marks=pytest.mark.slow),
+        pytest.param("adalora", "none", "report", marks=pytest.mark.slow),
         ("head", "none", "report"),
         ("lora", "none", "tuning"),
     ],

@@ -71,6 +71,7 @@ def test_adaloras_divisor_never_trains(places, monkeypatch):
     assert divisors(), "PEFT no longer makes them trainable: freeze_divisors can go"
 
 
+@pytest.mark.slow
 def test_merging_into_fp32_is_exact_and_into_four_bits_is_not(places):
     plain, packed = run(places, "lora"), run(places, "lora", "nf4")
     assert plain.merge_max_error < 1e-4

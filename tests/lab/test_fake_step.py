@@ -138,6 +138,7 @@ def test_a_language_models_step_is_predicted(checkpointing, precision, attention
     assert found.total == pytest.approx(live.peak().total, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_the_states_made_beforehand_stand_for_a_first_step():
     for method in ("full", "lora", "adalora"):
         wanted = job_for(method)
@@ -185,6 +186,7 @@ def test_a_gpus_step_is_predicted_as_it_was_seen(method, quantization, precision
     assert found == pytest.approx(live, rel=1e-5 if exact else 3e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "quantization", "optimizer", "live"),
     [

@@ -94,6 +94,7 @@ def test_a_process_that_ends_is_a_reason_and_is_asked_again(asked, tmp_path):
     assert asked() == [1, 1, 1]
 
 
+@pytest.mark.slow
 def test_asking_loads_no_torch_and_opens_no_socket():
     """The process that predicts neither: a real one, with sockets forbidden."""
     code = (
@@ -251,6 +252,7 @@ def test_small_jobs_on_a_large_machine_are_not_predicted(asked, tmp_path):
     assert admission.foresee([real(job_for())], known, 2, 1, tmp_path) == admission.Foreseen()
 
 
+@pytest.mark.slow
 def test_the_rough_bound_is_above_what_is_predicted():
     for job in (job_for("full"), job_for("dora"), job_for("adalora", "nf4")):
         one = real(job)

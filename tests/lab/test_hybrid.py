@@ -239,6 +239,7 @@ def test_orthogonality_of_another_adapter_is_not_counted(bert):
         orthogonality(prepared.model, "low")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("quantization", ["none", "nf4"])
 def test_a_whole_job(tmp_path, monkeypatch, quantization):
     tiny.install(tmp_path / "mirror", monkeypatch)

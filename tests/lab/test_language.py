@@ -425,7 +425,13 @@ def test_unrelated_text_is_the_same_for_every_recipe_and_its_perplexity_by_hand(
 @pytest.mark.parametrize("task", ["tiny-rank", "tiny-answer", "tiny-text"])
 @pytest.mark.parametrize(
     ("method", "quantization"),
-    [("lora", "none"), ("lora", "nf4"), ("adalora", "none"), ("adalora", "nf4"), ("full", "none")],
+    [
+        ("lora", "none"),
+        pytest.param("lora", "nf4", marks=pytest.mark.slow),
+        pytest.param("adalora", "none", marks=pytest.mark.slow),
+        ("adalora", "nf4"),
+        pytest.param("full", "none", marks=pytest.mark.slow),
+    ],
 )
 def test_a_job_runs_and_its_memory_is_predicted_to_the_byte(llama, task, method, quantization):
     outcome = recipe.run(job(method, task, quantization), llama, lambda _: None)

@@ -267,10 +267,10 @@ def test_a_module_that_python_has_under_the_same_name_is_not_taken_for_it(writte
 
 
 def test_the_code_is_hashed_and_not_imported(written):
-    path = written("raise SystemExit('imported')")
+    path = written("raise SystemExit('imported')\ndef f(a, b): return 1.0")
     assert code_of("mine.costs:f") == hashlib.sha256(path.read_bytes()).hexdigest()
     before = code_of("mine.costs:f:lower")
-    path.write_text("x = 1")
+    path.write_text("def f(a, b): return 2.0")
     assert code_of("mine.costs:f:lower") != before
     assert "mine.costs" not in sys.modules and "mine" not in sys.modules
 

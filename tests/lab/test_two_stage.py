@@ -153,6 +153,7 @@ def test_merged_is_the_trained_model(bert, tmp_path):
     assert into == "fp32 weights"
 
 
+@pytest.mark.slow
 # On a 4-bit base that computes in bf16, PEFT rounds what it loads.
 @pytest.mark.parametrize(("quantization", "precision"), [("none", "bf16"), ("nf4", "fp32")])
 def test_a_whole_job(tmp_path, monkeypatch, quantization, precision):

@@ -136,10 +136,13 @@ def _heard() -> Iterator[list[str]]:
     handler = logging.Handler()
     handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
     logger = logging.getLogger("transformers.integrations.bitsandbytes")
+    level = logger.level
     logger.addHandler(handler)
+    logger.setLevel(logging.WARNING)  # also where a job has silenced the library
     try:
         yield said
     finally:
+        logger.setLevel(level)
         logger.removeHandler(handler)
 
 

@@ -40,6 +40,7 @@ def wheel(folder: Path, version: str) -> str:
     return str(path)
 
 
+@pytest.mark.slow
 def test_an_environment_has_its_version_and_everything_else_of_this_one(tmp_path, monkeypatch):
     monkeypatch.setenv("PEFTMARK_CACHE", str(tmp_path / "cache"))
     said: list[str] = []

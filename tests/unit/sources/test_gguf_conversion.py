@@ -236,6 +236,7 @@ def test_a_converted_model_in_a_mirror_needs_no_conversion(model: Model, tmp_pat
     assert not (tmp_path / "elsewhere").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.heavy
 @pytest.mark.real
 def test_the_real_package_gives_the_pinned_weights(
