@@ -131,6 +131,7 @@ def test_every_adapter_is_in_the_forward_pass(key, made, tmp_path):
     assert all(bool(p.any()) for p in ups)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("quantization", ["none", "nf4"])
 @pytest.mark.parametrize(("key", "made"), QUICK)
 def test_lora_trains_and_comes_back_as_it_was(key, made, quantization, tmp_path):
@@ -254,6 +255,7 @@ def decoder(tmp_path, monkeypatch):
     return Places(tmp_path / "mirror", ("mirror",), tmp_path / "cache")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("quantization", ["none", "nf4"])
 def test_a_decoder_without_padding_token_classifies_in_a_whole_job(decoder, quantization):
     job = tiny.job("lora", quantization, targets="query-value", steps=40)
@@ -322,6 +324,7 @@ def test_deberta_attends_over_a_quantised_base_in_bf16(tmp_path):
     assert found.error is not None and found.error <= 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("key", "made"),
     [

@@ -107,6 +107,7 @@ def test_a_line_learns_and_reports_what_has_a_meaning(places, method, task):
     assert bool(done.base_format) == (method == "embeddings")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", LINES)
 @pytest.mark.parametrize("selection", [0, 20])
 def test_every_null_has_a_reason_and_every_reason_a_null(places, method, selection):

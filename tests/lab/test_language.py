@@ -468,6 +468,7 @@ def metric_again(predictions, references, task):
     return float(np.average(predictions, weights=references))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["tiny-rank", "tiny-answer", "tiny-text"])
 def test_training_beats_the_untouched_base_and_the_base_is_the_same_for_every_seed(llama, task):
     before = [recipe.run(job("base", task, seed=s), llama, lambda _: None) for s in (0, 1)]

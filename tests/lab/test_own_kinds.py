@@ -451,6 +451,7 @@ SMALL = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", SMALL)
 @pytest.mark.parametrize(("train", "evaluation"), [(3, 1), (2, 3), (1, 1)])
 def test_a_few_rows_are_enough_for_an_encoder(bert, monkeypatch, kind, train, evaluation):
