@@ -13,8 +13,9 @@ from factory import make_environment, make_job, make_outcome, make_recipe
 from peftmark.catalog.methods import Cell
 from peftmark.catalog.prompts import PROMPTS
 from peftmark.catalog.tasks import TASKS
-from peftmark.record.job import AdaLoraSchedule, Causal, Job, Recipe
+from peftmark.record.job import Job
 from peftmark.record.outcome import Outcome
+from peftmark.record.recipe import AdaLoraSchedule, Causal, Recipe
 from peftmark.suite.checks import NEW_TOKENS
 from peftmark.suite.expand import expand
 from peftmark.suite.load import load_suite

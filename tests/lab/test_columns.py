@@ -14,8 +14,9 @@ from peftmark.catalog.tasks import TASKS
 from peftmark.core.errors import AssetError
 from peftmark.record.columns import COLUMNS, JOB_COLUMNS, to_row
 from peftmark.record.fields import FIELDS
-from peftmark.record.job import AdaLoraSchedule, Job, Record
+from peftmark.record.job import Job, Record
 from peftmark.record.outcome import Outcome
+from peftmark.record.recipe import AdaLoraSchedule
 from peftmark.sources.assets import Places, default_cache, model_files
 from peftmark.sources.task_data import load_task
 from places import DOCS

@@ -16,7 +16,7 @@ from peftmark.lab.methods import trainable
 from peftmark.lab.methods.adalora import orthogonality
 from peftmark.lab.methods.hybrid import bands
 from peftmark.lab.models import Block, Unsupported
-from peftmark.record.job import AdaLoraSchedule
+from peftmark.record.recipe import AdaLoraSchedule
 from peftmark.sources.assets import Places
 
 OPTIONS = {"low": 2, "middle": 4, "high": 6}

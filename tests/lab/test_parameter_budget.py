@@ -25,7 +25,7 @@ from peftmark.lab.memory.meta_model import blank, config_of
 from peftmark.lab.methods import prepare, trainable
 from peftmark.lab.models import Unsupported, trained_head
 from peftmark.lab.parameter_budget import TOLERANCE, Budgeted, Cost, solve, spread
-from peftmark.record.job import AdaLoraSchedule
+from peftmark.record.recipe import AdaLoraSchedule
 from peftmark.run.parameter_budgets import budgets
 from peftmark.sources.assets import Places
 

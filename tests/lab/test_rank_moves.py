@@ -12,8 +12,9 @@ from factory import make_recipe
 from peftmark.claims.measures import MEASURES
 from peftmark.claims.rank_moves import rank_moves
 from peftmark.claims.verdicts import verdicts
-from peftmark.record.job import AdaLoraSchedule, Record
+from peftmark.record.job import Record
 from peftmark.record.outcome import CurvePoint
+from peftmark.record.recipe import AdaLoraSchedule
 from peftmark.suite.expand import expand
 from peftmark.suite.load import load_suite
 from places import SUITES

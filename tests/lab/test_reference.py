@@ -16,8 +16,9 @@ import pytest
 from peftmark.catalog.models import MODELS
 from peftmark.catalog.tasks import TASKS
 from peftmark.core.errors import AssetError
-from peftmark.record.job import AdaLoraSchedule, Job, Recipe
+from peftmark.record.job import Job
 from peftmark.record.outcome import Outcome
+from peftmark.record.recipe import AdaLoraSchedule, Recipe
 from peftmark.sources.assets import Places, default_cache, model_files
 from peftmark.sources.task_data import load_task
 from places import SUPPORT

@@ -17,7 +17,7 @@ from peftmark.lab.data.batches import Batch
 from peftmark.lab.methods import trainable
 from peftmark.lab.methods.adalora import orthogonality
 from peftmark.lab.methods.two_stage import take_over
-from peftmark.record.job import AdaLoraSchedule
+from peftmark.record.recipe import AdaLoraSchedule
 from peftmark.sources.assets import Places
 
 QUANTIZATIONS = ["none", "nf4", "fp4", "int8"]

@@ -9,17 +9,9 @@ from dataclasses import replace
 from typing import Any
 
 from peftmark.catalog.methods import Cell
-from peftmark.record.job import (
-    AdaLoraSchedule,
-    Causal,
-    Environment,
-    Job,
-    RadarAxis,
-    Recipe,
-    Record,
-    ReportOptions,
-)
+from peftmark.record.job import Environment, Job, RadarAxis, Record, ReportOptions
 from peftmark.record.outcome import CurvePoint, Outcome, numbers
+from peftmark.record.recipe import AdaLoraSchedule, Causal, Recipe
 
 LORA: Cell = Cell("lora", 8, "none")
 ADALORA: Cell = Cell("adalora", 8, "none")

@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from peftmark.core.errors import SuiteError
-from peftmark.record.job import Job, Recipe
+from peftmark.record.job import Job
+from peftmark.record.recipe import Recipe
 from peftmark.suite.expand import expand
 from peftmark.suite.load import Suite, load_suite
 

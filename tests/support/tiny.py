@@ -20,7 +20,8 @@ from peftmark.lab.build import Build
 from peftmark.lab.data.job_data import Work, prepare_work, task_of
 from peftmark.lab.methods import Prepared
 from peftmark.lab.models import anatomy, load_model, load_tokenizer
-from peftmark.record.job import AdaLoraSchedule, Job
+from peftmark.record.job import Job
+from peftmark.record.recipe import AdaLoraSchedule
 from peftmark.sources.assets import Places
 from peftmark.sources.task_data import load_task
 

@@ -18,7 +18,8 @@ from peftmark.catalog.origins import Hub
 from peftmark.catalog.prompts import PROMPTS, Prompt
 from peftmark.catalog.tasks import TASKS
 from peftmark.core.hashes import sha256_file
-from peftmark.record.job import Causal, Job
+from peftmark.record.job import Job
+from peftmark.record.recipe import Causal
 
 WORDS = [f"w{i}" for i in range(40)]
 SPECIAL = ["[PAD]", "[UNK]", "[BOS]", "[EOS]"]

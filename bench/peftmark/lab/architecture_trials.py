@@ -45,7 +45,8 @@ from peftmark.lab.models import (
 )
 from peftmark.lab.rng import seed_all
 from peftmark.lab.step import Step, task_loss
-from peftmark.record.job import AdaLoraSchedule, Causal, Job, Recipe
+from peftmark.record.job import Job
+from peftmark.record.recipe import AdaLoraSchedule, Causal, Recipe
 
 CPU = torch.device("cpu")
 STEPS = 4

@@ -27,7 +27,8 @@ from peftmark.catalog.task import Task, TaskKind
 from peftmark.core.errors import StoreError
 from peftmark.core.files import write_all
 from peftmark.machine.environment import software, source_hash
-from peftmark.record.job import Causal, Form, Job, source_key
+from peftmark.record.job import Form, Job, source_key
+from peftmark.record.recipe import Causal
 
 WORKER = "peftmark.lab.memory.worker"
 

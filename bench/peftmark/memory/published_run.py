@@ -12,7 +12,8 @@ from peftmark.catalog.architectures import ARCHITECTURES, LANGUAGE_MODELS
 from peftmark.catalog.methods import method_of
 from peftmark.catalog.quantizations import QUANTIZATIONS
 from peftmark.memory.forecast import Request
-from peftmark.record.job import AdaLoraSchedule, Form, Job, Recipe
+from peftmark.record.job import Form, Job
+from peftmark.record.recipe import AdaLoraSchedule, Recipe
 from peftmark.suite.faults import fault_lines
 from peftmark.suite.schema import (
     TARGET_SETS,

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from peftmark.record.job import Job, Recipe
+from peftmark.record.job import Job
+from peftmark.record.recipe import Recipe
 
 if TYPE_CHECKING:
     import torch

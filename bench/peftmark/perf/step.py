@@ -20,7 +20,8 @@ import numpy as np
 
 from peftmark.catalog.models import MODELS
 from peftmark.core.errors import UserError
-from peftmark.record.job import Job, Recipe
+from peftmark.record.job import Job
+from peftmark.record.recipe import Recipe
 from peftmark.sources.assets import Places, default_cache, model_files
 from peftmark.sources.task_data import load_task
 from peftmark.suite.expand import expand

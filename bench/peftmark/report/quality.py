@@ -11,7 +11,7 @@ from peftmark.analysis.scale import bounded
 from peftmark.analysis.table import MEAN, SHARE, ResultTable, Slot, overall_score, task_score
 from peftmark.catalog.methods import Cell
 from peftmark.record.fields import side, title
-from peftmark.record.job import Causal
+from peftmark.record.recipe import Causal
 from peftmark.render import words
 from peftmark.render.chart_specs import DotRow, Dots
 from peftmark.render.page import (

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from peftmark.analysis.table import ResultTable
 from peftmark.catalog.methods import Cell
-from peftmark.record.job import Record, first_stage_steps
+from peftmark.record.job import Record
+from peftmark.record.recipe import first_stage_steps
 from peftmark.render import words
 from peftmark.render.chart_specs import RankPath
 from peftmark.render.page import Column, Entry, Figure, Grid, marks

@@ -17,7 +17,7 @@ from peftmark.catalog.tasks import TASKS
 from peftmark.core.errors import SuiteError
 from peftmark.core.files import PACKAGE
 from peftmark.core.strict_yaml import read_yaml
-from peftmark.record.job import Recipe
+from peftmark.record.recipe import Recipe
 from peftmark.suite.cell_checks import cell_words, check_cells, check_sizes
 from peftmark.suite.compatibility import check_reading
 from peftmark.suite.faults import short

@@ -13,9 +13,10 @@ from peftmark.catalog.prompts import prompt_of
 from peftmark.catalog.task import Task, expected_fingerprint
 from peftmark.core.errors import Exit, UserError
 from peftmark.machine.environment import changed_versions
-from peftmark.record.job import Causal, Job, Record
+from peftmark.record.job import Job, Record
 from peftmark.record.own import carried
 from peftmark.record.own_model import carried_model
+from peftmark.record.recipe import Causal
 from peftmark.suite.checks import new_tokens
 from peftmark.suite.load import Suite
 from peftmark.suite.lr_trials import Choice, choices

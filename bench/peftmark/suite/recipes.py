@@ -2,7 +2,7 @@
 
 Recipes are layered, later layers winning: suite, profile, task, method, method on one task, and
 last the values that the profile varies for all cells alike. `resolve_recipe` folds the layers into
-one `peftmark.record.job.Recipe` with nothing left open.
+one `peftmark.record.recipe.Recipe` with nothing left open.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from peftmark.catalog.method import Method
 from peftmark.catalog.methods import LORA, Cell, known_method
 from peftmark.catalog.quantizations import QUANTIZATIONS
 from peftmark.catalog.task import Task
-from peftmark.record.job import AdaLoraSchedule, Recipe, first_stage_steps
+from peftmark.record.recipe import AdaLoraSchedule, Recipe, first_stage_steps
 from peftmark.suite.schema import MethodEntry, Profile, RecipeLayer, SuiteFile
 
 ADAPTER_FIELDS = LORA

@@ -178,7 +178,7 @@ class Strict(BaseModel):
 
 
 class AdaLoraLayer(Strict):
-    """AdaLoRA's settings in a recipe layer; see `peftmark.record.job.AdaLoraSchedule`."""
+    """AdaLoRA's settings in a recipe layer; see `peftmark.record.recipe.AdaLoraSchedule`."""
 
     init_rank: Count | None = None
     init_ratio: Annotated[float, Field(gt=1, le=8)] | None = None

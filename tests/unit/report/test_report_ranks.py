@@ -9,7 +9,7 @@ import pytest
 
 from factory import ADALORA, LORA, STEPS, make_job, make_matrix, make_outcome, make_record
 from peftmark.catalog.methods import Cell
-from peftmark.record.job import AdaLoraSchedule
+from peftmark.record.recipe import AdaLoraSchedule
 from peftmark.render import chart_specs, draw, draw_heatmaps, page
 from peftmark.report import ranks
 from peftmark.report.module_names import OUTSIDE, Place, layer_order, place

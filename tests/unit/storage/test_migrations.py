@@ -13,7 +13,7 @@ from factory import make_environment, make_job, make_outcome, make_record
 from gate_cli import smoke_rows
 from peftmark.record.columns import from_row, to_row
 from peftmark.record.identity import LATER, identity_of
-from peftmark.record.job import Recipe
+from peftmark.record.recipe import Recipe
 from peftmark.storage import migrations, parquet
 from peftmark.storage.migrations import MIGRATIONS, NoMigration, migrated
 from peftmark.storage.store import Store

@@ -22,8 +22,9 @@ import pytest
 from factory import make_environment, make_failure, make_job, make_matrix, make_outcome, make_record
 from peftmark.core.errors import StoreError
 from peftmark.record.columns import COLUMNS
-from peftmark.record.job import SCHEMA_VERSION, Causal
+from peftmark.record.job import SCHEMA_VERSION
 from peftmark.record.outcome import CurvePoint, Outcome
+from peftmark.record.recipe import Causal
 from peftmark.storage import parquet, part_cache
 from peftmark.storage import store as store_module
 from peftmark.storage.store import Store

@@ -34,7 +34,8 @@ from peftmark.lab.rng import seed_all
 from peftmark.lab.step import Step
 from peftmark.lab.worker import quiet_libraries
 from peftmark.machine.nvml import DeviceMeter, devices
-from peftmark.record.job import Job, Recipe
+from peftmark.record.job import Job
+from peftmark.record.recipe import Recipe
 from peftmark.sources.assets import Places, default_cache, model_files
 from peftmark.sources.task_data import load_task
 

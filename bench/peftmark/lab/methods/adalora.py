@@ -18,7 +18,7 @@ from torch import nn
 from peftmark.lab.methods import Prepared, Setting, trainable
 from peftmark.lab.methods.lora import common_options, load_adapter, merge_adapter, saver, wrap
 from peftmark.lab.models import adapter_targets
-from peftmark.record.job import Recipe
+from peftmark.record.recipe import Recipe
 
 
 def adalora(model: nn.Module, setting: Setting) -> Prepared:

@@ -19,7 +19,7 @@ from peftmark.lab.methods import Prepared, Setting, Stage
 from peftmark.lab.methods.adalora import adalora
 from peftmark.lab.methods.lora import lora
 from peftmark.lab.models import trained_head
-from peftmark.record.job import first_stage_steps
+from peftmark.record.recipe import first_stage_steps
 
 BASE = "base_model.model."
 """Where PEFT keeps the base."""

@@ -1,0 +1,125 @@
+"""How a job trains and how a causal language model is asked, with every value resolved."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class AdaLoraSchedule:
+    """AdaLoRA's own settings in optimizer steps (arXiv 2303.10512, section 3.3).
+
+    Attributes:
+        init_rank: rank of every module at the start (init_r), above the job's rank (target_r);
+            None where a parameter budget decides the rank.
+        init_ratio: init_rank over the rank that the budget gives; None without a budget.
+        tinit: steps before the budget starts to fall.
+        tfinal: steps at the end with the budget fixed.
+        delta_t: steps between two budget allocations.
+        beta1: smoothing of the sensitivity.
+        beta2: smoothing of its uncertainty.
+        orthogonal_weight: weight of the orthogonality penalty.
+    """
+
+    init_rank: int | None
+    tinit: int
+    tfinal: int
+    delta_t: int
+    beta1: float
+    beta2: float
+    orthogonal_weight: float
+    init_ratio: float | None = None
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a job trains, with every value resolved.
+
+    Attributes:
+        steps: optimizer steps.
+        batch_size: rows a step.
+        learning_rate: peak learning rate of the method's parameters and the head.
+        schedule: shape after the warm-up.
+        warmup_steps: steps in which the learning rate rises linearly.
+        weight_decay: AdamW's decoupled weight decay.
+        max_grad_norm: gradient norm above which gradients are scaled down.
+        max_length: tokens a row is cut at.
+        precision: arithmetic of matrix products; bf16 is autocast over fp32 weights.
+        optimizer: AdamW, or bitsandbytes' paged AdamW with states of 32 or 8 bits (on a CPU plain
+            AdamW, and the row says so).
+        gradient_checkpointing: recompute activations in the backward pass.
+        window_batches: batches a length-grouping window spans (1: random batches).
+        train_rows: training rows used at most, None for all of them.
+        selection_rows: rows cut from the training rows to pick the best step by; 0 for none.
+        eval_rows: evaluation rows used at most, None for all of them.
+        eval_every: steps between two evaluations.
+        eval_batch_size: rows an evaluation batch.
+        train_pooler: whether the pooler trains with the classifier.
+        head_dropout: dropout of the classification head; None as the model's config has it.
+        targets: modules that get an adapter: a named set or name suffixes; None without adapter.
+        alpha: LoRA's alpha; the update is scaled by alpha/r.
+        dropout: dropout on the adapter's input.
+        double_quantization: quantise the block constants too; None without quantization.
+        adalora: AdaLoRA's schedule; None for other methods. In two stages its steps are those of
+            the second.
+        options: the method's own settings, all of them (`peftmark.catalog.methods`).
+        budget: parameters of the adapter, head apart, that decide its size: a count, or a share of
+            the base such as "0.1%"; None where the size is given.
+    """
+
+    steps: int
+    batch_size: int
+    learning_rate: float
+    schedule: Literal["linear", "constant", "cosine"]
+    warmup_steps: int
+    weight_decay: float
+    max_grad_norm: float
+    max_length: int
+    precision: Literal["fp32", "bf16"]
+    optimizer: Literal["adamw", "paged_adamw", "paged_adamw_8bit"]
+    gradient_checkpointing: bool
+    window_batches: int
+    train_rows: int | None
+    selection_rows: int
+    eval_rows: int | None
+    eval_every: int
+    eval_batch_size: int
+    train_pooler: bool
+    head_dropout: float | None = None
+    targets: str | tuple[str, ...] | None = None
+    alpha: float | None = None
+    dropout: float | None = None
+    double_quantization: bool | None = None
+    adalora: AdaLoraSchedule | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    budget: int | str | None = None
+
+
+CAUSAL_PROTOCOL = 1
+"""Version of how causal language models are shown rows, scored and made to write; bumped by hand
+like `PROTOCOL`."""
+
+
+@dataclass(frozen=True)
+class Causal:
+    """What a job of a causal language model has besides its recipe.
+
+    Attributes:
+        prompt: identity of the task's prompt (`peftmark.catalog.prompts`); empty for a language
+            task.
+        new_tokens: tokens that an answer may have; None for tasks without answers to write.
+        unrelated: the language task whose text tells what was forgotten, as "key:fingerprint".
+    """
+
+    prompt: str
+    new_tokens: int | None
+    unrelated: str
+    protocol: int = CAUSAL_PROTOCOL
+
+
+def first_stage_steps(options: Mapping[str, Any], steps: int) -> int:
+    """Steps of the first of two stages; both have at least one."""
+    share: float = options["first_stage"]
+    return min(max(1, round(share * steps)), steps - 1)
