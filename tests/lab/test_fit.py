@@ -19,7 +19,7 @@ from peftmark.catalog.methods import METHODS
 from peftmark.catalog.task import Example, Task
 from peftmark.catalog.tasks import TASKS
 from peftmark.lab import fit, recipe
-from peftmark.lab.data.job_data import HeldOut
+from peftmark.lab.data.held_out import HeldOut
 from peftmark.lab.methods import estimator, features
 from peftmark.lab.methods.estimator import STRENGTHS, choose, linear_from, targets_of
 from peftmark.lab.models import Unsupported

@@ -403,13 +403,13 @@ def test_a_constant_guess_without_a_value_is_null_with_its_reason(places, monkey
 def test_rows_of_one_class_have_no_auroc(places, monkeypatch, also):
     metrics_ = ("accuracy", "auroc") if also else ("auroc",)
     job = scored_by(monkeypatch, "tiny-class", *metrics_)
-    whole = job_data._held_out
+    whole = job_data.held_out
 
     def alone(*arguments):
         held = whole(*arguments)
         return replace(held, references=np.zeros(len(held.references)))
 
-    monkeypatch.setattr(job_data, "_held_out", alone)
+    monkeypatch.setattr(job_data, "held_out", alone)
     steps = []
     if not also:
         with pytest.raises(Unsupported, match="there is one class alone: evaluate on other rows"):

@@ -15,7 +15,8 @@ from peftmark.catalog.task import Example
 from peftmark.catalog.tasks import TASKS
 from peftmark.lab import recipe
 from peftmark.lab.data import batches
-from peftmark.lab.data.job_data import HeldOut, cut_selection
+from peftmark.lab.data.held_out import HeldOut
+from peftmark.lab.data.job_data import cut_selection
 from peftmark.lab.measure.to_outcome import of_training
 from peftmark.lab.methods import Prepared, Stage
 from peftmark.lab.models import Unsupported, anatomy, load_model

@@ -23,7 +23,8 @@ from peftmark.catalog.methods import known_method
 from peftmark.catalog.metrics import metric_of
 from peftmark.catalog.task import Task
 from peftmark.lab import metrics
-from peftmark.lab.data.job_data import HeldOut, Work
+from peftmark.lab.data.held_out import HeldOut
+from peftmark.lab.data.job_data import Work
 from peftmark.lab.deploy import ROUNDS
 from peftmark.lab.measure import parameter_counts
 from peftmark.lab.measure.meters import Meters

@@ -20,7 +20,8 @@ from peftmark.lab.data.causal_rows import (
     row_likelihoods,
     write,
 )
-from peftmark.lab.data.job_data import HeldOut, Work
+from peftmark.lab.data.held_out import HeldOut
+from peftmark.lab.data.job_data import Work
 from peftmark.lab.step import Diverged
 from peftmark.record.job import Job
 

@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from peftmark.catalog.task import Task
-from peftmark.lab.data.job_data import HeldOut, Work
+from peftmark.lab.data.held_out import HeldOut
+from peftmark.lab.data.job_data import Work
 from peftmark.lab.measure.meters import Meters
 from peftmark.lab.methods import Prepared
 from peftmark.lab.scoring import Scores, evaluate

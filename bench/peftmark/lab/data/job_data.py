@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,56 +10,27 @@ from typing import Any
 import numpy as np
 import torch
 
-from peftmark.catalog.metrics import metric_of
 from peftmark.catalog.prompts import prompt_of
 from peftmark.catalog.task import SPOKEN, Example, Task, TaskKind, read_by
-from peftmark.lab import metrics
 from peftmark.lab.data.batches import (
     Batch,
+    Encoded,
     Encoder,
     draw_rows,
-    evaluation_batches,
     group_by_length,
     subset,
 )
 from peftmark.lab.data.causal_rows import (
     FEWEST_WORDS,
-    Answers,
     Reader,
-    predicted_tokens,
-    right_answer,
-    unigram_likelihood,
 )
+from peftmark.lab.data.constant_guess import constant_guess
 from peftmark.lab.data.conversations import Conversations
+from peftmark.lab.data.held_out import HeldOut, held_out, labels_of, latency_set
 from peftmark.lab.models import Unsupported
-from peftmark.lab.own_metric import NoValue
 from peftmark.lab.rng import generator
 from peftmark.record.job import Job
 from peftmark.sources.rows import TaskData, overlap
-
-
-@dataclass(frozen=True)
-class HeldOut:
-    """Rows that are scored and never trained on.
-
-    Attributes:
-        batches: padded batches, in order of length.
-        references: labels in that order, shape (rows,), of several labels (rows, classes) ones and
-            zeros; where text is written ones, where it is read the tokens of each row that are
-            predicted.
-        answers: prompts whose answers are written, in that order; None for other tasks.
-        examples: of labelled rows, the rows themselves in that order.
-    """
-
-    batches: list[Batch]
-    references: np.ndarray
-    answers: Answers | None = None
-    examples: Sequence[Example] = ()
-
-    @property
-    def tokens(self) -> np.ndarray:
-        """Tokens of each row that are predicted, shape (rows,), where text is."""
-        return np.concatenate([predicted_tokens(batch) for batch in self.batches])
 
 
 @dataclass(frozen=True)
@@ -110,6 +80,29 @@ class Work:
 
 
 @dataclass(frozen=True)
+class _Drawn:
+    """The rows of every training batch.
+
+    Attributes:
+        order: row numbers of each batch.
+        encoded: row number -> its tokens.
+        longest: tokens of the longest row of each batch.
+    """
+
+    order: list[list[int]]
+    encoded: dict[int, Encoded]
+    longest: list[int]
+
+    @property
+    def padding_share(self) -> float:
+        """Share of the tokens that are padding."""
+        widths = zip(self.order, self.longest, strict=True)
+        padded = sum(len(batch) * longest for batch, longest in widths)
+        real = sum(len(self.encoded[i]["input_ids"]) for batch in self.order for i in batch)
+        return 1 - real / padded
+
+
+@dataclass(frozen=True)
 class _Targets:
     """What the loss takes for the labels of the training rows.
 
@@ -130,12 +123,6 @@ class _Targets:
             return [self.labels[i].tolist() for i in numbers]
         values = [(float(self.labels[i]) - self.mean) / self.scale for i in numbers]
         return values if self.kind == "regression" else [int(v) for v in values]
-
-
-LATENCY_BATCHES = 8
-LATENCY_ROWS = 8
-LATENCY_SPOKEN = (2, 4)
-"""Batches and their rows for a causal language model, which takes many times longer for a row."""
 
 
 def task_of(job: Job) -> Task:
@@ -181,33 +168,23 @@ def prepare_work(
     if cache is not None and isinstance(encoder, Encoder):
         encoder.remember(data, folder, cache)
 
-    # Two generators, so that a longer run begins with the batches of a shorter one.
-    drawn = draw_rows(len(rows), recipe.steps * recipe.batch_size, generator(job.seed, "order"))
-    used = sorted({int(i) for i in drawn})
-    encoded = dict(zip(used, encoder.encode([rows[i] for i in used]), strict=True))
-    lengths = {i: len(item["input_ids"]) for i, item in encoded.items()}
-    order = group_by_length(
-        drawn, lengths, recipe.batch_size, recipe.window_batches, generator(job.seed, "windows")
-    )
-    longest = [max(lengths[i] for i in batch) for batch in order]
-    padded = sum(len(batch) * length for batch, length in zip(order, longest, strict=True))
-    real = sum(lengths[i] for batch in order for i in batch)
+    drawn = _drawn(rows, encoder, job)
 
     def batch(step: int) -> Batch:
-        numbers = order[step]
-        return encoder.batch([encoded[i] for i in numbers], targets.of(numbers))
+        numbers = drawn.order[step]
+        return encoder.batch([drawn.encoded[i] for i in numbers], targets.of(numbers))
 
     def hold_out(held: Sequence[Example]) -> HeldOut:
-        return _held_out(encoder, held, recipe.eval_batch_size, task, job)
+        return held_out(encoder, held, recipe.eval_batch_size, task, job)
 
     evaluated = hold_out(held)
-    baseline, why = _guess(encoder, task, rows, targets.labels, held, evaluated)
-    latency, latency_examples = _latency_set(encoder, held, task, job)
+    baseline, why = constant_guess(encoder, task, rows, targets.labels, held, evaluated)
+    latency, latency_examples = latency_set(encoder, held, task, job)
     return Work(
-        order=order,
+        order=drawn.order,
         train=batch,
         preview=lambda count: _preview(count, job, rows, encoder, targets),
-        longest=longest,
+        longest=drawn.longest,
         train_rows=len(rows),
         eval=evaluated,
         selection=hold_out(cut) if cut and not trial else None,
@@ -219,10 +196,26 @@ def prepare_work(
         mean=targets.mean,
         scale=targets.scale,
         baseline=baseline,
-        padding_share=1 - real / padded,
+        padding_share=drawn.padding_share,
         overlap_rows=overlap(data),
         baseline_reason=why,
     )
+
+
+def _drawn(rows: Sequence[Example], encoder: Encoder | Reader, job: Job) -> _Drawn:
+    """Draw and tokenise the rows of every training batch.
+
+    Two generators, so that a longer run begins with the batches of a shorter one.
+    """
+    recipe = job.recipe
+    drawn = draw_rows(len(rows), recipe.steps * recipe.batch_size, generator(job.seed, "order"))
+    used = sorted({int(i) for i in drawn})
+    encoded = dict(zip(used, encoder.encode([rows[i] for i in used]), strict=True))
+    lengths = {i: len(item["input_ids"]) for i, item in encoded.items()}
+    order = group_by_length(
+        drawn, lengths, recipe.batch_size, recipe.window_batches, generator(job.seed, "windows")
+    )
+    return _Drawn(order, encoded, [max(lengths[i] for i in batch) for batch in order])
 
 
 def _check_some(rows: Sequence[Example], held: Sequence[Example], data: TaskData, job: Job) -> None:
@@ -238,20 +231,8 @@ def _check_some(rows: Sequence[Example], held: Sequence[Example], data: TaskData
         raise Unsupported(f"{split}; {what}")
 
 
-def label_of(row: Example, task: Task) -> Any:
-    """A row's label; of several labels a one for each class it has, and zeros."""
-    if task.kind != "multi-label":
-        return row.label
-    return [float(at in row.tags) for at in range(len(task.labels))]
-
-
-def _labels(rows: Sequence[Example], task: Task) -> np.ndarray:
-    """Labels of rows, shape (rows,), or (rows, classes) ones and zeros."""
-    return np.array([label_of(row, task) for row in rows], dtype=np.float64)
-
-
 def _targets(rows: Sequence[Example], task: Task) -> _Targets:
-    labels = _labels(rows, task)
+    labels = labels_of(rows, task)
     # Regression scores are standardised: on raw 0-5 scores most of the first steps go into
     # finding the mean. Correlations don't depend on it.
     regression = task.kind == "regression"
@@ -326,102 +307,3 @@ def _readable(data: TaskData, task: Task, encoder: Encoder | Reader) -> TaskData
         return tuple(row for row in rows if row.text not in empty)
 
     return replace(data, train=long(data.train), eval=long(data.eval))
-
-
-def _held_out(
-    encoder: Encoder | Reader, rows: Sequence[Example], size: int, task: Task, job: Job
-) -> HeldOut:
-    if isinstance(encoder, Encoder):
-        batches, ordered = evaluation_batches(
-            encoder.encode, encoder.batch, rows, size, lambda row: label_of(row, task)
-        )
-    elif task.kind in ("ranking", "multiple-choice"):
-        batches, ordered = evaluation_batches(encoder.prompts, encoder.asking, rows, size)
-    else:
-        batches, ordered = evaluation_batches(encoder.encode, encoder.batch, rows, size)
-        if task.kind == "language":
-            held = HeldOut(batches, np.zeros(0))
-            return replace(held, references=held.tokens.astype(np.float64))
-        return HeldOut(batches, np.ones(len(rows)), _answers(encoder, ordered, size, task, job))
-    return HeldOut(batches, _labels(ordered, task), examples=ordered)
-
-
-def _answers(reader: Reader, rows: Sequence[Example], size: int, task: Task, job: Job) -> Answers:
-    asked = reader.prompts(rows)
-    parts = [asked[i : i + size] for i in range(0, len(asked), size)]
-    assert job.causal is not None and job.causal.new_tokens is not None
-    return Answers(
-        [reader.asking(part) for part in parts],
-        tuple(map(right_answer, rows)),
-        reader,
-        job.causal.new_tokens,
-        task.answer,
-    )
-
-
-def _guess(
-    encoder: Encoder | Reader,
-    task: Task,
-    rows: Sequence[Example],
-    labels: np.ndarray,
-    evaluated: Sequence[Example],
-    held: HeldOut,
-) -> tuple[float | None, str]:
-    """`_baseline`, or None and why a metric of one's own has no value for it."""
-    try:
-        return _baseline(encoder, task, rows, labels, evaluated, held), ""
-    except NoValue as error:
-        return None, f"of the constant guess: {error.what}"
-
-
-def _baseline(
-    encoder: Encoder | Reader,
-    task: Task,
-    rows: Sequence[Example],
-    labels: np.ndarray,
-    evaluated: Sequence[Example],
-    held: HeldOut,
-) -> float:
-    """The primary metric of a predictor that looks at no row: the majority class, the mean score,
-    the commonest answer, or how often each token stands in the training rows."""
-    known = metric_of(task.metric)
-    own = known is not None and known.own
-    if task.kind == "language":
-        if own:
-            raise NoValue("a metric of your own has no constant guess at a text")
-        assert isinstance(encoder, Reader)
-        return unigram_likelihood(
-            encoder.encode(rows), encoder.encode(evaluated), encoder.vocabulary
-        )
-    if held.answers is not None:
-        wanted, pattern = held.answers.wanted, held.answers.pattern
-        # The first of equally common ones; where a part of an answer counts, by that part.
-        texts = [right_answer(row) for row in rows]
-        parts = {text: metrics.what_counts(text, pattern) for text in texts}
-        common = Counter(parts[text] for text in texts).most_common(1)[0][0]
-        answer = next(text for text, part in parts.items() if part == common)
-        if own:
-            told = (np.array(texts, dtype=object) for texts in (wanted, [answer] * len(wanted)))
-            return metrics.with_own((task.metric,), {}, *told)[task.metric]
-        by_row = metrics.answers([answer] * len(wanted), wanted, pattern)
-        return float(by_row[task.metric].mean())
-    # Of choices the place that is right most often.
-    classes = max((len(row.choices) for row in rows), default=0) or len(task.labels)
-    return metrics.baseline(task.metric, labels, held.references, classes)
-
-
-def _latency_set(
-    encoder: Encoder | Reader, rows: Sequence[Example], task: Task, job: Job
-) -> tuple[list[Batch], list[Sequence[Example]]]:
-    """Batches of every length there is, the same for every cell of a task, and the labelled rows of
-    each."""
-    spoken = task.kind in SPOKEN
-    most, size = LATENCY_SPOKEN if spoken else (LATENCY_BATCHES, LATENCY_ROWS)
-    held = _held_out(encoder, rows, size, task, job)
-    batches = held.batches
-    full = [i for i, batch in enumerate(batches) if len(batch.labels) == size]
-    full = full or list(range(len(batches)))
-    places = np.linspace(0, len(full) - 1, min(most, len(full))).round().astype(int)
-    picks = [full[i] for i in places]
-    parts = [held.examples[size * i : size * (i + 1)] for i in picks] if held.examples else []
-    return [batches[i] for i in picks], parts

@@ -15,7 +15,7 @@ from torch import nn
 
 from peftmark.catalog.task import Example
 from peftmark.lab.data.batches import Batch
-from peftmark.lab.data.job_data import HeldOut
+from peftmark.lab.data.held_out import HeldOut
 from peftmark.lab.methods.estimator import Matrix
 from peftmark.lab.models import Unsupported
 from peftmark.lab.step import Diverged
