@@ -80,7 +80,7 @@ def judge_cells(matched: Matched, policy: Policy) -> dict[Cell, Judged]:
     found = {cell: _judged(mine, read, f"{what}{left}") for cell, mine in pairs.items()}
     for judged in found.values():
         judged.unit = 1.0 if scale.in_points else 0.0
-    _test(found, FEWEST, OVERALL * policy.alpha, policy.margin)
+    _test(found, lambda cell: FEWEST, OVERALL * policy.alpha, policy.margin)
     for cell, judged in found.items():
         judged.findings += _unknown(cell, matched.of(cell), judged, scale.why_none)
         judged.findings += _drop(cell, None, judged, policy, OVERALL)
@@ -88,7 +88,12 @@ def judge_cells(matched: Matched, policy: Policy) -> dict[Cell, Judged]:
 
 
 def judge_tasks(matched: Matched, policy: Policy) -> dict[tuple[Cell, str], Judged]:
-    """Each cell on each of its tasks, all of them one family."""
+    """Each cell on each of its tasks, all of them one family.
+
+    A task that is in no mean over tasks is not looked at anywhere else: what can't be told of it
+    is undecided, as it would be of the mean.
+    """
+    shared = scale_of({p.before.task: p.before.metric for p in matched.pairs}).tasks
     found = {
         (cell, task): _judged(matched.of(cell, task))
         for cell in matched.cells
@@ -99,9 +104,16 @@ def judge_tasks(matched: Matched, policy: Policy) -> dict[tuple[Cell, str], Judg
         judged.unit = _unit(pairs)
         if sign_of(pairs[0].before.metric) < 0:
             judged.what = _named(pairs[0].before.metric)
-    _test(found, FEWEST_BY_TASK, BY_TASK * policy.alpha, policy.task_margin)
+
+    def fewest(key: tuple[Cell, str]) -> int:
+        return FEWEST_BY_TASK if key[1] in shared else FEWEST
+
+    _test(found, fewest, BY_TASK * policy.alpha, policy.task_margin)
     for (cell, task), judged in found.items():
-        if judged.change.seeds >= FEWEST_BY_TASK:
+        if task not in shared:
+            judged.findings += _unpaired(cell, task, matched.of(cell, task), judged)
+            judged.findings += _drop(cell, task, judged, policy, BY_TASK, alone=True)
+        elif judged.change.seeds >= FEWEST_BY_TASK:
             judged.findings += _drop(cell, task, judged, policy, BY_TASK)
     return found
 
@@ -169,12 +181,14 @@ def _judged(
     return Judged(change, comparison, runs if one_way else 0, identical, what=what)
 
 
-def _test(family: Mapping[Key, Judged], fewest: int, alpha: float, margin: float) -> None:
+def _test(
+    family: Mapping[Key, Judged], fewest: Callable[[Key], int], alpha: float, margin: float
+) -> None:
     """Fill in Holm's p of one family, and the drop that it would mostly find.
 
     An identical cell could not have fallen, so it doesn't count.
     """
-    tested = [j for j in family.values() if not j.identical and _seeds(j) >= fewest]
+    tested = [j for key, j in family.items() if not j.identical and _seeds(j) >= fewest(key)]
     ps = [_fell(j) for j in tested]
     fell = holm(ps)
     rose = holm([None if p is None else 1 - p for p in ps])
@@ -226,10 +240,26 @@ def _unknown(cell: Cell, pairs: Sequence[Pair], judged: Judged, why: str) -> Ite
         yield finding("undecided", "quality.unknown", cell, text)
 
 
+def _unpaired(cell: Cell, task: str, pairs: Sequence[Pair], judged: Judged) -> Iterator[Finding]:
+    """A task of which no seed has a score on both sides; a run without one is told by its cell."""
+    if judged.comparison is None and all(p.after.value is not None for p in pairs):
+        text = f"no seed has a score on {task} on both sides, so nothing is tested"
+        yield finding("undecided", "quality.unknown", cell, text)
+
+
 def _drop(
-    cell: Cell, task: str | None, judged: Judged, policy: Policy, share: float
+    cell: Cell,
+    task: str | None,
+    judged: Judged,
+    policy: Policy,
+    share: float,
+    alone: bool = False,
 ) -> Iterator[Finding]:
-    """What the differences show, or that they can't show anything."""
+    """What the differences show, or that they can't show anything.
+
+    Args:
+        alone: whether the task is in no mean over tasks, and has to be decided by itself.
+    """
     comparison = judged.comparison
     if comparison is None or judged.identical:
         return
@@ -239,9 +269,9 @@ def _drop(
     check = "quality.overall" if task is None else "quality.task"
     mean = comparison.estimate.mean
     text = f"{judged.what}{'' if task is None else f' on {task}'} {_from_to(judged.change)}"
-    few = comparison.n < FEWEST
-    if few and task is None:
-        yield from _too_few(cell, judged, policy, text, kind)
+    few, whole = comparison.n < FEWEST, task is None or alone
+    if few and whole:
+        yield from _too_few(cell, task, judged, policy, text, kind)
     elif judged.fell is not None and judged.fell <= alpha and mean < -margin:
         alike = ", by the same on every seed" if judged.alike else ""
         p = f"p = {words.p_value(judged.fell)}".replace("= <", "<")
@@ -252,7 +282,7 @@ def _drop(
     elif comparison.p is None and mean < -margin and kind != "note":
         text += ", by the same on every seed, which so few seeds can't tell from chance"
         yield finding("undecided", check, cell, text)
-    if policy.quality == "non-inferior" and task is None and not few:
+    if policy.quality == "non-inferior" and whole and not few:
         yield from _not_ruled_out(cell, judged, policy, text)
 
 
@@ -270,9 +300,10 @@ def _from_to(change: Change) -> str:
 
 
 def _too_few(
-    cell: Cell, judged: Judged, policy: Policy, text: str, kind: Kind
+    cell: Cell, task: str | None, judged: Judged, policy: Policy, text: str, kind: Kind
 ) -> Iterator[Finding]:
     """One or two seeds: a limit set by hand, or no verdict."""
+    check = "quality.overall" if task is None else "quality.task"
     comparison, limit = judged.comparison, policy.few_seeds_limit
     assert comparison is not None
     if not judged.unit:  # a limit in points means nothing here
@@ -282,10 +313,10 @@ def _too_few(
         return
     if limit is not None and comparison.estimate.mean < -limit:
         text += f"; more than {words.number(limit)}, the limit set for {seeds}"
-        yield finding(kind, "quality.overall", cell, text)
+        yield finding(kind, check, cell, text)
     elif limit is None or policy.quality == "non-inferior":
         text += f"; {seeds} can't be tested, {FEWEST} can; few_seeds_limit would decide"
-        yield finding("undecided", "quality.overall", cell, text)
+        yield finding("undecided", check, cell, text)
 
 
 def _not_ruled_out(cell: Cell, judged: Judged, policy: Policy, text: str) -> Iterator[Finding]:

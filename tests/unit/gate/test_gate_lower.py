@@ -96,3 +96,44 @@ def test_a_metric_of_ones_own_stays_out_of_the_mean_and_is_tested_on_its_task():
     assert gate.code == Exit.REGRESSION
     assert {f.check for f in gate.findings if f.kind == "regression"} == {"quality.task"}
     assert gate.cells[0].change.difference == 0
+
+
+def alone(metrics, seeds, **policy):
+    """A gate over two tasks: name -> metric, score before and after, constant guess."""
+
+    def side(at, make):
+        def change(x):
+            metric, before, after, baseline = metrics[x.task]
+            scored = (before, after)[at] * (1 + 0.001 * x.seed)
+            return make(x, metric=metric, value=scored, baseline_value=baseline)
+
+        return make_side(tasks=tuple(metrics), seeds=seeds, change=change)
+
+    return judge(side(1, by_new_code), side(0, replace), Policy(**policy))
+
+
+@pytest.mark.parametrize("seeds", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize(
+    "metrics",
+    [
+        {"bills": (COST, 16.0, 1600.0, None), "sales": (GAIN, 0.9, 0.1, None)},
+        {"prices": ("rmse", 16.0, 16.0, 40.0), "bills": (COST, 400.0, 40_000.0, 900.0)},
+    ],
+    ids=["no common scale", "left out of the mean"],
+)
+def test_a_task_in_no_mean_never_passes_with_a_drop(metrics, seeds):
+    gate = alone(metrics, seeds)
+    assert gate.code in (Exit.UNDECIDED, Exit.REGRESSION)
+    assert (gate.code == Exit.REGRESSION) == (seeds >= 3)
+    found = [f for f in gate.findings if f.check == "quality.task"]
+    assert found and all(f.kind in ("undecided", "regression") for f in found)
+    same = {task: (m, before, before, base) for task, (m, before, _, base) in metrics.items()}
+    assert (alone(same, seeds).code == Exit.OK) == (seeds >= 3)
+    assert alone(metrics, seeds, quality="advisory").code == Exit.OK
+
+
+def test_a_task_in_no_mean_is_undecided_where_drops_have_to_be_ruled_out():
+    same = {"bills": (COST, 16.0, 16.0, None), "sales": (GAIN, 0.9, 0.9, None)}
+    gate = alone(same, 5, quality="non-inferior")
+    assert gate.code == Exit.UNDECIDED
+    assert {f.check for f in gate.findings if f.kind == "undecided"} == {"quality.non-inferior"}
