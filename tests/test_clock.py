@@ -53,7 +53,6 @@ ALLOWED = {
     },
     "support/cluster_worker.py": {"works": "a time from inside a longer one, compared with that"},
     "faults/test_faults_size.py": {
-        "seconds": "of slow tests only",
         "SUPERVISED": "the share is of a slow test only",
     },
     "unit/storage/test_store.py": {

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 
 import pytest
 
+from calls import calls_of
 from own_files import chat, labelled, lines, separated, tickets, write
 from own_models import GPT, model_folder
 from peftmark.cli import parser
@@ -421,17 +421,26 @@ def test_words_of_a_suite_survive_yaml(tmp_path, value):
     assert read_yaml(path) == {"key": value, "list": [value, value]}
 
 
-@pytest.mark.slow
-def test_a_hundred_thousand_rows_take_seconds(tmp_path):
-    rows = [
-        (f"{text} and more words of it {n}", label) for n in range(420) for text, label in tickets()
-    ]
-    write(tmp_path, "f.csv", separated(("body", "category"), rows))
-    task = OwnTask(kind="classification", train="f.csv", text="body", label="category")
-    start = time.process_time()
-    found = read_own("t", task, [tmp_path], tmp_path)
-    assert time.process_time() - start < 10
-    assert found.task.train_rows + found.task.eval_rows == 100_800
+def test_each_further_row_costs_the_same_few_calls(tmp_path):
+    """Of 100,000 rows every table cell that is looked at by itself would be seconds."""
+
+    def read(times):
+        rows = [
+            (f"{text} and more words of it {n}", label)
+            for n in range(times)
+            for text, label in tickets()
+        ]
+        write(tmp_path, f"{times}.csv", separated(("body", "category"), rows))
+        task = OwnTask(kind="classification", train=f"{times}.csv", text="body", label="category")
+        found = []
+        calls = calls_of(lambda: found.append(read_own("t", task, [tmp_path], tmp_path)))
+        assert found[0].task.train_rows + found[0].task.eval_rows == len(rows) == 240 * times
+        return calls
+
+    read(1)  # what is made once
+    few, many = read(4), read(40)
+    assert many < 10.5 * few
+    assert many < 60 * 240 * 40
 
 
 # --- a model of one's own ------------------------------------------------------------------------
