@@ -85,24 +85,24 @@ def run(options: argparse.Namespace) -> int:
         selection = replace(selection, profile=plan.profile)
         with stop.watching():
             for trials in (True, False):
-                _run_stage(trials, selection, console, stop)
+                _run_stage(trials, selection, console, stop, plan)
         plan.store.rebuild()
-    code = _summary(selection, options, console)
+    code = _summary(selection, options, console, plan)
     if not options.no_report:
         everything = replace(selection, only=(), again=False)
-        written = write_report(make_plan(everything), options)
+        written = write_report(make_plan(everything, before=plan), options)
         console.print(f"Report: {written[0]}", markup=False, soft_wrap=True)
     return stop.code if stop.asked() else code
 
 
-def _run_stage(trials: bool, selection: Selection, console: Any, stop: Stop) -> None:
+def _run_stage(trials: bool, selection: Selection, console: Any, stop: Stop, before: Plan) -> None:
     """Run the trials of learning rates, or, planned anew, the jobs that use what they chose."""
     from peftmark.run.progress import Board
     from peftmark.run.runner import execute, make_plan
 
     if stop.asked():
         return
-    plan = make_plan(selection)
+    plan = make_plan(selection, before=before)
     jobs = [job for job in plan.to_run if (job.purpose == "tuning") == trials]
     if not jobs:
         return
@@ -130,13 +130,13 @@ def _announce(plan: Plan, console: Any) -> None:
         console.print(f"Set aside as unreadable: {path.name}: {why}", markup=False, soft_wrap=True)
 
 
-def _summary(selection: Selection, options: argparse.Namespace, console: Any) -> Exit:
+def _summary(selection: Selection, options: argparse.Namespace, console: Any, before: Plan) -> Exit:
     """Print how the selected jobs stand and what is suspect about them; the exit code for it."""
     from peftmark.analysis.validity import flags, repeatability
     from peftmark.run.progress import tell_suspects
     from peftmark.run.runner import make_plan
 
-    plan = make_plan(selection)
+    plan = make_plan(selection, before=before)
     records = plan.contents.records
     counts: dict[str, int] = {}
     for job in plan.jobs:

@@ -130,10 +130,12 @@ class Plan:
         return [p.job for p in self.planned]
 
 
-def make_plan(selection: Selection, recorded: bool = False) -> Plan:
+def make_plan(selection: Selection, recorded: bool = False, before: Plan | None = None) -> Plan:
     """Read the suite and the results, and decide what would run. Writes nothing.
 
     Args:
+        before: a plan of the same command, whose suite and rows are taken: what is edited or moved
+            away while jobs run changes nothing of the run.
         recorded: take models and tasks of the user's own as the newest rows have them, and read
             their files only where no row does: a report is of what was run.
 
@@ -141,8 +143,8 @@ def make_plan(selection: Selection, recorded: bool = False) -> Plan:
         UserError: anything wrong with the suite, its own models and tasks, the selection or the
             results folder.
     """
-    suite = load_suite(selection.suite, selection.suites)
-    claims = _claims(suite, selection)
+    suite = before.suite if before else load_suite(selection.suite, selection.suites)
+    claims = before.claims if before else _claims(suite, selection)
     if selection.mirror is not None and not selection.mirror.is_dir():
         raise UserError(
             f"the mirror {str(selection.mirror)!r} is not a folder",
@@ -153,9 +155,12 @@ def make_plan(selection: Selection, recorded: bool = False) -> Plan:
     profile, reason = choose_profile(suite, selection.profile, facts)
     store = Store(selection.results, suite.name)
     contents = store.read()
-    known = contents.records if recorded else None
-    suite, files = read_own_models(suite, profile, known)
-    suite, rows = read_own_tasks(suite, profile, known)
+    if before is not None:
+        files, rows = before.own_files, before.own_rows
+    else:
+        known = contents.records if recorded else None
+        suite, files = read_own_models(suite, profile, known)
+        suite, rows = read_own_tasks(suite, profile, known)
     installed = software()
     expanded = expand(suite, profile, venue.device, of_versions(contents.records, installed))
     planned = decide(expanded.jobs, contents.records, installed, selection.again)

@@ -150,16 +150,16 @@ def expand(
 
 def as_recorded(suite: Suite, profile_name: str, records: Mapping[str, Record]) -> Expanded:
     """The jobs of a profile on the device that made most of the rows, not on this machine's, and
-    with the user's own models and tasks as the newest rows have them.
+    with the user's own models and tasks as the newest rows have them, or as the suite knows them.
 
     Raises:
-        UserError: such a model or task has no row.
+        UserError: such a model or task has no row, and its files were not read.
     """
-    models = recorded_models(suite, profile_name, records)
+    models = {**suite.models, **recorded_models(suite, profile_name, records)}
     _all_recorded(suite, profile_name, "model", suite.own_models(profile_name), models)
     suite = suite.with_models(models)
     if own := suite.own_tasks(profile_name):
-        known = recorded_tasks(suite, profile_name, records)
+        known = {**suite.own, **recorded_tasks(suite, profile_name, records)}
         _all_recorded(suite, profile_name, "task", own, known)
         suite = suite.with_tasks(known)
     devices = sorted({r.job.device for r in records.values()}) or ["cpu"]

@@ -56,8 +56,8 @@ def selection(folder):
     return Selection("mine", suites=folder / "suites", results=folder / "results", jobs=1)
 
 
-def run(folder):
-    asked = selection(folder)
+def run(folder, **asked_for):
+    asked = replace(selection(folder), **asked_for)
     plan = make_plan(asked)
     fetch(plan)
     with plan.store.lock():
@@ -92,6 +92,28 @@ def test_results_are_shown_without_the_files_they_were_made_of(here):
     records = plan.store.read().records
     shown = as_recorded(load_suite("mine", here / "suites"), "default", records)
     assert {job.job_id for job in shown.jobs} == set(records)
+
+
+@pytest.mark.heavy
+def test_a_run_of_one_task_is_reported_though_the_other_has_no_row(here):
+    plan = make_plan(selection(here))
+    of_one = tuple(job.job_id for job in plan.jobs if job.task == "tickets")
+    run(here, only=of_one)
+    plan = make_plan(selection(here))
+    shown = as_recorded(plan.suite, "default", plan.contents.records)
+    assert {job.task for job in shown.jobs} == {"tickets", "others"}
+    (here / "tickets.csv").unlink()
+    again = make_plan(selection(here), recorded=True)
+    assert {job.task for job in as_recorded(again.suite, "default", again.contents.records).jobs}
+
+
+def test_files_that_change_while_jobs_run_change_nothing_of_the_run(here, monkeypatch):
+    first = make_plan(selection(here))
+    (here / "tickets.csv").unlink()
+    (here / "suites" / "mine.yaml").write_text("no suite any more")
+    later = make_plan(selection(here), before=first)
+    assert [job.job_id for job in later.jobs] == [job.job_id for job in first.jobs]
+    assert later.notes == first.notes
 
 
 def test_tasks_without_rows_are_named_where_rows_alone_count(here):
