@@ -29,7 +29,7 @@ def hub_splits(hub: str, config: str | None, splits: tuple[str, ...], cache: Pat
         AssetError: there is no copy, and the hub can't be reached or has no such data set.
     """
     repository, _, revision = hub.partition("@")
-    folder = cache / "own" / repository.replace("/", "--") / revision / (config or "")
+    folder = cache / "own-hub" / repository.replace("/", "--") / revision / (config or "")
     files = {split: folder / f"{split}.parquet" for split in splits}
     wanted = {split: file for split, file in files.items() if not _whole(file)}
     if wanted:

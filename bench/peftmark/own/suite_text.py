@@ -39,10 +39,10 @@ def suite_text(
         [
             f"# Which method suits {name}? `peftmark plan {name}` shows what is filled in.",
             *(f"# Guessed: {plain(reason)}." for reason in why),
-            f"suite: {name}",
+            f"suite: {yaml_value(name)}",
             f"model: {yaml_value(model)}  # `peftmark list` names the others",
             "tasks:",
-            f"  {name}:  # `peftmark inspect` looks at the rows",
+            f"  {yaml_value(name)}:  # `peftmark inspect` looks at the rows",
             *declared,
             f"methods: [{', '.join(methods)}]  # `peftmark methods` names the others",
             "",

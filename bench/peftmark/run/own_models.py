@@ -82,11 +82,12 @@ def _remembered(cache: Path) -> Iterator[None]:
     still the same. A run reads every file in full again (`peftmark.run.runner.fetch`)."""
     path, before = cache / "own-models" / "hashes.json", known_hashes()
     with suppress(OSError, ValueError, TypeError, AttributeError):
-        learnt = json.loads(path.read_text(encoding="utf-8"))
-        learn_hashes({name: one for name, one in learnt.items() if name not in before})
+        noted = json.loads(path.read_text(encoding="utf-8"))
+        learn_hashes({name: one for name, one in noted.items() if name not in before})
+    learnt = known_hashes()
     yield
-    found = known_hashes()
-    if found != before:
+    if (found := known_hashes()) != learnt:
+        found = {name: one for name, one in found.items() if Path(name).is_file()}
         with suppress(StoreError, OSError):
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             write_all({path: json.dumps(found)})

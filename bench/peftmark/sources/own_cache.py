@@ -34,7 +34,8 @@ def keep_own(data: TaskData, cache: Path) -> Path:
     head = {"source": data.source, "train": len(data.train), "eval": len(data.eval)}
     rows = (row_values(row) for row in (*data.train, *data.eval))
     lines = (json.dumps(one, ensure_ascii=True) for one in (head, *rows))
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.chmod(0o700)  # also one that was there
     write_all({path: "".join(f"{line}\n" for line in lines)})
     return path
 

@@ -201,8 +201,12 @@ def _check_room(profile: Profile, task: Task, recipe: Recipe, where: str) -> Ite
 
 
 def reference_of(suite: SuiteFile) -> Cell:
-    """The cell that the others are compared with."""
-    return suite.reference.cell
+    """The cell that the others are compared with: where a suite names none, the first of the first
+    method that trains an adapter, or else of the first."""
+    if suite.reference is not None:
+        return suite.reference.cell
+    adapters = [e for e in suite.methods if known_method(e.method).family != "reference"]
+    return next((adapters or suite.methods)[0].cells())[0]
 
 
 def unread_task(suite: SuiteFile, name: str) -> Task:

@@ -184,17 +184,13 @@ def _suite(suite: SuiteFile, path: Path, filled: tuple[str, ...], plain: Any) ->
 
 
 def _of_short_form(faults: Sequence[str]) -> list[str]:
-    """Faults as they are in a short suite, which has no profiles and need not say a reference.
-
-    The reference is filled in from its methods: where it is lacking, they have faults of their own.
-    """
+    """Faults as they are in a short suite, which has no profiles."""
     found = [fault.removeprefix("profiles.default.") for fault in faults]
     keys = [fault.partition(":")[0] for fault in found]
     return [
         fault
         for at, fault in enumerate(found)
-        if fault != "reference: field required"
-        and not (keys[at] in ("tasks", "summary") and keys[at] in keys[:at])
+        if not (keys[at] in ("tasks", "summary") and keys[at] in keys[:at])
     ]
 
 

@@ -386,7 +386,7 @@ class SuiteFile(Strict):
     suite: str
     version: Count
     summary: str
-    reference: CellName
+    reference: CellName | None = None
     radar: dict[Annotated[str, known("radar axis", RADAR_AXES)], _Anchor]
     tasks: dict[OwnName, OwnTask] = {}
     models: dict[OwnModelName, OwnModel] = {}

@@ -132,9 +132,10 @@ def fill(raw: Any, name: str, models: Mapping[str, Model] = MODELS) -> tuple[Any
             _entry(item, models.get(str(_named(item, model))), shared, told)
             for item in found["methods"]
         ]
-        if reference := _reference(found["methods"]):
-            left_out(
-                "reference", reference, "the first method that trains an adapter, or the first"
+        if "reference" not in found:
+            told.append(
+                "reference: the first cell of the first method that trains an adapter, or else of "
+                "the first"
             )
     if isinstance(shared, dict):
         causal = known is not None and known.causal
@@ -147,6 +148,7 @@ def fill(raw: Any, name: str, models: Mapping[str, Model] = MODELS) -> tuple[Any
     if seeds is None:
         seeds = SEEDS
         told.append(f"seeds: {seeds}")
+    told.append("profile: default, with scale full, and sources mirror, package, hub")
     profile: Plain = {
         "summary": found["summary"],
         "needs": "nothing",
@@ -157,6 +159,8 @@ def fill(raw: Any, name: str, models: Mapping[str, Model] = MODELS) -> tuple[Any
         "tasks": tasks,
     }
     if known is not None and known.causal:
+        if "unrelated" not in found:
+            told.append(f"unrelated: {UNRELATED} (the packaged text, as in suite instruct)")
         profile["unrelated"] = found.pop("unrelated", UNRELATED)
     elif known is None and "unrelated" in found:
         profile["unrelated"] = found.pop("unrelated")
@@ -176,14 +180,15 @@ def _tasks(found: Plain) -> Plain:
         del found["tasks"]
         return {str(task): {} for task in tasks}
     if isinstance(tasks, dict):
-        known = [name for name, value in tasks.items() if name in TASKS and not value]
-        found["tasks"] = {k: v for k, v in tasks.items() if k not in known}
         entries: Plain = {}
+        declared: Plain = {}
         for name, value in tasks.items():
-            entries[str(name)] = {}
-            if isinstance(value, dict) and "target" in value:
-                entries[str(name)] = {"target": value["target"]}
-                found["tasks"][name] = {k: v for k, v in value.items() if k != "target"}
+            of_profile = {"target"} & value.keys() if isinstance(value, dict) else ()
+            entries[str(name)] = {key: value[key] for key in of_profile}
+            rest = {k: v for k, v in value.items() if k not in of_profile} if of_profile else value
+            if rest or name not in TASKS:
+                declared[name] = rest
+        found["tasks"] = declared
         return entries
     return {}
 
@@ -240,25 +245,6 @@ def _rate(key: str, model: Model | None) -> float | None:
     if model.causal:
         return rates.causal
     return rates.base if model.parameters >= LARGE else rates.small
-
-
-def _reference(entries: list[Any]) -> Plain | None:
-    """The first cell of the first entry that trains an adapter, or else of the first entry."""
-    named = [entry for entry in entries if _known(entry)]
-    if not named:
-        return None
-    adapters = [e for e in named if METHODS[e["method"]].family != "reference"]
-    entry = (adapters or named)[0]
-    found: Plain = {"method": entry["method"]}
-    for name in ("size", *SIZES):
-        if isinstance(entry.get(name), list) and entry[name]:
-            found[name] = entry[name][0]
-            break
-    if isinstance(entry.get("quantization"), list) and entry["quantization"]:
-        found["quantization"] = entry["quantization"][0]
-    if entry.get("variant"):
-        found["variant"] = entry["variant"]
-    return found
 
 
 def _short(value: Any) -> str:

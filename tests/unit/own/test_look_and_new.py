@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 from calls import calls_of
 from own_files import chat, labelled, lines, separated, tickets, write
@@ -17,7 +18,7 @@ from peftmark.machine.nvml import Devices
 from peftmark.own.declared import OwnTask
 from peftmark.own.look import look
 from peftmark.own.read import read_own
-from peftmark.own.suite_text import yaml_value
+from peftmark.own.suite_text import suite_text, yaml_value
 from peftmark.run.runner import Selection, make_plan
 from peftmark.suite.load import load_suite
 
@@ -488,3 +489,10 @@ def test_new_refuses_a_model_it_can_not_read_and_writes_nothing(peftmark, tmp_pa
     code, _, error = peftmark("new", "tickets", "--data", "t.csv", "--model", model)
     assert code == 2 and said in error
     assert not (tmp_path / "suites").exists()
+
+
+@pytest.mark.parametrize("name", ["2024", "true", "null", "1e3", "no"])
+def test_a_name_that_yaml_reads_as_something_else_is_quoted(name):
+    text = suite_text(name, {"kind": "language", "train": "a.csv"}, "minilm-l6", ["lora"], [])
+    read = yaml.safe_load(text)
+    assert read["suite"] == name and list(read["tasks"]) == [name]

@@ -42,7 +42,10 @@ def test_rows_come_back_as_they_were(tmp_path, rows):
     assert load_task(task, Places(None, ("package",), tmp_path)) == data
 
 
-def test_nobody_else_may_read_them(tmp_path):
+@pytest.mark.parametrize("there", [False, True])
+def test_nobody_else_may_read_them(tmp_path, there):
+    if there:
+        (tmp_path / "cache" / "own").mkdir(parents=True, mode=0o755)
     _, path, _ = kept(tmp_path / "cache")
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
 

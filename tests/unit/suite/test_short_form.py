@@ -207,3 +207,30 @@ def test_an_unknown_task_says_how_to_declare_one(load):
     with pytest.raises(SuiteError) as error:
         load("model: minilm-l6\ntasks: [tickets]\nmethods: [lora]\n")
     assert "tasks: {tickets: {kind: classification, train: FILE.csv" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("methods", "variant"),
+    [
+        ("[{method: lora, budget: ['1%']}]", "budget 1%"),
+        ("[{method: lora, model: bert-base-uncased}]", "BERT-base (encoder)"),
+        ("[head, {method: lora, variant: mine, recipe: {alpha: 4}}]", "mine"),
+    ],
+)
+def test_the_reference_is_a_cell_whatever_its_entry_says(load, methods, variant):
+    suite = load(SHORT.replace("[lora, head]", methods)).with_tasks({"tickets": TICKETS})
+    reference = suite.report.reference
+    assert (reference.method, reference.variant) == ("lora", variant)
+    assert reference in {job.cell for job in expand(suite, "default", "cpu").jobs}
+
+
+def test_a_task_of_the_catalogue_has_a_target_too(load):
+    suite = load(SHORT.replace("methods:", "  trec: {target: 0.9}\nmethods:"))
+    assert suite.profiles["default"].tasks["trec"].target == 0.9
+    assert list(suite.file.tasks) == ["tickets"]
+
+
+def test_what_enters_the_identity_of_language_models_is_told_too(load):
+    told = load(SHORT.replace("minilm-l6", "smollm2-135m-q4").replace("head", "base")).filled
+    assert any(line.startswith("unrelated: editorials") for line in told)
+    assert any("scale full" in line for line in told)
