@@ -19,9 +19,9 @@ from peftmark.catalog.methods import METHODS
 from peftmark.catalog.task import Example, Task
 from peftmark.catalog.tasks import TASKS
 from peftmark.lab import fit, recipe
-from peftmark.lab.data.held_out import HeldOut
+from peftmark.lab.data.held_out import HeldOut, labels_of
 from peftmark.lab.methods import estimator, features
-from peftmark.lab.methods.estimator import STRENGTHS, choose, linear_from, targets_of
+from peftmark.lab.methods.estimator import STRENGTHS, choose, linear_from
 from peftmark.lab.models import Unsupported
 from peftmark.record.job import Outcome
 from peftmark.sources.assets import Places
@@ -266,7 +266,7 @@ def test_classes_and_probabilities_are_scikit_learns(strength):
 def test_several_labels_are_one_against_the_rest_each():
     tagged = texts([(t, ((0,), (0, 1), (1, 3), ())[i % 4]) for i, t in enumerate(PLAIN)])
     task = task_of("multi-label", ("a", "b", "c", "d"))
-    targets = targets_of(task, tagged.examples)
+    targets = labels_of(tagged.examples, task)
     assert targets.shape == (9, 4)
     assert targets[:4].tolist() == [[1, 0, 0, 0], [1, 1, 0, 0], [0, 1, 0, 1], [0, 0, 0, 0]]
     x, _ = independent_words(PLAIN, PLAIN)
@@ -308,14 +308,14 @@ def test_the_selection_rows_choose_c_and_of_equals_the_strictest():
     def size(linear):
         return float(np.abs(linear.weights).sum())
 
-    def chosen(score, lower=False):
-        return choose("classification", x, LABELS, score, lower).strength
+    def chosen(score, sign=1.0):
+        return choose("classification", x, LABELS, score, sign).strength
 
     assert chosen(size) == STRENGTHS[-1]
-    assert chosen(size, lower=True) == STRENGTHS[0]
+    assert chosen(size, sign=-1.0) == STRENGTHS[0]
     assert chosen(lambda linear: 0.5) == STRENGTHS[0]
     assert chosen(lambda linear: -size(linear)) == STRENGTHS[0]  # below 0, as a log-likelihood is
-    assert chosen(lambda linear: -size(linear), lower=True) == STRENGTHS[-1]
+    assert chosen(lambda linear: -size(linear), sign=-1.0) == STRENGTHS[-1]
 
 
 def test_without_selection_rows_c_is_one_and_the_row_says_so(places):

@@ -11,6 +11,7 @@ import transformers
 
 import tiny
 from peftmark.core.hashes import forget_hashes
+from peftmark.lab.architecture_trials import tiny_config
 from peftmark.lab.data.job_data import task_of
 from peftmark.lab.models import Unsupported, anatomy, load_model
 from peftmark.lab.quantized_cache import load_base
@@ -130,7 +131,31 @@ def test_an_encoder_without_a_pooler_gets_a_fresh_one(places, tmp_path):
     torch.manual_seed(1)
     transformers.BertModel(tiny.CONFIGS["bert"](), add_pooling_layer=False).save_pretrained(folder)
     tiny.tokenizer().save_pretrained(folder)
-    assert load(folder, own_job(places, folder)).bert.pooler is not None
+    job = own_job(places, folder)
+    one, other = (load(folder, replace(job, seed=seed)) for seed in (0, 1))
+    assert torch.equal(one.bert.pooler.dense.weight, other.bert.pooler.dense.weight)
+    assert not torch.equal(one.classifier.weight, other.classifier.weight)
+
+
+def test_a_pretrained_part_of_the_head_stays(places, tmp_path):
+    """ModernBERT's first layer of the head comes with its masked language model."""
+    folder = tmp_path / "modern"
+    config = tiny_config("modernbert", "classifier")
+    config.vocab_size = len(tiny.tokenizer())
+    base = transformers.AutoModelForMaskedLM.from_config(config)
+    torch.nn.init.constant_(base.head.dense.weight, 0.125)
+    base.save_pretrained(folder)
+    tiny.tokenizer().save_pretrained(folder)
+    job = own_job(places, folder)
+    one, other = (load(folder, replace(job, seed=seed)) for seed in (0, 1))
+    for model in (one, other):
+        assert (model.head.dense.weight == 0.125).all()
+    assert not torch.equal(one.classifier.weight, other.classifier.weight)
+    # A checkpoint that was saved as a classifier has a fitted head: none of it is kept.
+    one.save_pretrained(folder)
+    forget_hashes()
+    fitted = load(folder, own_job(places, folder))
+    assert not (fitted.head.dense.weight == 0.125).all()
 
 
 def test_a_poisoned_configuration_does_not_reach_jobs_through_the_cache(places, tmp_path):

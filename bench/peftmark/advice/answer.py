@@ -25,6 +25,7 @@ from peftmark.catalog.tasks import TASKS
 from peftmark.core.amounts import parse_count, parse_points, parse_seconds, parse_size
 from peftmark.core.errors import UserError
 from peftmark.record.job import PROTOCOL, Record
+from peftmark.render import words
 from peftmark.render.plain_table import aligned
 from peftmark.storage.store import Contents, Store
 from peftmark.storage.unread import no_results, together, unread
@@ -237,11 +238,12 @@ def scale(answer: Answer) -> str:
     if not answer.reduced:
         return ""
     jobs = [s.job for s in answer.table.slots]
-    steps = _span([j.recipe.steps for j in jobs if j.cell.trains] or [0])
+    steps = words.span(j.recipe.steps for j in jobs if j.cell.trains)
+    trained = f"{steps} optimizer steps" if steps else "nothing trained"
     rows = [n for j in jobs if (n := j.recipe.train_rows) is not None]
     at_most = f" and at most {max(rows):,} training rows" if len(rows) == len(jobs) else ""
     return (
-        f"Reduced scale (profile {jobs[0].profile}, {steps} optimizer steps{at_most}): scores and "
+        f"Reduced scale (profile {jobs[0].profile}, {trained}{at_most}): scores and "
         "orderings may differ at full scale."
     )
 
@@ -277,12 +279,7 @@ def evidence(answer: Answer) -> str:
 
 
 def _rows(span: tuple[int, int] | None) -> str:
-    return f" ({_span(span)} training rows)" if span else ""
-
-
-def _span(values: Sequence[int]) -> str:
-    ends = dict.fromkeys((min(values), max(values)))
-    return " to ".join(f"{v:,}" for v in ends)
+    return f" ({words.span(span)} training rows)" if span else ""
 
 
 def _evidence_table(answer: Answer) -> list[str]:

@@ -6,7 +6,7 @@ with. Where no row answers, the answer is "unknown" with its reason.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -32,6 +32,7 @@ from peftmark.advice.trade import (
 from peftmark.analysis.table import MEAN, ResultTable, build
 from peftmark.catalog.methods import Cell, cell_title
 from peftmark.core.amounts import size_text
+from peftmark.render import words
 
 Verdict = Literal["fits", "possible", "none fits", "unknown"]
 
@@ -305,10 +306,12 @@ def _caveats(table: ResultTable, wish: Wish, trade: Front) -> tuple[str, ...]:
     model = job.model_name
     trained = [s for s in table.slots if s.job.cell.trains] or table.slots
     recipes = [s.job.recipe for s in trained]
+    rows, tokens = (
+        words.span(getattr(r, name) for r in recipes) for name in ("batch_size", "max_length")
+    )
     notes = [
-        f"Figures hold for {model}, batches of {_span(r.batch_size for r in recipes)} rows and "
-        f"{_span(r.max_length for r in recipes)} tokens at most; a larger model, batch or length "
-        "needs more."
+        f"Figures hold for {model}, batches of {rows} rows and {tokens} tokens at most; a larger "
+        "model, batch or length needs more."
     ]
     if table.averaged != MEAN:
         way = "; a point is 0.01 of that way" if table.scale.in_points else ""
@@ -355,8 +358,3 @@ def _memory_note(table: ResultTable, limit: float) -> str:
             "the rows say nothing about how large a model it holds."
         )
     return text
-
-
-def _span(values: Iterable[int]) -> str:
-    found = sorted(set(values))
-    return " to ".join(f"{v:,}" for v in dict.fromkeys((found[0], found[-1])))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from peftmark.analysis.table import ResultTable, Score, task_score
 from peftmark.catalog.methods import Cell
-from peftmark.catalog.metrics import metric_of
+from peftmark.catalog.metrics import sign_of
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,7 @@ def _held(table: ResultTable, cell: Cell, line: Cell, task: str) -> NotAbove | N
         return None
     shared = sorted(dict(mine.by_seed).keys() & dict(theirs.by_seed).keys())
     a, b = _mean(mine, shared), _mean(theirs, shared)
-    known = metric_of(table.example(task).metric)
-    sign = -1 if known is not None and known.direction == "lower" else 1
+    sign = sign_of(table.example(task).metric)
     return None if sign * (a - b) > 0 else NotAbove(cell, line, task, a, b, len(shared))
 
 

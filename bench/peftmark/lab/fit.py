@@ -20,7 +20,7 @@ from safetensors.numpy import load_file, save_file
 from torch import nn
 
 from peftmark.catalog.methods import known_method
-from peftmark.catalog.metrics import metric_of
+from peftmark.catalog.metrics import sign_of
 from peftmark.catalog.task import Task
 from peftmark.lab import metrics
 from peftmark.lab.data.held_out import HeldOut
@@ -38,7 +38,6 @@ from peftmark.lab.methods.estimator import (
     Linear,
     choose,
     linear_from,
-    targets_of,
 )
 from peftmark.lab.methods.features import (
     Embeddings,
@@ -162,7 +161,6 @@ def _fit(task: Task, work: Work, frozen: Frozen | None) -> tuple[Line, Chosen]:
         features = learn_embeddings(frozen, embedded)
         learned = features.standardised(embedded)
     labels, held = len(task.labels), work.selection
-    known = metric_of(task.metric)
     seen = None if held is None else features.of(held)
 
     def on_selection(linear: Linear) -> float:
@@ -172,9 +170,9 @@ def _fit(task: Task, work: Work, frozen: Frozen | None) -> tuple[Line, Chosen]:
     chosen = choose(
         task.kind,
         learned,
-        targets_of(task, rows.examples),
+        rows.references.astype(np.int64) if task.kind == "classification" else rows.references,
         None if held is None else on_selection,
-        known is not None and known.direction == "lower",
+        sign_of(task.metric),
     )
     return Line(features, chosen.linear, labels), chosen
 

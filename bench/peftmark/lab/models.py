@@ -297,6 +297,8 @@ def attend_in_one_type(model: Any, job: Job) -> None:
     """
     if job.quantization == "none" or model.config.model_type != "deberta-v2":
         return
+    if job.recipe.precision != "bf16":  # a hook is paid for in every timed step
+        return
 
     def as_plain(_: nn.Module, __: Any, out: torch.Tensor) -> torch.Tensor:
         kind = out.device.type
@@ -304,7 +306,7 @@ def attend_in_one_type(model: Any, job: Job) -> None:
         return out.to(torch.get_autocast_dtype(kind)) if on else out
 
     for name, module in model.named_modules():
-        if name.endswith(".query_proj"):
+        if part_of(name) == "query":
             module.register_forward_hook(as_plain)
 
 

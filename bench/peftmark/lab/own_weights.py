@@ -30,9 +30,10 @@ def own_settings(job: Job) -> dict[str, Any]:
 def as_loaded(found: Any, job: Job, fresh: Sequence[str], pooler: str | None) -> Any:
     """The model of what `from_pretrained` gave with `own_settings`.
 
-    Its head is drawn by the job's seed, also where the checkpoint had one: or seeds would differ in
-    nothing, and a fitted head would pass for a base. A pooler that the checkpoint lacks is a part
-    of the base, and the same for every seed.
+    Its head is drawn by the job's seed, also where the checkpoint is a classifier: or seeds would
+    differ in nothing, and a fitted head would pass for a base. A part of the head that comes with
+    a pretrained base (ModernBERT's first layer) stays. A pooler that the checkpoint lacks is a part
+    of the base, and the same for every seed; DeBERTa's belongs to its head.
 
     Args:
         fresh: modules outside the pretrained base.
@@ -63,10 +64,17 @@ def as_loaded(found: Any, job: Job, fresh: Sequence[str], pooler: str | None) ->
     if pooler and pooler not in fresh and any(name.startswith(f"{pooler}.") for name in missing):
         seed_all(0, "head")
         _draw(model, pooler)
+    gone = [name for name in fresh if any(one.startswith(f"{name}.") for one in (*missing, *other))]
     seed_all(job.seed, "head")
-    for name in fresh:
+    for name in fresh if _is_classifier(model) or not gone else gone:
         _draw(model, name)
     return model
+
+
+def _is_classifier(model: Any) -> bool:
+    """Whether the checkpoint says that it was saved as a classifier."""
+    made = model.config.architectures or ()
+    return any(str(name).endswith("ForSequenceClassification") for name in made)
 
 
 def _draw(model: Any, name: str) -> None:

@@ -7,7 +7,7 @@ by ridge regression.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from scipy.special import expit, softmax
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, Ridge
 
-from peftmark.catalog.task import Example, Task, TaskKind
+from peftmark.catalog.task import TaskKind
 
 Matrix = Any
 """Shape (rows, features): a NumPy array or one of scipy's sparse matrices, float64."""
@@ -106,22 +106,12 @@ def linear_from(kind: TaskKind, arrays: Mapping[str, np.ndarray]) -> Linear:
     return Linear(kind, arrays["weights"], arrays["intercepts"], arrays["classes"])
 
 
-def targets_of(task: Task, rows: Sequence[Example]) -> np.ndarray:
-    """Class numbers or scores, shape (rows,); of several labels 1 or 0, shape (rows, labels)."""
-    if task.kind != "multi-label":
-        kind = np.float64 if task.kind == "regression" else np.int64
-        return np.array([row.label for row in rows], dtype=kind)
-    found = np.zeros((len(rows), len(task.labels)))
-    for i, row in enumerate(rows):
-        found[i, list(row.tags)] = 1
-    return found
-
-
 def fit(kind: TaskKind, features: Matrix, targets: np.ndarray, strength: float) -> Linear:
     """Fit a linear model to every row.
 
     Args:
-        targets: as of `targets_of`.
+        targets: class numbers or scores, shape (rows,); of several labels 1 or 0, shape (rows,
+            labels).
         strength: C.
     """
     if kind == "regression":
@@ -180,21 +170,21 @@ def choose(
     features: Matrix,
     targets: np.ndarray,
     score: Callable[[Linear], float] | None,
-    lower: bool = False,
+    sign: float = 1.0,
 ) -> Chosen:
     """Fit with every C and keep the best on the selection rows, of equals the strictest.
 
     Args:
         score: the primary metric on the selection rows; None without such rows.
-        lower: whether a lower metric is better.
+        sign: 1 where more of the metric is better, −1 where less is.
     """
     if score is None:
         return Chosen(fit(kind, features, targets, PLAIN_STRENGTH), PLAIN_STRENGTH, None)
-    sign, best = -1 if lower else 1, None
+    tried = [Chosen(one, c, score(one)) for c, one in _fits(kind, features, targets)]
+    # The first of equals, which is the strictest.
+    return max(tried, key=lambda one: sign * (one.score or 0.0))
+
+
+def _fits(kind: TaskKind, features: Matrix, targets: np.ndarray) -> Iterator[tuple[float, Linear]]:
     for strength in STRENGTHS:
-        linear = fit(kind, features, targets, strength)
-        value = score(linear)
-        if best is None or sign * value > sign * (best.score or 0.0):
-            best = Chosen(linear, strength, value)
-    assert best is not None
-    return best
+        yield strength, fit(kind, features, targets, strength)
