@@ -15,6 +15,7 @@ from peftmark.lab.build import Build
 from peftmark.lab.cache import keep, made_by
 from peftmark.lab.data.batches import Batch, evaluation_batches, subset
 from peftmark.lab.data.causal_rows import FEWEST_WORDS, Reader, predicted_tokens
+from peftmark.lab.quantization.table import backend_of
 from peftmark.lab.scoring import all_outputs
 from peftmark.machine.environment import machine, source_hash
 from peftmark.record.job import Job
@@ -55,6 +56,7 @@ def perplexity_before(build: Build, batches: list[Batch]) -> float:
         return perplexity(build.base(), batches, job, device)
 
     assert job.causal is not None
+    libraries = filter(None, ["bitsandbytes", backend_of(job.quantization).library])
     identity = {
         "files": all_hashes(build.folder),
         "quantization": job.quantization,
@@ -65,7 +67,7 @@ def perplexity_before(build: Build, batches: list[Batch]) -> float:
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "cpu": machine()["cpu"],
         "threads": job.threads,
-        "by": made_by("torch", "transformers", "bitsandbytes", "tokenizers"),
+        "by": made_by("torch", "transformers", "tokenizers", *libraries),
         "code": source_hash("peftmark.lab"),
     }
     # A repeat is there to read anew.

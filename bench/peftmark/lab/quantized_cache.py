@@ -17,6 +17,7 @@ from peftmark.lab import models
 from peftmark.lab.cache import keep, made_by
 from peftmark.lab.models import Anatomy, load_model
 from peftmark.lab.quantization.table import backend_of, quantization_clock
+from peftmark.machine.environment import source_hash
 from peftmark.record.job import Job
 from peftmark.sources.model_folder import all_hashes
 
@@ -67,6 +68,7 @@ def load_base(folder: Path, job: Job, task: Task, parts: Anatomy, cache: Path | 
         "kept_whole": parts.head_linears,
         "device": job.device,
         "by": made_by("torch", "transformers", backend.library, code=str(models.__file__)),
+        "quantised by": source_hash("peftmark.lab.quantization"),
         "settings": settings.to_dict(),
     }
     kept = keep(cache, "bases", identity, make) if cache is not None else None
