@@ -17,6 +17,7 @@ from peftmark.lab.memory.live_tensors import LiveTensors
 from peftmark.lab.memory.meta_model import config_of
 from peftmark.lab.methods import prepare
 from peftmark.lab.models import anatomy_of, quantization_settings
+from peftmark.lab.number_types import TYPES
 from peftmark.lab.parameter_budget import Budgeted
 from peftmark.lab.step import Step, chunked_language_loss, task_loss
 from peftmark.machine.gpus import ALLOCATOR_BLOCK
@@ -39,7 +40,7 @@ def with_values(job, task, config, form):
 
     language = task.kind == "language"
     maker = AutoModelForCausalLM if language else AutoModelForSequenceClassification
-    kind = torch.bfloat16 if form.weights == "bf16" else torch.float32
+    kind = TYPES[job.recipe.weights]
     with torch.device("cuda"):
         model = maker.from_config(config, dtype=kind, attn_implementation=form.attention)
     settings = quantization_settings(job, anatomy_of(model))
@@ -116,11 +117,12 @@ def steps(job, task, config, shape, form, live):
     torch.cuda.reset_peak_memory_stats()
 
     def take(number):
-        for _ in range(form.accumulation):
+        passes = job.recipe.gradient_accumulation
+        for place in range(passes):
             if tensors is not None:
                 tensors.start_pass()
             batch = a_batch(shape, task, config.vocab_size).to(device)
-            step.gradients(number, batch)
+            step.gradients(number, batch, 1 / passes, place == passes - 1)
         step.update(number)
 
     tensors = LiveTensors(made.model) if live else None
@@ -150,7 +152,8 @@ def held_against_a_gpu(job, task, plain, classes, shape, form):
         free()
     finally:
         torch.use_deterministic_algorithms(False)
-    seen = run(job, task, config(), [shape, shape], form)
+    passes = [shape] * job.recipe.gradient_accumulation
+    seen = run(job, task, config(), [passes, passes], form)
     told, rounded = seen.trace.peak(), seen.trace.peak(ALLOCATOR_BLOCK)
     print(
         f"\nlive {live.total:,} predicted {told.total:,} ({told.total / live.total - 1:+.4%}); "
@@ -226,10 +229,11 @@ def test_a_language_models_step(method, quantization, optimizer, size, checkpoin
         quantization,
         device="cuda",
         precision="bf16",
+        weights="bf16",
         optimizer=optimizer,
         gradient_checkpointing=checkpointing,
     )
-    form = Form(weights="bf16", attention=attention)
+    form = Form(attention=attention, pure=True)
     live, told, rounded, peak = held_against_a_gpu(
         wanted, LANGUAGE, plain, 1, Shape(2, 1024, False), form
     )
@@ -238,8 +242,9 @@ def test_a_language_models_step(method, quantization, optimizer, size, checkpoin
 
 
 def test_a_loss_in_chunks_and_added_up_gradients():
-    wanted = job_for("lora", "nf4", device="cuda", precision="bf16")
-    form = Form(weights="bf16", fused_loss=True, accumulation=2)
+    low = {"precision": "bf16", "weights": "bf16", "gradient_accumulation": 2}
+    wanted = job_for("lora", "nf4", device="cuda", **low)
+    form = Form(fused_loss=True, pure=True)
     live, told, rounded, peak = held_against_a_gpu(
         wanted, LANGUAGE, SMALL_LANGUAGE, 1, Shape(2, 2048, False), form
     )

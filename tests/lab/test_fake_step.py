@@ -39,7 +39,7 @@ SMALL = ARCHITECTURES["minilm-l6"] | {
 
 
 def peak(job, shape=None, config=SMALL, task=TASK, form=None):
-    return run(job, task, config_of(config, 2), [shape or Shape(8, 32)], form).trace.peak()
+    return run(job, task, config_of(config, 2), [[shape or Shape(8, 32)]], form).trace.peak()
 
 
 # --- predicted and measured ---------------------------------------------------------------------
@@ -114,8 +114,9 @@ def test_a_language_models_step_is_predicted(checkpointing, precision, attention
         "intermediate_size": 96,
         "vocab_size": 300,
     }
-    wanted = job_for("full", precision=precision, gradient_checkpointing=checkpointing)
-    form = Form(attention=attention, accumulation=2)
+    settings = {"precision": precision, "gradient_checkpointing": checkpointing}
+    wanted = job_for("full", **settings, batch_size=6, gradient_accumulation=2)
+    form = Form(attention=attention)
     config = config_of(small, 1)
     model = blank(config, "language", "fp32", attention).to_empty(device="cpu")
     for p in model.parameters():
@@ -124,17 +125,16 @@ def test_a_language_models_step_is_predicted(checkpointing, precision, attention
         if "inv_freq" in name:
             buffer.fill_(0.1)
     model.requires_grad_(True)
-    step = Step(wanted, LANGUAGE, fake_step.Prepared(model, None, None, None), CPU)
+    live = LiveTensors(model)
+    prepared = fake_step.Prepared(model, None, None, None)
+    step = Step(wanted, LANGUAGE, prepared, CPU, passes=live.start_pass)
     shape = Shape(3, 40, False)
-    with LiveTensors(model) as live:
+    with live:
         for number in (1, 2):
-            for _ in range(2):
-                live.start_pass()
-                ids = torch.randint(0, 300, (shape.rows, shape.tokens))
-                step.gradients(number, Batch({"input_ids": ids}, ids.clone(), 0))
-            step.update(number)
+            ids = torch.randint(0, 300, (6, shape.tokens))
+            step(number, Batch({"input_ids": ids}, ids.clone(), ids.numel()))
             live.end_step()
-    found = run(wanted, LANGUAGE, config_of(small, 1), [shape, shape], form).trace.peak()
+    found = run(wanted, LANGUAGE, config_of(small, 1), [[shape, shape]] * 2, form).trace.peak()
     assert found.total == pytest.approx(live.peak().total, rel=1e-3)
 
 
@@ -143,7 +143,7 @@ def test_the_states_made_beforehand_stand_for_a_first_step():
     for method in ("full", "lora", "adalora"):
         wanted = job_for(method)
         config = config_of(SMALL, 2)
-        two = run(wanted, TASK, config, [Shape(8, 32)] * 2).trace.peak()
+        two = run(wanted, TASK, config, [[Shape(8, 32)]] * 2).trace.peak()
         assert peak(wanted).total == pytest.approx(two.total, rel=1e-3)
 
 
@@ -198,10 +198,11 @@ def test_a_gpus_step_is_predicted_as_it_was_seen(method, quantization, precision
 def test_a_large_language_models_step_is_predicted_as_it_was_seen(
     method, quantization, optimizer, live
 ):
-    wanted = job_for(method, quantization, device="cuda", precision="bf16", optimizer=optimizer)
+    low = {"precision": "bf16", "weights": "bf16"}
+    wanted = job_for(method, quantization, device="cuda", optimizer=optimizer, **low)
     config = config_of(LARGE, 1)
     config.use_cache = False
-    seen = run(wanted, LANGUAGE, config, [Shape(2, 1024, False)], Form(weights="bf16"))
+    seen = run(wanted, LANGUAGE, config, [[Shape(2, 1024, False)]], Form(pure=True))
     assert seen.trace.peak().total == pytest.approx(live, rel=1e-5)
 
 
@@ -257,7 +258,12 @@ def test_a_gpus_step_keeps_masks_of_bytes_and_norms_in_fp32():
 def test_paged_states_are_counted_apart():
     wide = SMALL | {"hidden_size": 512, "intermediate_size": 1024}
     plain, paged = (
-        run(job_for("full", device="cuda", optimizer=name), TASK, config_of(wide, 2), [Shape(2, 8)])
+        run(
+            job_for("full", device="cuda", optimizer=name),
+            TASK,
+            config_of(wide, 2),
+            [[Shape(2, 8)]],
+        )
         for name in ("adamw", "paged_adamw_8bit")
     )
     large = sum(p.numel() for p in blank(config_of(wide, 2)).parameters() if p.numel() >= 100_000)
@@ -330,7 +336,7 @@ def test_a_few_runs_tell_every_other_size(method, quantization, device):
     small = SMALL | {"num_hidden_layers": 1}
 
     def trace(rows, tokens=64):
-        return run(wanted, TASK, config_of(small, 2), [Shape(rows, tokens)]).trace
+        return run(wanted, TASK, config_of(small, 2), [[Shape(rows, tokens)]]).trace
 
     rows = family({n: trace(n) for n in (2, 3)})
     tokens = family({n: trace(4, n) for n in (64, 128, 192)})
@@ -345,6 +351,6 @@ def test_a_few_runs_tell_every_other_size(method, quantization, device):
 
 
 def test_runs_of_other_programs_are_no_family():
-    one = run(job_for(), TASK, config_of(SMALL, 2), [Shape(2, 8)]).trace
-    other = run(job_for("full"), TASK, config_of(SMALL, 2), [Shape(3, 8)]).trace
+    one = run(job_for(), TASK, config_of(SMALL, 2), [[Shape(2, 8)]]).trace
+    other = run(job_for("full"), TASK, config_of(SMALL, 2), [[Shape(3, 8)]]).trace
     assert family({2: one, 3: other}) is None

@@ -148,7 +148,8 @@ def _of_one(row: Record) -> Iterator[Flag]:
         yield Flag("exploding", row.job, detail)
     error = outcome.reload_max_error
     # Not "above": an error that is not a number is no faithful copy either.
-    allowed = QUANTIZATIONS[row.job.quantization].reload_tolerance
+    weights = row.job.recipe.weights
+    allowed = QUANTIZATIONS[row.job.quantization].reload_tolerance_with(weights)
     if error is not None and not error <= allowed:
         detail = f"a logit differs by {error:.2g} after loading, {allowed:g} allowed"
         yield Flag("unfaithful", row.job, detail)

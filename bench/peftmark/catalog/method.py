@@ -64,6 +64,7 @@ class Method:
         trains: whether it trains anything, step by step.
         fits: whether an estimator is fitted in place of that, on what the model makes of a text or
             on its words alone. Such a method is there for encoders' tasks, and no seed changes it.
+        freezes: whether weights of the base stay frozen, so that they may be stored in fewer bits.
     """
 
     key: str
@@ -80,6 +81,7 @@ class Method:
     budget: bool = False
     trains: bool = True
     fits: bool = False
+    freezes: bool = True
 
     @property
     def untrained(self) -> str:

@@ -55,6 +55,7 @@ METHODS: dict[str, Method] = {
         Method(
             "full", "full fine-tuning", "reference", None,
             "every weight trained: the upper reference line", "reference", quantizations=("none",),
+            freezes=False,
         ),
         Method(
             "base", "untouched base", "reference", None,
@@ -70,7 +71,7 @@ METHODS: dict[str, Method] = {
             "bag-of-words", "bag of words", "reference", None,
             "logistic regression (ridge for scores) on TF-IDF of words and pairs of words; no "
             "weight of the model is read",
-            "reference", quantizations=("none",), trains=False, fits=True,
+            "reference", quantizations=("none",), trains=False, fits=True, freezes=False,
         ),
         Method(
             "embeddings", "frozen embeddings", "reference", None,

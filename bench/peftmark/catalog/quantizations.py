@@ -35,6 +35,11 @@ class Quantization:
     double: bool = False
     optional: str = ""
 
+    def reload_tolerance_with(self, weights: str) -> float:
+        """`reload_tolerance` on a base stored in some type: PEFT rounds some adapters to one of 16
+        bits as it loads them, and a start taken out of such weights is rounded too."""
+        return self.reload_tolerance if weights == "fp32" else max(self.reload_tolerance, 1e-3)
+
 
 QUANTIZATIONS: dict[str, Quantization] = {
     q.key: q

@@ -50,7 +50,13 @@ class Measure:
         return record.null_reason(self.key)
 
 
-_LOAD = ("batch_size", "max_length", "precision", "gradient_checkpointing")
+_LOAD = (
+    "batch_size",
+    "max_length",
+    "precision",
+    "gradient_checkpointing",
+    "gradient_accumulation",
+)
 _SCORING = ("max_length", "precision")
 
 

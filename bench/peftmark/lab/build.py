@@ -14,6 +14,7 @@ from peftmark.lab.data.job_data import Work
 from peftmark.lab.memory.meta_model import config_of
 from peftmark.lab.methods import Prepared, prepare
 from peftmark.lab.models import Anatomy, Unsupported, load_model
+from peftmark.lab.number_types import raise_trained
 from peftmark.lab.parameter_budget import Budgeted, Solved, solve
 from peftmark.lab.quantized_cache import Base, load_base
 from peftmark.lab.rng import seed_all
@@ -88,5 +89,6 @@ class Build:
         )
         seed_all(self.job.seed, "adapter")
         prepared = prepare(base, setting)
+        raise_trained(prepared.model, self.job)
         prepared.model.to(device)
         return prepared

@@ -14,6 +14,7 @@ from torch import nn
 
 from peftmark.lab.data.batches import Batch
 from peftmark.lab.methods import Prepared
+from peftmark.lab.number_types import raised
 from peftmark.lab.quantization.table import backend_of
 from peftmark.lab.scoring import all_outputs, outputs_of
 from peftmark.record.job import Job
@@ -64,9 +65,9 @@ def deploy(
 ) -> Deployed:
     """Load the saved files onto a fresh base, compare with the trained model, merge and time.
 
-    Logits are compared in fp32 arithmetic, 4-bit layers included, so that only what was saved can
-    make a difference. int8 layers round activations, which no setting avoids. Latency is in the
-    job's own precision.
+    Logits are compared in fp32 arithmetic, 4-bit layers and a base stored in fewer bits included,
+    so that only what was saved, or rounded by merging, can make a difference. int8 layers round
+    activations, which no setting avoids. Latency is in the job's own precision.
 
     Args:
         prepared: the trained model with its method's `load` and `merge`.
@@ -98,7 +99,7 @@ def _exact_logits(
     model: nn.Module, batches: Sequence[Batch], job: Job, device: torch.device
 ) -> torch.Tensor:
     exact = replace(job, recipe=replace(job.recipe, precision="fp32"))
-    with backend_of(job.quantization).exact(model):
+    with backend_of(job.quantization).exact(model), raised(model):
         return all_outputs(model, batches, exact, device)
 
 

@@ -62,6 +62,7 @@ def perplexity_before(build: Build, batches: list[Batch]) -> float:
         "quantization": job.quantization,
         "double": job.recipe.double_quantization,
         "precision": job.recipe.precision,
+        "weights": job.recipe.weights,
         "text": job.causal.unrelated,
         "protocol": job.causal.protocol,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",

@@ -23,6 +23,7 @@ from peftmark.catalog.layer_names import Part, endings, ends_with, head_dropout,
 from peftmark.catalog.task import SPOKEN, Task, TaskKind
 from peftmark.lab.errors import Unsupported as Unsupported  # as most of lab knows it
 from peftmark.lab.last_token import is_encoder, padding_in, read_last_token
+from peftmark.lab.number_types import TYPES
 from peftmark.lab.own_weights import as_loaded, own_settings
 from peftmark.lab.quantization.table import backend_of, is_quantised
 from peftmark.lab.rng import seed_all
@@ -191,6 +192,11 @@ def _has_parameters(model: nn.Module, name: str) -> bool:
     return any(True for _ in module.parameters())
 
 
+def outside(parts: Anatomy) -> tuple[str, ...]:
+    """Modules that are fp32 whatever type the base is stored in: head and pooler."""
+    return (*parts.fresh, *([parts.pooler] if parts.pooler else []))
+
+
 def trained_head(parts: Anatomy, train_pooler: bool) -> list[str]:
     """Names of the head modules that train."""
     pooler = [parts.pooler] if parts.pooler and train_pooler else []
@@ -207,8 +213,8 @@ def load_model(
 ) -> nn.Module:
     """Load the base, of an encoder with a classifier drawn from the job's `head` stream.
 
-    Weights are loaded as fp32 and bf16 is autocast, for every method alike. A quantised base keeps
-    head and pooler in fp32 and its embeddings and norms in fp32.
+    Weights are loaded in the recipe's type, for every method alike; head and pooler are fp32
+    whatever it is, and of a quantised base its embeddings and norms are of that type.
 
     Args:
         quantised: the folder holds the quantised base already.
@@ -221,7 +227,7 @@ def load_model(
     found = maker_of(task.kind).from_pretrained(
         folder,
         config=config_for(folder, job, max(1, len(task.labels))),
-        dtype=torch.float32,
+        dtype=TYPES[job.recipe.weights],
         local_files_only=True,
         use_safetensors=True,
         trust_remote_code=False,
@@ -297,7 +303,7 @@ def attend_in_one_type(model: Any, job: Job) -> None:
     """
     if job.quantization == "none" or model.config.model_type != "deberta-v2":
         return
-    if job.recipe.precision != "bf16":  # a hook is paid for in every timed step
+    if job.recipe.precision == "fp32":  # a hook is paid for in every timed step
         return
 
     def as_plain(_: nn.Module, __: Any, out: torch.Tensor) -> torch.Tensor:

@@ -1,8 +1,9 @@
-"""Weights of the user's own on their way into a model: which must be there, and which must not.
+"""Weights on their way into a model: which must be there, which must not, and which are drawn.
 
 Of a model of the catalogue the hash of its weights says that they are what its class expects. The
 user's own may be a checkpoint of another class: one with a classifier already, or one that lacks
-layers, which transformers would draw at random.
+layers, which transformers would draw at random. A head on a base that is stored in fewer bits is
+drawn in fp32, so that it is the same as on one that isn't.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 
 from peftmark.lab.errors import Unsupported
+from peftmark.lab.number_types import raise_kept
 from peftmark.lab.rng import seed_all
 from peftmark.record.job import Job
 
@@ -20,20 +22,20 @@ MOST_NAMED = 3
 
 
 def own_settings(job: Job) -> dict[str, Any]:
-    """How transformers is told to load a model of the user's own; nothing for the catalogue's."""
-    if job.own_model is None:
-        return {}
-    # A head of other classes is no fault: it is drawn anew below.
-    return {"output_loading_info": True, "ignore_mismatched_sizes": True}
+    """How transformers is told to load a model, beside what holds for all."""
+    if job.own_model is not None:
+        # A head of other classes is no fault: it is drawn anew below.
+        return {"output_loading_info": True, "ignore_mismatched_sizes": True}
+    return {"output_loading_info": True} if job.recipe.weights != "fp32" else {}
 
 
 def as_loaded(found: Any, job: Job, fresh: Sequence[str], pooler: str | None) -> Any:
-    """The model of what `from_pretrained` gave with `own_settings`.
+    """The model of what `from_pretrained` gave with `own_settings`, head and pooler in fp32.
 
-    Its head is drawn by the job's seed, also where the checkpoint is a classifier: or seeds would
-    differ in nothing, and a fitted head would pass for a base. A part of the head that comes with
-    a pretrained base (ModernBERT's first layer) stays. A pooler that the checkpoint lacks is a part
-    of the base, and the same for every seed; DeBERTa's belongs to its head.
+    The head of one's own is drawn by the job's seed, also where the checkpoint is a classifier: or
+    seeds would differ in nothing, and a fitted head would pass for a base. A part of the head that
+    comes with a pretrained base (ModernBERT's first layer) stays. A pooler that the checkpoint
+    lacks is a part of the base, and the same for every seed; DeBERTa's belongs to its head.
 
     Args:
         fresh: modules outside the pretrained base.
@@ -42,10 +44,14 @@ def as_loaded(found: Any, job: Job, fresh: Sequence[str], pooler: str | None) ->
     Raises:
         Unsupported: the files lack other weights, or have them in another shape.
     """
-    if job.own_model is None:
+    if not own_settings(job):
         return found
     model, told = found
     missing = sorted(map(str, told["missing_keys"]))
+    raise_kept(model, (*fresh, *([pooler] if pooler else [])))
+    if job.own_model is None:
+        _draw_all(model, [name for name in fresh if _lacks(missing, name)], job.seed)
+        return model
     other = sorted(
         str(one[0] if isinstance(one, tuple) else one) for one in told["mismatched_keys"]
     )
@@ -61,14 +67,23 @@ def as_loaded(found: Any, job: Job, fresh: Sequence[str], pooler: str | None) ->
             f"the weights of {job.model} have another shape than its config.json says: "
             f"{_listed(wrong)}"
         )
-    if pooler and pooler not in fresh and any(name.startswith(f"{pooler}.") for name in missing):
-        seed_all(0, "head")
-        _draw(model, pooler)
-    gone = [name for name in fresh if any(one.startswith(f"{name}.") for one in (*missing, *other))]
-    seed_all(job.seed, "head")
-    for name in fresh if _is_classifier(model) or not gone else gone:
-        _draw(model, name)
+    if pooler and pooler not in fresh and _lacks(missing, pooler):
+        _draw_all(model, [pooler], 0)
+    gone = [name for name in fresh if _lacks((*missing, *other), name)]
+    _draw_all(model, fresh if _is_classifier(model) or not gone else gone, job.seed)
     return model
+
+
+def _lacks(missing: Sequence[str], module: str) -> bool:
+    """Whether a tensor of a module is among those that are missing."""
+    return any(name.startswith(f"{module}.") for name in missing)
+
+
+def _draw_all(model: Any, modules: Sequence[str], seed: int) -> None:
+    """Draw modules by a seed's `head` stream, in order."""
+    seed_all(seed, "head")
+    for name in modules:
+        _draw(model, name)
 
 
 def _is_classifier(model: Any) -> bool:

@@ -70,6 +70,7 @@ def load_base(folder: Path, job: Job, task: Task, parts: Anatomy, cache: Path | 
         "by": made_by("torch", "transformers", backend.library, code=str(models.__file__)),
         "quantised by": source_hash("peftmark.lab.quantization"),
         "settings": settings.to_dict(),
+        "weights": job.recipe.weights,
     }
     kept = keep(cache, "bases", identity, make) if cache is not None else None
     if kept is not None:

@@ -152,6 +152,7 @@ def run(job: Job, places: Places, progress: Progress) -> Outcome:
     trained = train(job, task, built.prepared, step, work, meters, device, progress)
     peak_rate = gemm_peak(device, job.recipe.precision)
 
+    notes += _ended(job, step, trained)
     outcome = _trained(job, loaded, built, step, trained, peak_rate)
     outcome = replace(outcome, **of_meters(meters, trained))
     outcome = _forgotten(outcome, job, read, loaded, built.prepared.model, meters)
@@ -269,7 +270,7 @@ def _trained(
         optimizer=step.optimizer_name,
         learning_rate_mean=step.learning_rate_mean,
         matched_rank=prepared.matched_rank,
-        steps=job.recipe.steps,
+        steps=trained.steps,
         trainable_parameters=trained_count,
         head_parameters=head_count,
         adapter_parameters=trained_count - head_count,
@@ -315,14 +316,33 @@ def _unknown(task: Task, work: Work) -> list[str]:
     return [f"no value: {why}" for why in found if why]
 
 
+def _ended(job: Job, step: Step, trained: Trained) -> list[str]:
+    """What of the recipe's steps was not taken."""
+    found = []
+    if trained.steps < job.recipe.steps:
+        found.append(
+            f"early stopping ended training after {trained.steps} of {job.recipe.steps} steps "
+            f"(evaluations without a better selection score: {job.recipe.early_stopping})"
+        )
+    if step.skipped:
+        found.append(
+            f"{step.skipped} of {trained.steps} steps were left out: their gradients overflowed "
+            "fp16"
+        )
+    return found
+
+
 def _slow_precision(job: Job, device: torch.device) -> list[str]:
-    """A warning where bf16 has no fast path on the CPU.
+    """A warning where 16-bit arithmetic has no fast path on the CPU.
 
     Raises:
         Unsupported: where the GPU has none.
     """
-    if job.recipe.precision != "bf16":
+    if job.recipe.precision == "fp32":
         return []
+    if job.recipe.precision == "fp16":
+        # GPUs have had it since long before bf16.
+        return ["fp16 on a CPU is slow"] if device.type == "cpu" else []
     if device.type == "cuda":
         if not torch.cuda.is_bf16_supported(including_emulation=False):
             raise Unsupported("this GPU has no bf16 arithmetic; use precision: fp32")

@@ -22,6 +22,7 @@ from peftmark.lab.data.causal_rows import (
 )
 from peftmark.lab.data.held_out import HeldOut
 from peftmark.lab.data.job_data import Work
+from peftmark.lab.number_types import autocast
 from peftmark.lab.step import Diverged
 from peftmark.record.job import Job
 
@@ -69,7 +70,7 @@ def outputs_of(model: nn.Module, batch: Batch, job: Job, device: torch.device) -
     Shape (rows, classes or 1): logits, or log-likelihoods a token of each class's words, of each of
     a row's choices or of the row's own predicted tokens.
     """
-    with torch.autocast(device.type, torch.bfloat16, enabled=job.recipe.precision == "bf16"):
+    with autocast(job, device):
         if batch.asked:
             return choice_likelihoods(model, batch)
         if batch.text:
@@ -160,7 +161,7 @@ def write_answers(model: nn.Module, asked: Answers, job: Job, device: torch.devi
     start = time.perf_counter()
     with (
         torch.inference_mode(),
-        torch.autocast(device.type, torch.bfloat16, enabled=job.recipe.precision == "bf16"),
+        autocast(job, device),
     ):
         for batch in asked.batches:
             tokens += write(model, batch.to(device), asked.reader, asked.new_tokens)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -16,11 +17,16 @@ from peftmark.catalog.task import SPOKEN, Task
 from peftmark.lab.data.batches import Batch
 from peftmark.lab.determinism import strictly
 from peftmark.lab.methods import Prepared, Stage, trainable
+from peftmark.lab.number_types import autocast, raise_trained
 from peftmark.record.job import Job
 
-PAGED = {"paged_adamw": "PagedAdamW", "paged_adamw_8bit": "PagedAdamW8bit"}
+BITSANDBYTES = {
+    "adamw_8bit": "AdamW8bit",
+    "paged_adamw": "PagedAdamW",
+    "paged_adamw_8bit": "PagedAdamW8bit",
+}
 """Optimizer of a recipe -> bitsandbytes' class."""
-OPTIMIZERS = ("adamw", *PAGED)
+OPTIMIZERS = ("adamw", *BITSANDBYTES)
 """Every optimizer that a recipe may name."""
 
 
@@ -35,7 +41,7 @@ class Taken:
     Attributes:
         loss: the task's own loss.
         penalty: the method's own term, weighted; None without one.
-        norm: gradient norm before clipping.
+        norm: gradient norm before clipping; no finite number where fp16 overflowed.
     """
 
     loss: torch.Tensor
@@ -55,6 +61,11 @@ class Step:
         prepared: the model and the method's hooks.
         device: where the model is.
         loss: the task's own loss of a batch; another way to compute the same.
+        passes: called before each pass over a part of a step's rows.
+        values: whether tensors have values; without, no gradient overflows and no loss is scaled.
+
+    In fp16 the loss is scaled up, so that small gradients stay numbers, and a step whose gradients
+    overflow is left out (Micikevicius et al. 2017, arXiv 1710.03740, section 3.2).
     """
 
     def __init__(
@@ -64,10 +75,16 @@ class Step:
         prepared: Prepared,
         device: torch.device,
         loss: Loss | None = None,
+        passes: Callable[[], None] = lambda: None,
+        values: bool = True,
     ) -> None:
         self._job, self._task, self._prepared, self._device = job, task, prepared, device
-        self._loss = loss or task_loss
+        self._loss, self._passes = loss or task_loss, passes
+        scaled = job.recipe.precision == "fp16" and values
+        self._scaler = torch.amp.GradScaler(device.type) if scaled else None
+        self._skipped: list[torch.Tensor] = []
         self._rates: list[float] = []
+        self._staged = False
         self._start(job.recipe.steps, 1.0)
         if job.recipe.gradient_checkpointing:
             enable: Any = prepared.model.activation_checkpointing_enable
@@ -85,42 +102,101 @@ class Step:
         )
 
     def _begin_stage(self, stage: Stage) -> None:
+        self._staged = True
         stage.begin()
+        raise_trained(self._prepared.model, self._job)
         self._prepared.model.to(self._device)
         self._prepared.model.train()
         self._start(self._job.recipe.steps - stage.after, stage.rate)
 
     def __call__(self, number: int, batch: Batch) -> Taken:
-        """Take step `number` (from 1) on a batch that is on the device."""
-        loss, penalty = self.gradients(number, batch)
-        return Taken(loss, penalty, self.update(number))
+        """Take step `number` (from 1) on a batch, which may be on the host."""
+        parts = batch.parts(self._job.recipe.pass_rows)
+        shares = _shares(parts)
+        losses, penalty = [], None
+        for part, share in zip(parts, shares, strict=True):
+            self._passes()
+            loss, penalty = self.gradients(
+                number, part.to(self._device), share, last=part is parts[-1]
+            )
+            losses.append(loss)
+        whole = losses[0] if len(losses) == 1 else torch.stack(losses).sum()
+        return Taken(whole, penalty, self.update(number))
 
-    def gradients(self, number: int, batch: Batch) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Add a batch's gradients for step `number`; the loss and the penalty, detached."""
+    def gradients(
+        self, number: int, batch: Batch, share: float = 1.0, last: bool = True
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Add a batch's gradients for step `number`; its part of the loss, and the penalty, which
+        the last pass of a step brings, detached.
+
+        Args:
+            batch: on the device.
+            share: of the step's loss, which is the mean over all its rows (or tokens).
+            last: whether it is the step's last pass.
+        """
         stage = self._prepared.stage
-        if stage is not None and number == stage.after + 1:
+        if stage is not None and number == stage.after + 1 and not self._staged:
             self._begin_stage(stage)
         loss = self._loss(self._prepared.model, batch, self._task, self._job, self._device)
-        penalty = self._prepared.extra_loss()
+        if share != 1.0:
+            loss = loss * share
+        penalty = self._prepared.extra_loss() if last else None
+        whole: Any = loss if penalty is None else loss + penalty
+        if self._scaler is not None:
+            whole = self._scaler.scale(whole)
         with strictly():
-            (loss if penalty is None else loss + penalty).backward()  # type: ignore[no-untyped-call]
+            whole.backward()
         return loss.detach(), None if penalty is None else penalty.detach()
 
     def update(self, number: int) -> torch.Tensor:
         """Change the weights by the gradients that are there; their norm before clipping."""
+        if self._scaler is not None:
+            self._scaler.unscale_(self._optimizer)
         norm = nn.utils.clip_grad_norm_(self._params, self._job.recipe.max_grad_norm)
         self._rates.append(_mean_rate(self._optimizer))
-        self._optimizer.step()
+        if self._scaler is None:
+            self._optimizer.step()
+        else:
+            self._scaled_step(self._scaler, norm.detach())
         self._prepared.after_step(number)
-        self._scheduler.step()
+        with warnings.catch_warnings():
+            # Of a first step that was left out; the schedule is one of steps all the same.
+            warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
+            self._scheduler.step()
         self._optimizer.zero_grad(set_to_none=True)
         return norm.detach()
+
+    def _scaled_step(self, scaler: Any, norm: torch.Tensor) -> None:
+        """The optimizer's step, left out where a gradient is no finite number."""
+        scaler.step(self._optimizer)
+        scaler.update()
+        self._skipped.append(~torch.isfinite(norm))
+        # What a method does after a step must not take them for gradients.
+        for p in self._params:
+            if p.grad is not None:
+                torch.nan_to_num_(p.grad, nan=0.0, posinf=0.0, neginf=0.0)
+
+    @property
+    def skipped(self) -> int:
+        """Steps left out since their gradients overflowed."""
+        return int(torch.stack(self._skipped).sum()) if self._skipped else 0
 
     @property
     def learning_rate_mean(self) -> float:
         """Learning rate that the optimizer applied, mean over the steps taken and over the
         parameters that trained in them."""
         return math.fsum(self._rates) / len(self._rates)
+
+
+def _shares(parts: Sequence[Batch]) -> list[float]:
+    """Each part's share of a step's loss: of its rows, of text of the tokens to be predicted."""
+    if len(parts) == 1:
+        return [1.0]
+    sizes = [
+        int((_following(part.labels) != -100).sum()) if part.text else len(part.labels)
+        for part in parts
+    ]
+    return [size / sum(sizes) for size in sizes]
 
 
 def _mean_rate(optimizer: torch.optim.Optimizer) -> float:
@@ -141,12 +217,12 @@ def _optimizer(prepared: Prepared, job: Job, scale: float) -> tuple[torch.optim.
         rate = recipe.learning_rate * scale * key[1]
         group = groups.setdefault(key, {"params": [], "weight_decay": decay, "lr": rate})
         group["params"].append(parameter)
-    # There is nothing to page to on a CPU, so there it is the plain one.
-    if recipe.optimizer in PAGED and job.device == "cuda":
+    # bitsandbytes' are written for GPUs, so on a CPU it is the plain one.
+    if recipe.optimizer in BITSANDBYTES and job.device == "cuda":
         import bitsandbytes
 
-        make: Any = vars(bitsandbytes.optim)[PAGED[recipe.optimizer]]
-        name = f"bitsandbytes {PAGED[recipe.optimizer]}"
+        make: Any = vars(bitsandbytes.optim)[BITSANDBYTES[recipe.optimizer]]
+        name = f"bitsandbytes {BITSANDBYTES[recipe.optimizer]}"
     else:
         # On a GPU by torch's own choice too; said, since tensors without values say "cpu".
         make = partial(torch.optim.AdamW, foreach=job.device == "cuda")
@@ -174,7 +250,7 @@ def _rate(step: int, steps: int, warmup: int, schedule: str) -> float:
 
 def logits_of(model: nn.Module, batch: Batch, job: Job, device: torch.device) -> torch.Tensor:
     """Logits in fp32: of shape (rows, classes or 1), or (rows, tokens, vocabulary)."""
-    with torch.autocast(device.type, torch.bfloat16, enabled=job.recipe.precision == "bf16"):
+    with autocast(job, device):
         logits: torch.Tensor = model(**batch.inputs).logits
     return logits.float()
 
@@ -183,24 +259,28 @@ def task_loss(
     model: nn.Module, batch: Batch, task: Task, job: Job, device: torch.device
 ) -> torch.Tensor:
     """The task's own loss, from logits: a model's own `.loss` holds AdaLoRA's penalty."""
-    logits = logits_of(model, batch, job, device)
+    logits, smoothing = logits_of(model, batch, job, device), job.recipe.label_smoothing
     if task.kind in SPOKEN:
-        return language_loss(logits, batch.labels)
+        return language_loss(logits, batch.labels, smoothing)
     if task.kind == "regression":
         return nn.functional.mse_loss(logits.squeeze(-1), batch.labels)
     if task.kind == "multi-label":
         return nn.functional.binary_cross_entropy_with_logits(logits, batch.labels)
-    return nn.functional.cross_entropy(logits, batch.labels)
+    return nn.functional.cross_entropy(logits, batch.labels, label_smoothing=smoothing)
 
 
-def language_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+def language_loss(
+    logits: torch.Tensor, labels: torch.Tensor, smoothing: float = 0.0
+) -> torch.Tensor:
     """Mean cross-entropy of each token given those before it.
 
     Args:
         logits: of shape (rows, tokens, vocabulary).
         labels: the tokens themselves, shape (rows, tokens); -100 where none is to be predicted.
+        smoothing: share of a token's probability that is spread over all tokens.
     """
-    return nn.functional.cross_entropy(logits.flatten(0, 1), _following(labels))
+    flat = logits.flatten(0, 1)
+    return nn.functional.cross_entropy(flat, _following(labels), label_smoothing=smoothing)
 
 
 def _following(labels: torch.Tensor) -> torch.Tensor:
@@ -224,9 +304,12 @@ def chunked_language_loss(
 
     def part(hidden: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         logits = head(hidden).float()
-        return nn.functional.cross_entropy(logits, labels, reduction="sum")
+        smoothing = job.recipe.label_smoothing
+        return nn.functional.cross_entropy(
+            logits, labels, reduction="sum", label_smoothing=smoothing
+        )
 
-    with torch.autocast(device.type, torch.bfloat16, enabled=job.recipe.precision == "bf16"):
+    with autocast(job, device):
         hidden: Any = base.get_decoder()(**batch.inputs).last_hidden_state.flatten(0, 1)
         labels: Any = _following(batch.labels)
         sums = [

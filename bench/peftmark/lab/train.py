@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
+from peftmark.catalog.metrics import sign_of
 from peftmark.catalog.task import Task
 from peftmark.lab.data.held_out import HeldOut
 from peftmark.lab.data.job_data import Work
@@ -40,6 +41,7 @@ class Trained:
         rank_history: module -> active rank at each curve point.
         importance_history: module -> mean importance at each curve point.
         samples, tokens: rows, and tokens without padding, of the timed steps.
+        steps: that were taken; fewer than the recipe's where early stopping ended them.
         written: tokens of answers written in all evaluations.
     """
 
@@ -51,6 +53,7 @@ class Trained:
     samples: int
     tokens: int
     written: int = 0
+    steps: int = 0
 
 
 def warm_up_steps(steps: int) -> int:
@@ -86,7 +89,7 @@ def train(
         for phase, numbers in _phases(done + 1, end, warm):
             with meters.phase(phase):
                 for number in numbers:
-                    batch = work.train(number - 1).to(device)
+                    batch = work.train(number - 1)
                     taken.append(step(number, batch))
                     meters.step()
                     if phase == "train":
@@ -101,12 +104,15 @@ def train(
         if work.selection is not None:
             picked = scored(prepared.model, work.selection, work, task, job, meters, device)
         written += sum(s.written.tokens for s in (scores, picked) if s is not None)
-        norms += torch.stack([t.norm for t in taken]).tolist()
+        new_norms = _finite_norms(taken, recipe.precision)
+        norms += new_norms
         ranks.append(prepared.ranks())
         importance.append(prepared.importance())
         penalties = [t.penalty for t in taken if t.penalty is not None]
-        curve.append(_point(done, taken, penalties, norms, scores, picked, job, meters))
+        curve.append(_point(done, taken, penalties, new_norms, scores, picked, job, meters))
         progress({"step": done, "steps": recipe.steps, "metric": curve[-1].metric})
+        if stops(curve, job):
+            break
     return Trained(
         curve=tuple(curve),
         last=scores,
@@ -116,7 +122,28 @@ def train(
         samples=samples,
         tokens=tokens,
         written=written,
+        steps=done,
     )
+
+
+def stops(curve: Sequence[CurvePoint], job: Job) -> bool:
+    """Whether early stopping ends training after the last point of a curve: so many evaluations
+    since the best selection score, all of them where the method's own schedule is over."""
+    patience = job.recipe.early_stopping
+    schedule = job.recipe.adalora
+    ends = job.recipe.steps - schedule.tfinal if schedule is not None else 0
+    points = [p for p in curve if p.selection_metric is not None and p.step >= ends]
+    if patience is None or not points:
+        return False
+    sign = sign_of(job.metric)
+    scores = [sign * (p.selection_metric or 0.0) for p in points]
+    return len(scores) - 1 - scores.index(max(scores)) >= patience
+
+
+def _finite_norms(taken: Sequence[Taken], precision: str) -> list[float]:
+    """Gradient norm of each step; of fp16 without those of steps left out."""
+    norms: list[float] = torch.stack([t.norm for t in taken]).tolist()
+    return [norm for norm in norms if precision != "fp16" or math.isfinite(norm)]
 
 
 def _phases(first: int, last: int, warm: int) -> list[tuple[str, range]]:
@@ -141,7 +168,7 @@ def _point(
     Args:
         taken: the steps since the last point.
         penalties: theirs, of those that have one.
-        norms: gradient norm of every step so far.
+        norms: gradient norms of these steps.
         picked: scores on the selection rows.
     """
     return CurvePoint(
@@ -151,7 +178,7 @@ def _point(
         seconds=meters.seconds.get("warm_up", 0.0) + meters.seconds.get("train", 0.0),
         selection_metric=picked.metrics.get(job.metric) if picked else None,
         penalty=_mean(penalties) if penalties else None,
-        gradient_norm=max(norms[-len(taken) :]),
+        gradient_norm=max(norms, default=None),
     )
 
 

@@ -42,7 +42,7 @@ class Request:
         config: of the model, as plain data (`peftmark.catalog.architectures`).
         kind: of the task.
         classes: labels of the task; 1 for a score.
-        rows, tokens: of the batch.
+        rows, tokens: of a pass: a batch, or the part of one that is read at once.
         padded: whether rows of the batch are padded to the longest.
         room: bytes that a device has for tensors, to look for what fits; None not to look.
         flops: whether operations are counted too, which takes another step.
@@ -101,7 +101,7 @@ def request(job: Job, task: Task, config: Mapping[str, Any], room: int | None = 
     # What a causal language model is trained on are tokens, whatever the task.
     kind: TaskKind = task.kind if job.causal is None else "language"
     classes = 1 if job.causal is not None else max(1, len(task.labels))
-    return Request(job, config, kind, classes, recipe.batch_size, recipe.max_length, room=room)
+    return Request(job, config, kind, classes, recipe.pass_rows, recipe.max_length, room=room)
 
 
 def forecasts(
@@ -151,7 +151,9 @@ def _text(asked: Request) -> str:
         eval_batch_size=1,
         schedule="constant",
         warmup_steps=0,
-        batch_size=asked.rows,
+        batch_size=asked.rows * recipe.gradient_accumulation,
+        early_stopping=None,
+        label_smoothing=recipe.label_smoothing and 0.1,
         max_length=asked.tokens,
         options=recipe.options if method == job.method else {},
         dropout=recipe.dropout and 0.1,

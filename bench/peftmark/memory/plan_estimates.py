@@ -160,6 +160,7 @@ def _time(
         for row in rows
         if row.job.task == job.task
         and row.job.recipe.precision == job.recipe.precision
+        and row.job.recipe.weights == job.recipe.weights
         and work.get((row.job.cell, row.job.task))
     ]
     if not others or not forecast.flops:

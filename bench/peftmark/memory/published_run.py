@@ -13,7 +13,7 @@ from peftmark.catalog.methods import method_of
 from peftmark.catalog.quantizations import QUANTIZATIONS
 from peftmark.memory.forecast import Request
 from peftmark.record.job import Form, Job
-from peftmark.record.recipe import AdaLoraSchedule, Recipe
+from peftmark.record.recipe import AdaLoraSchedule, Optimizer, Recipe
 from peftmark.suite.faults import fault_lines
 from peftmark.suite.schema import (
     TARGET_SETS,
@@ -60,7 +60,7 @@ class Scenario(Strict):
     batch: Count
     length: Count
     checkpointing: bool
-    optimizer: Literal["adamw", "paged_adamw", "paged_adamw_8bit"]
+    optimizer: Optimizer
     accumulation: Count
     attention: Literal["sdpa", "eager"]
     fused_loss: bool = False
@@ -102,7 +102,8 @@ class Scenario(Strict):
             threads=1,
             recipe=self._recipe(),
         )
-        form = Form(self.weights, self.attention, self.fused_loss, min(self.accumulation, 2))
+        # As published: full fine-tuning has its gradients and states in the weights' type.
+        form = Form(self.attention, self.fused_loss, pure=True)
         config = LANGUAGE_MODELS[self.model] if language else ARCHITECTURES[self.model]
         return Request(
             job,
@@ -121,7 +122,9 @@ class Scenario(Strict):
         targets = tuple(self.targets) if isinstance(self.targets, list) else self.targets
         return Recipe(
             steps=1000,
-            batch_size=self.batch,
+            batch_size=self.batch * min(self.accumulation, 2),
+            gradient_accumulation=min(self.accumulation, 2),
+            weights=self.weights,
             learning_rate=1e-3,
             schedule="constant",
             warmup_steps=0,

@@ -191,16 +191,14 @@ class Form:
     """What shapes a step besides the recipe; the defaults are what jobs do.
 
     Attributes:
-        weights: type of the base's weights that are not quantised.
         attention: torch's fused attention, or one product after the other.
         fused_loss: a language model's loss in chunks, so that its logits are never all there.
-        accumulation: batches whose gradients are added up before a step.
+        pure: what trains is of the type that the base is loaded in, where a job has it in fp32.
     """
 
-    weights: Literal["fp32", "bf16"] = "fp32"
     attention: Literal["sdpa", "eager"] = "sdpa"
     fused_loss: bool = False
-    accumulation: int = 1
+    pure: bool = False
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from peftmark.record.identity import LATER
+
+Precision = Literal["fp32", "bf16", "fp16"]
+Optimizer = Literal["adamw", "adamw_8bit", "paged_adamw", "paged_adamw_8bit"]
+
 
 @dataclass(frozen=True)
 class AdaLoraSchedule:
@@ -39,16 +44,17 @@ class Recipe:
 
     Attributes:
         steps: optimizer steps.
-        batch_size: rows a step.
+        batch_size: rows a step, whatever number of passes they are read in.
         learning_rate: peak learning rate of the method's parameters and the head.
         schedule: shape after the warm-up.
         warmup_steps: steps in which the learning rate rises linearly.
         weight_decay: AdamW's decoupled weight decay.
         max_grad_norm: gradient norm above which gradients are scaled down.
         max_length: tokens a row is cut at.
-        precision: arithmetic of matrix products; bf16 is autocast over fp32 weights.
-        optimizer: AdamW, or bitsandbytes' paged AdamW with states of 32 or 8 bits (on a CPU plain
-            AdamW, and the row says so).
+        precision: arithmetic of matrix products; bf16 and fp16 are autocast, and fp16's loss is
+            scaled (`peftmark.lab.step`).
+        optimizer: AdamW, or bitsandbytes' AdamW with states of 8 bits, or paged ones with states
+            of 32 or 8 bits (on a CPU plain AdamW, and the row says so).
         gradient_checkpointing: recompute activations in the backward pass.
         window_batches: batches a length-grouping window spans (1: random batches).
         train_rows: training rows used at most, None for all of them.
@@ -67,6 +73,14 @@ class Recipe:
         options: the method's own settings, all of them (`peftmark.catalog.methods`).
         budget: parameters of the adapter, head apart, that decide its size: a count, or a share of
             the base such as "0.1%"; None where the size is given.
+        weights: type that the base's frozen weights are stored in, those that are quantised apart;
+            what trains is fp32 (`peftmark.lab.stored_weights`).
+        gradient_accumulation: passes that a step's rows are read in, one after the other; their
+            gradients are those of one pass, a pass holds a part of the activations.
+        early_stopping: evaluations without a better selection score after which training ends;
+            None to take all steps.
+        label_smoothing: share of the target's probability spread evenly over all classes or tokens
+            (Szegedy et al. 2016, arXiv 1512.00567, section 7), in training alone.
     """
 
     steps: int
@@ -77,8 +91,8 @@ class Recipe:
     weight_decay: float
     max_grad_norm: float
     max_length: int
-    precision: Literal["fp32", "bf16"]
-    optimizer: Literal["adamw", "paged_adamw", "paged_adamw_8bit"]
+    precision: Precision
+    optimizer: Optimizer
     gradient_checkpointing: bool
     window_batches: int
     train_rows: int | None
@@ -95,6 +109,15 @@ class Recipe:
     adalora: AdaLoraSchedule | None = None
     options: dict[str, Any] = field(default_factory=dict)
     budget: int | str | None = None
+    weights: Precision = field(default="fp32", metadata=LATER)
+    gradient_accumulation: int = field(default=1, metadata=LATER)
+    early_stopping: int | None = field(default=None, metadata=LATER)
+    label_smoothing: float = field(default=0.0, metadata=LATER)
+
+    @property
+    def pass_rows(self) -> int:
+        """Rows that are read at once."""
+        return self.batch_size // self.gradient_accumulation
 
 
 CAUSAL_PROTOCOL = 1

@@ -25,6 +25,7 @@ ADAPTER_FIELDS = LORA
 
 VARIED: dict[str, Callable[[Any], str]] = {
     "precision": str,
+    "weights": lambda kind: f"{kind} weights",
     "gradient_checkpointing": lambda on: "checkpointing" if on else "no checkpointing",
 }
 """Setting -> the name of a value in a variant. These must be the same for every cell: they change
@@ -48,9 +49,14 @@ class RecipeFaults(Exception):
         self.faults = faults
 
 
-def variants(profile: Profile) -> dict[str, dict[str, Any]]:
-    """Name of each combination of varied values -> the values; one empty name without an axis."""
+def variants(profile: Profile, method: Method) -> dict[str, dict[str, Any]]:
+    """Name of each combination of varied values -> the values; one empty name without an axis.
+
+    A method that leaves nothing frozen has no choice of how frozen weights are stored.
+    """
     axes = {name: values for name in VARIED if (values := getattr(profile.vary, name))}
+    if not method.freezes:
+        axes.pop("weights", None)
     found = (dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values()))
     return {", ".join(VARIED[name](v) for name, v in one.items()): one for one in found}
 
@@ -64,7 +70,7 @@ def cells(entry: MethodEntry, profile: Profile) -> dict[Cell, dict[str, Any]]:
             "budget": budget,
         }
         for cell, budget in entry.cells()
-        for name, values in variants(profile).items()
+        for name, values in variants(profile, known_method(entry.method)).items()
     }
 
 
@@ -77,7 +83,9 @@ DEFAULTS: dict[str, Any] = {
     "max_grad_norm": 1.0,
     "max_length": 128,
     "precision": "fp32",
+    "weights": "fp32",
     "optimizer": "adamw",
+    "gradient_accumulation": 1,
     "gradient_checkpointing": False,
     "window_batches": 16,
     "selection_rows": None,
@@ -89,6 +97,8 @@ DEFAULTS: dict[str, Any] = {
     "head_dropout": None,
     "dropout": 0.0,
     "double_quantization": True,
+    "early_stopping": None,
+    "label_smoothing": 0.0,
 }
 ADALORA_DEFAULTS: dict[str, Any] = {"beta1": 0.85, "beta2": 0.85}
 
@@ -202,6 +212,9 @@ def resolve_recipe(
         # What says how to train says nothing of it: its jobs are the same whatever stands there.
         values.pop("epochs", None)
         values.update(learning_rate=0.0, steps=1, batch_size=1, eval_every=1, warmup=0)
+        values.update(gradient_accumulation=1, early_stopping=None, label_smoothing=0.0)
+    if not method.freezes:
+        values["weights"] = "fp32"
     rows = _row_limits(values, task, tell)
     needed = ["batch_size", "learning_rate"]
     needed += [name for name in ("targets", "alpha") if name in method.settings]
@@ -224,6 +237,7 @@ def resolve_recipe(
     warmup_steps = _share(values.pop("warmup"), steps)
     if warmup_steps > steps:
         tell("warmup", f"found {warmup_steps}; the run has {steps} steps")
+    _check_step(values, method, task, tell)
     if profile.tuning and values["selection_rows"] == 0:
         tell("selection_rows", "found 0; a profile with tuning scores its trials on these rows")
     schedule = _schedule(method, cell, values, steps, tell)
@@ -234,6 +248,33 @@ def resolve_recipe(
     if not QUANTIZATIONS[cell.quantization].double:
         values["double_quantization"] = None
     return Recipe(**values)
+
+
+def _check_step(values: Mapping[str, Any], method: Method, task: Task, fault: Fault) -> None:
+    """What a step, or the end of training, can't be."""
+    rows, passes, weights = (
+        values[name] for name in ("batch_size", "gradient_accumulation", "weights")
+    )
+    if rows % passes:
+        fault(
+            "gradient_accumulation",
+            f"found {passes}; a step's {rows} rows (batch_size) are read in that many passes of "
+            "equal size, so it must divide them",
+        )
+    if weights not in ("fp32", values["precision"]):
+        fault(
+            "weights",
+            f"found {weights} with precision {values['precision']}; a base stored in {weights} "
+            f"computes in it (precision: {weights}), or is stored in fp32",
+        )
+    if values["label_smoothing"] and task.kind in ("regression", "multi-label"):
+        fault(
+            "label_smoothing",
+            f"found {values['label_smoothing']} for {task.key}, a task of kind {task.kind}; only "
+            "one right class or token among several can be smoothed",
+        )
+    if values["early_stopping"] is not None and values["selection_rows"] == 0:
+        fault("early_stopping", "selection_rows is 0; training ends by the score on these rows")
 
 
 def _row_limits(values: dict[str, Any], task: Task, fault: Fault) -> int:

@@ -33,6 +33,7 @@ from peftmark.core.strict_yaml import MAX_SUITE_BYTES as MAX_SUITE_BYTES
 from peftmark.core.strict_yaml import read_yaml as read_yaml
 from peftmark.own.declared import OwnTask
 from peftmark.own.declared_model import OwnModel
+from peftmark.record.recipe import Optimizer, Precision
 from peftmark.suite.names import AnyModel, OwnModelName, declared_of, model_word
 
 RADAR_AXES = ("quality", "speed", "memory", "parameters", "steps_to_target", "ease_of_use")
@@ -168,7 +169,6 @@ Count = Annotated[int, Field(ge=1)]
 Sizes = Annotated[list[Annotated[int, Field(ge=1, le=4096)]], Field(min_length=1)]
 Word = Annotated[str, Field(min_length=1, max_length=40, pattern=r"^[^\x00-\x1f\x7f]+$")]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
-Precision = Literal["fp32", "bf16"]
 
 
 class Strict(BaseModel):
@@ -203,7 +203,9 @@ class RecipeLayer(Strict):
     max_grad_norm: Positive | None = None
     max_length: Annotated[int, Field(ge=8, le=8192)] | None = None
     precision: Precision | None = None
-    optimizer: Literal["adamw", "paged_adamw", "paged_adamw_8bit"] | None = None
+    weights: Precision | None = None
+    optimizer: Optimizer | None = None
+    gradient_accumulation: Count | None = None
     gradient_checkpointing: bool | None = None
     window_batches: Count | None = None
     train_rows: Count | None = None
@@ -211,6 +213,8 @@ class RecipeLayer(Strict):
     eval_rows: Count | None = None
     eval_every: Steps | None = None
     eval_batch_size: Count | None = None
+    early_stopping: Count | None = None
+    label_smoothing: Share | None = None
     train_pooler: bool | None = None
     head_dropout: Share | None = None
     targets: Annotated[str | tuple[str, ...], BeforeValidator(_targets)] | None = None
@@ -297,6 +301,7 @@ class Vary(Strict):
     """Axes that cross every cell of a profile alike; see `peftmark.suite.load.variants`."""
 
     precision: Annotated[list[Precision], Field(min_length=2)] | None = None
+    weights: Annotated[list[Precision], Field(min_length=2)] | None = None
     gradient_checkpointing: Annotated[list[bool], Field(min_length=2)] | None = None
 
 

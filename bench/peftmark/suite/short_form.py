@@ -33,6 +33,8 @@ RECIPE: Mapping[str, Any] = {"precision": "bf16", "batch_size": 16, "epochs": 5,
 thousand rows."""
 CAUSAL_EPOCHS = 3
 """Passes of a causal language model, as in suite instruct's profile full-cosine."""
+LOW_WEIGHTS = 300_000_000
+"""Parameters from which a base of the user's own is stored in bf16, as the field loads such."""
 LARGE = 80_000_000
 """Parameters from which an encoder gets the rates of the papers, which are of base size."""
 
@@ -140,6 +142,9 @@ def fill(raw: Any, name: str, models: Mapping[str, Model] = MODELS) -> tuple[Any
     if isinstance(shared, dict):
         causal = known is not None and known.causal
         usual = {**RECIPE, "epochs": CAUSAL_EPOCHS} if causal else RECIPE
+        if known is not None and known.own and known.parameters >= LOW_WEIGHTS:
+            low = shared.get("precision", usual["precision"]) == "bf16"
+            usual = {**usual, "weights": "bf16"} if low else usual
         more = {k: v for k, v in usual.items() if k not in shared}
         if "steps" in shared:
             more.pop("epochs", None)

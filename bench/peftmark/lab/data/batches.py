@@ -73,6 +73,22 @@ class Batch:
         rows, tokens = next(iter(self.inputs.values())).shape[:2]
         return Shape(rows, tokens, self.tokens < rows * tokens)
 
+    def parts(self, rows: int) -> list[Batch]:
+        """The batch as batches of so many rows at most, each cut at its own longest row."""
+        if rows >= self.shape.rows:
+            return [self]
+        return [self._part(slice(start, start + rows)) for start in range(0, self.shape.rows, rows)]
+
+    def _part(self, rows: slice) -> Batch:
+        mask = self.inputs.get("attention_mask")
+        if mask is None:
+            mask = torch.ones_like(next(iter(self.inputs.values())))
+        real = mask[rows].sum(1)  # rows are padded on the right
+        longest = int(real.max())
+        inputs = {name: value[rows, :longest] for name, value in self.inputs.items()}
+        labels = self.labels[rows, :longest] if self.text else self.labels[rows]
+        return replace(self, inputs=inputs, labels=labels, tokens=int(real.sum()), row_choices=())
+
     def to(self, device: torch.device) -> Batch:
         """The batch on a device."""
         moved = {name: value.to(device, non_blocking=True) for name, value in self.inputs.items()}

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from peftmark.lab.number_types import TYPES
 from peftmark.machine import nvml
 from peftmark.machine.rapl import Rapl
 from peftmark.record.fields import figure
@@ -255,7 +256,7 @@ def gemm_peak(device: torch.device, precision: str) -> float:
     With the thread count that is set, in the precision of the job, right now on this machine.
     """
     size = GEMM_SIZE[device.type]
-    kind = torch.bfloat16 if precision == "bf16" else torch.float32
+    kind = TYPES[precision]
     # Random numbers: a GPU multiplies constants faster than data. A generator of its own, so that
     # the job's streams stay as they are.
     source = torch.Generator(device=device).manual_seed(0)

@@ -27,13 +27,13 @@ class Probed:
 
     Attributes:
         live: bytes at the peak, on the run's largest batch.
-        shapes: of the two batches whose storages were followed.
+        shapes: of the passes of the two steps whose storages were followed.
         inputs: names of the model's inputs.
         flops: floating-point operations of each training step, by step.
     """
 
     live: LiveBytes
-    shapes: tuple[Shape, ...]
+    shapes: tuple[tuple[Shape, ...], ...]
     inputs: tuple[str, ...]
     flops: tuple[int, ...]
 
@@ -48,19 +48,20 @@ def probe(job: Job, task: Task, prepared: Prepared, work: Work, device: torch.de
         prepared: a model of its own, in the state before the first step.
     """
     lengths = sorted(set(work.longest))
-    step = Step(job, task, prepared, device)
+    live = LiveTensors(prepared.model)
+    step = Step(job, task, prepared, device, passes=live.start_pass)
     taken = 0
 
-    shapes: list[Shape] = []
+    shapes: list[tuple[Shape, ...]] = []
     inputs: tuple[str, ...] = ()
 
     def take(length: int) -> None:
         nonlocal taken, inputs
         taken += 1
         batch = work.train(work.longest.index(length))
-        shapes.append(batch.shape)
+        shapes.append(tuple(part.shape for part in batch.parts(job.recipe.pass_rows)))
         inputs = tuple(batch.inputs)
-        step(taken, batch.to(device))
+        step(taken, batch)
 
     counted: dict[int, int] = {}
 
@@ -69,7 +70,7 @@ def probe(job: Job, task: Task, prepared: Prepared, work: Work, device: torch.de
             take(length)
         counted[length] = operations.total
 
-    with LiveTensors(prepared.model) as live:
+    with live:
         for length in (lengths[0], lengths[-1]):
             count(length)
             live.end_step()

@@ -227,13 +227,13 @@ def of_probe(probed: Probed, outcome: Outcome) -> dict[str, Any]:
     """Live bytes, operations, and the share of the machine's peak that the timed steps reached."""
     live = probed.live
     rate = outcome.gemm_flops_per_second
-    warm = warm_up_steps(len(probed.flops))
-    timed = sum(probed.flops[warm:])
+    flops = probed.flops[: outcome.steps]
+    timed = sum(flops[warm_up_steps(len(probed.flops)) :])
     reached = timed / outcome.train_seconds if outcome.train_seconds else None
     return {
         "live_bytes": live.total,
         **{part.column: getattr(live, part.key) for part in LIVE_PARTS},
-        "flops_per_step": sum(probed.flops) / len(probed.flops),
+        "flops_per_step": sum(flops) / len(flops),
         "mfu": reached / rate if reached and rate else None,
     }
 
@@ -267,7 +267,7 @@ def finished(
         text = f"{work.overlap_rows} evaluation rows also stand in the training rows"
         warnings.append(text)
     if job.recipe.optimizer != "adamw" and not cuda:
-        warnings.append("plain AdamW ran: on a CPU there is nothing to page to")
+        warnings.append("plain AdamW ran: bitsandbytes' optimizers are written for GPUs")
     outcome = replace(
         outcome,
         peak_memory_bytes=headline,

@@ -40,8 +40,10 @@ from peftmark.lab.models import (
     attend_in_one_type,
     check_quantised,
     config_for,
+    outside,
     quantization_settings,
 )
+from peftmark.lab.number_types import raise_kept, raise_trained
 from peftmark.lab.parameter_budget import Budgeted, solve
 from peftmark.lab.quantization.table import backend_of
 from peftmark.lab.step import Step, chunked_language_loss, task_loss
@@ -77,7 +79,8 @@ class Seen:
     Attributes:
         trace: of storages, over one step a batch.
         paged: bytes of optimizer states that may be paged out to the host; not in the trace.
-        flops: floating-point operations of a step on the last batch; None if not asked for.
+        flops: floating-point operations of the last step; None if not asked for.
+        pass_flops: of its first pass.
         trainable: parameters that train.
         total: parameters of the model, 4-bit ones counted unpacked.
     """
@@ -87,24 +90,26 @@ class Seen:
     flops: int | None
     trainable: int
     total: int
+    pass_flops: int = 0
 
 
 def run(
     job: Job,
     task: Task,
     config: Any,
-    shapes: Sequence[Shape],
+    shapes: Sequence[Sequence[Shape]],
     form: Form | None = None,
     inputs: Sequence[str] = INPUTS,
     flops: bool = False,
     mask_given: bool = False,
 ) -> Seen:
-    """Take one training step on each batch, and count operations in the last.
+    """Take training steps, and count operations in the last.
 
-    With a single batch the optimizer makes its states before it, from gradients of zeros: half the
-    work, and the same peak as two steps on that batch.
+    With a single step the optimizer makes its states before it, from gradients of zeros: half the
+    work, and the same peak as two such steps.
 
     Args:
+        shapes: of the passes of each step.
         config: of the model, with the task's number of labels.
         inputs: names of the model's inputs.
         mask_given: whether a batch without padding has its mask too, which the model then drops.
@@ -118,27 +123,35 @@ def run(
         maker = _Maker(job, task, config, form)
         prepared = maker.prepare()
         loss = chunked_language_loss if form.fused_loss else None
-        step = Step(job, task, prepared, CPU, loss)
+        step = Step(job, task, prepared, CPU, loss, values=False)
 
-        def take(number: int, shape: Shape) -> None:
-            for _ in range(form.accumulation):
+        def take(number: int, passes: Sequence[Shape]) -> None:
+            # Of a batch in one pass the whole is the part.
+            share = 1.0 if len(passes) == 1 else 0.5
+            parts, losses = maker.parts(passes, inputs), []
+            one_by_one = len(passes) == 1 or job.device == "cuda"
+            for place, shape in enumerate(passes):
                 live.start_pass()
-                dropped = maker.dropped_mask(shape) if mask_given else None
-                step.gradients(number, maker.batch(shape, inputs))
+                dropped = maker.dropped_mask(shape) if mask_given and one_by_one else None
+                last = place == len(passes) - 1
+                losses.append(step.gradients(number, next(parts), share, last))
+                first.append(counter.total)
             step.update(number)
-            del dropped
+            del dropped, losses
 
         live, counter = LiveTensors(prepared.model), Operations(job)
+        first: list[int] = []
         with live:
             if len(shapes) == 1:
                 for _, p in trainable(prepared.model):
                     p.grad = torch.zeros_like(p)
                 step.update(1)
                 live.end_step()
-            for number, shape in enumerate(shapes, 1):
+            for number, passes in enumerate(shapes, 1):
                 last = flops and number == len(shapes)
+                first.clear()
                 with counter if last else nullcontext():
-                    take(number, shape)
+                    take(number, passes)
                 live.end_step()
         return Seen(
             live.trace(),
@@ -146,12 +159,25 @@ def run(
             counter.total if flops else None,
             sum(p.numel() for _, p in trainable(prepared.model)),
             parameter_counts.parameters(prepared.model),
+            first[0] if flops else 0,
         )
+
+
+_LAYER_NORM: Any = torch.ops.aten.native_layer_norm.default
 
 
 class _Mode(FakeTensorMode):  # type: ignore[no-untyped-call]
     def __deepcopy__(self, memo: Any) -> _Mode:
         return self  # PEFT copies the head, and a tensor holds its mode
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found: Any = super().__torch_dispatch__(func, types, args, kwargs)
+        if func is _LAYER_NORM and args[2] is not None and found[0].dtype != args[2].dtype:
+            # Of an input in fewer bits than the weights, torch's kernel on a CPU keeps mean and
+            # deviation in the weights' type (ATen's native/layer_norm.cpp), its formula without
+            # values in the input's.
+            return found[0], *(one.new_empty(one.shape, dtype=args[2].dtype) for one in found[1:])
+        return found
 
 
 def predicted_peak(build: Build, probed: Probed) -> int:
@@ -246,6 +272,22 @@ class _Maker:
             labels = (shape.rows, len(self.task.labels))
         return Batch(tensors, torch.zeros(labels, dtype=kind), shape.rows * shape.tokens)
 
+    def parts(self, passes: Sequence[Shape], inputs: Sequence[str]) -> Iterator[Batch]:
+        """The batches of a step's passes: on a CPU parts of one batch, on a GPU each sent there by
+        itself."""
+        if len(passes) == 1 or self.job.device == "cuda":
+            yield from (self.batch(shape, inputs) for shape in passes)
+            return
+        rows, tokens = sum(one.rows for one in passes), max(one.tokens for one in passes)
+        whole, start = self.batch(Shape(rows, tokens), inputs), 0
+        for shape in passes:
+            at, start = slice(start, start + shape.rows), start + shape.rows
+            given = {n: v[at, : shape.tokens] for n, v in whole.inputs.items()}
+            if not shape.padded:
+                given.pop("attention_mask", None)
+            labels = whole.labels[at, : shape.tokens] if whole.text else whole.labels[at]
+            yield Batch(given, labels, 0)
+
     def dropped_mask(self, shape: Shape) -> torch.Tensor | None:
         """The mask of a batch without padding: there, though no operation reads it."""
         size = (shape.rows, shape.tokens)
@@ -256,8 +298,11 @@ class _Maker:
         with unset():
             # A copy: quantising writes into it.
             config = copy.deepcopy(self.config)
-            model: Any = blank(config, self.task.kind, self.form.weights, self.form.attention)
+            weights = self.job.recipe.weights
+            model: Any = blank(config, self.task.kind, weights, self.form.attention)
             parts = anatomy_of(model)
+            if weights != "fp32" and not self.form.pure:
+                raise_kept(model, outside(parts))
             settings = quantization_settings(self.job, parts) if quantised else {}
             quantizer: Any = None
             if settings:
@@ -305,7 +350,10 @@ class _Maker:
             solved=solved,
             values=False,
         )
-        return prepare(base, setting)
+        prepared = prepare(base, setting)
+        if not self.form.pure:
+            raise_trained(prepared.model, job)
+        return prepared
 
 
 _Given = dict[int, tuple[nn.Parameter, nn.Parameter]]

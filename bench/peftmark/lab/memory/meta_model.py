@@ -30,6 +30,7 @@ from peftmark.lab.models import (
     maker_of,
     trained_head,
 )
+from peftmark.lab.number_types import TYPES
 from peftmark.record.job import Job
 
 CHOOSES_BY_DATA = ("sensitive-layers", "sensitive-ranks")
@@ -45,9 +46,6 @@ def config_of(source: Path | Mapping[str, Any], classes: int) -> Any:
     return AutoConfig.for_model(**source, num_labels=classes)
 
 
-_TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-
-
 def blank(
     config: Any, kind: TaskKind = "classification", weights: str = "fp32", attention: str = "sdpa"
 ) -> nn.Module:
@@ -61,7 +59,7 @@ def blank(
     asked = None if attention == "sdpa" else attention
     with torch.device("meta"):
         model: nn.Module = maker_of(kind).from_config(
-            config, dtype=_TYPES[weights], attn_implementation=asked
+            config, dtype=TYPES[weights], attn_implementation=asked
         )
     if kind not in SPOKEN:
         # Which token pads shapes nothing, and a bare config may name none.

@@ -86,7 +86,11 @@ class Asked:
         shape = Shape(rows or self.rows, tokens or self.tokens, self.padded)
         config = config_of(self.config, self.classes)
         config.use_cache = False
-        return run(job, self.task(), config, [shape], self.form, flops=flops)
+        # Every pass after the second is as the second: it finds the gradients there.
+        passes = [shape] * min(job.recipe.gradient_accumulation, 2)
+        seen = run(job, self.task(), config, [passes], self.form, flops=flops)
+        left = job.recipe.gradient_accumulation - len(passes)
+        return replace(seen, flops=seen.flops and seen.flops + left * seen.pass_flops)
 
 
 def answer(asked: Asked) -> list[dict[str, Any]]:
@@ -225,6 +229,9 @@ def changes(job: Job) -> Iterator[tuple[str, Job]]:
     if job.quantization == "none" and method is not None and "nf4" in method.quantizations:
         quantised = replace(recipe, double_quantization=True)
         yield "an nf4 base", replace(job, quantization="nf4", recipe=quantised)
+    if recipe.weights == "fp32" and method is not None and method.freezes:
+        stored = replace(recipe, precision="bf16", weights="bf16")
+        yield "bf16 weights", replace(job, recipe=stored)
     if job.device == "cuda" and recipe.optimizer == "adamw":
         yield (
             "the paged 8-bit AdamW",

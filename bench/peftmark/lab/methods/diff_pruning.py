@@ -56,9 +56,9 @@ class Relaxed(nn.Module):
 
     def __init__(self, weight: torch.Tensor) -> None:
         super().__init__()
-        self.w = nn.Parameter(torch.zeros_like(weight))
+        self.w = nn.Parameter(torch.zeros_like(weight, dtype=torch.float32))
         # Flat, because the optimizer decays matrices: decay would pull the gates half open.
-        self.log_alpha = nn.Parameter(torch.full_like(weight.flatten(), FIRST_LOG_ALPHA))
+        self.log_alpha = nn.Parameter(torch.full_like(self.w.flatten(), FIRST_LOG_ALPHA))
 
     def gates(self, noise: torch.Tensor | None = None) -> torch.Tensor:
         """z by weight, flat.
@@ -100,7 +100,8 @@ class Sparse(nn.Module):
 
     def forward(self, weight: torch.Tensor) -> torch.Tensor:
         """W plus the differences, of W's shape."""
-        flat: torch.Tensor = weight.flatten().index_add(0, self.get_buffer("indices"), self.values)
+        flat: torch.Tensor = weight.flatten().to(self.values.dtype)
+        flat = flat.index_add(0, self.get_buffer("indices"), self.values)
         return flat.view_as(weight)
 
 
@@ -175,7 +176,8 @@ def _attach(model: nn.Module, name: str, part: nn.Module) -> None:
         there: Any = module.parametrizations
         there["weight"][0] = part
     else:
-        parametrize.register_parametrization(module, "weight", part)
+        # Unsafe: W plus a difference is fp32 where W is stored in fewer bits.
+        parametrize.register_parametrization(module, "weight", part, unsafe=True)
 
 
 def _parts(model: nn.Module, targets: list[str], kind: type[nn.Module]) -> Mapping[str, Any]:
@@ -215,5 +217,8 @@ def _merge(model: nn.Module) -> tuple[nn.Module, str]:
     """Add the differences into the weights."""
     for module in list(model.modules()):
         if parametrize.is_parametrized(module, "weight"):
-            parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
+            layer: Any = module
+            summed = layer.weight.detach()  # fp32, whatever W is stored in
+            parametrize.remove_parametrizations(module, "weight", leave_parametrized=False)
+            layer.weight = nn.Parameter(summed, requires_grad=False)
     return model, "fp32 weights"

@@ -18,6 +18,7 @@ from peftmark.lab.data.batches import Batch
 from peftmark.lab.data.held_out import HeldOut
 from peftmark.lab.methods.estimator import Matrix
 from peftmark.lab.models import Unsupported
+from peftmark.lab.number_types import autocast
 from peftmark.lab.step import Diverged
 from peftmark.record.job import Job
 
@@ -137,8 +138,7 @@ class Frozen:
         return found
 
     def _mean(self, batch: Batch) -> torch.Tensor:
-        bf16 = self.job.recipe.precision == "bf16"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
+        with autocast(self.job, self.device):
             hidden = self.encoder(**batch.inputs).last_hidden_state
         real = batch.inputs["attention_mask"][..., None].float()
         mean: torch.Tensor = (hidden.float() * real).sum(1) / real.sum(1)

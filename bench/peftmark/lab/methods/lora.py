@@ -161,4 +161,6 @@ def merge_adapter(model: nn.Module, job: Job) -> tuple[nn.Module, str]:
         warnings.filterwarnings("ignore", message="Merge lora module to")
         merged: Any = model
         merged = merged.merge_and_unload()
-    return merged, QUANTIZATIONS[job.quantization].merged
+    plain = job.quantization == "none" and job.recipe.weights != "fp32"
+    into = f"{job.recipe.weights} weights, rounded" if plain else None
+    return merged, into or QUANTIZATIONS[job.quantization].merged

@@ -22,6 +22,7 @@ from peftmark.lab.methods import Prepared, Setting
 from peftmark.lab.methods.lora import as_lora, lora_config, ranks_of, saver_of_change, wrap
 from peftmark.lab.methods.lora_variants import Factors, check_ranks, scale_of, set_factors
 from peftmark.lab.models import Unsupported
+from peftmark.lab.number_types import raised
 
 EVA_PASSES = 20
 """Passes over the preview in which EVA's directions must settle."""
@@ -188,13 +189,16 @@ def weight_gradients(
     weights = {name: model.get_parameter(f"{name}.weight") for name in names}
     for weight in weights.values():
         weight.requires_grad_(True)
-    for batch in batches:
-        with strictly():
-            setting.loss(model, batch).backward()  # type: ignore[no-untyped-call]
     found: dict[str, torch.Tensor] = {}
-    for name, weight in weights.items():
-        if weight.grad is None:
-            raise Unsupported(f"{name} takes no part in the loss, so LoRA-GA finds no start for it")
-        found[name], weight.grad = weight.grad, None
-        weight.requires_grad_(False)
+    with raised(model):  # the sum over many batches would be lost in bf16's 8 bits
+        for batch in batches:
+            with strictly():
+                setting.loss(model, batch).backward()  # type: ignore[no-untyped-call]
+        for name, weight in weights.items():
+            if weight.grad is None:
+                raise Unsupported(
+                    f"{name} takes no part in the loss, so LoRA-GA finds no start for it"
+                )
+            found[name], weight.grad = weight.grad, None
+            weight.requires_grad_(False)
     return found

@@ -9,6 +9,7 @@ from torch import nn
 
 from peftmark.lab.methods import Prepared, Setting, trainable
 from peftmark.lab.models import trained_head
+from peftmark.lab.number_types import raise_parameters
 
 FILE = "trained.safetensors"
 
@@ -54,6 +55,7 @@ def save_trained(model: nn.Module, folder: Path) -> None:
 def load_trained(base: nn.Module, folder: Path) -> nn.Module:
     """Put saved weights onto a base of the same architecture."""
     tensors = load_file(folder / FILE)
+    raise_parameters(base, tensors.keys())  # what trained is fp32, whatever the base is stored in
     unknown = base.load_state_dict(tensors, strict=False).unexpected_keys
     if unknown:
         raise ValueError(f"the saved weights {unknown} have no place in the base")

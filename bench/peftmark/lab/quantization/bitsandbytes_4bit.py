@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from peftmark.lab.memory.code_books import code_books
+from peftmark.lab.number_types import TYPES
 from peftmark.lab.quantization import bitsandbytes_layers
 from peftmark.lab.quantization.backend import Backend
 from peftmark.record.job import Job
@@ -23,9 +24,7 @@ def _config(job: Job, whole: Sequence[str]) -> Any:
         load_in_4bit=True,
         bnb_4bit_quant_type=job.quantization,
         bnb_4bit_use_double_quant=bool(job.recipe.double_quantization),
-        bnb_4bit_compute_dtype=(
-            torch.bfloat16 if job.recipe.precision == "bf16" else torch.float32
-        ),
+        bnb_4bit_compute_dtype=TYPES[job.recipe.precision],
         llm_int8_skip_modules=list(whole),
     )
 
