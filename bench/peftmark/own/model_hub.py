@@ -6,15 +6,17 @@ shown here.
 
 from __future__ import annotations
 
+import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from fnmatch import fnmatch
 from pathlib import Path
 
-from peftmark.core.errors import AssetError
+from peftmark.core.errors import AssetError, StoreError
+from peftmark.core.files import write_all
 from peftmark.core.shown import plain
-from peftmark.sources.assets import hub_reachable, hub_reason, quiet_hub
+from peftmark.sources.assets import default_cache, hub_reachable, hub_reason, quiet_hub
 from peftmark.sources.model_folder import ADAPTER, BESIDE, CONFIG, INDEX, WEIGHTS
 
 PATTERNS = (CONFIG, INDEX, "*.safetensors", *BESIDE)
@@ -26,6 +28,9 @@ SPARE = 1_000_000_000
 def hub_folder(hub: str) -> Path:
     """The folder of the hub's own cache with a model's files, fetched where they are not there.
 
+    Which files belong to it is noted once all of them are there: of a cache that other programs
+    filled nobody knows what it lacks, and with a part of its files it would be another model.
+
     Args:
         hub: `owner/name@<40 hex>`.
 
@@ -33,34 +38,54 @@ def hub_folder(hub: str) -> Path:
         AssetError: the hub can't be reached, has no such model, wants a login or a licence, or the
             disk is too small; told before anything large is fetched.
     """
-    from huggingface_hub import snapshot_download
-
     repository, _, revision = hub.partition("@")
-    with suppress(FileNotFoundError), quiet_hub():
-        folder = Path(
-            snapshot_download(
-                repository, revision=revision, allow_patterns=list(PATTERNS), local_files_only=True
-            )
-        )
-        if _whole(folder):
-            return folder
+    note = default_cache() / "own-models" / "hub" / f"{hub.replace('/', '--')}.json"
+    folder = _cached(repository, revision)
+    if folder is not None and _whole(folder, note):
+        return folder
     reachable, why = hub_reachable()
     if not reachable:
-        raise AssetError(f"model {repository}: {why}", "Go online once; the files are kept.")
+        part = ""
+        if folder is not None:
+            part = f"; {folder} may hold a part of its files alone"
+        remedy = "Go online once; the files and the list of them are kept."
+        if folder is not None:
+            remedy += " Or name that folder itself, as path: then its files are the model."
+        raise AssetError(f"model {repository}: {why}{part}", remedy)
     sizes = _sizes(repository, revision)
     _check_room(repository, sizes)
     try:
-        with quiet_hub():
-            # The smallest first: a wall of a licence is met before the weights.
-            for names in ([CONFIG], sorted(sizes)):
-                folder = Path(
-                    snapshot_download(
-                        repository, revision=revision, allow_patterns=names, etag_timeout=5
-                    )
-                )
+        # The smallest first: a wall of a licence is met before the weights.
+        for names in ([CONFIG], sorted(sizes)):
+            folder = _snapshot(repository, revision, names, local_files_only=False)
     except Exception as error:  # many kinds, from HTTP status to a file that came short
         raise _refused(repository, revision, error) from error
+    assert folder is not None
+    with suppress(StoreError):  # without it the hub is asked again
+        write_all({note: json.dumps(sorted(sizes))})
     return folder
+
+
+def _cached(repository: str, revision: str) -> Path | None:
+    """The folder of the hub's own cache, whatever else it holds; None without a configuration."""
+    try:
+        return _snapshot(repository, revision, [CONFIG], local_files_only=True)
+    except FileNotFoundError:
+        return None
+
+
+def _snapshot(repository: str, revision: str, names: Sequence[str], local_files_only: bool) -> Path:
+    from huggingface_hub import snapshot_download
+
+    with quiet_hub():
+        folder = snapshot_download(
+            repository,
+            revision=revision,
+            allow_patterns=list(names),
+            local_files_only=local_files_only,
+            etag_timeout=5,
+        )
+    return Path(folder)
 
 
 def hub_config(hub: str) -> Path:
@@ -80,12 +105,12 @@ def hub_config(hub: str) -> Path:
         raise _refused(repository, wanted, error) from error
 
 
-def _whole(folder: Path) -> bool:
-    from peftmark.sources.model_folder import files_read
-
+def _whole(folder: Path, note: Path) -> bool:
+    """Whether every file is there that the hub said belongs to the model."""
     try:
-        return bool(files_read(folder))
-    except (AssetError, OSError):
+        names = json.loads(note.read_text(encoding="utf-8"))
+        return bool(names) and all((folder / str(name)).is_file() for name in names)
+    except (OSError, ValueError, TypeError):
         return False
 
 

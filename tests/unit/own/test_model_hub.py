@@ -44,6 +44,25 @@ def test_a_model_of_the_hub_is_fetched_once_and_no_file_too_many(tmp_path, shard
 
 
 @pytest.mark.heavy
+@pytest.mark.parametrize("noted", [True, False], ids=["fetched by us", "fetched by others"])
+def test_a_cache_that_lacks_files_is_never_another_model(tmp_path, noted):
+    more = {"chat_template.jinja": b"{{ x }}", "generation_config.json": b"{}"}
+    with serve(repository(tmp_path, **more)) as hub:
+        whole = call(hub.url, tmp_path)
+        assert set(more) < set(whole["files"])
+        (snapshot,) = (tmp_path / "hf" / "hub").glob("models--*/snapshots/*")
+        for name in more:
+            (snapshot / name).unlink()
+        if not noted:
+            (note,) = (tmp_path / ".cache").rglob("own-models/hub/*.json")
+            note.unlink()
+        offline = call(hub.url, tmp_path, env={"HF_HUB_OFFLINE": "1"})
+        assert "a part of its files" in offline["error"] and "Go online once" in offline["remedy"]
+        assert call(hub.url, tmp_path) == whole
+        assert call(hub.url, tmp_path, env={"HF_HUB_OFFLINE": "1"}) == whole
+
+
+@pytest.mark.heavy
 def test_what_stops_a_download_is_told_before_the_weights(tmp_path):
     gated = repository(tmp_path)
     gated.gated = True
