@@ -73,4 +73,5 @@ def model_folder(
 
 def put(folder: Path, name: str, content: Any) -> None:
     """A file of JSON."""
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / name).write_text(json.dumps(content))

@@ -50,7 +50,7 @@ class Model:
     @property
     def read_as(self) -> str:
         """What sort of model it is, for people."""
-        return "causal language model" if self.causal else "encoder"
+        return read_as(self.causal)
 
     @property
     def identity(self) -> str:
@@ -66,6 +66,11 @@ class Model:
         if self.template_sha256:
             known[TEMPLATE] = self.template_sha256
         return known | {self.weights_file: self.weights_sha256}
+
+
+def read_as(causal: bool) -> str:
+    """What sort of model a causal language model is, or another, for people."""
+    return "causal language model" if causal else "encoder"
 
 
 TEMPLATE = "chat_template.jinja"

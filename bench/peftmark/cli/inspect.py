@@ -155,29 +155,31 @@ def _of_suite(options: argparse.Namespace, length: int | None) -> Rows:
             "Leave them out, or give a file.",
         )
     suite = load_suite(str(options.file), options.suites)
-    every: dict[str, tuple[OwnRows, int]] = {}
+    every: list[tuple[OwnRows, int]] = []
     for name, profile in suite.profiles.items():
-        for task, own in read_own_tasks(suite, name)[1].items():
-            cut = length or profile.recipe.max_length or suite.file.recipe.max_length
-            every.setdefault(task, (own, cut or DEFAULTS["max_length"]))
+        suite, rows = read_own_tasks(suite, name)  # each once, by the first profile that has it
+        cut = length or profile.recipe.max_length or suite.file.recipe.max_length
+        every += [(own, cut or DEFAULTS["max_length"]) for own in rows.values()]
     if not every:
         raise UserError(
             f"suite {options.file} has no task of its own", "Give a file, or another suite."
         )
     model = options.model or _typed(suite)
-    return (), model, list(every.values())
+    return (), model, every
 
 
 def _typed(suite: Suite) -> str:
     """The model of a suite's first profile, one of its own as it would be typed."""
+    from peftmark.own.declared_model import HUB
+    from peftmark.own.places import find
+
     name = next(iter(suite.profiles.values())).model
     own = suite.file.models.get(name)
     if own is None:
         return name
     if own.hub is not None:
-        return f"hub:{own.hub}"
-    beside = suite.path.parent / str(own.path)
-    return f"{own.path if Path(str(own.path)).is_dir() else beside}/"
+        return f"{HUB}{own.hub}"
+    return f"{find(str(own.path), suite.places, folder=True)}/"
 
 
 def declared(options: argparse.Namespace, file: Path) -> tuple[Guess, OwnTask]:
@@ -190,7 +192,7 @@ def declared(options: argparse.Namespace, file: Path) -> tuple[Guess, OwnTask]:
 
     from peftmark.own.declared import OwnTask
     from peftmark.own.guess import guess
-    from peftmark.own.read import find
+    from peftmark.own.places import find
     from peftmark.own.tables import read_table, saved_folder, split_of
     from peftmark.suite.faults import fault_lines
 
@@ -243,7 +245,7 @@ def tokenizer_of(model: str | None, kind: str) -> Path | None:
 
     key = model or default_model(kind)
     if is_inline(key):
-        return None if key.startswith(HUB) else _tokenizer_of_folder(Path(key).expanduser())
+        return None if key.startswith(HUB) else _tokenizer_of_folder(key)
     if key not in MODELS:
         raise UserError(
             f"--model {key}: unknown",
@@ -252,10 +254,10 @@ def tokenizer_of(model: str | None, kind: str) -> Path | None:
     return tokenizer_in(default_cache(), [f"{p.name}-{p.version}" for p in MODELS[key].packages])
 
 
-def _tokenizer_of_folder(folder: Path) -> Path | None:
-    if not folder.is_dir():
-        raise UserError(f"--model {folder}: there is no such folder", "Give a model's folder.")
-    file = folder / "tokenizer.json"
+def _tokenizer_of_folder(name: str) -> Path | None:
+    from peftmark.own.places import find
+
+    file = find(name, [Path.cwd()], folder=True) / "tokenizer.json"
     return file if file.is_file() else None
 
 

@@ -5,14 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from peftmark.cli.inspect import add_columns, declared, tokenizer_of
 from peftmark.cli.options import add_suites
 from peftmark.core.errors import Exit, UserError
-
-if TYPE_CHECKING:
-    from peftmark.catalog.models import Model
 
 NAME = "new"
 HELP = "write a suite for rows of your own; what you don't say is guessed and told"
@@ -105,11 +102,10 @@ def _check_model(name: str, kind: str) -> bool:
     Raises:
         UserError: there is no such model, or it doesn't read tasks of the kind.
     """
-    from peftmark.catalog.models import MODELS
+    from peftmark.catalog.models import MODELS, read_as
     from peftmark.own.suite_text import OF_ENCODERS
 
-    model = _model(name)
-    causal = model.causal
+    causal = MODELS[name].causal if name in MODELS else _own_is_causal(name)
     reads = causal if kind not in OF_ENCODERS else not causal or kind == "classification"
     if not reads:
         fit = [
@@ -118,14 +114,15 @@ def _check_model(name: str, kind: str) -> bool:
             if one.causal != (kind in OF_ENCODERS) or (kind == "classification")
         ]
         raise UserError(
-            f"--model {name}: {model.read_as}s don't read tasks of kind {kind}",
+            f"--model {name}: {read_as(causal)}s don't read tasks of kind {kind}",
             f"Those that do: {', '.join(fit)}.",
         )
     return causal
 
 
-def _model(name: str) -> Model:
-    """A model of the catalogue, or the user's own by its folder or address.
+def _own_is_causal(name: str) -> bool:
+    """Whether the user's own model is a causal language model; nothing but its configuration is
+    read, or fetched.
 
     Raises:
         UserError: there is none, or it can't be read.
@@ -139,10 +136,8 @@ def _model(name: str) -> Model:
         inline_key,
         is_inline,
     )
-    from peftmark.own.model import read_own_model
+    from peftmark.own.model import reads_text_on
 
-    if name in MODELS:
-        return MODELS[name]
     if not is_inline(name):
         raise UserError(
             f"--model {name}: unknown",
@@ -152,4 +147,4 @@ def _model(name: str) -> Model:
     if fault := inline_fault(name):
         raise UserError(f"--model {name}: {fault}", "Name a folder, or a model of the hub.")
     declared = OwnModel.model_validate(inline_declared(name))
-    return read_own_model(inline_key(name), declared, [Path.cwd()]).model
+    return reads_text_on(inline_key(name), declared, [Path.cwd()])

@@ -10,7 +10,11 @@ MOST_PLACES = 12
 
 def quoted(value: object, most: int = MOST_CHARACTERS) -> str:
     """A value in quotes on one line, what can't be printed escaped, cut after `most` characters."""
-    text = repr(value)
+    return short(repr(value), most)
+
+
+def short(text: str, most: int = MOST_CHARACTERS) -> str:
+    """A text, cut after `most` characters."""
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
@@ -23,6 +27,11 @@ def quoted_list(values: Sequence[object], most: int = MOST_PLACES) -> str:
     """Values in quotes, the first `most` of them and how many more."""
     more = f" and {len(values) - most:,} more" if len(values) > most else ""
     return ", ".join(map(quoted, values[:most])) + more
+
+
+def plural(n: int, noun: str, many: str = "") -> str:
+    """`1 seed`, `2 seeds`."""
+    return f"{n:,} {noun if n == 1 else many or noun + 's'}"
 
 
 def numbered(unit: str, places: Sequence[int], most: int = MOST_PLACES) -> str:

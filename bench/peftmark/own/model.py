@@ -11,9 +11,11 @@ from peftmark.catalog.architectures import DECODERS
 from peftmark.catalog.models import Model
 from peftmark.core.errors import AssetError
 from peftmark.core.shown import plain
-from peftmark.own.declared_model import OwnModel
-from peftmark.own.model_hub import hub_folder
+from peftmark.own.declared_model import OwnModel as Declared
+from peftmark.own.model_hub import hub_config, hub_folder
+from peftmark.own.places import find
 from peftmark.own.weights import Tensor, embedding_rows, refuse_no_numbers, tensors_of
+from peftmark.record.own_model import OwnModel, model_from
 from peftmark.sources.model_folder import (
     CONFIG,
     file_hashes,
@@ -48,7 +50,7 @@ class OwnFiles:
     notes: tuple[str, ...] = ()
 
 
-def read_own_model(key: str, declared: OwnModel, places: Sequence[Path]) -> OwnFiles:
+def read_own_model(key: str, declared: Declared, places: Sequence[Path]) -> OwnFiles:
     """Read what a model is from its configuration and the headers of its weights, and hash it all.
 
     Args:
@@ -65,28 +67,19 @@ def read_own_model(key: str, declared: OwnModel, places: Sequence[Path]) -> OwnF
         raise AssetError(f"model {key}: {error.what}", error.remedy) from error
 
 
-def _read(key: str, declared: OwnModel, folder: Path, source: str) -> OwnFiles:
+def _read(key: str, declared: Declared, folder: Path, source: str) -> OwnFiles:
     refuse_redirects(folder)
     names = files_read(folder)
     config = read_config(folder / CONFIG)
     tensors = tensors_of([folder / name for name in names if name.endswith(".safetensors")])
     _check_vocabulary(folder, tensors)
     hashes = file_hashes(folder, names)
-    causal = reads_text_on(config) if declared.read_as is None else declared.read_as != "classifier"
-    model = Model(
-        key=key,
-        title=declared.title or key,
-        weights_sha256="",
-        hub=None,
-        packages=(),
+    carried = OwnModel(
+        causal=_causal(declared, config),
         parameters=sum(tensor.count for tensor in tensors),
-        licence="the user's own",
-        summary=source,
-        files=(),
-        causal=causal,
-        own=True,
-        files_sha256=listing_sha256(hashes),
+        title=declared.title or key,
     )
+    model = model_from(carried, key, listing_sha256(hashes))
     notes = []
     if declared.read_as is None:
         notes.append(f"read as {model.read_as}, by its {CONFIG} (read_as says otherwise)")
@@ -120,8 +113,24 @@ def read_config(path: Path) -> dict[str, Any]:
     return {name: value for name, value in config.items() if name not in OF_CONFIG}
 
 
-def reads_text_on(config: Mapping[str, Any]) -> bool:
-    """Whether a configuration is that of a causal language model."""
+def reads_text_on(key: str, declared: Declared, places: Sequence[Path]) -> bool:
+    """Whether a model is to be read as a causal language model, by its configuration alone: no
+    weights are looked at, nor fetched.
+
+    Raises:
+        AssetError: there is no such model, or its configuration can't be read.
+    """
+    if declared.hub is not None:
+        path = hub_config(declared.hub)
+    else:
+        path = _folder(key, declared, places) / CONFIG
+    return _causal(declared, read_config(path))
+
+
+def _causal(declared: Declared, config: Mapping[str, Any]) -> bool:
+    """What the declaration says it is read as, else what its configuration says."""
+    if declared.read_as is not None:
+        return declared.read_as == "language-model"
     named = config.get("architectures")
     for name in named if isinstance(named, list) else ():
         if str(name).endswith(("ForCausalLM", "LMHeadModel")):
@@ -131,20 +140,20 @@ def reads_text_on(config: Mapping[str, Any]) -> bool:
     return config["model_type"] in DECODERS
 
 
-def _found(key: str, declared: OwnModel, places: Sequence[Path]) -> tuple[Path, str]:
+def _found(key: str, declared: Declared, places: Sequence[Path]) -> tuple[Path, str]:
     if declared.hub is not None:
         repository, _, revision = declared.hub.partition("@")
         return hub_folder(declared.hub), f"hub: {repository} at {revision[:12]}"
+    path = _folder(key, declared, places)
+    return path, f"own model: {plain(path.resolve().name)}"
+
+
+def _folder(key: str, declared: Declared, places: Sequence[Path]) -> Path:
     assert declared.path is not None
-    candidates = list(dict.fromkeys(place / Path(declared.path).expanduser() for place in places))
-    for path in candidates:
-        if path.is_dir():
-            return path, f"own model: {plain(path.resolve().name)}"
-    looked = " nor ".join(plain(str(path)) for path in candidates)
-    raise AssetError(
-        f"model {key}: there is no folder {looked}",
-        "A path is looked for in the working directory and beside the suite's file: mend it.",
-    )
+    try:
+        return find(declared.path, places, folder=True)
+    except AssetError as error:
+        raise AssetError(f"model {key}: {error.what}", error.remedy) from error
 
 
 def _check_vocabulary(folder: Path, tensors: Sequence[Tensor]) -> None:

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 def read_own_models(
     suite: Suite, profile: str, records: Mapping[str, Record] | None = None
 ) -> tuple[Suite, dict[str, OwnFiles]]:
-    """The suite with its own models known, and their files where they were read.
+    """The suite with its own models known, and the files of those that were read: what the suite
+    knows already isn't read again.
 
     Args:
         records: rows that tell the models without their files; None to read the files.
@@ -32,7 +33,7 @@ def read_own_models(
     Raises:
         UserError: a model that can't be read; or settings that don't fit it.
     """
-    names = suite.own_models(profile)
+    names = [name for name in suite.own_models(profile) if name not in suite.models]
     if not names:
         return suite, {}
     seen = recorded_models(suite, profile, records or {})
@@ -44,9 +45,7 @@ def read_own_models(
 def _read(suite: Suite, name: str) -> OwnFiles:
     from peftmark.own.model import read_own_model
 
-    # As typed from where one works, or beside the suite's file.
-    places = dict.fromkeys([Path(), suite.path.parent])
-    return read_own_model(name, suite.file.models[name], list(places))
+    return read_own_model(name, suite.file.models[name], suite.places)
 
 
 def keep_own_models(files: Mapping[str, OwnFiles], cache: Path) -> None:
@@ -67,13 +66,6 @@ def keep_own_models(files: Mapping[str, OwnFiles], cache: Path) -> None:
 def shapes_of(files: Mapping[str, OwnFiles]) -> dict[str, Mapping[str, Any]]:
     """Model -> its configuration."""
     return {name: found.config for name, found in files.items()}
-
-
-def notes_on_models(files: Mapping[str, OwnFiles]) -> Iterator[str]:
-    """What a person should know of the models before a run."""
-    for name, found in files.items():
-        for note in found.notes:
-            yield f"{name}: {note}"
 
 
 @contextmanager

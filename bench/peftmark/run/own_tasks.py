@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from peftmark.catalog.own_metric import code_of
@@ -17,13 +16,15 @@ from peftmark.suite.load import Suite
 PRIVATE = "texts of rows of one's own are kept only with --show-texts"
 
 if TYPE_CHECKING:
+    from peftmark.own.model import OwnFiles
     from peftmark.own.read import OwnRows
 
 
 def read_own_tasks(
     suite: Suite, profile: str, records: Mapping[str, Record] | None = None
 ) -> tuple[Suite, dict[str, OwnRows]]:
-    """The suite with its own tasks known, and their rows where the files were read.
+    """The suite with its own tasks known, and the rows of those whose files were read: what the
+    suite knows already isn't read again.
 
     Args:
         records: rows that tell the tasks without their files; None to read the files.
@@ -32,7 +33,7 @@ def read_own_tasks(
         UserError: a file that can't be read, or is not what the suite says; or settings that don't
             fit the rows.
     """
-    names = suite.own_tasks(profile)
+    names = [name for name in suite.own_tasks(profile) if name not in suite.own]
     if not names:
         return suite, {}
     seen = recorded_tasks(suite, profile, records or {})
@@ -43,9 +44,7 @@ def read_own_tasks(
 def _read(suite: Suite, name: str) -> OwnRows:
     from peftmark.own.read import read_own
 
-    # As typed from where one works, or beside the suite's file.
-    places = dict.fromkeys([Path(), suite.path.parent])
-    found = read_own(name, suite.file.tasks[name], list(places), default_cache())
+    found = read_own(name, suite.file.tasks[name], suite.places, default_cache())
     keys = [key for key in (found.task.metric, *found.task.also) if ":" in key]
     if not keys:
         return found
@@ -61,8 +60,8 @@ def private(job: Job, outcome: Outcome) -> Outcome:
     return replace(outcome, completions=(), null_reasons=reasons)
 
 
-def notes_on(rows: Mapping[str, OwnRows]) -> Iterator[str]:
-    """What a person should know of the rows before a run."""
-    for name, found in rows.items():
+def notes_on(read: Mapping[str, OwnRows | OwnFiles]) -> Iterator[str]:
+    """What a person should know of tasks or models before a run."""
+    for name, found in read.items():
         for note in found.notes:
             yield f"{name}: {note}"

@@ -20,12 +20,7 @@ from peftmark.machine import nvml
 from peftmark.machine.environment import capture, machine, software
 from peftmark.record.job import Job, Record
 from peftmark.run.admission import Foreseen, foresee
-from peftmark.run.own_models import (
-    keep_own_models,
-    notes_on_models,
-    read_own_models,
-    shapes_of,
-)
+from peftmark.run.own_models import keep_own_models, read_own_models, shapes_of
 from peftmark.run.own_tasks import notes_on, private, read_own_tasks
 from peftmark.sources.assets import Located, Places, default_cache, hub_reachable, model_files
 from peftmark.sources.own_cache import keep_own
@@ -183,7 +178,7 @@ def make_plan(selection: Selection, recorded: bool = False, before: Plan | None 
         expanded=expanded,
         notes=[
             *_notes(expanded.jobs, contents, here=bool(venue.slots)),
-            *notes_on_models(files),
+            *notes_on(files),
             *notes_on(rows),
         ],
         own_rows=rows,

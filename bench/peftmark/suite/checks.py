@@ -16,11 +16,11 @@ from peftmark.catalog.task import Task
 from peftmark.catalog.tasks import TASKS
 from peftmark.core.errors import SuiteError
 from peftmark.core.files import PACKAGE
+from peftmark.core.shown import quoted
 from peftmark.core.strict_yaml import read_yaml
 from peftmark.record.recipe import Recipe
 from peftmark.suite.cell_checks import cell_words, check_cells, check_sizes
 from peftmark.suite.compatibility import check_reading
-from peftmark.suite.faults import short
 from peftmark.suite.recipes import VARIED, RecipeFaults, cells, resolve_recipe
 from peftmark.suite.schema import MethodEntry, Profile, SuiteFile
 
@@ -99,9 +99,9 @@ def _check_claims(ids: list[str], own: Path | None) -> Iterator[str]:
             close = difflib.get_close_matches(name, known, n=1)
             hint = f" (did you mean {close[0]}?)" if close else ""
             allowed = ", ".join(known) or "none, since no ledger of claims was found"
-            yield f"claims[{index}]: found {short(name)}; unknown claim{hint}; allowed: {allowed}"
+            yield f"claims[{index}]: found {quoted(name)}; unknown claim{hint}; allowed: {allowed}"
         elif name in ids[:index]:
-            yield f"claims[{index}]: found {short(name)}; each claim may stand once"
+            yield f"claims[{index}]: found {quoted(name)}; each claim may stand once"
 
 
 def _claim_ids(folders: list[Path]) -> list[str]:

@@ -180,22 +180,28 @@ def _all_recorded(
 
 def recorded_models(suite: Suite, profile: str, records: Mapping[str, Record]) -> dict[str, Model]:
     """The suite's own models as their newest rows have them."""
-    found = {}
-    for record in sorted(records.values(), key=lambda r: (r.finished_at, r.job.job_id)):
-        job = record.job
-        if job.own_model is not None and job.profile == profile and job.model in suite.file.models:
-            found[job.model] = job.model_facts
-    return found
+    jobs = _in_time(profile, records)
+    return {
+        job.model: job.model_facts
+        for job in jobs
+        if job.own_model is not None and job.model in suite.file.models
+    }
 
 
 def recorded_tasks(suite: Suite, profile: str, records: Mapping[str, Record]) -> dict[str, Task]:
     """The suite's own tasks as their newest rows have them."""
-    found = {}
-    for record in sorted(records.values(), key=lambda r: (r.finished_at, r.job.job_id)):
-        job = record.job
-        if job.own is not None and job.profile == profile and job.task in suite.file.tasks:
-            found[job.task] = job.task_facts
-    return found
+    jobs = _in_time(profile, records)
+    return {
+        job.task: job.task_facts
+        for job in jobs
+        if job.own is not None and job.task in suite.file.tasks
+    }
+
+
+def _in_time(profile: str, records: Mapping[str, Record]) -> list[Job]:
+    """The jobs of a profile's rows, the newest last."""
+    in_time = sorted(records.values(), key=lambda r: (r.finished_at, r.job.job_id))
+    return [record.job for record in in_time if record.job.profile == profile]
 
 
 def _base_jobs(suite: Suite, profile_name: str, device: Literal["cpu", "cuda"]) -> list[Job]:

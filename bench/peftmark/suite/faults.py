@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from pydantic import ValidationError
 
-from peftmark.core.shown import plain
+from peftmark.core.shown import plain, quoted
 
 MAPPING = "a mapping is needed: key: value"
 LIST = "a list is needed, such as [a, b]"
@@ -37,7 +36,7 @@ def fault_lines(error: ValidationError) -> Iterator[str]:
                 if path
                 else str(part)
             )
-        found = "" if item["type"] == "missing" else f"found {short(item['input'])}; "
+        found = "" if item["type"] == "missing" else f"found {quoted(item['input'])}; "
         message = item["msg"].removeprefix("Value error, ")
         message = IN_WORDS.get(item["type"], message)
         if item["type"] == "extra_forbidden":
@@ -52,9 +51,3 @@ def fault_lines(error: ValidationError) -> Iterator[str]:
         if isinstance(item["input"], str) and "number" in message:
             message += " (write it without quotes)"
         yield f"{plain(path) or 'file'}: {found}{message[:1].lower()}{message[1:]}"
-
-
-def short(value: Any) -> str:
-    """A value as it stands in a message, cut at 60 characters."""
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

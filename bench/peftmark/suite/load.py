@@ -19,10 +19,11 @@ from peftmark.catalog.models import MODELS, Model
 from peftmark.catalog.task import Task
 from peftmark.catalog.tasks import TASKS
 from peftmark.core.errors import SuiteError
+from peftmark.core.shown import quoted
 from peftmark.core.strict_yaml import read_yaml
 from peftmark.record.job import RadarAxis, ReportOptions
 from peftmark.suite.checks import SUITE_NAME, check, reference_of, suite_folders
-from peftmark.suite.faults import fault_lines, short
+from peftmark.suite.faults import fault_lines
 from peftmark.suite.names import Declared, declare
 from peftmark.suite.schema import MethodEntry, Profile, SuiteFile
 from peftmark.suite.short_form import fill
@@ -56,6 +57,12 @@ class Suite:
     filled: tuple[str, ...] = ()
     models: Mapping[str, Model] = field(default_factory=dict)
     raw: Any = field(default=None, repr=False, compare=False)
+
+    @property
+    def places(self) -> tuple[Path, ...]:
+        """Where files and folders of the user's own that it names are looked for, in order: as
+        typed from where one works, then beside its file."""
+        return tuple(dict.fromkeys([Path(), self.path.parent]))
 
     def task(self, name: str) -> Task:
         """A task by its name: the suite's own, or the catalogue's.
@@ -127,7 +134,7 @@ def find_suite(name: str, own: Path | None = None) -> Path:
     known = ", ".join(suite_names(own)) or "none"
     if not SUITE_NAME.fullmatch(name):
         raise SuiteError(
-            f"suite {short(name)}: a suite is named by lower-case letters, digits, - and _, "
+            f"suite {quoted(name)}: a suite is named by lower-case letters, digits, - and _, "
             "at most 64, never by a path",
             f"Known suites: {known}. For a folder of your own use --suites DIR.",
         )

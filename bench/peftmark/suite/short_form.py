@@ -15,6 +15,7 @@ from typing import Any
 from peftmark.catalog.methods import METHODS
 from peftmark.catalog.models import MODELS, Model
 from peftmark.catalog.tasks import TASKS
+from peftmark.core.shown import quoted, short
 
 SEEDS = [0, 1, 2]
 """Three are the fewest that give an interval worth showing."""
@@ -119,7 +120,7 @@ def fill(raw: Any, name: str, models: Mapping[str, Model] = MODELS) -> tuple[Any
     def left_out(key: str, value: Any, why: str) -> None:
         if key not in found:
             found[key] = value
-            told.append(f"{key}: {_short(value)} ({why})")
+            told.append(f"{key}: {_word(value)} ({why})")
 
     model, seeds = found.pop("model"), found.pop("seeds", None)
     known = models.get(model) if isinstance(model, str) else None
@@ -210,8 +211,8 @@ def _entry(item: Any, model: Model | None, shared: Any, told: list[str]) -> Any:
     more = dict(_left_out(method.key, entry, model, {**shared, **own}))
     recipe = {**more.pop("recipe", {}), **own}
     if more or recipe != own:
-        said = [f"{k} {_short(v)}" for k, v in more.items()]
-        said += [f"{k} {_short(v)}" for k, v in recipe.items() if k not in own]
+        said = [f"{k} {_word(v)}" for k, v in more.items()]
+        said += [f"{k} {_word(v)}" for k, v in recipe.items() if k not in own]
         told.append(f"{method.key}: {', '.join(said)}")
     return {**entry, **more, **({"recipe": recipe} if recipe else {})}
 
@@ -252,6 +253,6 @@ def _rate(key: str, model: Model | None) -> float | None:
     return rates.base if model.parameters >= LARGE else rates.small
 
 
-def _short(value: Any) -> str:
-    text = repr(value) if not isinstance(value, str) else value
-    return text if len(text) <= 60 else f"{text[:57]}..."
+def _word(value: Any) -> str:
+    """A value as it would stand in the file."""
+    return short(value) if isinstance(value, str) else quoted(value)

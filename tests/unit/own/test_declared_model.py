@@ -108,8 +108,11 @@ def test_a_wrong_declaration_is_refused(declared, said, tmp_path):
         ({"model_type": "electra", "architectures": []}, False),
     ],
 )
-def test_what_a_configuration_is_read_as(config, text_on):
-    assert reads_text_on(config) is text_on
+def test_what_a_configuration_is_read_as(config, text_on, tmp_path):
+    put(tmp_path, "config.json", config)  # and there is nothing else
+    assert reads_text_on("m", OwnModel(path="."), [tmp_path]) is text_on
+    said = OwnModel(path=".", read_as="classifier" if text_on else "language-model")
+    assert reads_text_on("m", said, [tmp_path]) is not text_on
 
 
 # --- weights --------------------------------------------------------------------------------------

@@ -175,7 +175,9 @@ def test_an_evaluation_file(tmp_path):
     found = own(tmp_path, "a.csv", eval="b.csv", **CLASSED)
     assert [row.text for row in found.data.train] == [t for t, _ in ROWS[:40]]
     assert [row.text for row in found.data.eval] == [*(t for t, _ in ROWS[40:]), ROWS[0][0]]
-    assert any(note.startswith("1 of 21 evaluation rows stand in training") for note in found.notes)
+    assert any(
+        note.startswith("1 of 21 evaluation rows stands in training") for note in found.notes
+    )
     write(tmp_path, "b.csv", separated(("body", "category"), [*ROWS[40:], ("new", "sales")]))
     with pytest.raises(UserError, match=r"b\.csv, line 22: label 'sales' of evaluation rows"):
         own(tmp_path, "a.csv", eval="b.csv", **CLASSED)

@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+import hub_stub
 from calls import calls_of
+from hub_stub import REVISION, Repository, serve
 from own_files import chat, labelled, lines, separated, tickets, write
-from own_models import GPT, model_folder
+from own_models import GPT, model_folder, put
 from peftmark.cli import parser
 from peftmark.core.strict_yaml import read_yaml
 from peftmark.machine import nvml
@@ -19,6 +21,7 @@ from peftmark.own.declared import OwnTask
 from peftmark.own.look import look
 from peftmark.own.read import read_own
 from peftmark.own.suite_text import suite_text, yaml_value
+from peftmark.run import own_tasks
 from peftmark.run.runner import Selection, make_plan
 from peftmark.suite.load import load_suite
 
@@ -453,7 +456,7 @@ def test_inspect_counts_the_tokens_of_a_folder(peftmark, tmp_path):
     code, said, _ = peftmark("inspect", "t.csv", "--model", "./mine", "--max-length", "8")
     assert code == 0 and "tokens    " in said
     code, _, error = peftmark("inspect", "t.csv", "--model", "./gone")
-    assert code == 2 and "no such folder" in error
+    assert code == 2 and "there is no folder" in error and "gone" in error
 
 
 def test_new_writes_the_folder_and_inspect_finds_its_tokens_again(peftmark, tmp_path):
@@ -465,6 +468,72 @@ def test_new_writes_the_folder_and_inspect_finds_its_tokens_again(peftmark, tmp_
     assert written["model"] == "./mine" and "bag-of-words" in written["methods"]
     code, said, _ = peftmark("inspect", "tickets")
     assert code == 0 and "tokens    " in said
+
+
+def test_new_asks_a_models_configuration_alone(peftmark, tmp_path):
+    write(tmp_path, "t.csv", labelled())
+    put(tmp_path / "mine", "config.json", GPT)  # no weights to hash, no tokenizer
+    assert peftmark("new", "tickets", "--data", "t.csv", "--model", "./mine")[0] == 0
+    assert read_yaml(tmp_path / "suites" / "tickets.yaml")["methods"] == ["lora", "base"]
+    code, _, error = peftmark("new", "more", "--data", "t.csv", "--model", "./mine/config.json")
+    assert code == 2 and "there is no folder" in error
+
+
+def test_new_fetches_no_weights_of_a_model_of_the_hub(tmp_path):
+    config = json.dumps(GPT).encode()
+    write(tmp_path, "t.csv", labelled())
+    with serve(Repository("model", "tiny/model", {"config.json": config})) as hub:
+        words = ["new", "more", "--data", str(tmp_path / "t.csv"), "--suites", str(tmp_path)]
+        got = hub_stub.call(
+            hub.url, tmp_path, "command", words=[*words, "--model", f"hub:tiny/model@{REVISION}"]
+        )
+        assert got["code"] == 0, got["error"]
+    assert read_yaml(tmp_path / "more.yaml")["methods"] == ["lora", "base"]
+
+
+def test_a_folder_of_the_home_and_one_beside_the_suite_are_found(peftmark, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    write(tmp_path, "t.csv", labelled())
+    model_folder(tmp_path / "home" / "mine")
+    model_folder(tmp_path / "suites" / "beside")
+    for name in ("~/mine", "./beside"):
+        text = f"model: {name}\ntasks: {{t: {{kind: classification, train: t.csv, text: body, "
+        text += "label: category}}\nmethods: [head]\n"
+        (tmp_path / "suites" / "demo.yaml").write_text(text)
+        code, said, error = peftmark("inspect", "demo")
+        assert code == 0 and "tokens    " in said, error
+
+
+def test_inspect_reads_a_task_of_several_profiles_once(peftmark, tmp_path, monkeypatch):
+    write(tmp_path, "t.csv", labelled())
+    profile = "{summary: s, needs: nothing, scale: full, sources: [package], model: minilm-l6, "
+    profile += "seeds: [0], tasks: {t: {}}, recipe: {max_length: %d}}"
+    text = f"""
+suite: demo
+version: 1
+summary: s
+radar: {{}}
+recipe: {{batch_size: 8, steps: 10, learning_rate: 1e-3}}
+tasks: {{t: {{kind: classification, train: t.csv, text: body, label: category}}}}
+methods: [{{method: head}}]
+profiles:
+  first: {profile % 32}
+  second: {profile % 64}
+"""
+    (tmp_path / "suites").mkdir()
+    (tmp_path / "suites" / "demo.yaml").write_text(text)
+    read = []
+    original = own_tasks.read_own_tasks
+
+    def counted(suite, name, *more):
+        found = original(suite, name, *more)
+        read.extend(found[1])
+        return found
+
+    monkeypatch.setattr(own_tasks, "read_own_tasks", counted)
+    code, said, error = peftmark("inspect", "demo", "--json")
+    assert code == 0, error
+    assert json.loads(said)["key"] == "t" and read == ["t"]
 
 
 def test_new_takes_the_methods_that_fit_a_model_of_ones_own(peftmark, tmp_path):
