@@ -345,8 +345,8 @@ def test_the_catalogues_prompts_are_what_they_were():
         (own_tasks.task_of("a", "instruction", prompt="Q: {text}"), Prompt("Q: {text}", own=True)),
         (own_tasks.task_of("a", "multiple-choice"), Prompt("{text}\nAnswer:", own=True)),
         (
-            own_tasks.task_of("a", "classification", ("no", "yes")),
-            Prompt("{text}\nAnswer:", ("no", "yes"), own=True),
+            own_tasks.task_of("a", "classification", ("n", "y"), words=("no", "yes")),
+            Prompt("{text}\nLabel:", ("no", "yes"), own=True),
         ),
         (
             own_tasks.task_of(
@@ -355,8 +355,8 @@ def test_the_catalogues_prompts_are_what_they_were():
             Prompt("{text} Is it?", ("bad", "good"), own=True),
         ),
         (
-            own_tasks.task_of("a", "classification", ("no", "yes"), fields=("q", "a")),
-            Prompt("{text}\n{pair}\nAnswer:", ("no", "yes"), own=True),
+            own_tasks.task_of("a", "ranking", ("n", "y"), words=("no", "yes"), fields=("q", "a")),
+            Prompt("Text 1: {text}\nText 2: {pair}\nLabel:", ("no", "yes"), own=True),
         ),
         (own_tasks.task_of("a", "language"), None),
         (own_tasks.task_of("sst-2", "multi-label", ("x", "y")), None),

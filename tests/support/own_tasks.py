@@ -32,6 +32,8 @@ def task_of(key: str, kind: Any, labels: Sequence[str] = (), **more: Any) -> Tas
         "summary": "",
         "licence": "",
         "own": True,
+        # As they are read from a suite that declares none.
+        "words": tuple(labels) if kind in ("classification", "ranking") else (),
     }
     return Task(key, key, kind, tuple(labels), **{**fields, **more})
 

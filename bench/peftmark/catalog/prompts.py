@@ -10,9 +10,10 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from peftmark.catalog.task import Example, Task
+from peftmark.catalog.task import Example, Task, TaskKind
 
 
 @dataclass(frozen=True)
@@ -102,24 +103,35 @@ PROMPTS: dict[str, Prompt] = {
 }
 """Task -> its prompt. Language tasks are shown as they are."""
 
-OWN = {"ranking": "{text}\nAnswer:", "multiple-choice": "{text}\nAnswer:", "instruction": "{text}"}
-"""What a causal language model makes of an own task -> how it is shown a row where the suite says
-nothing; a pair of texts is shown one below the other."""
+TEMPLATES: Mapping[TaskKind, str] = {
+    "classification": "{text}\nLabel:",
+    "multiple-choice": "{text}\nAnswer:",
+    "instruction": "{text}",
+}
+"""Kind of an own task -> how a causal language model is shown a row where the suite says nothing
+(assumption); of other kinds rows are read as they are, or not at all."""
+TEMPLATE_OF_PAIR = "Text 1: {text}\nText 2: {pair}\nLabel:"
+"""The same for classes of two texts."""
+
+
+def template_of(kind: TaskKind, pair: bool) -> str:
+    """How a causal language model is shown a row of an own task where the suite says nothing; empty
+    for a kind whose rows aren't shown in a prompt."""
+    if kind == "classification" and pair:
+        return TEMPLATE_OF_PAIR
+    return TEMPLATES.get(kind, "")
 
 
 def prompt_of(task: Task) -> Prompt | None:
     """How a causal language model is shown a row of a task; None for text that is read as it is.
 
-    Of an own task it is the declared template and the words of its classes, which are the classes'
-    names where none are declared.
+    Of an own task it is its template, which was filled in where none is declared, and the words of
+    its classes.
     """
     if not task.own:
         return PROMPTS.get(task.key)
-    kind = "ranking" if task.kind == "classification" else task.kind
-    if kind not in OWN:
+    kind: TaskKind = "classification" if task.kind == "ranking" else task.kind
+    if kind not in TEMPLATES:
         return None
-    default = OWN[kind]
-    if kind == "ranking" and len(task.fields) > 1:
-        default = default.replace("{text}", "{text}\n{pair}")
-    words = (task.words or task.labels) if kind == "ranking" else ()
-    return Prompt(task.prompt or default, words, own=True)
+    template = task.prompt or template_of(kind, len(task.fields) > 1)
+    return Prompt(template, task.words if kind == "classification" else (), own=True)

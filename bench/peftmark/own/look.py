@@ -13,9 +13,10 @@ from pathlib import Path
 
 from peftmark.catalog.task import Example, Task
 from peftmark.core.errors import UserError
-from peftmark.core.shown import plain
+from peftmark.core.shown import plain, plural
 from peftmark.own.read import OwnRows
 from peftmark.own.warn import class_counts, copies
+from peftmark.sources.rows import overlap
 
 MOST_ENCODED = 2_000
 """Rows whose tokens are counted, evenly over all: more take longer than a look may."""
@@ -91,13 +92,12 @@ def look(own: OwnRows, tokenizer: Path | None = None, max_length: int = MAX_LENG
     counts = [class_counts(task, part) for part in (data.train, data.eval)]
     guess, constant = _constant(task, data.train, data.eval)
     scores = [float(row.label) for row in data.train] if task.kind == "regression" else []
-    repeated_train, repeated_eval, both = copies(data)
     return Look(
         task=task,
         files=own.files,
         classes=tuple(zip(task.labels, *counts, strict=True)),
-        copies=(repeated_train, repeated_eval),
-        overlap=both,
+        copies=(copies(data.train), copies(data.eval)),
+        overlap=overlap(data),
         words=_lengths("words", [sum(len(t.split()) for t in texts_of(row)) for row in rows]),
         tokens=None if tokenizer is None else _tokens(tokenizer, rows, max_length),
         constant=constant,
@@ -218,7 +218,8 @@ def lines(found: Look) -> Iterator[str]:
         low, mean, high = found.scores
         yield f"  scores    {low:.4g} to {high:.4g}, mean {mean:.4g}"
     yield f"  copies    {found.copies[0]:,} in training, {found.copies[1]:,} in evaluation"
-    yield f"  overlap   {found.overlap:,} evaluation rows stand in training too"
+    stand = plural(found.overlap, "evaluation row stands", "evaluation rows stand")
+    yield f"  overlap   {stand} in training too"
     yield f"  words     {_length_words(found.words)}"
     if found.tokens is not None:
         yield f"  tokens    {_length_words(found.tokens)}"
@@ -240,5 +241,5 @@ def _length_words(found: Lengths) -> str:
     )
     if found.max_length is not None:
         text += f"; {found.cut:.1%} are longer than {found.max_length:,} and cut"
-        text += f" (of {found.rows:,} rows)"
+        text += f" (of {plural(found.rows, 'row')})"
     return text

@@ -7,12 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from peftmark.catalog.prompts import template_of
 from peftmark.catalog.task import Example, Task
 from peftmark.core.errors import UserError
-from peftmark.core.shown import plain, quoted_list
+from peftmark.core.shown import plain, plural, quoted_list
 from peftmark.own.declared import OwnTask
 from peftmark.own.examples import check_values, classes_of, examples_of
 from peftmark.own.hub import hub_splits
+from peftmark.own.places import find
 from peftmark.own.rows import Part, read_part, sheet_error
 from peftmark.own.split import draw
 from peftmark.own.table import Sheet, Table, below_each_other
@@ -21,8 +23,6 @@ from peftmark.own.warn import UNEVEN, class_counts, uneven, warnings
 from peftmark.sources.rows import TaskData, fingerprint
 
 TRAIN_SPLIT = "train"
-BY_LABEL = ("classification",)
-"""Kinds whose rows are split by class."""
 METRICS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "multi-label": ("micro_f1", ("macro_f1",)),
     "regression": ("rmse", ("pearson", "spearmanr")),
@@ -31,13 +31,6 @@ METRICS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "language": ("log_likelihood", ("perplexity",)),
 }
 """Metric of a kind and those beside it where none is declared; of classes see `_metrics`."""
-TEMPLATES: Mapping[str, str] = {
-    "classification": "{text}\nLabel:",
-    "multiple-choice": "{text}\nAnswer:",
-    "instruction": "{text}",
-}
-"""How a causal language model is shown a row where nothing is declared (assumption)."""
-TEMPLATE_OF_PAIR = "Text 1: {text}\nText 2: {pair}\nLabel:"
 
 
 @dataclass(frozen=True)
@@ -158,34 +151,17 @@ def _read(path: Path, declared: OwnTask) -> Table:
     return read_table(path, declared.separator, declared.encoding)
 
 
-def find(name: str, places: Sequence[Path]) -> Path:
-    """The file of a name, looked for in the folders in order.
-
-    Raises:
-        UserError: it is in none of them; all are named.
-    """
-    candidates = dict.fromkeys(place / Path(name).expanduser() for place in places)
-    for path in candidates:
-        if path.exists():
-            return path
-    looked = " nor ".join(plain(str(path)) for path in candidates)
-    raise UserError(
-        f"there is no file {looked}",
-        "A path is looked for in the working directory and beside the suite's file: mend it.",
-    )
-
-
 # --- splits and notes -----------------------------------------------------------------------------
 
 
 def _cut(
     declared: OwnTask, part: Part, rows: Sequence[Example]
 ) -> tuple[list[Example], list[Example]]:
-    train, evaluation = draw(rows, declared.eval_share, declared.kind in BY_LABEL)
+    train, evaluation = draw(rows, declared.eval_share, declared.kind == "classification")
     if not evaluation:
         raise sheet_error(
             part.sheet,
-            f"{len(rows):,} row{'s' * (len(rows) != 1)}, and no two different ones (of a class): "
+            f"{plural(len(rows), 'row')}, and no two different ones (of a class): "
             "none can be cut for evaluation",
             "Give more rows, or a file of evaluation rows as eval.",
         )
@@ -193,10 +169,10 @@ def _cut(
 
 
 def _cut_note(declared: OwnTask, evaluation: Sequence[Example]) -> str:
-    by = "by class, " if declared.kind in BY_LABEL else ""
-    be = "is" if len(evaluation) == 1 else "are"
+    by = "by class, " if declared.kind == "classification" else ""
+    cut = plural(len(evaluation), "is cut", "are cut")
     return (
-        f"no evaluation rows were given: {len(evaluation):,} {be} cut, {by}drawn by a hash of the "
+        f"no evaluation rows were given: {cut}, {by}drawn by a hash of the "
         "text, copies of a text on one side"
     )
 
@@ -208,11 +184,11 @@ def _done(train: Part, evaluation: Part | None) -> list[str]:
             continue
         for reason, count in part.dropped.items():
             which = "with an empty text" if reason == "empty" else "without a label"
-            notes.append(f"{count:,} {what} row{'s' * (count != 1)} {which} left out")
+            notes.append(f"{plural(count, f'{what} row')} {which} left out")
         if part.cut_rows:
             count, where = len(part.cut_rows), part.sheet.where(part.cut_rows)
             notes.append(
-                f"{count:,} {what} conversation{'s' * (count != 1)} went on after the "
+                f"{plural(count, f'{what} conversation')} went on after the "
                 f"assistant's last turn; what follows it is left out ({where})"
             )
     return notes
@@ -258,11 +234,7 @@ def _metrics(task: Task, data: TaskData) -> tuple[str, tuple[str, ...]]:
 def _template(declared: OwnTask) -> str:
     if declared.messages is not None:
         return ""
-    if declared.template is not None:
-        return declared.template
-    if declared.kind == "classification" and len(declared.text or ()) > 1:
-        return TEMPLATE_OF_PAIR
-    return TEMPLATES.get(declared.kind, "")
+    return declared.template or template_of(declared.kind, len(declared.text or ()) > 1)
 
 
 def _words(declared: OwnTask, classes: tuple[str, ...]) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from peftmark.core.errors import UserError
-from peftmark.core.shown import numbered, quoted
+from peftmark.core.shown import numbered, plural, quoted
 from peftmark.own.table import Table, kind_of, refuse
 
 MOST_BYTES = 2**31
@@ -153,7 +153,7 @@ def _starts(
     if ragged:
         first, count = next(iter(ragged.items()))
         others = f" ({numbered('line', list(ragged))} alike)" if len(ragged) > 1 else ""
-        what = f"it has {count} field{'' if count == 1 else 's'}, the header {len(head)}{others}"
+        what = f"it has {plural(count, 'field')}, the header {len(head)}{others}"
         raise refuse(str(path), f"line {first}", what, NO_BREAKS)
     return head, starts
 

@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from peftmark.catalog.task import Example, Task
-from peftmark.core.shown import quoted, quoted_list
-from peftmark.sources.rows import TaskData
+from peftmark.core.shown import plural, quoted, quoted_list
+from peftmark.sources.rows import TaskData, overlap
 
 FEW_OF_CLASS = 5
 """Training rows of a class below which it is called rare (assumption)."""
@@ -26,20 +26,21 @@ def warnings(task: Task, data: TaskData) -> Iterator[str]:
     yield from _classes(task, data)
     if len(data.eval) < FEW_TO_EVALUATE:
         yield (
-            f"{len(data.eval):,} evaluation row{'s' * (len(data.eval) != 1)}: one of them is "
+            f"{plural(len(data.eval), 'evaluation row')}: one of them is "
             f"{1 / len(data.eval):.1%} of a score, so only large differences can be shown"
         )
 
 
 def _duplicates(data: TaskData) -> Iterator[str]:
-    train, evaluation, both = copies(data)
-    for what, count in (("training", train), ("evaluation", evaluation)):
-        if count:
-            yield f"{count:,} {what} rows repeat the text of another one"
-    if both:
+    for what, rows in (("training", data.train), ("evaluation", data.eval)):
+        if count := copies(rows):
+            rows_repeat = plural(count, f"{what} row repeats", f"{what} rows repeat")
+            yield f"{rows_repeat} the text of another one"
+    if both := overlap(data):
+        stand = "stands" if both == 1 else "stand"
         yield (
-            f"{both:,} of {len(data.eval):,} evaluation rows stand in training too: what is "
-            "learnt by heart scores as well"
+            f"{both:,} of {plural(len(data.eval), 'evaluation row')} {stand} in training too: "
+            "what is learnt by heart scores as well"
         )
 
 
@@ -59,7 +60,7 @@ def contradictions(task: Task, rows: Sequence[Example]) -> Iterator[str]:
     split = list(several.values())
     if not split:
         return
-    texts = f"{len(split):,} text{' has' if len(split) == 1 else 's have'}"
+    texts = plural(len(split), "text has", "texts have")
     if task.kind == "regression":
         square = sum(_squares(labels) for labels in split)
         best = f"a root mean squared error of {math.sqrt(square / len(rows)):.3g}"
@@ -73,13 +74,9 @@ def contradictions(task: Task, rows: Sequence[Example]) -> Iterator[str]:
     )
 
 
-def copies(data: TaskData) -> tuple[int, int, int]:
-    """Training and evaluation rows whose text stands earlier in their split, and evaluation rows
-    whose text stands in training."""
-    seen = {row.read for row in data.train}
-    evaluation = [row.read for row in data.eval]
-    both = sum(text in seen for text in evaluation)
-    return len(data.train) - len(seen), len(evaluation) - len(set(evaluation)), both
+def copies(rows: Sequence[Example]) -> int:
+    """Rows whose text stands earlier among them."""
+    return len(rows) - len({row.read for row in rows})
 
 
 def _squares(scores: Counter[object]) -> float:

@@ -8,6 +8,7 @@ from peftmark.analysis.stats import Estimate
 from peftmark.catalog.methods import Cell, cell_title
 from peftmark.catalog.metrics import metric_title as metric_title
 from peftmark.catalog.metrics import sign_of
+from peftmark.core.shown import plural as plural
 from peftmark.render.page import Entry
 
 MISSING = "n/a"
@@ -72,11 +73,6 @@ def _scientific(value: float, decimals: int) -> str:
 def times(value: float) -> str:
     """A ratio, such as 0.58×."""
     return f"{value:.2g}×" if value < 0.1 else f"{short(value)}×"
-
-
-def plural(n: int, noun: str, many: str = "") -> str:
-    """`1 seed`, `2 seeds`."""
-    return f"{n:,} {noun if n == 1 else many or noun + 's'}"
 
 
 def listing(items: Sequence[str]) -> str:
