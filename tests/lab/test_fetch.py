@@ -22,7 +22,7 @@ from peftmark.catalog.tasks import TASKS
 from peftmark.core.errors import AssetError, UserError
 from peftmark.run import fetch as fetching
 from peftmark.run import runner
-from peftmark.run.fetch import fetch_suite
+from peftmark.run.fetch import fetch_suite, mirrored_text
 from peftmark.run.runner import Selection, make_plan
 from peftmark.sources.assets import Places, default_cache, model_files
 from peftmark.sources.manifest import MANIFEST, check_mirror, read_manifest
@@ -109,6 +109,23 @@ def reading(key):
         return {"tasks": {key: {}}}
     other = "editorials" if key == "reviews" else "reviews"
     return {"model": SMOL, "unrelated": other, "tasks": {key: {}}, "methods": [LORA]}
+
+
+def test_what_is_ones_own_is_not_said_to_be_in_the_folder(catalog, tmp_path):
+    found = fetch(tmp_path, tasks={"trec": {}})
+    assert found.own == () and "everything loads from" in mirrored_text(found)
+    (tmp_path / "suites" / "mine.yaml").write_text(
+        "model: ./checkpoint\ntasks:\n"
+        "  tickets: {kind: classification, train: t.csv, text: body, label: category}\n"
+        f"  far: {{kind: classification, hub: a/b@{'0' * 40}, text: body, label: category}}\n"
+        "  trec: {}\nmethods: [head, {method: full, model: minilm-l6}]\n"
+    )
+    found = fetch_suite("mine", None, tmp_path / "m", None, tmp_path / "suites")
+    assert {asset.name for asset in found.assets} == {"trec", "minilm-l6"}
+    said = mirrored_text(found)
+    assert "everything" not in said and "all of the catalogue's loads" in said
+    for part in ("task tickets (t.csv)", "task far (hub: a/b@", "model checkpoint (./checkpoint)"):
+        assert part in said
 
 
 def alone(mirror):

@@ -26,6 +26,7 @@ from peftmark.catalog.task import Example, Task, expected_fingerprint
 from peftmark.catalog.tasks import TASKS
 from peftmark.core.errors import AssetError, UserError
 from peftmark.core.files import sync
+from peftmark.core.shown import plain
 from peftmark.machine import nvml
 from peftmark.sources.assets import Places, default_cache, hub_reachable, model_files
 from peftmark.sources.manifest import (
@@ -140,6 +141,7 @@ class Mirrored:
     Attributes:
         profile_reason: why this profile was chosen.
         command: words of the command that runs it there.
+        own: tasks and models of the user's own, which are not in the folder: each with where it is.
     """
 
     suite: str
@@ -148,6 +150,7 @@ class Mirrored:
     folder: Path
     assets: tuple[Asset, ...]
     command: tuple[str, ...]
+    own: tuple[str, ...] = ()
 
 
 def fetch_suite(
@@ -195,7 +198,22 @@ def fetch_suite(
     words = ["peftmark", "run", suite.name, "--profile", chosen, "--mirror", str(to)]
     words += ["--suites", str(suites)] if suites is not None else []
     assets = tuple(_asset(manifest, key, key in kept) for key in wanted)
-    return Mirrored(suite.name, chosen, reason, to, assets, tuple(words))
+    return Mirrored(
+        suite.name, chosen, reason, to, assets, tuple(words), tuple(_own(suite, chosen))
+    )
+
+
+def _own(suite: Suite, profile: str) -> Iterator[str]:
+    """What of a profile is the user's own, with its files or its place on the hub."""
+    for name in suite.own_tasks(profile):
+        task = suite.file.tasks[name]
+        where = (
+            f"hub: {task.hub}" if task.hub else ", ".join((*(task.train or ()), *(task.eval or ())))
+        )
+        yield f"task {name} ({plain(where)})"
+    for name in suite.own_models(profile):
+        model = suite.file.models[name]
+        yield f"model {name} ({plain(f'hub: {model.hub}' if model.hub else str(model.path))})"
 
 
 def mirrored_text(found: Mirrored) -> str:
@@ -204,10 +222,17 @@ def mirrored_text(found: Mirrored) -> str:
     for asset in found.assets:
         there = ", there already" if asset.kept else ""
         lines.append(f"  {asset.kind} {asset.name}: {asset.source}, {asset.bytes:,} bytes{there}")
-    lines.append(
-        f"Suite {found.suite}, profile {found.profile} ({found.profile_reason}): everything loads "
-        f"from {found.folder} alone. Without a network:"
-    )
+    suite = f"Suite {found.suite}, profile {found.profile} ({found.profile_reason})"
+    if not found.own:
+        lines.append(f"{suite}: everything loads from {found.folder} alone. Without a network:")
+    else:
+        lines += [
+            f"{suite}: all of the catalogue's loads from {found.folder} alone.",
+            f"Your own is not there: {', '.join(found.own)}. Take files along to where the suite "
+            "names them; what is on the hub is read once online and then from the caches "
+            "(PEFTMARK_CACHE, HF_HOME).",
+            "Without a network:",
+        ]
     return "\n".join([*lines, f"  {shlex.join(found.command)}"])
 
 
