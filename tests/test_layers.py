@@ -28,7 +28,7 @@ HOMES = {
     "pynvml": {"machine.nvml"},
     "pyarrow": {"storage"},
     "pandas": {"sources.row_files", "own"},
-    "datasets": {"lab", "own", "perf", "sources.task_data"},
+    "datasets": {"lab", "own", "perf", "sources.hub_datasets"},
     "tokenizers": {"own.look"},
     "yaml": {"core.strict_yaml", "sources.package_rows"},
     "rouge_score": {"lab.metrics"},

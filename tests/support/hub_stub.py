@@ -284,7 +284,7 @@ def _client(what: str, arguments: dict[str, Any]) -> dict[str, object]:
                 "fingerprint": own.task.fingerprint,
                 "labels": own.task.labels,
                 "counts": [own.task.train_rows, own.task.eval_rows],
-                "dropped": own.dropped,
+                "notes": own.notes,
             }
         base = TASKS[arguments["task"]]
         assert base.hub is not None

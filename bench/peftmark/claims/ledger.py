@@ -18,10 +18,11 @@ from peftmark.catalog.methods import Cell, method_of
 from peftmark.claims.arithmetic import calculate
 from peftmark.claims.measures import MEASURES, Measure
 from peftmark.core.errors import SuiteError
+from peftmark.core.strict import Strict
 from peftmark.core.strict_yaml import read_yaml
 from peftmark.suite.checks import LEDGER
 from peftmark.suite.faults import fault_lines
-from peftmark.suite.schema import SIZE_KEYS, CellName, ModelName, Strict, TaskName, Word, known
+from peftmark.suite.schema import SIZE_KEYS, CellName, ModelName, TaskName, Word, known
 
 # --- what may be compared -----------------------------------------------------------------------
 

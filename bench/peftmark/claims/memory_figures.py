@@ -34,6 +34,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from peftmark.claims.ledger import Text
 from peftmark.core.errors import SuiteError
+from peftmark.core.strict import Strict
 from peftmark.core.strict_yaml import read_yaml
 from peftmark.machine.gpus import CONTEXT_BYTES
 from peftmark.memory.forecast import Forecast, forecasts
@@ -41,7 +42,7 @@ from peftmark.memory.published_run import Scenario, fault, filled
 from peftmark.record.fields import LIVE_PARTS
 from peftmark.suite.checks import suite_folders
 from peftmark.suite.faults import fault_lines
-from peftmark.suite.schema import Positive, Strict, Word, known
+from peftmark.suite.schema import Positive, Word, known
 
 LEDGER = Path("claims") / "memory.yaml"
 CLOSE = 0.1

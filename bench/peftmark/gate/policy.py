@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from peftmark.core.errors import UserError
+from peftmark.core.strict import Strict
 from peftmark.core.strict_yaml import read_yaml
 from peftmark.gate.run_lines import COUNTS
 from peftmark.suite.faults import fault_lines
@@ -17,7 +18,7 @@ Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 Binding = Literal["binding", "advisory"]
 
 
-class Policy(BaseModel):
+class Policy(Strict):
     """What fails a gate.
 
     Attributes:
@@ -41,8 +42,6 @@ class Policy(BaseModel):
         slowdown: a step may take this share longer.
     """
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
     version: Literal[1] = 1
     alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
     margin: Share = 0.0025
@@ -50,7 +49,9 @@ class Policy(BaseModel):
     quality: Literal["no-drop", "non-inferior", "advisory"] = "no-drop"
     few_seeds_limit: Share | None = None
     counts: Binding = "binding"
-    ignored_counts: list[Annotated[str, known("count", (*COUNTS, "base_format"))]] = []
+    ignored_counts: list[Annotated[str, known("count", (*COUNTS, "base_format"))]] = Field(
+        default_factory=list
+    )
     steps_to_target: Binding = "binding"
     memory: Binding = "binding"
     memory_growth: Share = 0.05

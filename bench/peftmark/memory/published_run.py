@@ -11,6 +11,7 @@ from pydantic_core import PydanticCustomError
 from peftmark.catalog.architectures import ARCHITECTURES, LANGUAGE_MODELS
 from peftmark.catalog.methods import method_of
 from peftmark.catalog.quantizations import QUANTIZATIONS
+from peftmark.core.strict import Strict
 from peftmark.memory.forecast import Request
 from peftmark.record.job import Form, Job
 from peftmark.record.recipe import AdaLoraSchedule, Optimizer, Recipe
@@ -21,7 +22,6 @@ from peftmark.suite.schema import (
     MethodName,
     QuantizationName,
     Share,
-    Strict,
     Word,
     known,
 )

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from peftmark.catalog.task import TaskKind
 from peftmark.core.shown import quoted, quoted_list
+from peftmark.core.strict import Strict
 from peftmark.own.labels import label_word
 
 EVAL_SHARE = 0.2
 """Share of the rows that evaluate where no file does; an assumption, usual in the field."""
 LONGEST_NAME = 80
 """Characters of a label, or another name that reports show, at most."""
+REPOSITORY = r"[\w.-]+(/[\w.-]+)?"
+"""A name on the hub."""
+PINNED = re.compile(rf"{REPOSITORY}@[0-9a-f]{{40}}", re.ASCII)
 COLUMNS = (
     "text",
     "label",
@@ -77,14 +81,23 @@ def _labels(value: Any) -> Any:
     return stripped
 
 
-def _hub(value: Any) -> Any:
-    if isinstance(value, str) and re.fullmatch(r"[\w.-]+(/[\w.-]+)?@[0-9a-f]{40}", value, re.ASCII):
-        return value
-    raise PydanticCustomError(
-        "hub",
-        "a data set at a pinned commit: owner/name@ and 40 hexadecimal digits (a branch moves; "
-        "peftmark pin writes the commit's 40 digits)",
+def not_pinned(what: str) -> str:
+    """What is told of something on the hub that has no commit."""
+    return (
+        f"{what} at a pinned commit: owner/name@ and 40 hexadecimal digits (a branch moves; "
+        "peftmark pin writes the commit's 40 digits)"
     )
+
+
+def pinned(what: str) -> Callable[[Any], Any]:
+    """A check that a value names something on the hub at a commit."""
+
+    def checked(value: Any) -> Any:
+        if isinstance(value, str) and PINNED.fullmatch(value):
+            return value
+        raise PydanticCustomError("hub", "{fault}", {"fault": not_pinned(what)})
+
+    return checked
 
 
 def _encoding(value: Any) -> Any:
@@ -119,7 +132,7 @@ Shown = Annotated[str, BeforeValidator(_shown), Field(min_length=1, max_length=L
 Keys = Annotated[tuple[Shown, ...], BeforeValidator(_listed)]
 
 
-class OwnTask(BaseModel):
+class OwnTask(Strict):
     """A task of one's own, as a suite's `tasks:` declares it.
 
     Attributes:
@@ -152,8 +165,6 @@ class OwnTask(BaseModel):
         eval_share: share of the rows that is cut for evaluation.
     """
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
     kind: Annotated[
         Literal[
             "classification",
@@ -167,7 +178,7 @@ class OwnTask(BaseModel):
     ]
     train: Names | None = None
     eval: Names | None = None
-    hub: Annotated[str, BeforeValidator(_hub)] | None = None
+    hub: Annotated[str, BeforeValidator(pinned("a data set"))] | None = None
     config: Name | None = None
     train_split: Name | None = None
     eval_split: Name | None = None

@@ -5,33 +5,22 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 from pathlib import PurePosixPath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from peftmark.catalog.architectures import ARCHITECTURES, LANGUAGE_MODELS
 from peftmark.catalog.models import MODELS
-from peftmark.own.declared import Name, Shown
+from peftmark.core.strict import Strict
+from peftmark.own.declared import PINNED, Name, Shown, not_pinned, pinned
 
 HUB = "hub:"
-READ_AS = ("classifier", "language-model")
 _KEY = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
-_PINNED = re.compile(r"[\w.-]+(/[\w.-]+)?@[0-9a-f]{40}", re.ASCII)
-_NOT_PINNED = (
-    "a model of the hub at a pinned commit: owner/name@ and 40 hexadecimal digits (a branch moves; "
-    "peftmark pin writes the commit's 40 digits)"
-)
 _DECLARE = "declare it at the top of the suite, such as models: {{mine: {{{key}: {value}}}}}"
 
 
-def _hub(value: Any) -> Any:
-    if isinstance(value, str) and _PINNED.fullmatch(value):
-        return value
-    raise PydanticCustomError("hub", _NOT_PINNED)
-
-
-class OwnModel(BaseModel):
+class OwnModel(Strict):
     """A model of one's own, as a suite's `models:` declares it.
 
     Attributes:
@@ -42,10 +31,8 @@ class OwnModel(BaseModel):
         title: how results name it; without it, its key.
     """
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
     path: Name | None = None
-    hub: Annotated[str, BeforeValidator(_hub)] | None = None
+    hub: Annotated[str, BeforeValidator(pinned("a model of the hub"))] | None = None
     read_as: Literal["classifier", "language-model"] | None = None
     title: Annotated[Shown, Field(max_length=60)] | None = None
 
@@ -96,8 +83,8 @@ def inline_declared(value: str) -> dict[str, str]:
 def inline_fault(value: str, taken: Collection[str] = ()) -> str | None:
     """What is wrong with a path or an address as a `model:`; None if it can be one."""
     key, value_of = next(iter(inline_declared(value).items()))
-    if key == "hub" and not _PINNED.fullmatch(value_of):
-        return _NOT_PINNED
+    if key == "hub" and not PINNED.fullmatch(value_of):
+        return not_pinned("a model of the hub")
     name = inline_key(value)
     if fault := model_name_fault(name, taken):
         shown = f"it would be named {name!r}: {fault}" if name else "it gives no name"

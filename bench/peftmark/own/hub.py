@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import tempfile
-from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,8 @@ from peftmark.core.errors import AssetError
 from peftmark.core.hashes import sha256_file
 from peftmark.own.table import Table
 from peftmark.own.tables import class_names, read_table, with_names
-from peftmark.sources.assets import hub_reachable, hub_reason, quiet_hub
+from peftmark.sources.hub_datasets import fetch_splits
+from peftmark.sources.pypi import Unavailable
 
 
 def hub_splits(hub: str, config: str | None, splits: tuple[str, ...], cache: Path) -> list[Table]:
@@ -31,12 +31,16 @@ def hub_splits(hub: str, config: str | None, splits: tuple[str, ...], cache: Pat
     repository, _, revision = hub.partition("@")
     folder = cache / "own-hub" / repository.replace("/", "--") / revision / (config or "")
     files = {split: folder / f"{split}.parquet" for split in splits}
-    wanted = {split: file for split, file in files.items() if not _whole(file)}
+    wanted = {file: split for split, file in files.items() if not _whole(file)}
     if wanted:
-        reachable, why = hub_reachable()
-        if not reachable:
-            raise AssetError(f"data set {repository}: {why}", "Go online once; a copy is kept.")
-        _fetch(repository, revision, config, wanted)
+        try:
+            fetch_splits(repository, revision, config, wanted, partial(_describe, folder))
+        except Unavailable as reason:
+            raise AssetError(
+                f"data set {repository}: {reason}",
+                "Go online once, a copy is kept; or check name, commit, config and splits, and "
+                "log in for a data set behind a login.",
+            ) from reason
     return [_read(f"{repository}, {split}", file) for split, file in files.items()]
 
 
@@ -59,38 +63,9 @@ def _read(name: str, file: Path) -> Table:
     return Table(name, with_names(table.columns, classes), table.lines, table.unit)
 
 
-def _fetch(repository: str, revision: str, config: str | None, files: Mapping[str, Path]) -> None:
-    import datasets
-
-    bars = datasets.are_progress_bars_disabled()
-    level = datasets.utils.logging.get_verbosity()
-    folder = next(iter(files.values())).parent
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        datasets.disable_progress_bars()
-        datasets.utils.logging.set_verbosity_error()
-        with quiet_hub(), tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder) as scratch:
-            for split, file in files.items():
-                rows = datasets.load_dataset(
-                    repository, config, revision=revision, split=split, cache_dir=scratch
-                )
-                _keep(rows, Path(scratch) / file.name, file)
-    except Exception as error:  # many kinds, from HTTP status to a file that came short
-        raise AssetError(
-            f"data set {repository}: {hub_reason(error, repository, revision)}",
-            "Check name, commit, config and splits; a data set behind a login needs it.",
-        ) from error
-    finally:
-        datasets.utils.logging.set_verbosity(level)
-        if not bars:
-            datasets.enable_progress_bars()
-
-
-def _keep(rows: Any, part: Path, file: Path) -> None:
-    """Put a split in place: first what it says of itself, then the rows."""
-    rows.to_parquet(str(part))
+def _describe(folder: Path, rows: Any, part: Path) -> None:
+    """Put in place what a split says of itself: before its rows, which count only with it."""
     notes = {"classes": class_names(rows), "sha256": sha256_file(part)}
-    beside = part.with_suffix(".json")
+    beside = _notes(part)
     beside.write_text(json.dumps(notes), encoding="utf-8")
-    beside.replace(_notes(file))
-    part.replace(file)
+    beside.replace(folder / beside.name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -41,14 +40,12 @@ class OwnRows:
         task: own, with counts, classes, metrics and fingerprint of these rows.
         notes: what was done with the rows, and what to beware of, a sentence each without a full
             stop; no text of a row stands in them.
-        dropped: rows left out because the declaration says so, by reason.
         files: where the rows are from, as declared.
     """
 
     task: Task
     data: TaskData
     notes: tuple[str, ...]
-    dropped: Mapping[str, int]
     files: tuple[str, ...]
 
 
@@ -82,8 +79,7 @@ def read_own(name: str, declared: OwnTask, places: Sequence[Path], cache: Path) 
         tuple(rows), tuple(evaluating), f"own rows: {', '.join(map(plain, files))}", found
     )
     task = _task(name, declared, data, classes, files)
-    dropped = Counter(train.dropped) + Counter(evaluation.dropped if evaluation else {})
-    return OwnRows(task, data, (*notes, *warnings(task, data)), dict(dropped), files)
+    return OwnRows(task, data, (*notes, *warnings(task, data)), files)
 
 
 # --- finding files --------------------------------------------------------------------------------

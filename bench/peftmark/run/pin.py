@@ -14,13 +14,14 @@ from peftmark.core.errors import AssetError, SuiteError
 from peftmark.core.files import write_all
 from peftmark.core.shown import plain, quoted
 from peftmark.core.strict_yaml import Word, read_yaml, words_named, words_under
+from peftmark.own.declared import REPOSITORY
 from peftmark.own.declared_model import HUB
 from peftmark.sources.assets import hub_reachable, hub_reason, quiet_hub
 from peftmark.suite.load import find_suite
 
 MAIN = "main"
 _COMMIT = re.compile("[0-9a-f]{40}")
-_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?(@[\w./-]+)?", re.ASCII)
+_NAME = re.compile(rf"{REPOSITORY}(@[\w./-]+)?", re.ASCII)
 
 
 @dataclass(frozen=True)

@@ -9,16 +9,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
 from peftmark.core.errors import AssetError
 from peftmark.core.hashes import sha256_file
+from peftmark.core.strict import Strict
 
 MANIFEST = "MANIFEST.json"
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
 def _inside(name: str) -> str:
@@ -27,14 +24,14 @@ def _inside(name: str) -> str:
     return name
 
 
-class FileEntry(_Strict):
+class FileEntry(Strict):
     """A file of the mirror: its size and the SHA-256 of its content."""
 
     bytes: int
     sha256: str
 
 
-class AssetEntry(_Strict):
+class AssetEntry(Strict):
     """A model or a task.
 
     Attributes:
@@ -52,7 +49,7 @@ class AssetEntry(_Strict):
     files: list[Annotated[str, AfterValidator(_inside)]]
 
 
-class ProfileEntry(_Strict):
+class ProfileEntry(Strict):
     """A profile whose model and tasks are all there, with the suite's version at that time."""
 
     suite_version: int
@@ -61,7 +58,7 @@ class ProfileEntry(_Strict):
     tasks: list[str]
 
 
-class Manifest(_Strict):
+class Manifest(Strict):
     """What `MANIFEST.json` holds; `suites` is suite name -> profile name -> entry."""
 
     format: Literal[1] = 1

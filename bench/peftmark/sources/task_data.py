@@ -6,14 +6,14 @@ fingerprints, and rows that are not the task's known ones are refused.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from peftmark.catalog.origins import Hub, Package
 from peftmark.catalog.task import Example, Task
 from peftmark.core.errors import AssetError
-from peftmark.sources.assets import Places, first_available, hub_reachable, hub_reason, quiet_hub
+from peftmark.sources.assets import Places, first_available
+from peftmark.sources.hub_datasets import fetch_splits
 from peftmark.sources.own_cache import load_own
 from peftmark.sources.package_rows import read_package
 from peftmark.sources.pypi import Unavailable, package_files
@@ -143,41 +143,12 @@ def _from_hub(task: Task, hub: Hub, cache: Path) -> TaskData:
         except AssetError as error:
             # The copy is ours, so it is fetched again, once.
             damage = f"; the copy in the cache is damaged: {error.what}"
-    reachable, why = hub_reachable()
-    if not reachable:
-        raise Unavailable(why + damage)
-    _fetch_dataset(hub, files)
-    return read()
-
-
-def _fetch_dataset(hub: Hub, files: tuple[Path, Path]) -> None:
-    import datasets
-
-    folder = files[0].parent
-    bars = datasets.are_progress_bars_disabled()
-    level = datasets.utils.logging.get_verbosity()
+    wanted = dict(zip(files, (hub.train, hub.eval), strict=True))
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        datasets.disable_progress_bars()
-        datasets.utils.logging.set_verbosity_error()
-        with quiet_hub(), tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder) as scratch:
-            for split, file in zip((hub.train, hub.eval), files, strict=True):
-                rows = datasets.load_dataset(
-                    hub.repository,
-                    hub.config,
-                    revision=hub.revision,
-                    split=split,
-                    cache_dir=scratch,
-                )
-                part = Path(scratch) / file.name
-                rows.to_parquet(str(part))
-                part.replace(file)
-    except Exception as error:  # many kinds, from HTTP status to a file that came short
-        raise Unavailable(hub_reason(error, hub.repository, hub.revision)) from error
-    finally:
-        datasets.utils.logging.set_verbosity(level)
-        if not bars:
-            datasets.enable_progress_bars()
+        fetch_splits(hub.repository, hub.revision, hub.config, wanted)
+    except Unavailable as reason:
+        raise Unavailable(f"{reason}{damage}") from reason
+    return read()
 
 
 def _from_package(task: Task, package: Package, cache: Path) -> TaskData:

@@ -14,9 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     ValidationInfo,
     model_validator,
@@ -29,6 +27,7 @@ from peftmark.catalog.origins import SOURCES
 from peftmark.catalog.peft_types import PEFT_TYPES
 from peftmark.catalog.quantizations import QUANTIZATIONS
 from peftmark.catalog.tasks import TASKS
+from peftmark.core.strict import Strict
 from peftmark.core.strict_yaml import MAX_SUITE_BYTES as MAX_SUITE_BYTES
 from peftmark.core.strict_yaml import read_yaml as read_yaml
 from peftmark.own.declared import OwnTask
@@ -171,12 +170,6 @@ Word = Annotated[str, Field(min_length=1, max_length=40, pattern=r"^[^\x00-\x1f\
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 
-class Strict(BaseModel):
-    """Refuses unknown keys and values of another type."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
 class AdaLoraLayer(Strict):
     """AdaLoRA's settings in a recipe layer; see `peftmark.record.recipe.AdaLoraSchedule`."""
 
@@ -270,11 +263,13 @@ class MethodEntry(Strict):
     tokens: Sizes | None = None
     budget: Annotated[list[Budget], Field(min_length=1)] | None = None
     variant: Word = ""
-    options: Annotated[dict[str, Any], AfterValidator(_plain)] = {}
-    quantization: Annotated[list[QuantizationName], Field(min_length=1)] = ["none"]
+    options: Annotated[dict[str, Any], AfterValidator(_plain)] = Field(default_factory=dict)
+    quantization: Annotated[list[QuantizationName], Field(min_length=1)] = Field(
+        default_factory=lambda: ["none"]
+    )
     learning_rates: Annotated[list[Positive], Field(min_length=2)] | None = None
     recipe: RecipeLayer = RecipeLayer()
-    task_recipe: dict[AnyTask, RecipeLayer] = {}
+    task_recipe: dict[AnyTask, RecipeLayer] = Field(default_factory=dict)
 
     @property
     def sizes(self) -> dict[str, list[int]]:
@@ -393,9 +388,9 @@ class SuiteFile(Strict):
     summary: str
     reference: CellName | None = None
     radar: dict[Annotated[str, known("radar axis", RADAR_AXES)], _Anchor]
-    tasks: dict[OwnName, OwnTask] = {}
-    models: dict[OwnModelName, OwnModel] = {}
+    tasks: dict[OwnName, OwnTask] = Field(default_factory=dict)
+    models: dict[OwnModelName, OwnModel] = Field(default_factory=dict)
     recipe: RecipeLayer = RecipeLayer()
     methods: Annotated[list[MethodEntry], Field(min_length=1)]
     profiles: Annotated[dict[str, Profile], Field(min_length=1)]
-    claims: list[str] = []
+    claims: list[str] = Field(default_factory=list)

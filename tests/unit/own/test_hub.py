@@ -60,7 +60,7 @@ def test_rows_of_the_hub_are_read_once_and_kept(tmp_path, gone):
         got = call(hub.url, tmp_path, eval_split="test")
         assert got["labels"] == list(CLASSES)
         assert got["counts"] == [39, 19]
-        assert got["dropped"] == {"unlabelled": 2}
+        assert "1 training row without a label left out" in got["notes"]
         assert f"tiny/tickets@{REVISION}" in got["source"]
         cut = call(hub.url, tmp_path)
         assert sum(cut["counts"]) == 39
