@@ -135,6 +135,7 @@ SPOKEN_BY = (
     "docgen.structure",
     "__main__",
     "lab.worker",
+    "lab.metric_trial",
     "lab.measure.overhead",
     "lab.memory.worker",
 )

@@ -20,6 +20,7 @@ from peftmark.machine import nvml
 from peftmark.machine.environment import capture, machine, software
 from peftmark.record.job import Job, Record
 from peftmark.run.admission import Foreseen, foresee
+from peftmark.run.own_metrics import try_own_metrics
 from peftmark.run.own_models import keep_own_models, read_own_models, shapes_of
 from peftmark.run.own_tasks import notes_on, private, read_own_tasks
 from peftmark.sources.assets import Located, Places, default_cache, hub_reachable, model_files
@@ -239,14 +240,17 @@ def _places(suite: Suite, profile: str, mirror: Path | None) -> Places:
 
 
 def fetch(plan: Plan) -> dict[str, str]:
-    """Fetch and verify the model and every task of the jobs to run, so that faults show first.
+    """Fetch and verify the model and every task of the jobs to run, and try the metrics of the
+    user's own, so that faults show first.
 
     Returns:
         asset name -> where it came from.
 
     Raises:
-        AssetError: an asset that can't be had or isn't what it should be.
+        UserError: an asset that can't be had or isn't what it should be, or a metric of the user's
+            own that gives no number.
     """
+    try_own_metrics(plan.own_rows, (job.task for job in plan.to_run))
     forget_hashes()
     profile = plan.suite.profiles[plan.profile]
     keep_own_models(plan.own_files, plan.places.cache)

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from factory import make_outcome, make_record
+from peftmark.catalog.task import Example, Task
 from peftmark.core.errors import UserError
 from peftmark.machine import nvml
 from peftmark.machine.nvml import Devices
 from peftmark.record.columns import from_row, to_row
 from peftmark.run import runner
+from peftmark.run.own_metrics import made_up
 from peftmark.run.own_tasks import private
 from peftmark.run.runner import Selection, Stop, command, execute, fetch, make_plan
 from peftmark.sources.assets import Located
@@ -193,3 +197,81 @@ def test_a_metric_that_can_t_be_called_is_refused_before_anything_runs(here, tex
     (here / "suites" / "mine.yaml").write_text(suite)
     with pytest.raises(UserError, match=words):
         make_plan(selection(here))
+
+
+# --- metrics of one's own -------------------------------------------------------------------------
+
+METRIC = """
+import sys
+from pathlib import Path
+
+def euros(references, predictions, probabilities):
+    print("what a metric prints is no answer")
+    Path("called").write_text(str(probabilities.shape))
+    return float((references == predictions).mean())
+
+def broken(references, predictions):
+    Path("called").write_text("")
+    raise ValueError("no price for class 2")
+
+def leaves(references, predictions):
+    raise SystemExit(4)
+
+def nothing(references, predictions):
+    return float("nan")
+"""
+
+
+def measured_by(folder, key):
+    text = SUITE.replace("label: category}", f"label: category, also: ['{key}']}}")
+    (folder / "suites" / "mine.yaml").write_text(text)
+    (folder / "costs.py").write_text(METRIC)
+    return make_plan(selection(folder))
+
+
+@pytest.mark.heavy
+def test_a_metric_that_raises_is_told_before_anything_is_written(here):
+    plan = measured_by(here, "costs:broken")
+    assert not (here / "called").exists(), "a plan runs nothing of the user's"
+    with pytest.raises(UserError) as caught:
+        fetch(plan)
+    said = "task tickets: metric costs:broken raised ValueError: no price for class 2"
+    assert caught.value.what.startswith(said) and caught.value.remedy
+    assert not (here / "cache").exists() and not (here / "results").exists()
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize(
+    ("function", "said"), [("leaves", "exit code 4"), ("nothing", "returned nan")]
+)
+def test_a_metric_without_a_number_is_told_before_anything_is_trained(here, function, said):
+    with pytest.raises(UserError, match=said):
+        fetch(measured_by(here, f"costs:{function}"))
+
+
+@pytest.mark.heavy
+def test_a_metric_that_gives_numbers_is_tried_and_nothing_of_it_loaded_here(here):
+    fetch(measured_by(here, "costs:euros"))
+    assert (here / "called").read_text() == "(12, 3)"
+    assert "costs" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("kind", "row", "shapes"),
+    [
+        ("classification", Example("a", None, 1), ((5,), (5,), (5, 3))),
+        ("multi-label", Example("a", None, 0, tags=(0, 2)), ((5, 3), (5, 3), (5, 3))),
+        ("regression", Example("a", None, 0.5), ((5,), (5,), ())),
+        ("multiple-choice", Example("a", None, 1, choices=("x", "y")), ((5,), (5,), (5, 2))),
+        ("instruction", Example("a", "b", 0), ((5,), (5,), ())),
+        ("instruction", Example("", None, 0, turns=(("user", "a"),)), ((5,), (5,), ())),
+        ("language", Example("a b", None, 0), ((5,), (5,), ())),
+    ],
+)
+def test_made_up_predictions_have_the_shapes_of_their_kind(kind, row, shapes):
+    task = Task("t", "t", kind, ("x", "y", "z"), "", (), 0, 0, "", "", own=True)
+    made = made_up(task, [row] * 5)
+    names = ("references", "predictions", "probabilities")
+    assert tuple(np.shape(made[name]) for name in names) == shapes
+    if made["probabilities"] is not None and kind != "multi-label":
+        assert np.sum(made["probabilities"], axis=1) == pytest.approx(np.ones(5))
