@@ -92,7 +92,7 @@ def _sheets(declared: OwnTask, places: Sequence[Path], cache: Path) -> tuple[She
         tables = hub_splits(declared.hub, declared.config, tuple(wanted), cache)
         return _two([below_each_other([table]) for table in tables])
     assert declared.train is not None
-    paths = [find(name, places) for name in declared.train]
+    paths = _each_once([find(name, places) for name in declared.train])
     if any(path.is_dir() for path in paths):
         return _two(_of_folder(declared, paths, wanted, places))
     if declared.train_split or (declared.eval_split and declared.eval is None):
@@ -110,8 +110,26 @@ def _two(sheets: Sequence[Sheet]) -> tuple[Sheet, Sheet | None]:
     return sheets[0], sheets[1] if len(sheets) > 1 else None
 
 
+def _each_once(paths: Sequence[Path]) -> Sequence[Path]:
+    """Files that are read together.
+
+    Raises:
+        UserError: one is named twice, also by another path or a link.
+    """
+    seen: dict[Path, Path] = {}
+    for path in paths:
+        before = seen.setdefault(path.resolve(), path)
+        if before is not path:
+            other = "" if before == path else f", also as {plain(str(before))}"
+            raise UserError(
+                f"{plain(str(path))}: this file is named twice{other}",
+                "Name it once: each of its rows would count twice.",
+            )
+    return paths
+
+
 def _evaluation(declared: OwnTask, names: Sequence[str], places: Sequence[Path]) -> Sheet:
-    paths = [find(name, places) for name in names]
+    paths = _each_once([find(name, places) for name in names])
     tables = [
         _folder(path, declared.eval_split or TRAIN_SPLIT)
         if path.is_dir()

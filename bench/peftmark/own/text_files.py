@@ -25,6 +25,8 @@ from peftmark.own.table import Table, kind_of, refuse
 
 MOST_BYTES = 2**31
 """Largest file that is read, unpacked; more belongs into Parquet or several files."""
+MOST_LOOKED_AT = 4096
+"""Bytes from which the encoding is told."""
 SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
 PACKED: Mapping[str, Callable[[Path], BufferedIOBase]] = {
     "gz": gzip.GzipFile,
@@ -80,28 +82,59 @@ def _text(path: Path, raw: bytes, encoding: str | None) -> str:
     try:
         text = raw.decode(codec)
     except UnicodeDecodeError as error:
+        if wide := _wide(raw, encoding):
+            raise _of_wide(path, wide, encoding) from error
         line = raw.count(b"\n", 0, error.start) + 1
-        wide = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-        guess = "utf-16" if wide else "latin-1"
+        guess = "latin-1"
         raise refuse(
             str(path),
             f"line {line}",
             f"byte 0x{raw[error.start]:02x} is not {encoding or 'UTF-8'}",
             f"Say which encoding it has, such as encoding: {guess}, or convert it: "
-            f"iconv -f {guess.upper().replace('LATIN-1', 'LATIN1')} -t UTF-8.",
+            "iconv -f LATIN1 -t UTF-8.",
         ) from error
     except UnicodeError as error:
         what = f"it is not {encoding}: {error}"
         raise refuse(str(path), "", what, "Name the encoding that it has.") from error
     if "\0" in text:
+        if wide := _wide(raw, encoding):
+            raise _of_wide(path, wide, encoding)
         line = text.count("\n", 0, text.index("\0")) + 1
         raise refuse(
             str(path),
             f"line {line}",
             "it holds a NUL character",
-            "Take it out; if the file is UTF-16, say encoding: utf-16.",
+            "Take it out.",
         )
     return text
+
+
+def _wide(raw: bytes, said: str | None) -> str:
+    """The encoding of two bytes a character that a file is in, by the mark at its start or its NULs
+    at every other place; empty if it is in none, or was said to be in one."""
+    if said is not None and codecs.lookup(said).name.startswith("utf-16"):
+        return ""
+    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    start = raw[:MOST_LOOKED_AT]
+    for name, nuls, others in (
+        ("utf-16-le", start[1::2], start[::2]),
+        ("utf-16-be", start[::2], start[1::2]),
+    ):
+        if 2 * nuls.count(0) > len(nuls) and not others.count(0):
+            return name
+    return ""
+
+
+def _of_wide(path: Path, wide: str, encoding: str | None) -> UserError:
+    shown = "UTF-16" if wide == "utf-16" else f"UTF-16 ({wide})"
+    return refuse(
+        str(path),
+        "",
+        f"it is {shown}, and not {encoding or 'UTF-8'}",
+        f"Say so (encoding: {wide} in a suite, --encoding {wide} as an option), or convert it: "
+        f"iconv -f {wide.upper().replace('16-', '16')} -t UTF-8.",
+    )
 
 
 # --- separated values -----------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from peftmark.core.shown import quoted
 from peftmark.core.strict_yaml import read_yaml
 from peftmark.record.recipe import Recipe
 from peftmark.suite.cell_checks import cell_words, check_cells, check_sizes
-from peftmark.suite.compatibility import check_reading
+from peftmark.suite.compatibility import check_reading, check_shown_as
 from peftmark.suite.recipes import VARIED, RecipeFaults, cells, resolve_recipe
 from peftmark.suite.schema import MethodEntry, Profile, SuiteFile
 
@@ -61,6 +61,7 @@ def check(
             faults.append(
                 f"radar.{axis}: worst and best must differ, and be positive on a log scale"
             )
+    faults += check_shown_as(suite, models)
     for profile_name, profile in suite.profiles.items():
         where = f"profiles.{profile_name}"
         if not SUITE_NAME.fullmatch(profile_name):

@@ -11,7 +11,7 @@ from peftmark.catalog.peft_types import peft_type
 from peftmark.catalog.prompts import prompt_of
 from peftmark.catalog.task import Task, read_by
 from peftmark.catalog.tasks import TASKS
-from peftmark.suite.schema import MethodEntry, Profile
+from peftmark.suite.schema import MethodEntry, Profile, SuiteFile
 
 MIXED_PROMPTS = ("unipelt",)
 """Methods with a trained prompt beside something else."""
@@ -45,6 +45,28 @@ def check_reading(
     for task, entry_of in profile.tasks.items():
         if entry_of.new_tokens is not None and task_of(task).kind != "instruction":
             yield f"{where}.tasks.{task}.new_tokens: no answers are written, remove it"
+
+
+def check_shown_as(suite: SuiteFile, models: Mapping[str, Model]) -> Iterator[str]:
+    """Faults of tasks that say how a language model is shown a row where none reads them: the words
+    would be a part of the jobs' identity and change nothing else.
+
+    Args:
+        models: those that are known; what is put to others isn't looked at.
+    """
+    for name, task in suite.tasks.items():
+        given = [key for key in ("template", "words") if key in task.model_fields_set]
+        put_to = dict.fromkeys(
+            profile.model_of(entry)
+            for profile in suite.profiles.values()
+            if name in profile.tasks
+            for entry in profile.methods or suite.methods
+        )
+        if given and put_to and all(key in models and not models[key].causal for key in put_to):
+            yield (
+                f"tasks.{name}.{given[0]}: read by causal language models alone, and the task is "
+                f"put to no other model than {', '.join(put_to)}; remove {' and '.join(given)}"
+            )
 
 
 def _task_fault(model: Model, task: Task) -> str | None:

@@ -169,6 +169,17 @@ def test_several_files_are_one_table_and_lines_name_theirs(tmp_path):
         own(tmp_path, ["a.csv", "d.csv"], **CLASSED)
 
 
+@pytest.mark.parametrize("again", ["a.csv", "./a.csv", "linked.csv"])
+def test_a_file_named_twice_is_refused(tmp_path, again):
+    write(tmp_path, "a.csv", separated(("body", "category"), ROWS[:30]))
+    write(tmp_path, "b.csv", separated(("body", "category"), ROWS[30:]))
+    (tmp_path / "linked.csv").symlink_to("a.csv")
+    with pytest.raises(UserError, match="this file is named twice"):
+        own(tmp_path, ["a.csv", "b.csv", again], **CLASSED)
+    with pytest.raises(UserError, match="this file is named twice"):
+        own(tmp_path, "b.csv", eval=["a.csv", again], **CLASSED)
+
+
 def test_an_evaluation_file(tmp_path):
     write(tmp_path, "a.csv", separated(("body", "category"), ROWS[:40]))
     write(tmp_path, "b.csv", separated(("body", "category"), [*ROWS[40:], ROWS[0]]))
@@ -264,9 +275,17 @@ def test_a_long_field_and_a_wide_encoding(tmp_path):
     write(tmp_path, "f.csv", separated(("body", "category"), [("word " * 40_000, "bug"), *ROWS]))
     assert max(len(row.text) for row in both(own(tmp_path, "f.csv", **CLASSED))) == 200_000
     write(tmp_path, "g.csv", separated(("body", "category"), ROWS).encode("utf-16"))
-    with pytest.raises(UserError, match="line 1: byte 0xff is not UTF-8") as told:
+    with pytest.raises(UserError, match="it is UTF-16, and not UTF-8") as told:
         own(tmp_path, "g.csv", **CLASSED)
-    assert "encoding: utf-16" in told.value.remedy
+    assert "encoding: utf-16" in told.value.remedy and "iconv -f UTF-16 -t" in told.value.remedy
+    with pytest.raises(UserError, match="it is UTF-16, and not latin-1"):
+        own(tmp_path, "g.csv", **CLASSED, encoding="latin-1")
+    for name in ("utf-16-le", "utf-16-be"):  # without a mark
+        write(tmp_path, "h.csv", separated(("body", "category"), ROWS).encode(name))
+        with pytest.raises(UserError, match=rf"it is UTF-16 \({name}\)") as told:
+            own(tmp_path, "h.csv", **CLASSED)
+        assert f"encoding: {name}" in told.value.remedy
+        assert len(both(own(tmp_path, "h.csv", **CLASSED, encoding=name))) == 60
     assert len(both(own(tmp_path, "g.csv", **CLASSED, encoding="utf-16"))) == 60
 
 

@@ -234,3 +234,15 @@ def test_what_enters_the_identity_of_language_models_is_told_too(load):
     told = load(SHORT.replace("minilm-l6", "smollm2-135m-q4").replace("head", "base")).filled
     assert any(line.startswith("unrelated: editorials") for line in told)
     assert any("scale full" in line for line in told)
+
+
+@pytest.mark.parametrize("key", ["template: '{text} Kind:'", "words: [x, y], labels: [a, b]"])
+def test_what_only_language_models_are_shown_is_refused_for_encoders_alone(load, key):
+    text = SHORT.replace("category}", f"category, {key}}}")
+    said = f"tasks.tickets.{key.partition(':')[0]}: read by causal language models"
+    with pytest.raises(SuiteError, match=said):
+        load(text)
+    text = text.replace("minilm-l6", "smollm2-135m-q4")
+    load(text.replace("head", "base"))
+    load(text.replace("head]", "{method: head, model: minilm-l6}]"))
+    load(text.replace("smollm2-135m-q4", "./mine"))  # which may be one: told once it was read
