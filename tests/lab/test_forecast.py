@@ -24,6 +24,8 @@ from peftmark.machine.gpus import CONTEXT_BYTES, device, room
 from peftmark.memory import forecast, plan_estimates
 from peftmark.memory.forecast import Forecast, forecasts, request
 from peftmark.record.job import Form
+from peftmark.record.own import Own
+from peftmark.record.own_model import OwnModel
 from peftmark.run import admission
 from peftmark.suite.expand import expand
 from peftmark.suite.load import load_suite
@@ -32,6 +34,7 @@ from symbolic_jobs import job_for
 
 HERE = SUPPORT
 MINILM = ARCHITECTURES["minilm-l6"]
+OWN = Own("classification", ("a", "b"), (), train_rows=90, eval_rows=40)
 
 
 @pytest.fixture
@@ -62,6 +65,9 @@ def test_what_shapes_no_step_is_asked_once_and_ranks_together(asked, tmp_path):
         job_for(alpha=3.0),
         job_for(steps=9),
         job_for("rslora"),
+        replace(base, own=OWN, metric="f1"),
+        replace(base, own=replace(OWN, also=("macro_f1",), eval_rows=9, code="a" * 64)),
+        replace(base, own_model=OwnModel(causal=False, parameters=9, title="mine")),
     ]
     other = [job_for(gradient_checkpointing=True), job_for(dropout=0.0), job_for("dora")]
     ranks = [replace(base, size=rank) for rank in (3, 5, 9)]

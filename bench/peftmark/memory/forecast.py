@@ -179,6 +179,8 @@ def _text(asked: Request) -> str:
         method=method,
         recipe=recipe,
         causal=None if job.causal is None else Causal("", None, ""),
+        own=None,
+        own_model=None,
     )
     fields = {name: value for name, value in vars(asked).items() if name not in ("job", "form")}
     fields |= {"jobs": [job.to_json()], "form": asdict(asked.form)}
