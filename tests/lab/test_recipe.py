@@ -20,6 +20,7 @@ from peftmark.lab.step import Diverged
 from peftmark.lab.worker import classify
 from peftmark.record.job import Outcome
 from peftmark.sources.assets import Places
+from peftmark.sources.task_data import load_task
 
 
 @pytest.fixture
@@ -45,6 +46,18 @@ PHASES = {
     "predict",
     "deploy",
 }
+
+
+def test_evaluation_rows_of_one_class_show_no_collapse(places, monkeypatch):
+    def of_one_class(task, places):
+        data = load_task(task, places)
+        return replace(data, eval=tuple(row for row in data.eval if row.label == 1))
+
+    monkeypatch.setattr(recipe, "load_task", of_one_class)
+    done = recipe.run(tiny.job("lora", steps=40), places, silent)
+    assert set(done.references) == {1.0} and set(done.predictions) == {1}
+    assert done.collapsed is None
+    assert "every evaluation row has the same label" in done.null_reasons["collapsed"]
 
 
 @pytest.mark.parametrize("task", ["tiny-class", "tiny-score"])

@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from peftmark.catalog.task import Example, Task
+from peftmark.catalog.task import SPOKEN, Example, Task
 from peftmark.core.shown import plural, quoted, quoted_list
 from peftmark.sources.rows import TaskData, overlap
 
@@ -24,6 +24,11 @@ def warnings(task: Task, data: TaskData) -> Iterator[str]:
     yield from _duplicates(data)
     yield from contradictions(task, both)
     yield from _classes(task, data)
+    if task.kind not in SPOKEN and len({(row.label, row.tags) for row in data.eval}) == 1:
+        yield (
+            "every evaluation row has the same label: a model that always says it is right, and "
+            "nothing tells what it makes of others"
+        )
     if len(data.eval) < FEW_TO_EVALUATE:
         yield (
             f"{plural(len(data.eval), 'evaluation row')}: one of them is "

@@ -284,7 +284,7 @@ ROWS: tuple[Field, ...] = (
         section="Validity",
         summary=(
             "whether the last predictions (the answers, where some are written) are all the "
-            "same; never where text is read"
+            "same; never where text is read, and not known where every row has the same label"
         ),
     ),
     Field(

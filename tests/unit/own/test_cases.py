@@ -210,6 +210,15 @@ def test_a_class_of_one_row_trains_and_is_warned_of(tmp_path):
     assert found.task.also == ("accuracy",)
 
 
+def test_evaluation_rows_of_one_class_are_told(tmp_path):
+    write(tmp_path, "a.csv", "text,label\n" + "\n".join(f"{i} a,{'xy'[i % 2]}" for i in range(20)))
+    write(tmp_path, "b.csv", "text,label\n" + "\n".join(f"{i} b,x" for i in range(20)))
+    found = own(tmp_path, "a.csv", kind="classification", text="text", label="label", eval="b.csv")
+    assert any(note.startswith("every evaluation row has the same label") for note in found.notes)
+    found = own(tmp_path, "a.csv", kind="classification", text="text", label="label", eval="a.csv")
+    assert not any("the same label" in note for note in found.notes)
+
+
 def test_copies_stay_on_one_side_and_are_told(tmp_path):
     write(tmp_path, "f.csv", separated(("body", "category"), tickets(60) * 4))
     found = own(tmp_path, "f.csv", **CLASSED)

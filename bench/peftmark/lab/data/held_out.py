@@ -38,6 +38,13 @@ class HeldOut:
     examples: Sequence[Example] = ()
 
     @property
+    def alike(self) -> bool:
+        """Whether every row has the same label, or wants the same answer."""
+        if self.answers is not None:
+            return len(set(self.answers.wanted)) == 1
+        return bool((self.references == self.references[:1]).all())
+
+    @property
     def tokens(self) -> np.ndarray:
         """Tokens of each row that are predicted, shape (rows,), where text is."""
         return np.concatenate([predicted_tokens(batch) for batch in self.batches])

@@ -248,6 +248,7 @@ def finished(
         "solved_size": "the suite gives the size, not a budget",
         "budget_parameters": "the suite gives the size, not a budget",
         "baseline_value": work.baseline_reason,
+        "collapsed": "every evaluation row has the same label or answer: to say it of all is right",
         "torch_allocated_bytes": on_cpu,
         "torch_reserved_bytes": on_cpu,
         "energy_gpu_joules": gpu.reason,
@@ -270,6 +271,7 @@ def finished(
         warnings.append("plain AdamW ran: bitsandbytes' optimizers are written for GPUs")
     outcome = replace(
         outcome,
+        collapsed=None if outcome.collapsed and work.eval.alike else outcome.collapsed,
         peak_memory_bytes=headline,
         peak_memory_source=source if headline is not None else None,
         vmhwm_bytes=meters.life_peak(),
