@@ -198,7 +198,8 @@ def headline(answer: Answer) -> str:
 
 def _highest(answer: Answer) -> str:
     first, *rest = answer.picks
-    score = f" ({first.score.mean:.3f})" if first.score else ""
+    metric = answer.table.scale.metric
+    score = f" ({words.score(metric, first.score.mean)})" if first.score else ""
     text = f"{first.title} has the highest score{score} of the cells that fit."
     if rest:
         names = ", ".join(c.title for c in rest[:5])
@@ -292,15 +293,15 @@ def _evidence_table(answer: Answer) -> list[str]:
         "seeds",
         "jobs",
     )
-    rows = [(c.title, state(answer, c), *_figures(c)) for c in (*answer.picks, *answer.others)]
+    metric = answer.table.scale.metric
+    rows = [
+        (c.title, state(answer, c), *_figures(c, metric)) for c in (*answer.picks, *answer.others)
+    ]
     return aligned(head, rows, numbers=(4, 5, 6, 7, 8))
 
 
-def _figures(c: Candidate) -> tuple[str, ...]:
-    score = "-"
-    if c.score is not None:
-        half = "" if c.score.half_width is None else f" ± {c.score.half_width:.3f}"
-        score = f"{c.score.mean:.3f}{half}"
+def _figures(c: Candidate, metric: str) -> tuple[str, ...]:
+    score = "-" if c.score is None else words.plus_minus(c.score, metric)
     costs = ["-" if (v := c.figures[key]) is None else cost.text(v) for key, cost in COSTS.items()]
     against = short_standing(c) if c.score is not None else "-"
     return score, against, *costs, str(c.seeds), f"{c.ok}/{c.jobs}"

@@ -21,6 +21,7 @@ from peftmark.analysis.scale import POINT
 from peftmark.analysis.stats import Comparison, Estimate, seeds_to_decide
 from peftmark.analysis.table import ResultTable
 from peftmark.catalog.methods import Cell, cell_title
+from peftmark.core.amounts import places
 
 Keeps = Literal["best", "shown", "possible", "dropped", "not asked"]
 
@@ -233,5 +234,5 @@ def _signed(difference: float) -> str:
 
 
 def _plain(difference: float) -> str:
-    value = f"{abs(difference):.3f}"
-    return value if value == "0.000" else f"{'−' if difference < 0 else '+'}{value}"
+    value = f"{abs(difference):.{places(difference)}f}"
+    return value if not difference else f"{'−' if difference < 0 else '+'}{value}"

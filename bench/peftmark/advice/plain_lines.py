@@ -29,6 +29,6 @@ def sentence(table: ResultTable) -> str:
 def _one(one: NotAbove) -> str:
     basis = words.plural(one.seeds, "shared seed") if one.seeds else "no shared seed"
     return (
-        f"{cell_title(*one.cell)} on {one.task} ({words.number(one.mine, 3)}, "
-        f"{cell_title(*one.line)} {words.number(one.theirs, 3)}, {basis})"
+        f"{cell_title(*one.cell)} on {one.task} ({words.score(one.metric, one.mine)}, "
+        f"{cell_title(*one.line)} {words.score(one.metric, one.theirs)}, {basis})"
     )

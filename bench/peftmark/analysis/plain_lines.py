@@ -16,13 +16,15 @@ class NotAbove:
 
     Attributes:
         line: the best such line on the task.
-        mine, theirs: mean of the primary metric of the cell and of the line.
+        metric: the task's primary metric.
+        mine, theirs: its mean of the cell and of the line.
         seeds: seeds that both means are over; 0 where none is shared and each is over its own.
     """
 
     cell: Cell
     line: Cell
     task: str
+    metric: str
     mine: float
     theirs: float
     seeds: int
@@ -56,8 +58,9 @@ def _held(table: ResultTable, cell: Cell, line: Cell, task: str) -> NotAbove | N
         return None
     shared = sorted(dict(mine.by_seed).keys() & dict(theirs.by_seed).keys())
     a, b = _mean(mine, shared), _mean(theirs, shared)
-    sign = sign_of(table.example(task).metric)
-    return None if sign * (a - b) > 0 else NotAbove(cell, line, task, a, b, len(shared))
+    metric = table.example(task).metric
+    above = sign_of(metric) * (a - b) > 0
+    return None if above else NotAbove(cell, line, task, metric, a, b, len(shared))
 
 
 def _mean(score: Score, seeds: list[int]) -> float:

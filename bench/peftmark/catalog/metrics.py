@@ -10,6 +10,7 @@ from functools import cache
 from typing import Literal, get_args
 
 from peftmark.catalog.task import Task, TaskKind
+from peftmark.core.amounts import places
 
 Direction = Literal["higher", "lower"]
 Unit = Literal["", "nats", "perplexity", "of the labels", "of its own"]
@@ -300,6 +301,19 @@ def metric_title(key: str) -> str:
     """A metric's name in reports; the key itself of one that nobody knows."""
     known = metric_of(key)
     return known.title if known is not None else key
+
+
+def decimals(key: str, value: float) -> int:
+    """Digits after the point that a metric's value, or a difference of two, is shown with: three of
+    one with a lowest and a highest value, else as many as its size supports.
+
+    Args:
+        key: empty for what is on the scale of no one metric.
+    """
+    known = metric_of(key)
+    if known is None or (math.isfinite(known.low) and math.isfinite(known.high)):
+        return 3
+    return places(value)
 
 
 def sign_of(key: str) -> float:

@@ -26,7 +26,7 @@ from peftmark.analysis.stats import (
     seeds_to_decide,
 )
 from peftmark.catalog.methods import Cell
-from peftmark.catalog.metrics import sign_of
+from peftmark.catalog.metrics import decimals, sign_of
 from peftmark.gate.matching import Matched, Pair, finding
 from peftmark.gate.policy import Policy
 from peftmark.gate.result import Change, Finding, Kind
@@ -156,6 +156,7 @@ def _judged(
         before, after = read(pair.before), read(pair.after)
         if before is not None and after is not None:
             by_task[pair.before.task][pair.before.seed] = before, after
+    metrics = {p.before.metric for p in pairs} if read is _score else set()
     seeds = sorted(set.intersection(*map(set, by_task.values()))) if by_task else []
     identical = bool(pairs) and all(p.identical for p in pairs)
     if not seeds:
@@ -173,6 +174,7 @@ def _judged(
         low=estimate.low if spread else None,
         high=estimate.high if spread else None,
         seeds=comparison.n,
+        metric=metrics.pop() if len(metrics) == 1 else "",
     )
     all_moves = [move for of_task in moves for move in of_task]
     one_way = comparison.p is None and (max(all_moves) < 0 or min(all_moves) > 0)
@@ -289,13 +291,14 @@ def _drop(
 def _from_to(change: Change) -> str:
     """`from 0.843 to 0.801 (−0.042 ± 0.010)`."""
     assert change.before is not None and change.after is not None
-    half = (
-        ""
-        if change.low is None or change.difference is None
-        else (f" ± {words.number(change.difference - change.low)}")
-    )
-    moved = words.number(change.after - change.before, signed=True)
-    before, after = words.number(change.before), words.number(change.after)
+    values = (change.before, change.after, change.after - change.before)
+    # All with the same digits, or the three would not add up.
+    digits = max(decimals(change.metric, value) for value in values)
+    before, after = (words.number(value, digits) for value in values[:2])
+    moved = words.number(values[2], digits, signed=True)
+    half = ""
+    if change.low is not None and change.difference is not None:
+        half = f" ± {words.number(change.difference - change.low, digits)}"
     return f"from {before} to {after} ({moved}{half})"
 
 

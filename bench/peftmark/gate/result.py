@@ -79,6 +79,7 @@ class Change:
         p: adjusted one-sided p of "it did not fall"; null where nothing was tested.
         detectable: smallest true drop that would be found four times in five; null likewise.
         seeds: pairs of seeds it rests on.
+        metric: whose values they are; empty for what is on the scale of no one metric.
     """
 
     __pydantic_config__: ClassVar = STRICT
@@ -90,6 +91,7 @@ class Change:
     p: float | None = None
     detectable: float | None = None
     seeds: int = 0
+    metric: str = ""
 
 
 @dataclass(frozen=True)

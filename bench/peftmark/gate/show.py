@@ -73,7 +73,8 @@ def scores(change: Change) -> str:
     """`0.843 → 0.801`."""
     if change.before is None or change.after is None:
         return words.MISSING
-    return f"{words.number(change.before)} → {words.number(change.after)}"
+    before, after = (words.score(change.metric, v) for v in (change.before, change.after))
+    return f"{before} → {after}"
 
 
 def moved(change: Change) -> str:
@@ -82,10 +83,13 @@ def moved(change: Change) -> str:
         return words.MISSING
     seeds = words.plural(change.seeds, "seed")
     if change.low is None or change.high is None:
-        return f"{words.number(change.difference, signed=True)} ({seeds})"
-    half = words.number((change.high - change.low) / 2)
-    shows = f"; {words.number(change.detectable)} would show" if change.detectable else ""
-    return f"{words.number(change.difference, signed=True)} ± {half} ({seeds}{shows})"
+        return f"{words.score(change.metric, change.difference, signed=True)} ({seeds})"
+    half = words.score(change.metric, (change.high - change.low) / 2)
+    shows = ""
+    if change.detectable:
+        shows = f"; {words.score(change.metric, change.detectable)} would show"
+    moved = words.score(change.metric, change.difference, signed=True)
+    return f"{moved} ± {half} ({seeds}{shows})"
 
 
 def ratio(value: float | None) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from peftmark.catalog.metrics import decimals
 from peftmark.catalog.task import Example, Task
 from peftmark.core.errors import UserError
 from peftmark.core.shown import plain, plural
@@ -224,7 +225,9 @@ def lines(found: Look) -> Iterator[str]:
     if found.tokens is not None:
         yield f"  tokens    {_length_words(found.tokens)}"
     if found.guess:
-        scored = ", ".join(f"{key} {value:.3f}" for key, value in found.constant.items())
+        scored = ", ".join(
+            f"{key} {value:.{decimals(key, value)}f}" for key, value in found.constant.items()
+        )
         yield f"  constant  {plain(found.guess)}: {scored}"
     for note in found.notes:
         yield f"  note: {note}."

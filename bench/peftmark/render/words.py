@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 
 from peftmark.analysis.stats import Estimate
 from peftmark.catalog.methods import Cell, cell_title
+from peftmark.catalog.metrics import decimals, sign_of
 from peftmark.catalog.metrics import metric_title as metric_title
-from peftmark.catalog.metrics import sign_of
 from peftmark.core.shown import plural as plural
 from peftmark.render.page import Entry
 
@@ -45,12 +45,23 @@ def short(value: float) -> str:
     return number(value, 0 if size >= 100 else 1 if size >= 10 else 2)
 
 
-def plus_minus(estimate: Estimate, *, signed: bool = False) -> str:
-    """Mean ± half-width; the mean alone without an interval."""
-    mean = number(estimate.mean, signed=signed)
+def score(metric: str, value: float, *, signed: bool = False) -> str:
+    """A metric's value, or a difference of two, with the digits that the metric's scale asks for;
+    `metric` is empty for what is on the scale of no one metric."""
+    return number(value, decimals(metric, value), signed=signed)
+
+
+def plus_minus(estimate: Estimate, metric: str = "", *, signed: bool = False) -> str:
+    """Mean ± half-width; the mean alone without an interval.
+
+    Args:
+        metric: whose values they are; empty for what is on the scale of no one metric.
+    """
     if estimate.half_width is None:
-        return mean
-    return f"{mean} ± {number(estimate.half_width)}"
+        return score(metric, estimate.mean, signed=signed)
+    digits = max(decimals(metric, estimate.mean), decimals(metric, estimate.half_width) - 1)
+    mean = number(estimate.mean, digits, signed=signed)
+    return f"{mean} ± {number(estimate.half_width, digits)}"
 
 
 def error(value: float) -> str:

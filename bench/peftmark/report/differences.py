@@ -87,12 +87,13 @@ def _by_task(
 ) -> Entry:
     if found is None:
         return missing.gap(table.of(cell, task))
-    shown = score_entries.score_entry(found.score, missing.gap(table.of(cell, task)), signed=True)
+    gap, metric = missing.gap(table.of(cell, task)), table.example(task).metric
+    shown = score_entries.score_entry(found.score, gap, metric, signed=True)
     error = row_error(table, cell, task) if draws else None
     turned = {True: ", better", False: ", worse", None: ""}[found.better] if found.sign < 0 else ""
     parts = [f"{found.verdict}{turned}", shown.note]
     if error is not None:
-        parts.append(f"rows ± {words.number(Z * error)}")
+        parts.append(f"rows ± {words.score(metric, Z * error)}")
     return Entry(shown.text, "; ".join(parts), "number", shown.sort)
 
 
@@ -242,5 +243,5 @@ def _both(table: ResultTable, cell: Cell, pairs: Score) -> Entry:
     estimate = two_level(compare(pairs.strata), error)
     if estimate.half_width is None:
         return words.missing("no predictions on the same rows" if error is None else "no spread")
-    shown = words.plus_minus(estimate, signed=True)
+    shown = words.plus_minus(estimate, table.scale.metric, signed=True)
     return Entry(shown, kind="number", sort=estimate.mean)

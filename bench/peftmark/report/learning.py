@@ -47,9 +47,10 @@ def _task_lead(table: ResultTable, task: str) -> str:
         return f"{task}: no target set."
     found = [reach(table, cell, task) for cell in table.cells]
     finished, reached = sum(r.finished for r in found), sum(r.reached for r in found)
-    metric = words.metric_title(metric_of(table, task))
+    key = metric_of(table, task)
+    metric = words.metric_title(key)
     runs = words.plural(finished, "finished run")
-    return f"{task}: {reached} of {runs} reached {metric} {words.number(target)}."
+    return f"{task}: {reached} of {runs} reached {metric} {words.score(key, target)}."
 
 
 def _figures(

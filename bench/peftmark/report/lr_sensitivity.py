@@ -219,15 +219,16 @@ def _score(table: ResultTable, choice: Choice, index: int) -> Entry:
     name = words.rate(rate)
     if score is not None:
         note = f"{name}, chosen" if rate == choice.chosen else name
-        return Entry(words.number(score), note, "number", score)
+        shown = words.score(table.example(choice.task).metric, score)
+        return Entry(shown, note, "number", score)
     trials = [
         s
         for s in table.planned("tuning")
         if (s.job.cell, s.job.task) == (choice.cell, choice.task)
         and s.job.recipe.learning_rate == rate
     ]
-    shown = missing.gap([s for s in trials if not s.ok])
-    return Entry(shown.text, shorten(f"{name}; {shown.note}".removesuffix("; "), 90), shown.kind)
+    gap = missing.gap([s for s in trials if not s.ok])
+    return Entry(gap.text, shorten(f"{name}; {gap.note}".removesuffix("; "), 90), gap.kind)
 
 
 def _pictures(table: ResultTable, found: Choices, index: int, task: str) -> list[Figure]:

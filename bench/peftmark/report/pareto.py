@@ -169,7 +169,10 @@ def _places(table: ResultTable, fronts: list[Front]) -> Grid:
             words.missing(fronts[0].missing.get(cell, ""))
             if some is None
             else Entry(
-                words.plus_minus(some.score), f"n = {some.score.n}", "number", some.score.mean
+                words.plus_minus(some.score, table.scale.metric),
+                f"n = {some.score.n}",
+                "number",
+                some.score.mean,
             )
         )
         entries = (_place(f, cell, s) for f, s in zip(fronts, spots, strict=True))

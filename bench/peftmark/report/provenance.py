@@ -159,7 +159,7 @@ def _row(record: Record) -> tuple[Entry, ...]:
     score = outcome.metric_value if record.ok else None
     shown = words.missing("not recorded" if record.ok else words.status(outcome.status))
     if score is not None:
-        shown = Entry(words.number(score), kind="number", sort=score)
+        shown = Entry(words.score(job.metric, score), kind="number", sort=score)
     return (
         Entry(job.job_id, attempt, "code"),
         Entry(words.title(job.cell), PURPOSES[job.purpose]),

@@ -123,7 +123,9 @@ def _scores(table: ResultTable, ranks: Mapping[Cell, tuple[int, int]]) -> Grid:
         (
             Entry(words.title(cell)),
             *(_score(table, cell, task) for task in table.tasks),
-            score_entries.score_entry(overall_score(table, cell), gaps.overall_gap(table, cell)),
+            score_entries.score_entry(
+                overall_score(table, cell), gaps.overall_gap(table, cell), table.scale.metric
+            ),
             *([differences.rank_entry(ranks, cell)] if ranks else []),
         )
         for cell in table.cells
@@ -148,7 +150,8 @@ def _mean_hint(table: ResultTable) -> str:
 
 
 def _score(table: ResultTable, cell: Cell, task: str) -> Entry:
-    entry = score_entries.score_entry(task_score(table, cell, task), gaps.gap(table.of(cell, task)))
+    score, metric = task_score(table, cell, task), metric_of(table, task)
+    entry = score_entries.score_entry(score, gaps.gap(table.of(cell, task)), metric)
     slots = table.of(cell, task)
     broken = gaps.status_text(slots)
     collapsed = sum(
@@ -167,7 +170,8 @@ def _baseline_row(table: ResultTable) -> tuple[Entry, ...]:
     mean = statistics.fmean(known) if known and len(known) == len(averaged) else None
     if mean is not None and table.averaged != MEAN:
         mean = 0.0
-    entries = (_plain(v) for v in [*values, mean])
+    keys = [*(metric_of(table, task) for task in table.tasks), table.scale.metric]
+    entries = (_plain(key, v) for key, v in zip(keys, [*values, mean], strict=True))
     what = "majority class or mean"
     if any(metric_of(table, task) in GUESSED for task in table.tasks):
         what = "majority class, shares of the classes, mean or median"
@@ -176,10 +180,10 @@ def _baseline_row(table: ResultTable) -> tuple[Entry, ...]:
     return (Entry("baseline predictor", what), *entries)
 
 
-def _plain(value: float | None) -> Entry:
+def _plain(metric: str, value: float | None) -> Entry:
     if value is None:
         return words.missing("not recorded")
-    return Entry(words.number(value), kind="number", sort=value)
+    return Entry(words.score(metric, value), kind="number", sort=value)
 
 
 def _resolution(table: ResultTable) -> str:
@@ -282,7 +286,7 @@ def _elsewhere(table: ResultTable, name: str, caption: str, note: str) -> Grid:
         for task in table.tasks:
             slots = table.of(cell, task)
             score = task_score(table, cell, task, lambda r: raw(r, name))
-            shown = score_entries.score_entry(score, gaps.gap(slots, name))
+            shown = score_entries.score_entry(score, gaps.gap(slots, name), metric_of(table, task))
             steps = _steps(slots) if name == "selected_metric_value" else ""
             if steps and shown.kind == "number":
                 shown = Entry(shown.text, f"{shown.note}; {steps}", "number", shown.sort)
@@ -333,7 +337,7 @@ def _beside(table: ResultTable, cell: Cell, task: str, key: str) -> Entry:
     score = task_score(table, cell, task, lambda record: record.outcome.metrics.get(key))
     done = any(s.ok for s in slots)
     none = words.missing("not for these evaluation rows") if done else gaps.gap(slots)
-    return score_entries.score_entry(score, none)
+    return score_entries.score_entry(score, none, key)
 
 
 def _losses(table: ResultTable) -> Grid:

@@ -106,7 +106,7 @@ def _row(table: ResultTable, c: Candidate, answers: dict[str, Answer]) -> tuple[
         score, behind = gap, gap
     else:
         count = f"n = {c.seeds}" + ("" if c.ok == c.jobs else f"; {c.ok} of {c.jobs} jobs ok")
-        score = Entry(words.plus_minus(c.score), count, "number", c.score.mean)
+        score = Entry(words.plus_minus(c.score, table.scale.metric), count, "number", c.score.mean)
         mean = c.behind.estimate.mean if c.behind else 0.0
         behind = Entry(short_standing(c), _within(c, answers), "number", mean)
     costs = (

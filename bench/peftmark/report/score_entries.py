@@ -21,15 +21,19 @@ def score_axis(table: ResultTable) -> str:
     return f"score, {MEAN}" if table.scale.kind == "value" else averaged(table)
 
 
-def score_entry(score: Score, gap: Entry, *, signed: bool = False) -> Entry:
-    """Mean ± half-width with n, marked when incomplete; `gap` stands where there is no value."""
+def score_entry(score: Score, gap: Entry, metric: str = "", *, signed: bool = False) -> Entry:
+    """Mean ± half-width with n, marked when incomplete; `gap` stands where there is no value.
+
+    Args:
+        metric: whose values they are; empty for what is on the scale of no one metric.
+    """
     estimate = score.estimate
     if estimate is None:
         return gap
     count = (
         f"n = {estimate.n}" if score.complete else f"n = {estimate.n}/{score.planned} incomplete"
     )
-    return Entry(words.plus_minus(estimate, signed=signed), count, "number", estimate.mean)
+    return Entry(words.plus_minus(estimate, metric, signed=signed), count, "number", estimate.mean)
 
 
 def seeds_wanted(found: Difference) -> str:
@@ -54,12 +58,12 @@ def verdict_entry(found: Difference) -> Entry:
     return Entry(found.verdict, note or alone, sort=float(order))
 
 
-def detectable_entry(found: Difference) -> Entry:
+def detectable_entry(found: Difference, metric: str = "") -> Entry:
     """The smallest true difference that the seeds would mostly show."""
     value = found.detectable
     if value is None:
         return words.missing("no spread to tell from")
-    return Entry(f"± {words.number(value)}", kind="number", sort=value)
+    return Entry(f"± {words.score(metric, value)}", kind="number", sort=value)
 
 
 def ratio_entry(ratio: Ratio) -> Entry:

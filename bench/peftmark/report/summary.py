@@ -85,6 +85,7 @@ def standings(
     *,
     brief: bool = False,
     told: Mapping[Verdict, str] = SAID,
+    metric: str = "",
 ) -> list[str]:
     """How each cell stands to the reference, as parts of a sentence.
 
@@ -93,12 +94,13 @@ def standings(
     Args:
         brief: give no figures of cells of which nothing is shown.
         told: verdict -> what is said of cells.
+        metric: whose differences they are; empty for those on the scale of no one metric.
     """
     named: dict[Verdict, list[tuple[float, str]]] = {}
     few = sum(d.verdict == "undecided" for d in found.values()) <= FURTHEST
     for cell, difference in found.items():
         estimate, score = difference.comparison.estimate, difference.score
-        facts = [words.plus_minus(estimate, signed=True)]
+        facts = [words.plus_minus(estimate, metric, signed=True)]
         if not score.complete:
             facts[0] += f", {len(score.by_seed)} of {score.planned} seeds"
         if difference.verdict == "undecided":
@@ -150,9 +152,9 @@ def _against(table: ResultTable) -> str:
     scope = (
         f"Over {words.plural(len(table.scale.tasks), 'task')}{_left_out(table)} and "
         f"{words.plural(len(base.by_seed), 'seed')}, "
-        f"{name} scored {words.plus_minus(base.estimate)}{meaning}"
+        f"{name} scored {words.plus_minus(base.estimate, table.scale.metric)}{meaning}"
     )
-    parts = standings(against_reference(table))
+    parts = standings(against_reference(table), metric=table.scale.metric)
     if not parts:
         return f"{scope}; no other cell has a seed to compare it with."
     return f"{scope}. Against it: {'; '.join(parts)}."
@@ -177,7 +179,8 @@ def task_finding(
     if base.estimate is None:
         return f"{name} has no finished run, so nothing is compared."
     mine = {cell: known for (cell, on), known in found.items() if on == task}
-    parts = standings(mine, brief=True, told=said(table.example(task).metric))
+    metric = table.example(task).metric
+    parts = standings(mine, brief=True, told=said(metric), metric=metric)
     if not parts:
         return f"Only {name} has finished runs."
     return f"Against {name}: {'; '.join(parts)}."
@@ -267,7 +270,7 @@ def _verdicts(table: ResultTable) -> Grid:
 
 
 def _verdict_row(table: ResultTable, cell: Cell, found: Difference | None) -> tuple[Entry, ...]:
-    score = overall_score(table, cell)
+    score, metric = overall_score(table, cell), table.scale.metric
     gap = missing.overall_gap(table, cell)
     if cell == table.reference:
         against = (Entry("reference"), Entry("reference"), Entry("–", kind="missing"))
@@ -275,11 +278,12 @@ def _verdict_row(table: ResultTable, cell: Cell, found: Difference | None) -> tu
         none = _no_difference(table, score, gap)
         against = (none, none, none)
     else:
-        shown = score_entries.score_entry(found.score, gap, signed=True)
-        against = (shown, score_entries.verdict_entry(found), score_entries.detectable_entry(found))
+        shown = score_entries.score_entry(found.score, gap, metric, signed=True)
+        detectable = score_entries.detectable_entry(found, metric)
+        against = (shown, score_entries.verdict_entry(found), detectable)
     return (
         Entry(words.title(cell)),
-        score_entries.score_entry(score, gap),
+        score_entries.score_entry(score, gap, metric),
         *against,
         missing.ratio_entry(table, cell, memory_ratio(table, cell), "peak_memory_bytes"),
         missing.ratio_entry(table, cell, ratio(table, cell, speed), "samples_per_second"),

@@ -13,7 +13,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from peftmark.analysis.validity import FLAG_KINDS, Flag, Repeat
 from peftmark.catalog.methods import cell_title
-from peftmark.catalog.metrics import metric_title
+from peftmark.catalog.metrics import decimals, metric_title
+from peftmark.core.shown import plural
 from peftmark.executors.contract import Finished
 from peftmark.record.job import Job
 
@@ -86,7 +87,7 @@ class Board:
         if "step" in message:
             self._progress.update(bar, completed=message["step"])
         if "metric" in message:
-            note = f"{metric_title(job.metric)} {message['metric']:.3f}"
+            note = f"{metric_title(job.metric)} {_score(job, message['metric'])}"
             self._progress.update(bar, note=note)
         elif "phase" in message:
             self._progress.update(bar, note=message["phase"])
@@ -110,7 +111,7 @@ class Board:
         self._progress.update(self._all, completed=self._done, note=left)
         outcome = done.outcome
         if outcome.status == "ok" and outcome.metric_value is not None:
-            result = f"{metric_title(done.job.metric)} {outcome.metric_value:.3f}"
+            result = f"{metric_title(done.job.metric)} {_score(done.job, outcome.metric_value)}"
         else:
             result = f"{outcome.status}: {outcome.status_reason}"
         style = "green" if outcome.status == "ok" else "red"
@@ -146,6 +147,10 @@ def tell_suspects(repeat: Repeat | None, found: Sequence[Flag], console: Console
         titles = [job_title(flag.job) for flag in found if flag.kind == kind]
         if titles:
             more = f" and {len(titles) - 3} more" if len(titles) > 3 else ""
-            jobs = "1 job" if len(titles) == 1 else f"{len(titles)} jobs"
+            jobs = plural(len(titles), "job")
             line = f"Suspect ({kind}): {jobs} {meaning}: {'; '.join(titles[:3])}{more}."
             console.print(line, markup=False, soft_wrap=True)
+
+
+def _score(job: Job, value: float) -> str:
+    return f"{value:.{decimals(job.metric, value)}f}"
