@@ -12,7 +12,7 @@ from torch import nn
 
 import tiny
 from peftmark.catalog.tried_architectures import METHODS, SMALL, TRIED
-from peftmark.lab import recipe
+from peftmark.lab import last_token, recipe
 from peftmark.lab.architecture_trials import (
     KINDS,
     job_of,
@@ -203,10 +203,14 @@ def test_an_encoder_that_would_see_what_it_is_to_predict_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("key", ["gpt2", "llama", "opt", "gpt_neox", "gemma3_text"])
-def test_a_decoder_reads_the_last_real_token_of_each_row(key, tmp_path):
+def test_a_decoder_reads_the_last_real_token_of_each_row(key, tmp_path, monkeypatch):
     make_tiny(key, "classifier", tmp_path)
     task, job = task_of("classifier"), job_of(key, "classifier", "full")
-    model = load_model(tmp_path, job, task, anatomy(tmp_path, task)).eval()
+    parts = anatomy(tmp_path, task)
+    with monkeypatch.context() as patched:
+        # The tokenizer was asked once, and not by every load.
+        patched.setattr(last_token.AutoTokenizer, "from_pretrained", None)
+        model = load_model(tmp_path, job, task, parts).eval()
     prepared, batches = trained(tmp_path, "classifier", job)
     ids, mask = (batches[0].inputs[name] for name in ("input_ids", "attention_mask"))
     pad = model.config.pad_token_id

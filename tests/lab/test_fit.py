@@ -173,9 +173,23 @@ def test_tasks_of_language_models_are_refused_with_the_reason(places, monkeypatc
         run(places, method)
 
 
+@pytest.mark.parametrize("method", LINES)
+def test_no_row_is_tokenised_while_the_fit_is_timed(places, monkeypatch, method):
+    fitting = fit._fit
+
+    def refused(rows):
+        raise AssertionError("tokenised inside of the phase fit")
+
+    def alone(task, work, *more):
+        return fitting(task, replace(work, hold_out=refused), *more)
+
+    monkeypatch.setattr(fit, "_fit", alone)
+    assert run(places, method, selection_rows=20).status == "ok"
+
+
 def test_every_line_of_the_catalogue_has_its_code():
     fits = {key for key, method in METHODS.items() if method.fits}
-    assert fits == set(fit.READS_MODEL), "READS_MODEL in peftmark/lab/fit.py"
+    assert fits == set(LINES)
     assert all(METHODS[key].family == "reference" and not METHODS[key].trains for key in fits)
 
 

@@ -38,6 +38,8 @@ class LayerNames:
         ffn_gate: the gate of the feed-forward block, if it is a module of its own.
         ffn_out: second layer of the feed-forward block.
         head_dropout: setting of the config with the dropout before the classifier.
+        masks_by_query: whether its attention masks scores with the least number of the type that
+            the queries have.
         in_lab: whether methods that need a layer's parts one by one run on it. What gets an adapter
             (`targets`) is found in every architecture.
     """
@@ -51,6 +53,7 @@ class LayerNames:
     ffn_gate: str = ""
     ffn_out: str = ""
     head_dropout: str = ""
+    masks_by_query: bool = False
     in_lab: bool = True
 
     def of(self, part: Part) -> str:
@@ -98,6 +101,7 @@ LAYER_NAMES: Mapping[str, LayerNames] = {
         ffn_in="intermediate.dense",
         ffn_out="output.dense",
         head_dropout="cls_dropout",
+        masks_by_query=True,
     ),
     "distilbert": LayerNames(
         query="q_lin",
@@ -215,3 +219,9 @@ def head_dropout(architecture: str) -> str:
     """The setting of the config with the dropout before the classifier; empty if unknown."""
     row = LAYER_NAMES.get(architecture)
     return row.head_dropout if row is not None else ""
+
+
+def masks_by_query(architecture: str) -> bool:
+    """Whether an architecture masks its scores with a number of the queries' type."""
+    row = LAYER_NAMES.get(architecture)
+    return row is not None and row.masks_by_query

@@ -62,8 +62,9 @@ class Method:
         budget: whether a parameter budget may stand in place of its size.
         source: the paper that defines it.
         trains: whether it trains anything, step by step.
-        fits: whether an estimator is fitted in place of that, on what the model makes of a text or
-            on its words alone. Such a method is there for encoders' tasks, and no seed changes it.
+        fits: what an estimator is fitted on in place of that: on the words alone, or on what the
+            model makes of a text; empty for every other method. Such a method is there for
+            encoders' tasks, and no seed changes it.
         freezes: whether weights of the base stay frozen, so that they may be stored in fewer bits.
     """
 
@@ -80,7 +81,7 @@ class Method:
     hooks: tuple[Hook, ...] = ()
     budget: bool = False
     trains: bool = True
-    fits: bool = False
+    fits: Literal["", "words", "model"] = ""
     freezes: bool = True
 
     @property

@@ -71,13 +71,13 @@ METHODS: dict[str, Method] = {
             "bag-of-words", "bag of words", "reference", None,
             "logistic regression (ridge for scores) on TF-IDF of words and pairs of words; no "
             "weight of the model is read",
-            "reference", quantizations=("none",), trains=False, fits=True, freezes=False,
+            "reference", quantizations=("none",), trains=False, fits="words", freezes=False,
         ),
         Method(
             "embeddings", "frozen embeddings", "reference", None,
             "logistic regression (ridge for scores) on the mean of the frozen encoder's last "
             "hidden states",
-            "reference", trains=False, fits=True,
+            "reference", trains=False, fits="model",
         ),
         _lora(
             "lora", "LoRA",
@@ -339,7 +339,7 @@ class Cell(NamedTuple):
     @property
     def fits(self) -> bool:
         """Whether it is a line that needs no fine-tuning: an estimator that is fitted."""
-        return getattr(method_of(self.method), "fits", False)
+        return bool(getattr(method_of(self.method), "fits", ""))
 
 
 _SIZE_WORDS: dict[Size, str] = {"rank": "r{}", "width": "w{}", "tokens": "{} tokens"}

@@ -56,9 +56,6 @@ from peftmark.record.outcome import Outcome
 
 FILE = "estimator.safetensors"
 
-READS_MODEL = {"bag-of-words": False, "embeddings": True}
-"""Method -> whether it reads the model's weights, and not the words alone."""
-
 
 @dataclass(frozen=True)
 class Line:
@@ -119,9 +116,11 @@ def fitted(
     """
     device = torch.device(job.device)
     frozen = None if base is None else Frozen(encoder_of(base), job, device)
+    with meters.phase("tokenise"):
+        rows = work.hold_out(work.examples)
     progress({"phase": "fit"})
     with meters.phase("fit"):
-        line, chosen = _fit(task, work, frozen)
+        line, chosen = _fit(task, work, rows, frozen)
     progress({"phase": "evaluate"})
     with meters.phase("evaluate"):
         scores = _scores(line, work.eval, task)
@@ -149,9 +148,8 @@ def encoder_of(base: nn.Module) -> nn.Module:
     return found
 
 
-def _fit(task: Task, work: Work, frozen: Frozen | None) -> tuple[Line, Chosen]:
+def _fit(task: Task, work: Work, rows: HeldOut, frozen: Frozen | None) -> tuple[Line, Chosen]:
     """The line of the training rows, with the C that the selection rows choose."""
-    rows = work.hold_out(work.examples)
     features: Words | Embeddings
     if frozen is None:
         features = learn_words(rows)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,14 @@ from transformers import (  # its own annotations are partial
 )
 from transformers.pytorch_utils import Conv1D
 
-from peftmark.catalog.layer_names import Part, endings, ends_with, head_dropout, part_of
+from peftmark.catalog.layer_names import (
+    Part,
+    endings,
+    ends_with,
+    head_dropout,
+    masks_by_query,
+    part_of,
+)
 from peftmark.catalog.task import SPOKEN, Task, TaskKind
 from peftmark.lab.errors import Unsupported as Unsupported  # as most of lab knows it
 from peftmark.lab.last_token import is_encoder, padding_in, read_last_token
@@ -66,6 +73,8 @@ class Anatomy:
         encoder_linears: every other linear layer: what an adapter may sit on.
         turned: whether their weights have the shape (in, out), as those of `Conv1D`.
         uses: layers that run on one stored layer: more than one where layers share their weights.
+        padding: the token that a decoder which classifies finds the end of a row by; None for other
+            models, and for one that has no such token.
     """
 
     head: tuple[str, ...]
@@ -76,6 +85,7 @@ class Anatomy:
     fresh: tuple[str, ...] = ()
     turned: bool = False
     uses: int = 1
+    padding: int | None = None
 
 
 def maker_of(kind: TaskKind) -> Any:
@@ -111,7 +121,8 @@ def anatomy(folder: Path, task: Task) -> Anatomy:
     check_class(config, task.kind)
     with torch.device("meta"):
         model: nn.Module = maker_of(task.kind).from_config(config)
-    return anatomy_of(model)
+    padding = None if task.kind in SPOKEN else padding_in(folder, config)
+    return replace(anatomy_of(model), padding=padding)
 
 
 def anatomy_of(model: nn.Module) -> Anatomy:
@@ -242,7 +253,7 @@ def load_model(
         made: Any = model
         made.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
     else:
-        read_last_token(model, padding_in(folder, model.config))
+        read_last_token(model, parts.padding)
     check_quantised(model, job, parts)
     attend_in_one_type(model, job)
     backend_of(job.quantization).loaded(model)
@@ -295,13 +306,13 @@ def quantization_settings(job: Job, parts: Anatomy) -> dict[str, Any]:
 
 
 def attend_in_one_type(model: Any, job: Job) -> None:
-    """Let DeBERTa-v2 attend over a quantised base in bf16.
+    """Let a model that masks its scores by its queries attend over a quantised base in bf16.
 
-    transformers 5 masks its scores with the least number of the queries' type. A quantised layer
-    gives back the type of its input, fp32, where a plain one under autocast gives bf16, which the
-    scores have and which doesn't hold that number. Scores are the same bits.
+    transformers 5 masks DeBERTa-v2's scores with the least number of the queries' type. A quantised
+    layer gives back the type of its input, fp32, where a plain one under autocast gives bf16, which
+    the scores have and which doesn't hold that number. Scores are the same bits.
     """
-    if job.quantization == "none" or model.config.model_type != "deberta-v2":
+    if job.quantization == "none" or not masks_by_query(model.config.model_type):
         return
     if job.recipe.precision == "fp32":  # a hook is paid for in every timed step
         return

@@ -21,7 +21,7 @@ from peftmark.lab.data.batches import Batch
 from peftmark.lab.data.job_data import Work, prepare_work, task_of
 from peftmark.lab.deploy import deploy, saved_size
 from peftmark.lab.determinism import ask_for_same_bits
-from peftmark.lab.fit import READS_MODEL, fitted, refusal
+from peftmark.lab.fit import fitted, refusal
 from peftmark.lab.forgetting import perplexity, perplexity_before, unrelated_batches
 from peftmark.lab.measure import parameter_counts
 from peftmark.lab.measure.meters import Meters, gemm_peak
@@ -229,7 +229,7 @@ def _fitted(job: Job, places: Places, read: _Read, meters: Meters, progress: Pro
         raise Unsupported(refused)
     sources: dict[str, Any] = _sources(read)
     base = None
-    if READS_MODEL[job.method]:
+    if known_method(job.method).fits == "model":
         progress({"phase": "model"})
         loaded = _loaded(job, places, read, meters)
         sources, base = loaded.sources, loaded.base.model

@@ -90,7 +90,7 @@ def _task_fault(model: Model, task: Task) -> str | None:
 
 def _method_fault(model: Model, name: str) -> str | None:
     method = method_of(name)
-    fits = method is not None and method.fits
+    fits = method is not None and bool(method.fits)
     if method is not None and not method.trains and not fits and not model.causal:
         return f"{model.key} is an encoder, whose untrained head says nothing; take head"
     if not model.causal:

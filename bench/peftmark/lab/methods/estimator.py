@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.special import expit, softmax
+from scipy.special import expit
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from peftmark.catalog.task import TaskKind
+from peftmark.lab.metrics import softmax
 
 Matrix = Any
 """Shape (rows, features): a NumPy array or one of scipy's sparse matrices, float64."""
@@ -91,7 +92,7 @@ class Linear:
             known = np.stack([1 - second, second], axis=1)
             best = (outputs[:, 0] > 0).astype(np.int64)
         else:
-            known, best = softmax(outputs, axis=1), outputs.argmax(axis=1)
+            known, best = softmax(outputs), outputs.argmax(axis=1)
         probabilities = np.zeros((len(outputs), labels))
         probabilities[:, self.classes] = known
         return Guess(self.classes[best].astype(np.float64), probabilities, outputs)
