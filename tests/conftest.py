@@ -39,6 +39,16 @@ if os.environ.get("PEFTMARK_TESTS") == "fast":
 pytest_plugins = ["gate_cli", "made_wheels"]  # fixtures of theirs are for every test
 
 
+@pytest.fixture
+def no_devices(monkeypatch):
+    """A machine with no GPU and no hub, whatever this one has."""
+    from peftmark.machine import nvml
+    from peftmark.run import runner
+
+    monkeypatch.setattr(nvml, "devices", lambda: nvml.Devices((), "none here"))
+    monkeypatch.setattr(runner, "hub_reachable", lambda: (False, "no hub here"))
+
+
 @pytest.fixture(scope="module", params=["bert", "deberta-v2", "distilbert", "mpnet", "roberta"])
 def folder(request, tmp_path_factory):
     """A tiny model of each architecture in turn, as files."""

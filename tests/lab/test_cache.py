@@ -245,6 +245,21 @@ def test_a_quantised_base_from_the_cache_is_the_same_bits_head_included(places, 
     assert not torch.equal(*heads)
 
 
+def test_a_base_is_quantised_anew_by_other_code(places, monkeypatch):
+    folder = places.mirror / "models" / "tiny"
+    task, job = TASKS["tiny-class"], tiny.job("lora", "int8")
+    parts = anatomy(folder, TASKS["sst-2"])
+    assert load_base(folder, job, task, parts, places.cache).now
+    assert not load_base(folder, job, task, parts, places.cache).now
+    hashed = quantized_cache.source_hash
+
+    def changed(package):
+        return f"{hashed(package)} changed" * (package == "peftmark.lab.quantization")
+
+    monkeypatch.setattr(quantized_cache, "source_hash", changed)
+    assert load_base(folder, job, task, parts, places.cache).now
+
+
 def test_a_base_that_is_not_quantised_is_not_kept(places):
     folder = places.mirror / "models" / "tiny"
     load_base(

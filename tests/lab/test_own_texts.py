@@ -15,8 +15,6 @@ import tiny
 import tiny_causal
 import tiny_worker
 from peftmark.cli import parser
-from peftmark.machine import nvml
-from peftmark.machine.nvml import Devices
 from peftmark.run import runner
 
 SECRET = "zqxjkvbpyf"  # in every text, and a word that no tokenizer here knows
@@ -47,10 +45,8 @@ def rows(head, value):
 
 
 @pytest.fixture
-def here(tmp_path, monkeypatch, capfd):
+def here(no_devices, tmp_path, monkeypatch, capfd):
     """A folder to run in; a function that runs a command there and gives its code and words."""
-    monkeypatch.setattr(nvml, "devices", lambda: Devices((), "none here"))
-    monkeypatch.setattr(runner, "hub_reachable", lambda: (False, "no hub here"))
     monkeypatch.setattr(runner.execute, "__defaults__", ("tiny_worker:main",))
     monkeypatch.setenv("PEFTMARK_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)

@@ -15,8 +15,6 @@ from own_files import chat, labelled, lines, separated, tickets, write
 from own_models import GPT, model_folder, put
 from peftmark.cli import parser
 from peftmark.core.strict_yaml import read_yaml
-from peftmark.machine import nvml
-from peftmark.machine.nvml import Devices
 from peftmark.own.declared import OwnTask
 from peftmark.own.look import look
 from peftmark.own.read import read_own
@@ -29,11 +27,10 @@ ROWS = tickets(120)
 
 
 @pytest.fixture
-def peftmark(tmp_path, monkeypatch, capsys):
+def peftmark(no_devices, tmp_path, monkeypatch, capsys):
     """Run a command in an empty folder; its exit code and what it said."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PEFTMARK_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(nvml, "devices", lambda: Devices((), "none here"))
 
     def run(*words):
         with pytest.raises(SystemExit) as left:

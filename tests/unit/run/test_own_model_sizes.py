@@ -6,12 +6,10 @@ import pytest
 
 from own_models import BERT, GPT, model_folder, put
 from peftmark.core.errors import UserError
-from peftmark.machine import nvml
-from peftmark.machine.nvml import Devices
 from peftmark.memory import plan_estimates
 from peftmark.memory.forecast import Forecast
 from peftmark.memory.plan_estimates import config_of, outlooks
-from peftmark.run import admission, fetch, runner
+from peftmark.run import admission, fetch
 from peftmark.run.admission import foresee, rough_bytes
 from peftmark.run.own_models import shapes_of
 from peftmark.run.runner import Selection, make_plan
@@ -19,9 +17,7 @@ from small_suite import QUICK, changed, write
 
 
 @pytest.fixture
-def here(tmp_path, monkeypatch):
-    monkeypatch.setattr(nvml, "devices", lambda: Devices((), "none here"))
-    monkeypatch.setattr(runner, "hub_reachable", lambda: (False, "no hub here"))
+def here(no_devices, tmp_path, monkeypatch):
     monkeypatch.setenv("PEFTMARK_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     model_folder(tmp_path / "mine")

@@ -7,14 +7,12 @@ import json
 import numpy as np
 import pytest
 
+import fake_runs
 from own_models import BERT, GPT, model_folder, put, tensors
 from peftmark.core.errors import AssetError, SuiteError, UserError
 from peftmark.core.hashes import forget_hashes
-from peftmark.machine import nvml
-from peftmark.machine.nvml import Devices
 from peftmark.record.job import Job
-from peftmark.run import runner
-from peftmark.run.runner import Selection, Stop, execute, fetch, make_plan
+from peftmark.run.runner import Selection, fetch, make_plan
 from peftmark.sources.assets import Places, model_files
 from peftmark.sources.own_models import own_model_note
 from peftmark.suite.expand import as_recorded
@@ -31,9 +29,7 @@ recipe: {batch_size: 8}
 
 
 @pytest.fixture
-def here(tmp_path, monkeypatch):
-    monkeypatch.setattr(nvml, "devices", lambda: Devices((), "none here"))
-    monkeypatch.setattr(runner, "hub_reachable", lambda: (False, "no hub here"))
+def here(no_devices, tmp_path, monkeypatch):
     monkeypatch.setenv("PEFTMARK_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     forget_hashes()
@@ -143,16 +139,7 @@ def test_one_of_ones_own_stands_beside_a_known_one(here):
 
 
 def run(folder):
-    asked = selection(folder)
-    plan = make_plan(asked)
-    fetch(plan)
-    with plan.store.lock():
-        (plan.store.logs / "ways").write_text("{}")
-        done = list(
-            execute(plan, plan.to_run, asked, lambda *_: None, Stop(), "fake_worker:by_seed")
-        )
-        plan.store.rebuild()
-    return [record for record, _ in done]
+    return [record for record, _ in fake_runs.run(selection(folder), fetched=True)]
 
 
 @pytest.mark.heavy

@@ -9,16 +9,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+import fake_runs
 from factory import make_outcome, make_record
 from peftmark.catalog.task import Example, Task
 from peftmark.core.errors import UserError
-from peftmark.machine import nvml
-from peftmark.machine.nvml import Devices
 from peftmark.record.columns import from_row, to_row
 from peftmark.run import runner
 from peftmark.run.own_metrics import made_up
 from peftmark.run.own_tasks import private
-from peftmark.run.runner import Selection, Stop, command, execute, fetch, make_plan
+from peftmark.run.runner import Selection, command, fetch, make_plan
 from peftmark.sources.assets import Located
 from peftmark.sources.own_cache import own_file
 from peftmark.suite.expand import as_recorded
@@ -36,9 +35,7 @@ recipe: {batch_size: 8}
 
 
 @pytest.fixture
-def here(tmp_path, monkeypatch):
-    monkeypatch.setattr(nvml, "devices", lambda: Devices((), "none here"))
-    monkeypatch.setattr(runner, "hub_reachable", lambda: (False, "no hub here"))
+def here(no_devices, tmp_path, monkeypatch):
     monkeypatch.setattr(runner, "model_files", lambda model, places: Located(tmp_path, "a file"))
     monkeypatch.setenv("PEFTMARK_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
@@ -62,15 +59,7 @@ def selection(folder):
 
 def run(folder, **asked_for):
     asked = replace(selection(folder), **asked_for)
-    plan = make_plan(asked)
-    fetch(plan)
-    with plan.store.lock():
-        (plan.store.logs / "ways").write_text("{}")
-        done = list(
-            execute(plan, plan.to_run, asked, lambda *_: None, Stop(), "fake_worker:by_seed")
-        )
-        plan.store.rebuild()
-    return [record for record, _ in done]
+    return [record for record, _ in fake_runs.run(asked, fetched=True)]
 
 
 @pytest.mark.heavy

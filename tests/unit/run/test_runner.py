@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import shlex
 import signal
@@ -14,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
+import fake_runs
 from factory import make_failure, make_job, make_outcome, make_recipe, make_record
 from peftmark.core.errors import StoreError, UserError
 from peftmark.executors import select, slots
@@ -29,7 +29,7 @@ from peftmark.sources.assets import Located
 from peftmark.sources.rows import TaskData
 from peftmark.storage import part_cache, store
 
-pytestmark = pytest.mark.heavy
+pytestmark = [pytest.mark.heavy, pytest.mark.usefixtures("no_devices")]
 
 SUITE = """
 suite: demo
@@ -63,13 +63,6 @@ profiles:
 """
 
 
-@pytest.fixture(autouse=True)
-def no_devices(monkeypatch):
-    """A machine with no GPU and no hub, whatever this one has."""
-    monkeypatch.setattr(nvml, "devices", lambda: Devices((), "none here"))
-    monkeypatch.setattr(runner, "hub_reachable", lambda: (False, "no hub here"))
-
-
 @pytest.fixture
 def selection(tmp_path):
     (tmp_path / "suites").mkdir()
@@ -80,15 +73,7 @@ def selection(tmp_path):
 
 def run(selection, ways=None, stop=None):
     """Run what is to run with fake workers; returns (seed, method, attempt, status) of each."""
-    plan = make_plan(selection)
-    with plan.store.lock():
-        (plan.store.logs / "ways").write_text(json.dumps(ways or {}))
-        pairs = list(
-            execute(
-                plan, plan.to_run, selection, lambda *_: None, stop or Stop(), "fake_worker:by_seed"
-            )
-        )
-        plan.store.rebuild()
+    pairs = fake_runs.run(selection, ways, stop)
     for record, done in pairs:
         assert (record.job, record.outcome) == (done.job, done.outcome)
     return sorted((r.job.seed, r.job.method, r.attempt, r.outcome.status) for r, _ in pairs)
