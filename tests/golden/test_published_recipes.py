@@ -14,6 +14,7 @@ from transformers import (
     AutoModelForSequenceClassification,
     BertConfig,
     DebertaV2Config,
+    MPNetConfig,
     RobertaConfig,
 )
 
@@ -45,6 +46,7 @@ CONFIGS = {
     "minilm-l6": BertConfig(
         hidden_size=384, num_hidden_layers=6, num_attention_heads=12, intermediate_size=1536
     ),
+    "mpnet-base": MPNetConfig(vocab_size=30_527, max_position_embeddings=514),
     "bert-base-uncased": BertConfig(),
     "roberta-base": RobertaConfig(**ROBERTA),
     "roberta-large": RobertaConfig(

