@@ -270,8 +270,10 @@ def check_quantised(model: nn.Module, job: Job, parts: Anatomy) -> None:
     layers = {name: model.get_submodule(name) for name in parts.encoder_linears}
     whole = [m for m in layers.values() if not any(map(is_quantised, m.parameters(recurse=False)))]
     if whole:
+        # A prediction is asked for without the model's name.
+        named = job.model or getattr(model.config, "model_type", "the model")
         raise Unsupported(
-            f"transformers leaves {len(whole)} of the {len(layers)} linear layers of {job.model} "
+            f"transformers leaves {len(whole)} of the {len(layers)} linear layers of {named} "
             f"as they are with quantization {job.quantization} ({type(whole[0]).__name__} is no "
             "plain linear layer); use quantization: none"
         )

@@ -26,7 +26,7 @@ from peftmark.catalog.methods import STEP_OF
 from peftmark.catalog.task import Task, TaskKind
 from peftmark.core.errors import StoreError
 from peftmark.core.files import write_all
-from peftmark.machine.environment import software, source_hash
+from peftmark.machine.environment import cores, software, source_hash
 from peftmark.record.job import Form, Job, source_key
 from peftmark.record.recipe import Causal
 
@@ -129,7 +129,7 @@ def forecasts(
         heard(len(known), len(set(texts)))
 
     if groups:
-        count = min(processes or min(8, len(os.sched_getaffinity(0))), len(groups))
+        count = min(processes or min(8, cores()), len(groups))
         _ask(groups, count, answered)
     return [known[text] for text in texts]
 

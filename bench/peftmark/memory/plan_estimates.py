@@ -13,7 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from peftmark.catalog.architectures import ARCHITECTURES, LANGUAGE_MODELS, OF_MODELS
+from peftmark.catalog.architectures import LANGUAGE_MODELS, OF_MODELS
 from peftmark.core.errors import AssetError, UserError
 from peftmark.machine.environment import machine
 from peftmark.machine.gpus import Device, room
@@ -99,7 +99,7 @@ def config_of(name: str) -> Mapping[str, Any]:
     Raises:
         UserError: it isn't known, or the file can't be read.
     """
-    known = ARCHITECTURES | LANGUAGE_MODELS
+    known = OF_MODELS | LANGUAGE_MODELS
     if name in known:
         return known[name]
     path = Path(name).expanduser()

@@ -158,7 +158,7 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path, monkeypatch):
         (("recipe", "steps"), 0, ["recipe.steps: found 0", "greater than or equal to 1"]),
         (("recipe", "steps"), 1.5, ["found 1.5", "integer"]),
         (("recipe", "steps"), True, ["found True", "integer"]),
-        (("recipe", "precision"), "fp16", ["found 'fp16'", "'fp32' or 'bf16'"]),
+        (("recipe", "precision"), "fp8", ["found 'fp8'", "'fp32', 'bf16' or 'fp16'"]),
         (("recipe", "eval_every"), "often", ["found 'often'", "10%"]),
         (("recipe", "eval_every"), 0, ["eval_every: found 0", "100 steps"]),
         (("recipe", "eval_every"), 101, ["eval_every: found 101", "100 steps"]),

@@ -37,6 +37,12 @@ LENGTHS = (64, 128, 192)
 
 MOST_ROWS = 1 << 20
 
+AFTER_PADDING = (
+    *("camembert", "data2vec-text", "ibert", "longformer", "mpnet", "roberta"),
+    *("roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod"),
+)
+"""Architectures whose positions are counted from behind the number of the padding token."""
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -185,9 +191,9 @@ def _largest_rows(asked: Asked, job: Job) -> int | None:
 
 
 def _largest_tokens(asked: Asked, job: Job) -> int | None:
-    highest = positions(asked.config)
+    highest = positions(config_of(asked.config, asked.classes))
     step = LENGTHS[0]
-    if highest < LENGTHS[-1]:
+    if highest is None or highest < LENGTHS[-1]:
         return None
     found = family({tokens: asked.run(job, tokens=tokens).trace for tokens in LENGTHS})
     return _fitting(found, asked, step, highest)
@@ -198,10 +204,12 @@ def _fitting(found: Family | None, asked: Asked, step: int, highest: int) -> int
     return None if found is None else found.largest(asked.room, ALLOCATOR_BLOCK, step, highest)
 
 
-def positions(config: dict[str, Any]) -> int:
-    """Tokens that a model's positions reach; RoBERTa's begin after its padding token."""
-    start = int(config.get("pad_token_id") or 0) + 1 if config["model_type"] == "roberta" else 0
-    return int(config.get("max_position_embeddings", 512)) - start
+def positions(config: Any) -> int | None:
+    """Tokens that a model's positions reach; None where its configuration sets no end."""
+    found = getattr(config, "max_position_embeddings", None)
+    if not isinstance(found, int) or found <= 0:
+        return None
+    return found - ((config.pad_token_id or 0) + 1 if config.model_type in AFTER_PADDING else 0)
 
 
 def _changes(asked: Asked, job: Job) -> dict[str, int]:
