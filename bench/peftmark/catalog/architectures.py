@@ -120,6 +120,8 @@ LANGUAGE_MODELS: dict[str, dict[str, Any]] = {
     "llama-2-7b": _llama(4096, 32, 32, 11_008, positions=4096),
     "llama-2-13b": _llama(5120, 40, 40, 13_824, positions=4096),
     "llama-2-70b": _llama(8192, 80, 64, 28_672, positions=4096, kv_heads=8),
+    "llama-3.2-1b": _llama(2048, 16, 32, 8192, 128_256, 131_072, 8, True),
+    "llama-3.2-3b": _llama(3072, 28, 24, 8192, 128_256, 131_072, 8, True),
     "llama-3-8b": _llama(4096, 32, 32, 14_336, 128_256, 8192, 8),
     "llama-3.1-70b": _llama(8192, 80, 64, 28_672, 128_256, 131_072, 8),
     "mistral-7b": _llama(4096, 32, 32, 14_336, 32_000, 32_768, 8, model_type="mistral")

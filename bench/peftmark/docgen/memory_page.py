@@ -30,7 +30,10 @@ from peftmark.sources.assets import default_cache
 
 PAGE = Path("docs") / "memory-tables.md"
 SIZES: Mapping[str, tuple[str, ...]] = {
+    "1B": ("llama-3.2-1b",),
+    "3B": ("llama-3.2-3b",),
     "7B": ("llama-2-7b",),
+    "8B": ("llama-3-8b",),
     "13B": ("llama-2-13b",),
     "70B": ("llama-2-70b",),
 }
@@ -57,6 +60,7 @@ _NF4 = {
 _PLAIN = {"quantization": "none", "optimizer": "adamw"}
 SETTINGS = (
     Setting("full", {"method": "full", **_PLAIN}),
+    Setting("LoRA, fp32 base", {"method": "lora", "weights": "fp32", **_ADAPTER, **_PLAIN}),
     Setting("LoRA", {"method": "lora", **_ADAPTER, **_PLAIN}),
     Setting("QLoRA", {"method": "lora", **_ADAPTER, **_NF4}),
     Setting("AdaLoRA on NF4", {"method": "adalora", "init_rank": 24, **_ADAPTER, **_NF4}),
@@ -128,8 +132,9 @@ def _scope(versions: Mapping[str, str]) -> Iterator[str]:
     )
     yield (
         "Setting: causal language model, batch 1, rows of exactly the length (no padding), bf16 "
-        "weights, bf16 autocast, torch's fused attention, AdamW. LoRA: r 16, alpha 32, dropout "
-        "0.05, on all linear layers but the output layer, adapters in fp32. QLoRA: the same on an "
+        "weights but where fp32 is said, bf16 autocast, torch's fused attention, AdamW. LoRA: r 16, "
+        "alpha 32, dropout 0.05, on all linear layers but the output layer, adapters in fp32. "
+        "QLoRA: the same on an "
         "NF4 base, doubly quantised, with paged 8-bit AdamW. AdaLoRA on NF4: as QLoRA, from rank "
         "24 to 16 on average, while all 24 are there. Full: every weight, gradient and state in "
         "bf16. States that the driver may page out to the host are not in a peak and have a "
