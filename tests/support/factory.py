@@ -353,6 +353,10 @@ def rows_of(**cells: Sequence[float]) -> list[Record]:
     ]
 
 
+_EASE = [random.Random(row).random() for row in range(512)]
+"""How easy each row is for every cell; making a generator takes longer than all else here."""
+
+
 def _predicted(metric: str, score: float, noise: random.Random) -> dict[str, Any]:
     """Predictions on 512 rows that come to about the score; hard rows are hard for every cell."""
     if metric != "accuracy":
@@ -363,7 +367,7 @@ def _predicted(metric: str, score: float, noise: random.Random) -> dict[str, Any
             "predictions": numbers(w + noise.gauss(0, spread) for w in wanted),
         }
     wanted = [row % 2 for row in range(512)]
-    easy = [random.Random(row).random() + noise.gauss(0, 0.05) for row in range(512)]
+    easy = [ease + noise.gauss(0, 0.05) for ease in _EASE]
     limit = sorted(easy)[round(score * 512) - 1]
     found = [w if e <= limit else 1 - w for w, e in zip(wanted, easy, strict=True)]
     return {"references": numbers(wanted), "predictions": numbers(found)}
