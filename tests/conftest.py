@@ -33,8 +33,16 @@ class _NoTorch:
         raise AssertionError("create_module refuses it before")
 
 
+def _no_process(event, _):
+    """Refuses that a test starts one, which takes up to seconds too."""
+    starts = event in ("subprocess.Popen", "os.fork", "os.posix_spawn", "os.system")
+    if starts and "PYTEST_CURRENT_TEST" in os.environ:
+        raise AssertionError("a test that starts a process is marked heavy")
+
+
 if os.environ.get("PEFTMARK_TESTS") == "fast":
     sys.meta_path.insert(0, _NoTorch())
+    sys.addaudithook(_no_process)
 
 pytest_plugins = ["gate_cli", "made_wheels"]  # fixtures of theirs are for every test
 

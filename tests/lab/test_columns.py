@@ -122,11 +122,16 @@ def test_every_null_of_a_real_row_has_its_own_reason_and_is_announced(
 UNRELATED = ("unrelated_perplexity_before", "unrelated_perplexity_after")
 
 
-@pytest.mark.parametrize(
-    ("method", "purpose"),
-    [("base", "report"), ("lora", "report"), ("adalora", "report"), ("lora", "tuning")],
-)
-@pytest.mark.parametrize("task", ["tiny-rank", "tiny-answer", "tiny-text"])
+def spoken():
+    """Every kind of task with every kind of job; those whose parts others show only nightly."""
+    often = {("base", "report"): "tiny-answer", ("adalora", "report"): "tiny-text"}
+    for method, purpose in [*often, ("lora", "report"), ("lora", "tuning")]:
+        for task in ("tiny-rank", "tiny-answer", "tiny-text"):
+            marks = () if often.get((method, purpose), task) == task else pytest.mark.slow
+            yield pytest.param(task, method, purpose, marks=marks)
+
+
+@pytest.mark.parametrize(("task", "method", "purpose"), [*spoken()])
 def test_nulls_of_a_language_models_row(task, method, purpose, tmp_path, monkeypatch):
     import tiny_causal
     from peftmark.lab import recipe

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
 
 import pytest
 import torch
@@ -64,6 +65,8 @@ OFTEN = {
     ("lora", "int8-torchao"),
 }
 OFTEN |= {("peft:ia3", "none"), ("peft:oft", "none"), ("peft:loha", "none")}
+SELDOM = {"rslora", "olora", "eva", "corda", "lora-ga"}
+"""Start or scale otherwise than `lora`; of those `pissa` and `lora-plus` are tried each time."""
 VALUES = {"sensitive-layers", "sensitive-ranks", "peft:loha"}
 """Values decide what these do."""
 
@@ -81,7 +84,7 @@ def built(tmp_path_factory):
 def cells():
     """Every cell; those that are like another one only in `make test-all`."""
     for method, quantization in CELLS:
-        ours = quantization == "none" and not method.startswith("peft:")
+        ours = quantization == "none" and not method.startswith("peft:") and method not in SELDOM
         marks = () if ours or (method, quantization) in OFTEN else pytest.mark.slow
         yield pytest.param(method, quantization, marks=marks)
 
@@ -104,9 +107,17 @@ def test_every_methods_peak_is_predicted_or_says_why_not(built, method, quantiza
     assert predicted_peak(builder, found) == pytest.approx(found.live.total, rel=1e-3)
 
 
-@pytest.mark.parametrize("checkpointing", [False, True])
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def steps():
+    """Every combination; in `make test` those that hold every two of the settings together."""
+    for checkpointing, precision, attention in product(
+        (False, True), ("fp32", "bf16"), ("sdpa", "eager")
+    ):
+        odd = (checkpointing + (precision == "bf16") + (attention == "eager")) % 2
+        marks = pytest.mark.slow if odd else ()
+        yield pytest.param(checkpointing, precision, attention, marks=marks)
+
+
+@pytest.mark.parametrize(("checkpointing", "precision", "attention"), [*steps()])
 def test_a_language_models_step_is_predicted(checkpointing, precision, attention):
     small = SMALL_LANGUAGE | {
         "hidden_size": 64,

@@ -45,11 +45,13 @@ def test_intervals_cover_what_they_promise(quick):
         assert all(91 <= p <= 98.5 for p in percent(quick["Coverage"], label)), label
 
 
+@pytest.mark.heavy
 def test_families_raise_few_false_alarms(quick):
     for label in quick["Family-wise false alarms"].rows:
         assert max(percent(quick["Family-wise false alarms"], label)) <= 10, label
 
 
+@pytest.mark.heavy
 def test_true_gains_are_found_more_often_with_more_seeds(quick):
     for label in quick["Power"].rows:
         few, some, many = percent(quick["Power"], label)
@@ -57,6 +59,7 @@ def test_true_gains_are_found_more_often_with_more_seeds(quick):
     assert percent(quick["Power"], "gain of 2 SD, 4 tasks, equal spread, alone")[0] >= 80
 
 
+@pytest.mark.heavy
 def test_power_alone_is_what_the_noncentral_t_distribution_says(quick):
     # Over four tasks the SD of a seed's mean is 1/2, with shared luck sqrt((1 + 3 * 0.3) / 4).
     spreads = {
@@ -71,6 +74,7 @@ def test_power_alone_is_what_the_noncentral_t_distribution_says(quick):
             assert abs(share.hits / share.of - expected) <= 4 * share.error, (label, n)
 
 
+@pytest.mark.heavy
 def test_equivalence_is_wrong_one_time_in_twenty(quick):
     for label in quick["Equivalence"].rows:
         shares = percent(quick["Equivalence"], label)
@@ -80,11 +84,13 @@ def test_equivalence_is_wrong_one_time_in_twenty(quick):
             assert shares == sorted(shares) and shares[-1] >= 70, label
 
 
+@pytest.mark.heavy
 def test_runs_that_collapse_break_intervals(quick):
     table = quick["Runs that collapse"]
     assert max(percent(table, "coverage, 1 task, falls by 20 SD")) < 78
 
 
+@pytest.mark.heavy
 def test_tasks_taken_as_independent_fail_where_they_are_not(quick):
     table = quick["If tasks were taken as independent"]
     assert percent(table, "coverage, 4 tasks, shared luck")[2] < 92
@@ -155,6 +161,7 @@ def shown():
     return text.split("<!-- simulation -->")[1].split("<!-- /simulation -->")[0]
 
 
+@pytest.mark.heavy
 def test_the_page_shows_the_tables_of_today_s_simulation(quick, shown):
     rows = {title: list(table.rows) for title, table in quick.items()}
     assert {title: list(table) for title, table in tables(shown).items()} == rows
@@ -163,6 +170,7 @@ def test_the_page_shows_the_tables_of_today_s_simulation(quick, shown):
     assert "Seed 1, 3,000 suites, 20,000 draws." in shown
 
 
+@pytest.mark.heavy
 def test_the_page_s_numbers_are_within_a_quick_run_s_noise(quick, shown):
     for title, page in tables(shown).items():
         for label, numbers in page.items():

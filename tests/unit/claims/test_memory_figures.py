@@ -91,6 +91,7 @@ def test_the_shipped_ledger_is_read_and_its_claims_exist():
     assert all(1 <= len(one.readings) <= MOST_READINGS for one in figures)
 
 
+@pytest.mark.heavy
 def test_reading_it_loads_no_torch():
     code = "import sys, peftmark.claims.memory_figures, peftmark.claims.memory_text\n"
     code += "import peftmark.docgen.memory_page\n"

@@ -7,11 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import peftmark
 
 BENCH = Path(peftmark.__file__).parent.parent
 
 
+@pytest.mark.heavy
 def test_a_file_of_the_users_takes_no_modules_place(tmp_path):
     for name in ("statistics", "yaml", "tempfile", "json"):
         (tmp_path / f"{name}.py").write_text("raise RuntimeError('a file of the user was run')\n")

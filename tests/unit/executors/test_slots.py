@@ -285,6 +285,7 @@ def test_what_a_worker_started_ends_with_it(run, tmp_path):
     wait_for(gone)
 
 
+@pytest.mark.heavy
 def test_a_long_folder_for_temporary_files_stops_no_run(tmp_path):
     """Sockets have short paths, and a cluster's scratch folders long ones."""
     long = tmp_path / ("long" * 25)

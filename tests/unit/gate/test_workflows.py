@@ -469,11 +469,13 @@ def gate(shell):
     return run
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("verdict", range(9))
 def test_the_code_of_the_gate_is_that_of_the_job(gate, verdict):
     assert gate(0, verdict).returncode == verdict
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("ran", "verdict", "expected"),
     [
@@ -491,12 +493,14 @@ def test_a_run_with_failed_jobs_is_judged_and_never_passes(gate, shell, ran, ver
     assert [call[0] for call in shell.calls()] == ["run", "gate"]
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("ran", [1, 2, 130, 143])
 def test_a_run_without_results_is_not_judged(gate, shell, ran):
     assert gate(ran, 0).returncode == ran
     assert [call[0] for call in shell.calls()] == ["run"]
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("ran", "verdict", "expected"),
     [
@@ -512,6 +516,7 @@ def test_undecided_passes_where_that_is_allowed_and_nothing_else(gate, ran, verd
     assert gate(ran, verdict, ALLOW_UNDECIDED="true").returncode == expected
 
 
+@pytest.mark.heavy
 def test_inputs_are_one_word_each_and_results_are_new(gate, shell):
     hostile = "a b; touch stolen $(touch stolen) `touch stolen` --again *"
     inputs = dict.fromkeys(("SUITE", "PROFILE", "AGAINST", "POLICY"), hostile)
@@ -530,6 +535,7 @@ def test_inputs_are_one_word_each_and_results_are_new(gate, shell):
     assert not list(shell.work.iterdir())
 
 
+@pytest.mark.heavy
 def test_what_is_left_out_is_not_passed_on(gate, shell):
     assert gate(0, 0).returncode == 0
     run, compared = shell.calls()
@@ -537,6 +543,7 @@ def test_what_is_left_out_is_not_passed_on(gate, shell):
     assert len(run) == 4
 
 
+@pytest.mark.heavy
 def test_the_command_line_takes_what_the_action_hands_over(gate, shell):
     assert gate(0, 0, PROFILE="p q", POLICY="r").returncode == 0
     run, compared = (parser._parser().parse_args(call) for call in shell.calls())
@@ -558,6 +565,7 @@ if sys.argv[1:3] == ["-m", "venv"]:
 """
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("library", ["", ".", "peft @ git+https://some.host/peft", "--pre; ls"])
 def test_peftmark_is_pinned_and_the_library_under_test_takes_the_place_of_its_own(shell, library):
     shell.stand_in(shell.bin / "python", VENV)
@@ -575,11 +583,13 @@ def test_peftmark_is_pinned_and_the_library_under_test_takes_the_place_of_its_ow
     assert again[-4:] == ["--force-reinstall", "--no-deps", "--", library]
 
 
+@pytest.mark.heavy
 def test_the_cache_is_named_after_the_pinned_versions(shell):
     assert shell.run(step(ACTION, "Name the cache")).returncode == 0
     assert re.fullmatch(r"[0-9a-f]{16}", shell.outputs()["pinned"])
 
 
+@pytest.mark.heavy
 def test_a_workflow_that_does_not_know_its_own_commit_stops(shell):
     found = step(COMMENT, "Know which peftmark this is")
     assert shell.run(found, SOURCE="OWNER/peftmark", COMMIT="0" * 40).returncode == 0
@@ -631,6 +641,7 @@ def pull(number, commit="a" * 40):
     return {"number": number, "head": {"sha": commit}}
 
 
+@pytest.mark.heavy
 def test_the_pull_request_is_the_open_one_with_this_commit(github, shell):
     ended = github("Find the pull request", pulls=[pull(3, "b" * 40), pull(7)], **HEAD)
     assert ended.returncode == 0, ended.stderr
@@ -640,6 +651,7 @@ def test_the_pull_request_is_the_open_one_with_this_commit(github, shell):
     assert not list(shell.work.iterdir())
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     "pulls",
     [
@@ -676,6 +688,7 @@ def packed(path, members):
     return path.read_bytes()
 
 
+@pytest.mark.heavy
 def test_one_file_is_taken_out_of_the_newest_artefact(github, shell, tmp_path):
     content = packed(tmp_path / "a.zip", {"gate.json": "{}", "gate.md": "x"})
     found = artefacts((5, 100, False), (9, 100, False), (11, 100, True))
@@ -687,6 +700,7 @@ def test_one_file_is_taken_out_of_the_newest_artefact(github, shell, tmp_path):
     assert (shell.temp / "gate.json").read_text() == "{}"
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("found", [artefacts(), artefacts((5, 100, True))], ids=["none", "expired"])
 def test_a_run_without_the_artefact_has_no_comment(github, shell, found):
     ended = github(TAKE, artifacts=found, RUN_ID="1")
@@ -695,12 +709,14 @@ def test_a_run_without_the_artefact_has_no_comment(github, shell, found):
     assert shell.outputs() == {}
 
 
+@pytest.mark.heavy
 def test_a_large_artefact_is_not_fetched(github, shell):
     ended = github(TAKE, artifacts=artefacts((5, 2**25 + 1, False)), RUN_ID="1")
     assert ended.returncode == 1
     assert len(shell.calls()) == 1
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     "members",
     [
@@ -716,6 +732,7 @@ def test_an_artefact_that_is_not_a_gates_is_refused(github, shell, tmp_path, mem
     assert shell.outputs() == {}
 
 
+@pytest.mark.heavy
 def test_nothing_is_unpacked_beside_the_one_file(github, shell, tmp_path):
     content = packed(tmp_path / "a.zip", {"../../stolen": "x", "gate.json": "{}"})
     ended = github(TAKE, artifacts=artefacts((5, 100, False)), zip=content, RUN_ID="1")
@@ -731,6 +748,7 @@ def comment(number, login="github-actions[bot]", body=BODY):
     return {"id": number, "user": {"login": login}, "body": body}
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("pages", "expected"),
     [
@@ -756,6 +774,7 @@ def test_there_is_one_comment_and_no_other_is_touched(github, shell, pages, expe
     assert json.loads((shell.folder / "answers" / "posted").read_text()) == {"body": BODY}
 
 
+@pytest.mark.heavy
 def test_a_comment_without_a_marker_is_not_posted(github, shell):
     (shell.temp / "comment.md").write_text("no marker\n", encoding="utf-8")
     assert github(POST, comments=[], NUMBER="7").returncode == 1

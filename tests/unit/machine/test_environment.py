@@ -23,6 +23,7 @@ def test_only_versions_that_can_change_numbers_count(new, text):
     assert environment.changed_versions(OLD, new) == text
 
 
+@pytest.mark.heavy
 def test_the_environment_is_captured_with_the_versions_that_matter():
     found = environment.capture()
     assert set(environment.NUMERIC) <= set(found.versions)
@@ -37,6 +38,7 @@ def test_a_package_that_is_not_installed_is_left_out(monkeypatch):
     assert list(environment.versions()) == ["numpy"]
 
 
+@pytest.mark.heavy
 def test_a_folder_without_a_checkout_has_no_commit(tmp_path):
     assert environment._checkout(tmp_path) == (None, None)
     (tmp_path / ".git").mkdir()

@@ -273,6 +273,7 @@ def test_any_text_finds_one_device_or_a_user_error(text):
         assert found is DEVICES.get(found.key) or found.source == "as asked"
 
 
+@pytest.mark.heavy
 def test_importing_it_loads_only_the_standard_library():
     code = "import sys, peftmark.machine.gpus; print(*{m.partition('.')[0] for m in sys.modules})"
     loaded = subprocess.run(

@@ -99,6 +99,7 @@ def nothing(reason):
     return alone | {"contention": None}, job | {"flags": []}
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("uuid", [GPU_A, GPU_B])
 def test_a_device_gives_its_numbers(stub, play, uuid):
     devices, alone, job = play(stub, uuid=uuid)
@@ -107,6 +108,7 @@ def test_a_device_gives_its_numbers(stub, play, uuid):
     assert job == {**MEMORY, **JOB_ENERGY, "flags": []}
 
 
+@pytest.mark.heavy
 def test_a_missing_library_is_a_reason(tmp_path, play):
     """A file that is no library stands in its place, so that a real one isn't found either."""
     (tmp_path / LIBRARY).touch()
@@ -116,17 +118,20 @@ def test_a_missing_library_is_a_reason(tmp_path, play):
     assert meters == list(nothing(reason))
 
 
+@pytest.mark.heavy
 def test_a_driver_that_is_not_loaded_is_a_reason(stub, play):
     devices, *meters = play(stub, "no_driver")
     assert devices == {"found": [], "reason": "NVML: Driver Not Loaded", "driver": None}
     assert meters == list(nothing("NVML: Driver Not Loaded"))
 
 
+@pytest.mark.heavy
 def test_a_device_that_is_not_there_is_a_reason(stub, play):
     _, *meters = play(stub, uuid="GPU-33333333")
     assert meters == list(nothing("NVML: Not Found"))
 
 
+@pytest.mark.heavy
 def test_a_device_lost_midway_leaves_no_part_of_a_peak(stub, play):
     devices, alone, job = play(stub, "lost")
     assert devices["found"] == BOTH
@@ -141,6 +146,7 @@ def test_a_device_lost_midway_leaves_no_part_of_a_peak(stub, play):
     }
 
 
+@pytest.mark.heavy
 def test_a_device_without_an_energy_counter_still_has_memory(stub, play):
     _, alone, job = play(stub, "no_energy")
     reason = "NVML: Not Supported"
@@ -148,6 +154,7 @@ def test_a_device_without_an_energy_counter_still_has_memory(stub, play):
     assert job == {**MEMORY, "joules": None, "energy_reason": reason, "flags": []}
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("fault", "reason", "rise"),
     [
@@ -167,6 +174,7 @@ def test_without_the_process_memory_the_devices_rise_is_known(stub, play, fault,
     assert job == {**memory, **JOB_ENERGY, "flags": []}
 
 
+@pytest.mark.heavy
 def test_other_processes_on_the_device_are_told(stub, play):
     _, alone, job = play(stub, "others")
     flag = "contended: 2 other processes on the device"

@@ -90,6 +90,7 @@ def test_an_adapter_and_a_pickle_are_refused_before_anything_is_fetched(tmp_path
         assert not any("/resolve/" in line for line in hub.requests)
 
 
+@pytest.mark.heavy
 def test_a_configuration_alone_is_enough_to_plan_memory(tmp_path):
     with serve(repository(tmp_path)) as hub:
         got = hub_stub.call(hub.url, tmp_path, "own config", name="hub:tiny/model")

@@ -46,8 +46,7 @@ def test_same_rows_same_bytes_in_any_order(tmp_path, matrix, pictures_are_drawn)
     shuffled = random.Random(1).sample(matrix, len(matrix))
     planned = [r.job for r in matrix]
     first = write(tmp_path / "a", matrix, planned)
-    assert write(tmp_path / "b", matrix, planned) == first
-    assert write(tmp_path / "c", shuffled, planned) == first
+    assert write(tmp_path / "b", shuffled, planned) == first
     assert any(name.startswith("figures/") for name in first)
 
 

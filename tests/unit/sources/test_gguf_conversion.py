@@ -109,6 +109,7 @@ def beside(tmp_path: Path) -> list[str]:
     return sorted(p.name for p in (tmp_path / "cache" / "converted").iterdir())
 
 
+@pytest.mark.heavy
 def test_a_model_is_converted_once_and_in_silence(
     model: Model, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -122,6 +123,7 @@ def test_a_model_is_converted_once_and_in_silence(
     assert beside(tmp_path) == [f".{FOLDER}.lock", FOLDER]
 
 
+@pytest.mark.heavy
 def test_processes_at_once_convert_once(model: Model, tmp_path: Path) -> None:
     script = PROCESS.format(model=model, support=str(SUPPORT))
     lined_up = tmp_path / "lined up"
@@ -142,6 +144,7 @@ def test_processes_at_once_convert_once(model: Model, tmp_path: Path) -> None:
     assert converted(tmp_path) == FILES
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", FILES)
 def test_a_file_that_is_missing_is_made_anew(name: str, model: Model, tmp_path: Path) -> None:
     located = found(model, tmp_path)
@@ -151,6 +154,7 @@ def test_a_file_that_is_missing_is_made_anew(name: str, model: Model, tmp_path: 
     assert len(conversions(tmp_path)) == 2
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("damage", [WEIGHTS[:-1], b"x" + WEIGHTS[1:], b""])
 def test_damaged_weights_are_made_anew(damage: bytes, model: Model, tmp_path: Path) -> None:
     located = found(model, tmp_path)
@@ -160,6 +164,7 @@ def test_damaged_weights_are_made_anew(damage: bytes, model: Model, tmp_path: Pa
     assert len(conversions(tmp_path)) == 2
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("left_out", "end", "reason"),
     [
@@ -194,6 +199,7 @@ def test_a_conversion_that_fails_is_one_line_and_leaves_nothing(
     assert converted(tmp_path) == FILES
 
 
+@pytest.mark.heavy
 def test_a_failure_leaves_what_was_there(model: Model, tmp_path: Path) -> None:
     located = found(model, tmp_path)
     (located.path / "config.json").unlink()
@@ -203,6 +209,7 @@ def test_a_failure_leaves_what_was_there(model: Model, tmp_path: Path) -> None:
     assert converted(tmp_path) == {n: c for n, c in FILES.items() if n != "config.json"}
 
 
+@pytest.mark.heavy
 def test_weights_that_are_not_the_pinned_ones_are_refused(model: Model, tmp_path: Path) -> None:
     other = replace(model, weights_sha256="0" * 64)
     with pytest.raises(AssetError, match=f"expected {'0' * 64}") as caught:
@@ -210,6 +217,7 @@ def test_weights_that_are_not_the_pinned_ones_are_refused(model: Model, tmp_path
     assert "(package: tiny-gguf 1.0, dequantised) is not" in caught.value.what
 
 
+@pytest.mark.heavy
 def test_a_damaged_package_is_never_converted(
     model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -227,6 +235,7 @@ def test_a_cache_that_cannot_be_written(model: Model, tmp_path: Path) -> None:
         found(model, tmp_path)
 
 
+@pytest.mark.heavy
 def test_a_converted_model_in_a_mirror_needs_no_conversion(model: Model, tmp_path: Path) -> None:
     folder = found(model, tmp_path).path
     shutil.copytree(folder, tmp_path / "m" / "models" / KEY)

@@ -355,6 +355,7 @@ def packaged(task: Task, package: Package, train: int, evaluation: int) -> Task:
     return replace(tiny(task, train, evaluation), package=package)
 
 
+@pytest.mark.heavy
 def test_stsb_from_a_package_equals_glue(tmp_path: Path, index: Path) -> None:
     lines = ["g\tf\ty\t0\t3.800\tA plane.\tA jet.", "g\tf\ty\t1\t0.000\tx\ty\tlicence\tsource"]
     text = "".join(line + "\n" for line in lines).encode()
@@ -368,6 +369,7 @@ def test_stsb_from_a_package_equals_glue(tmp_path: Path, index: Path) -> None:
     assert data.source == "package: tiny-sts 1.0"
 
 
+@pytest.mark.heavy
 def test_movie_drops_unclear_ratings_and_repeats(tmp_path: Path, index: Path) -> None:
     rows = [f"{i}\t{2 - i % 2 * 4}\tfilm {i}" for i in range(60)]
     rows += ["90\t0.5\tmeh", "91\t-0.5\tmeh too", "92\t1.5\tFilm  0", "93\t-3\tfilm 2"]
@@ -390,6 +392,7 @@ def test_movie_drops_unclear_ratings_and_repeats(tmp_path: Path, index: Path) ->
     assert {r.text for r in (*data.train, *data.eval)} == {f"film {i}" for i in range(60) if i != 2}
 
 
+@pytest.mark.heavy
 def test_trec_drops_repeats(tmp_path: Path, index: Path) -> None:
     lines = [f"HUM:ind Who is {i} ?" for i in range(40)] * 3 + ["LOC:city Où ?", "NUM:x Who is 1 ?"]
     text = ("\n".join(lines) + "\n").encode("latin-1")
@@ -488,6 +491,7 @@ def test_hub_rows_that_are_not_the_known_ones(tmp_path: Path) -> None:
     assert f"fingerprint is {fingerprint(CLEAN, CLEAN[:1])}, expected {'0' * 64}" in got["error"]
 
 
+@pytest.mark.heavy
 def test_a_dataset_revision_the_hub_does_not_have(tmp_path: Path) -> None:
     with serve(dataset()) as hub:
         got = call(hub.url, tmp_path, revision="f" * 40)
@@ -504,6 +508,7 @@ def test_a_dataset_file_that_comes_short(tmp_path: Path) -> None:
     assert not list((tmp_path / "cache").rglob("*.parquet"))
 
 
+@pytest.mark.heavy
 def test_offline_mode_asks_nobody(tmp_path: Path) -> None:
     with serve(dataset()) as hub:
         got = call(hub.url, tmp_path, env={"HF_HUB_OFFLINE": "1"})

@@ -555,6 +555,7 @@ def test_nothing_is_written_when_something_is_wrong(tmp_path, capsys):
     assert "Traceback" not in said and not kept.exists()
 
 
+@pytest.mark.heavy
 def test_the_command_loads_no_torch(tmp_path):
     put(tmp_path / "a", result())
     code = (

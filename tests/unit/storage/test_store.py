@@ -360,6 +360,7 @@ def test_a_second_lock_is_refused_and_names_the_holder(store):
         pass
 
 
+@pytest.mark.heavy
 def test_the_lock_of_another_process_goes_with_it_even_by_kill_9(store):
     root = store.folder.parent
     with subprocess.Popen(
@@ -373,6 +374,7 @@ def test_the_lock_of_another_process_goes_with_it_even_by_kill_9(store):
         pass
 
 
+@pytest.mark.heavy
 def test_a_worker_started_under_the_lock_does_not_keep_it(store):
     with store.lock():
         child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
@@ -447,6 +449,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
+@pytest.mark.heavy
 def test_a_full_disk_is_told_and_earlier_results_stay(small_disk, monkeypatch):
     store = Store(small_disk, "demo")
     with pytest.raises(StoreError, match="the disk is full"):
