@@ -169,9 +169,16 @@ def test_the_ledger_shows_every_claim_with_tests_or_reason(tmp_path):
     assert paper_kinds["C01"] == "undecided"
 
 
-def test_a_suite_with_results_has_verdicts_of_its_latest_profile(tmp_path):
-    fill(tmp_path)
-    found = look("glue", None, tmp_path, SUITES)
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory):
+    """A results folder with every reported job of glue's offline profile; it is only read."""
+    folder = tmp_path_factory.mktemp("filled")
+    fill(folder)
+    return folder
+
+
+def test_a_suite_with_results_has_verdicts_of_its_latest_profile(filled):
+    found = look("glue", None, filled, SUITES)
     assert (found.suite, found.profile) == ("glue", "offline")
     assert [entry.claim.id for entry in found.lines] == list(load_suite("glue", SUITES).claims)
     text = claims_text(found)
@@ -186,14 +193,13 @@ def test_a_suite_with_results_has_verdicts_of_its_latest_profile(tmp_path):
         "offline",
     )
     assert len(memory["jobs"]) == 2 * 4 * 3
-    every = look(None, None, tmp_path, SUITES)
+    every = look(None, None, filled, SUITES)
     assert "glue, profile offline: contradicted at MiniLM-L6" in claims_text(every)
     assert "no results yet: seeds-main, glue-large, peft-families" in claims_text(every)
 
 
-def test_another_profile_can_be_asked_for(tmp_path):
-    fill(tmp_path)
-    found = look("glue", "cpu", tmp_path, SUITES)
+def test_another_profile_can_be_asked_for(filled):
+    found = look("glue", "cpu", filled, SUITES)
     (standing,) = found.lines[3].standings
     assert standing.profile == "cpu"
     assert standing.verdict.kind == "undecided"
