@@ -373,6 +373,7 @@ def test_the_terminal_text_names_verdict_cells_findings_and_code():
         assert words in text
 
 
+@pytest.mark.heavy
 def test_markdown_escapes_what_others_wrote_and_fits():
     gate = bad()
     evil = "<img src=x onerror=1> @everyone | `code` [a](javascript:1)\n# big"

@@ -321,6 +321,7 @@ def test_a_comment_of_a_forged_file_is_refused_without_a_word_of_it(peftmark):
     assert code == Exit.CORRUPT and "pwned" not in said
 
 
+@pytest.mark.heavy
 def test_the_trend_needs_a_history_and_draws_it(peftmark):
     code, said = peftmark("trend", "smoke")
     assert code == 2 and "no history" in said

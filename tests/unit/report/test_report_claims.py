@@ -206,6 +206,7 @@ def test_another_profile_can_be_asked_for(filled):
     assert "0 of 15 runs (15 not run)" in standing.verdict.parts[0].reason
 
 
+@pytest.mark.heavy
 def test_a_rank_order_without_an_interval_is_plain_data(tmp_path):
     fill(tmp_path, "peft-families")
     facts = claims_facts(look("peft-families", None, tmp_path, SUITES))

@@ -62,6 +62,7 @@ def test_a_negative_number_stays_a_number():
     assert float(row["metric_value"]) == -0.25
 
 
+@pytest.mark.heavy
 def test_the_logs_are_linked_where_there_are_any(tmp_path):
     records = make_matrix(seeds=[0])
     out, results = tmp_path / "reports" / "demo", tmp_path / "results" / "a b"

@@ -345,6 +345,7 @@ def test_no_text_leaves_its_picture():
         assert drawn.y0 >= -0.01 and drawn.y1 <= height + 0.01
 
 
+@pytest.mark.heavy
 def test_the_section_is_in_both_files_with_the_same_bytes_each_time(tmp_path):
     rows = [*adalora(), *scored([TOP, SCALED])]
     first = write(tmp_path / "a", rows)

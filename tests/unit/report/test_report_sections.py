@@ -26,6 +26,7 @@ from peftmark.report import radar as glance
 from shown import column, fail, grid, on, paragraphs, row, section, show, write
 
 
+@pytest.mark.heavy
 def test_rows_of_other_purposes_enter_no_figure_and_are_no_strays(tmp_path):
     rows = make_matrix(cells=[LORA, QLORA])
     trials = make_trials(cells=[LORA, QLORA])

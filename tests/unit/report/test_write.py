@@ -42,6 +42,7 @@ def matrix():
     return [fail(r, "diverged", "NaN") if r is on(rows, ADALORA, "sst2")[0] else r for r in rows]
 
 
+@pytest.mark.heavy
 def test_same_rows_same_bytes_in_any_order(tmp_path, matrix, pictures_are_drawn):
     shuffled = random.Random(1).sample(matrix, len(matrix))
     planned = [r.job for r in matrix]
