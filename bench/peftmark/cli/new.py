@@ -15,6 +15,7 @@ NAME = "new"
 HELP = "write a suite for rows of your own; what you don't say is guessed and told"
 METHODS = {False: ("lora", "full", "head", "bag-of-words", "embeddings"), True: ("lora", "base")}
 """For encoders and for causal language models: an adapter, and lines to hold it against."""
+READ_AS = ("classifier", "language-model")
 
 
 def add_options(sub: argparse.ArgumentParser) -> None:
@@ -26,6 +27,12 @@ def add_options(sub: argparse.ArgumentParser) -> None:
         "--model",
         metavar="NAME",
         help="the model to fine-tune: a name (see: peftmark list), or the folder of one of yours",
+    )
+    sub.add_argument(
+        "--read-as",
+        choices=READ_AS,
+        help="what your own model is taken for: under a fresh classifier, or to write text; "
+        "without it, what its config.json says",
     )
     add_suites(sub)
     sub.add_argument("--force", action="store_true", help="write over a suite of that name")
@@ -43,10 +50,11 @@ def run(options: argparse.Namespace) -> int:
     path = _place(name, options)
     found, task = declared(options, options.data)
     model = options.model or default_model(task.kind)
-    causal = _check_model(model, task.kind)
+    causal = _check_model(model, task.kind, options.read_as)
     own = read_own(name, task, [Path.cwd()], default_cache())
     keys: dict[str, Any] = {**found.keys, "train": str(options.data)}
-    write_all({path: suite_text(name, keys, model, METHODS[causal], found.why)})
+    text = suite_text(name, keys, model, METHODS[causal], found.why, options.read_as)
+    write_all({path: text})
     if options.json:
         print(json.dumps({"suite": str(path), "declared": keys, "why": list(found.why)}, indent=2))
         return Exit.OK
@@ -96,8 +104,11 @@ def _place(name: str, options: argparse.Namespace) -> Path:
     return path
 
 
-def _check_model(name: str, kind: str) -> bool:
+def _check_model(name: str, kind: str, asked: str | None) -> bool:
     """Whether a model is a causal language model.
+
+    Args:
+        asked: what `--read-as` says; None for what its configuration says.
 
     Raises:
         UserError: there is no such model, or it doesn't read tasks of the kind.
@@ -105,7 +116,12 @@ def _check_model(name: str, kind: str) -> bool:
     from peftmark.catalog.models import MODELS, read_as
     from peftmark.own.suite_text import OF_ENCODERS
 
-    causal = MODELS[name].causal if name in MODELS else _own_is_causal(name)
+    if asked is not None and name in MODELS:
+        raise UserError(
+            f"--read-as {asked}: {name} is a model of the catalogue, which says what it is",
+            "Leave the option out, or name a folder of yours as --model.",
+        )
+    causal = MODELS[name].causal if name in MODELS else _own_is_causal(name, asked)
     reads = causal if kind not in OF_ENCODERS else not causal or kind == "classification"
     if not reads:
         fit = [
@@ -120,7 +136,7 @@ def _check_model(name: str, kind: str) -> bool:
     return causal
 
 
-def _own_is_causal(name: str) -> bool:
+def _own_is_causal(name: str, asked: str | None) -> bool:
     """Whether the user's own model is a causal language model; nothing but its configuration is
     read, or fetched.
 
@@ -146,5 +162,5 @@ def _own_is_causal(name: str) -> bool:
         )
     if fault := inline_fault(name):
         raise UserError(f"--model {name}: {fault}", "Name a folder, or a model of the hub.")
-    declared = OwnModel.model_validate(inline_declared(name))
+    declared = OwnModel.model_validate({**inline_declared(name), "read_as": asked})
     return reads_text_on(inline_key(name), declared, [Path.cwd()])

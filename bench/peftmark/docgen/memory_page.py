@@ -132,8 +132,8 @@ def _scope(versions: Mapping[str, str]) -> Iterator[str]:
     )
     yield (
         "Setting: causal language model, batch 1, rows of exactly the length (no padding), bf16 "
-        "weights but where fp32 is said, bf16 autocast, torch's fused attention, AdamW. LoRA: r 16, "
-        "alpha 32, dropout 0.05, on all linear layers but the output layer, adapters in fp32. "
+        "weights but where fp32 is said, bf16 autocast, torch's fused attention, AdamW. LoRA: r "
+        "16, alpha 32, dropout 0.05, on all linear layers but the output layer, adapters in fp32. "
         "QLoRA: the same on an "
         "NF4 base, doubly quantised, with paged 8-bit AdamW. AdaLoRA on NF4: as QLoRA, from rank "
         "24 to 16 on average, while all 24 are there. Full: every weight, gradient and state in "

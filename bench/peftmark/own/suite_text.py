@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from peftmark.core.shown import plain
+from peftmark.own.declared_model import inline_declared, inline_key
 
 ENCODER = "minilm-l6"
 CAUSAL = "smollm2-135m-q4"
@@ -23,7 +24,12 @@ def default_model(kind: str) -> str:
 
 
 def suite_text(
-    name: str, keys: Mapping[str, Any], model: str, methods: Sequence[str], why: Sequence[str]
+    name: str,
+    keys: Mapping[str, Any],
+    model: str,
+    methods: Sequence[str],
+    why: Sequence[str],
+    read_as: str | None = None,
 ) -> str:
     """A suite of one task as YAML.
 
@@ -31,6 +37,7 @@ def suite_text(
         name: of the suite and its task.
         keys: the task's declaration.
         why: what was guessed and why, for the comments.
+        read_as: what the user's own model is taken for; None for what its configuration says.
     """
     ordered = sorted(keys, key=lambda key: _ORDER.index(key) if key in _ORDER else 9)
     given = [key for key in ordered if keys[key] is not None and keys[key] != []]
@@ -40,7 +47,7 @@ def suite_text(
             f"# Which method suits {name}? `peftmark plan {name}` shows what is filled in.",
             *(f"# Guessed: {plain(reason)}." for reason in why),
             f"suite: {yaml_value(name)}",
-            f"model: {yaml_value(model)}  # `peftmark list` names the others",
+            *_model(model, read_as),
             "tasks:",
             f"  {yaml_value(name)}:  # `peftmark inspect` looks at the rows",
             *declared,
@@ -48,6 +55,17 @@ def suite_text(
             "",
         ]
     )
+
+
+def _model(model: str, read_as: str | None) -> Iterator[str]:
+    if read_as is None:
+        yield f"model: {yaml_value(model)}  # `peftmark list` names the others"
+        return
+    key = inline_key(model)
+    said = {**inline_declared(model), "read_as": read_as}
+    yield "models:"
+    yield f"  {key}: {{{', '.join(f'{k}: {yaml_value(v)}' for k, v in said.items())}}}"
+    yield f"model: {key}"
 
 
 def yaml_value(value: Any) -> str:

@@ -542,6 +542,22 @@ def test_new_takes_the_methods_that_fit_a_model_of_ones_own(peftmark, tmp_path):
     assert read_yaml(tmp_path / "suites" / "tickets.yaml")["methods"] == ["lora", "base"]
 
 
+def test_new_takes_a_model_of_ones_own_for_what_it_is_told(peftmark, tmp_path):
+    write(tmp_path, "t.csv", labelled())
+    model_folder(tmp_path / "mine", GPT)
+    args = ("new", "tickets", "--data", "t.csv", "--model", "./mine", "--read-as", "classifier")
+    assert peftmark(*args)[0] == 0
+    written = read_yaml(tmp_path / "suites" / "tickets.yaml")
+    assert written["models"] == {"mine": {"path": "./mine", "read_as": "classifier"}}
+    assert written["model"] == "mine" and "embeddings" in written["methods"]
+    assert "base" not in written["methods"]
+    assert peftmark("inspect", "tickets")[0] == 0
+    code, _, error = peftmark(
+        *("new", "more", "--data", "t.csv", "--model", "minilm-l6", "--read-as", "classifier")
+    )
+    assert code == 2 and "is a model of the catalogue" in error
+
+
 @pytest.mark.parametrize(
     ("model", "said"),
     [
