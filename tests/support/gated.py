@@ -10,6 +10,9 @@ import numpy as np
 
 from factory import ADALORA, HEAD, LORA, QLORA, make_environment
 from peftmark.catalog.methods import Cell
+from peftmark.gate.judge import judge
+from peftmark.gate.policy import Policy
+from peftmark.gate.result import Gate
 from peftmark.gate.run_lines import Line, Round
 from peftmark.gate.snapshot import Snapshot
 
@@ -128,3 +131,13 @@ def noisy(
 def _steps(rng: np.random.Generator) -> int | None:
     step = 20 * int(rng.integers(2, 7))
     return step if step <= 100 else None
+
+
+def declared(
+    after: Snapshot, before: Snapshot, policy: Policy, release: Snapshot | None = None
+) -> Gate:
+    """A gate of changes that were declared, without the note that says so: other bits alone fail
+    nothing."""
+    found = judge(after, before, policy, release, declared="a test")
+    kept = tuple(f for f in found.findings if f.check != "bits.declared")
+    return replace(found, findings=kept)

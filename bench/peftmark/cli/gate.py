@@ -47,10 +47,18 @@ def add_options(sub: argparse.ArgumentParser) -> None:
         help="a baseline, a folder of them, or another results folder",
     )
     add_policy(sub)
+    sub.add_argument(
+        "--expect-change",
+        metavar="WHY",
+        default="",
+        help="other numbers than the baseline's are expected, and why; they are then judged by "
+        "quality, counts and costs alone",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
     """Hold a suite's results against a baseline; the exit code is the verdict."""
+    from peftmark.core.shown import plain
     from peftmark.gate.history_points import points
     from peftmark.gate.inputs import other_side, profile_of
     from peftmark.gate.judge import judge
@@ -69,7 +77,7 @@ def run(options: argparse.Namespace) -> int:
     if not options.elsewhere:
         _check_made_here(after)
     before, release = other_side(options.against, after)
-    found = judge(after, before, policy, release)
+    found = judge(after, before, policy, release, plain(options.expect_change)[:300])
     written = _write_gate(found, options.reports / options.suite / "gate")
     append(options.results, points(found, after))
     assert found.code is not None

@@ -56,6 +56,11 @@ class Exit(IntEnum):
         "the same code gave other numbers",
     )
     CORRUPT = 8, "gate: a baseline, or gate.json, is damaged"
+    NUMBERS_CHANGED = (
+        9,
+        "gate: other numbers than the baseline's on the same kind of machine, undeclared",
+        "numbers changed and nobody said why",
+    )
     INTERRUPTED = 130, "stopped by Ctrl-C; finished jobs are kept"
     TERMINATED = 143, "stopped by SIGTERM; finished jobs are kept"
 

@@ -24,6 +24,8 @@ CI: Mapping[Exit, str] = {
     Exit.INCOMPLETE: "fail; the report has the reasons",
     Exit.NOT_REPEATABLE: "fail; no other number of that run can be trusted",
     Exit.CORRUPT: "fail; restore it from git",
+    Exit.NUMBERS_CHANGED: "fail; find out why, or declare it: `peftmark gate SUITE --expect-change "
+    '"why"`',
     Exit.INTERRUPTED: "run it again",
     Exit.TERMINATED: "run it again",
 }

@@ -1,7 +1,8 @@
 """Baselines: accepted runs as text that a reviewer reads, one line a cell, task and seed.
 
-A file is JSON lines: a header with the SHA-256 of all that follows, then the environments, then the
-configuration of each cell on each task with its runs. Only `accept` writes one.
+A file is JSON lines: a header with the SHA-256 of all else in it and of all that follows, then the
+environments, then the configuration of each cell on each task with its runs. Only `accept` writes
+one. Ends of lines are not part of it: what an editor or git makes of them changes nothing.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from peftmark.gate.run_lines import Line
 from peftmark.gate.snapshot import Accepted, Snapshot
 from peftmark.record.job import Environment
 
-FORMAT = 1
+FORMAT = 2
+"""Of format 1 the hash covers the lines alone, not the header."""
 MOST_BYTES = 256 * 2**20
 _LINE = TypeAdapter(Line)
 _SHARED = ("config", "environment", "rounds", "finished_at")
@@ -62,9 +64,15 @@ def text_of(snapshot: Snapshot) -> str:
         "earlier": [[a.at, a.reason, a.commit] for a in snapshot.accepted.earlier],
         "finished_at": snapshot.finished_at,
         "runs": len(snapshot.lines),
-        "sha256": hashlib.sha256(body.encode()).hexdigest(),
     }
-    return f"{_json(header)}\n{body}"
+    return f"{_json(header | {'sha256': _digest(header, body.encode())})}\n{body}"
+
+
+def _digest(header: dict[str, Any], body: bytes) -> str:
+    """SHA-256 of a baseline's lines, from format 2 on under the rest of its header."""
+    above = f"{_json({k: v for k, v in header.items() if k != 'sha256'})}\n".encode()
+    told = above if header["peftmark_baseline"] != 1 else b""
+    return hashlib.sha256(told + body).hexdigest()
 
 
 def _items(lines: Sequence[Line]) -> Iterator[dict[str, Any]]:
@@ -102,15 +110,18 @@ def read(path: Path) -> Snapshot:
         raise missing(path) from None
     except OSError as error:
         raise UserError(f"{path} can't be read: {error.strerror}", "Check the path.") from error
-    head, _, body = raw.partition(b"\n")
+    head, _, body = raw.replace(b"\r\n", b"\n").partition(b"\n")
+    if body and not body.endswith(b"\n"):
+        body += b"\n"
     try:
         header = json.loads(head)
-        version = int(header["peftmark_baseline"])
+        version = header["peftmark_baseline"]
+        digest = _digest(header, body)
     except (ValueError, KeyError, TypeError):
         raise _corrupt(path, "its first line is no header of a baseline") from None
-    if version > FORMAT:
+    if isinstance(version, int) and version > FORMAT:
         raise _corrupt(path, f"it was written by a newer peftmark (format {version})")
-    if len(raw) > MOST_BYTES or hashlib.sha256(body).hexdigest() != header.get("sha256"):
+    if version not in range(1, FORMAT + 1) or len(raw) > MOST_BYTES or digest != header.get("sha256"):
         raise _corrupt(path, "its lines are not the ones that were accepted (SHA-256 differs)")
     try:
         lines = tuple(_lines(body.decode(), str(header["finished_at"])))

@@ -24,8 +24,13 @@ KERNELS = ("flops_per_step", "live_bytes")
 """Counts that hang on the kernels a processor has: equal only on the same kind of machine."""
 KERNELS_WITHIN = 0.02
 
-COSTS = tuple(f.key for f in FIELDS.values() if f.exact and f.kind == "cost")
-"""Counts of which less is better; less of any other is a change like more of it."""
+COSTS = tuple(
+    f.key
+    for f in FIELDS.values()
+    if f.exact and (f.kind == "cost" or f.key in {part.column for part in LIVE_PARTS})
+)
+"""Counts of which less is better, parts of the peak among them; less of any other is a change like
+more of it."""
 PARTS = tuple(part for part in LIVE_PARTS if part.key != "temporaries")
 """Parts of the live peak that are told with it; temporaries are a count of their own."""
 _PART_NAMES = frozenset(part.column for part in PARTS)

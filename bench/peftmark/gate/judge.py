@@ -34,6 +34,7 @@ WORDS: dict[str, str] = {
     "incomplete": "incomplete",
     "not deterministic": "not deterministic",
     "not comparable": "not comparable",
+    "numbers changed": "numbers changed",
     "undecided": "undecided",
     "suspicious": "suspicious",
     "improved": "better",
@@ -48,11 +49,16 @@ VERDICTS = {
     Exit.NOT_REPEATABLE: "Not deterministic",
     Exit.NOT_COMPARABLE: "Not comparable",
     Exit.UNDECIDED: "Undecided",
+    Exit.NUMBERS_CHANGED: "Numbers changed",
 }
 
 
 def judge(
-    after: Snapshot, before: Snapshot, policy: Policy, release: Snapshot | None = None
+    after: Snapshot,
+    before: Snapshot,
+    policy: Policy,
+    release: Snapshot | None = None,
+    declared: str = "",
 ) -> Gate:
     """Hold results against a baseline.
 
@@ -61,6 +67,7 @@ def judge(
         before: the baseline it is judged by.
         release: a pinned baseline; against it only quality and speed of learning are judged, so
             that many small losses can't pass one by one.
+        declared: why other bits than the baseline's are as they should be; empty if nobody said.
     """
     matched = match(before, after)
     if release is not None:  # two looks at the same results share the chance of a false alarm
@@ -69,7 +76,10 @@ def judge(
     here: dict[str, Iterable[Finding]] = {
         "procedure": matching.other_procedure(matched),
         "run": matching.incomplete(matched),
-        "bits": matching.not_deterministic(matched),
+        "bits": [
+            *matching.not_deterministic(matched),
+            *matching.numbers_changed(matched, declared),
+        ],
         "seeds": matching.same_seeds(matched),
         "quality": _quality(matched, policy, cells, tasks),
     }
@@ -206,6 +216,7 @@ def _sentence(findings: tuple[Finding, ...], cells: Sequence[CellResult], matche
         "incomplete": ("gap", "gaps"),
         "not deterministic": ("cell that is not deterministic", "cells that are not deterministic"),
         "not comparable": ("difference of procedure", "differences of procedure"),
+        "numbers changed": ("undeclared change of numbers", "undeclared changes of numbers"),
         "undecided": ("check undecided", "checks undecided"),
         "suspicious": ("suspicious change", "suspicious changes"),
         "improved": ("improvement", "improvements"),
@@ -272,6 +283,6 @@ def _facts(lines: Sequence[Line]) -> dict[str, str]:
 
 def compare(after: Snapshot, before: Snapshot) -> Gate:
     """Two sides as the same table, with no policy and no exit code."""
-    gate = judge(after, before, Policy())
+    gate = judge(after, before, Policy(), declared="two sides are compared")
     sentence = gate.sentence.partition(": ")[2]
     return replace(gate, code=None, sentence=f"{sentence[:1].upper()}{sentence[1:]}", policy={})

@@ -22,18 +22,30 @@ class Pair:
     """Two ok runs of one cell, task and seed that were asked for the same.
 
     Attributes:
-        same_code: whether code, versions and kind of machine are the same, so that the bits must
-            be.
+        other: what beside the configuration decides the bits and differs: names of versions,
+            sources and facts of the machine.
     """
 
     before: Line
     after: Line
-    same_code: bool
+    other: tuple[str, ...]
+
+    @property
+    def same_code(self) -> bool:
+        """Whether code, versions and kind of machine are the same, so that the bits must be."""
+        return not self.other
 
     @property
     def identical(self) -> bool:
         """Whether scores, losses and weights are the same to the last bit."""
         return self.before.bits == self.after.bits
+
+    @property
+    def same_place(self) -> bool:
+        """Whether it ran on the same kind of machine, with as many threads: code and versions alone
+        can change the bits."""
+        here = (self.after.device, self.after.threads, self.after.machine)
+        return (self.before.device, self.before.threads, self.before.machine) == here
 
     @property
     def same_machine(self) -> bool:
@@ -80,7 +92,7 @@ def match(before: Snapshot, after: Snapshot) -> Matched:
         other = there.get(line.key)
         if other is None or not (line.ok and other.ok) or changed(line.config, other.config):
             continue
-        pairs.append(Pair(line, other, not changed(line.numeric, other.numeric)))
+        pairs.append(Pair(line, other, changed(line.numeric, other.numeric)))
     return Matched(before, after, tuple(pairs))
 
 
@@ -205,6 +217,33 @@ def not_deterministic(matched: Matched) -> Iterator[Finding]:
     if matched.after.repeat.startswith("different"):
         text = f"the run that was made twice gave other numbers: {matched.after.repeat}"
         yield finding("not deterministic", "bits.repeat", None, text)
+
+
+def numbers_changed(matched: Matched, declared: str) -> Iterator[Finding]:
+    """Runs by other code or versions on the same kind of machine that gave other bits.
+
+    Healthy code gives the baseline's bits there, so whatever else the numbers look like, somebody
+    changed what is trained.
+
+    Args:
+        declared: why other bits are as they should be; empty if nobody said so.
+    """
+    for cell in matched.cells:
+        mine = [p for p in matched.of(cell) if p.same_place and not p.same_code]
+        changed_ones = [p for p in mine if not p.identical]
+        if not changed_ones:
+            continue
+        first = changed_ones[0]
+        text = (
+            f"{_runs([p.before.key for p in changed_ones])} with other numbers than the baseline's "
+            f"on the same kind of machine; score {_value(first.before.value)} and "
+            f"{_value(first.after.value)}; what differs beside: {listing(list(first.other[:4]))}"
+        )
+        if declared:
+            yield finding("note", "bits.declared", cell, f"{text}; declared: {declared}")
+        else:
+            text += '; accept it with a reason (--expect-change "why"), or find out why'
+            yield finding("numbers changed", "bits.undeclared", cell, text)
 
 
 def same_seeds(matched: Matched) -> Iterator[Finding]:

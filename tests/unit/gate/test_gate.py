@@ -9,10 +9,12 @@ from xml.etree import ElementTree as Xml
 import pytest
 
 from factory import ADALORA, BASE, HEAD, LORA, QLORA, make_causal, make_matrix
-from gated import CELLS, NEW, by_new_code, make_line, make_side, with_counts
+from gated import CELLS, NEW, OLD, by_new_code, make_line, make_side, with_counts
+from gated import declared as judge
 from peftmark.core.errors import Exit, UserError
 from peftmark.gate import baseline, show
-from peftmark.gate.judge import compare, judge
+from peftmark.gate.judge import compare
+from peftmark.gate.judge import judge as undeclared
 from peftmark.gate.policy import Policy, read_policy
 from peftmark.gate.result import Gate
 from peftmark.gate.run_lines import line_of
@@ -23,8 +25,13 @@ DEFAULT = Policy()
 
 
 def gate_of(change, policy: Policy = DEFAULT, **facts) -> Gate:
-    """The default side held against itself after a change to its lines."""
+    """The default side held against itself after a change to its lines, which is declared."""
     return judge(make_side(change=change, **facts), make_side(), policy)
+
+
+def undeclared_gate_of(change) -> Gate:
+    """The same where nobody said why."""
+    return undeclared(make_side(change=change), make_side(), DEFAULT)
 
 
 def checks(gate: Gate) -> set[str]:
@@ -55,6 +62,62 @@ def test_other_code_with_other_bits_and_equal_scores_is_the_same_within_noise():
     gate = gate_of(by_new_code)
     assert gate.code == Exit.OK
     assert {c.verdict for c in gate.cells} == {"same within noise"}
+    assert all("declared: a test" in f.sentence for f in gate.findings)
+
+
+def test_numbers_that_changed_undeclared_never_pass():
+    """Equal scores, counts and costs: what a scheduler stepped before the optimizer looks like."""
+    gate = undeclared_gate_of(by_new_code)
+    assert gate.code == Exit.NUMBERS_CHANGED
+    assert {c.verdict for c in gate.cells} == {"numbers changed"}
+    (found,) = gate.findings  # every cell has it
+    assert (found.kind, found.check) == ("numbers changed", "bits.undeclared")
+    assert "peftmark (source)" in found.sentence and "--expect-change" in found.sentence
+    assert gate.sentence.startswith("Numbers changed: 1 undeclared change of numbers, 0 of 4 cells")
+
+
+def test_one_cell_whose_numbers_changed_is_named():
+    gate = undeclared_gate_of(
+        lambda x: by_new_code(x) if x.cell == QLORA else replace(x, environment=NEW)
+    )
+    assert gate.code == Exit.NUMBERS_CHANGED
+    assert [f.cell for f in gate.findings] == ["QLoRA r8"]
+    assert of_cell(gate, "LoRA r8").verdict == "identical"
+
+
+@pytest.mark.parametrize("part", ["cpu", "simd", "threads"])
+def test_on_another_kind_of_machine_other_numbers_need_no_declaration(part):
+    def elsewhere(line):
+        made = by_new_code(line)
+        if part == "threads":
+            return replace(made, threads=2)
+        machine = {**made.environment.machine, part: "another"}
+        return replace(made, environment=replace(made.environment, machine=machine))
+
+    gate = undeclared_gate_of(elsewhere)
+    assert gate.code == Exit.OK
+    assert {c.verdict for c in gate.cells} == {"same within noise"}
+
+
+def test_other_versions_of_a_library_are_a_change_to_declare_too():
+    def upgraded(line):
+        made = by_new_code(line)
+        versions = {**OLD.versions, "torch": "9.9"}
+        return replace(made, environment=replace(OLD, versions=versions))
+
+    gate = undeclared_gate_of(upgraded)
+    assert gate.code == Exit.NUMBERS_CHANGED
+    assert "torch" in gate.findings[0].sentence
+
+
+def test_what_is_worse_goes_before_numbers_that_changed():
+    def worse(line):
+        made = by_new_code(line)
+        return replace(made, value=made.value - 0.2 - made.seed / 1000)
+
+    gate = undeclared_gate_of(worse)
+    assert gate.code == Exit.REGRESSION
+    assert {"regression", "numbers changed"} <= {f.kind for f in gate.findings}
 
 
 def test_other_bits_by_the_same_code_are_not_deterministic():

@@ -14,14 +14,14 @@ import pytest
 
 from factory import make_environment, make_failure, make_outcome, make_record
 from gate_cli import smoke_rows
-from gated import make_line, make_side
+from gated import CELLS, make_line, make_side
 from peftmark.core.errors import Exit, UserError
 from peftmark.gate import baseline
 from peftmark.gate.run_lines import line_of
 from peftmark.gate.snapshot import Accepted, machine_class, of_folder
 from peftmark.storage import gate_history
 from peftmark.storage.store import Store
-from places import SUITES
+from places import ROOT, SUITES
 from waiting import PATIENCE
 
 ACCEPTED = Accepted("2030-01-02T00:00:00Z", "the first one", "0" * 40)
@@ -58,7 +58,7 @@ def damage(text: str) -> dict[str, str]:
         "a line less": text.rpartition("\n{")[0] + "\n",
         "cut": text[: len(text) // 2],
         "no header": body,
-        "header of a newer one": text.replace('"peftmark_baseline": 1', '"peftmark_baseline": 2'),
+        "header of a newer one": text.replace('"peftmark_baseline": 2', '"peftmark_baseline": 3'),
         "not JSON": f"{head[:-1]}\n{body}",
         "empty": "",
         "bytes": text.replace("lora", "\ufffdora", 1),
@@ -243,7 +243,53 @@ def test_without_a_limit_two_seeds_decide_nothing(peftmark):
     smoke_rows(Path("results"))
     accept(peftmark)
     smoke_rows(Path("other"), make_environment(sources={"peftmark": "new"}), value=0.69)
-    assert gate(peftmark, "--against", PATH, "--results", "other")[0] == Exit.UNDECIDED
+    against = ("--against", PATH, "--results", "other")
+    code, said = gate(peftmark, *against)
+    assert code == Exit.NUMBERS_CHANGED and "--expect-change" in said
+    code, said = gate(peftmark, *against, "--expect-change", "a faster kernel\x1b[2J")
+    assert code == Exit.UNDECIDED and "declared: a faster kernel\N{REPLACEMENT CHARACTER}" in said
+
+
+def test_a_baseline_reads_the_same_whatever_ends_its_lines(tmp_path):
+    side = accepted_side()
+    text = baseline.text_of(side)
+    path = tmp_path / "cpu.jsonl"
+    for other in (text, text.replace("\n", "\r\n"), text.removesuffix("\n")):
+        path.write_bytes(other.encode())
+        assert baseline.read(path).lines == without_what_is_shared(side, "").lines
+
+
+def test_no_bit_of_a_baseline_can_flip_unseen(tmp_path):
+    """Of a file of two runs, every bit of the header and of every 7th byte behind it."""
+    data = baseline.text_of(accepted_side()).encode()
+    header = data.index(b"\n")
+    whole, path = baseline.read(written(tmp_path, data)), tmp_path / "flipped.jsonl"
+    for at in (*range(header), *range(header, len(data), 7)):
+        for bit in range(8):
+            flipped = bytearray(data)
+            flipped[at] ^= 1 << bit
+            path.write_bytes(flipped)
+            try:
+                found = baseline.read(path)
+            except UserError:
+                continue
+            assert replace(found, where="") == replace(whole, where=""), (at, bit)
+
+
+def accepted_side():
+    side = make_side(cells=CELLS[:1], tasks=("sst2",), seeds=2)
+    return baseline.accepted(side, "a reason", False, None)
+
+
+def written(folder, data):
+    path = folder / "cpu.jsonl"
+    path.write_bytes(data)
+    return path
+
+
+def test_a_baseline_of_format_1_is_read_as_before():
+    """The repository's own; its hash covers its lines alone."""
+    assert baseline.read(ROOT / "results" / "baselines" / "smoke" / "cpu.jsonl").lines
 
 
 def test_no_baseline_no_results_and_a_damaged_baseline_have_their_codes(peftmark):

@@ -8,8 +8,8 @@ import pytest
 
 from errors_rows import COST, GAIN
 from gated import by_new_code, make_side
+from gated import declared as judge
 from peftmark.core.errors import Exit
-from peftmark.gate.judge import judge
 from peftmark.gate.policy import Policy
 
 POLICY = Policy()

@@ -12,8 +12,8 @@ import pytest
 
 from factory import LORA
 from gated import CELLS, EIGHT, make_side, noisy
+from gated import declared as judge
 from peftmark.core.errors import Exit
-from peftmark.gate.judge import judge
 from peftmark.gate.policy import Policy
 
 pytestmark = pytest.mark.heavy

@@ -10,10 +10,10 @@ import pytest
 
 from factory import HEAD, LORA, make_environment
 from gated import by_new_code, make_side
+from gated import declared as judge
 from peftmark.catalog.methods import Cell
 from peftmark.core.errors import Exit
 from peftmark.gate.costs import hodges_lehmann
-from peftmark.gate.judge import judge
 from peftmark.gate.policy import Policy
 from peftmark.gate.run_lines import Round
 
