@@ -121,7 +121,11 @@ def read(path: Path) -> Snapshot:
         raise _corrupt(path, "its first line is no header of a baseline") from None
     if isinstance(version, int) and version > FORMAT:
         raise _corrupt(path, f"it was written by a newer peftmark (format {version})")
-    if version not in range(1, FORMAT + 1) or len(raw) > MOST_BYTES or digest != header.get("sha256"):
+    if (
+        version not in range(1, FORMAT + 1)
+        or len(raw) > MOST_BYTES
+        or digest != header.get("sha256")
+    ):
         raise _corrupt(path, "its lines are not the ones that were accepted (SHA-256 differs)")
     try:
         lines = tuple(_lines(body.decode(), str(header["finished_at"])))

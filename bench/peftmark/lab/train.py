@@ -99,10 +99,7 @@ def train(
                         _check_finite(taken[-CHECK_EVERY:], number)
                         progress({"step": number, "steps": recipe.steps})
         done = end
-        scores = scored(prepared.model, work.eval, work, task, job, meters, device)
-        picked = None
-        if work.selection is not None:
-            picked = scored(prepared.model, work.selection, work, task, job, meters, device)
+        scores, picked = _evaluated(prepared.model, work, task, job, meters, device)
         written += sum(s.written.tokens for s in (scores, picked) if s is not None)
         new_norms = _finite_norms(taken, recipe.precision)
         norms += new_norms
@@ -144,6 +141,16 @@ def _finite_norms(taken: Sequence[Taken], precision: str) -> list[float]:
     """Gradient norm of each step; of fp16 without those of steps left out."""
     norms: list[float] = torch.stack([t.norm for t in taken]).tolist()
     return [norm for norm in norms if precision != "fp16" or math.isfinite(norm)]
+
+
+def _evaluated(
+    model: nn.Module, work: Work, task: Task, job: Job, meters: Meters, device: torch.device
+) -> tuple[Scores, Scores | None]:
+    """Scores on the evaluation rows, and on the selection rows where there are some."""
+    scores = scored(model, work.eval, work, task, job, meters, device)
+    if work.selection is None:
+        return scores, None
+    return scores, scored(model, work.selection, work, task, job, meters, device)
 
 
 def _phases(first: int, last: int, warm: int) -> list[tuple[str, range]]:

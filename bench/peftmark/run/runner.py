@@ -161,15 +161,7 @@ def make_plan(selection: Selection, recorded: bool = False, before: Plan | None 
     expanded = expand(suite, profile, venue.device, of_versions(contents.records, installed))
     planned = decide(expanded.jobs, contents.records, installed, selection.again)
     if selection.only:
-        missing = sorted(set(selection.only) - {p.job.job_id for p in planned})
-        if missing:
-            remedy = f"`peftmark plan {suite.name} --profile {profile}` prints the job ids."
-            if expanded.waiting:
-                remedy += f" {expanded.waiting} jobs have none before their trials are made."
-            raise UserError(
-                f"suite {suite.name}, profile {profile} has no job {', '.join(missing)}", remedy
-            )
-        planned = [p for p in planned if p.job.job_id in selection.only]
+        planned = _only(selection.only, planned, suite.name, profile, expanded.waiting)
     return Plan(
         suite=suite,
         claims=claims,
@@ -189,6 +181,24 @@ def make_plan(selection: Selection, recorded: bool = False, before: Plan | None 
         places=_places(suite, profile, selection.mirror),
         venue=venue,
     )
+
+
+def _only(
+    ids: Sequence[str], planned: Sequence[Planned], suite: str, profile: str, waiting: int
+) -> list[Planned]:
+    """The jobs with these ids.
+
+    Raises:
+        UserError: the profile has no such job.
+    """
+    missing = sorted(set(ids) - {p.job.job_id for p in planned})
+    if missing:
+        remedy = f"`peftmark plan {suite} --profile {profile}` prints the job ids."
+        if waiting:
+            remedy += f" {waiting} jobs have none before their trials are made."
+        what = f"suite {suite}, profile {profile} has no job {', '.join(missing)}"
+        raise UserError(what, remedy)
+    return [p for p in planned if p.job.job_id in ids]
 
 
 def _claims(suite: Suite, selection: Selection) -> tuple[Claim, ...]:

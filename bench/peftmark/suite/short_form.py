@@ -141,14 +141,7 @@ def fill(raw: Any, name: str, models: Mapping[str, Model] = MODELS) -> tuple[Any
                 "the first"
             )
     if isinstance(shared, dict):
-        causal = known is not None and known.causal
-        usual = {**RECIPE, "epochs": CAUSAL_EPOCHS} if causal else RECIPE
-        if known is not None and known.own and known.parameters >= LOW_WEIGHTS:
-            low = shared.get("precision", usual["precision"]) == "bf16"
-            usual = {**usual, "weights": "bf16"} if low else usual
-        more = {k: v for k, v in usual.items() if k not in shared}
-        if "steps" in shared:
-            more.pop("epochs", None)
+        more = _recipe(shared, known)
         found["recipe"] = {**shared, **more}
         told += [f"recipe.{k}: {v}" for k, v in more.items()]
     if seeds is None:
@@ -172,6 +165,19 @@ def fill(raw: Any, name: str, models: Mapping[str, Model] = MODELS) -> tuple[Any
         profile["unrelated"] = found.pop("unrelated")
     found["profiles"] = {"default": profile}
     return found, tuple(told)
+
+
+def _recipe(shared: Plain, model: Model | None) -> Plain:
+    """What the recipe that all methods share leaves out."""
+    usual: Plain = dict(RECIPE)
+    if model is not None and model.causal:
+        usual["epochs"] = CAUSAL_EPOCHS
+    if model is not None and model.own and model.parameters >= LOW_WEIGHTS:
+        if shared.get("precision", usual["precision"]) == "bf16":
+            usual["weights"] = "bf16"
+    if "steps" in shared:
+        del usual["epochs"]
+    return {k: v for k, v in usual.items() if k not in shared}
 
 
 def _named(item: Any, model: Any) -> Any:

@@ -193,6 +193,72 @@ def test_without_an_axis_the_variant_is_empty(tmp_path):
     assert {job.variant for job in reported(load_suite("demo", tmp_path), "quick")} == {""}
 
 
+def test_a_base_in_fewer_bits_is_an_axis_of_what_is_frozen(tmp_path):
+    """Full fine-tuning freezes nothing: it is one cell, and its weights are fp32."""
+    content = changed(
+        ((*QUICK, "vary"), {"weights": ["fp32", "bf16"]}),
+        (("recipe", "precision"), "bf16"),
+        (("reference", "variant"), "fp32 weights"),
+    )
+    write(tmp_path, content)
+    jobs = reported(load_suite("demo", tmp_path), "quick")
+    assert [(job.method, job.variant, job.recipe.weights) for job in jobs] == [
+        ("full", "", "fp32"),
+        *(
+            (method, f"{kind} weights", kind)
+            for method in ("head", "lora", "adalora")
+            for kind in ("fp32", "bf16")
+        ),
+    ]
+
+
+def test_settings_that_came_later_leave_ids_as_they_were_at_their_defaults(tmp_path):
+    write(tmp_path, BASE)
+    before = {job.job_id for job in reported(load_suite("demo", tmp_path), "quick")}
+    settings = {"weights": "fp32", "gradient_accumulation": 1, "label_smoothing": 0.0}
+    write(tmp_path, changed(*((("recipe", name), value) for name, value in settings.items())))
+    jobs = reported(load_suite("demo", tmp_path), "quick")
+    assert {job.job_id for job in jobs} == before
+    assert not any(name in job.to_json() for job in jobs for name in (*settings, "early_stopping"))
+    for name, value in {**settings, "early_stopping": 2}.items():
+        other = {"weights": "bf16", "gradient_accumulation": 2, "label_smoothing": 0.1}
+        content = changed((("recipe", name), other.get(name, value)))
+        content["recipe"]["precision"] = "bf16" if name == "weights" else "fp32"
+        write(tmp_path, content)
+        for job in reported(load_suite("demo", tmp_path), "quick"):
+            again = Job.from_json(job.to_json())
+            assert again == job and again.job_id == job.job_id
+            assert job.job_id not in before or (job.method, name) == ("full", "weights")
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"gradient_accumulation": 3}, ["found 3", "16 rows (batch_size)", "must divide"]),
+        ({"gradient_accumulation": 32}, ["found 32", "must divide"]),
+        ({"weights": "bf16"}, ["found bf16 with precision fp32", "precision: bf16"]),
+        ({"weights": "fp16", "precision": "bf16"}, ["found fp16 with precision bf16"]),
+        ({"early_stopping": 2, "selection_rows": 0}, ["early_stopping", "selection_rows is 0"]),
+        ({"early_stopping": 0}, ["recipe.early_stopping", "found 0"]),
+        ({"label_smoothing": 1.0}, ["recipe.label_smoothing", "found 1.0"]),
+        ({"optimizer": "sgd"}, ["'adamw', 'adamw_8bit', 'paged_adamw' or 'paged_adamw_8bit'"]),
+    ],
+)
+def test_what_a_step_can_not_be_is_told(tmp_path, settings, said):
+    content = changed(*((("recipe", name), value) for name, value in settings.items()))
+    message = refusal(tmp_path, content)
+    for words in said:
+        assert words in message
+
+
+def test_scores_are_not_smoothed(tmp_path):
+    content = changed(
+        (("recipe", "label_smoothing"), 0.1), ((*QUICK, "tasks"), {"trec": {}, "sts-b": {}})
+    )
+    message = refusal(tmp_path, content)
+    assert "found 0.1 for sts-b, a task of kind regression" in message and "for trec" not in message
+
+
 # --- tuning -------------------------------------------------------------------------------------
 
 GRIDS = [(("methods", i, "learning_rates"), [1e-3, 2e-3 + i]) for i in range(4)]

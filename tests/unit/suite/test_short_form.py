@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from peftmark.catalog.methods import METHODS
+from peftmark.catalog.models import MODELS
 from peftmark.catalog.task import Task
 from peftmark.core.errors import SuiteError
 from peftmark.suite.expand import expand
@@ -139,6 +141,24 @@ def test_a_language_model_has_its_own_rates_and_text(load):
     assert {job.recipe.learning_rate for job in jobs if job.method == "lora"} == {1e-3}
     assert jobs[0].causal.unrelated.startswith("editorials:")
     assert jobs[0].causal.prompt
+
+
+@pytest.mark.parametrize(
+    ("parameters", "recipe", "weights"),
+    [
+        (299_999_999, {}, None),
+        (300_000_000, {}, "bf16"),
+        (300_000_000, {"precision": "fp32"}, None),
+        (300_000_000, {"weights": "fp32"}, None),
+    ],
+)
+def test_a_large_model_of_ones_own_is_stored_in_bf16(parameters, recipe, weights):
+    model = replace(MODELS["minilm-l6"], key="mine", own=True, parameters=parameters)
+    raw = {"model": "mine", "tasks": ["trec"], "methods": ["lora"], "recipe": recipe}
+    found, told = fill(raw, "x", {"mine": model})
+    asked = found["recipe"].get("weights")
+    assert asked == (weights or recipe.get("weights"))
+    assert ("recipe.weights: bf16" in told) == (weights is not None)
 
 
 def test_what_only_the_rows_can_tell_is_told_once_they_are_read(load):

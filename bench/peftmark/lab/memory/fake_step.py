@@ -125,22 +125,8 @@ def run(
         loss = chunked_language_loss if form.fused_loss else None
         step = Step(job, task, prepared, CPU, loss, values=False)
 
-        def take(number: int, passes: Sequence[Shape]) -> None:
-            # Of a batch in one pass the whole is the part.
-            share = 1.0 if len(passes) == 1 else 0.5
-            parts, losses = maker.parts(passes, inputs), []
-            one_by_one = len(passes) == 1 or job.device == "cuda"
-            for place, shape in enumerate(passes):
-                live.start_pass()
-                dropped = maker.dropped_mask(shape) if mask_given and one_by_one else None
-                last = place == len(passes) - 1
-                losses.append(step.gradients(number, next(parts), share, last))
-                first.append(counter.total)
-            step.update(number)
-            del dropped, losses
-
         live, counter = LiveTensors(prepared.model), Operations(job)
-        first: list[int] = []
+        first = 0
         with live:
             if len(shapes) == 1:
                 for _, p in trainable(prepared.model):
@@ -149,9 +135,8 @@ def run(
                 live.end_step()
             for number, passes in enumerate(shapes, 1):
                 last = flops and number == len(shapes)
-                first.clear()
                 with counter if last else nullcontext():
-                    take(number, passes)
+                    first = _take(step, number, maker, passes, inputs, mask_given, live, counter)
                 live.end_step()
         return Seen(
             live.trace(),
@@ -159,8 +144,34 @@ def run(
             counter.total if flops else None,
             sum(p.numel() for _, p in trainable(prepared.model)),
             parameter_counts.parameters(prepared.model),
-            first[0] if flops else 0,
+            first if flops else 0,
         )
+
+
+def _take(
+    step: Step,
+    number: int,
+    maker: _Maker,
+    passes: Sequence[Shape],
+    inputs: Sequence[str],
+    mask_given: bool,
+    live: LiveTensors,
+    counter: Operations,
+) -> int:
+    """Take a step; the operations counted by the end of its first pass."""
+    # Of a batch in one pass the whole is the part.
+    share = 1.0 if len(passes) == 1 else 0.5
+    parts, losses, counted = maker.parts(passes, inputs), [], []
+    one_by_one = len(passes) == 1 or maker.job.device == "cuda"
+    for place, shape in enumerate(passes):
+        live.start_pass()
+        dropped = maker.dropped_mask(shape) if mask_given and one_by_one else None
+        last = place == len(passes) - 1
+        losses.append(step.gradients(number, next(parts), share, last))
+        counted.append(counter.total)
+    step.update(number)
+    del dropped, losses
+    return counted[0]
 
 
 _LAYER_NORM: Any = torch.ops.aten.native_layer_norm.default
