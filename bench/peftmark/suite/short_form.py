@@ -172,9 +172,9 @@ def _recipe(shared: Plain, model: Model | None) -> Plain:
     usual: Plain = dict(RECIPE)
     if model is not None and model.causal:
         usual["epochs"] = CAUSAL_EPOCHS
-    if model is not None and model.own and model.parameters >= LOW_WEIGHTS:
-        if shared.get("precision", usual["precision"]) == "bf16":
-            usual["weights"] = "bf16"
+    large = model is not None and model.own and model.parameters >= LOW_WEIGHTS
+    if large and shared.get("precision", usual["precision"]) == "bf16":
+        usual["weights"] = "bf16"
     if "steps" in shared:
         del usual["epochs"]
     return {k: v for k, v in usual.items() if k not in shared}
