@@ -131,6 +131,7 @@ def more_rows(storm, count):
         pass
 
 
+@pytest.mark.slow
 def test_any_sequence_of_trouble_ends_in_the_rows_of_an_undisturbed_run(undisturbed, storm):
     """Every kind of it, each after some rows; `test_storms` plays many, at any moment."""
     luck = storm.luck = random.Random(0)

@@ -21,7 +21,7 @@ from peftmark.executors.local import run_jobs
 from peftmark.executors.process import WORKER_ENVIRONMENT
 from peftmark.executors.slots import Slot
 from peftmark.lab import recipe
-from peftmark.lab.step import PAGED
+from peftmark.lab.step import BITSANDBYTES
 from peftmark.machine import nvml
 from peftmark.sources.assets import Places
 
@@ -88,7 +88,7 @@ def test_cells_train_on_the_device_and_say_what_measured_memory(
     assert done.metric_value > done.baseline_value + 0.1
     assert done.peak_memory_source == "torch_allocated_bytes"
     assert 0 < done.peak_memory_bytes < 2**30
-    assert done.optimizer.split()[-1] == {"adamw": "AdamW", **PAGED}[optimizer]
+    assert done.optimizer.split()[-1] == {"adamw": "AdamW", **BITSANDBYTES}[optimizer]
 
 
 @pytest.mark.parametrize("task", ["tiny-rank", "tiny-answer", "tiny-text"])

@@ -129,7 +129,7 @@ def allowed(field: str) -> tuple[str, ...]:
     ("field", "known", "where"),
     [
         ("schedule", tuple(step.SCHEDULES), "SCHEDULES of peftmark/lab/step.py"),
-        ("optimizer", step.OPTIMIZERS, "PAGED of peftmark/lab/step.py"),
+        ("optimizer", step.OPTIMIZERS, "BITSANDBYTES of peftmark/lab/step.py"),
     ],
 )
 def test_what_a_recipe_may_say_is_what_a_step_can_do(field, known, where):
@@ -152,11 +152,11 @@ def test_a_schedule_that_nobody_wrote_is_an_error_and_not_another_one():
         step._rate(10, 20, 5, "novel")
 
 
-@pytest.mark.parametrize("name", [key for key in step.OPTIMIZERS if key in step.PAGED])
+@pytest.mark.parametrize("name", [key for key in step.OPTIMIZERS if key in step.BITSANDBYTES])
 def test_a_paged_optimizer_is_in_the_library(name):
     import bitsandbytes
 
-    assert hasattr(bitsandbytes.optim, step.PAGED[name]), f"PAGED of peftmark/lab/step.py: {name}"
+    assert hasattr(bitsandbytes.optim, step.BITSANDBYTES[name]), name
 
 
 def test_every_word_for_targets_is_known():

@@ -54,6 +54,7 @@ def test_the_reloaded_model_is_the_trained_one(places, cell):
     assert run(places, *cell).reload_max_error < 1e-5
 
 
+@pytest.mark.slow
 def test_adalora_on_nf4_in_bf16_loses_only_what_peft_rounds(places):
     # PEFT rounds the adapters of modules that kept their full initial rank to bf16 on loading.
     assert run(places, "adalora", "nf4", precision="bf16").reload_max_error < 1e-3

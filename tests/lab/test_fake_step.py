@@ -65,8 +65,10 @@ OFTEN = {
     ("lora", "int8-torchao"),
 }
 OFTEN |= {("peft:ia3", "none"), ("peft:oft", "none"), ("peft:loha", "none")}
-SELDOM = {"rslora", "olora", "eva", "corda", "lora-ga"}
-"""Start or scale otherwise than `lora`; of those `pissa` and `lora-plus` are tried each time."""
+SELDOM = {"rslora", "olora", "eva", "corda", "lora-ga", "lora-plus", "p-tuning", "prompt-tuning"}
+SELDOM |= {"bitfit-lora", "adapter-lora", "kasa"}
+"""Start or scale otherwise than `lora`, of which `pissa` is tried each time, are like P-tuning v2
+and prefix tuning, or put together from two that are tried."""
 VALUES = {"sensitive-layers", "sensitive-ranks", "peft:loha"}
 """Values decide what these do."""
 

@@ -39,7 +39,13 @@ def held_to_the_forecast(found):
         assert found.live_bytes == found.predicted_live_bytes
 
 
-@pytest.mark.parametrize("method", ["lora", "adalora", "bitfit", "ia3", "diff-pruning", "head"])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "method",
+    ["lora", "bitfit", *(pytest.param(m, marks=SLOW) for m in ("adalora", "diff-pruning", "head"))],
+)
 def test_a_base_in_bf16_takes_the_bytes_that_are_predicted(places, method):
     low, plain = (run(places, tiny.job(method, **one)) for one in (LOW, {"precision": "bf16"}))
     held_to_the_forecast(low)
@@ -70,7 +76,7 @@ def test_every_method_sits_on_a_base_in_bf16(places, method, quantization):
     )
 
 
-@pytest.mark.parametrize("quantization", ["none", "nf4"])
+@pytest.mark.parametrize("quantization", ["none", pytest.param("nf4", marks=SLOW)])
 def test_a_language_model_in_bf16(tmp_path, monkeypatch, quantization):
     tiny_causal.install(tmp_path / "mirror", monkeypatch)
     places = Places(tmp_path / "mirror", ("mirror",), tmp_path / "cache")
@@ -104,6 +110,7 @@ def test_everything_that_trains_is_fp32(places):
         assert any(p.dtype == torch.bfloat16 for p in model.parameters()), method
 
 
+@pytest.mark.slow
 def test_a_merge_says_that_it_rounds(places):
     found = run(places, tiny.job("lora", **LOW))
     assert found.merge_target == "bf16 weights, rounded"

@@ -119,10 +119,10 @@ def test_a_job_learns_and_reports_everything(places, task, quantization):
         ("full", "none", "report"),
         ("head", "none", "report"),
         ("lora", "none", "report"),
-        ("adalora", "none", "report"),
-        ("lora", "nf4", "report"),
+        pytest.param("adalora", "none", "report", marks=pytest.mark.slow),
+        pytest.param("lora", "nf4", "report", marks=pytest.mark.slow),
         ("adalora", "nf4", "report"),
-        ("lora", "int8", "report"),
+        pytest.param("lora", "int8", "report", marks=pytest.mark.slow),
         ("lora", "none", "tuning"),
     ],
 )

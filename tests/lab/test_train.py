@@ -361,7 +361,7 @@ def test_a_step_tells_the_norm_before_it_clips(places):
 def test_a_paged_optimizer_on_a_cpu_is_plain_and_says_so(places):
     plain, paged = (run(places, tiny.job(optimizer=o)) for o in ("adamw", "paged_adamw_8bit"))
     assert paged.optimizer == plain.optimizer == "torch AdamW"
-    assert paged.warnings == ("plain AdamW ran: on a CPU there is written for GPUs",)
+    assert paged.warnings == ("plain AdamW ran: bitsandbytes' optimizers are written for GPUs",)
     assert plain.warnings == ()
     assert [p.loss for p in paged.curve] == [p.loss for p in plain.curve]
 

@@ -24,15 +24,14 @@ KERNELS = ("flops_per_step", "live_bytes")
 """Counts that hang on the kernels a processor has: equal only on the same kind of machine."""
 KERNELS_WITHIN = 0.02
 
+TEMPORARY = "live_temporary_bytes"
+"""The one part of the live peak that is told by itself: what operations need for a moment."""
 COSTS = tuple(
-    f.key
-    for f in FIELDS.values()
-    if f.exact and (f.kind == "cost" or f.key in {part.column for part in LIVE_PARTS})
+    f.key for f in FIELDS.values() if f.exact and (f.kind == "cost" or f.key == TEMPORARY)
 )
-"""Counts of which less is better, parts of the peak among them; less of any other is a change like
-more of it."""
-PARTS = tuple(part for part in LIVE_PARTS if part.key != "temporaries")
-"""Parts of the live peak that are told with it; temporaries are a count of their own."""
+"""Counts of which less is better; less of any other is a change like more of it."""
+PARTS = tuple(part for part in LIVE_PARTS if part.column != TEMPORARY)
+"""Parts of the live peak that are told with it."""
 _PART_NAMES = frozenset(part.column for part in PARTS)
 
 

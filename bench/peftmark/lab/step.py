@@ -179,7 +179,8 @@ class Step:
     @property
     def skipped(self) -> int:
         """Steps left out since their gradients overflowed."""
-        return int(torch.stack(self._skipped).sum()) if self._skipped else 0
+        told = self._skipped
+        return int(torch.stack(told).sum()) if told else 0
 
     @property
     def learning_rate_mean(self) -> float:

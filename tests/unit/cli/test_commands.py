@@ -163,7 +163,7 @@ def test_importing_anything_but_the_lab_loads_no_torch_and_changes_nothing():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["run", "glew"], ["no suite 'glew'", "Known suites: adalora-settings, glue, "]),
+        (["run", "glew"], ["no suite 'glew'", "Known suites: adalora-settings, base-weights, "]),
         (["run", "../glue"], ["'../glue'", "never by a path"]),
         (["report", "/etc/passwd"], ["'/etc/passwd'", "never by a path"]),
         (["plan", "glue; touch p"], ["'glue; touch p'", "never by a path"]),
@@ -394,6 +394,7 @@ def test_one_command_runs_the_trials_and_then_the_jobs_with_the_rates_they_chose
     assert (done.returncode, listing(tuned.store.parts)) == (0, before)
 
 
+@pytest.mark.slow
 def test_a_failed_trial_does_not_hold_up_the_jobs_and_runs_again_with_the_next_command(tuned):
     done = tuned(ways={"rate 0.002": "exits"})
     assert done.returncode == 6
@@ -427,6 +428,7 @@ def stopped_in_its_trials(tuned, *options):
     return output
 
 
+@pytest.mark.slow
 def test_a_run_stopped_in_its_trials_goes_on_later(tuned):
     output = stopped_in_its_trials(tuned)
     assert "2 interrupted" in output

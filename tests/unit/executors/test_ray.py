@@ -189,6 +189,7 @@ def test_stopping_interrupts_what_runs_and_starts_no_more(cluster, notes, order)
     wait_for(lambda: not any(psutil.pid_exists(pid) for _, pid in begun(notes)))
 
 
+@pytest.mark.slow
 def test_jobs_of_a_node_that_dies_run_elsewhere_and_count_once(cluster, notes, order, capfd):
     killed = []
 

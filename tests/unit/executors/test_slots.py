@@ -23,6 +23,8 @@ from places import SUPPORT
 from waiting import PATIENCE, wait_for
 from watched import Watched
 
+pytestmark = pytest.mark.heavy  # they wait for workers
+
 GIB = 2**30
 TWO = (Slot(), Slot())
 

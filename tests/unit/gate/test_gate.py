@@ -231,6 +231,10 @@ def test_less_memory_is_an_improvement_and_fewer_parameters_are_not():
     assert better.code == Exit.OK and better.findings[0].kind == "improved"
     assert better.findings[0].cell == ""  # every cell alike: one finding
     assert gate_of(lambda x: with_counts(x, trainable_parameters=1)).code == Exit.REGRESSION
+    before = make_side(change=lambda x: with_counts(x, live_temporary_bytes=9 * 2**20))
+    for size, code in ((8, Exit.OK), (10, Exit.REGRESSION)):
+        after = make_side(change=lambda x, n=size: with_counts(x, live_temporary_bytes=n * 2**20))
+        assert judge(after, before, DEFAULT).code == code
 
 
 def test_a_count_that_is_not_known_any_more_is_incomplete_and_an_ignored_one_nothing():

@@ -51,6 +51,7 @@ def test_false_alarms_stay_below_five_in_a_hundred():
     assert alarms(100, 0.0, shared=0.3, seed=2) <= 5
 
 
+@pytest.mark.slow
 def test_true_drops_of_one_and_a_half_sd_are_caught():
     assert alarms(100, 1.5, seed=3) >= 80
     assert alarms(100, 1.5, shared=0.3, seed=4) >= 65

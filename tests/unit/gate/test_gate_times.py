@@ -129,6 +129,7 @@ def test_a_regression_of_resident_memory_is_found_and_a_small_one_is_not():
     assert expected in gate.findings[0].sentence
 
 
+@pytest.mark.heavy
 def test_no_interleaved_noise_makes_an_alarm():
     codes = []
     for seed in range(60):

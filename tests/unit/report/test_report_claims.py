@@ -177,6 +177,7 @@ def filled(tmp_path_factory):
     return folder
 
 
+@pytest.mark.heavy
 def test_a_suite_with_results_has_verdicts_of_its_latest_profile(filled):
     found = look("glue", None, filled, SUITES)
     assert (found.suite, found.profile) == ("glue", "offline")
