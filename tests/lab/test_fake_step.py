@@ -270,18 +270,20 @@ def test_a_gpus_step_keeps_masks_of_bytes_and_norms_in_fp32():
 
 def test_paged_states_are_counted_apart():
     wide = SMALL | {"hidden_size": 512, "intermediate_size": 1024}
-    plain, paged = (
+    plain, paged, unpaged = (
         run(
             job_for("full", device="cuda", optimizer=name),
             TASK,
             config_of(wide, 2),
             [[Shape(2, 8)]],
         )
-        for name in ("adamw", "paged_adamw_8bit")
+        for name in ("adamw", "paged_adamw_8bit", "adamw_8bit")
     )
     large = sum(p.numel() for p in blank(config_of(wide, 2)).parameters() if p.numel() >= 100_000)
-    assert plain.paged == 0
+    assert plain.paged == unpaged.paged == 0
     assert paged.paged == 2 * large
+    # States of 8 bits that stay on the device are in the peak.
+    assert unpaged.trace.peak().optimizer == paged.trace.peak().optimizer + paged.paged
     rest = paged.trace.peak().optimizer
     assert rest < plain.trace.peak().optimizer - 8 * large + large
 
