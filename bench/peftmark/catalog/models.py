@@ -49,8 +49,9 @@ class Model:
 
     @property
     def read_as(self) -> str:
-        """What sort of model it is, for people."""
-        return read_as(self.causal)
+        """What sort of model it is, for people. One of the user's own that isn't a language model
+        may be an encoder, or a decoder that is read as a classifier."""
+        return "classifier" if self.own and not self.causal else read_as(self.causal)
 
     @property
     def identity(self) -> str:
