@@ -79,7 +79,11 @@ class Build:
             job=solved.job if solved else self.job,
             parts=self.parts,
             device=device,
-            preview=lambda count: [batch.to(device) for batch in self.work.preview(count)],
+            preview=lambda count: [
+                part.to(device)
+                for batch in self.work.preview(count)
+                for part in batch.parts(self.job.recipe.pass_rows)
+            ],
             loss=lambda model, batch: task_loss(model, batch, self.task, self.job, device),
             fresh_base=self.base,
             plain_base=self.plain_base,

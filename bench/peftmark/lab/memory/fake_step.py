@@ -351,7 +351,7 @@ class _Maker:
             parts=anatomy_of(base),
             device=CPU,
             preview=lambda count: [
-                self.batch(Shape(recipe.batch_size, recipe.max_length)) for _ in range(count)
+                self.batch(Shape(recipe.pass_rows, recipe.max_length)) for _ in range(count)
             ],
             loss=lambda model, batch: task_loss(model, batch, self.task, self.job, CPU),
             fresh_base=self.base,

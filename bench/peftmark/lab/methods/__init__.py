@@ -42,7 +42,8 @@ class Setting:
         job: what to build; `job.recipe.options` has the method's own settings.
         parts: where things are in the base.
         device: where the job runs; the base is there already.
-        preview: the first n training batches of a stream of their own, on the device.
+        preview: the first n training batches of a stream of their own, on the device, each in as
+            many parts as a step reads its rows in.
         loss: the task's loss of a model on a batch, a scalar with gradient.
         fresh_base: another copy of the base as it was loaded.
         plain_base: the base before it was quantised, on the CPU.
