@@ -11,8 +11,9 @@ import tiny
 import tiny_causal
 from peftmark.catalog.tasks import TASKS
 from peftmark.lab import recipe
+from peftmark.lab.methods import Stage
 from peftmark.lab.step import Step
-from peftmark.lab.train import stops
+from peftmark.lab.train import exploding_step, stops
 from peftmark.record.outcome import CurvePoint
 from peftmark.record.recipe import AdaLoraSchedule
 from peftmark.sources.assets import Places
@@ -181,8 +182,28 @@ def test_adalora_first_ends_its_own_schedule():
 def test_a_row_has_the_steps_that_were_taken(places):
     job = tiny.job("lora", early_stopping=1, selection_rows=16, eval_every=2, learning_rate=1e-9)
     found = run(places, job)
-    assert found.status == "ok" and found.steps == 4
-    assert [point.step for point in found.curve] == [2, 4]
+    assert found.status == "ok" and found.steps == 6
+    assert [point.step for point in found.curve] == [2, 4, 6]  # the first two warm up
     assert found.selected_step == 2
     (told,) = [text for text in found.warnings if "early stopping" in text]
-    assert told.startswith("early stopping ended training after 4 of 12 steps")
+    assert told.startswith("early stopping ended training after 6 of 12 steps")
+
+
+def test_a_trial_ends_by_the_rows_it_is_scored_on():
+    points = [CurvePoint(2 * i, 0.1, score, 1.0) for i, score in enumerate((0.6, 0.7, 0.6), 2)]
+    job = tiny_job(early_stopping=1)
+    assert not stops(points, job)
+    assert stops(points, replace(job, purpose="tuning"))
+
+
+def test_a_second_stage_is_waited_for():
+    stage = Stage(7, lambda: None, 1.0)
+    assert stops(curve(0.9, 0.8, 0.7), tiny_job(early_stopping=1))
+    assert not stops(curve(0.9, 0.8, 0.7, 0.6), tiny_job(early_stopping=1), stage)
+    assert stops(curve(0.9, 0.8, 0.7, 0.6, 0.5), tiny_job(early_stopping=1), stage)
+
+
+def test_a_step_of_fp16_that_was_left_out_keeps_its_place():
+    nan = float("nan")
+    assert exploding_step([nan, nan, nan, 1.0, 2.0, 4.0, 8.0]) == 7
+    assert exploding_step([1.0, 2.0, 4.0, nan, 8.0]) is None

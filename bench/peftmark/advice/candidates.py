@@ -235,4 +235,4 @@ def _signed(difference: float) -> str:
 
 def _plain(difference: float) -> str:
     value = f"{abs(difference):.{places(difference)}f}"
-    return value if not difference else f"{'−' if difference < 0 else '+'}{value}"
+    return value if not float(value) else f"{'−' if difference < 0 else '+'}{value}"

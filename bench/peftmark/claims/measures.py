@@ -54,6 +54,7 @@ _LOAD = (
     "batch_size",
     "max_length",
     "precision",
+    "weights",
     "gradient_checkpointing",
     "gradient_accumulation",
 )

@@ -107,11 +107,15 @@ def digits(value: float) -> str:
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
+NOTHING = 1e-9
+"""A difference below this is rounding."""
+
+
 def places(value: float) -> int:
     """Digits after the point that a value is shown with where its size alone says: three of one
     about 1, more of smaller and fewer of larger ones."""
     size = abs(value)
-    if not 0 < size < math.inf:
+    if not NOTHING < size < math.inf:
         return 3
     power = math.floor(math.log10(size))
     return max(0, 3 - power) if power >= 0 else min(12, 2 - power)

@@ -285,4 +285,9 @@ def compare(after: Snapshot, before: Snapshot) -> Gate:
     """Two sides as the same table, with no policy and no exit code."""
     gate = judge(after, before, Policy(), declared="two sides are compared")
     sentence = gate.sentence.partition(": ")[2]
-    return replace(gate, code=None, sentence=f"{sentence[:1].upper()}{sentence[1:]}", policy={})
+    sentence = f"{sentence[:1].upper()}{sentence[1:]}"
+    # Nobody declared anything: the two are held against each other, not one against the other.
+    findings = tuple(
+        replace(f, sentence=f.sentence.partition("; declared: ")[0]) for f in gate.findings
+    )
+    return replace(gate, findings=findings, code=None, sentence=sentence, policy={})

@@ -76,6 +76,8 @@ def deploy(
         batches: the latency set.
     """
     trained = _exact_logits(prepared.model, batches, job, device)
+    if job.recipe.weights != "fp32" and job.quantization == "none":
+        prepared.model.to("cpu")  # room for the fp32 copy of the one that is loaded
     model = prepared.load(fresh_base(), folder).to(device)
     # First: a 4-bit layer rounds its bias to the job's precision at its first forward pass.
     latency = _latency(model, batches, job, device)

@@ -55,16 +55,18 @@ def raise_parameters(model: nn.Module, names: Collection[str]) -> None:
 
 @contextmanager
 def raised(model: nn.Module) -> Iterator[None]:
-    """Everything that isn't quantised in fp32 for the time being; then the same bits as before."""
-    held = [
-        (p, p.data)
-        for p in (*model.parameters(), *model.buffers())
-        if p.dtype in LOW and type(p) in (nn.Parameter, torch.Tensor)  # others are quantised
-    ]
-    for p, data in held:
-        p.data = data.float()
+    """Everything that isn't quantised in fp32 for the time being; then the same bits as before.
+
+    What was there waits on the host: beside the fp32 copy a GPU would hold it for nothing.
+    """
+    held: list[tuple[torch.Tensor, torch.Tensor]] = []
     try:
+        for p in (*model.parameters(), *model.buffers()):
+            # Those of another class are quantised.
+            if p.dtype in LOW and type(p) in (nn.Parameter, torch.Tensor):
+                held.append((p, p.data.to("cpu")))
+                p.data = p.data.float()
         yield
     finally:
         for p, data in held:
-            p.data = data
+            p.data = data.to(p.device)

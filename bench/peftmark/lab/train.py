@@ -15,7 +15,7 @@ from peftmark.catalog.task import Task
 from peftmark.lab.data.held_out import HeldOut
 from peftmark.lab.data.job_data import Work
 from peftmark.lab.measure.meters import Meters
-from peftmark.lab.methods import Prepared
+from peftmark.lab.methods import Prepared, Stage
 from peftmark.lab.scoring import Scores, evaluate
 from peftmark.lab.step import Diverged, Step, Taken
 from peftmark.record.job import Job
@@ -101,14 +101,14 @@ def train(
         done = end
         scores, picked = _evaluated(prepared.model, work, task, job, meters, device)
         written += sum(s.written.tokens for s in (scores, picked) if s is not None)
-        new_norms = _finite_norms(taken, recipe.precision)
+        new_norms = _norms(taken, recipe.precision)
         norms += new_norms
         ranks.append(prepared.ranks())
         importance.append(prepared.importance())
         penalties = [t.penalty for t in taken if t.penalty is not None]
         curve.append(_point(done, taken, penalties, new_norms, scores, picked, job, meters))
         progress({"step": done, "steps": recipe.steps, "metric": curve[-1].metric})
-        if stops(curve, job):
+        if stops(curve, job, prepared.stage):
             break
     return Trained(
         curve=tuple(curve),
@@ -123,24 +123,37 @@ def train(
     )
 
 
-def stops(curve: Sequence[CurvePoint], job: Job) -> bool:
+def stops(curve: Sequence[CurvePoint], job: Job, stage: Stage | None = None) -> bool:
     """Whether early stopping ends training after the last point of a curve: so many evaluations
-    since the best selection score, all of them where the method's own schedule is over."""
-    patience = job.recipe.early_stopping
-    schedule = job.recipe.adalora
-    ends = job.recipe.steps - schedule.tfinal if schedule is not None else 0
-    points = [p for p in curve if p.selection_metric is not None and p.step >= ends]
-    if patience is None or not points:
+    since the best selection score, all of them where the method's own schedule is over.
+
+    Args:
+        stage: the method's second stage; None without one.
+    """
+    patience, steps, schedule = job.recipe.early_stopping, job.recipe.steps, job.recipe.adalora
+    # Ranks are final, the second stage has begun, and some step was timed.
+    ends = max(
+        steps - schedule.tfinal if schedule is not None else 0,
+        stage.after + 1 if stage is not None else 0,
+        warm_up_steps(steps) + 1,
+    )
+    # A trial is scored on the selection rows alone.
+    found = [p.metric if job.purpose == "tuning" else p.selection_metric for p in curve]
+    scores = [
+        sign_of(job.metric) * score
+        for p, score in zip(curve, found, strict=True)
+        if score is not None and p.step >= ends
+    ]
+    if patience is None or not scores:
         return False
-    sign = sign_of(job.metric)
-    scores = [sign * (p.selection_metric or 0.0) for p in points]
     return len(scores) - 1 - scores.index(max(scores)) >= patience
 
 
-def _finite_norms(taken: Sequence[Taken], precision: str) -> list[float]:
-    """Gradient norm of each step; of fp16 without those of steps left out."""
+def _norms(taken: Sequence[Taken], precision: str) -> list[float]:
+    """Gradient norm of each step; NaN for one of fp16 that was left out."""
     norms: list[float] = torch.stack([t.norm for t in taken]).tolist()
-    return [norm for norm in norms if precision != "fp16" or math.isfinite(norm)]
+    left_out = math.nan if precision == "fp16" else math.inf
+    return [norm if math.isfinite(norm) else left_out for norm in norms]
 
 
 def _evaluated(
@@ -185,7 +198,7 @@ def _point(
         seconds=meters.seconds.get("warm_up", 0.0) + meters.seconds.get("train", 0.0),
         selection_metric=picked.metrics.get(job.metric) if picked else None,
         penalty=_mean(penalties) if penalties else None,
-        gradient_norm=max(norms, default=None),
+        gradient_norm=max((norm for norm in norms if not math.isnan(norm)), default=None),
     )
 
 
@@ -235,7 +248,7 @@ def exploding_step(norms: Sequence[float]) -> int | None:
     """First step (from 1) that ends three rises in a row of the norm by more than half.
 
     Args:
-        norms: gradient norm of every step, before clipping.
+        norms: gradient norm of every step, before clipping; NaN for a step that was left out.
     """
     run = 0
     for number in range(2, len(norms) + 1):

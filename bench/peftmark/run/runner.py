@@ -218,8 +218,10 @@ def _claims(suite: Suite, selection: Selection) -> tuple[Claim, ...]:
 
 def _notes(jobs: Sequence[Job], contents: Contents, here: bool) -> list[str]:
     notes = []
-    on_cpu = here and any(job.device == "cpu" and job.recipe.precision == "bf16" for job in jobs)
-    if on_cpu and machine()["bf16_instructions"] is False:
+    on_cpu = {job.recipe.precision for job in jobs if here and job.device == "cpu"}
+    if "fp16" in on_cpu:
+        notes.append("fp16 on a CPU is slow; its times say nothing about fp16 elsewhere")
+    if "bf16" in on_cpu and machine()["bf16_instructions"] is False:
         notes.append(
             "no fast bf16 path: this CPU has no bf16 instructions, so bf16 jobs run, but their "
             "times say nothing about bf16 elsewhere"

@@ -273,8 +273,15 @@ def _check_step(values: Mapping[str, Any], method: Method, task: Task, fault: Fa
             f"found {values['label_smoothing']} for {task.key}, a task of kind {task.kind}; only "
             "one right class or token among several can be smoothed",
         )
-    if values["early_stopping"] is not None and values["selection_rows"] == 0:
+    if values["early_stopping"] is None:
+        return
+    if values["selection_rows"] == 0:
         fault("early_stopping", "selection_rows is 0; training ends by the score on these rows")
+    if "after each step" in method.hooks and not method.schedule:
+        fault(
+            "early_stopping",
+            f"{method.key} follows a schedule of its own to the last step: it would end half done",
+        )
 
 
 def _row_limits(values: dict[str, Any], task: Task, fault: Fault) -> int:

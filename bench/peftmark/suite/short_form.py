@@ -172,9 +172,8 @@ def _recipe(shared: Plain, model: Model | None) -> Plain:
     usual: Plain = dict(RECIPE)
     if model is not None and model.causal:
         usual["epochs"] = CAUSAL_EPOCHS
-    large = model is not None and model.own and model.parameters >= LOW_WEIGHTS
-    if large and shared.get("precision", usual["precision"]) == "bf16":
-        usual["weights"] = "bf16"
+    if shared.get("weights") in ("bf16", "fp16"):
+        usual["precision"] = shared["weights"]  # such a base computes in its own type
     if "steps" in shared:
         del usual["epochs"]
     return {k: v for k, v in usual.items() if k not in shared}
@@ -235,9 +234,12 @@ def _left_out(
     method = METHODS[key]
     if method.size is not None and not any(name in entry for name in ("size", "budget", *SIZES)):
         yield method.size, [SIZES[method.size]]
-    if not method.trains:
-        return
     recipe: Plain = {}
+    if method.freezes and _is_large(model) and "weights" not in given and _in_bf16(entry, given):
+        recipe["weights"] = "bf16"
+    if not method.trains:
+        yield "recipe", recipe
+        return
     rate = _rate(key, model)
     if "learning_rate" not in given and rate is not None:
         recipe["learning_rate"] = rate
@@ -248,6 +250,19 @@ def _left_out(
     if method.schedule and "adalora" not in given:
         recipe["adalora"] = dict(SCHEDULE)
     yield "recipe", recipe
+
+
+def _is_large(model: Model | None) -> bool:
+    """Whether it is the user's own, and so large that the field stores it in 16 bits."""
+    return model is not None and model.own and model.parameters >= LOW_WEIGHTS
+
+
+def _in_bf16(entry: Plain, given: Plain) -> bool:
+    """Whether an entry computes in bf16 on every task."""
+    by_task = entry.get("task_recipe", {})
+    layers = [given, *(by_task.values() if isinstance(by_task, dict) else ())]
+    asked = [one.get("precision", "bf16") for one in layers if isinstance(one, dict)]
+    return set(asked) == {RECIPE["precision"]}
 
 
 def _rate(key: str, model: Model | None) -> float | None:

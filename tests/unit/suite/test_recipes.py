@@ -251,6 +251,13 @@ def test_what_a_step_can_not_be_is_told(tmp_path, settings, said):
         assert words in message
 
 
+@pytest.mark.parametrize("method", ["peft:adalora", "peft:adamss"])
+def test_a_schedule_that_early_stopping_would_cut_short_is_refused(tmp_path, method):
+    content = changed((("recipe", "early_stopping"), 2))
+    content["methods"].append({"method": method, "recipe": {"targets": "attention"}})
+    assert f"{method} follows a schedule of its own" in refusal(tmp_path, content)
+
+
 def test_scores_are_not_smoothed(tmp_path):
     content = changed(
         (("recipe", "label_smoothing"), 0.1), ((*QUICK, "tasks"), {"trec": {}, "sts-b": {}})

@@ -156,9 +156,30 @@ def test_a_large_model_of_ones_own_is_stored_in_bf16(parameters, recipe, weights
     model = replace(MODELS["minilm-l6"], key="mine", own=True, parameters=parameters)
     raw = {"model": "mine", "tasks": ["trec"], "methods": ["lora"], "recipe": recipe}
     found, told = fill(raw, "x", {"mine": model})
-    asked = found["recipe"].get("weights")
-    assert asked == (weights or recipe.get("weights"))
-    assert ("recipe.weights: bf16" in told) == (weights is not None)
+    (entry,) = found["methods"]
+    assert entry["recipe"].get("weights") == weights
+    assert any("weights bf16" in line for line in told) == (weights is not None)
+
+
+def test_each_entry_is_stored_as_its_own_model_and_arithmetic_ask():
+    large = replace(MODELS["minilm-l6"], key="mine", own=True, parameters=10**9)
+    methods = [
+        "lora",
+        "full",
+        {"method": "head", "recipe": {"precision": "fp32"}},
+        {"method": "bitfit", "model": "minilm-l6"},
+        {"method": "dora", "task_recipe": {"trec": {"precision": "fp32"}}},
+    ]
+    raw = {"model": "mine", "tasks": ["trec"], "methods": methods}
+    found, _ = fill(raw, "x", {**MODELS, "mine": large})
+    kinds = [entry["recipe"].get("weights") for entry in found["methods"]]
+    assert kinds == ["bf16", None, None, None, None]
+
+
+def test_arithmetic_follows_the_type_that_a_base_is_asked_in():
+    raw = {"model": "minilm-l6", "tasks": ["trec"], "methods": ["lora"]}
+    found, _ = fill(raw | {"recipe": {"weights": "fp16"}}, "x")
+    assert found["recipe"]["precision"] == "fp16"
 
 
 def test_what_only_the_rows_can_tell_is_told_once_they_are_read(load):

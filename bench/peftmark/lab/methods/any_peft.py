@@ -28,7 +28,7 @@ from peftmark.catalog.peft_types import PeftType, peft_type
 from peftmark.catalog.quantizations import QUANTIZATIONS
 from peftmark.lab.measure.parameter_counts import head_parameters
 from peftmark.lab.methods import Prepared, Setting, adalora, prompts, trainable
-from peftmark.lab.methods.lora import load_adapter, saver, wrap
+from peftmark.lab.methods.lora import load_adapter, merged_into, saver, wrap
 from peftmark.lab.methods.peft_options import PREFIXES, config_of, peft_says, quiet
 from peftmark.lab.models import Unsupported, trained_head
 from peftmark.lab.quantization.table import backend_of, is_quantised
@@ -196,7 +196,7 @@ def _prepared(
             if isinstance(module, ModulesToSaveWrapper):
                 merged.set_submodule(name, module.modules_to_save["default"])
         linear = kind.where not in ("norms", "embeddings")
-        return merged, QUANTIZATIONS[job.quantization if linear else "none"].merged
+        return merged, merged_into(job) if linear else QUANTIZATIONS["none"].merged
 
     prepared = Prepared(
         wrapped,

@@ -161,6 +161,11 @@ def merge_adapter(model: nn.Module, job: Job) -> tuple[nn.Module, str]:
         warnings.filterwarnings("ignore", message="Merge lora module to")
         merged: Any = model
         merged = merged.merge_and_unload()
-    plain = job.quantization == "none" and job.recipe.weights != "fp32"
-    into = f"{job.recipe.weights} weights, rounded" if plain else None
-    return merged, into or QUANTIZATIONS[job.quantization].merged
+    return merged, merged_into(job)
+
+
+def merged_into(job: Job) -> str:
+    """What a merge into the base's linear layers leaves behind, in words."""
+    if job.quantization == "none" and job.recipe.weights != "fp32":
+        return f"{job.recipe.weights} weights, rounded"
+    return QUANTIZATIONS[job.quantization].merged
