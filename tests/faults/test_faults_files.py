@@ -269,6 +269,7 @@ def full_logs(peftmark, tmp_path):
     return logs
 
 
+@pytest.mark.slow
 def test_a_job_whose_log_finds_no_room_fails_alone_and_runs_again(peftmark, full_logs):
     command = ["run", "smoke", "--jobs", "2", "--no-report"]
     done = peftmark("fake_worker:real_ok", *command)

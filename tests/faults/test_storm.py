@@ -173,6 +173,7 @@ def rage(storm, undisturbed, count, trouble):
     assert faults(selection(storm.folder), storm.folder, undisturbed) == [], storm.done
 
 
+@pytest.mark.slow
 def test_a_storm_notices_what_is_wrong(undisturbed, storm):
     """The judge of these tests can say no."""
     storm.calm()
@@ -200,6 +201,7 @@ def test_a_storm_notices_what_is_wrong(undisturbed, storm):
         Storm([sys.executable, "-m", "peftmark", "run", "no-such-suite"], folder, storm.luck).calm()
 
 
+@pytest.mark.slow
 def test_workers_are_told_from_the_processes_around_them(storm):
     """What the storm kills are the workers: not the fork server, nor the tracker beside it."""
     hold = Store(storm.folder / "results", "storm").logs / "hold"

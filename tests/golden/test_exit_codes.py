@@ -22,6 +22,7 @@ exit codes:
   6    some jobs are not ok, or missing (the report says which and why)
   7    the same code gave other numbers: the results can't be trusted
   8    gate: a baseline, or gate.json, is damaged
+  9    gate: other numbers than the baseline's on the same kind of machine, undeclared
   130  stopped by Ctrl-C, 143 by SIGTERM; finished jobs are kept
 """
 

@@ -384,6 +384,7 @@ def test_an_answer_follows_its_prompt_with_one_white_space(template, text, answe
     assert Prompt(template).answer(row) == f" {answer}", "the catalogue's stay as they are"
 
 
+@pytest.mark.slow
 def test_own_classes_and_own_answers_train_on_a_language_model(llama, monkeypatch):
     task = own_tasks.task_of(
         "sort", "classification", ("no", "yes"), prompt="Text: {text} Half?",

@@ -125,6 +125,7 @@ def recipe_loss(model, batch, job):
     return task_loss(model, batch, TASKS[job.task], job, CPU)
 
 
+@pytest.mark.slow
 def test_smoothing_raises_the_loss_that_text_is_trained_by(causal):
     losses = [
         run(causal, tiny_causal.job("lora", label_smoothing=e)).curve[-1].loss for e in (0.0, 0.2)

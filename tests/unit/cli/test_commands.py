@@ -441,6 +441,7 @@ def test_a_run_stopped_in_its_trials_goes_on_later(tuned):
     assert "17 jobs: 17 ok." in done.stdout
 
 
+@pytest.mark.slow
 def test_a_run_stopped_in_its_trials_starts_nothing_else(tuned):
     assert tuned().returncode == 0
     output = stopped_in_its_trials(tuned, "--again")
@@ -448,6 +449,7 @@ def test_a_run_stopped_in_its_trials_starts_nothing_else(tuned):
     assert "jobs with the chosen learning rates" not in output
 
 
+@pytest.mark.slow
 def test_again_runs_every_job_once(tuned):
     tuned()
     done = tuned("--again")

@@ -62,6 +62,7 @@ class Passing(Clock):
         return self.now
 
 
+@pytest.mark.slow
 def test_the_time_limit_is_kept_on_the_node(order, monkeypatch):
     monkeypatch.setattr(process, "time", Passing())
     monkeypatch.setattr(process, "GRACE_SECONDS", 0.5)

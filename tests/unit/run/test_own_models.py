@@ -73,7 +73,7 @@ def test_a_folder_is_a_model_and_its_jobs_carry_what_it_is(here):
     assert Job.from_json(job.to_json()) == job
     assert Job.from_json(job.to_json()).model_facts == model
     assert job.model_name == "mine"
-    assert any(note.startswith("mine: read as encoder") for note in plan.notes)
+    assert any(note.startswith("mine: read as classifier") for note in plan.notes)
     # Small encoders get the small rates: the suite says none.
     assert job.recipe.learning_rate == 2e-3
 
