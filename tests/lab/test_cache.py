@@ -26,16 +26,8 @@ from peftmark.lab.cache import keep, made_by
 from peftmark.lab.data.job_data import prepare_work
 from peftmark.lab.models import anatomy, load_tokenizer
 from peftmark.lab.quantized_cache import load_base
-from peftmark.sources.assets import Places
 from peftmark.sources.task_data import load_task
 from waiting import PATIENCE
-
-
-@pytest.fixture
-def places(tmp_path, monkeypatch):
-    tiny.install(tmp_path / "mirror", monkeypatch)
-    return Places(tmp_path / "mirror", ("mirror",), tmp_path / "cache")
-
 
 # --- hashes -------------------------------------------------------------------------------------
 

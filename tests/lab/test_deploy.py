@@ -13,7 +13,6 @@ from peftmark.lab import recipe
 from peftmark.lab.deploy import ROUNDS, deploy, saved_size
 from peftmark.lab.methods import adalora, trainable
 from peftmark.lab.step import Step
-from peftmark.sources.assets import Places
 
 CPU = torch.device("cpu")
 MERGED = (
@@ -22,12 +21,6 @@ MERGED = (
     "merge_target",
     "merge_max_error",
 )
-
-
-@pytest.fixture
-def places(tmp_path, monkeypatch):
-    tiny.install(tmp_path / "mirror", monkeypatch)
-    return Places(tmp_path / "mirror", ("mirror",), tmp_path / "cache")
 
 
 def run(places, *cell, **changes):

@@ -24,15 +24,8 @@ from peftmark.lab.methods import estimator, features
 from peftmark.lab.methods.estimator import STRENGTHS, choose, linear_from
 from peftmark.lab.models import Unsupported
 from peftmark.record.job import Outcome
-from peftmark.sources.assets import Places
 
 LINES = ("bag-of-words", "embeddings")
-
-
-@pytest.fixture
-def places(tmp_path, monkeypatch):
-    tiny.install(tmp_path / "mirror", monkeypatch)
-    return Places(tmp_path / "mirror", ("mirror",), tmp_path / "cache")
 
 
 def silent(message):

@@ -22,7 +22,6 @@ from peftmark.lab import metrics, own_metric, recipe
 from peftmark.lab.data import job_data
 from peftmark.lab.errors import Unsupported
 from peftmark.lab.worker import classify
-from peftmark.sources.assets import Places
 
 ROUNDS = range(10)
 
@@ -331,12 +330,6 @@ def test_a_metric_of_ones_own_has_a_direction_and_no_range():
 
 
 # --- in a job -----------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def places(tmp_path, monkeypatch):
-    tiny.install(tmp_path / "mirror", monkeypatch)
-    return Places(tmp_path / "mirror", ("mirror",), tmp_path / "cache")
 
 
 def scored_by(monkeypatch, task, metric, *also):

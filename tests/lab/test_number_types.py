@@ -22,12 +22,6 @@ TRAINED = [
 ]  # fmt: skip
 
 
-@pytest.fixture
-def places(tmp_path, monkeypatch):
-    tiny.install(tmp_path / "mirror", monkeypatch)
-    return Places(tmp_path / "mirror", ("mirror",), tmp_path / "cache")
-
-
 def run(places, job):
     return recipe.run(job, places, lambda message: None)
 

@@ -19,14 +19,7 @@ from peftmark.lab.recipe import run
 from peftmark.own.declared_model import OwnModel as Declared
 from peftmark.own.model import read_own_model
 from peftmark.record.own_model import OwnModel, carried_model
-from peftmark.sources.assets import Places
 from peftmark.sources.own_models import keep_own_model, own_model_files
-
-
-@pytest.fixture
-def places(tmp_path, monkeypatch):
-    tiny.install(tmp_path / "mirror", monkeypatch)
-    return Places(tmp_path / "mirror", ("mirror",), tmp_path / "cache")
 
 
 def own_job(places, folder, **declared):

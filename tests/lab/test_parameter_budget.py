@@ -27,7 +27,6 @@ from peftmark.lab.models import Unsupported, trained_head
 from peftmark.lab.parameter_budget import TOLERANCE, Budgeted, Cost, solve, spread
 from peftmark.record.recipe import AdaLoraSchedule
 from peftmark.run.parameter_budgets import budgets
-from peftmark.sources.assets import Places
 
 SCHEDULE = AdaLoraSchedule(None, 2, 4, 1, 0.85, 0.85, 0.1, init_ratio=1.5)
 LARGE_WITHOUT_HEAD = 354_310_144  # 355,359,744 less the pooler, which the classifier leaves out
@@ -339,12 +338,6 @@ def test_without_classifier_and_trained_pooler(bert):
     assert (trained.head, frozen.head) == (classifier + pooler, classifier)
     assert trained.wanted == round((every - classifier - pooler) / 10)
     assert frozen.wanted == round((every - classifier) / 10)
-
-
-@pytest.fixture
-def places(tmp_path, monkeypatch):
-    tiny.install(tmp_path / "mirror", monkeypatch)
-    return Places(tmp_path / "mirror", ("mirror",), tmp_path / "cache")
 
 
 def test_a_row_tells_size_and_budget(places):

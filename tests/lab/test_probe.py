@@ -10,20 +10,13 @@ from torch import nn
 
 import tiny
 from peftmark.catalog.tasks import TASKS
-from peftmark.lab import recipe
+from peftmark.lab import after_training, recipe
 from peftmark.lab.data.batches import Batch
 from peftmark.lab.measure.probe import interpolate, probe
 from peftmark.lab.methods import Prepared
-from peftmark.sources.assets import Places
 
 CPU = torch.device("cpu")
 ROWS = 4
-
-
-@pytest.fixture
-def places(tmp_path, monkeypatch):
-    tiny.install(tmp_path / "mirror", monkeypatch)
-    return Places(tmp_path / "mirror", ("mirror",), tmp_path / "cache")
 
 
 def counted(model, longest, make):
@@ -121,7 +114,7 @@ def test_probing_changes_no_bit_of_training(places, monkeypatch):
     def fails(*_):
         raise RuntimeError("no probe")
 
-    monkeypatch.setattr(recipe, "probe", fails)
+    monkeypatch.setattr(after_training, "probe", fails)
     without, bare = run()
     assert bare == curve
     assert without.flops_per_step is None

@@ -12,21 +12,14 @@ from sklearn import metrics as sk
 
 import tiny
 from peftmark.catalog.task import Example
-from peftmark.lab import build, metrics, recipe
+from peftmark.lab import after_training, build, metrics, recipe
 from peftmark.lab.data.batches import draw_rows, group_by_length, order_hash, subset
 from peftmark.lab.models import Unsupported
 from peftmark.lab.rng import STREAMS, generator, stream_seed
 from peftmark.lab.step import Diverged
 from peftmark.lab.worker import classify
 from peftmark.record.job import Outcome
-from peftmark.sources.assets import Places
 from peftmark.sources.task_data import load_task
-
-
-@pytest.fixture
-def places(tmp_path, monkeypatch):
-    tiny.install(tmp_path / "mirror", monkeypatch)
-    return Places(tmp_path / "mirror", ("mirror",), tmp_path / "cache")
 
 
 def silent(message):
@@ -148,7 +141,7 @@ def test_what_fails_after_training_leaves_nulls_and_keeps_the_rest(places, monke
     def fails(*_):
         raise RuntimeError("no such  luck")
 
-    monkeypatch.setattr(recipe, "deploy", fails)
+    monkeypatch.setattr(after_training, "deploy", fails)
     done = recipe.run(tiny.job("lora"), places, silent)
     assert (done.status, done.reload_max_error) == ("ok", None)
     reason = "reloading and merging failed: RuntimeError: no such luck"

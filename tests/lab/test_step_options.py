@@ -22,12 +22,6 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def places(tmp_path, monkeypatch):
-    tiny.install(tmp_path / "mirror", monkeypatch)
-    return Places(tmp_path / "mirror", ("mirror",), tmp_path / "cache")
-
-
-@pytest.fixture
 def causal(tmp_path, monkeypatch):
     tiny_causal.install(tmp_path / "language", monkeypatch)
     return Places(tmp_path / "language", ("mirror",), tmp_path / "cache")

@@ -24,17 +24,10 @@ from peftmark.lab.scoring import Scores, evaluate
 from peftmark.lab.step import Step, _optimizer, _rate
 from peftmark.lab.train import Trained, exploding_step, warm_up_steps
 from peftmark.record.outcome import CurvePoint
-from peftmark.sources.assets import Places
 from peftmark.sources.task_data import load_task
 
 CPU = torch.device("cpu")
 SELECTED = ("selected_metric_value", "selected_step", "selection_metric_value")
-
-
-@pytest.fixture
-def places(tmp_path, monkeypatch):
-    tiny.install(tmp_path / "mirror", monkeypatch)
-    return Places(tmp_path / "mirror", ("mirror",), tmp_path / "cache")
 
 
 def run(places, job):

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 
 from peftmark.executors.contract import Finished
 from peftmark.record.job import Record
-from peftmark.run.runner import Selection, Stop, execute, fetch, make_plan
+from peftmark.run.runner import Selection, execute, fetch, make_plan
+from peftmark.run.stop import Stop
 
 
 def run(

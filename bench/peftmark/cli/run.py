@@ -23,7 +23,8 @@ from peftmark.core.errors import Exit
 from peftmark.executors.select import DEVICES
 
 if TYPE_CHECKING:
-    from peftmark.run.runner import Plan, Selection, Stop
+    from peftmark.run.runner import Plan, Selection
+    from peftmark.run.stop import Stop
 
 NAME = "run"
 HELP = "run the jobs of a suite that have no result yet, then report"
@@ -63,7 +64,8 @@ def run(options: argparse.Namespace) -> int:
 
     from rich.console import Console
 
-    from peftmark.run.runner import Stop, fetch, make_plan
+    from peftmark.run.runner import fetch, make_plan
+    from peftmark.run.stop import Stop
     from peftmark.sources.manifest import check_mirror
     from peftmark.suite.load import needed_models, needed_tasks
 

@@ -44,8 +44,8 @@ class Pair:
     def same_place(self) -> bool:
         """Whether it ran on the same kind of machine, with as many threads: code and versions alone
         can change the bits."""
-        here = (self.after.device, self.after.threads, self.after.machine)
-        return (self.before.device, self.before.threads, self.before.machine) == here
+        a, b = self.before, self.after
+        return self.same_machine and (a.device, a.threads) == (b.device, b.threads)
 
     @property
     def same_machine(self) -> bool:

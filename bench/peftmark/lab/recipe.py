@@ -5,10 +5,7 @@ Every method runs through this one path; what sets a method apart is in its `Pre
 
 from __future__ import annotations
 
-import tempfile
-import traceback
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,16 +13,15 @@ from torch import nn
 
 from peftmark.catalog.methods import known_method
 from peftmark.catalog.task import Task
+from peftmark.lab.after_training import deployed, probed
 from peftmark.lab.build import Build
 from peftmark.lab.data.batches import Batch
 from peftmark.lab.data.job_data import Work, prepare_work, task_of
-from peftmark.lab.deploy import deploy, saved_size
 from peftmark.lab.determinism import ask_for_same_bits
 from peftmark.lab.fit import fitted, refusal
 from peftmark.lab.forgetting import perplexity, perplexity_before, unrelated_batches
 from peftmark.lab.measure import parameter_counts
 from peftmark.lab.measure.meters import Meters, gemm_peak
-from peftmark.lab.measure.probe import probe
 from peftmark.lab.measure.to_outcome import (
     DEPLOYED,
     FORGOTTEN,
@@ -33,15 +29,12 @@ from peftmark.lab.measure.to_outcome import (
     PROBED,
     SAVED,
     finished,
-    of_deployment,
     of_meters,
-    of_probe,
     of_training,
     of_untouched,
     of_work,
     without,
 )
-from peftmark.lab.memory.fake_step import NotSymbolic, predicted_peak, unforeseen
 from peftmark.lab.methods import Prepared, trainable
 from peftmark.lab.metrics import why_none
 from peftmark.lab.models import (
@@ -160,9 +153,9 @@ def run(job: Job, places: Places, progress: Progress) -> Outcome:
         names = (*SAVED, *DEPLOYED, *PROBED, *PREDICTED)
         outcome = without(outcome, names, "a tuning trial measures quality")
     else:
-        outcome = _deployed(outcome, loaded.build, built.prepared, work, meters, progress)
+        outcome = deployed(outcome, loaded.build, built.prepared, work, meters, progress)
         del built, step
-        outcome = _probed(outcome, loaded.build, work, meters, progress)
+        outcome = probed(outcome, loaded.build, work, meters, progress)
     return finished(outcome, job, work, meters, notes)
 
 
@@ -350,62 +343,3 @@ def _slow_precision(job: Job, device: torch.device) -> list[str]:
     if machine()["bf16_instructions"] is False:
         return ["the CPU has no bf16 instructions: bf16 is emulated and slow"]
     return []
-
-
-def _deployed(
-    outcome: Outcome,
-    build: Build,
-    prepared: Prepared,
-    work: Work,
-    meters: Meters,
-    progress: Progress,
-) -> Outcome:
-    """Save, reload, merge and time. What fails here is a fact about the method, not about its
-    training: it leaves nulls with the reason."""
-    device = torch.device(build.job.device)
-    progress({"phase": "save"})
-    with tempfile.TemporaryDirectory(prefix="peftmark-") as scratch:
-        folder = Path(scratch)
-        with meters.phase("save"):
-            prepared.save(folder)
-        size, saved = saved_size(folder)
-        outcome = replace(outcome, adapter_bytes=size, saved_parameters=saved)
-        progress({"phase": "deploy"})
-        try:
-            with meters.phase("deploy"):
-                found = deploy(build.job, prepared, folder, build.base, work.latency, device)
-        except Exception as error:
-            return _failed(outcome, DEPLOYED, "reloading and merging", error)
-    return replace(outcome, **of_deployment(found, outcome))
-
-
-def _probed(
-    outcome: Outcome, build: Build, work: Work, meters: Meters, progress: Progress
-) -> Outcome:
-    progress({"phase": "probe"})
-    try:
-        with meters.phase("probe"):
-            model = build.prepare(build.base())
-            found = probe(build.job, build.task, model, work, torch.device(build.job.device))
-    except Exception as error:
-        outcome = without(outcome, PREDICTED, "there is nothing to hold it against")
-        return _failed(outcome, PROBED, "the probe steps", error)
-    del model
-    outcome = replace(outcome, **of_probe(found, outcome))
-    try:
-        with meters.phase("predict"):
-            peak = predicted_peak(build, found)
-    except (NotSymbolic, Unsupported) as error:
-        return without(outcome, PREDICTED, str(error))
-    except Exception as error:  # a limit of the prediction, not of the job
-        traceback.print_exc()
-        return without(outcome, PREDICTED, unforeseen(error))
-    error_share = peak / found.live.total - 1
-    return replace(outcome, predicted_live_bytes=peak, prediction_error=error_share)
-
-
-def _failed(outcome: Outcome, names: tuple[str, ...], what: str, error: Exception) -> Outcome:
-    traceback.print_exc()
-    text = " ".join(str(error).split())[:200]
-    reason = f"{what} failed: {type(error).__name__}: {text}"
-    return without(replace(outcome, warnings=(*outcome.warnings, reason)), names, reason)

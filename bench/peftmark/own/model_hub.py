@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from fnmatch import fnmatch
 from pathlib import Path
@@ -16,7 +16,13 @@ from pathlib import Path
 from peftmark.core.errors import AssetError, StoreError
 from peftmark.core.files import write_all
 from peftmark.core.shown import plain
-from peftmark.sources.assets import default_cache, hub_reachable, hub_reason, quiet_hub
+from peftmark.sources.assets import (
+    default_cache,
+    hub_reachable,
+    hub_reason,
+    quiet_hub,
+    snapshot,
+)
 from peftmark.sources.model_folder import ADAPTER, BESIDE, CONFIG, INDEX, WEIGHTS
 
 PATTERNS = (CONFIG, INDEX, "*.safetensors", *BESIDE)
@@ -57,7 +63,7 @@ def hub_folder(hub: str) -> Path:
     try:
         # The smallest first: a wall of a licence is met before the weights.
         for names in ([CONFIG], sorted(sizes)):
-            folder = _snapshot(repository, revision, names, local_files_only=False)
+            folder = snapshot(repository, revision, names, local=False)
     except Exception as error:  # many kinds, from HTTP status to a file that came short
         raise _refused(repository, revision, error) from error
     assert folder is not None
@@ -69,23 +75,9 @@ def hub_folder(hub: str) -> Path:
 def _cached(repository: str, revision: str) -> Path | None:
     """The folder of the hub's own cache, whatever else it holds; None without a configuration."""
     try:
-        return _snapshot(repository, revision, [CONFIG], local_files_only=True)
+        return snapshot(repository, revision, [CONFIG], local=True)
     except FileNotFoundError:
         return None
-
-
-def _snapshot(repository: str, revision: str, names: Sequence[str], local_files_only: bool) -> Path:
-    from huggingface_hub import snapshot_download
-
-    with quiet_hub():
-        folder = snapshot_download(
-            repository,
-            revision=revision,
-            allow_patterns=list(names),
-            local_files_only=local_files_only,
-            etag_timeout=5,
-        )
-    return Path(folder)
 
 
 def hub_config(hub: str) -> Path:

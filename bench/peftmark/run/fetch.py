@@ -8,14 +8,10 @@ lists the files with their hashes; what it doesn't list is neither used nor over
 
 from __future__ import annotations
 
-import errno
-import fcntl
-import hashlib
 import json
 import os
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,14 +21,12 @@ from peftmark.catalog.models import MODELS, TEMPLATE, Model
 from peftmark.catalog.task import Example, Task, expected_fingerprint
 from peftmark.catalog.tasks import TASKS
 from peftmark.core.errors import AssetError, UserError
-from peftmark.core.files import sync
 from peftmark.core.shown import plain
 from peftmark.machine import nvml
+from peftmark.run.mirror_folder import explained, locked, place, write_manifest
 from peftmark.sources.assets import Places, default_cache, hub_reachable, model_files
 from peftmark.sources.manifest import (
-    MANIFEST,
     AssetEntry,
-    FileEntry,
     Manifest,
     ProfileEntry,
     fault_of,
@@ -188,9 +182,9 @@ def fetch_suite(
     for key, load in wanted.items():
         if key not in kept:
             load(places)
-    with _explained(to):
+    with explained(to):
         to.mkdir(parents=True, exist_ok=True)
-        with _locked(to):
+        with locked(to):
             for key, load in wanted.items():
                 if key not in kept:
                     _add(to, key, load(places), load)
@@ -291,7 +285,7 @@ def _add(to: Path, key: tuple[str, str], found: _Found, load: Load) -> None:
     manifest = read_manifest(to) or Manifest()
     files = {}
     for path, content in found.files.items():
-        files[path] = _place(to / path, content(), manifest.files.get(path))
+        files[path] = place(to / path, content(), manifest.files.get(path))
     loaded = load(_here(to))
     if loaded.identity != found.identity:
         raise AssetError(
@@ -302,7 +296,7 @@ def _add(to: Path, key: tuple[str, str], found: _Found, load: Load) -> None:
     entry = AssetEntry(
         identity=found.identity, pinned=found.pinned, source=found.source, files=sorted(files)
     )
-    _write_manifest(
+    write_manifest(
         to,
         manifest.model_copy(
             update={
@@ -324,7 +318,7 @@ def _complete(to: Path, suite: Suite, profile: str) -> Manifest:
     )
     profiles = {**manifest.suites.get(suite.name, {}), profile: entry}
     manifest = manifest.model_copy(update={"suites": {**manifest.suites, suite.name: profiles}})
-    _write_manifest(to, manifest)
+    write_manifest(to, manifest)
     return manifest
 
 
@@ -333,90 +327,3 @@ def _asset(manifest: Manifest, key: tuple[str, str], kept: bool) -> Asset:
     entry = manifest.assets(kind)[name]
     size = sum(manifest.files[path].bytes for path in entry.files)
     return Asset(kind, name, entry.source, size, kept)
-
-
-# --- writing --------------------------------------------------------------------------------------
-
-
-def _place(path: Path, content: Iterable[bytes], listed: FileEntry | None) -> FileEntry:
-    """Write a file whole; what is there already stays, or is replaced where it is damaged.
-
-    Raises:
-        AssetError: something else is there that isn't ours, or that another suite needs.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with _written(path, content) as (part, entry):
-        if path.exists():
-            if not fault_of(path, entry):
-                return entry
-            if listed is None or not fault_of(path, listed):
-                whose = "was not made by fetch" if listed is None else "an earlier fetch needs it"
-                raise AssetError(
-                    f"{path} has another content than what would be written, and {whose}",
-                    "Fetch into a new folder, or move that file away.",
-                )
-        part.replace(path)
-        sync(path.parent)
-    return entry
-
-
-def _write_manifest(to: Path, manifest: Manifest) -> None:
-    text = json.dumps(manifest.model_dump(), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
-    with _written(to / MANIFEST, [text.encode()]) as (part, _):
-        part.replace(to / MANIFEST)
-        sync(to)
-
-
-@contextmanager
-def _written(path: Path, content: Iterable[bytes]) -> Iterator[tuple[Path, FileEntry]]:
-    """A synced temporary file beside `path`, to be renamed inside; gone afterwards."""
-    part = path.with_name(f".{path.name}.part")  # one a file, since the folder is locked
-    digest, size = hashlib.sha256(), 0
-    try:
-        with part.open("wb") as file:
-            for block in content:
-                file.write(block)
-                digest.update(block)
-                size += len(block)
-            file.flush()
-            os.fsync(file.fileno())
-        yield part, FileEntry(bytes=size, sha256=digest.hexdigest())
-    finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
-
-
-@contextmanager
-def _locked(to: Path) -> Iterator[None]:
-    """Hold the folder for one fetch, where the file system has such locks."""
-    handle = os.open(to, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(
-                f"another fetch is writing into {to}", "Wait for it to end, or choose another --to."
-            ) from None
-        except OSError as error:
-            if error.errno not in (errno.ENOLCK, errno.EBADF, errno.EOPNOTSUPP, errno.EINVAL):
-                raise
-        yield
-    finally:
-        os.close(handle)
-
-
-@contextmanager
-def _explained(to: Path) -> Iterator[None]:
-    """Turn operating-system errors into one clear message."""
-    try:
-        yield
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        what = "the disk is full" if full else (error.strerror or str(error))
-        where = f" ({error.filename})" if error.filename else ""
-        raise UserError(
-            f"{to}: {what}{where}; no file in it is half written",
-            "Free some space and run the same command again: what is whole stays."
-            if full
-            else "Check the folder and its rights, or choose another one with --to.",
-        ) from error

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import shlex
-import signal
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING
 
-from peftmark.core.errors import Exit, Leave, UserError
+from peftmark.core.errors import UserError
 from peftmark.core.hashes import forget_hashes
 from peftmark.executors.contract import WORKER, Finished, Listener, Order, needs_of
 from peftmark.executors.select import HERE, Venue, Where, choose
@@ -23,6 +20,7 @@ from peftmark.run.admission import Foreseen, foresee
 from peftmark.run.own_metrics import try_own_metrics
 from peftmark.run.own_models import keep_own_models, read_own_models, shapes_of
 from peftmark.run.own_tasks import notes_on, private, read_own_tasks
+from peftmark.run.stop import Stop
 from peftmark.sources.assets import Located, Places, default_cache, hub_reachable, model_files
 from peftmark.sources.own_cache import keep_own
 from peftmark.sources.task_data import load_task
@@ -370,36 +368,3 @@ def command(job: Job, selection: Selection) -> str:
     if selection.show_texts:
         words += ["--show-texts"]
     return shlex.join([*words, *selection.where.words()])
-
-
-class Stop:
-    """SIGINT and SIGTERM as a question the executor asks; a second signal leaves at once."""
-
-    def __init__(self) -> None:
-        self.signal: int | None = None
-
-    def asked(self) -> bool:
-        """Whether the user asked to stop."""
-        return self.signal is not None
-
-    @property
-    def code(self) -> Exit:
-        """The exit code for the signal that came."""
-        return Exit.TERMINATED if self.signal == signal.SIGTERM else Exit.INTERRUPTED
-
-    @contextmanager
-    def watching(self) -> Iterator[Stop]:
-        """Handle the two signals inside."""
-
-        def handle(number: int, frame: FrameType | None) -> None:
-            second = self.signal is not None
-            self.signal = number
-            if second:
-                raise Leave(self.code)
-
-        before = {n: signal.signal(n, handle) for n in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield self
-        finally:
-            for number, old in before.items():
-                signal.signal(number, old)

@@ -246,34 +246,39 @@ def hub_reason(error: Exception, repository: str, revision: str) -> str:
     return f"{repository} at {revision[:12]}: {one_line(error)}"
 
 
-def _model_from_hub(model: Model, hub: Hub) -> Located:
+def snapshot(repository: str, revision: str, names: Sequence[str], *, local: bool) -> Path:
+    """The folder of the hub library's own cache with these files of a model at a commit.
+
+    Args:
+        local: whether the hub is left alone, and what the cache lacks is lacking.
+    """
     from huggingface_hub import snapshot_download
 
+    with quiet_hub():
+        folder = snapshot_download(
+            repository,
+            revision=revision,
+            allow_patterns=list(names),
+            local_files_only=local,
+            etag_timeout=5,
+        )
+    return Path(folder)
+
+
+def _model_from_hub(model: Model, hub: Hub) -> Located:
     repository, revision = hub.repository, hub.revision
     names = (model.weights_file, *model.files)
-
-    def snapshot(local: bool) -> Path:
-        with quiet_hub():
-            folder = snapshot_download(
-                repository,
-                revision=revision,
-                allow_patterns=list(names),
-                local_files_only=local,
-                etag_timeout=5,
-            )
-        return Path(folder)
-
     source = f"hub: {repository} at {revision[:12]}"
     # A pinned revision never changes: what the hub's own cache holds needs no network.
     with suppress(FileNotFoundError):
-        folder = snapshot(local=True)
+        folder = snapshot(repository, revision, names, local=True)
         if not _lacking(folder, names):
             return Located(folder, source)
     reachable, why = hub_reachable()
     if not reachable:
         raise Unavailable(why)
     try:
-        folder = snapshot(local=False)
+        folder = snapshot(repository, revision, names, local=False)
     except Exception as error:  # many kinds, from HTTP status to a file that came short
         raise Unavailable(hub_reason(error, repository, revision)) from error
     if lacking := _lacking(folder, names):

@@ -24,7 +24,8 @@ from peftmark.machine.nvml import Devices, Gpu
 from peftmark.record.outcome import Outcome
 from peftmark.run import runner
 from peftmark.run.progress import Board, clock, job_title
-from peftmark.run.runner import Selection, Stop, command, execute, fetch, make_plan
+from peftmark.run.runner import Selection, command, execute, fetch, make_plan
+from peftmark.run.stop import Stop
 from peftmark.sources.assets import Located
 from peftmark.sources.rows import TaskData
 from peftmark.storage import part_cache, store

@@ -1,0 +1,91 @@
+"""What is measured of a trained model once training is over: its saved files, and its steps.
+
+What fails here is a fact about the method, not about its training: it leaves nulls with the reason.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import traceback
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from peftmark.lab.build import Build
+from peftmark.lab.data.job_data import Work
+from peftmark.lab.deploy import deploy, saved_size
+from peftmark.lab.measure.meters import Meters
+from peftmark.lab.measure.probe import probe
+from peftmark.lab.measure.to_outcome import (
+    DEPLOYED,
+    PREDICTED,
+    PROBED,
+    of_deployment,
+    of_probe,
+    without,
+)
+from peftmark.lab.memory.fake_step import NotSymbolic, predicted_peak, unforeseen
+from peftmark.lab.methods import Prepared
+from peftmark.lab.models import Unsupported
+from peftmark.lab.train import Progress
+from peftmark.record.outcome import Outcome
+
+
+def deployed(
+    outcome: Outcome,
+    build: Build,
+    prepared: Prepared,
+    work: Work,
+    meters: Meters,
+    progress: Progress,
+) -> Outcome:
+    """Save, reload, merge and time."""
+    device = torch.device(build.job.device)
+    progress({"phase": "save"})
+    with tempfile.TemporaryDirectory(prefix="peftmark-") as scratch:
+        folder = Path(scratch)
+        with meters.phase("save"):
+            prepared.save(folder)
+        size, saved = saved_size(folder)
+        outcome = replace(outcome, adapter_bytes=size, saved_parameters=saved)
+        progress({"phase": "deploy"})
+        try:
+            with meters.phase("deploy"):
+                found = deploy(build.job, prepared, folder, build.base, work.latency, device)
+        except Exception as error:
+            return _failed(outcome, DEPLOYED, "reloading and merging", error)
+    return replace(outcome, **of_deployment(found, outcome))
+
+
+def probed(
+    outcome: Outcome, build: Build, work: Work, meters: Meters, progress: Progress
+) -> Outcome:
+    """Count operations and live bytes of a few steps apart, and predict the bytes."""
+    progress({"phase": "probe"})
+    try:
+        with meters.phase("probe"):
+            model = build.prepare(build.base())
+            found = probe(build.job, build.task, model, work, torch.device(build.job.device))
+    except Exception as error:
+        outcome = without(outcome, PREDICTED, "there is nothing to hold it against")
+        return _failed(outcome, PROBED, "the probe steps", error)
+    del model
+    outcome = replace(outcome, **of_probe(found, outcome))
+    try:
+        with meters.phase("predict"):
+            peak = predicted_peak(build, found)
+    except (NotSymbolic, Unsupported) as error:
+        return without(outcome, PREDICTED, str(error))
+    except Exception as error:  # a limit of the prediction, not of the job
+        traceback.print_exc()
+        return without(outcome, PREDICTED, unforeseen(error))
+    error_share = peak / found.live.total - 1
+    return replace(outcome, predicted_live_bytes=peak, prediction_error=error_share)
+
+
+def _failed(outcome: Outcome, names: tuple[str, ...], what: str, error: Exception) -> Outcome:
+    traceback.print_exc()
+    text = " ".join(str(error).split())[:200]
+    reason = f"{what} failed: {type(error).__name__}: {text}"
+    return without(replace(outcome, warnings=(*outcome.warnings, reason)), names, reason)

@@ -1,0 +1,43 @@
+"""SIGINT and SIGTERM while jobs run."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from peftmark.core.errors import Exit, Leave
+
+
+class Stop:
+    """SIGINT and SIGTERM as a question the executor asks; a second signal leaves at once."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+
+    def asked(self) -> bool:
+        """Whether the user asked to stop."""
+        return self.signal is not None
+
+    @property
+    def code(self) -> Exit:
+        """The exit code for the signal that came."""
+        return Exit.TERMINATED if self.signal == signal.SIGTERM else Exit.INTERRUPTED
+
+    @contextmanager
+    def watching(self) -> Iterator[Stop]:
+        """Handle the two signals inside."""
+
+        def handle(number: int, frame: FrameType | None) -> None:
+            second = self.signal is not None
+            self.signal = number
+            if second:
+                raise Leave(self.code)
+
+        before = {n: signal.signal(n, handle) for n in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield self
+        finally:
+            for number, old in before.items():
+                signal.signal(number, old)
