@@ -252,6 +252,19 @@ def test_a_base_is_quantised_anew_by_other_code(places, monkeypatch):
     assert load_base(folder, job, task, parts, places.cache).now
 
 
+def test_a_base_whose_rest_is_stored_otherwise_is_kept_apart(places):
+    folder, task = places.mirror / "models" / "tiny", TASKS["tiny-class"]
+    parts = anatomy(folder, TASKS["sst-2"])
+    for weights, kind in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        job = tiny.job("lora", "nf4", precision="bf16", weights=weights)
+        made = load_base(folder, job, task, parts, places.cache)
+        assert made.now
+        kept = load_base(folder, job, task, parts, places.cache)
+        assert not kept.now
+        for one in (made, kept):
+            assert one.model.get_input_embeddings().weight.dtype == kind
+
+
 def test_a_base_that_is_not_quantised_is_not_kept(places):
     folder = places.mirror / "models" / "tiny"
     load_base(

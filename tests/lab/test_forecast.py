@@ -20,7 +20,7 @@ from peftmark.executors.slots import Slot
 from peftmark.lab.memory.fake_step import Seen
 from peftmark.lab.memory.live_tensors import Trace
 from peftmark.lab.memory.meta_model import config_of
-from peftmark.lab.memory.worker import Asked, answer, positions
+from peftmark.lab.memory.worker import Asked, answer, changes, positions
 from peftmark.machine.gpus import CONTEXT_BYTES, device, room
 from peftmark.memory import forecast, plan_estimates
 from peftmark.memory.forecast import Forecast, forecasts, request
@@ -243,6 +243,49 @@ def test_time_is_told_from_rows_of_this_machine_alone(asked):
     assert other.seconds == pytest.approx(expected)
     elsewhere = {lora.job_id: make_record(job=lora)}
     assert all(one.seconds is None for one in plan_estimates.outlooks(jobs, elsewhere, None))
+
+
+def test_time_is_not_told_from_rows_on_a_base_stored_otherwise(asked):
+    jobs = [j for j in expand(load_suite("smoke"), "offline", "cpu").jobs if j.purpose == "report"]
+    lora = next(job for job in jobs if job.method == "lora" and job.quantization == "none")
+    low = replace(lora, variant="low", recipe=replace(lora.recipe, weights="bf16"))
+    here = make_record(job=low)
+    here = replace(here, environment=replace(here.environment, machine=plan_estimates.machine()))
+    (told,) = plan_estimates.outlooks([lora], {low.job_id: here}, None)
+    assert told.seconds is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"weights": "bf16"}, {"gradient_accumulation": 2}, {"optimizer": "adamw_8bit"}],
+    ids=lambda change: next(iter(change)),
+)
+def test_jobs_of_other_memory_are_other_needs(change):
+    one = real(job_for())
+    assert needs_of(replace(one, recipe=replace(one.recipe, **change))) != needs_of(one)
+
+
+def test_a_step_in_passes_is_asked_and_counted_whole():
+    """The peak is that of one pass, operations are those of all."""
+    jobs = [job_for(batch_size=8, gradient_accumulation=n) for n in (1, 2, 4)]
+    small = {**MINILM, "hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 1}
+    rows = [of(job).rows for job in jobs]
+    assert rows == [8, 4, 2]
+    told = [
+        answer(Asked([job], small, "classification", 2, n, 16, True, Form(), None))[0]
+        for job, n in zip(jobs, rows, strict=True)
+    ]
+    assert len({one["flops"] for one in told}) == 1 and told[0]["flops"] > 0
+    held = [one["live"]["activations"] for one in told]
+    assert held == sorted(held, reverse=True) and len(set(held)) == 3
+
+
+def test_what_does_not_fit_may_fit_on_a_base_in_bf16():
+    words = [name for name, _ in changes(job_for())]
+    assert "bf16 weights" in words
+    assert "bf16 weights" not in [name for name, _ in changes(job_for("full"))]
+    low = job_for(precision="bf16", weights="bf16")
+    assert "bf16 weights" not in [name for name, _ in changes(low)]
 
 
 # --- placing ------------------------------------------------------------------------------------

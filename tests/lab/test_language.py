@@ -147,6 +147,15 @@ def test_a_repeat_reads_the_unrelated_text_anew(llama, monkeypatch):
     assert anew.unrelated_perplexity_before == 7.0
 
 
+def test_what_a_base_makes_of_unrelated_text_is_kept_by_the_type_it_is_stored_in(
+    llama, monkeypatch
+):
+    recipe.run(job("base", precision="bf16"), llama, lambda _: None)
+    monkeypatch.setattr(forgetting, "perplexity", lambda *_: 7.0)
+    low = recipe.run(job("base", precision="bf16", weights="bf16"), llama, lambda _: None)
+    assert low.unrelated_perplexity_before == 7.0
+
+
 def test_biases_can_not_train_where_there_are_none(llama):
     for method in ("bitfit", "bitfit-lora"):
         with pytest.raises(Unsupported, match="has no biases"):

@@ -145,6 +145,14 @@ def test_what_a_row_says_about_itself_is_flagged(changes, kind, words):
     assert flagged(make_record(outcome=replace(outcome, status="invalid"))) == []
 
 
+def test_a_base_in_16_bits_rounds_what_is_loaded_a_little():
+    job = make_job(recipe=make_recipe(precision="bf16", weights="bf16"))
+    near, far = (make_outcome(reload_max_error=error) for error in (9e-4, 1.1e-3))
+    assert flagged(make_record(job=job, outcome=near)) == []
+    [flag] = flagged(make_record(job=job, outcome=far))
+    assert (flag.kind, flag.detail.endswith("0.001 allowed")) == ("unfaithful", True)
+
+
 def test_what_is_unknown_or_within_bounds_is_no_flag():
     known = make_outcome(collapsed=False, exploding_step=None, reload_max_error=1e-4)
     unknown = make_outcome(collapsed=None, exploding_step=None, reload_max_error=None)

@@ -263,6 +263,11 @@ def test_costs_of_unlike_recipes_or_machines_are_not_compared_and_scores_are():
         assert verdict.kind == "not comparable", measure
         assert "batch_size on sst-2: 16 and 32" in verdict.parts[0].reason
     assert one(table, difference(at_least=0.0)).kind == "reproduced"
+    stored = replace(row(A, 0).job.recipe, weights="bf16")
+    low = [row(A, i, 0.9 + i / 100, job={"recipe": stored}) for i in range(3)]
+    verdict = one(build([*low, *rows(B, BASE)]), ratio(measure="peak_memory_bytes", at_most=9.0))
+    assert verdict.kind == "not comparable"
+    assert "weights on sst-2: bf16 and fp32" in verdict.parts[0].reason
     elsewhere = make_environment(machine={"cpu": "another"})
     moved = [replace(r, environment=elsewhere) for r in timed(A, [1.0, 1.1, 1.2])]
     verdict = one(
