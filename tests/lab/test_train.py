@@ -13,7 +13,7 @@ from torch import nn
 import tiny
 from peftmark.catalog.task import Example
 from peftmark.catalog.tasks import TASKS
-from peftmark.lab import recipe
+from peftmark.lab import after_training, recipe
 from peftmark.lab.data import batches
 from peftmark.lab.data.held_out import HeldOut
 from peftmark.lab.data.job_data import cut_selection
@@ -272,7 +272,7 @@ def test_a_tuning_trial_never_sees_the_evaluation_rows(places, monkeypatch):
 def test_a_tuning_trial_scores_what_a_report_selects_by_and_measures_no_more(places, monkeypatch):
     report = run(places, tiny.job("lora", selection_rows=20))
     for name in ("deploy", "probe"):
-        monkeypatch.setattr(recipe, name, None)
+        monkeypatch.setattr(after_training, name, None)
     trial = run(places, tiny.job("lora", selection_rows=20, purpose="tuning"))
     assert [p.metric for p in trial.curve] == [p.selection_metric for p in report.curve]
     assert [p.loss for p in trial.curve] == [p.loss for p in report.curve]
