@@ -291,6 +291,14 @@ def test_a_long_conversation_loses_whole_turns_at_its_start():
         assert read(tokenizer, TURNS, most) == (whole[gone:], labels[gone:])
 
 
+def test_a_conversation_that_lost_turns_counts_as_cut_however_short_it_is_now():
+    rows = [Example("", None, 0, turns=tuple(TURNS))]
+    tokenizer = tokenizer_of(CHATML)
+    for most, cut in ((38, False), (37, True), (30, True), (13, True)):
+        reader = Reader(tokenizer, most, None, 4, Conversations(tokenizer))
+        assert reader.cut(rows, reader.encode(rows)) == [cut]
+
+
 def test_an_exchange_that_is_too_long_loses_its_first_tokens():
     tokenizer = tokenizer_of(CHATML)
     whole, labels = by_hand("chatml")
@@ -390,7 +398,7 @@ def test_the_packaged_models_own_template_masks_all_but_the_assistant():
         ("assistant", "Yes.\n\nQuite sure."),
     )
     chat = Conversations(tokenizer)
-    ids, said = chat.read(turns, 512)
+    ids, said, _ = chat.read(turns, 512)
     messages = [{"role": role, "content": content} for role, content in turns]
     assert ids == tokenizer.apply_chat_template(messages)["input_ids"]
     decode = partial(tokenizer.decode, skip_special_tokens=False)

@@ -21,7 +21,7 @@ from peftmark.lab.measure.to_outcome import of_training
 from peftmark.lab.methods import Prepared, Stage
 from peftmark.lab.models import Unsupported, anatomy, load_model
 from peftmark.lab.scoring import Scores, evaluate
-from peftmark.lab.step import Step, _optimizer, _rate
+from peftmark.lab.step import Step, Taken, _optimizer, _rate
 from peftmark.lab.train import Trained, exploding_step, warm_up_steps
 from peftmark.record.outcome import CurvePoint
 from peftmark.sources.task_data import load_task
@@ -188,9 +188,9 @@ def trained_with(scores):
         CurvePoint(10 * i, 0.5, metric, 1.0 * i, selection_metric=picked)
         for i, (metric, picked) in enumerate(scores, start=1)
     )
-    return Trained(
-        curve, Scores({"accuracy": scores[-1][0]}, False, np.zeros(2)), None, {}, {}, 80, 800
-    )
+    last = Scores({"accuracy": scores[-1][0]}, False, np.zeros(2))
+    first = Taken(torch.tensor(0.5), None, torch.tensor(1.0))
+    return Trained(curve, last, None, {}, {}, 80, 800, first)
 
 
 @pytest.mark.parametrize(
@@ -324,7 +324,7 @@ def test_a_second_stage_starts_the_optimizer_and_the_schedule_anew(places):
     used = []
     for number in range(1, 7):
         step(number, batches.train(number - 1))
-        used.append((step._optimizer, step._optimizer.param_groups[0]["lr"]))
+        used.append((step.optimizer, step.optimizer.param_groups[0]["lr"]))
     assert begun == [5]
     assert used[3][0] is not used[4][0]
     # Two steps are left: one warms up, as a third of all steps did, and the next ends at zero.

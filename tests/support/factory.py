@@ -141,6 +141,7 @@ def make_outcome(**changes: Any) -> Outcome:
         samples_per_second=160.0,
         tokens_per_second=2900.0,
         padding_share=0.2,
+        cut_share=0.01,
         peak_memory_source="live_bytes",
         vmhwm_bytes=900 * 2**20,
         vmhwm_train_bytes=880 * 2**20,

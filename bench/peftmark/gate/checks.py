@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from peftmark.gate import costs, counts
+from peftmark.gate import costs, counts, deployment
 from peftmark.gate.matching import Matched
 from peftmark.gate.policy import Policy
 from peftmark.gate.result import Finding
@@ -41,6 +41,7 @@ CHECKS: Mapping[str, Check] = {
         Check("bits", "", False),
         Check("seeds", "seeds alike", True),
         Check("count", "changed", True, ("counts", "ignored_counts"), counts.counts),
+        Check("deployment", "saved wrong", True, ("counts",), deployment.deployment),
         Check(
             "quality",
             "worse",

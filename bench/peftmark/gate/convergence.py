@@ -1,4 +1,4 @@
-"""Whether cells stopped learning, or reach their targets later."""
+"""Whether cells stopped learning, lost a class, or reach their targets later."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from peftmark.analysis.stats import Comparison, compare, holm
 from peftmark.catalog.methods import Cell
 from peftmark.gate.matching import Matched, Pair, finding
 from peftmark.gate.policy import Policy
-from peftmark.gate.quality import COLLAPSES, FEWEST, STEPS
+from peftmark.gate.quality import CLASSES, COLLAPSES, FEWEST, STEPS
 from peftmark.gate.result import Finding, Kind
 from peftmark.render import words
 
@@ -56,6 +56,53 @@ def _fisher(pairs: Sequence[Pair]) -> float:
         math.comb(runs, k) * math.comb(runs, both - k) for k in range(after, min(runs, both) + 1)
     )
     return tail / ways
+
+
+# --- classes ------------------------------------------------------------------------------------
+
+CLASS_MARGIN = 0.1
+"""Mean drop of a class's recall within which it fails nothing."""
+
+
+def classes(matched: Matched, policy: Policy) -> Iterator[Finding]:
+    """Classes that are found less often: a rare one hardly shows in a score over all rows.
+
+    Recall by seed, paired, one-sided t, Holm over cells, tasks and classes. A class of which every
+    run found half or more and none finds a row now needs no test.
+    """
+    kind: Kind = "note" if policy.quality == "advisory" else "regression"
+    tested: dict[tuple[Cell, str, str], Comparison] = {}
+    for cell in (cell for cell in matched.cells if cell.trains):
+        for task in dict.fromkeys(p.before.task for p in matched.of(cell)):
+            pairs = [p for p in matched.of(cell, task) if p.before.class_hits]
+            if not pairs or all(p.identical for p in pairs):
+                continue
+            for name in pairs[0].before.class_hits:
+                recalls = [r for p in pairs if (r := _recalls(p, name)) is not None]
+                if recalls and all(a >= 0.5 and b == 0 for a, b in recalls):
+                    unsure = len(recalls) < FEWEST and policy.few_seeds_limit is None
+                    least = words.number(min(a for a, _ in recalls))
+                    text = f"no row of class {name} on {task} is found any more; recall was {least}"
+                    yield finding("undecided" if unsure else kind, "quality.class", cell, text)
+                elif len(recalls) >= FEWEST:
+                    tested[cell, task, name] = compare([[b - a for a, b in recalls]])
+    # Without spread the sign alone would decide, which so few seeds can't.
+    ps = holm([None if c.p is None else _above(c, [], -1) for c in tested.values()])
+    for ((cell, task, name), comparison), p in zip(tested.items(), ps, strict=True):
+        drop = -comparison.estimate.mean
+        if p is not None and p <= CLASSES * policy.alpha and drop > CLASS_MARGIN:
+            text = f"recall of class {name} on {task} fell by {words.number(drop)}"
+            text += f"; p = {words.p_value(p)}".replace("= <", "<")
+            yield finding(kind, "quality.class", cell, text)
+
+
+def _recalls(pair: Pair, name: str) -> tuple[float, float] | None:
+    """Recall of a class before and after; None where either side has no row of it."""
+    both = [line.class_hits.get(name, (0, 0)) for line in (pair.before, pair.after)]
+    if not all(rows for _, rows in both):
+        return None
+    (a, of_a), (b, of_b) = both
+    return a / of_a, b / of_b
 
 
 # --- steps to target ----------------------------------------------------------------------------

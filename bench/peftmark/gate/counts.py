@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from peftmark.catalog.methods import Cell
 from peftmark.gate.matching import Matched, Pair, finding
 from peftmark.gate.policy import Policy
 from peftmark.gate.result import KINDS, Finding, Kind
-from peftmark.gate.run_lines import Scalar
+from peftmark.gate.run_lines import FIRST_STEP, Scalar
 from peftmark.record.fields import FIELDS, LIVE_PARTS
 from peftmark.render import words
 
@@ -23,6 +23,12 @@ LEARNED_WITHIN = 0.05
 KERNELS = ("flops_per_step", "live_bytes")
 """Counts that hang on the kernels a processor has: equal only on the same kind of machine."""
 KERNELS_WITHIN = 0.02
+
+STARTED = ("loss", "penalty", "gradient norm")
+"""Facts of the first step that training computes: other kernels, other versions give others."""
+STARTED_WITHIN = 0.003
+"""Relative difference of them that is none: seven times what other kernels were seen to make
+(docs/gate.md)."""
 
 TEMPORARY = "live_temporary_bytes"
 """The one part of the live peak that is told by itself: what operations need for a moment."""
@@ -41,11 +47,13 @@ def counts(matched: Matched, policy: Policy) -> Iterator[Finding]:
         pairs = matched.of(cell)
         names = dict.fromkeys(name for p in pairs for name in (*p.before.counts, *p.after.counts))
         for name in names:
+            if name.startswith(FIRST_STEP) and _unrecorded(pairs):
+                continue
             if name in policy.ignored_counts or name in _PART_NAMES:
                 continue
             differing = [p for p in pairs if not _equal(p, name)]
             if differing:
-                yield _finding(cell, name, differing, len(pairs), policy)
+                yield _finding(cell, name, differing, len(pairs), policy, matched.declared)
 
 
 def _equal(pair: Pair, name: str) -> bool:
@@ -55,8 +63,20 @@ def _equal(pair: Pair, name: str) -> bool:
     return a == b
 
 
+def _unrecorded(pairs: Sequence[Pair]) -> bool:
+    """Whether the baseline is of a peftmark that did not look at the first step."""
+    return not any(name.startswith(FIRST_STEP) for p in pairs for name in p.before.counts)
+
+
+def _computed(name: str) -> bool:
+    """Whether a count is a fact of the first step that training computed."""
+    return name.startswith(FIRST_STEP) and name.endswith(STARTED)
+
+
 def _within(pair: Pair, name: str) -> float:
     """Relative difference that is no change."""
+    if _computed(name):
+        return NEARLY if pair.identical else STARTED_WITHIN
     if name in LEARNED and not pair.identical and _prunes(pair):
         return LEARNED_WITHIN
     if name in KERNELS and not pair.same_machine:
@@ -68,8 +88,12 @@ def _prunes(pair: Pair) -> bool:
     return any(name.startswith("recipe.adalora.") for name in pair.before.config)
 
 
-def _finding(cell: Cell, name: str, pairs: list[Pair], of: int, policy: Policy) -> Finding:
+def _finding(
+    cell: Cell, name: str, pairs: list[Pair], of: int, policy: Policy, declared: str
+) -> Finding:
     kinds = [_kind(pair, name) for pair in pairs]
+    if _computed(name) and declared:  # that the numbers are others is what was declared
+        kinds = ["note" if kind == "regression" else kind for kind in kinds]
     kind = min(kinds, key=list(KINDS).index)
     first = pairs[kinds.index(kind)]
     if policy.counts == "advisory" and kind == "regression":
@@ -82,6 +106,8 @@ def _finding(cell: Cell, name: str, pairs: list[Pair], of: int, policy: Policy) 
 def _kind(pair: Pair, name: str) -> Kind:
     """What the change of a count is in one run."""
     a, b = pair.before.counts.get(name), pair.after.counts.get(name)
+    if name.startswith(FIRST_STEP) and None in (a, b):
+        return "regression"  # a group, a penalty or dropout that came or went
     if b is None:
         return "incomplete"
     if a is None:
@@ -91,7 +117,9 @@ def _kind(pair: Pair, name: str) -> Kind:
 
 
 def _sentence(pair: Pair, name: str, a: Scalar, b: Scalar) -> str:
-    title = FIELDS[name].title if name in FIELDS else name.replace("_", " ")
+    title = _title(name)
+    if name.startswith(FIRST_STEP) and None in (a, b):
+        return f"{title}: {_or_none(a)} there, {_or_none(b)} here"
     if b is None:
         return f"{title} was {_value(a)} and is not known any more"
     if name == "batch_order_hash":
@@ -105,11 +133,21 @@ def _sentence(pair: Pair, name: str, a: Scalar, b: Scalar) -> str:
     return f"{title} went {_change(a, b, unit)}{where}"
 
 
+def _title(name: str) -> str:
+    if name.startswith(FIRST_STEP):
+        return f"{name.removeprefix(FIRST_STEP)} of the first step"
+    return FIELDS[name].title if name in FIELDS else name.replace("_", " ")
+
+
 def _change(a: Scalar, b: Scalar, unit: str = "") -> str:
     text = f"from {_value(a)} to {_value(b)}{unit}"
     if isinstance(a, int | float) and isinstance(b, int | float) and a:
         text += f" ({words.number(100 * (b / a - 1), 1, signed=True)} %)"
     return text
+
+
+def _or_none(value: Scalar) -> str:
+    return "none" if value is None else _value(value)
 
 
 def _value(value: Scalar) -> str:

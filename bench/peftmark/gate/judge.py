@@ -69,7 +69,7 @@ def judge(
             that many small losses can't pass one by one.
         declared: why other bits than the baseline's are as they should be; empty if nobody said.
     """
-    matched = match(before, after)
+    matched = match(before, after, declared)
     if release is not None:  # two looks at the same results share the chance of a false alarm
         policy = policy.model_copy(update={"alpha": policy.alpha / 2})
     cells, tasks = quality.judge_cells(matched, policy), quality.judge_tasks(matched, policy)
@@ -78,7 +78,7 @@ def judge(
         "run": matching.incomplete(matched),
         "bits": [
             *matching.not_deterministic(matched),
-            *matching.numbers_changed(matched, declared),
+            *matching.numbers_changed(matched),
         ],
         "seeds": matching.same_seeds(matched),
         "quality": _quality(matched, policy, cells, tasks),
@@ -119,6 +119,7 @@ def _quality(
     return [
         *(f for j in judged for f in j.findings),
         *convergence.collapses(matched, policy),
+        *convergence.classes(matched, policy),
         *convergence.steps_to_target(matched, policy),
     ]
 

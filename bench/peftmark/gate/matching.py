@@ -59,11 +59,13 @@ class Matched:
 
     Attributes:
         pairs: what may be compared, in the order of the baseline.
+        declared: why other bits than the baseline's are as they should be; empty if nobody said.
     """
 
     before: Snapshot
     after: Snapshot
     pairs: tuple[Pair, ...]
+    declared: str = ""
 
     @cached_property
     def cells(self) -> tuple[Cell, ...]:
@@ -84,7 +86,7 @@ class Matched:
         return pairs if task is None else tuple(p for p in pairs if p.before.task == task)
 
 
-def match(before: Snapshot, after: Snapshot) -> Matched:
+def match(before: Snapshot, after: Snapshot, declared: str = "") -> Matched:
     """Pair the ok runs of two sides."""
     there = after.by_key
     pairs = []
@@ -93,7 +95,7 @@ def match(before: Snapshot, after: Snapshot) -> Matched:
         if other is None or not (line.ok and other.ok) or changed(line.config, other.config):
             continue
         pairs.append(Pair(line, other, changed(line.numeric, other.numeric)))
-    return Matched(before, after, tuple(pairs))
+    return Matched(before, after, tuple(pairs), declared)
 
 
 def finding(kind: Kind, check: str, cell: Cell | None, sentence: str) -> Finding:
@@ -219,14 +221,11 @@ def not_deterministic(matched: Matched) -> Iterator[Finding]:
         yield finding("not deterministic", "bits.repeat", None, text)
 
 
-def numbers_changed(matched: Matched, declared: str) -> Iterator[Finding]:
+def numbers_changed(matched: Matched) -> Iterator[Finding]:
     """Runs by other code or versions on the same kind of machine that gave other bits.
 
     Healthy code gives the baseline's bits there, so whatever else the numbers look like, somebody
     changed what is trained.
-
-    Args:
-        declared: why other bits are as they should be; empty if nobody said so.
     """
     for cell in matched.cells:
         mine = [p for p in matched.of(cell) if p.same_place and not p.same_code]
@@ -239,8 +238,9 @@ def numbers_changed(matched: Matched, declared: str) -> Iterator[Finding]:
             f"on the same kind of machine; score {_value(first.before.value)} and "
             f"{_value(first.after.value)}; what differs beside: {listing(list(first.other[:4]))}"
         )
-        if declared:
-            yield finding("note", "bits.declared", cell, f"{text}; declared: {declared}")
+        if matched.declared:
+            text += f"; declared: {matched.declared}"
+            yield finding("note", "bits.declared", cell, text)
         else:
             text += '; accept it with a reason (--expect-change "why"), or find out why'
             yield finding("numbers changed", "bits.undeclared", cell, text)

@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError
 from peftmark.core.errors import UserError
 from peftmark.core.strict import Strict
 from peftmark.core.strict_yaml import read_yaml
-from peftmark.gate.run_lines import COUNTS
+from peftmark.gate.run_lines import AS_TEXT, COUNTS
 from peftmark.suite.faults import fault_lines
 from peftmark.suite.schema import known
 
@@ -49,7 +49,7 @@ class Policy(Strict):
     quality: Literal["no-drop", "non-inferior", "advisory"] = "no-drop"
     few_seeds_limit: Share | None = None
     counts: Binding = "binding"
-    ignored_counts: list[Annotated[str, known("count", (*COUNTS, "base_format"))]] = Field(
+    ignored_counts: list[Annotated[str, known("count", (*COUNTS, *AS_TEXT))]] = Field(
         default_factory=list
     )
     steps_to_target: Binding = "binding"

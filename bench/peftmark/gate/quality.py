@@ -1,8 +1,9 @@
 """Whether quality fell: paired by seed, tested as families, with a margin below which none matters.
 
 Each cell's mean over tasks is one family, each cell on each task a second, how fast cells reach
-their targets a third, collapses a fourth; `alpha` is shared out among them, so that altogether a
-change that alters nothing fails with at most that chance (docs/gate.md, with the simulation).
+their targets a third, collapses a fourth, the recall of single classes a fifth; `alpha` is shared
+out among them, so that altogether a change that alters nothing fails with at most that chance
+(docs/gate.md, with the simulation).
 
 Where a metric has no bounds or is better the lower it is, means over tasks are those of shares of
 the way from the baseline predictor to the best possible, as in reports (`analysis.scale`). Margins
@@ -35,8 +36,8 @@ from peftmark.render import words
 
 Key = TypeVar("Key")
 
-OVERALL, BY_TASK, STEPS, COLLAPSES = 0.5, 0.2, 0.15, 0.15
-"""Shares of alpha of the four families."""
+OVERALL, BY_TASK, STEPS, COLLAPSES, CLASSES = 0.5, 0.2, 0.15, 0.1, 0.05
+"""Shares of alpha of the five families."""
 
 FEWEST, FEWEST_BY_TASK = 3, 5
 """Pairs of seeds below which a test could hardly ever decide."""

@@ -43,10 +43,20 @@ ELSEWHERE = (
 
 COUNTS = tuple(f.key for f in by_phase() if f.exact and f.type != "json")
 """Fields of an outcome that the code alone decides, whatever the machine and its load, in the order
-of a job; `base_format` joins them as text."""
+of a job; `AS_TEXT` joins them as text, and the facts of the first step one by one."""
+
+AS_TEXT = ("base_format", "class_rows")
+"""Exact fields of several counts that are compared as one text."""
+
+FIRST_STEP = "first_step."
+"""What a fact of the first step begins with among the counts."""
 
 MEMORY = ("torch_allocated_bytes", "torch_reserved_bytes", "vmhwm_train_bytes")
 """Peaks that an allocator or the system saw; they vary a little from run to run."""
+
+
+ERRORS = ("merge_max_error", "reload_max_error")
+"""What loading or merging the saved files changes; null where nothing is saved or merged."""
 
 
 @dataclass(frozen=True)
@@ -80,8 +90,11 @@ class Line:
         value: the primary metric after the last step.
         eval_every: steps between two evaluations.
         steps_to_target: null if it was not reached, or if there is no target.
-        counts: `COUNTS` and the formats of the base's weights.
+        counts: `COUNTS`, `AS_TEXT` and the facts of the first step.
+        class_hits: class -> [evaluation rows of it that are predicted right, its rows]; empty for
+            what is no classification.
         memory: `MEMORY`, in bytes.
+        errors: `ERRORS`, differences of a logit.
         step_seconds: median of the timed steps.
         rounds: every ok attempt in the order they were made.
     """
@@ -107,7 +120,9 @@ class Line:
     bits: str = ""
     initial: str = ""
     counts: Mapping[str, Scalar] = field(default_factory=dict)
+    class_hits: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     memory: Mapping[str, int | None] = field(default_factory=dict)
+    errors: Mapping[str, float | None] = field(default_factory=dict)
     step_seconds: float | None = None
     rounds: tuple[Round, ...] = ()
 
@@ -143,7 +158,7 @@ class Line:
     @property
     def machine(self) -> dict[str, Scalar]:
         """The kind of machine: what decides bits, and with the same load also times."""
-        names = ("cpu", "simd", "gpus", "driver")
+        names = ("cpu", "cpu_model", "simd", "gpus", "driver")
         found = {name: self.environment.machine.get(name) for name in names}
         return {name: str(v) if isinstance(v, list) else v for name, v in found.items()}
 
@@ -178,7 +193,9 @@ def line_of(record: Record, rounds: tuple[Round, ...] = ()) -> Line:
         bits=_bits(outcome),
         initial=(outcome.initial_weights_hash or "")[:16],
         counts=_counts(outcome),
+        class_hits=class_hits(record),
         memory={name: getattr(outcome, name) for name in MEMORY},
+        errors={name: _finite(getattr(outcome, name)) for name in ERRORS},
         step_seconds=_finite(outcome.step_seconds_p50),
         rounds=rounds or (round_of(record),),
     )
@@ -229,8 +246,24 @@ def _counts(outcome: Outcome) -> dict[str, Scalar]:
     found: dict[str, Scalar] = {name: getattr(outcome, name) for name in COUNTS}
     counts = {n: _finite(v) if isinstance(v, float) else v for n, v in found.items()}
     counts["batch_order_hash"] = (outcome.batch_order_hash or "")[:16] or None
-    formats = "; ".join(f"{name}: {n:,}" for name, n in outcome.base_format.items())
-    return counts | {"base_format": formats or None}
+    for name in AS_TEXT:
+        several: dict[str, int] = getattr(outcome, name)
+        counts[name] = "; ".join(f"{key}: {n:,}" for key, n in several.items()) or None
+    return counts | {f"{FIRST_STEP}{name}": v for name, v in outcome.first_step.items()}
+
+
+def class_hits(record: Record) -> dict[str, tuple[int, int]]:
+    """Class -> evaluation rows of it that are predicted right, and its rows: recall as counts."""
+    outcome = record.outcome
+    shown = (len(outcome.predictions), len(outcome.references))
+    if not outcome.class_rows or set(shown) != {outcome.eval_rows}:  # several labels are no class
+        return {}
+    found: dict[str, list[int]] = {}
+    for said, wanted in zip(outcome.predictions, outcome.references, strict=True):
+        hits = found.setdefault(str(int(wanted)), [0, 0])
+        hits[0] += said == wanted
+        hits[1] += 1
+    return {name: (right, rows) for name, (right, rows) in sorted(found.items())}
 
 
 def changed(before: Mapping[str, Scalar], after: Mapping[str, Scalar]) -> tuple[str, ...]:

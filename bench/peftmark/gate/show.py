@@ -27,6 +27,12 @@ COMMENT_CHARACTERS = 60_000
 """What a comment may take is 65,536 characters; some room is left for a wrapper."""
 MOST_JSON = 16 * 2**20
 
+WHOSE = (
+    "The figures are what the change's own run reported, made with the change's own code; nothing "
+    "was run again for this comment."
+)
+"""A comment repeats a file of that run: a change that edits the harness writes its own figures."""
+
 
 # --- terminal -----------------------------------------------------------------------------------
 
@@ -141,7 +147,9 @@ def markdown(gate: Gate, most_bytes: int = SUMMARY_BYTES) -> str:
 def comment(gate: Gate) -> str:
     """A comment on a pull request, found again by its first line."""
     # Four bytes at most a character, so that bytes bound characters too.
-    body = _fit(list(_pieces(gate)), COMMENT_CHARACTERS - len(MARKER) - 1)
+    pieces = list(_pieces(gate))
+    pieces.insert(2, f"{WHOSE}\n")  # under the verdict, where nothing is cut
+    body = _fit(pieces, COMMENT_CHARACTERS - len(MARKER) - 1)
     return f"{MARKER}\n{body}"
 
 

@@ -21,6 +21,7 @@ from peftmark.lab.determinism import ask_for_same_bits
 from peftmark.lab.fit import fitted, refusal
 from peftmark.lab.forgetting import perplexity, perplexity_before, unrelated_batches
 from peftmark.lab.measure import parameter_counts
+from peftmark.lab.measure.first_step import FirstStep
 from peftmark.lab.measure.meters import Meters, gemm_peak
 from peftmark.lab.measure.to_outcome import (
     DEPLOYED,
@@ -141,20 +142,21 @@ def run(job: Job, places: Places, progress: Progress) -> Outcome:
     notes += target_notes(job, loaded.build.parts)
 
     step = Step(job, task, built.prepared, device)
+    first = FirstStep(step, built.prepared.model)
     seed_all(job.seed, "dropout")
     trained = train(job, task, built.prepared, step, work, meters, device, progress)
     peak_rate = gemm_peak(device, job.recipe.precision)
 
     notes += _ended(job, step, trained)
     outcome = _trained(job, loaded, built, step, trained, peak_rate)
-    outcome = replace(outcome, **of_meters(meters, trained))
+    outcome = replace(outcome, first_step=first.facts(trained.first), **of_meters(meters, trained))
     outcome = _forgotten(outcome, job, read, loaded, built.prepared.model, meters)
     if job.purpose == "tuning":
         names = (*SAVED, *DEPLOYED, *PROBED, *PREDICTED)
         outcome = without(outcome, names, "a tuning trial measures quality")
     else:
         outcome = deployed(outcome, loaded.build, built.prepared, work, meters, progress)
-        del built, step
+        del built, step, first
         outcome = probed(outcome, loaded.build, work, meters, progress)
     return finished(outcome, job, work, meters, notes)
 
@@ -228,7 +230,7 @@ def _fitted(job: Job, places: Places, read: _Read, meters: Meters, progress: Pro
         sources, base = loaded.sources, loaded.base.model
     outcome = fitted(job, read.task, read.work, base, meters, progress)
     # No batch was drawn for a step.
-    drawn = ("padding_share", "batch_order_hash")
+    drawn = ("padding_share", "cut_share", "batch_order_hash")
     outcome = replace(outcome, **{k: v for k, v in sources.items() if k not in drawn})
     if outcome.selection_metric_value is None:
         outcome = without(outcome, ("selection_metric_value",), "the recipe cuts no selection rows")

@@ -96,10 +96,15 @@ class Step:
         recipe = self._job.recipe
         warmup = round(recipe.warmup_steps * steps / recipe.steps)
         self._params = [p for _, p in trainable(self._prepared.model)]
-        self._optimizer, self.optimizer_name = _optimizer(self._prepared, self._job, scale)
+        self.optimizer, self.optimizer_name = _optimizer(self._prepared, self._job, scale)
+        self.optimizer.register_step_pre_hook(self._applied)
         self._scheduler = torch.optim.lr_scheduler.LambdaLR(
-            self._optimizer, lambda step: _rate(step, steps, warmup, recipe.schedule)
+            self.optimizer, lambda step: _rate(step, steps, warmup, recipe.schedule)
         )
+
+    def _applied(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        """Note the learning rate when the optimizer uses it, whatever comes before or after."""
+        self._rates.append(_mean_rate(optimizer))
 
     def _begin_stage(self, stage: Stage) -> None:
         self._staged = True
@@ -151,11 +156,10 @@ class Step:
     def update(self, number: int) -> torch.Tensor:
         """Change the weights by the gradients that are there; their norm before clipping."""
         if self._scaler is not None:
-            self._scaler.unscale_(self._optimizer)
+            self._scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self._params, self._job.recipe.max_grad_norm)
-        self._rates.append(_mean_rate(self._optimizer))
         if self._scaler is None:
-            self._optimizer.step()
+            self.optimizer.step()
         else:
             self._scaled_step(self._scaler, norm.detach())
         self._prepared.after_step(number)
@@ -163,12 +167,12 @@ class Step:
             # Of a first step that was left out; the schedule is one of steps all the same.
             warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
             self._scheduler.step()
-        self._optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=True)
         return norm.detach()
 
     def _scaled_step(self, scaler: Any, norm: torch.Tensor) -> None:
         """The optimizer's step, left out where a gradient is no finite number."""
-        scaler.step(self._optimizer)
+        scaler.step(self.optimizer)
         scaler.update()
         self._skipped.append(~torch.isfinite(norm))
         # What a method does after a step must not take them for gradients.
@@ -183,10 +187,10 @@ class Step:
         return int(torch.stack(told).sum()) if told else 0
 
     @property
-    def learning_rate_mean(self) -> float:
-        """Learning rate that the optimizer applied, mean over the steps taken and over the
-        parameters that trained in them."""
-        return math.fsum(self._rates) / len(self._rates)
+    def learning_rate_mean(self) -> float | None:
+        """Learning rate that the optimizer applied, mean over the steps it took and over the
+        parameters that trained in them; None if every step was left out."""
+        return math.fsum(self._rates) / len(self._rates) if self._rates else None
 
 
 def _shares(parts: Sequence[Batch]) -> list[float]:

@@ -106,6 +106,9 @@ def source_hash(package: str) -> str | None:
     return digest.hexdigest()[:16]
 
 
+_CPU_MODEL = ("cpu family", "model", "stepping")
+
+
 def machine() -> dict[str, Any]:
     """Facts of the machine; a value that can't be read is None."""
     cpu = _cpuinfo()
@@ -115,6 +118,8 @@ def machine() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
         "cpu": cpu.get("model name") or platform.processor() or None,
+        # Virtual processors of several generations share a name.
+        "cpu_model": " ".join(cpu[key] for key in _CPU_MODEL if key in cpu) or None,
         "cores": cores(),
         "memory_bytes": _memory_bytes(),
         "simd": " ".join(sorted(f for f in flags if f.startswith(SIMD))) or None,

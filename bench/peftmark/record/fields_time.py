@@ -201,4 +201,52 @@ ROWS: tuple[Field, ...] = (
         section="Work",
         summary="padding among the training tokens, all batches",
     ),
+    Field(
+        "cut_share",
+        "float64",
+        "share of rows cut",
+        unit="share",
+        better="lower",
+        phase="data",
+        meter="count",
+        exact=True,
+        kind="count",
+        section="Work",
+        summary="rows longer than `max_length` among the training rows of all batches",
+    ),
+    Field(
+        "class_rows",
+        "json",
+        "rows of each class",
+        unit="rows",
+        phase="data",
+        meter="count",
+        exact=True,
+        kind="fact",
+        section="Work",
+        summary=(
+            "number of a class -> rows of it among those that may be trained on; of several "
+            "labels, rows that have it"
+        ),
+        null="empty without classes, or if the job ended early",
+    ),
+    Field(
+        "first_step",
+        "json",
+        "first step",
+        phase="training",
+        meter="the optimizer",
+        deterministic=True,
+        exact=True,
+        kind="fact",
+        section="Work",
+        summary=(
+            "when the optimizer took its first step: loss and penalty of the batch, norm of the "
+            "gradients before they were clipped, Adam's constants, of every group of the "
+            "optimizer its parameters, "
+            "learning rate, weight decay and the norm of the gradients as applied, active dropout "
+            "modules by their rate"
+        ),
+        null="empty where nothing trains by steps, or if the job ended early",
+    ),
 )

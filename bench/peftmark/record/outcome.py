@@ -110,6 +110,9 @@ class Outcome:
     samples_per_second: float | None = None
     tokens_per_second: float | None = None
     padding_share: float | None = None
+    cut_share: float | None = None
+    class_rows: dict[str, int] = field(default_factory=dict)
+    first_step: dict[str, float | None] = field(default_factory=dict)
     peak_memory_bytes: int | None = None
     peak_memory_source: str | None = None
     live_bytes: int | None = None

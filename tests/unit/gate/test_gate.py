@@ -85,7 +85,7 @@ def test_one_cell_whose_numbers_changed_is_named():
     assert of_cell(gate, "LoRA r8").verdict == "identical"
 
 
-@pytest.mark.parametrize("part", ["cpu", "simd", "threads"])
+@pytest.mark.parametrize("part", ["cpu", "cpu_model", "simd", "threads"])
 def test_on_another_kind_of_machine_other_numbers_need_no_declaration(part):
     def elsewhere(line):
         made = by_new_code(line)
@@ -446,6 +446,7 @@ def test_markdown_escapes_what_others_wrote_and_fits():
     evil = "<img src=x onerror=1> @everyone | `code` [a](javascript:1)\n# big"
     worse = replace(gate, findings=(replace(gate.findings[0], sentence=evil), *gate.findings))
     text = show.comment(worse)
+    assert text.splitlines()[5] == show.WHOSE, "whose run it is stands under the verdict"
     assert text.startswith(show.MARKER)
     for raw in ("<img", "@everyone", "\n# big", "[a](", "| `code`"):
         assert raw not in text

@@ -167,7 +167,8 @@ def test_titles_and_sides_are_those_of_the_rows_everywhere():
 
 def test_what_is_told_a_gate_or_a_repeat_follows_from_the_rows():
     assert set(validity.SAME_BITS) == {k for k, f in FIELDS.items() if f.deterministic} - {"curve"}
-    assert {*run_lines.COUNTS, "base_format"} == {k for k, f in FIELDS.items() if f.exact}
+    several = {*run_lines.AS_TEXT, run_lines.FIRST_STEP.rstrip(".")}
+    assert {*run_lines.COUNTS, *several} == {k for k, f in FIELDS.items() if f.exact}
     least = {"adapter_bytes", "flops_per_step", "live_bytes", "padding_share", counts.TEMPORARY}
     assert set(counts.COSTS) == least
     assert set(costs.SMALL) == set(run_lines.MEMORY) >= set(costs.NOISIER)

@@ -169,12 +169,24 @@ class Encoder:
             return []
         if self._known is not None:
             return self._known.encode(rows)
-        pairs = [row.pair for row in rows] if rows[0].pair is not None else None
-        encoded = self._tokenizer(
-            [row.text for row in rows], pairs, truncation=True, max_length=self._max_length
-        )
+        encoded = self._tokenized(rows, self._max_length)
         names = [name for name in encoded if name in self._pad]
         return [{name: encoded[name][i] for name in names} for i in range(len(rows))]
+
+    def _tokenized(self, rows: Sequence[Example], most: int) -> Any:
+        pairs = [row.pair for row in rows] if rows[0].pair is not None else None
+        texts = [row.text for row in rows]
+        return self._tokenizer(texts, pairs, truncation=True, max_length=most)
+
+    def cut(self, rows: Sequence[Example], encoded: Sequence[Encoded]) -> list[bool]:
+        """Which rows were longer than there is room for: those that would take one token more."""
+        lengths = [len(item["input_ids"]) for item in encoded]
+        full = [at for at, length in enumerate(lengths) if length >= self._max_length]
+        if not full:
+            return [False] * len(rows)
+        longer = self._tokenized([rows[at] for at in full], self._max_length + 1)["input_ids"]
+        cut = {at for at, ids in zip(full, longer, strict=True) if len(ids) > lengths[at]}
+        return [at in cut for at in range(len(rows))]
 
     def batch(self, encoded: Sequence[Encoded], labels: Sequence[Any]) -> Batch:
         """Pad to the longest row.

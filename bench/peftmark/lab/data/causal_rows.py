@@ -99,17 +99,17 @@ class Reader:
         """Prompt and answer of each row, not padded, with what is to be predicted as labels."""
         if self._chat is not None:
             read = (self._chat.read(row.turns, self._length) for row in rows)
-            return [_encoded(ids, spoken(ids, said)) for ids, said in read]
+            return [_encoded(ids, spoken(ids, said), cut) for ids, said, cut in read]
         if self._prompt is None:
             texts = self._tokens([row.text for row in rows], True)
-            cut = [ids[: self._length] for ids in texts]
-            return [_encoded(ids, ids) for ids in cut]
+            most = self._length
+            return [_encoded(ids[:most], ids[:most], len(ids) > most) for ids in texts]
         prompts = self.prompts(rows)
         answers = self._tokens([self._prompt.answer(row) for row in rows], False)
         if self._new_tokens is not None:
             answers = [[*ids, self.end][: self._new_tokens] for ids in answers]
         return [
-            _encoded(whole, masked(whole, len(whole) - len(answer)))
+            _encoded(whole, masked(whole, len(whole) - len(answer)), bool(asked["cut"][0]))
             for asked, answer in zip(prompts, answers, strict=True)
             for whole in [asked["input_ids"] + answer]
         ]
@@ -132,7 +132,8 @@ class Reader:
             room = self._checked(max(map(len, choices))) if choices else self._room
             cut = self._cut(ids, self._length - room)
             beside = {"choices": list(chain(*choices)), "choice_lengths": list(map(len, choices))}
-            found.append(_encoded(cut, cut) | (beside if choices else {}))
+            one = _encoded(cut, cut, len(cut) < len(ids))
+            found.append(one | (beside if choices else {}))
         return found
 
     def _cut(self, ids: list[int], most: int) -> list[int]:
@@ -141,6 +142,10 @@ class Reader:
             return ids
         first = ids[:1] if ids[0] == self._start and most > 1 else []
         return first + ids[len(ids) - most + len(first) :]
+
+    def cut(self, rows: Sequence[Example], encoded: Sequence[Encoded]) -> list[bool]:
+        """Which rows were longer than there is room for."""
+        return [bool(one["cut"][0]) for one in encoded]
 
     def batch(self, encoded: Sequence[Encoded], labels: Sequence[float] = ()) -> Batch:
         """Pad to the longest row, on the right.
@@ -187,8 +192,10 @@ def _choices(encoded: Encoded) -> Choices:
     return tuple(tuple(islice(ids, length)) for length in encoded["choice_lengths"])
 
 
-def _encoded(ids: list[int], labels: list[int]) -> Encoded:
-    return {"input_ids": ids, "attention_mask": [1] * len(ids), "labels": labels}
+def _encoded(ids: list[int], labels: list[int], cut: bool = False) -> Encoded:
+    """A row's tokens, with what is to be predicted, and whether some were left out."""
+    mask = [1] * len(ids)
+    return {"input_ids": ids, "attention_mask": mask, "labels": labels, "cut": [int(cut)]}
 
 
 def masked(labels: Sequence[int], prompt: int) -> list[int]:

@@ -53,8 +53,8 @@ class Conversations:
         self._marked = _MARKERS.search(self._template) is not None
         self.ends = self._end()
 
-    def read(self, turns: Turns, most: int) -> tuple[list[int], list[bool]]:
-        """Tokens of a conversation, and which of them the assistant says.
+    def read(self, turns: Turns, most: int) -> tuple[list[int], list[bool], bool]:
+        """Tokens of a conversation, which of them the assistant says, and whether it was cut.
 
         A conversation that is too long loses whole turns at its start; if its last two turns alone
         are too long, the first of their tokens. What begins a text stays.
@@ -73,13 +73,14 @@ class Conversations:
         if said is None:
             said = self._by_prefixes(turns, ids)
         kept = self._kept(turns, ids, most)
+        cut = len(kept) < len(ids)
         ids, said = [ids[at] for at in kept], [said[at] for at in kept]
         if not any(said[1:]):
             raise Unsupported(
                 f"of a conversation cut at {most} tokens nothing is left that the assistant says; "
                 "raise max_length"
             )
-        return ids, said
+        return ids, said, cut
 
     def prompt(self, turns: Turns, most: int) -> list[int]:
         """Tokens of everything before the last turn, with what asks for it, cut as in `read`."""

@@ -56,6 +56,8 @@ class Work:
         baseline: primary metric of the best constant predictor on `eval`; None where a metric of
             one's own has no value for it, and then `baseline_reason` says why.
         padding_share: share of the training tokens that are padding.
+        cut_share: share of the rows in all training batches that are longer than `max_length`.
+        class_rows: class -> training rows of it; empty without classes.
         overlap_rows: evaluation rows whose texts also stand in the training split.
     """
 
@@ -75,6 +77,8 @@ class Work:
     scale: float
     baseline: float | None
     padding_share: float
+    cut_share: float
+    class_rows: dict[str, int]
     overlap_rows: int
     baseline_reason: str = ""
 
@@ -197,6 +201,8 @@ def prepare_work(
         scale=targets.scale,
         baseline=baseline,
         padding_share=drawn.padding_share,
+        cut_share=_cut_share(rows, drawn, encoder),
+        class_rows=_class_rows(targets.labels, task),
         overlap_rows=overlap(data),
         baseline_reason=why,
     )
@@ -216,6 +222,24 @@ def _drawn(rows: Sequence[Example], encoder: Encoder | Reader, job: Job) -> _Dra
         drawn, lengths, recipe.batch_size, recipe.window_batches, generator(job.seed, "windows")
     )
     return _Drawn(order, encoded, [max(lengths[i] for i in batch) for batch in order])
+
+
+def _cut_share(rows: Sequence[Example], drawn: _Drawn, encoder: Encoder | Reader) -> float:
+    """Share of the rows of all batches that were longer than there is room for."""
+    found = encoder.cut([rows[i] for i in drawn.encoded], list(drawn.encoded.values()))
+    cut = {i for i, was in zip(drawn.encoded, found, strict=True) if was}
+    taken = [i for batch in drawn.order for i in batch]
+    return sum(i in cut for i in taken) / len(taken)
+
+
+def _class_rows(labels: np.ndarray, task: Task) -> dict[str, int]:
+    """Class -> rows of it; of several labels, rows that have it; empty for what has no classes."""
+    if task.kind == "multi-label":
+        return {str(i): int(count) for i, count in enumerate(labels.sum(axis=0))}
+    if task.kind not in ("classification", "ranking"):
+        return {}
+    classes, counts = np.unique(labels, return_counts=True)
+    return {str(int(c)): int(n) for c, n in zip(classes, counts, strict=True)}
 
 
 def _check_some(rows: Sequence[Example], held: Sequence[Example], data: TaskData, job: Job) -> None:

@@ -57,7 +57,7 @@ NOT_FITTED = (
         "saved_parameters", "adapter_bytes", "latency_p50_seconds", "latency_p95_seconds",
         "reload_max_error", "selection_metric_value", "optimizer", "final_weights_hash",
     }),
-    "steps", "padding_share", "batch_order_hash",
+    "steps", "padding_share", "cut_share", "batch_order_hash",
 )  # fmt: skip
 """Columns of training that a reference line without fine-tuning has no figure for."""
 
@@ -72,6 +72,8 @@ def of_work(work: Work) -> dict[str, Any]:
     return {
         "baseline_value": work.baseline,
         "padding_share": work.padding_share,
+        "cut_share": work.cut_share,
+        "class_rows": work.class_rows,
         "batch_order_hash": order_hash(work.order),
         "references": numbers(work.eval.references.ravel()),
         "train_rows": work.train_rows,
