@@ -36,6 +36,23 @@ class Mutant:
     edits: tuple[tuple[str, str, str], ...]
     named: bool = False
 
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """Cells of suite `smoke` to run with it, "method quantization". The gate sees the rows of
+        the healthy code for the others, so that a whole run could only show more."""
+        return CELLS.get(self.site, ("lora none",))
+
+
+CELLS = {
+    "AdaLoRA": ("adalora none",),
+    "several": ("adalora none",),
+    "determinism": ("adalora none",),  # of which one run is repeated
+    "quantization": ("lora nf4",),
+    "dropout": ("lora nf4",),
+    "suite": (),
+}
+"""Site -> the cells that show it."""
+
 
 def _one(site: str, file: str, old: str, new: str, named: bool = False) -> Mutant:
     return Mutant(site, ((file, old, new),), named)
@@ -67,7 +84,7 @@ MUTANTS: dict[str, Mutant] = {
         "return Encoder(tokenizer, 64, kind)", True,
     ),
     "LoRA's dropout always 0": _one(
-        "adapter", LORA, '"lora_dropout": recipe.dropout', '"lora_dropout": 0.0', True
+        "dropout", LORA, '"lora_dropout": recipe.dropout', '"lora_dropout": 0.0', True
     ),
     "learning rate halved": _one(
         "optimizer groups", STEP, "rate = recipe.learning_rate * scale",

@@ -1,22 +1,29 @@
-"""Run every job of a suite in this process, one after the other, and store the rows.
+"""Run jobs of a suite in this process, one after the other, and store the rows.
 
-    python one_process.py SUITE PROFILE RESULTS [NAME OF THE PROCESSOR]
+    python one_process.py SUITE PROFILE RESULTS
+        [--cells "lora none" ...] [--rest RESULTS] [--cpu NAME]
 
-The numbers are those of workers; what is spared is a new process with its imports for every job.
+The numbers are those of workers; what is spared is a new process with its imports for every job,
+and the prediction of memory. The rows of cells that aren't run are those of other results, as if
+the code of this process had made them.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+from peftmark.lab import after_training
+from peftmark.lab.models import Unsupported
 from peftmark.lab.worker import _guarded
 from peftmark.machine.environment import capture
-from peftmark.record.job import Record
+from peftmark.record.job import Job, Record
 from peftmark.sources.assets import Places, default_cache
 from peftmark.storage.store import Store
 from peftmark.suite.expand import expand
@@ -27,36 +34,55 @@ def now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def main(name: str, profile: str, results: str, cpu: str = "") -> None:
-    suite = load_suite(name, Path("suites"))
+def unpredicted(*_: Any) -> int:
+    raise Unsupported("not predicted here")
+
+
+def main(options: argparse.Namespace) -> None:
+    after_training.predicted_peak = unpredicted
+    suite = load_suite(options.suite, Path("suites"))
     environment = capture()
-    if cpu:
-        environment = replace(environment, machine={**environment.machine, "cpu": cpu})
-    places = Places(None, suite.profiles[profile].sources, default_cache())
-    as_json = json.dumps(
-        {"mirror": None, "sources": places.sources, "cache": str(places.cache), "hashes": {}}
-    )
-    store = Store(Path(results), name)
+    if options.cpu:
+        environment = replace(environment, machine={**environment.machine, "cpu": options.cpu})
+    places = Places(None, suite.profiles[options.profile].sources, default_cache())
+    where = {"mirror": None, "sources": places.sources, "cache": str(places.cache), "hashes": {}}
+    others: Mapping[str, Record] = {}
+    if options.rest:
+        others = Store(options.rest, options.suite).read().records
+    store = Store(options.results, options.suite)
     with store.lock():
-        for job in expand(suite, profile, "cpu").jobs:
-            began, clock = now(), time.monotonic()
-            outcome = _guarded(job, as_json, lambda message: None)
-            record = Record(
-                job=job,
-                outcome=outcome,
-                environment=environment,
-                attempt=1,
-                started_at=began,
-                finished_at=now(),
-                wall_seconds=time.monotonic() - clock,
-                nvml_process_bytes=None,
-                nvml_device_bytes=None,
-                nvml_reason="no GPU is asked for",
-                command="",
-            )
-            store.append(record)
+        for job in expand(suite, options.profile, "cpu").jobs:
+            if others and f"{job.method} {job.quantization}" not in options.cells:
+                store.append(replace(others[job.job_id], environment=environment))
+                continue
+            store.append(ran(job, json.dumps(where), environment))
         store.rebuild()
 
 
+def ran(job: Job, where: str, environment: Any) -> Record:
+    """The row of a job."""
+    began, clock = now(), time.monotonic()
+    return Record(
+        job=job,
+        outcome=_guarded(job, where, lambda message: None),
+        environment=environment,
+        attempt=1,
+        started_at=began,
+        finished_at=now(),
+        wall_seconds=time.monotonic() - clock,
+        nvml_process_bytes=None,
+        nvml_device_bytes=None,
+        nvml_reason="no GPU is asked for",
+        command="",
+    )
+
+
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    parser = argparse.ArgumentParser()
+    parser.add_argument("suite")
+    parser.add_argument("profile")
+    parser.add_argument("results", type=Path)
+    parser.add_argument("--cells", nargs="*", default=())
+    parser.add_argument("--rest", type=Path)
+    parser.add_argument("--cpu", default="")
+    main(parser.parse_args())

@@ -159,7 +159,7 @@ def test_no_checkout_leaves_its_token_behind(path):
 # --- every night --------------------------------------------------------------------------------
 
 
-def test_all_tests_run_every_night_and_by_hand_and_then_what_ci_runs_after_its_tests():
+def test_all_tests_run_every_night_and_by_hand_and_then_what_ci_runs_with_more_seeds():
     assert set(triggers(NIGHTLY)) == {"schedule", "workflow_dispatch"}
     ((minute, hour, *days),) = [found["cron"].split() for found in triggers(NIGHTLY)["schedule"]]
     assert minute.isdecimal() and hour.isdecimal() and days == ["*"] * 3
@@ -169,6 +169,13 @@ def test_all_tests_run_every_night_and_by_hand_and_then_what_ci_runs_after_its_t
     lines = [line.strip() for line in smoke["run"].splitlines()]
     ci = [line.strip() for line in (ROOT / ".ci" / "run").read_text("utf-8").splitlines()]
     after = [line for line in ci[ci.index("make test") + 1 :] if not line.startswith("#")]
+    more = {
+        "PROFILE=offline": "PROFILE=nightly",
+        "baselines/smoke": "baselines/nightly/smoke",
+        "policy.yaml": "policy-nightly.yaml",
+    }
+    for one, other in more.items():
+        after = [line.replace(one, other) for line in after]
     assert lines == after
 
 
