@@ -54,7 +54,7 @@ def another(value: Any) -> Any:
     return 1  # null
 
 
-BESIDE = {"scale": "full", "stored_id": ""}
+BESIDE = {"scale": "full", "rates": "", "stored_id": ""}
 
 
 @pytest.mark.parametrize("name", [f.name for f in fields(Job) if f.name not in (*BESIDE, "recipe")])

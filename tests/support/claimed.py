@@ -62,7 +62,7 @@ def paper(expression: str, claimed: float, tolerance: float = 0.0, part: str = "
 
 
 def _test(kind: str, part: str, of: Cell, to: Cell | None, rest: dict[str, Any]) -> Any:
-    test = {k: rest.pop(k) for k in ("tasks", "profiles", "suite") if k in rest}
+    test = {k: rest.pop(k) for k in ("tasks", "profiles", "suite", "differs") if k in rest}
     compared = {"of": dict(NAMED[of])} | ({"to": dict(NAMED[to])} if to is not None else {}) | rest
     return {"part": part, "suite": "demo", **test, kind: compared}
 

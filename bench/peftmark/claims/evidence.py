@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from peftmark.analysis.scale import bounded, shares_unit
 from peftmark.analysis.table import NOT_RUN, ResultTable, Slot
 from peftmark.analysis.validity import FLAG_KINDS, Flag, flags
-from peftmark.catalog.methods import Cell, cell_title
+from peftmark.catalog.methods import Cell, cell_title, method_of
 from peftmark.catalog.metrics import metric_title, sign_of
-from peftmark.claims.ledger import ClaimTest, Order
+from peftmark.claims.comparisons import Order
+from peftmark.claims.ledger import ClaimTest
 from peftmark.claims.measures import Measure
 from peftmark.record.fields import title
 from peftmark.record.job import Record
@@ -90,6 +91,59 @@ def gap(slots: Mapping[Cell, Sequence[Slot]], tasks: Sequence[str]) -> str:
     return "; ".join(parts)
 
 
+SAME_ROWS = 0.01
+"""Largest difference of the rows that two cells trained on, as a share: begun batches at the end of
+an epoch differ by less, a longer run by more."""
+
+
+def _trained_on(row: Record) -> int:
+    """Training rows that a run went through, each as often as it came."""
+    recipe = row.job.recipe
+    return (row.outcome.steps or recipe.steps) * recipe.batch_size
+
+
+def _by_task(rows: Sequence[Record], of: Callable[[Record], int]) -> dict[str, dict[Cell, int]]:
+    """Task -> cell -> the largest figure of its runs, of cells that go through steps."""
+    found: dict[str, dict[Cell, int]] = {}
+    for row in rows:
+        method = method_of(row.job.method)
+        if method is None or method.trains:
+            cells = found.setdefault(row.job.task, {})
+            cells[row.job.cell] = max(cells.get(row.job.cell, 0), of(row))
+    return found
+
+
+def _factor(cells: Mapping[Cell, int]) -> tuple[float, Cell, Cell]:
+    """The largest figure over the smallest, and whose they are."""
+    most, least = max(cells, key=lambda c: cells[c]), min(cells, key=lambda c: cells[c])
+    return cells[most] / cells[least], most, least
+
+
+def unequal_training(rows: Sequence[Record]) -> str:
+    """Which cells trained on more rows than others, in words; empty if all on the same number."""
+    for task, cells in _by_task(rows, _trained_on).items():
+        factor, most, least = _factor(cells)
+        if factor > 1 + SAME_ROWS:
+            return (
+                f"on {task} {cell_title(*most)} trained on {factor:.3g} times as many rows as "
+                f"{cell_title(*least)} (steps times batch)"
+            )
+    return ""
+
+
+def unequal_steps(rows: Sequence[Record]) -> str:
+    """Which cells took more optimizer steps for the same rows, in words; empty if none did."""
+    taken = _by_task(rows, lambda row: row.outcome.steps or row.job.recipe.steps)
+    for task, cells in taken.items():
+        factor, most, least = _factor(cells)
+        if factor > 1 + SAME_ROWS:
+            return (
+                f"on {task} {cell_title(*most)} took {factor:.3g} times the steps of "
+                f"{cell_title(*least)} for the same rows"
+            )
+    return ""
+
+
 def obstacle(test: ClaimTest, rows: Sequence[Record]) -> str:
     """Why figures of these rows can't be compared; empty if they can."""
     if own := sorted({row.job.task_title for row in rows if row.job.own is not None}):
@@ -103,6 +157,8 @@ def obstacle(test: ClaimTest, rows: Sequence[Record]) -> str:
             if len(found) > 1:
                 told = " and ".join(sorted(map(str, found)))
                 return f"the recipes differ in {name} on {task}: {told}"
+    if any(m.of_training for m in measures) and (fault := unequal_training(rows)):
+        return fault
     peak = "peak_memory_bytes"
     if any(m.key == peak for m in measures):
         meters = sorted({r.outcome.peak_memory_source or "an unknown meter" for r in rows})
@@ -164,7 +220,12 @@ def notes(
     counts = Counter((flag.kind, flag.job.cell) for flag in found)
     timed = any(m.kind == "time" for m in test.measures())
     on_cpu = timed and any(row.job.device == "cpu" for row in rows)
-    return ("timed on a CPU",) * on_cpu + tuple(
-        f"{n} {'run' if n == 1 else 'runs'} of {cell_title(*cell)} {FLAG_KINDS[kind]}"
-        for (kind, cell), n in counts.items()
+    steps = unequal_steps(rows) if any(m.of_training for m in test.measures()) else ""
+    return (
+        ("timed on a CPU",) * on_cpu
+        + ((steps,) if steps else ())
+        + tuple(
+            f"{n} {'run' if n == 1 else 'runs'} of {cell_title(*cell)} {FLAG_KINDS[kind]}"
+            for (kind, cell), n in counts.items()
+        )
     )

@@ -11,8 +11,9 @@ from typing import Literal
 from peftmark.analysis.stats import Comparison, bound, compare, geometric_mean, seeds_to_decide
 from peftmark.catalog.methods import Cell, cell_title
 from peftmark.claims.arithmetic import calculate
+from peftmark.claims.comparisons import Difference, Order, Ratio
 from peftmark.claims.evidence import Evidence, Values, gap, missing, notes, obstacle, values_of
-from peftmark.claims.ledger import ClaimTest, Difference, Order, Ratio
+from peftmark.claims.ledger import ClaimTest
 
 Kind = Literal[
     "reproduced",
@@ -71,6 +72,8 @@ class Part:
         effect: the difference or ratio, mean over tasks; the value of an expression.
         low, high: ends of the interval; of counts the smallest and largest over tasks and seeds.
         exact: whether low and high are counted, not estimated.
+        direction: where the claim is of a size beyond "no difference": the verdict on its side of
+            that alone, by the same interval.
         seeds: those that all tasks share; of counts the pairs of the task with the fewest.
         tasks: those compared on.
         pairs: of an order.
@@ -87,6 +90,7 @@ class Part:
     low: float | None = None
     high: float | None = None
     exact: bool = False
+    direction: Kind | None = None
     seeds: int = 0
     tasks: tuple[str, ...] = ()
     pairs: tuple[Pair, ...] = ()
@@ -95,6 +99,13 @@ class Part:
     more: int | None = None
     notes: tuple[str, ...] = ()
     jobs: tuple[str, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """The verdict, with that on the direction where it is another one."""
+        if self.direction is None or self.direction == self.kind:
+            return self.kind
+        return f"{self.kind} in size and {self.direction} in direction"
 
 
 def on_paper(test: ClaimTest) -> Part | None:
@@ -191,6 +202,7 @@ def _bounded(
         return replace(base, reason=_no_interval(c), settle=_more_seeds(c))
     kind = _kind(fits(*ends, limits))
     base = replace(base, kind=kind, low=back(ends[0]), high=back(ends[1]))
+    base = replace(base, direction=_direction(base, compared))
     if kind != "undecided":
         return base
     away = min(abs(c.estimate.mean - limit) for limit in limits if math.isfinite(limit))
@@ -208,7 +220,7 @@ def _counted(base: Part, compared: Difference | Ratio, pairs: Mapping[str, Pairs
     is_ratio = isinstance(compared, Ratio)
     seen = [a / b if is_ratio else a - b for found in pairs.values() for a, b in found.values()]
     kind = _kind(fits(min(seen), max(seen), compared.limits))
-    return replace(
+    found = replace(
         base,
         kind=kind,
         effect=geometric_mean(seen) if is_ratio else math.fsum(seen) / len(seen),
@@ -218,6 +230,20 @@ def _counted(base: Part, compared: Difference | Ratio, pairs: Mapping[str, Pairs
         seeds=min(len(found) for found in pairs.values()),
         reason="the claim fits on some tasks or seeds alone" if kind == "undecided" else "",
     )
+    return replace(found, direction=_direction(found, compared))
+
+
+def _direction(part: Part, compared: Difference | Ratio) -> Kind | None:
+    """The verdict on the direction of a claimed gain or loss, whatever its size."""
+    if compared.to is None or part.low is None or part.high is None:
+        return None
+    nothing = 1.0 if isinstance(compared, Ratio) else 0.0
+    limits = compared.beyond(nothing)
+    if limits is None:
+        return None
+    if part.low == part.high == nothing:  # counts that are the same: no difference at all
+        return "contradicted"
+    return _kind(fits(part.low, part.high, limits))
 
 
 def _kind(shown: bool | None) -> Kind:

@@ -6,138 +6,45 @@ judges claims by rows; nothing here looks at a row.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field, ValidationError, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import Field, ValidationError, model_validator
 
-from peftmark.catalog.methods import Cell, method_of
-from peftmark.claims.arithmetic import calculate
+from peftmark.catalog.methods import Cell
+from peftmark.claims.comparisons import (
+    Arithmetic,
+    Counted,
+    Difference,
+    Order,
+    Ratio,
+    WeightError,
+    fault,
+)
 from peftmark.claims.measures import MEASURES, Measure
+from peftmark.claims.stated import StatedRecipe
 from peftmark.core.errors import SuiteError
 from peftmark.core.strict import Strict
 from peftmark.core.strict_yaml import read_yaml
 from peftmark.suite.checks import LEDGER
 from peftmark.suite.faults import fault_lines
-from peftmark.suite.schema import SIZE_KEYS, CellName, ModelName, TaskName, Word, known
+from peftmark.suite.schema import ModelName, TaskName, Word
 
-# --- what may be compared -----------------------------------------------------------------------
-
-MeasureName = Annotated[str, known("measure", MEASURES)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
 Text = Annotated[str, Field(min_length=3, max_length=600)]
-
-
-def _fault(message: str) -> PydanticCustomError:
-    return PydanticCustomError("claim", "{message}", {"message": message})
-
-
-class NamedCell(CellName):
-    """A cell of a suite; its size is of the method's own kind."""
-
-    @model_validator(mode="after")
-    def _own_size(self) -> NamedCell:
-        method = method_of(self.method)
-        given = [name for name in SIZE_KEYS if getattr(self, name) is not None]
-        fine = ("size", method.size) if method and method.size else ()
-        if method and any(name not in fine for name in given):
-            own = f"its size is `{method.size}`" if method.size else "it has no size"
-            raise _fault(f"{self.method} has no {' and '.join(given)}; {own}")
-        return self
-
-
-class Bounds(Strict):
-    """What a figure is claimed to be: exactly one of at_least, at_most and within."""
-
-    at_least: Finite | None = None
-    at_most: Finite | None = None
-    within: Annotated[list[Finite], Field(min_length=2, max_length=2)] | None = None
-
-    @model_validator(mode="after")
-    def _one_bound(self) -> Bounds:
-        given = [n for n in ("at_least", "at_most", "within") if getattr(self, n) is not None]
-        if len(given) != 1:
-            found = ", ".join(given) or "none"
-            raise _fault(f"exactly one of at_least, at_most, within; here: {found}")
-        if self.within is not None and self.within[0] >= self.within[1]:
-            raise _fault("the first end of `within` must lie below the second")
-        return self
-
-    @property
-    def limits(self) -> tuple[float, float]:
-        """Lowest and highest value that fits the claim; infinite where there is no limit."""
-        if self.within is not None:
-            return self.within[0], self.within[1]
-        low = -math.inf if self.at_least is None else self.at_least
-        return low, math.inf if self.at_most is None else self.at_most
-
-
-class Difference(Bounds):
-    """A measure of one cell less that of another; the measure itself without a second cell."""
-
-    measure: MeasureName = "metric_value"
-    of: NamedCell
-    to: NamedCell | None = None
-
-
-class Ratio(Bounds):
-    """A measure of one cell over a measure (the same, unless `to_measure` says) of another."""
-
-    measure: MeasureName = "metric_value"
-    of: NamedCell
-    to: NamedCell
-    to_measure: MeasureName | None = None
-
-    @model_validator(mode="after")
-    def _positive(self) -> Ratio:
-        if any(math.isfinite(limit) and limit <= 0 for limit in self.limits):
-            raise _fault("the limits of a ratio are positive")
-        return self
-
-
-class Order(Strict):
-    """Cells, the best by a measure first."""
-
-    measure: MeasureName = "metric_value"
-    cells: Annotated[list[NamedCell], Field(min_length=2)]
-
-    @model_validator(mode="after")
-    def _distinct(self) -> Order:
-        if len({cell.cell for cell in self.cells}) < len(self.cells):
-            raise _fault("a cell stands twice in an order")
-        return self
-
-
-def _computable(expression: str) -> str:
-    try:
-        calculate(expression)
-    except ValueError as error:
-        raise _fault(str(error)) from None
-    return expression
-
-
-class Arithmetic(Strict):
-    """A figure that can be checked on paper.
-
-    Attributes:
-        expression: numbers and + - * / ** alone; see `peftmark.claims.arithmetic`.
-        claimed: the figure it is held against.
-        tolerance: largest difference that still counts as the same figure.
-        unit: of all three.
-    """
-
-    expression: Annotated[str, AfterValidator(_computable)]
-    claimed: Finite
-    tolerance: Annotated[float, Field(ge=0, allow_inf_nan=False)]
-    unit: str = ""
-
 
 # --- claims -------------------------------------------------------------------------------------
 
-KINDS = ("difference", "ratio", "order", "arithmetic", "untestable")
+KINDS = (
+    "difference",
+    "ratio",
+    "order",
+    "arithmetic",
+    "counted",
+    "figures",
+    "weights",
+    "untestable",
+)
 
 
 class ClaimTest(Strict):
@@ -148,16 +55,23 @@ class ClaimTest(Strict):
         suite: the suite whose rows are compared.
         profiles: its profiles in which the comparison means something; None for all.
         tasks: the tasks compared on; None for all of the profile.
+        differs: what of the cells or the limits is not as the source has it.
+        figures: ids of published memory figures (`claims/memory.yaml`), all of which must hold
+            against predictions.
     """
 
     part: Word
     suite: str | None = None
     profiles: Annotated[list[str], Field(min_length=1)] | None = None
     tasks: Annotated[list[TaskName], Field(min_length=1)] | None = None
+    differs: Text | None = None
     difference: Difference | None = None
     ratio: Ratio | None = None
     order: Order | None = None
     arithmetic: Arithmetic | None = None
+    counted: Counted | None = None
+    figures: Annotated[list[str], Field(min_length=1)] | None = None
+    weights: WeightError | None = None
     untestable: Text | None = None
 
     @model_validator(mode="after")
@@ -165,11 +79,11 @@ class ClaimTest(Strict):
         given = [name for name in KINDS if getattr(self, name) is not None]
         if len(given) != 1:
             found = ", ".join(given) or "none"
-            raise _fault(f"exactly one of {', '.join(KINDS)}; here: {found}")
+            raise fault(f"exactly one of {', '.join(KINDS)}; here: {found}")
         if self.measured and self.suite is None:
-            raise _fault(f"a {given[0]} needs the suite whose rows are compared")
+            raise fault(f"a {given[0]} needs the suite whose rows are compared")
         if not self.measured and (self.suite or self.profiles or self.tasks):
-            raise _fault(f"{given[0]} needs no rows, so no suite, profiles or tasks")
+            raise fault(f"{given[0]} needs no rows, so no suite, profiles or tasks")
         return self
 
     @property
@@ -233,31 +147,40 @@ class Setting(Strict):
 
     Attributes:
         models: the stated model by its names in a suite; empty if no suite can name it.
+        task_names: the stated tasks by their names in a suite, where it can name them all.
+        recipe: what the source gives of the recipe.
         selection: how the step that was scored was chosen.
     """
 
     model: Text
     models: list[ModelName] = Field(default_factory=list)
     tasks: Text
+    task_names: list[TaskName] = Field(default_factory=list)
+    recipe: StatedRecipe = StatedRecipe()
     budget: Text
     selection: Text
     scale: Text
 
 
 class Claim(Strict):
-    """A claim with its tests, or the reason why there is none."""
+    """A claim with its tests, or the reason why there is none.
+
+    Attributes:
+        reading: where statement and tests go beyond the source's words, or fall short of them.
+    """
 
     id: Annotated[str, Field(pattern=r"^[A-Z]{1,8}\d{2,4}$")]
     statement: Text
     sources: Annotated[list[Source], Field(min_length=1)]
     setting: Setting
+    reading: Text | None = None
     tests: Annotated[list[ClaimTest], Field(min_length=1)] | None = None
     untestable: Text | None = None
 
     @model_validator(mode="after")
     def _tested_or_not(self) -> Claim:
         if (self.tests is None) == (self.untestable is None):
-            raise _fault("either `tests` or `untestable` with the reason, not both")
+            raise fault("either `tests` or `untestable` with the reason, not both")
         return self
 
     @property

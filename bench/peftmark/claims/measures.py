@@ -10,7 +10,7 @@ from peftmark.claims.rank_moves import rank_moves
 from peftmark.record.fields import figure
 from peftmark.record.job import Record
 
-Kind = Literal["score", "share", "count", "time", "steps"]
+Kind = Literal["score", "loss", "share", "count", "time", "steps"]
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,8 @@ class Measure:
         key: the field of `peftmark.record.outcome.Outcome`, or the name of a figure made from
             several.
         better: which way is better, for orders.
-        kind: score; share; count (the same again in every run of a job, so it needs no interval);
-            time (and what follows from it); steps, which a run may never reach.
+        kind: score; loss; share; count (the same again in every run of a job, so it needs no
+            interval); time (and what follows from it); steps, which a run may never reach.
         same: settings of the recipe that must be equal for two cells to be compared by it.
         derived: makes the figure from a row, or says why it can't; None where it is a field.
     """
@@ -33,6 +33,11 @@ class Measure:
     kind: Kind
     same: tuple[str, ...] = ()
     derived: Callable[[Record], float | str] | None = None
+
+    @property
+    def of_training(self) -> bool:
+        """Whether it grows with the rows that a run trained on, so that cells need equally many."""
+        return self.kind in ("score", "loss", "share")
 
     def value(self, record: Record) -> float | None:
         """The figure of a row; None where the row lacks it."""

@@ -175,6 +175,8 @@ def _verdict_facts(verdict: Verdict) -> dict[str, Any]:
         "scale": verdict.scale,
         "text": verdict.text,
         "level": verdict.level,
+        "unlike_the_source": list(verdict.differs),
+        "learning_rates": verdict.rates or None,
         "settle": list(verdict.settle),
         "jobs": list(verdict.jobs),
         "parts": [_part_facts(part) for part in verdict.parts],
@@ -187,6 +189,7 @@ def _part_facts(part: Part) -> dict[str, Any]:
         "part": test.part if test is not None else None,
         "claimed": claimed(test) if test is not None else None,
         "verdict": part.kind,
+        "direction": part.direction,
         "effect": part.effect,
         "interval": None if part.low is None else [part.low, part.high],
         "exact": part.exact,
@@ -231,6 +234,10 @@ def _suite_lines(ledger: Ledger) -> Iterator[str]:
         yield f"     {verdict.claim.statement}"
         for part in verdict.parts:
             yield f"     {_part_text(part)}"
+        if verdict.differs:
+            yield f"     unlike the source: {'; '.join(verdict.differs)}"
+        if verdict.rates:
+            yield f"     learning rates: {verdict.rates}"
         if verdict.settle:
             yield f"     to settle it: {'; '.join(verdict.settle)}"
 
@@ -239,7 +246,7 @@ def _part_text(part: Part) -> str:
     found = "; ".join(filter(None, (measured(part), part.reason, *part.notes)))
     if part.test is None:
         return found
-    text = f"{part.test.part}: {part.kind}"
+    text = f"{part.test.part}: {part.text}"
     if part.kind != "untestable":
         text += f"; claimed {claimed(part.test)}"
     return f"{text}; {found}" if found else text
@@ -249,6 +256,7 @@ def _claim_lines(line: Line) -> Iterator[str]:
     claim = line.claim
     yield f"{claim.id}  {claim.statement}"
     yield f"     {source_text(claim)}"
+    yield from (f"     unlike the source: {text}" for text in line.paper.differs)
     if claim.untestable:
         yield f"     untestable: {claim.untestable}"
     by_test: dict[str, list[str]] = {}

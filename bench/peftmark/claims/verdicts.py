@@ -11,9 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from peftmark.analysis.table import ResultTable
+from peftmark.claims.departures import departures, is_stated_model, jobs_of
 from peftmark.claims.evidence import Evidence
 from peftmark.claims.judging import TOO_CLOSE, Kind, Part, judge, on_paper
 from peftmark.claims.ledger import Claim, ClaimTest
+from peftmark.claims.stated import recipe_departures
 from peftmark.record.job import Job
 
 ALPHA = 0.05
@@ -27,6 +29,8 @@ class Verdict:
     Attributes:
         scale: the scale it holds at, such as "at RoBERTa-base scale"; empty at the stated one.
         parts: a verdict for each test, in the order of the claim's parts.
+        differs: where what was run, or how the claim is read, is not as the source has it.
+        rates: where the learning rates come from; empty where no row was needed.
         level: confidence level of each interval; None where none was needed.
         settle: what would settle it; empty where nothing is left to settle.
     """
@@ -37,16 +41,35 @@ class Verdict:
     parts: tuple[Part, ...]
     level: float | None
     settle: tuple[str, ...]
+    differs: tuple[str, ...] = ()
+    rates: str = ""
 
     @property
     def text(self) -> str:
         """The verdict with its scale, such as "contradicted at RoBERTa-base scale"."""
-        return f"{self.kind} {self.scale}".strip()
+        return f"{self.kind}{_of_direction(self.kind, self.parts)} {self.scale}".strip()
 
     @property
     def jobs(self) -> tuple[str, ...]:
         """Ids of the jobs whose rows it rests on, each once."""
         return tuple(dict.fromkeys(job for part in self.parts for job in part.jobs))
+
+
+def _of_direction(kind: Kind, parts: Sequence[Part]) -> str:
+    """What a verdict on sizes leaves of the direction: +1.0 for a claimed +1.8 is another size, and
+    no worse method."""
+    if kind not in ("contradicted", "undecided"):
+        return ""
+    fine = ("reproduced", "confirmed on paper")
+    decisive = [
+        p for p in parts if (p.kind == kind if kind == "contradicted" else p.kind not in fine)
+    ]
+    directions = {part.direction for part in decisive}
+    if directions == {"reproduced"}:
+        return " in size and reproduced in direction"
+    if kind == "contradicted" and directions <= {"reproduced", "undecided"}:
+        return " in size and undecided in direction"
+    return ""
 
 
 def verdicts(table: ResultTable, claims: Sequence[Claim]) -> tuple[Verdict, ...]:
@@ -65,7 +88,7 @@ def verdicts(table: ResultTable, claims: Sequence[Claim]) -> tuple[Verdict, ...]
     tests = [test for claim in claims for test in claim.tests or []]
     count = sum(test.intervals for test in tests if evidence.has(test))
     evidence = replace(evidence, level=1 - ALPHA / max(1, count))
-    return tuple(_verdict(claim, evidence, table.jobs[0]) for claim in claims)
+    return tuple(_verdict(claim, evidence, table.jobs) for claim in claims)
 
 
 def without_rows(claim: Claim, reason: str = "no results yet") -> Verdict:
@@ -76,20 +99,33 @@ def without_rows(claim: Claim, reason: str = "no results yet") -> Verdict:
     settle = tuple(
         f"run suite {suite}" for suite in claim.suites if any(p.kind == "undecided" for p in parts)
     )
-    return Verdict(claim, combined(parts), "", parts, None, settle)
+    differs = departures(claim, parts, ())
+    return Verdict(claim, combined(parts), "", parts, None, settle, differs)
 
 
-def _verdict(claim: Claim, evidence: Evidence, job: Job) -> Verdict:
+def _verdict(claim: Claim, evidence: Evidence, jobs: Sequence[Job]) -> Verdict:
+    job = jobs[0]
     parts = _untestable(claim) or tuple(_parts(claim, evidence))
     kind = combined(parts)
-    scale = scale_of(claim, job) if kind in MEASURED else ""
+    here = [part for part in parts if part.test is not None and evidence.belongs(part.test)]
+    tested = jobs_of(here, jobs)
+    scale = scale_of(claim, job, tested) if kind in MEASURED else ""
     settle = _settle(parts) if kind in ("undecided", "not comparable") else []
-    if not _stated_model(claim, job) and (scale or kind == "not comparable"):
+    if not is_stated_model(claim, job) and (scale or kind == "not comparable"):
         settle.append(_stated(claim, job))
     settle = [t for t in settle if not any(o != t and o.startswith(t) for o in settle)]
     uses = any(part.low is not None or part.pairs for part in parts if not part.exact)
     level = evidence.level if uses else None
-    return Verdict(claim, kind, scale, parts, level, tuple(settle))
+    return Verdict(
+        claim,
+        kind,
+        scale,
+        parts,
+        level,
+        tuple(settle),
+        differs=departures(claim, here, tested),
+        rates=(job.rates or "not known") if here else "",
+    )
 
 
 def _settle(parts: Sequence[Part]) -> list[str]:
@@ -143,14 +179,21 @@ def combined(parts: Sequence[Part]) -> Kind:
     return "undecided"
 
 
-def _stated_model(claim: Claim, job: Job) -> bool:
-    """Whether the claim is about the model; one of the user's own may be called alike."""
-    return job.own_model is None and job.model in claim.setting.models
+def scale_of(claim: Claim, job: Job, tested: Sequence[Job] = ()) -> str:
+    """The scale a verdict holds at, in words; empty for a full one on the stated model.
+
+    Args:
+        tested: the jobs that the verdict is on. In a full profile another recipe than the stated
+            one is told; a reduced one has another by its nature.
+    """
+    where = _where(claim, job)
+    if job.scale == "full" and recipe_departures(claim.setting.recipe, tested):
+        return f"{where} with another recipe than stated".strip()
+    return where
 
 
-def scale_of(claim: Claim, job: Job) -> str:
-    """The scale a verdict holds at, in words; empty for a full one on the stated model."""
-    stated = _stated_model(claim, job)
+def _where(claim: Claim, job: Job) -> str:
+    stated = is_stated_model(claim, job)
     full = job.scale == "full"
     if stated:
         return "" if full else f"in profile {job.profile}"

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from peftmark.claims.comparisons import Arithmetic, Difference, Order, Ratio
 from peftmark.claims.judging import KINDS, Part
-from peftmark.claims.ledger import Arithmetic, Claim, ClaimTest, Difference, Order, Ratio
+from peftmark.claims.ledger import Claim, ClaimTest
 from peftmark.claims.verdicts import Verdict
 from peftmark.render import words
 

@@ -59,6 +59,7 @@ class Job:
         own_model: what the catalogue would say of the model, where it is the user's own.
         scale: whether the profile is the whole experiment or a cut-down one; it says what scores
             are worth and changes none, so it is no part of the identity.
+        rates: where the learning rates come from, in words; beside the identity like `scale`.
         stored_id: of a job read from a row of an older configuration, whose id today's would not
             be: the id it was stored under. Empty for every other job.
     """
@@ -87,6 +88,7 @@ class Job:
     own: Own | None = field(default=None, metadata=LATER)
     own_model: OwnModel | None = field(default=None, metadata=LATER)
     scale: Scale = field(default="reduced", compare=False, metadata=BESIDE)
+    rates: str = field(default="", compare=False, metadata=BESIDE)
     stored_id: str = field(default="", compare=False, metadata=BESIDE)
 
     @cached_property

@@ -32,6 +32,7 @@ def _grid(found: Sequence[Verdict]) -> Grid:
         Column("claim", "and where it stands, under which conditions"),
         Column("verdict", "by part, where it has several"),
         Column("measured", "with interval and n"),
+        Column("unlike the source", "and where the learning rates come from"),
         Column("what would settle it"),
     )
     return Grid(
@@ -55,7 +56,7 @@ def _levels(found: Sequence[Verdict]) -> str:
 def _row(verdict: Verdict) -> tuple[Entry, ...]:
     claim = verdict.claim
     several = len(verdict.parts) > 1
-    parts = [f"{_name(p)}: {p.kind}" for p in verdict.parts] if several else []
+    parts = [f"{_name(p)}: {p.text}" for p in verdict.parts] if several else []
     reasons = dict.fromkeys(text for p in verdict.parts for text in (p.reason, *p.notes) if text)
     settle = "; ".join(verdict.settle)
     nothing = "nothing is left to settle" if verdict.kind in KINDS[:2] else "not by a run"
@@ -64,8 +65,17 @@ def _row(verdict: Verdict) -> tuple[Entry, ...]:
         Entry(claim.statement, source_text(claim)),
         Entry(verdict.text, "; ".join(parts), KIND_OF_ENTRY.get(verdict.kind, "text")),
         _measured(verdict, "; ".join(reasons)),
+        _differs(verdict),
         Entry(settle or nothing),
     )
+
+
+def _differs(verdict: Verdict) -> Entry:
+    """What was not run as the source has it."""
+    rates = f"learning rates: {verdict.rates}" if verdict.rates else ""
+    if verdict.differs:
+        return Entry("; ".join(verdict.differs), rates)
+    return Entry("nothing that is stated", rates) if rates else words.missing("no run was compared")
 
 
 def _name(part: Part) -> str:
@@ -97,7 +107,7 @@ def _trace(found: Sequence[Verdict]) -> Grid:
         (
             Entry(verdict.claim.id),
             Entry(_name(part), claimed(part.test) if part.test is not None else ""),
-            Entry(part.kind),
+            Entry(part.text),
             Entry(text) if (text := measured(part)) else words.missing("no figure"),
             Entry("; ".join(filter(None, (part.reason, *part.notes))) or "by the rule above"),
             Entry(" ".join(part.jobs), f"{words.plural(len(part.jobs), 'job')}", "code")

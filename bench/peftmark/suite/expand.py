@@ -231,12 +231,20 @@ def _base_jobs(suite: Suite, profile_name: str, device: Literal["cpu", "cuda"]) 
             own=carried(task),
             own_model=carried_model(model),
             scale=profile.scale or "reduced",
+            rates=_rates(profile),
         )
         for task in map(suite.task, profile.tasks)
         for entry in suite.methods(profile_name)
         for model in [suite.model(profile.model_of(entry))]
         for cell in cells(entry, profile)
     ]
+
+
+def _rates(profile: Profile) -> str:
+    """Where the learning rates come from."""
+    if profile.tuning is not None:
+        return "chosen by trials on selection rows, equally many for every cell"
+    return f"fixed in the suite: {profile.rates}" if profile.rates else "fixed in the suite"
 
 
 def _causal(suite: Suite, profile: Profile, task: Task) -> Causal:

@@ -318,6 +318,8 @@ class Profile(Strict):
         methods: replaces the suite's list of methods.
         vary: values of settings that every cell is crossed with.
         tuning: choose learning rates by trials; without it `learning_rate` counts.
+        rates: where learning rates without trials come from, such as a paper's recipe; verdicts on
+            claims say it. It changes no job.
         unrelated: a language task that is not among `tasks`; how well its text is still read
             tells what a causal language model forgot.
     """
@@ -332,6 +334,7 @@ class Profile(Strict):
     methods: Annotated[list[MethodEntry], Field(min_length=1)] | None = None
     vary: Vary = Vary()
     tuning: Tuning | None = None
+    rates: Annotated[str, Field(min_length=3, max_length=200)] = ""
     unrelated: TaskName | None = None
     recipe: RecipeLayer = RecipeLayer()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from peftmark.catalog.tasks import TASKS
 from peftmark.claims.arithmetic import calculate
 from peftmark.claims.ledger import LEDGER, MEASURES, load_claims
 from peftmark.core.errors import SuiteError
+from peftmark.record.job import Job
 from peftmark.record.outcome import OUTCOME_FIELDS
 from peftmark.suite.expand import expand
 from peftmark.suite.load import load_suite, suite_names
@@ -23,6 +25,12 @@ from places import DOCS, SUITES
 
 LEDGER_OF_OURS = load_claims([SUITES])
 LOADED = {name: load_suite(name, SUITES) for name in suite_names(SUITES)}
+
+
+@cache
+def jobs_of(suite: str, profile: str) -> list[Job]:
+    return expand(LOADED[suite], profile, "cpu").jobs
+
 
 BASE: dict[str, Any] = {
     "id": "C01",
@@ -77,10 +85,43 @@ def test_a_shipped_claim_finds_its_cells_and_tasks_in_every_profile_it_names(one
         profiles = test.profiles or list(suite.profiles)
         assert set(profiles) <= set(suite.profiles), test.part
         for name in profiles:
-            planned = expand(suite, name, "cpu")
-            cells = {job.cell for job in planned.jobs}
+            cells = {job.cell for job in jobs_of(test.suite, name)}
             assert set(test.cells) <= cells, f"{test.part} in {test.suite}, {name}"
             assert set(test.tasks or []) <= set(suite.profiles[name].tasks), test.part
+
+
+@pytest.mark.parametrize("one", LEDGER_OF_OURS.values(), ids=lambda c: c.id)
+def test_cells_whose_scores_a_shipped_claim_compares_train_on_equally_many_rows(one):
+    for test in one.tests or []:
+        if test.suite is None or not any(m.of_training for m in test.measures()):
+            continue
+        suite = LOADED[test.suite]
+        for name in test.profiles or suite.profiles:
+            rows: dict[str, set[int]] = {}
+            for job in jobs_of(test.suite, name):
+                if job.cell in test.cells and job.task in (test.tasks or [job.task]):
+                    rows.setdefault(job.task, set()).add(job.recipe.steps * job.recipe.batch_size)
+            assert rows and all(len(found) == 1 for found in rows.values()), (test.part, name, rows)
+
+
+def test_every_cell_of_the_full_glue_profile_trains_on_equally_many_rows():
+    rows: dict[str, set[tuple[int, int]]] = {}
+    for job in jobs_of("glue", "full"):
+        rows.setdefault(job.task, set()).add((job.recipe.steps, job.recipe.batch_size))
+    assert len(rows) == 8
+    assert all(len(found) == 1 for found in rows.values())
+    # MNLI: 392,702 rows less 1,000 that are kept back, 32 a step, seven times.
+    assert rows["mnli"] == {(7 * math.ceil(391_702 / 32), 32)}
+
+
+def test_every_profile_that_tests_a_claim_says_where_its_learning_rates_come_from():
+    silent = {
+        (suite.name, name)
+        for suite in LOADED.values()
+        for name, profile in suite.profiles.items()
+        if suite.claims and not profile.rates and profile.tuning is None
+    }
+    assert silent == set()
 
 
 def test_a_suite_names_exactly_the_claims_that_its_rows_test():

@@ -254,7 +254,7 @@ def test_memory_of_different_meters_is_not_compared():
     )
 
 
-def test_costs_of_unlike_recipes_or_machines_are_not_compared_and_scores_are():
+def test_costs_of_unlike_recipes_or_machines_are_not_compared():
     recipe = replace(row(A, 0).job.recipe, batch_size=32)
     other = [row(A, i, 0.9 + i / 100, job={"recipe": recipe}) for i in range(3)]
     table = build([*other, *rows(B, BASE)])
@@ -262,7 +262,6 @@ def test_costs_of_unlike_recipes_or_machines_are_not_compared_and_scores_are():
         verdict = one(table, ratio(measure=measure, at_most=9.0))
         assert verdict.kind == "not comparable", measure
         assert "batch_size on sst-2: 16 and 32" in verdict.parts[0].reason
-    assert one(table, difference(at_least=0.0)).kind == "reproduced"
     stored = replace(row(A, 0).job.recipe, weights="bf16")
     low = [row(A, i, 0.9 + i / 100, job={"recipe": stored}) for i in range(3)]
     verdict = one(build([*low, *rows(B, BASE)]), ratio(measure="peak_memory_bytes", at_most=9.0))

@@ -51,14 +51,15 @@ def line(found, name, index=0):
 def test_the_first_line_counts_the_verdicts_with_their_scale():
     scale = "at MiniLM-L6 scale (quick profile)"
     assert section().lead == (
-        f"Of 7 claims 2 were reproduced {scale}, 2 were contradicted {scale}, 1 is not comparable, "
-        "1 was refuted on paper and 1 is untestable."
+        f"Of 7 claims 2 were reproduced {scale}, 1 was contradicted {scale}, 1 was contradicted in "
+        f"size and reproduced in direction {scale}, 1 is not comparable, 1 was refuted on paper "
+        "and 1 is untestable."
     )
     assert claims.section(table(), CLAIMS[:1]).lead == f"Of 1 claim 1 was reproduced {scale}."
 
 
 def test_a_claim_has_a_row_with_source_verdict_figure_and_what_would_settle_it():
-    _, said, verdict, figure, settle = line(section(), "C01")
+    _, said, verdict, figure, unlike, settle = line(section(), "C01")
     assert said.text == "A is better than B."
     assert line(section(), "C01", 1)[1].note == "score, AdaLoRA r8 − LoRA r8: at least 0.000"
     assert said.note == (
@@ -69,11 +70,16 @@ def test_a_claim_has_a_row_with_source_verdict_figure_and_what_would_settle_it()
     # four intervals: three claims on scores and an order of two cells
     low, high = stats.t.interval(1 - 0.05 / 4, 3, 0.05, stats.sem([0.05, 0.04, 0.06, 0.05]))
     assert figure.text == f"+0.050 (+{low:.3f} to +{high:.3f}; 4 seeds, 1 task)"
+    assert unlike.text == (
+        "model all-MiniLM-L6-v2, stated RoBERTa-large; tasks sst-2, stated GLUE; the source gives "
+        "no recipe"
+    )
+    assert unlike.note == "learning rates: not known"
     assert settle.text == "run a profile of full scale: stated for RoBERTa-large"
 
 
 def test_a_claim_of_several_parts_tells_each():
-    _, _, verdict, figure, _ = line(section(), "C03")
+    _, _, verdict, figure, _, _ = line(section(), "C03")
     assert verdict.text.startswith("contradicted")
     assert verdict.note == "quality: reproduced; memory: contradicted"
     assert "memory: 1.000× (exact; 4 seeds, 1 task)" in figure.text
@@ -85,7 +91,7 @@ def test_what_has_no_figure_says_why():
     assert line(section(), "C05", 1)[1].note == "65e9 * 0.5 / 1e9 = 13.2 GB"
     assert line(section(), "C06")[3].note == "Needs what no row holds."
     assert line(section(), "C07")[3].text.startswith("1 of 1 neighbouring pair shown")
-    assert [line(section(), name)[4].text for name in ("C05", "C06")] == ["not by a run"] * 2
+    assert [line(section(), name)[5].text for name in ("C05", "C06")] == ["not by a run"] * 2
 
 
 def test_the_note_says_the_level_that_lets_all_hold_together():
