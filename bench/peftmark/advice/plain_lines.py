@@ -1,13 +1,37 @@
-"""That cells are not above a line that needs no fine-tuning, as a sentence."""
+"""That cells are not above a constant guess or a line without fine-tuning, as sentences."""
 
 from __future__ import annotations
 
+from peftmark.analysis.guess import Unbeaten, unbeaten
 from peftmark.analysis.plain_lines import NotAbove, not_above
 from peftmark.analysis.table import ResultTable
 from peftmark.catalog.methods import cell_title
 from peftmark.render import words
 
 MOST_NAMED = 4
+
+
+def no_gain(table: ResultTable) -> str:
+    """On which tasks no cell is shown to beat a constant guess; empty if on each one is."""
+    found = unbeaten(table)
+    if not found:
+        return ""
+    named = [f"{one.task} ({_against_guess(one)})" for one in found[:MOST_NAMED]]
+    if len(found) > MOST_NAMED:
+        named.append(words.plural(len(found) - MOST_NAMED, "more task"))
+    there = "" if len(found) == len(table.tasks) else " there"
+    return (
+        f"No cell is shown to beat a constant guess on {words.listing(named)}, so nothing is "
+        f"recommended{there}."
+    )
+
+
+def _against_guess(one: Unbeaten) -> str:
+    best = f"best {cell_title(*one.best)}, {words.plus_minus(one.score, one.metric)}"
+    if one.guess is None:
+        return f"{best}; what a guess scores is not recorded"
+    alone = " by one seed" if one.score.n == 1 else ""
+    return f"{best}{alone}, guess {words.score(one.metric, one.guess)}"
 
 
 def sentence(table: ResultTable) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from peftmark.advice import plain_lines
 from peftmark.advice.candidates import (
     COSTS,
     Candidate,
@@ -29,6 +30,7 @@ from peftmark.advice.trade import (
     score_of,
     scores,
 )
+from peftmark.analysis.guess import unbeaten
 from peftmark.analysis.table import MEAN, ResultTable, build
 from peftmark.catalog.methods import Cell, cell_title
 from peftmark.core.amounts import size_text
@@ -80,9 +82,14 @@ def recommend(table: ResultTable, wish: Wish) -> Answer:
         table: rows of one suite, profile, model and device; at least one job.
         wish: the constraints.
     """
-    reasons, run, part = _near(table, wish)
-    if part is None:
+    reasons, run, near = _near(table, wish)
+    if near is None:
         return Answer(wish, table, "unknown", reasons=reasons, run=run)
+    nothing = [one.task for one in unbeaten(near)]
+    part = only(near, [task for task in near.tasks if task not in nothing])
+    if not part.tasks:
+        told = plain_lines.no_gain(near)
+        return Answer(wish, near, "unknown", reasons=(told,), run=(_LEARN_MORE,))
     if no_scale := _no_scale(part, wish):
         return Answer(wish, part, "unknown", reasons=(no_scale,), run=(_ONE_TASK,))
     best = _best(part)
@@ -99,7 +106,7 @@ def recommend(table: ResultTable, wish: Wish) -> Answer:
     picks, beaten = _sort(fitting, trade, wish)
     others = (*beaten, *(c for c in found if not c.fits))
     verdict, why, more = _verdict(part, picks, [c for c in others if c.trains], wish)
-    notes = _caveats(part, wish, trade)
+    notes = (*_left_out(nothing), *_caveats(part, wish, trade))
     cost = None if trade.fault else wish.cost
     return Answer(wish, part, verdict, picks, others, why, notes, more, best, cost)
 
@@ -111,6 +118,15 @@ def recommend_all(tables: Sequence[ResultTable], wish: Wish) -> tuple[Answer, ..
     return tuple(sorted(answers, key=lambda a: (order.index(a.verdict), -len(a.table.slots))))
 
 
+def _left_out(tasks: Sequence[str]) -> tuple[str, ...]:
+    """That tasks without any gain over a guess have no say, as a caveat."""
+    if not tasks:
+        return ()
+    names = words.listing(tasks)
+    return (f"Left out: {names}, where no cell is shown to beat a constant guess.",)
+
+
+_LEARN_MORE = "a profile with more seeds, or recipes that learn more"
 _ONE_TASK = "peftmark recommend --task TASK, without --max-drop"
 
 

@@ -45,6 +45,9 @@ def _without_points(table: ResultTable) -> Section:
 
 
 def _lead(answers: dict[str, Answer]) -> str:
+    first = next(iter(answers.values()))
+    if first.best is None:
+        return headline(first)
     names = {
         key: a.picks[0].title if a.verdict == "fits" and a.cost is not None else ""
         for key, a in answers.items()

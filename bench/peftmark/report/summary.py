@@ -121,9 +121,10 @@ def standings(
 
 
 def finding(table: ResultTable) -> str:
-    """What a reader is told first: cells that are not above a line that needs no fine-tuning, then
-    quality against the reference, over all tasks."""
-    return " ".join(filter(None, (plain_lines.sentence(table), _against(table))))
+    """What a reader is told first: tasks on which no cell beats a guess, cells that are not above
+    a line that needs no fine-tuning, then quality against the reference, over all tasks."""
+    told = (plain_lines.no_gain(table), plain_lines.sentence(table), _against(table))
+    return " ".join(filter(None, told))
 
 
 def _against(table: ResultTable) -> str:
