@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from peftmark.advice import plain_lines
+from peftmark.advice import plain_lines, training_lines
 from peftmark.advice.candidates import (
     COSTS,
     Candidate,
@@ -161,7 +161,19 @@ def _table(rows: Sequence[Record]) -> ResultTable:
 
 
 def headline(answer: Answer) -> str:
-    """The answer in one sentence or more."""
+    """The answer in one sentence or more, with the factor where a cell that it rests on saw
+    another amount of training."""
+    told = filter(None, (_headline(answer), _unequal(answer)))
+    return " ".join(told)
+
+
+def _unequal(answer: Answer) -> str:
+    """That what is picked, or the best cell that it is held against, trained longer or shorter."""
+    cells = {c.cell for c in answer.picks} | {c for c in [answer.best] if c is not None}
+    return training_lines.sentence(answer.table, cells) if answer.picks else ""
+
+
+def _headline(answer: Answer) -> str:
     if answer.verdict == "unknown":
         return f"Unknown. {' '.join(answer.reasons)}"
     if answer.verdict == "none fits":
@@ -308,7 +320,11 @@ def _figures(c: Candidate, metric: str) -> tuple[str, ...]:
 
 
 def state(answer: Answer, c: Candidate) -> str:
-    """What became of a cell, in a few words."""
+    """What became of a cell, in a few words, and that it saw another amount of training."""
+    return "; ".join(filter(None, (_state(answer, c), training_lines.saw(answer.table, c.cell))))
+
+
+def _state(answer: Answer, c: Candidate) -> str:
     if not c.trains:
         return f"{'needs no fine-tuning' if c.cell.fits else 'trains nothing'}, for comparison"
     if c.unknown:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from peftmark.advice import training_lines
 from peftmark.analysis.comparison import (
     ALPHA,
     MARGIN,
@@ -91,7 +92,8 @@ def _by_task(
     shown = score_entries.score_entry(found.score, gap, metric, signed=True)
     error = row_error(table, cell, task) if draws else None
     turned = {True: ", better", False: ", worse", None: ""}[found.better] if found.sign < 0 else ""
-    parts = [f"{found.verdict}{turned}", shown.note]
+    saw = training_lines.saw(table, cell, [task])
+    parts = [f"{found.verdict}{turned}", shown.note, *filter(None, [saw])]
     if error is not None:
         parts.append(f"rows ± {words.score(metric, Z * error)}")
     return Entry(shown.text, "; ".join(parts), "number", shown.sort)
@@ -114,9 +116,10 @@ def pairs_blocks(
                 f"{MOST_CELLS}): so many comparisons would show next to nothing."
             ),
         )
-    blocks: list[Block] = [Paragraph(_pairs_finding(pairs))]
+    told = filter(None, (_pairs_finding(pairs), training_lines.sentence(table)))
+    blocks: list[Block] = [Paragraph(" ".join(told))]
     if len(ranks) <= MOST_SQUARE:
-        blocks.append(_square(pairs, list(ranks)))
+        blocks.append(_square(table, pairs, list(ranks)))
     return tuple(blocks)
 
 
@@ -132,9 +135,11 @@ def _pairs_finding(pairs: Pairs) -> str:
     )
 
 
-def _square(pairs: Pairs, cells: list[Cell]) -> Grid:
+def _square(table: ResultTable, pairs: Pairs, cells: list[Cell]) -> Grid:
     columns = (Column("row less column"), *(Column(words.title(c), numeric=True) for c in cells))
-    rows = tuple((Entry(words.title(a)), *(_pair(pairs, a, b) for b in cells)) for a in cells)
+    rows = tuple(
+        (Entry(words.title(a)), *(_pair(table, pairs, a, b) for b in cells)) for a in cells
+    )
     return Grid(
         "Every pair of cells",
         columns,
@@ -145,7 +150,7 @@ def _square(pairs: Pairs, cells: list[Cell]) -> Grid:
     )
 
 
-def _pair(pairs: Pairs, a: Cell, b: Cell) -> Entry:
+def _pair(table: ResultTable, pairs: Pairs, a: Cell, b: Cell) -> Entry:
     if a == b:
         return Entry("–", kind="missing")
     found = pairs.get((a, b))
@@ -155,18 +160,19 @@ def _pair(pairs: Pairs, a: Cell, b: Cell) -> Entry:
     if found is None:
         return words.missing("not compared")
     mean = turned * found.comparison.estimate.mean
+    saw = training_lines.saw_beside(table, a, b)
     if found.verdict in ("higher", "lower"):
-        return Entry(words.number(mean, signed=True), kind="number", sort=mean)
-    return Entry("=" if found.verdict == "equivalent" else "·", kind="missing")
+        return Entry(words.number(mean, signed=True), saw, "number", mean)
+    return Entry("=" if found.verdict == "equivalent" else "·", saw, "missing")
 
 
-def rank_entry(ranks: Mapping[Cell, tuple[int, int]], cell: Cell) -> Entry:
-    """The places that a cell may have."""
+def rank_entry(table: ResultTable, ranks: Mapping[Cell, tuple[int, int]], cell: Cell) -> Entry:
+    """The places that a cell may have, and that it saw another amount of training."""
     if cell not in ranks:
         return words.missing("not compared with the others")
     best, worst = ranks[cell]
     text = str(best) if best == worst else f"{best}–{worst}"
-    return Entry(text, kind="number", sort=(best + worst) / 2)
+    return Entry(text, training_lines.saw(table, cell), "number", (best + worst) / 2)
 
 
 # --- other ways to sum up -----------------------------------------------------------------------
@@ -197,7 +203,7 @@ def aggregates(table: ResultTable) -> Grid:
         folded=True,
         note="Quality is 0 for the baseline predictor and 1 for a perfect one; the interquartile "
         "mean leaves out the lowest and highest quarter of the runs. None of these is adjusted for "
-        f"the number of cells.{floor}",
+        f"the number of cells.{floor} {training_lines.sentence(table)}".rstrip(),
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from peftmark.advice import training_lines
 from peftmark.advice.guides import ADVICE, Advice, Group, Test
 from peftmark.advice.recommend import only, train_rows
 from peftmark.advice.trade import MEMORY, Cost, fault, point, scores
@@ -144,8 +145,11 @@ def _vote(table: ResultTable, a: Cell, b: Cell, test: Test, cost: Cost | None) -
         found = gain(scores(table, a), scores(table, b))
         if found is None:
             return "open", "no seed in common"
-        in_points = table.scale.in_points
-        return _score_vote(found, test.drop * POINT), _difference(found, in_points)
+        text = _difference(found, table.scale.in_points)
+        if saw := training_lines.saw_beside(table, a, b):
+            # What trained longer would win by that alone: nothing is shown of the methods.
+            return "open", f"{text}, but it {saw}"
+        return _score_vote(found, test.drop * POINT), text
     mine, theirs = point(table, a, cost), point(table, b, cost)
     if mine is None or theirs is None:
         return "open", f"{cost.title} not recorded on every task"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from peftmark.advice import training_lines
 from peftmark.advice.trade import FORGETTING, MEMORY, PARAMETERS, TIME, Cost, Front, Spot, front
 from peftmark.analysis.pareto import reigns
 from peftmark.analysis.table import ResultTable
@@ -60,7 +61,8 @@ def section(table: ResultTable) -> Section:
     absent = [text for f, text in zip(fronts, absent, strict=True) if not f.spots]
     if absent:
         blocks.append(Paragraph(f"Not drawn: {'; '.join(absent)}."))
-    return Section("trade", "What is the trade?", _lead(known), tuple(blocks))
+    told = filter(None, (_lead(known), training_lines.sentence(table)))
+    return Section("trade", "What is the trade?", " ".join(told), tuple(blocks))
 
 
 def _lead(fronts: list[Front]) -> str:
@@ -168,12 +170,7 @@ def _places(table: ResultTable, fronts: list[Front]) -> Grid:
         score = (
             words.missing(fronts[0].missing.get(cell, ""))
             if some is None
-            else Entry(
-                words.plus_minus(some.score, table.scale.metric),
-                f"n = {some.score.n}",
-                "number",
-                some.score.mean,
-            )
+            else _scored(table, cell, some)
         )
         entries = (_place(f, cell, s) for f, s in zip(fronts, spots, strict=True))
         rows.append((Entry(words.title(cell)), score, *entries))
@@ -190,6 +187,13 @@ def _places(table: ResultTable, fronts: list[Front]) -> Grid:
             "do with the task; drawn as the ratio of after to before."
         )
     return Grid("On, possibly on or off the front", columns, tuple(rows), note=note)
+
+
+def _scored(table: ResultTable, cell: Cell, spot: Spot) -> Entry:
+    """A cell's score, and that it saw another amount of training."""
+    shown = words.plus_minus(spot.score, table.scale.metric)
+    entry = Entry(shown, f"n = {spot.score.n}", "number", spot.score.mean)
+    return score_entries.with_note(entry, training_lines.saw(table, cell))
 
 
 def _place(found: Front, cell: Cell, spot: Spot | None) -> Entry:

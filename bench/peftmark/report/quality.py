@@ -126,7 +126,7 @@ def _scores(table: ResultTable, ranks: Mapping[Cell, tuple[int, int]]) -> Grid:
             score_entries.score_entry(
                 overall_score(table, cell), gaps.overall_gap(table, cell), table.scale.metric
             ),
-            *([differences.rank_entry(ranks, cell)] if ranks else []),
+            *([differences.rank_entry(table, ranks, cell)] if ranks else []),
         )
         for cell in table.cells
     ]

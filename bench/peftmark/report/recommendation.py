@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from peftmark.advice import training_lines
 from peftmark.advice.answer import headline
 from peftmark.advice.candidates import COSTS, Candidate, Wish, short_standing, to_the_best
 from peftmark.advice.recommend import Answer, recommend
@@ -110,6 +111,7 @@ def _row(table: ResultTable, c: Candidate, answers: dict[str, Answer]) -> tuple[
     else:
         count = f"n = {c.seeds}" + ("" if c.ok == c.jobs else f"; {c.ok} of {c.jobs} jobs ok")
         score = Entry(words.plus_minus(c.score, table.scale.metric), count, "number", c.score.mean)
+        score = score_entries.with_note(score, training_lines.saw(table, c.cell))
         mean = c.behind.estimate.mean if c.behind else 0.0
         behind = Entry(short_standing(c), _within(c, answers), "number", mean)
     costs = (

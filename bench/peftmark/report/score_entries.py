@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from peftmark.analysis.comparison import Difference
 from peftmark.analysis.table import MEAN, Ratio, ResultTable, Score
 from peftmark.render import words
@@ -34,6 +36,11 @@ def score_entry(score: Score, gap: Entry, metric: str = "", *, signed: bool = Fa
         f"n = {estimate.n}" if score.complete else f"n = {estimate.n}/{score.planned} incomplete"
     )
     return Entry(words.plus_minus(estimate, metric, signed=signed), count, "number", estimate.mean)
+
+
+def with_note(entry: Entry, *notes: str) -> Entry:
+    """The same with more in its small line; notes may be empty."""
+    return replace(entry, note="; ".join(filter(None, (entry.note, *notes))))
 
 
 def seeds_wanted(found: Difference) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
-from peftmark.advice import plain_lines
+from peftmark.advice import plain_lines, training_lines
 from peftmark.analysis.comparison import MARGIN, Difference, Verdict, against_reference
 from peftmark.analysis.scale import point_text
 from peftmark.analysis.table import (
@@ -86,6 +86,7 @@ def standings(
     brief: bool = False,
     told: Mapping[Verdict, str] = SAID,
     metric: str = "",
+    saw: Callable[[Cell], str] = lambda _: "",
 ) -> list[str]:
     """How each cell stands to the reference, as parts of a sentence.
 
@@ -95,6 +96,7 @@ def standings(
         brief: give no figures of cells of which nothing is shown.
         told: verdict -> what is said of cells.
         metric: whose differences they are; empty for those on the scale of no one metric.
+        saw: that a cell saw another amount of training than the reference; empty if it didn't.
     """
     named: dict[Verdict, list[tuple[float, str]]] = {}
     few = sum(d.verdict == "undecided" for d in found.values()) <= FURTHEST
@@ -105,6 +107,7 @@ def standings(
             facts[0] += f", {len(score.by_seed)} of {score.planned} seeds"
         if difference.verdict == "undecided":
             facts = [] if brief else [*facts, *[score_entries.seeds_wanted(difference)] * few]
+        facts += filter(None, [saw(cell)])
         text = words.title(cell) + (f" ({'; '.join(facts)})" if facts else "")
         named.setdefault(difference.verdict, []).append((estimate.mean, text))
     parts = []
@@ -155,7 +158,11 @@ def _against(table: ResultTable) -> str:
         f"{words.plural(len(base.by_seed), 'seed')}, "
         f"{name} scored {words.plus_minus(base.estimate, table.scale.metric)}{meaning}"
     )
-    parts = standings(against_reference(table), metric=table.scale.metric)
+    parts = standings(
+        against_reference(table),
+        metric=table.scale.metric,
+        saw=lambda cell: training_lines.saw(table, cell),
+    )
     if not parts:
         return f"{scope}; no other cell has a seed to compare it with."
     return f"{scope}. Against it: {'; '.join(parts)}."
@@ -181,7 +188,13 @@ def task_finding(
         return f"{name} has no finished run, so nothing is compared."
     mine = {cell: known for (cell, on), known in found.items() if on == task}
     metric = table.example(task).metric
-    parts = standings(mine, brief=True, told=said(metric), metric=metric)
+    parts = standings(
+        mine,
+        brief=True,
+        told=said(metric),
+        metric=metric,
+        saw=lambda cell: training_lines.saw(table, cell, [task]),
+    )
     if not parts:
         return f"Only {name} has finished runs."
     return f"Against {name}: {'; '.join(parts)}."
@@ -280,6 +293,7 @@ def _verdict_row(table: ResultTable, cell: Cell, found: Difference | None) -> tu
         against = (none, none, none)
     else:
         shown = score_entries.score_entry(found.score, gap, metric, signed=True)
+        shown = score_entries.with_note(shown, training_lines.saw(table, cell))
         detectable = score_entries.detectable_entry(found, metric)
         against = (shown, score_entries.verdict_entry(found), detectable)
     return (
