@@ -7,11 +7,13 @@ bit. `flags` finds finished jobs that measured something else than their name sa
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from peftmark.catalog.methods import cell_title
+from peftmark.analysis.scale import point
+from peftmark.catalog.methods import Cell, cell_title
+from peftmark.catalog.metrics import sign_of
 from peftmark.catalog.quantizations import QUANTIZATIONS
 from peftmark.machine.environment import changed_versions
 from peftmark.record.fields import by_phase
@@ -21,13 +23,19 @@ SAME_BITS = tuple(f.key for f in by_phase() if f.deterministic and f.key != "cur
 """Fields of the outcome that two runs of one job must share; with them the curve but its times. In
 the order of a job, as what differs first may explain the rest."""
 
-FlagKind = Literal["collapsed", "exploding", "twins", "unfaithful"]
+FlagKind = Literal["collapsed", "behind", "twins", "unfaithful"]
 FLAG_KINDS: dict[FlagKind, str] = {
     "collapsed": "predicted the same for every row",
-    "exploding": "had a gradient norm that rose by half three times in a row",
+    "behind": "fell behind the cell's other seeds",
     "twins": "learned exactly like another cell, so the two names stand for one method",
     "unfaithful": "saved files that give other logits than the trained model",
 }
+
+HIGHER_LOSS = 1.5
+"""Training loss at the end over the highest of the cell's other seeds from which a run counts as
+behind; this and the points are judgements (docs/decisions/2026-11-29-runs-that-fell-behind.md)."""
+LOWER_POINTS = 10
+"""Points that a score lies below the lowest of the other seeds' likewise."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +141,8 @@ def flags(jobs: Sequence[Job], records: Mapping[str, Record]) -> list[Flag]:
     """
     reported = (records.get(job.job_id) for job in jobs if job.purpose == "report")
     rows = [record for record in reported if record is not None and record.ok]
-    found = [flag for row in rows for flag in _of_one(row)] + list(_twins(rows))
+    found = [flag for row in rows for flag in _of_one(row)]
+    found += [*_behind(rows), *_twins(rows)]
     order = list(FLAG_KINDS)
     return sorted(found, key=lambda flag: order.index(flag.kind))
 
@@ -143,9 +152,6 @@ def _of_one(row: Record) -> Iterator[Flag]:
     if outcome.collapsed and outcome.steps != 0:
         what = "answers written" if outcome.completions else "predictions"
         yield Flag("collapsed", row.job, f"the last {what} are all the same")
-    if outcome.exploding_step is not None:
-        detail = f"three rises by half in a row, the last at step {outcome.exploding_step}"
-        yield Flag("exploding", row.job, detail)
     error = outcome.reload_max_error
     # Not "above": an error that is not a number is no faithful copy either.
     weights = row.job.recipe.weights
@@ -153,6 +159,56 @@ def _of_one(row: Record) -> Iterator[Flag]:
     if error is not None and not error <= allowed:
         detail = f"a logit differs by {error:.2g} after loading, {allowed:g} allowed"
         yield Flag("unfaithful", row.job, detail)
+
+
+def with_other_seeds(rows: Iterable[Record]) -> list[tuple[Record, list[Record]]]:
+    """Every finished run that trained, with the cell's runs of other seeds on its task; those
+    without another seed have nothing to fall behind and are left out."""
+    groups: dict[tuple[str, str, Cell, str], list[Record]] = {}
+    for row in rows:
+        if row.ok and row.job.cell.trains and row.outcome.steps != 0:
+            job = row.job
+            groups.setdefault((job.profile, job.model, job.cell, job.task), []).append(row)
+    return [
+        (row, [other for other in group if other is not row])
+        for group in groups.values()
+        if len(group) > 1
+        for row in group
+    ]
+
+
+def _behind(rows: Sequence[Record]) -> Iterator[Flag]:
+    """Runs that ended far worse than every other seed of their cell on the task.
+
+    What harms is looked for, and not a norm that rises: gradients are clipped, and of the stored
+    runs whose norm rose by half three times in a row none had ended like this.
+    """
+    for row, others in with_other_seeds(rows):
+        parts = [*_higher_loss(row, others), *_lower_score(row, others)]
+        if not parts:
+            continue
+        if (step := row.outcome.exploding_step) is not None:
+            parts.append(f"its gradient norm rose by half three times in a row up to step {step}")
+        yield Flag("behind", row.job, "; ".join(parts))
+
+
+def _higher_loss(row: Record, others: Sequence[Record]) -> Iterator[str]:
+    mine = row.outcome.loss
+    known = [o.outcome.loss for o in others if o.outcome.loss is not None]
+    if mine is not None and known and mine >= HIGHER_LOSS * (most := max(known)) > 0:
+        yield f"a training loss of {mine:.3g}, the other seeds' at most {most:.3g}"
+
+
+def _lower_score(row: Record, others: Sequence[Record]) -> Iterator[str]:
+    metric, mine = row.job.metric, row.outcome.metric_value
+    known = [o.outcome.metric_value for o in others if o.outcome.metric_value is not None]
+    worth = point(metric, row.outcome.baseline_value)
+    if mine is None or worth is None or not known:
+        return
+    sign = sign_of(metric)
+    worst = min(known, key=lambda value: sign * value)
+    if sign * (worst - mine) >= LOWER_POINTS * worth:
+        yield f"a score of {mine:.3f}, the other seeds' at worst {worst:.3f}"
 
 
 def _twins(rows: Sequence[Record]) -> Iterator[Flag]:

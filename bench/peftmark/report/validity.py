@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from peftmark.analysis import validity
@@ -31,27 +31,38 @@ class Check:
 
     Attributes:
         title: what is looked for.
-        known: whether an outcome holds what the check reads.
+        known: how many of the finished rows hold what the check reads.
+        unknown: why, where none does.
     """
 
     title: str
-    known: Callable[[Outcome], bool]
+    known: Callable[[Sequence[Record]], int]
+    unknown: str = "no finished run records it"
+
+
+def _recorded(read: Callable[[Outcome], bool]) -> Callable[[Sequence[Record]], int]:
+    """A count of the rows whose outcome holds something."""
+    return lambda rows: sum(read(row.outcome) for row in rows)
 
 
 CHECKS: dict[FlagKind, Check] = {
     "collapsed": Check(
-        "predictions that are all the same", lambda outcome: outcome.collapsed is not None
+        "predictions that are all the same",
+        _recorded(lambda outcome: outcome.collapsed is not None),
     ),
-    "exploding": Check(
-        "a gradient norm that rises by half three times in a row",
-        lambda outcome: any(p.gradient_norm is not None for p in outcome.curve),
+    "behind": Check(
+        f"a training loss {validity.HIGHER_LOSS:g} times that of every other seed of the cell, or "
+        f"a score {validity.LOWER_POINTS} points below theirs",
+        lambda rows: len(validity.with_other_seeds(rows)),
+        "no cell has a finished run of another seed",
     ),
     "twins": Check(
-        "two cells with the same curve on one task and seed", lambda outcome: bool(outcome.curve)
+        "two cells with the same curve on one task and seed",
+        _recorded(lambda outcome: bool(outcome.curve)),
     ),
     "unfaithful": Check(
         "saved files that give other logits when loaded",
-        lambda outcome: outcome.reload_max_error is not None,
+        _recorded(lambda outcome: outcome.reload_max_error is not None),
     ),
 }
 MOST_ROWS = 12
@@ -131,15 +142,15 @@ def _verdict(findings: Findings) -> str:
 def _checks(table: ResultTable, findings: Findings) -> Grid:
     repeat, counts = findings.repeat, findings.counts
     rows = [_repeat_row(repeat)] if repeat else []
-    finished = [r.outcome for r in table.rows if r.ok]
+    finished = [r for r in table.rows if r.ok]
     for kind, check in CHECKS.items():
-        known, n = sum(map(check.known, finished)), counts[kind]
+        known, n = check.known(finished), counts[kind]
         if n:
             verdict = Entry(f"{n} found", kind="failed")
         elif known:
             verdict = Entry("none found")
         else:
-            verdict = words.missing("no finished run records it" if finished else "nothing ran")
+            verdict = words.missing(check.unknown if finished else "nothing ran")
         scope = f"{known} of {words.plural(len(finished), 'finished run')} checked"
         rows.append((Entry(check.title), verdict, Entry(scope)))
     columns = (Column("looked for"), Column("result"), Column("where"))

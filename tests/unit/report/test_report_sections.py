@@ -95,7 +95,7 @@ def test_suspect_rows_are_counted_listed_and_marked():
     rows = make_matrix(cells=[LORA, QLORA], tasks=["sst2"])
     bad = [
         replace(rows[0], outcome=replace(rows[0].outcome, collapsed=True)),
-        replace(rows[1], outcome=replace(rows[1].outcome, exploding_step=40)),
+        replace(rows[1], outcome=replace(rows[1].outcome, loss=9.0)),
         replace(rows[2], outcome=replace(rows[2].outcome, reload_max_error=0.3)),
         *rows[3:5],
         replace(rows[5], outcome=replace(rows[5].outcome, curve=rows[2].outcome.curve)),
@@ -103,7 +103,7 @@ def test_suspect_rows_are_counted_listed_and_marked():
     shown = show([*bad, make_repeat(bad[3])])
     assert list(checks(shown).values()) == ["same", "1 found", "1 found", "1 found", "1 found"]
     found = [r[0].text for r in grid(shown, "Rows that were flagged").rows]
-    assert found == ["collapsed", "exploding", "twins", "unfaithful"]
+    assert found == ["collapsed", "behind", "twins", "unfaithful"]
     assert len(shown.alarms) == 2
     lead = section(shown, "validity").lead
     assert lead.startswith("With care: 1 run predicted the same for every row")
@@ -115,7 +115,11 @@ def test_a_check_that_no_row_records_is_unknown_not_passed():
     found = checks(shown)
     assert found["predictions that are all the same"] == "n/a"
     assert found["saved files that give other logits when loaded"] == "n/a"
-    assert found["a gradient norm that rises by half three times in a row"] == "none found"
+    behind = row(shown, "Checks", next(name for name in found if "every other seed" in name))
+    assert (behind[1].text, behind[1].note) == (
+        "n/a",
+        "no cell has a finished run of another seed",
+    )
 
 
 def test_the_splits_and_their_overlap_are_counted_by_task():
