@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from peftmark.advice import training_lines
+from peftmark.advice import rates_lines, training_lines
 from peftmark.analysis.comparison import (
     ALPHA,
     MARGIN,
@@ -72,7 +72,8 @@ def tasks_grid(table: ResultTable, found: Mapping[tuple[Cell, str], Difference])
         rows,
         folded=True,
         note="Mean ± 95\u00a0% half-width over seeds, paired. The verdicts of "
-        f"{words.plural(len(found), 'comparison')} hold together (Holm). {noise}",
+        f"{words.plural(len(found), 'comparison')} hold together (Holm). {noise} "
+        f"{rates_lines.sentence(table)}".rstrip(),
     )
 
 

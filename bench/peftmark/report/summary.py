@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from peftmark.advice import plain_lines, training_lines
+from peftmark.advice import plain_lines, rates_lines, training_lines
 from peftmark.analysis.comparison import MARGIN, Difference, Verdict, against_reference
 from peftmark.analysis.scale import point_text
 from peftmark.analysis.table import (
@@ -278,8 +278,9 @@ def _verdicts(table: ResultTable) -> Grid:
         f"Higher, lower and equivalent{within} hold together for all differences, at 5\u00a0% in "
         "all. The intervals beside "
         "them are plain 95\u00a0% intervals, so one may exclude zero where the verdict doesn't. "
-        "Would show: the difference that these seeds find four times in five."
-    )
+        "Would show: the difference that these seeds find four times in five. "
+        f"{rates_lines.sentence(table)}"
+    ).rstrip()
     return Grid(f"Every cell against {reference}", columns, rows, note=note)
 
 

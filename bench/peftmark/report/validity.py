@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from peftmark.advice import rates_lines
 from peftmark.analysis import validity
 from peftmark.analysis.table import ResultTable
 from peftmark.analysis.validity import FLAG_KINDS, Flag, FlagKind, Repeat
@@ -187,18 +188,26 @@ def _flagged(findings: Findings) -> Grid:
 
 
 def _split_text(table: ResultTable) -> str:
-    cut = {bool(s.job.recipe.selection_rows) for s in table.slots}
+    return " ".join(filter(None, (_selection_text(table), rates_lines.sentence(table))))
+
+
+def _selection_text(table: ResultTable) -> str:
+    """What is picked on rows cut from training, and that the headline is of the last step."""
+    recipes = [s.job.recipe for s in table.slots]
+    cut = {bool(recipe.selection_rows) for recipe in recipes}
     if cut == {False}:
         return (
-            "No selection rows are cut from the training split: nothing is picked by score, and "
+            "No selection rows are cut from the training split: no step is picked by score, and "
             "the figures are those of the last step."
         )
     some = "" if cut == {True} else "Where a recipe asks for them, "
+    stops = any(recipe.early_stopping is not None for recipe in recipes)
     text = (
-        "selection rows are cut from the training split before any training row is taken. Steps "
-        "and learning rates are picked on them; the evaluation rows only report."
+        f"{some}selection rows are cut from the training split before any training row is taken. "
+        f"The selected step is picked on them{', and when training stops early' if stops else ''}; "
+        "all other figures are those of the last step."
     )
-    return f"{some}{text}" if some else text[0].upper() + text[1:]
+    return text[0].upper() + text[1:]
 
 
 def _splits(table: ResultTable) -> Grid:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from peftmark.advice import rates_lines
 from peftmark.analysis.table import ResultTable, build
 from peftmark.record.job import Job
 from peftmark.render import words
@@ -134,6 +135,7 @@ def _facts(job: Job, table: ResultTable, suite_summary: str) -> tuple[tuple[str,
         ("profile", job.profile),
         ("model", words.listing(list(dict.fromkeys(models)))),
         *([("data", words.listing(list(own)))] if own else []),
+        *([("learning rates", rates)] if (rates := rates_lines.short(table)) else []),
         ("device", words.listing(sorted({j.device for j in table.jobs}))),
         ("about", suite_summary or words.MISSING),
     )
