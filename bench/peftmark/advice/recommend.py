@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from peftmark.advice import plain_lines, rates_lines, training_lines
+from peftmark.advice import plain_lines, rates_lines, shared_rows_lines, training_lines
 from peftmark.advice.candidates import (
     COSTS,
     Candidate,
@@ -348,7 +348,8 @@ def _caveats(table: ResultTable, wish: Wish, trade: Front) -> tuple[str, ...]:
         notes.append(f"Not recorded on every task: {trade.cost.title} of {names}.")
     if trade.fault:
         notes.append(f"Cells are not compared by {trade.cost.title}: {trade.fault}.")
-    notes += filter(None, (training_lines.sentence(table), rates_lines.sentence(table)))
+    told = (shared_rows_lines, training_lines, rates_lines)
+    notes += filter(None, (lines.sentence(table) for lines in told))
     notes.append(
         "Intervals are 95 % and not adjusted for the number of cells; they hold for these tasks "
         "and other seeds, not for other tasks."

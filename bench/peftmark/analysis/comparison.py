@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from peftmark.analysis.resampled_metrics import MEANS, WEIGHTED
 from peftmark.analysis.scale import POINT, point, span
+from peftmark.analysis.shared_rows import sharing_pairs
 from peftmark.analysis.stats import (
     Comparison,
     bootstrap_rows,
@@ -237,15 +238,21 @@ def row_order(job: Job) -> tuple[object, ...]:
 
 
 def overall_row_error(table: ResultTable, cell: Cell) -> float | None:
-    """The same of the mean over tasks, whose rows are drawn apart; None if unknown for one.
+    """The same of the mean over tasks; None if unknown for one.
+
+    Rows of different tasks are drawn apart, so their variances add. How many rows two tasks of one
+    origin share isn't recorded, so their errors are taken to move together in full: a covariance
+    of the product of both, the largest there can be. It errs on the wide side.
 
     Where shares are averaged, the way that they are shares of is taken as given.
     """
-    errors = [_share_error(table, cell, task) for task in table.scale.tasks]
-    known = [e for e in errors if e is not None]
+    errors = {task: _share_error(table, cell, task) for task in table.scale.tasks}
+    known = {task: e for task, e in errors.items() if e is not None}
     if not known or len(known) < len(errors):
         return None
-    return math.sqrt(math.fsum(e**2 for e in known)) / len(known)
+    covariances = (known[a] * known[b] for a, b in sharing_pairs(table, list(known)))
+    variance = math.fsum(e**2 for e in known.values()) + 2 * math.fsum(covariances)
+    return math.sqrt(variance) / len(known)
 
 
 def _share_error(table: ResultTable, cell: Cell, task: str) -> float | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping
 
+from peftmark.advice import shared_rows_lines
 from peftmark.analysis import comparison
 from peftmark.analysis.comparison import baseline_of as baseline
 from peftmark.analysis.scale import bounded
@@ -210,6 +211,8 @@ def _resolution(table: ResultTable) -> str:
             f"{words.listing(scale.left_out)} {verb} left out of that mean, since the metric has "
             "no best possible value"
         )
+    if shared := shared_rows_lines.sentence(table):
+        parts.append(shared.removesuffix("."))
     for task in table.tasks:
         rows = {r.outcome.eval_rows for r in table.rows if r.job.task == task and r.ok}
         sizes = sorted(n for n in rows if n)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from peftmark.advice import plain_lines, rates_lines, training_lines
+from peftmark.advice import plain_lines, rates_lines, shared_rows_lines, training_lines
 from peftmark.analysis.comparison import MARGIN, Difference, Verdict, against_reference
 from peftmark.analysis.scale import point_text
 from peftmark.analysis.table import (
@@ -154,7 +154,7 @@ def _against(table: ResultTable) -> str:
         )
     meaning = "" if table.averaged == MEAN else f" ({table.averaged})"
     scope = (
-        f"Over {words.plural(len(table.scale.tasks), 'task')}{_left_out(table)} and "
+        f"Over {words.plural(len(table.scale.tasks), 'task')}{_of_tasks(table)} and "
         f"{words.plural(len(base.by_seed), 'seed')}, "
         f"{name} scored {words.plus_minus(base.estimate, table.scale.metric)}{meaning}"
     )
@@ -168,10 +168,12 @@ def _against(table: ResultTable) -> str:
     return f"{scope}. Against it: {'; '.join(parts)}."
 
 
-def _left_out(table: ResultTable) -> str:
-    """Tasks that no overall score has, in brackets; empty where all are in it."""
+def _of_tasks(table: ResultTable) -> str:
+    """Tasks that no overall score has, and tasks that share rows, in brackets; may be empty."""
     names = words.listing(table.scale.left_out)
-    return f" ({names} left out: no best possible value)" if names else ""
+    left = f"{names} left out: no best possible value" if names else ""
+    told = "; ".join(filter(None, (left, shared_rows_lines.clause(table))))
+    return f" ({told})" if told else ""
 
 
 def task_finding(

@@ -90,7 +90,7 @@ def two_level(comparison: Comparison, row_se: float | None, level: float = 0.95)
 
     Args:
         row_se: standard error of the same mean from the choice of rows; None if unknown. Over
-            several tasks with rows of their own: sqrt(sum of squares) / number of tasks.
+            several tasks that of the mean, `comparison.overall_row_error`.
 
     Returns:
         Without half-width where either standard error is unknown.
