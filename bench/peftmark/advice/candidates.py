@@ -17,11 +17,12 @@ from peftmark.advice.trade import (
     why_no_score,
 )
 from peftmark.analysis.pareto import gain
-from peftmark.analysis.scale import POINT
+from peftmark.analysis.scale import POINT, of_difference
 from peftmark.analysis.stats import Comparison, Estimate, seeds_to_decide
 from peftmark.analysis.table import ResultTable
 from peftmark.catalog.methods import Cell, cell_title
 from peftmark.core.amounts import places
+from peftmark.render.words import nothing_shown
 
 Keeps = Literal["best", "shown", "possible", "dropped", "not asked"]
 
@@ -125,6 +126,8 @@ def candidate(table: ResultTable, cell: Cell, best: Cell, wish: Wish) -> Candida
     slots = [s for s in table.of(cell) if s.record is not None]
     mine = scores(table, cell)
     behind = gain(mine, scores(table, best)) if mine and cell != best else None
+    if behind is not None:
+        behind = behind.within(of_difference(table.scale.limits))
     figures = {key: largest(table, cell, cost) for key, cost in COSTS.items()}
     over, unknown = [], [] if mine else [why_no_score(table, cell)]
     for key, limit in wish.limits.items():
@@ -141,7 +144,7 @@ def candidate(table: ResultTable, cell: Cell, best: Cell, wish: Wish) -> Candida
         unknown.append("no seed shared with the best cell")
     return Candidate(
         cell,
-        score_of(mine) if mine else None,
+        score_of(mine).within(table.scale.limits) if mine else None,
         behind,
         keeps,
         figures,
@@ -201,6 +204,8 @@ def standing_text(c: Candidate) -> str:
     mean = points_text(e.mean)
     if c.behind.se is None:
         return f"{mean} it, without an interval (n = {c.behind.n})"
+    if e.says_nothing:
+        return f"{mean} it, but {nothing_shown(e.n, signed=True)}"
     return f"{mean} it (95\u00a0% interval {_signed(e.low)} to {_signed(e.high)})"
 
 
@@ -225,6 +230,8 @@ def short_standing(c: Candidate) -> str:
     e, shown = c.behind.estimate, _signed if c.in_points else _plain
     if c.behind.se is None:
         return shown(e.mean)
+    if e.says_nothing:
+        return f"{shown(e.mean)}, but {nothing_shown(e.n, signed=True)}"
     return f"{shown(e.mean)} ({shown(e.low)} to {shown(e.high)})"
 
 

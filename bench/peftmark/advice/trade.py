@@ -212,7 +212,7 @@ def front(table: ResultTable, cost: Cost, cells: Sequence[Cell] | None = None) -
         Spot(
             cell,
             at,
-            score_of(at.scores),
+            score_of(at.scores).within(table.scale.limits),
             at.cost,
             at.cost_range,
             place.standing,

@@ -111,7 +111,7 @@ def judge(
         sign: 1 if more is better, −1 if less is.
     """
     known = {key: score for key, score in scores.items() if score.by_seed}
-    found = {key: compare(score.strata) for key, score in known.items()}
+    found = {key: compare(s.strata).within(s.limits) for key, s in known.items()}
     adjusted = dict(zip(found, holm([c.p for c in found.values()]), strict=True))
     size = sum(c.p is not None for c in found.values())
     return {

@@ -7,11 +7,14 @@ and the direction of their metric.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from peftmark.catalog.metrics import metric_of, metric_title, sign_of
+
+if TYPE_CHECKING:  # a run looks at points too, and need not load scipy for them
+    from peftmark.analysis.stats import Limits
 
 POINT = 0.01
 """One point of a metric whose unit every task shares: of a share, of a correlation, or in nats."""
@@ -35,12 +38,14 @@ class Scale:
         tasks: tasks that enter the mean.
         left_out: the others, whose metrics have no best possible value.
         metric: the metric that gains are in; empty for the other kinds.
+        limits: what an overall score lies within; None where nothing bounds it.
     """
 
     kind: Kind
     tasks: tuple[str, ...]
     left_out: tuple[str, ...] = ()
     metric: str = ""
+    limits: Limits | None = None
 
     @property
     def text(self) -> str:
@@ -78,15 +83,39 @@ def scale_of(metrics: Mapping[str, str]) -> Scale:
     """
     tasks = tuple(metrics)
     if all(bounded(m) and sign_of(m) > 0 for m in metrics.values()):
-        return Scale("value", tasks)
+        return Scale("value", tasks, limits=_mean_limits(list(metrics.values())))
     known = tuple(t for t in tasks if has_best(metrics[t]))
     left = tuple(t for t in tasks if t not in known)
     if known:
-        return Scale("share", known, left)
+        return Scale("share", known, left, limits=(-math.inf, 1.0))
     different = set(metrics.values())
     if len(different) == 1:
         return Scale("gain", tasks, metric=different.pop())
     return Scale("gain", (), left)
+
+
+def limits_of(metric: str) -> Limits | None:
+    """Lowest and highest value of a metric; None where neither is known."""
+    known = metric_of(metric)
+    if known is None or not (math.isfinite(known.low) or math.isfinite(known.high)):
+        return None
+    return known.low, known.high
+
+
+def of_difference(limits: Limits | None) -> Limits | None:
+    """What the difference of two values within the same limits lies within."""
+    if limits is None or not all(map(math.isfinite, limits)):
+        return None
+    return limits[0] - limits[1], limits[1] - limits[0]
+
+
+def _mean_limits(metrics: Sequence[str]) -> Limits | None:
+    """What a mean of values of some metrics lies within; None where one is unknown."""
+    known = [found for metric in metrics if (found := limits_of(metric)) is not None]
+    if not known or len(known) < len(metrics):
+        return None
+    lows, highs = zip(*known, strict=True)
+    return math.fsum(lows) / len(lows), math.fsum(highs) / len(highs)
 
 
 def share(metric: str, value: float | None, baseline: float | None) -> float | None:

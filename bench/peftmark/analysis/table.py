@@ -11,14 +11,14 @@ import math
 import statistics
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from peftmark.analysis import scale
 from peftmark.analysis.scale import MEAN as MEAN
 from peftmark.analysis.scale import SHARE as SHARE
 from peftmark.analysis.scale import Scale, scale_of
-from peftmark.analysis.stats import Estimate, geometric_mean, t_interval
+from peftmark.analysis.stats import Estimate, Limits, geometric_mean, t_interval
 from peftmark.catalog.methods import METHODS, Cell
 from peftmark.catalog.quantizations import QUANTIZATIONS
 from peftmark.record.job import Job, Purpose, Record
@@ -211,11 +211,13 @@ class Score:
         by_seed: (seed, value), sorted by seed; over several tasks the mean of the tasks' values.
         planned: seeds planned.
         by_task: where there are several tasks, the values of each in the order of the seeds.
+        limits: what the values lie within; None where nothing is known to bound them.
     """
 
     by_seed: tuple[tuple[int, float], ...]
     planned: int
     by_task: tuple[tuple[float, ...], ...] = ()
+    limits: Limits | None = field(default=None, compare=False)
 
     @property
     def values(self) -> tuple[float, ...]:
@@ -230,7 +232,7 @@ class Score:
     @property
     def estimate(self) -> Estimate | None:
         """Mean and 95 % t interval over seeds, for these tasks; None without a value."""
-        return t_interval(self.values) if self.by_seed else None
+        return t_interval(self.values).within(self.limits) if self.by_seed else None
 
     @property
     def complete(self) -> bool:
@@ -278,7 +280,8 @@ def task_score(
     if key not in table.scores:
         slots = table.of(cell, task)
         found = [(s.job.seed, v) for s in slots if (v := s.value(read)) is not None]
-        table.scores[key] = Score(tuple(found), planned or len(slots))
+        limits = scale.limits_of(table.example(task).metric) if read is metric_value else None
+        table.scores[key] = Score(tuple(found), planned or len(slots), limits=limits)
     return table.scores[key]
 
 
@@ -296,13 +299,19 @@ def overall_score(table: ResultTable, cell: Cell, read: Read | None = None) -> S
     seeds = sorted({s.job.seed for s in table.of(cell)})
     full = [seed for seed in seeds if all(seed in values for values in by_task)]
     strata = tuple(tuple(values[seed] for seed in full) for values in by_task) if full else ()
-    return _over_tasks(full, strata, len(seeds))
+    limits = table.scale.limits if read is table.read else None
+    return _over_tasks(full, strata, len(seeds), limits)
 
 
-def _over_tasks(seeds: Sequence[int], strata: tuple[tuple[float, ...], ...], planned: int) -> Score:
+def _over_tasks(
+    seeds: Sequence[int],
+    strata: tuple[tuple[float, ...], ...],
+    planned: int,
+    limits: Limits | None,
+) -> Score:
     means = (statistics.fmean(values) for values in zip(*strata, strict=True))
     by_seed = tuple(zip(seeds, means, strict=True)) if strata else ()
-    return Score(by_seed, planned, strata if len(strata) > 1 else ())
+    return Score(by_seed, planned, strata if len(strata) > 1 else (), limits)
 
 
 def difference(score: Score, reference: Score) -> Score:
@@ -317,7 +326,7 @@ def difference(score: Score, reference: Score) -> Score:
         tuple(a[mine[seed]] - b[theirs[seed]] for seed in seeds)
         for a, b in zip(score.strata, reference.strata, strict=True)
     )
-    return _over_tasks(seeds, strata, planned)
+    return _over_tasks(seeds, strata, planned, scale.of_difference(score.limits))
 
 
 @dataclass(frozen=True)

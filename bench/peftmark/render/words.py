@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from peftmark.analysis.scale import limits_of, of_difference
 from peftmark.analysis.stats import Estimate
 from peftmark.catalog.methods import Cell, cell_title
 from peftmark.catalog.metrics import decimals, sign_of
@@ -52,16 +53,33 @@ def score(metric: str, value: float, *, signed: bool = False) -> str:
 
 
 def plus_minus(estimate: Estimate, metric: str = "", *, signed: bool = False) -> str:
-    """Mean ± half-width; the mean alone without an interval.
+    """Mean ± half-width; the mean alone without an interval. Where the interval would reach beyond
+    what there can be, its ends; where it holds all of that, that nothing is shown.
 
     Args:
         metric: whose values they are; empty for what is on the scale of no one metric.
+        signed: whether it is a difference.
     """
-    if estimate.half_width is None:
+    half = estimate.half_width
+    if half is None:
         return score(metric, estimate.mean, signed=signed)
-    digits = max(decimals(metric, estimate.mean), decimals(metric, estimate.half_width) - 1)
+    digits = max(decimals(metric, estimate.mean), decimals(metric, half) - 1)
     mean = number(estimate.mean, digits, signed=signed)
-    return f"{mean} ± {number(estimate.half_width, digits)}"
+    if estimate.limits is None:
+        limits = limits_of(metric)
+        estimate = estimate.within(of_difference(limits) if signed else limits)
+    if estimate.says_nothing:
+        return f"{mean}, but {nothing_shown(estimate.n, signed=signed)}"
+    if estimate.cut:
+        low, high = (number(end, digits, signed=signed) for end in (estimate.low, estimate.high))
+        return f"{mean}, {low} to {high}"
+    return f"{mean} ± {number(half, digits)}"
+
+
+def nothing_shown(seeds: int, *, signed: bool) -> str:
+    """That some seeds tell nothing of a difference, or of a value."""
+    verb = "can't show any difference" if signed else "allow any value"
+    return f"{plural(seeds, 'seed')} {verb}"
 
 
 def error(value: float) -> str:

@@ -247,7 +247,7 @@ def _both(table: ResultTable, cell: Cell, pairs: Score) -> Entry:
     if len(table.cells) > MOST_CELLS:
         return words.missing("not drawn for so many cells")
     error = overall_row_error(table, cell)
-    estimate = two_level(compare(pairs.strata), error)
+    estimate = two_level(compare(pairs.strata), error).within(pairs.limits)
     if estimate.half_width is None:
         return words.missing("no predictions on the same rows" if error is None else "no spread")
     shown = words.plus_minus(estimate, table.scale.metric, signed=True)

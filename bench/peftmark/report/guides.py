@@ -12,7 +12,7 @@ from peftmark.advice.guides import ADVICE, Advice, Group, Test
 from peftmark.advice.recommend import only, train_rows
 from peftmark.advice.trade import MEMORY, Cost, fault, point, scores
 from peftmark.analysis.pareto import Point, costs_no_more, gain, log_ratio
-from peftmark.analysis.scale import POINT
+from peftmark.analysis.scale import POINT, of_difference
 from peftmark.analysis.stats import Comparison, seeds_to_decide
 from peftmark.analysis.table import ResultTable
 from peftmark.catalog.methods import Cell
@@ -145,7 +145,7 @@ def _vote(table: ResultTable, a: Cell, b: Cell, test: Test, cost: Cost | None) -
         found = gain(scores(table, a), scores(table, b))
         if found is None:
             return "open", "no seed in common"
-        text = _difference(found, table.scale.in_points)
+        text = _difference(found.within(of_difference(table.scale.limits)), table.scale.in_points)
         if saw := training_lines.saw_beside(table, a, b):
             # What trained longer would win by that alone: nothing is shown of the methods.
             return "open", f"{text}, but it {saw}"
@@ -190,7 +190,12 @@ def _difference(found: Comparison, in_points: bool) -> str:
     unit, digits, noun = (POINT, 1, " points") if in_points else (1.0, 3, "")
     e = found.estimate
     value = words.number(e.mean / unit, digits, signed=True)
+    if e.says_nothing:
+        return f"{value}{noun}, but {words.nothing_shown(e.n, signed=True)}"
     half = "" if e.half_width is None else f" ± {words.number(e.half_width / unit, digits)}"
+    if e.cut:
+        ends = (words.number(end / unit, digits, signed=True) for end in (e.low, e.high))
+        half = f" ({' to '.join(ends)})"
     seeds = seeds_to_decide(found) if e.half_width and abs(e.mean) <= e.half_width else None
     wanted = f", about {seeds} seeds would decide" if seeds else ""
     return f"{value}{half}{noun}{wanted}"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 from peftmark.advice.trade import forgetting_text
 from peftmark.analysis.comparison import row_order
-from peftmark.analysis.stats import Estimate
+from peftmark.analysis.scale import limits_of
+from peftmark.analysis.stats import Estimate, Limits
 from peftmark.analysis.table import (
     Read,
     ResultTable,
@@ -27,6 +29,9 @@ from peftmark.report.measures import Measure, raw
 EXAMPLES = 3
 LONGEST = 120
 """Characters of a completion that are shown."""
+
+OF_FORGETTING: Limits = (-1.0, math.inf)
+"""A perplexity can fall to nothing at most."""
 
 BEFORE, AFTER = "unrelated_perplexity_before", "unrelated_perplexity_after"
 WRITING = Measure("generated_tokens_per_second")
@@ -80,12 +85,16 @@ def _lead(table: ResultTable) -> str:
 
 
 def _forgotten(estimate: Estimate) -> str:
-    return _plus_minus(estimate, forgetting_text)
+    return _plus_minus(estimate.within(OF_FORGETTING), forgetting_text)
 
 
 def _plus_minus(estimate: Estimate, text: Callable[[float], str]) -> str:
     if estimate.half_width is None:
         return text(estimate.mean)
+    if estimate.says_nothing:
+        return f"{text(estimate.mean)}, but {words.nothing_shown(estimate.n, signed=False)}"
+    if estimate.cut:
+        return f"{text(estimate.mean)}, {text(estimate.low)} to {text(estimate.high)}"
     return f"{text(estimate.mean)} ± {text(estimate.half_width).lstrip('+')}"
 
 
@@ -178,15 +187,16 @@ def _said(table: ResultTable, cell: Cell, task: str, key: str) -> Entry:
     if score.estimate is None and any(s.ok for s in slots):
         return ELSEWHERE
     digits = words.short if "perplexity" in key else words.number
-    return _entry(score, missing.gap(slots), digits)
+    return _entry(score, missing.gap(slots), digits, limits_of(key))
 
 
-def _entry(score: Score, gap: Entry, text: Callable[[float], str]) -> Entry:
+def _entry(score: Score, gap: Entry, text: Callable[[float], str], limits: Limits | None) -> Entry:
     estimate = score.estimate
     if estimate is None:
         return gap
     count = score_entries.score_entry(score, gap).note
-    return Entry(_plus_minus(estimate, text), count, "number", estimate.mean)
+    shown = _plus_minus(estimate.within(limits), text)
+    return Entry(shown, count, "number", estimate.mean)
 
 
 def _unrelated(table: ResultTable, cell: Cell, task: str) -> Entry:
@@ -200,7 +210,8 @@ def _unrelated(table: ResultTable, cell: Cell, task: str) -> Entry:
 
 def _forgetting(table: ResultTable, cell: Cell, task: str) -> Entry:
     gap = missing.gap(table.of(cell, task), AFTER)
-    return _entry(task_score(table, cell, task, forgetting), gap, forgetting_text)
+    score = task_score(table, cell, task, forgetting)
+    return _entry(score, gap, forgetting_text, OF_FORGETTING)
 
 
 # --- answers ------------------------------------------------------------------------------------

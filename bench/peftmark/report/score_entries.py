@@ -66,10 +66,13 @@ def verdict_entry(found: Difference) -> Entry:
 
 
 def detectable_entry(found: Difference, metric: str = "") -> Entry:
-    """The smallest true difference that the seeds would mostly show."""
+    """The smallest true difference that the seeds would mostly show, if there can be one."""
     value = found.detectable
     if value is None:
         return words.missing("no spread to tell from")
+    limits = found.score.limits
+    if limits is not None and value > limits[1]:
+        return Entry(words.nothing_shown(found.comparison.n, signed=True), kind="missing")
     return Entry(f"± {words.score(metric, value)}", kind="number", sort=value)
 
 

@@ -210,7 +210,8 @@ def _latest(series: Series | None) -> Entry:
         return words.missing("no run has it")
     _, _, found = series.points[-1]
     key = series.measure.key
-    text = words.plus_minus(found) if key == "score" else wording.amount(key, found.mean)
+    score = words.plus_minus(found, series.metric)
+    text = score if key == "score" else wording.amount(key, found.mean)
     note = words.plural(len(series.steps), "step") if series.searched else wording.too_short(series)
     return Entry(text, note, "number", found.mean)
 

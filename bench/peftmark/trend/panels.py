@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 from peftmark.catalog.methods import Cell
@@ -99,7 +99,7 @@ def _lane(series: Series) -> HistoryLane:
     key = series.measure.key
     scale = wording.in_unit(key, 1.0)
     points = tuple(
-        (i, type(f)(f.mean * scale, f.half_width and f.half_width * scale, f.n))
+        (i, replace(f, mean=f.mean * scale, half_width=f.half_width and f.half_width * scale))
         for i, _, f in series.points
     )
     unit = f", {wording.unit(key)}" if wording.unit(key) else ""

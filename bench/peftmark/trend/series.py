@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, NamedTuple
 
+from peftmark.analysis.scale import limits_of
 from peftmark.analysis.stats import Estimate, t_interval
 from peftmark.analysis.table import catalogue_order
 from peftmark.catalog.methods import Cell
@@ -258,7 +259,7 @@ def figure(point: Point, key: Key) -> Estimate | None:
     """A point's figure: the score with its t interval over seeds, the others as they are."""
     if key == "score":
         values = [v for _, v in point.values if math.isfinite(v)]
-        return t_interval(values) if values else None
+        return t_interval(values).within(limits_of(point.metric)) if values else None
     value = {"loss": point.loss, "memory": point.memory_bytes, "time": point.step_seconds}[key]
     return None if value is None or not math.isfinite(value) else Estimate(float(value), None, 1)
 

@@ -4,7 +4,14 @@ What each one is for, its formula and its limits stand in docs/statistics.md.
 """
 
 from peftmark.analysis.stats.aggregates import interquartile_mean, probability_of_improvement
-from peftmark.analysis.stats.estimates import Estimate, Sign, geometric_mean, sign, t_interval
+from peftmark.analysis.stats.estimates import (
+    Estimate,
+    Limits,
+    Sign,
+    geometric_mean,
+    sign,
+    t_interval,
+)
 from peftmark.analysis.stats.multiplicity import holm, rank_ranges
 from peftmark.analysis.stats.paired import (
     Comparison,
@@ -22,6 +29,7 @@ __all__ = [
     "Comparison",
     "Estimate",
     "KmPoint",
+    "Limits",
     "Sign",
     "bootstrap_rows",
     "bound",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from scipy.special import stdtrit
@@ -15,6 +15,9 @@ Sign = Literal["higher", "lower", "undecided", "no interval"]
 NEARLY_ZERO = 1e-12
 """Below this a difference or a spread is rounding: 0.3 − 0.2 and 0.2 − 0.1 differ by 3e-17."""
 
+Limits = tuple[float, float]
+"""Lowest and highest value that something can have; infinite where there is none."""
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -22,23 +25,43 @@ class Estimate:
 
     Attributes:
         mean: arithmetic mean of the values.
-        half_width: half the width of the confidence interval; None below two values.
+        half_width: half the width of the confidence interval; None below two values. Student's
+            interval knows no limits, so with few values it may reach beyond them.
         n: number of values.
+        limits: what the true mean lies within whatever the values are; None where nothing is known.
     """
 
     mean: float
     half_width: float | None
     n: int
+    limits: Limits | None = field(default=None, compare=False)
 
     @property
     def low(self) -> float:
-        """Lower end of the interval, the mean itself without an interval."""
-        return self.mean - (self.half_width or 0.0)
+        """Lower end of the interval within the limits, the mean itself without an interval."""
+        end = self.mean - (self.half_width or 0.0)
+        return end if self.limits is None else max(end, self.limits[0])
 
     @property
     def high(self) -> float:
-        """Upper end of the interval, the mean itself without an interval."""
-        return self.mean + (self.half_width or 0.0)
+        """Upper end of the interval within the limits, the mean itself without an interval."""
+        end = self.mean + (self.half_width or 0.0)
+        return end if self.limits is None else min(end, self.limits[1])
+
+    @property
+    def cut(self) -> bool:
+        """Whether the interval would reach beyond the limits."""
+        half = self.half_width or 0.0
+        return (self.low, self.high) != (self.mean - half, self.mean + half)
+
+    @property
+    def says_nothing(self) -> bool:
+        """Whether the interval holds everything there can be."""
+        return self.half_width is not None and (self.low, self.high) == self.limits
+
+    def within(self, limits: Limits | None) -> Estimate:
+        """The same with limits."""
+        return replace(self, limits=limits)
 
 
 def check_values(values: Sequence[float]) -> None:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from scipy.special import nctdtr, stdtr, stdtrit
 
-from peftmark.analysis.stats.estimates import NEARLY_ZERO, Estimate, check_values
+from peftmark.analysis.stats.estimates import NEARLY_ZERO, Estimate, Limits, check_values
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,10 @@ class Comparison:
     se: float | None
     df: float | None
     n: int
+
+    def within(self, limits: Limits | None) -> Comparison:
+        """The same with limits of the true difference."""
+        return replace(self, estimate=self.estimate.within(limits))
 
 
 def compare(tasks: Sequence[Sequence[float]], level: float = 0.95) -> Comparison:
