@@ -26,6 +26,19 @@ def no_gain(table: ResultTable) -> str:
     )
 
 
+def in_the_mean(table: ResultTable) -> str:
+    """That a mean over tasks rests on such tasks too, or on nothing else; empty if on none."""
+    found = [one.task for one in unbeaten(table) if one.task in table.scale.tasks]
+    if not found:
+        return ""
+    if len(found) == len(table.scale.tasks):
+        return "No cell is shown to beat a constant guess on any task, so no order is worth much."
+    return (
+        f"The mean over tasks has {words.some(found)} in it, where no cell is shown to beat a "
+        "constant guess."
+    )
+
+
 def _against_guess(one: Unbeaten) -> str:
     best = f"best {cell_title(*one.best)}, {words.plus_minus(one.score, one.metric)}"
     if one.guess is None:

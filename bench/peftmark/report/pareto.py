@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from peftmark.advice import training_lines
+from peftmark.advice import plain_lines, training_lines
 from peftmark.advice.trade import FORGETTING, MEMORY, PARAMETERS, TIME, Cost, Front, Spot, front
 from peftmark.analysis.pareto import reigns
 from peftmark.analysis.table import ResultTable
@@ -61,8 +61,9 @@ def section(table: ResultTable) -> Section:
     absent = [text for f, text in zip(fronts, absent, strict=True) if not f.spots]
     if absent:
         blocks.append(Paragraph(f"Not drawn: {'; '.join(absent)}."))
-    told = filter(None, (_lead(known), training_lines.sentence(table)))
-    return Section("trade", "What is the trade?", " ".join(told), tuple(blocks))
+    guess = plain_lines.in_the_mean(table) if known else ""
+    told = (guess, _lead(known), training_lines.sentence(table))
+    return Section("trade", "What is the trade?", " ".join(filter(None, told)), tuple(blocks))
 
 
 def _lead(fronts: list[Front]) -> str:

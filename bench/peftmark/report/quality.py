@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping
 
-from peftmark.advice import shared_rows_lines
+from peftmark.advice import plain_lines, shared_rows_lines
 from peftmark.analysis import comparison
 from peftmark.analysis.comparison import baseline_of as baseline
 from peftmark.analysis.scale import bounded
@@ -53,7 +53,8 @@ def section(table: ResultTable) -> Section:
             *_further(table),
             _losses(table),
         )
-    return Section("quality", "Who is better, and where", _lead(table, ranks), blocks)
+    lead = " ".join(filter(None, (plain_lines.in_the_mean(table), _lead(table, ranks))))
+    return Section("quality", "Who is better, and where", lead, blocks)
 
 
 def _lead(table: ResultTable, ranks: Mapping[Cell, tuple[int, int]]) -> str:

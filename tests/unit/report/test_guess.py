@@ -14,7 +14,8 @@ from peftmark.advice.candidates import Wish
 from peftmark.advice.recommend import recommend
 from peftmark.analysis import table
 from peftmark.analysis.guess import beats, unbeaten
-from shown import paragraphs, section, show, write
+from peftmark.render import markdown
+from shown import paragraphs, section, show
 
 GOOD = (0.80, 0.82, 0.84)
 """Mean 0.82, standard deviation 0.02, half-width 4.303 × 0.02 / √3 = 0.0497: beats up to 0.770."""
@@ -69,14 +70,14 @@ def test_one_cell_that_beats_it_is_enough_and_what_trains_nothing_counts_for_non
     assert unbeaten(built(base)) == ()
 
 
-def test_it_is_the_first_sentence_of_the_report(tmp_path):
+def test_it_is_the_first_sentence_of_the_report():
     made = [*rows(), *rows(task="rte", scores=(0.52, 0.53, 0.54), guess=0.527)]
     first = (
         "No cell is shown to beat a constant guess on rte (best LoRA r8, 0.530 ± 0.025, guess "
         "0.527), so nothing is recommended there. "
     )
     assert show(made).finding.startswith(first + "Over 2 tasks and 3 seeds")
-    text = write(tmp_path, made)["report.md"]
+    text = markdown.render(show(made))
     after = text[text.index("- **about:**") :].split("\n\n")[1]
     assert after.startswith(first)
 
@@ -99,6 +100,19 @@ def test_of_many_tasks_the_first_are_named_and_the_others_counted():
     assert "task-3 (" in text and "task-4" not in text and "and 2 more tasks, so" in text
 
 
+def test_ranks_and_the_trade_say_what_their_mean_rests_on():
+    weak = rows(task="rte", guess=0.9)
+    some, none = show([*rows(), *weak]), show(weak)
+    for key in ("quality", "trade"):
+        assert section(some, key).lead.startswith(
+            "The mean over tasks has rte in it, where no cell is shown to beat a constant guess. "
+        )
+        assert section(none, key).lead.startswith(
+            "No cell is shown to beat a constant guess on any task, so no order is worth much. "
+        )
+        assert "guess" not in section(show(rows()), key).lead
+
+
 # --- recommendations ----------------------------------------------------------------------------
 
 
@@ -114,7 +128,7 @@ def test_a_task_without_gain_has_no_say_in_what_is_recommended():
     assert answer.caveats[0] == ("Left out: rte, where no cell is shown to beat a constant guess.")
 
 
-def test_where_no_task_has_a_gain_nothing_at_all_is_recommended(tmp_path):
+def test_where_no_task_has_a_gain_nothing_at_all_is_recommended():
     made = [*rows(guess=0.9), *rows(ADALORA, guess=0.9)]
     answer = recommend(built(made), Wish(max_drop=1.0))
     assert (answer.verdict, answer.picks, answer.best) == ("unknown", (), None)
