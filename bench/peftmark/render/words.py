@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from peftmark.analysis.scale import limits_of, of_difference
 from peftmark.analysis.stats import Estimate
+from peftmark.analysis.stats.estimates import NEARLY_ZERO
 from peftmark.catalog.methods import Cell, cell_title
 from peftmark.catalog.metrics import decimals, sign_of
 from peftmark.catalog.metrics import metric_title as metric_title
@@ -53,15 +54,16 @@ def score(metric: str, value: float, *, signed: bool = False) -> str:
 
 
 def plus_minus(estimate: Estimate, metric: str = "", *, signed: bool = False) -> str:
-    """Mean ± half-width; the mean alone without an interval. Where the interval would reach beyond
-    what there can be, its ends; where it holds all of that, that nothing is shown.
+    """Mean ± half-width; the mean alone without an interval, also where all values are the same,
+    which says nothing of a spread (but for differences that are all zero). Where the interval would
+    reach beyond what there can be, its ends; where it holds all of that, that nothing is shown.
 
     Args:
         metric: whose values they are; empty for what is on the scale of no one metric.
         signed: whether it is a difference.
     """
     half = estimate.half_width
-    if half is None:
+    if half is None or half <= NEARLY_ZERO < abs(estimate.mean):
         return score(metric, estimate.mean, signed=signed)
     digits = max(decimals(metric, estimate.mean), decimals(metric, half) - 1)
     mean = number(estimate.mean, digits, signed=signed)

@@ -254,8 +254,8 @@ def test_metrics_beside_the_primary_one_have_a_table_with_their_directions():
         "AUROC, higher is better",
     ]
     assert [e.text for e in row(page, "Further metrics", "LoRA r8")[1:]] == [
-        "0.100 ± 0.000",
-        "0.900 ± 0.000",
+        "0.100",
+        "0.900",
     ]
     head = row(page, "Further metrics", "head only")[1]
     assert (head.text, head.note) == ("n/a", "not for these evaluation rows")

@@ -57,6 +57,14 @@ def test_an_interval_ends_where_the_metric_does(half, metric, signed, text):
     assert words.plus_minus(Estimate(0.95, half, 2), metric, signed=signed) == text
 
 
+@pytest.mark.parametrize(
+    ("mean", "signed", "text"),
+    [(0.83, False, "0.830"), (-0.1, True, "−0.100"), (0.0, True, "0.000 ± 0.000")],
+)
+def test_values_that_are_all_the_same_have_no_interval_of_zero_width(mean, signed, text):
+    assert words.plus_minus(Estimate(mean, 0.0, 3), "accuracy", signed=signed) == text
+
+
 def test_limits_of_metrics_of_differences_and_of_means_over_tasks():
     assert limits_of("accuracy") == (0.0, 1.0)
     assert limits_of("rmse") == (0.0, math.inf)
@@ -97,7 +105,7 @@ def test_what_two_seeds_would_show_becomes_a_sentence(shown):
 def test_every_half_width_of_a_report_is_possible(metric):
     low, high = limits_of(metric)
     text = markdown.render(show(rows(metric)))
-    assert max(float(n) for n in NUMBER.findall(text)) < high - low
+    assert max((float(n) for n in NUMBER.findall(text)), default=0.0) < high - low
     assert "seeds can't show any difference" in text
 
 
