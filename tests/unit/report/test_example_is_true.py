@@ -1,0 +1,61 @@
+"""The example report's top says what its rows say, by a reader that shares no code with it."""
+
+from __future__ import annotations
+
+import ast
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+import read_report
+from places import ROOT
+
+EXAMPLE = ROOT / "docs" / "example"
+
+
+def test_every_sentence_at_the_top_of_the_example_is_borne_out_by_its_rows():
+    assert read_report.faults(EXAMPLE) == []
+
+
+def test_the_reader_shares_no_code_with_the_report():
+    tree = ast.parse(Path(read_report.__file__).read_text())
+    names = {a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
+    names |= {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
+    own = {n for n in names if n.partition(".")[0] not in sys.stdlib_module_names}
+    assert own == {"pyarrow.parquet", "scipy"}
+
+
+@pytest.mark.parametrize(
+    ("said", "instead", "fault"),
+    [
+        ("and 3 seeds, LoRA", "and 5 seeds, LoRA", "of the rows (4, 3, '0.840', '0.023')"),
+        ("scored 0.840 ± 0.023", "scored 0.850 ± 0.023", "of the rows (4, 3, '0.840', '0.023')"),
+        (" (sts-b and sts-pairs share evaluation rows)", "", "two of the tasks share rows"),
+        ("(−0.410 ± 0.026)", "(−0.310 ± 0.026)", "head only is −0.410 ± 0.026"),
+        ("scored lower; undecided: QLoRA", "scored lower; QLoRA", "of the rows {"),
+        ("head only at 0.26× LoRA", "QLoRA r8 at 0.26× LoRA", "Least peak memory: head only at"),
+        ("fastest: head only at 2.17×", "fastest: head only at 4.17×", "at 2.17× LoRA r8."),
+        (", 60 to 140 optimizer", ", 600 optimizer", "steps are 60 to 140"),
+        (
+            "full fine-tuning (+0.004 ± 0.028; about",
+            "full fine-tuning (+0.004 ± 0.028; saw 2.00× the rows of LoRA r8; about",
+            "full fine-tuning saw 1.00 times the rows",
+        ),
+        ("- **learning rates:**", "- **rates:**", "where the learning rates come from is not said"),
+        ("be equally tuned", "be tuned; the evaluation rows only report", "no trial picked a"),
+        (
+            "\n\nOver 4 tasks",
+            "\n\nNo cell is shown to beat a constant guess on trec (best X). Over 4 tasks",
+            "of the rows it holds for set()",
+        ),
+        ("\n\nOver 4 tasks", "\n\nLoRA is the best. Over 4 tasks", "no check for it"),
+    ],
+)
+def test_the_reader_finds_what_the_rows_do_not_bear_out(tmp_path, said, instead, fault):
+    shutil.copy(EXAMPLE / "rows.parquet", tmp_path)
+    text = (EXAMPLE / "report.md").read_text("utf-8")
+    assert said in text
+    (tmp_path / "report.md").write_text(text.replace(said, instead, 1), "utf-8")
+    assert any(fault in found for found in read_report.faults(tmp_path))
