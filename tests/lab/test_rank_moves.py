@@ -10,7 +10,7 @@ import pytest
 from claimed import A, build, claim, difference, row
 from factory import make_recipe
 from peftmark.claims.measures import MEASURES
-from peftmark.claims.rank_moves import rank_moves
+from peftmark.claims.rank_moves import moves_beyond_schedule, rank_moves, schedule_share
 from peftmark.claims.verdicts import verdicts
 from peftmark.record.job import Record
 from peftmark.record.outcome import CurvePoint
@@ -110,6 +110,34 @@ def test_verdicts_use_it_and_fail_closed():
     assert part.kind == "undecided"
     assert part.reason.endswith("in 1 of 4 runs: no rank changed")
     assert "between 20 and 60 % of the steps" in part.reason
+
+
+def test_the_schedule_alone_puts_a_cubic_share_of_its_fall_into_the_window():
+    # The budget falls from step 6 to 42 of 60: at 12 and 36 (20 and 60 %) 5/6 and 1/6 of the way
+    # are left, of the fall their cubes.
+    record = moved({"q": ONE})
+    alone = (30 / 36) ** 3 - (6 / 36) ** 3
+    assert schedule_share(record) == pytest.approx(alone)
+    assert alone == pytest.approx(0.574, abs=1e-3)
+    assert moves_beyond_schedule(record) == pytest.approx(3 / 6 - alone)
+    assert moves_beyond_schedule(moved({"q": ONE, "v": TWO})) == pytest.approx(8 / 11 - alone)
+    # With a fifth of the run before the fall, as the article has it, nearly all falls inside.
+    assert schedule_share(moved({"q": ONE}, schedule=replace(SCHEDULE, tinit=12))) == pytest.approx(
+        1 - (6 / 30) ** 3
+    )
+
+
+def test_ranks_that_follow_the_schedule_are_no_more_than_it_gives():
+    budget = [12 - 4 * (1 - ((42 - s) / 36) ** 3) if s < 42 else 8 for s in STEPS]
+    record = moved({f"m{i}": [round(100 * b) for b in budget] for i in range(2)})
+    assert moves_beyond_schedule(record) == pytest.approx(0, abs=0.01)
+
+
+def test_a_row_without_a_schedule_of_its_own_has_no_share_beyond_it():
+    for record in (moved({"q": ONE}, schedule=None), moved({"q": ONE}, method="two-stage")):
+        assert isinstance(moves_beyond_schedule(record), str)
+    measure = MEASURES["rank_moves_beyond_schedule"]
+    assert measure.value(moved({"q": [12] * 10})) is None
 
 
 @pytest.mark.parametrize("profile", ["full", "offline"])

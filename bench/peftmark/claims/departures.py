@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from peftmark.claims.judging import Part
 from peftmark.claims.ledger import Claim
-from peftmark.claims.stated import recipe_departures
+from peftmark.claims.stated import StatedRecipe, recipe_departures
 from peftmark.record.job import Job
 from peftmark.render import words
 
@@ -30,20 +30,39 @@ def jobs_of(parts: Sequence[Part], jobs: Sequence[Job]) -> list[Job]:
     return [job for job in jobs if job.purpose == "report" and (job.cell, job.task) in wanted]
 
 
-def departures(claim: Claim, parts: Sequence[Part], tested: Sequence[Job]) -> tuple[str, ...]:
+def recipe_of(claim: Claim, part: Part) -> StatedRecipe:
+    """What the source of a part gives of the recipe."""
+    own = part.test.recipe if part.test is not None else None
+    return claim.setting.recipe if own is None else own
+
+
+def another_recipe(claim: Claim, parts: Sequence[Part], jobs: Sequence[Job]) -> list[str]:
+    """Where recipes of the jobs that parts compare are not the stated ones, in words."""
+    return [
+        text
+        for part in parts
+        for text in recipe_departures(recipe_of(claim, part), jobs_of([part], jobs))
+    ]
+
+
+def departures(claim: Claim, parts: Sequence[Part], jobs: Sequence[Job] = ()) -> tuple[str, ...]:
     """Every way in which a verdict is on something else than the source says, in words.
 
     Args:
         parts: those that rows of the profile test, or all where there are no rows.
-        tested: the jobs they compare; empty where there are no rows.
+        jobs: the profile's; none where there are no rows.
     """
-    told = [*_of_jobs(claim, tested)] if tested else []
+    tested = jobs_of(parts, jobs)
+    told = [*_of_setting(claim, tested)] if tested else []
+    told += another_recipe(claim, parts, jobs)
+    if tested and not any(recipe_of(claim, part).given for part in parts):
+        told.append("the source gives no recipe")
     told += [part.test.differs for part in parts if part.test is not None and part.test.differs]
     told += [claim.reading] if claim.reading else []
     return tuple(dict.fromkeys(told))
 
 
-def _of_jobs(claim: Claim, jobs: Sequence[Job]) -> Iterator[str]:
+def _of_setting(claim: Claim, jobs: Sequence[Job]) -> Iterator[str]:
     setting = claim.setting
     others = dict.fromkeys(j.model_name for j in jobs if not is_stated_model(claim, j))
     if others:
@@ -51,9 +70,6 @@ def _of_jobs(claim: Claim, jobs: Sequence[Job]) -> Iterator[str]:
     tasks = list(dict.fromkeys(job.task for job in jobs))
     if set(tasks) != set(setting.task_names):
         yield _beside("tasks", tasks, setting.tasks)
-    yield from recipe_departures(setting.recipe, jobs)
-    if not setting.recipe.given:
-        yield "the source gives no recipe"
 
 
 def _beside(what: str, found: Sequence[str], stated: str) -> str:

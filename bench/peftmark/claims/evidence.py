@@ -173,6 +173,8 @@ def obstacle(test: ClaimTest, rows: Sequence[Record]) -> str:
     if any(sign_of(m) < 0 for m in metrics) and not isinstance(test.compared, Order):
         return f"a claimed difference of scores is one where higher is better, unlike {titles}"
     several = len({r.job.task for r in rows}) > 1
+    if several and any(m.kind == "loss" for m in measures):
+        return "a mean of training losses over tasks means nothing: each has its own unit"
     if len(metrics) > 1 and not all(map(bounded, metrics)):
         return f"a mean of {titles} over tasks means nothing"
     if several and not all(map(shares_unit, metrics)):

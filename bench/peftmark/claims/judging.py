@@ -10,7 +10,6 @@ from typing import Literal
 
 from peftmark.analysis.stats import Comparison, bound, compare, geometric_mean, seeds_to_decide
 from peftmark.catalog.methods import Cell, cell_title
-from peftmark.claims.arithmetic import calculate
 from peftmark.claims.comparisons import Difference, Order, Ratio
 from peftmark.claims.evidence import Evidence, Values, gap, missing, notes, obstacle, values_of
 from peftmark.claims.ledger import ClaimTest
@@ -106,20 +105,6 @@ class Part:
         if self.direction is None or self.direction == self.kind:
             return self.kind
         return f"{self.kind} in size and {self.direction} in direction"
-
-
-def on_paper(test: ClaimTest) -> Part | None:
-    """The verdict of a test that needs no rows; None for one that does."""
-    if test.untestable is not None:
-        return Part(test, "untestable", reason=test.untestable)
-    if test.arithmetic is None:
-        return None
-    sum_ = test.arithmetic
-    value = calculate(sum_.expression)
-    room = sum_.tolerance + SLACK * max(1.0, abs(sum_.claimed))
-    fits = abs(value - sum_.claimed) <= room
-    kind: Kind = "confirmed on paper" if fits else "refuted on paper"
-    return Part(test, kind, effect=value, low=value, high=value, exact=True)
 
 
 def judge(test: ClaimTest, evidence: Evidence) -> Part:

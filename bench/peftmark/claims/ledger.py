@@ -56,6 +56,7 @@ class ClaimTest(Strict):
         profiles: its profiles in which the comparison means something; None for all.
         tasks: the tasks compared on; None for all of the profile.
         differs: what of the cells or the limits is not as the source has it.
+        recipe: what the source of this figure gives, where it is not that of the claim's setting.
         figures: ids of published memory figures (`claims/memory.yaml`), all of which must hold
             against predictions.
     """
@@ -65,6 +66,7 @@ class ClaimTest(Strict):
     profiles: Annotated[list[str], Field(min_length=1)] | None = None
     tasks: Annotated[list[TaskName], Field(min_length=1)] | None = None
     differs: Text | None = None
+    recipe: StatedRecipe | None = None
     difference: Difference | None = None
     ratio: Ratio | None = None
     order: Order | None = None

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from peftmark.claims.rank_moves import rank_moves
+from peftmark.claims.rank_moves import moves_beyond_schedule, rank_moves
 from peftmark.record.fields import figure
 from peftmark.record.job import Record
 
@@ -74,10 +74,20 @@ def _of(key: str, kind: Kind, same: tuple[str, ...] = ()) -> Measure:
     return Measure(key, field.title, field.better, kind, same)
 
 
+def score_given_back(record: Record) -> float | str:
+    """The best score of an evaluation less the last, in units of the metric: 0 where the last is
+    the best. Noise alone makes it larger, so it says something against another cell only."""
+    best, last = record.outcome.best_metric_value, record.outcome.metric_value
+    if best is None or last is None:
+        return "the run has no score"
+    return abs(best - last)
+
+
 MEASURES: dict[str, Measure] = {
     m.key: m
     for m in (
         _of("metric_value", "score"),
+        _of("loss", "loss"),
         _of("samples_per_second", "time", _LOAD),
         _of("step_seconds_p50", "time", _LOAD),
         _of("peak_memory_bytes", "count", _LOAD),
@@ -94,6 +104,22 @@ MEASURES: dict[str, Measure] = {
             "share",
             ("eval_every",),
             rank_moves,
+        ),
+        Measure(
+            "rank_moves_beyond_schedule",
+            "share of rank changes between 20 and 60 % of the steps, less the schedule's own",
+            "higher",
+            "share",
+            ("eval_every",),
+            moves_beyond_schedule,
+        ),
+        Measure(
+            "score_given_back",
+            "score lost since the best evaluation",
+            "lower",
+            "share",
+            ("eval_every",),
+            score_given_back,
         ),
     )
 }

@@ -241,6 +241,7 @@ def memory_verdicts(
     ledger: Path | None,
     cache: Path | None,
     heard: Callable[[int, int], None] = lambda done, total: None,
+    only_kept: bool = False,
 ) -> list[MemoryVerdict]:
     """Predict every reading of every figure, and judge.
 
@@ -248,17 +249,32 @@ def memory_verdicts(
         ledger: None for the shipped one.
         cache: folder of the cache; None to keep nothing.
         heard: told how many of how many steps are predicted.
+        only_kept: predict nothing that the cache doesn't hold.
 
     Raises:
         SuiteError: a ledger with faults.
     """
     figures = load_figures(ledger)
     asked = [s.request() for figure in figures for _, pair in figure.readings for s in pair]
-    told = iter(forecasts(asked, cache, heard=heard))
+    told = iter(forecasts(asked, cache, heard=heard, only_kept=only_kept))
     return [
         judge(figure, [[next(told) for _ in pair] for _, pair in figure.readings])
         for figure in figures
     ]
+
+
+WORST_FIRST: tuple[Kind, ...] = (
+    "unknown",
+    "not comparable",
+    "refuted on paper",
+    "undecided",
+    "confirmed on paper",
+)
+
+
+def combined_kind(kinds: Sequence[Kind]) -> Kind:
+    """The verdict on several figures that must all hold."""
+    return next(kind for kind in WORST_FIRST if kind in kinds)
 
 
 def judge(figure: Figure, found: Sequence[Sequence[Forecast]]) -> MemoryVerdict:
@@ -272,15 +288,7 @@ def judge(figure: Figure, found: Sequence[Sequence[Forecast]]) -> MemoryVerdict:
         _judged(figure, part.figure, part.of, found, name)
         for name, part in (figure.parts or {}).items()
     )
-    kinds = [whole.kind, *(part.kind for part in parts)]
-    worst: tuple[Kind, ...] = (
-        "unknown",
-        "not comparable",
-        "refuted on paper",
-        "undecided",
-        "confirmed on paper",
-    )
-    kind = next(kind for kind in worst if kind in kinds)
+    kind = combined_kind([whole.kind, *(part.kind for part in parts)])
     refuted = [part.part for part in parts if part.kind == "refuted on paper"]
     reason = whole.reason
     if refuted and whole.kind != "unknown":

@@ -41,21 +41,27 @@ def memory_text(found: Sequence[MemoryVerdict]) -> str:
 
 
 def _group(claim: str, found: Sequence[MemoryVerdict]) -> Iterator[str]:
-    counts = [(kind, sum(v.kind == kind for v in found)) for kind in KINDS]
-    yield (
-        ("No claim" if claim == "~" else claim)
-        + "  "
-        + ", ".join(f"{count} {kind}" for kind, count in counts if count)
-    )
-    wide = max(len(v.figure.id) for v in found)
-    rows = [(v, (claimed_text(v), predicted_text(v))) for v in found]
-    left, right = (max(len(texts[i]) for _, texts in rows) for i in (0, 1))
-    for verdict, (claimed, predicted) in rows:
-        yield (
-            f"  {verdict.figure.id:<{wide}}  {claimed:>{left}}  predicted {predicted:<{right}}  "
-            f"{verdict.kind}"
-        )
+    yield f"{'No claim' if claim == '~' else claim}  {counts_text(found)}"
+    for verdict, line in zip(found, figure_lines(found), strict=True):
+        yield f"  {line}"
         yield from (f"      {line}" for line in detail(verdict))
+
+
+def counts_text(found: Sequence[MemoryVerdict]) -> str:
+    """How many figures got which verdict."""
+    counts = [(kind, sum(v.kind == kind for v in found)) for kind in KINDS]
+    return ", ".join(f"{count} {kind}" for kind, count in counts if count)
+
+
+def figure_lines(found: Sequence[MemoryVerdict]) -> list[str]:
+    """A line a figure: what is published, what is predicted, and the verdict, in columns."""
+    wide = max(len(v.figure.id) for v in found)
+    texts = [(claimed_text(v), predicted_text(v)) for v in found]
+    left, right = (max(map(len, column)) for column in zip(*texts, strict=True))
+    return [
+        f"{v.figure.id:<{wide}}  {claimed:>{left}}  predicted {predicted:<{right}}  {v.kind}"
+        for v, (claimed, predicted) in zip(found, texts, strict=True)
+    ]
 
 
 def detail(verdict: MemoryVerdict) -> Iterator[str]:

@@ -58,3 +58,40 @@ def rank_moves(record: Record) -> float | str:
         return "no rank changed"
     low, high = WINDOW
     return sum(n for s, n in moved.items() if low * total < 100 * s <= high * total) / everything
+
+
+def schedule_share(record: Record) -> float | str:
+    """Share of its fall that the budget alone puts into the window, at the run's evaluations.
+
+    The budget falls with (1 - t)^3, t from 0 at the end of the warm-up to 1 at the last allocation
+    (arXiv 2303.10512, eq. 12). This is what `rank_moves` would be if modules exchanged no ranks.
+
+    Returns:
+        The share, from 0 to 1, or why the row has none.
+    """
+    schedule, total = record.job.recipe.adalora, record.job.recipe.steps
+    if schedule is None or record.job.method != "adalora":
+        return "only AdaLoRA's own schedule is known to count from the first step"
+    begin, end = schedule.tinit, total - schedule.tfinal
+
+    def left(step: int) -> float:
+        """Share of the fall that is still to come after a step."""
+        return (1 - min(1.0, max(0.0, (step - begin) / (end - begin)))) ** 3
+
+    low, high = WINDOW
+    steps = [0, *(point.step for point in record.outcome.curve)]
+    before = max(step for step in steps if 100 * step <= low * total)
+    after = max(step for step in steps if 100 * step <= high * total)
+    return left(before) - left(after)
+
+
+def moves_beyond_schedule(record: Record) -> float | str:
+    """The share of rank changes in the window less what the schedule alone puts there.
+
+    Returns:
+        The difference of two shares, from -1 to 1, or why the row has none.
+    """
+    moved, alone = rank_moves(record), schedule_share(record)
+    if isinstance(moved, str):
+        return moved
+    return alone if isinstance(alone, str) else moved - alone

@@ -74,22 +74,19 @@ def recipe_departures(stated: StatedRecipe, jobs: Iterable[Job]) -> list[str]:
     return told
 
 
-def _same(name: str, found: float | str | None, value: Any) -> bool:
-    if name in _OF_JOB and isinstance(found, int | float):
-        return abs(found - value) <= SAME * float(value)
+def _same(name: str, found: float | str | None, value: float | str) -> bool:
+    if name in _OF_JOB and isinstance(found, int | float) and isinstance(value, int | float):
+        return abs(found - value) <= SAME * value
     return found == value
 
 
 def _values(found: set[float | str | None]) -> str:
     """The values, from the lowest to the highest where there are several numbers."""
     numbers = sorted(one for one in found if isinstance(one, int | float))
-    words = sorted("unknown" if one is None else one for one in found if not _number(one))
+    words = sorted(one for one in found if isinstance(one, str))
+    unknown = ["unknown"] if None in found else []
     ends = list(dict.fromkeys(_text(one) for one in (numbers[:1] + numbers[-1:])))
-    return " and ".join(filter(None, (" to ".join(ends), *words)))
-
-
-def _number(value: object) -> bool:
-    return isinstance(value, int | float)
+    return " and ".join(filter(None, (" to ".join(ends), *words, *unknown)))
 
 
 def _text(value: float | str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,13 @@ from typing import Any
 from peftmark.analysis.table import build
 from peftmark.claims.judging import Part
 from peftmark.claims.ledger import Claim, load_claims
+from peftmark.claims.memory_figures import MemoryVerdict
+from peftmark.claims.memory_text import counts_text, figure_lines, memory_facts
+from peftmark.claims.paper import NOTHING, PREDICT, Paper
 from peftmark.claims.verdicts import Verdict, verdicts, without_rows
 from peftmark.claims.wording import claimed, lead, measured, percent, source_text
 from peftmark.core.errors import UserError
+from peftmark.memory.forecast import NOT_YET
 from peftmark.render import words
 from peftmark.storage.store import Contents, Store
 from peftmark.storage.unread import no_results, unread
@@ -37,16 +41,23 @@ class Line:
     Attributes:
         standings: a verdict for each suite with results.
         idle: suites that test it and have no results yet.
+        computed: what needs no run.
     """
 
     claim: Claim
     standings: tuple[Standing, ...]
     idle: tuple[str, ...]
+    computed: Paper = NOTHING
 
     @property
     def paper(self) -> Verdict:
         """The verdict without any row: on paper, untestable, or undecided."""
-        return without_rows(self.claim)
+        return without_rows(self.claim, paper=self.computed)
+
+    @property
+    def figures(self) -> tuple[MemoryVerdict, ...]:
+        """The published memory figures of the claim, with what predictions say of them."""
+        return self.computed.of(self.claim)
 
 
 @dataclass(frozen=True)
@@ -63,7 +74,13 @@ class Ledger:
     notes: tuple[str, ...] = ()
 
 
-def look(suite: str | None, profile: str | None, results: Path, suites: Path | None) -> Ledger:
+def look(
+    suite: str | None,
+    profile: str | None,
+    results: Path,
+    suites: Path | None,
+    compute: Callable[[Sequence[Claim]], Paper] = lambda claims: NOTHING,
+) -> Ledger:
     """The claims of a suite with verdicts from its stored rows, or every claim there is.
 
     Args:
@@ -71,6 +88,7 @@ def look(suite: str | None, profile: str | None, results: Path, suites: Path | N
         profile: None for the profile of the latest row.
         results: the results folder.
         suites: a folder of suites besides those shipped.
+        compute: what needs no run, for the claims that are shown.
 
     Raises:
         UserError: unknown suite or profile, a suite that tests no claim, or one without results.
@@ -82,7 +100,7 @@ def look(suite: str | None, profile: str | None, results: Path, suites: Path | N
                 "--profile is of a suite, and no suite is named",
                 "Name one: peftmark claims SUITE --profile PROFILE.",
             )
-        return _whole(claims, results, suites)
+        return _whole(claims, results, suites, compute([*claims.values()]))
     loaded = load_suite(suite, suites)
     if not loaded.claims:
         known = sorted({name for claim in claims.values() for name in claim.suites})
@@ -91,7 +109,8 @@ def look(suite: str | None, profile: str | None, results: Path, suites: Path | N
         )
     store = Store(results, suite)
     contents = store.read()
-    standings = _standings(loaded, profile, contents, claims)
+    paper = compute([claims[name] for name in loaded.claims])
+    standings = _standings(loaded, profile, contents, claims, paper)
     if standings is None:
         raise no_results(
             store.folder,
@@ -99,22 +118,24 @@ def look(suite: str | None, profile: str | None, results: Path, suites: Path | N
             f"Run them first: peftmark run {suite}. Without a suite `peftmark claims` shows every "
             "claim and what it needs.",
         )
-    lines = tuple(Line(s.verdict.claim, (s,), ()) for s in standings.values())
+    lines = tuple(Line(s.verdict.claim, (s,), (), paper) for s in standings.values())
     shown = next(iter(standings.values())).profile
     return Ledger(lines, suite, shown, _notes({store.folder: contents}))
 
 
-def _whole(claims: Mapping[str, Claim], results: Path, suites: Path | None) -> Ledger:
+def _whole(claims: Mapping[str, Claim], results: Path, suites: Path | None, paper: Paper) -> Ledger:
     """Every claim, with the verdicts of every suite that has results."""
     names = dict.fromkeys(name for claim in claims.values() for name in claim.suites)
     stores = {name: Store(results, name) for name in names}
     there = {name: store.read() for name, store in stores.items()}
-    found = {n: _standings(load_suite(n, suites), None, there[n], claims) or {} for n in names}
+    found = {
+        n: _standings(load_suite(n, suites), None, there[n], claims, paper) or {} for n in names
+    }
     lines = []
     for claim in claims.values():
         standings = {n: found[n][claim.id] for n in claim.suites if claim.id in found[n]}
         idle = tuple(name for name in claim.suites if name not in standings)
-        lines.append(Line(claim, tuple(standings.values()), idle))
+        lines.append(Line(claim, tuple(standings.values()), idle, paper))
     notes = _notes({stores[name].folder: contents for name, contents in there.items()})
     return Ledger(tuple(lines), notes=notes)
 
@@ -124,7 +145,11 @@ def _notes(found: Mapping[Path, Contents]) -> tuple[str, ...]:
 
 
 def _standings(
-    suite: Suite, profile: str | None, contents: Contents, claims: Mapping[str, Claim]
+    suite: Suite,
+    profile: str | None,
+    contents: Contents,
+    claims: Mapping[str, Claim],
+    paper: Paper,
 ) -> dict[str, Standing] | None:
     """Claim -> its verdict by the rows of one profile; None for a suite without rows."""
     if profile is not None and profile not in suite.profiles:
@@ -139,7 +164,7 @@ def _standings(
     mine = [r for r in records if r.job.profile == profile]
     jobs = as_recorded(suite, profile, {r.job.job_id: r for r in mine}).jobs
     table = build(mine, jobs, suite.report.reference)
-    found = verdicts(table, [claims[name] for name in suite.claims])
+    found = verdicts(table, [claims[name] for name in suite.claims], paper)
     return {v.claim.id: Standing(suite.name, profile, v) for v in found}
 
 
@@ -166,6 +191,7 @@ def _line_facts(line: Line) -> dict[str, Any]:
         ],
         "without_rows": {"verdict": paper.kind, "parts": [_part_facts(p) for p in paper.parts]},
         "no_results_yet": list(line.idle),
+        "memory_figures": memory_facts(line.figures),
     }
 
 
@@ -271,8 +297,21 @@ def _claim_lines(line: Line) -> Iterator[str]:
         by_test.setdefault(text, []).append(f"{part.test.suite}{profiles}")
     for text, suites in by_test.items():
         yield f"     {text}; suite {', '.join(suites)}"
+    yield from (f"     {text}" for text in _figure_lines(line.figures))
     for standing in line.standings:
         where = f"{standing.suite}, profile {standing.profile}"
         yield f"     {where}: {standing.verdict.text}"
     if line.idle:
         yield f"     undecided, no results yet: {', '.join(line.idle)}"
+
+
+def _figure_lines(found: Sequence[MemoryVerdict]) -> Iterator[str]:
+    """The published memory figures of a claim, with the verdicts of the ledger they stand in."""
+    if not found:
+        return
+    count = words.plural(len(found), "published memory figure")
+    if any(NOT_YET in verdict.reason for verdict in found):
+        yield f"{count}, {NOT_YET}: {PREDICT}"
+        return
+    yield f"{count}, held against predictions: {counts_text(found)}"
+    yield from (f"  {line}" for line in figure_lines(found))

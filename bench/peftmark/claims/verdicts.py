@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from peftmark.analysis.table import ResultTable
-from peftmark.claims.departures import departures, is_stated_model, jobs_of
+from peftmark.claims.departures import another_recipe, departures, is_stated_model
 from peftmark.claims.evidence import Evidence
-from peftmark.claims.judging import TOO_CLOSE, Kind, Part, judge, on_paper
+from peftmark.claims.judging import TOO_CLOSE, Kind, Part, judge
 from peftmark.claims.ledger import Claim, ClaimTest
-from peftmark.claims.stated import recipe_departures
+from peftmark.claims.paper import NOTHING, Paper, on_paper
 from peftmark.record.job import Job
 
 ALPHA = 0.05
@@ -72,12 +72,15 @@ def _of_direction(kind: Kind, parts: Sequence[Part]) -> str:
     return ""
 
 
-def verdicts(table: ResultTable, claims: Sequence[Claim]) -> tuple[Verdict, ...]:
+def verdicts(
+    table: ResultTable, claims: Sequence[Claim], paper: Paper = NOTHING
+) -> tuple[Verdict, ...]:
     """A verdict on each claim.
 
     Args:
         table: the rows of one profile; cells that were left out of it are judged all the same.
         claims: all that the suite names: their number decides the level of the intervals.
+        paper: what was computed without a run.
 
     Raises:
         ValueError: nothing is planned, so there is no profile to speak of.
@@ -88,28 +91,30 @@ def verdicts(table: ResultTable, claims: Sequence[Claim]) -> tuple[Verdict, ...]
     tests = [test for claim in claims for test in claim.tests or []]
     count = sum(test.intervals for test in tests if evidence.has(test))
     evidence = replace(evidence, level=1 - ALPHA / max(1, count))
-    return tuple(_verdict(claim, evidence, table.jobs) for claim in claims)
+    return tuple(_verdict(claim, evidence, table.jobs, paper) for claim in claims)
 
 
-def without_rows(claim: Claim, reason: str = "no results yet") -> Verdict:
+def without_rows(claim: Claim, reason: str = "no results yet", paper: Paper = NOTHING) -> Verdict:
     """The verdict where there are no rows: on paper where that is possible, else undecided."""
     parts = _untestable(claim) or tuple(
-        on_paper(test) or Part(test, "undecided", reason=reason) for test in claim.tests or []
+        on_paper(test, paper) or Part(test, "undecided", reason=reason)
+        for test in claim.tests or []
     )
-    settle = tuple(
+    settle = [
         f"run suite {suite}" for suite in claim.suites if any(p.kind == "undecided" for p in parts)
-    )
-    differs = departures(claim, parts, ())
-    return Verdict(claim, combined(parts), "", parts, None, settle, differs)
+    ]
+    settle += [part.settle for part in parts if part.settle]
+    differs = departures(claim, parts)
+    told = tuple(dict.fromkeys(settle))
+    return Verdict(claim, combined(parts), "", parts, None, told, differs)
 
 
-def _verdict(claim: Claim, evidence: Evidence, jobs: Sequence[Job]) -> Verdict:
+def _verdict(claim: Claim, evidence: Evidence, jobs: Sequence[Job], paper: Paper) -> Verdict:
     job = jobs[0]
-    parts = _untestable(claim) or tuple(_parts(claim, evidence))
+    parts = _untestable(claim) or tuple(_parts(claim, evidence, paper))
     kind = combined(parts)
     here = [part for part in parts if part.test is not None and evidence.belongs(part.test)]
-    tested = jobs_of(here, jobs)
-    scale = scale_of(claim, job, tested) if kind in MEASURED else ""
+    scale = scale_of(claim, here, jobs) if kind in MEASURED else ""
     settle = _settle(parts) if kind in ("undecided", "not comparable") else []
     if not is_stated_model(claim, job) and (scale or kind == "not comparable"):
         settle.append(_stated(claim, job))
@@ -123,7 +128,7 @@ def _verdict(claim: Claim, evidence: Evidence, jobs: Sequence[Job]) -> Verdict:
         parts,
         level,
         tuple(settle),
-        differs=departures(claim, here, tested),
+        differs=departures(claim, here, jobs),
         rates=(job.rates or "not known") if here else "",
     )
 
@@ -139,14 +144,14 @@ def _untestable(claim: Claim) -> tuple[Part, ...]:
     return (Part(None, "untestable", reason=claim.untestable),) if claim.untestable else ()
 
 
-def _parts(claim: Claim, evidence: Evidence) -> list[Part]:
+def _parts(claim: Claim, evidence: Evidence, paper: Paper) -> list[Part]:
     """The verdict of every test that belongs to the profile, and of each part that has none."""
     found = []
     for name in claim.parts:
         tests = [test for test in claim.tests or [] if test.part == name]
         here = [t for t in tests if not t.measured or evidence.belongs(t)]
         if here:
-            found += [on_paper(test) or judge(test, evidence) for test in here]
+            found += [on_paper(test, paper) or judge(test, evidence) for test in here]
         else:
             nearest = next((t for t in tests if t.suite == evidence.suite), tests[0])
             found.append(_elsewhere(nearest, evidence))
@@ -179,15 +184,18 @@ def combined(parts: Sequence[Part]) -> Kind:
     return "undecided"
 
 
-def scale_of(claim: Claim, job: Job, tested: Sequence[Job] = ()) -> str:
+def scale_of(claim: Claim, parts: Sequence[Part], jobs: Sequence[Job]) -> str:
     """The scale a verdict holds at, in words; empty for a full one on the stated model.
 
+    In a full profile another recipe than the stated one is told; a reduced one has another by its
+    nature.
+
     Args:
-        tested: the jobs that the verdict is on. In a full profile another recipe than the stated
-            one is told; a reduced one has another by its nature.
+        parts: those that rows of the profile test.
+        jobs: the profile's.
     """
-    where = _where(claim, job)
-    if job.scale == "full" and recipe_departures(claim.setting.recipe, tested):
+    where = _where(claim, jobs[0])
+    if jobs[0].scale == "full" and another_recipe(claim, parts, jobs):
         return f"{where} with another recipe than stated".strip()
     return where
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from peftmark.claims.comparisons import Arithmetic, Difference, Order, Ratio
+from peftmark.claims.comparisons import Arithmetic, Bounds, Difference, Order, Ratio
 from peftmark.claims.judging import KINDS, Part
 from peftmark.claims.ledger import Claim, ClaimTest
 from peftmark.claims.verdicts import Verdict
@@ -55,6 +55,14 @@ def claimed(test: ClaimTest) -> str:
         return "no test"
     if test.arithmetic is not None:
         return f"{test.arithmetic.expression} = {_paper(test.arithmetic.claimed, test.arithmetic)}"
+    if test.figures is not None:
+        return f"published memory figure {words.listing(test.figures)}"
+    if test.weights is not None:
+        pair = f"{test.weights.of} / {test.weights.to} on the weights of {test.weights.model}"
+        return f"error of {pair}: {bounds(test)}"
+    if test.counted is not None:
+        pair = " / ".join(words.title(named.cell) for named in (test.counted.of, test.counted.to))
+        return f"adapter parameters, {pair}: {bounds(test)}"
     compared = test.compared
     where = f" on {words.listing(test.tasks)}" if test.tasks else ""
     cells = [words.title(cell) for cell in test.cells]
@@ -73,10 +81,10 @@ def claimed(test: ClaimTest) -> str:
 
 def bounds(test: ClaimTest) -> str:
     """The limits of a difference or ratio in words."""
-    compared = test.compared
-    if compared is None or isinstance(compared, Order):
+    limited = _limited(test)
+    if limited is None:
         return ""
-    low, high = compared.limits
+    low, high = limited.limits
     if math.isinf(high):
         return f"at least {_figure(low, test)}"
     if math.isinf(low):
@@ -100,6 +108,8 @@ def measured(part: Part) -> str:
     if test.arithmetic is not None:
         return _paper(part.effect, test.arithmetic)
     figure = _figure(part.effect, test)
+    if not test.measured:
+        return figure
     if part.low is None or part.high is None:
         return f"{figure} (no interval; {count})"
     span = f"{_figure(part.low, test)} to {_figure(part.high, test)}"
@@ -120,12 +130,17 @@ def _paper(value: float, paper: Arithmetic) -> str:
 
 def _figure(value: float, test: ClaimTest) -> str:
     """A difference or ratio with as many digits as its limits need."""
-    compared = test.compared
-    assert isinstance(compared, Difference | Ratio)
-    finite = [limit for limit in compared.limits if math.isfinite(limit)]
+    limited = _limited(test)
+    assert limited is not None
+    finite = [limit for limit in limited.limits if math.isfinite(limit)]
     digits = 3 if all(round(limit, 3) == limit for limit in finite) else 4
-    if isinstance(compared, Ratio):
+    if not isinstance(limited, Difference):
         return f"{words.number(value, digits)}×"
-    if test.measures()[0].kind != "score":
+    if not test.measures()[0].of_training:
         return words.short(value)
-    return words.number(value, digits, signed=compared.to is not None)
+    return words.number(value, digits, signed=limited.to is not None)
+
+
+def _limited(test: ClaimTest) -> Bounds | None:
+    """What of a test has limits: a difference, or one of the ratios."""
+    return test.difference or test.ratio or test.counted or test.weights

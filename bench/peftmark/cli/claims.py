@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 
 from peftmark.cli.options import OF_COUNTED_ROWS, add_profile, add_results, add_suites
 from peftmark.cli.shared import tell_predictions
@@ -30,11 +31,20 @@ def add_options(sub: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Verdicts on published claims."""
+    from peftmark.claims.ledger import Claim
+    from peftmark.claims.paper import Paper, gather
     from peftmark.claims.text import claims_facts, claims_text, look
+    from peftmark.sources.assets import default_cache
+    from peftmark.suite.checks import suite_folders
 
     if options.memory_figures:
         return _memory_claims(options)
-    found = look(options.suite, options.profile, options.results, options.suites)
+
+    def compute(claims: Sequence[Claim]) -> Paper:
+        folders = suite_folders(options.suites)
+        return gather(claims, folders, options.suites, default_cache(), heard=tell_predictions)
+
+    found = look(options.suite, options.profile, options.results, options.suites, compute)
     print(json.dumps(claims_facts(found), indent=2) if options.json else claims_text(found))
     return Exit.OK
 

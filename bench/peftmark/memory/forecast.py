@@ -31,6 +31,7 @@ from peftmark.record.job import Form, Job, source_key
 from peftmark.record.recipe import Causal
 
 WORKER = "peftmark.lab.memory.worker"
+NOT_YET = "not predicted on this machine yet"
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,7 @@ def forecasts(
     cache: Path | None,
     processes: int | None = None,
     heard: Callable[[int, int], None] = lambda done, total: None,
+    only_kept: bool = False,
 ) -> list[Forecast]:
     """Answer requests, each from the cache or by a process.
 
@@ -116,9 +118,12 @@ def forecasts(
         cache: folder of the cache; None to keep nothing.
         processes: how many at once; None for one a core, at most eight.
         heard: told how many of how many steps are predicted.
+        only_kept: start no process; what the cache doesn't hold has a reason instead.
     """
     texts = [_text(one) for one in requests]
     known = {text: found for text in set(texts) if (found := _kept(cache, text)) is not None}
+    if only_kept:
+        return [known.get(text, Forecast(reason=NOT_YET)) for text in texts]
     groups = _groups([text for text in dict.fromkeys(texts) if text not in known])
     heard(len(known), len(set(texts)))
 

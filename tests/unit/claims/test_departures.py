@@ -9,6 +9,7 @@ import pytest
 from claimed import SETTING, A, B, build, claim, difference, ratio, row, rows
 from factory import make_job, make_recipe
 from peftmark.claims.comparisons import Difference
+from peftmark.claims.measures import MEASURES
 from peftmark.claims.stated import StatedRecipe, recipe_departures
 from peftmark.claims.text import Ledger, Line, Standing, claims_facts, claims_text
 from peftmark.claims.verdicts import verdicts
@@ -221,3 +222,28 @@ def test_a_verdict_says_where_the_learning_rates_come_from():
     assert facts["unlike_the_source"][0].startswith("model all-MiniLM-L6-v2")
     (elsewhere,) = verdicts(table, [claim(difference(at_least=0.0, suite="other"))])
     assert elsewhere.rates == ""
+
+
+# --- measures of overfitting --------------------------------------------------------------------
+
+
+def test_what_was_lost_since_the_best_evaluation_is_told_whichever_side_is_better():
+    measure = MEASURES["score_given_back"]
+    assert measure.value(row(A, 0, 0.80, best_metric_value=0.83)) == pytest.approx(0.03)
+    assert measure.value(row(A, 0, 2.5, best_metric_value=2.1)) == pytest.approx(0.4)
+    assert measure.value(row(A, 0, 0.80, best_metric_value=None)) is None
+    assert measure.reason(row(A, 0, 0.80, best_metric_value=None)) == "the run has no score"
+
+
+def test_training_losses_are_compared_on_one_task_and_not_averaged_over_several():
+    def trained_to(cell, losses, task="sst-2"):
+        return [row(cell, seed, task=task, loss=one) for seed, one in enumerate(losses)]
+
+    low, high = [0.10, 0.12, 0.11], [0.30, 0.33, 0.31]
+    test = difference(measure="loss", at_most=0.0)
+    one_task = build([*trained_to(A, low), *trained_to(B, high)])
+    assert one(one_task, test).kind == "reproduced"
+    two = [*trained_to(A, low, "mrpc"), *trained_to(B, high, "mrpc")]
+    verdict = one(build([*trained_to(A, low), *trained_to(B, high), *two]), test)
+    assert verdict.kind == "not comparable"
+    assert "a mean of training losses over tasks" in verdict.parts[0].reason

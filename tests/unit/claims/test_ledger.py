@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from peftmark.record.job import Job
 from peftmark.record.outcome import OUTCOME_FIELDS
 from peftmark.suite.expand import expand
 from peftmark.suite.load import load_suite, suite_names
-from places import DOCS, SUITES
+from places import DOCS, ROOT, SUITES
 
 LEDGER_OF_OURS = load_claims([SUITES])
 LOADED = {name: load_suite(name, SUITES) for name in suite_names(SUITES)}
@@ -143,6 +144,13 @@ def test_measures_are_fields_of_a_row():
     assert not (set(MEASURES) - plain) & set(OUTCOME_FIELDS)
 
 
+def test_the_document_on_claims_names_tests_that_are_there():
+    named = set(re.findall(r"`(test_\w+)`", (DOCS / "claims.md").read_text("utf-8")))
+    files = (ROOT / "tests").rglob("test_*.py")
+    there = {name for f in files for name in re.findall(r"^def (test_\w+)", f.read_text(), re.M)}
+    assert named and named <= there, named - there
+
+
 def test_the_document_on_claims_names_every_measure():
     text = (DOCS / "claims.md").read_text("utf-8")
     assert [key for key in MEASURES if f"`{key}`" not in text] == []
@@ -159,13 +167,51 @@ def test_the_document_on_claims_names_every_measure():
 def test_the_rank_that_is_said_to_be_enough_is_that_for_the_rows_there_are(suite, profile, rows):
     job = next(j for j in expand(LOADED[suite], profile, "cpu").jobs if j.task != "mrpc")
     assert (job.recipe.train_rows or TASKS[job.task].train_rows - job.recipe.selection_rows) == rows
-    tests = [
-        t
-        for t in LEDGER_OF_OURS["C13"].tests or []
-        if t.part == "log2(N)/2 is enough" and t.belongs_to(suite, profile)
-    ]
-    assert {t.cells[0].size for t in tests} == {int(math.log2(rows) / 2)}
-    assert [t.cells[1].size for t in tests] == [16, 32, 64]
+    for part in ("log2(N)/2 is enough", "log2(N)/2 is enough, one scale"):
+        tests = [
+            t
+            for t in LEDGER_OF_OURS["C13"].tests or []
+            if t.part == part and t.belongs_to(suite, profile)
+        ]
+        assert {t.cells[0].size for t in tests} == {int(math.log2(rows) / 2)}
+        assert [t.cells[1].size for t in tests] == [16, 32, 64]
+
+
+@pytest.mark.parametrize("profile", ["offline", "offline-all", "full"])
+def test_ranks_are_compared_at_one_scale_too(profile):
+    scales: dict[tuple[str, str], set[float]] = {}
+    ranks: dict[tuple[str, str], set[int]] = {}
+    for job in jobs_of("rank-by-rows", profile):
+        if job.size_kind == "rank" and job.purpose == "report":
+            power = 0.5 if job.method == "rslora" else 1.0
+            key = job.method, job.variant
+            scales.setdefault(key, set()).add(job.recipe.alpha / job.size**power)
+            ranks.setdefault(key, set()).add(job.size)
+    assert scales["lora", "alpha 2r"] == {2.0}
+    assert ranks["lora", "alpha 2r"] == {4, 6, 16, 32, 64}
+    assert scales["lora", ""] == {8.0, 4.0, 16 / 6, 2.0, 1.0, 0.5, 0.25}
+    # rsLoRA is at LoRA's scale of rank 8 there, and falls with the root of the rank alone.
+    assert sorted(scales["rslora", ""]) == pytest.approx([2 / 8**0.5, 2.0], rel=1e-3)
+
+
+def test_low_rank_is_held_against_full_fine_tuning_on_the_tasks_it_is_stated_for():
+    tests = LEDGER_OF_OURS["C12"].tests or []
+    found = {(t.tasks[0], t.cells[0].size) for t in tests if len(t.tasks or []) == 1}
+    assert found == {("sst-2", 1), ("qnli", 2), ("rte", 1)}
+    assert {tuple(t.profiles) for t in tests} == {("full",)}
+
+
+def test_no_reason_says_that_suites_name_encoders_alone():
+    for one in LEDGER_OF_OURS.values():
+        reasons = [one.untestable, *(t.untestable for t in one.tests or [])]
+        assert not any(reason and "encoders alone" in reason for reason in reasons), one.id
+    gradients = LEDGER_OF_OURS["C18"].untestable
+    assert gradients is not None and "column of gradients by parameter" in gradients
+
+
+def test_every_claim_says_how_it_is_read_or_is_untestable():
+    unread = {one.id for one in LEDGER_OF_OURS.values() if not one.reading and one.tests}
+    assert unread == {"C26"}  # a sum of printed figures needs no reading
 
 
 # --- faults of a ledger -------------------------------------------------------------------------

@@ -449,7 +449,7 @@ def test_the_scale_stands_in_the_verdict(model, profile, scale):
     found = [row(r.job.cell, r.job.seed, r.outcome.metric_value, job=job) for r in both()]
     verdict = one(build(found), difference(at_least=0.0))
     assert verdict.text == f"reproduced {scale}".strip()
-    assert scale_of(verdict.claim, found[0].job) == scale
+    assert scale_of(verdict.claim, verdict.parts, [found[0].job]) == scale
     stated = any("stated for RoBERTa-large" in text for text in verdict.settle)
     assert stated == (model != "roberta-large")
     if model == "roberta-base":

@@ -140,6 +140,34 @@ def test_no_entry_is_empty_and_both_renderers_take_the_section():
         (order(A, B, C, tasks=["rte"]), "score on rte, best first: AdaLoRA r8, LoRA r8, IA3"),
         (paper("1 / 3", 0.333, 0.01), "1 / 3 = 0.333 GB"),
         ({"part": "x", "untestable": "no row has it"}, "no test"),
+        (
+            {"part": "x", "figures": ["qlora-65b-48gb"]},
+            "published memory figure qlora-65b-48gb",
+        ),
+        (
+            {
+                "part": "x",
+                "weights": {"model": "minilm-l6", "of": "nf4", "to": "int4", "at_most": 1.0},
+            },
+            "error of nf4 / int4 on the weights of minilm-l6: at most 1.000×",
+        ),
+        (
+            {
+                "part": "x",
+                "counted": {
+                    "suite": "demo",
+                    "profile": "full",
+                    "of": {"method": "ia3"},
+                    "to": {"method": "lora", "rank": 8},
+                    "within": [0.5, 0.7],
+                },
+            },
+            "adapter parameters, IA3 / LoRA r8: 0.500× to 0.700×",
+        ),
+        (
+            difference(measure="loss", within=[-0.05, 0.05]),
+            "training loss, AdaLoRA r8 − LoRA r8: −0.050 to +0.050",
+        ),
     ],
 )
 def test_what_is_claimed_in_words(test, text):
@@ -164,14 +192,16 @@ def test_the_ledger_shows_every_claim_with_tests_or_reason(tmp_path):
     text = claims_text(found)
     assert [entry.claim.id for entry in found.lines] == list(load_claims([SUITES]))
     assert "undecided, no results yet: seeds-main, glue-large, glue" in text
-    assert "untestable: Needs causal language models" in text
+    assert "untestable: Needs a column of gradients by parameter" in text
+    assert "unlike the source: The sizes tested are the article's largest." in text
     assert "weights at half a byte: refuted on paper" in text
     assert "[" not in text.split("C02")[0]
     facts = json.loads(json.dumps(claims_facts(found), allow_nan=False))
     assert len(facts["claims"]) == 27
     assert all(entry["verdicts"] == [] for entry in facts["claims"])
     paper_kinds = {entry["id"]: entry["without_rows"]["verdict"] for entry in facts["claims"]}
-    assert (paper_kinds["C26"], paper_kinds["C25"]) == ("refuted on paper", "untestable")
+    assert (paper_kinds["C26"], paper_kinds["C18"]) == ("refuted on paper", "untestable")
+    assert (paper_kinds["C09"], paper_kinds["C25"]) == ("undecided", "undecided")
     assert paper_kinds["C01"] == "undecided"
 
 
