@@ -185,6 +185,10 @@ Limits:
   start with more. A budget gives them the total rank that fills it when spread evenly; where
   modules differ in shape, what they end with depends on where ranks are kept (`active_parameters`
   of a row). The layered hybrid is counted as it starts.
+- **AdaLoRA's penalty** is the mean, over all matrices P and Q, of the Frobenius norms of PᵀP − I
+  and QQᵀ − I, as PEFT and the authors' own code have it. The paper's eq. 4 has squared norms and a
+  sum over modules: a weight such as 0.1 (`orthogonal_weight`) is another penalty there. The
+  two-stage method and the layered hybrid have the same.
 - **DiffPruning** trains a difference and a gate for each weight of its targets, and ends with
   `density` of them.
 - **Gradient-scaled ranks** depend on the data: the figures are all layers at `min_rank` and all at

@@ -4,7 +4,8 @@ The budget falls from init_rank to the job's rank (target_r) a module on average
 schedule (eq. 12 of the paper) in optimizer steps. PEFT leaves three things to the caller, and is
 silent when they are missed: `update_and_allocate` after each optimizer step while gradients stand,
 a total of steps that is the real one, and the orthogonality penalty, which it adds to a model's
-own loss only. All three are done here, and the final rank is checked.
+own loss only. All three are done here, and the final rank is checked. The penalty is PEFT's, not
+the paper's eq. 4 (`orthogonality`).
 """
 
 from __future__ import annotations
@@ -130,7 +131,12 @@ class Dynamics:
 
 
 def orthogonality(model: nn.Module, adapter: str = "default") -> torch.Tensor:
-    """Mean of ||P^T P - I||_F and ||Q Q^T - I||_F over all modules (eq. 4; PEFT's scaling of it).
+    """Mean of ||P^T P - I||_F and ||Q Q^T - I||_F over the matrices of all modules.
+
+    This is what PEFT and the authors' own code (loralib's `compute_orth_regu`) add to the loss. The
+    paper prints another penalty: squared norms, ||P^T P - I||_F^2 + ||Q Q^T - I||_F^2 (eq. 4),
+    summed over modules. One weight is therefore not the same penalty in both: with norms a and b
+    of two matrices this is (a + b) / 2, the paper's a^2 + b^2.
 
     Args:
         model: may have LoRA in it too, which has no such penalty.

@@ -27,7 +27,8 @@ def levels_of(kind: str) -> torch.Tensor:
 
     table: Any = functional.get_4bit_type
     levels: torch.Tensor = table(kind, device="cpu")
-    return torch.unique(levels)
+    ascending: torch.Tensor = torch.unique(levels)
+    return ascending
 
 
 def quantised(weight: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
