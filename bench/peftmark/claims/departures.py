@@ -38,10 +38,13 @@ def recipe_of(claim: Claim, part: Part) -> StatedRecipe:
 
 def another_recipe(claim: Claim, parts: Sequence[Part], jobs: Sequence[Job]) -> list[str]:
     """Where recipes of the jobs that parts compare are not the stated ones, in words."""
+    by_recipe: dict[StatedRecipe, list[Part]] = {}
+    for part in parts:
+        by_recipe.setdefault(recipe_of(claim, part), []).append(part)
     return [
         text
-        for part in parts
-        for text in recipe_departures(recipe_of(claim, part), jobs_of([part], jobs))
+        for recipe, of_it in by_recipe.items()
+        for text in recipe_departures(recipe, jobs_of(of_it, jobs))
     ]
 
 

@@ -31,12 +31,12 @@ class Paper:
 
     Attributes:
         figures: id -> verdict of a published memory figure.
-        counts: adapter parameters of cells, on their profile's model.
+        counts: adapter parameters of cells, on their profile's model, or why there is no count.
         errors: model -> relative error of each data type on its weights.
     """
 
     figures: Mapping[str, MemoryVerdict] = field(default_factory=dict)
-    counts: Mapping[Place, int] = field(default_factory=dict)
+    counts: Mapping[Place, int | str] = field(default_factory=dict)
     errors: Mapping[str, WeightErrors] = field(default_factory=dict)
 
     def of(self, claim: Claim) -> tuple[MemoryVerdict, ...]:
@@ -83,12 +83,14 @@ def _held(test: ClaimTest, limits: Bounds, value: float | None, without: str) ->
 
 def _counted(test: ClaimTest, asked: Counted, paper: Paper) -> Part:
     one, other = (
-        paper.counts.get((asked.suite, asked.profile, named.cell)) for named in (asked.of, asked.to)
+        paper.counts.get(
+            (asked.suite, asked.profile, named.cell), "the parameters were not counted"
+        )
+        for named in (asked.of, asked.to)
     )
-    ratio = None if one is None or not other else one / other
-    part = _held(test, asked, ratio, "the parameters were not counted")
-    if ratio is None:
-        return part
+    if isinstance(one, str) or isinstance(other, str):
+        return _held(test, asked, None, next(x for x in (one, other) if isinstance(x, str)))
+    part = _held(test, asked, one / other, "")
     told = f"{cell_title(*asked.of.cell)} has {one:,} adapter parameters, "
     return replace(part, notes=(f"{told}{cell_title(*asked.to.cell)} {other:,}",))
 
@@ -144,7 +146,7 @@ def _counts(
     cache: Path | None,
     only_kept: bool,
     heard: Callable[[int, int], None],
-) -> dict[Place, int]:
+) -> dict[Place, int | str]:
     """Adapter parameters: what trains, less what trains where the head does so alone."""
     jobs: dict[Place, Job] = {}
     for one in asked:
@@ -155,9 +157,8 @@ def _counts(
     told = forecasts(requests, cache, heard=heard, only_kept=only_kept) if requests else []
     pairs = zip(jobs, told[::2], told[1::2], strict=True)
     return {
-        place: whole.trainable - head.trainable
+        place: whole.reason or head.reason or whole.trainable - head.trainable
         for place, whole, head in pairs
-        if not whole.reason and not head.reason
     }
 
 

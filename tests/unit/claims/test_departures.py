@@ -160,6 +160,28 @@ def test_every_departure_from_the_stated_setting_is_told():
     )
 
 
+def test_a_value_that_several_parts_depart_from_is_told_once_with_its_span():
+    def at(cell, rate, task):
+        job = {"recipe": make_recipe(learning_rate=rate)}
+        return rows(cell, ABOVE if cell == A else BASE, task=task, job=job)
+
+    table = build(
+        [*at(A, 1e-3, "sst-2"), *at(B, 5e-4, "sst-2"), *at(A, 4e-4, "mrpc"), *at(B, 5e-4, "mrpc")]
+    )
+    tests = [difference(task, at_least=0.0, tasks=[task]) for task in ("sst-2", "mrpc")]
+    found = one(table, *tests, **stated(recipe={"learning_rate": 3e-4}))
+    assert [text for text in found.differs if "rate" in text] == [
+        "learning rate 4e-4 to 1e-3, stated 3e-4"
+    ]
+    # A part whose figure has a source of its own is held to that one's recipe.
+    own = [tests[0], tests[1] | {"recipe": {"learning_rate": 5e-4}}]
+    found = one(table, *own, **stated(recipe={"learning_rate": 3e-4}))
+    assert [text for text in found.differs if "rate" in text] == [
+        "learning rate 5e-4 to 1e-3, stated 3e-4",
+        "learning rate 4e-4 to 5e-4, stated 5e-4",
+    ]
+
+
 def test_what_is_run_as_stated_departs_in_nothing():
     job = {"model": "roberta-large", "profile": "full"}
     recipe = make_recipe()

@@ -65,6 +65,9 @@ def test_what_was_not_counted_is_undecided():
     part = on_paper(claim(counted(at_most=1.0)).tests[0])
     assert (part.kind, part.reason) == ("undecided", "the parameters were not counted")
     assert without_rows(claim(counted(at_most=1.0))).settle == ("peftmark claims",)
+    failed = Paper(counts={("demo", "full", ONE): 1, ("demo", "full", OTHER): "no such layer"})
+    part = on_paper(claim(counted(at_most=1.0)).tests[0], failed)
+    assert (part.kind, part.reason) == ("undecided", "no such layer")
 
 
 def test_the_mixed_scheme_is_counted_on_the_stated_model_with_the_real_architecture(monkeypatch):
