@@ -82,14 +82,10 @@ def _held(test: ClaimTest, limits: Bounds, value: float | None, without: str) ->
 
 
 def _counted(test: ClaimTest, asked: Counted, paper: Paper) -> Part:
-    one, other = (
-        paper.counts.get(
-            (asked.suite, asked.profile, named.cell), "the parameters were not counted"
-        )
-        for named in (asked.of, asked.to)
-    )
+    places = ((asked.suite, asked.profile, named.cell) for named in (asked.of, asked.to))
+    one, other = (paper.counts.get(place, "the parameters were not counted") for place in places)
     if isinstance(one, str) or isinstance(other, str):
-        return _held(test, asked, None, next(x for x in (one, other) if isinstance(x, str)))
+        return _held(test, asked, None, one if isinstance(one, str) else str(other))
     part = _held(test, asked, one / other, "")
     told = f"{cell_title(*asked.of.cell)} has {one:,} adapter parameters, "
     return replace(part, notes=(f"{told}{cell_title(*asked.to.cell)} {other:,}",))

@@ -8,7 +8,9 @@ import pytest
 
 from claimed import SETTING, A, B, build, claim, difference, ratio, row, rows
 from factory import make_job, make_recipe
+from peftmark.catalog.methods import Cell
 from peftmark.claims.comparisons import Difference
+from peftmark.claims.evidence import unequal_steps, unequal_training
 from peftmark.claims.measures import MEASURES
 from peftmark.claims.stated import StatedRecipe, recipe_departures
 from peftmark.claims.text import Ledger, Line, Standing, claims_facts, claims_text
@@ -116,6 +118,13 @@ def test_scores_of_cells_that_trained_on_other_numbers_of_rows_are_not_compared(
     assert costs.kind != "not comparable"
     alone = one(table, difference(to=None, within=[0.8, 0.9]))
     assert alone.kind != "not comparable"
+
+
+def test_a_line_that_goes_through_no_step_is_held_to_no_number_of_rows():
+    fitted = Cell("bag-of-words", None, "none")
+    found = [*trained(A, 100, 32), *trained(fitted, 1, 1)]
+    assert unequal_training(found) == unequal_steps(found) == ""
+    assert "3.2e+03 times" in unequal_training([*found[:3], *trained(B, 1, 1)])
 
 
 def test_a_begun_batch_more_is_no_other_amount_of_training():
