@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import re
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -199,6 +200,21 @@ def test_low_rank_is_held_against_full_fine_tuning_on_the_tasks_it_is_stated_for
     found = {(t.tasks[0], t.cells[0].size) for t in tests if len(t.tasks or []) == 1}
     assert found == {("sst-2", 1), ("qnli", 2), ("rte", 1)}
     assert {tuple(t.profiles) for t in tests} == {("full",)}
+
+
+def test_the_paged_optimizer_is_held_against_one_that_differs_in_nothing_else():
+    for test in LEDGER_OF_OURS["C25"].tests or []:
+        if test.suite is None:
+            assert "loss of single steps" in test.untestable
+            continue
+        paged, plain = (
+            next(j for j in jobs_of(test.suite, "full") if j.cell == cell) for cell in test.cells
+        )
+        assert (paged.recipe.optimizer, plain.recipe.optimizer) == (
+            "paged_adamw_8bit",
+            "adamw_8bit",
+        )
+        assert replace(paged.recipe, optimizer="adamw_8bit") == plain.recipe
 
 
 def test_no_reason_says_that_suites_name_encoders_alone():
