@@ -6,7 +6,8 @@ import re
 
 import pytest
 
-from peftmark.claims.memory_figures import judge, load_figures
+from peftmark.claims.memory_figures import judge
+from peftmark.claims.memory_ledger import load_figures
 from peftmark.docgen import memory_page
 from peftmark.docgen.memory_page import GPUS, LENGTHS, SETTINGS, SIZES, page, scenarios
 from peftmark.memory.forecast import Forecast

@@ -23,167 +23,21 @@ a prediction runs that of transformers.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
-from pydantic import Field, ValidationError, model_validator
-
-from peftmark.claims.ledger import Text
-from peftmark.core.errors import SuiteError
-from peftmark.core.strict import Strict
-from peftmark.core.strict_yaml import read_yaml
+from peftmark.claims.memory_ledger import Figure, load_figures
 from peftmark.machine.gpus import CONTEXT_BYTES
 from peftmark.memory.forecast import Forecast, forecasts
-from peftmark.memory.published_run import Scenario, fault, filled
-from peftmark.record.fields import LIVE_PARTS
-from peftmark.suite.checks import suite_folders
-from peftmark.suite.faults import fault_lines
-from peftmark.suite.schema import Positive, Word, known
 
-LEDGER = Path("claims") / "memory.yaml"
 CLOSE = 0.1
 """Largest difference from a figure, relative to it, that counts as the same."""
-MOST_READINGS = 24
 UNITS = {"MB": 10**6, "GB": 10**9, "MiB": 2**20, "GiB": 2**30, "ratio": 1}
-COMPONENTS = (*(part.key for part in LIVE_PARTS), "paged")
-"""Parts of a peak, and optimizer states that may be paged out."""
 
 Kind = Literal["confirmed on paper", "refuted on paper", "undecided", "not comparable", "unknown"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-
-# --- the ledger ---------------------------------------------------------------------------------
-
-
-Components = Annotated[list[Annotated[str, known("component", COMPONENTS)]], Field(min_length=1)]
-
-
-class PartFigure(Strict):
-    """A figure of one part of a peak: the sum of some components at that moment."""
-
-    figure: Positive
-    of: Components
-
-
-class Figure(Strict):
-    """A published figure.
-
-    Attributes:
-        claim: of the ledger of claims; None where no claim there says it.
-        says: what the source says, in one sentence.
-        kind: the figure is what a run takes, what it fits into, what it needs at least, or what
-            `scenario` takes over what `over` takes.
-        meter: what was measured; "estimate" is a sum that the source gives without a measurement.
-        code: whose model code ran.
-        of: the components that the figure is about; None for the whole peak.
-        parts: figures of parts, in the same unit.
-        unstated: field of the scenarios -> values to try; fills whichever leaves the field out.
-    """
-
-    id: Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
-    claim: Annotated[str, Field(pattern=r"^[A-Z]{1,8}\d{2,4}$")] | None
-    says: Text
-    source: Text
-    figure: Positive
-    unit: Literal["MB", "GB", "MiB", "GiB", "ratio"]
-    kind: Literal["is", "fits", "needs", "ratio"]
-    meter: Literal["allocated", "reserved", "nvidia-smi", "estimate", "unknown"]
-    code: Literal["transformers", "other"] = "transformers"
-    of: Components | None = None
-    parts: Annotated[dict[Word, PartFigure], Field(min_length=1)] | None = None
-    scenario: dict[str, Any]
-    over: dict[str, Any] | None = None
-    unstated: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(default_factory=dict)
-    caveat: Text | None = None
-
-    @model_validator(mode="after")
-    def _whole(self) -> Figure:
-        ratio = self.kind == "ratio"
-        if ratio != (self.over is not None) or ratio != (self.unit == "ratio"):
-            raise fault("a ratio, and nothing else, has `over` and the unit ratio")
-        if self.kind != "is" and (self.parts or self.of):
-            raise fault("`of` and `parts` are of a figure that is what a run takes")
-        count = len(self.combinations)
-        if count > MOST_READINGS:
-            raise fault(f"`unstated` has {count} combinations; at most {MOST_READINGS}")
-        _ = self.readings
-        return self
-
-    @cached_property
-    def combinations(self) -> list[dict[str, Any]]:
-        """Every choice of the values to try."""
-        names = list(self.unstated)
-        return [
-            dict(zip(names, chosen, strict=True))
-            for chosen in itertools.product(*self.unstated.values())
-        ]
-
-    @cached_property
-    def readings(self) -> list[tuple[dict[str, Any], tuple[Scenario, ...]]]:
-        """Each choice with the scenario, or both, that it makes."""
-        raw = [self.scenario, *([self.over] if self.over is not None else [])]
-        for name, values in self.unstated.items():
-            if name not in Scenario.model_fields:
-                raise fault(f"unstated: {name} is no field of a scenario")
-            if all(name in scenario for scenario in raw):
-                raise fault(f"unstated: {name} is stated")
-            if any(value in values[:place] for place, value in enumerate(values)):
-                raise fault(f"unstated: {name} has a value twice")
-        return [
-            (chosen, tuple(filled(scenario, chosen) for scenario in raw))
-            for chosen in self.combinations
-        ]
-
-
-class _LedgerFile(Strict):
-    figures: Annotated[list[Figure], Field(min_length=1)]
-
-
-def load_figures(path: Path | None = None) -> list[Figure]:
-    """The figures of a ledger, in its order.
-
-    Args:
-        path: None for the first ledger among the folders of suites.
-
-    Raises:
-        SuiteError: no ledger, or one with faults: every one on a line.
-    """
-    if path is None:
-        places = [folder / LEDGER for folder in suite_folders(None)]
-        path = next((place for place in places if place.is_file()), places[-1])
-    raw = read_yaml(path)
-    try:
-        figures = _LedgerFile.model_validate(raw).figures
-        ids = [figure.id for figure in figures]
-        faults = [
-            f"figures: the id {name} stands here twice"
-            for place, name in enumerate(ids)
-            if name in ids[:place]
-        ]
-    except ValidationError as error:
-        figures, faults = [], [_named(fault, raw) for fault in fault_lines(error)]
-    if faults:
-        lines = "\n".join(f"  {fault}" for fault in faults)
-        raise SuiteError(
-            f"{path}: {'one fault' if len(faults) == 1 else f'{len(faults)} faults'}:\n{lines}",
-            "bench/peftmark/claims/memory_figures.py says how a figure is written.",
-        )
-    return figures
-
-
-def _named(fault: str, raw: Any) -> str:
-    """A fault with the id of the figure it is in."""
-    try:
-        index = int(fault.removeprefix("figures[").partition("]")[0])
-        return f"{raw['figures'][index]['id']}: {fault}"
-    except (ValueError, TypeError, KeyError, IndexError):
-        return fault
-
-
-# --- verdicts -----------------------------------------------------------------------------------
 
 Holds = Literal["fits", "possible", "impossible"]
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from peftmark.claims.memory_figures import KINDS, Figure, MemoryVerdict, Reading
+from peftmark.claims.memory_figures import KINDS, MemoryVerdict, Reading
+from peftmark.claims.memory_ledger import Figure
 
 
 def memory_facts(found: Sequence[MemoryVerdict]) -> list[dict[str, Any]]:

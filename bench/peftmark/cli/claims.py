@@ -51,7 +51,8 @@ def run(options: argparse.Namespace) -> int:
 
 def _memory_claims(options: argparse.Namespace) -> int:
     """Verdicts on published memory figures, from predictions."""
-    from peftmark.claims.memory_figures import LEDGER, memory_verdicts
+    from peftmark.claims.memory_figures import memory_verdicts
+    from peftmark.claims.memory_ledger import LEDGER
     from peftmark.claims.memory_text import memory_facts, memory_text
     from peftmark.sources.assets import default_cache
 

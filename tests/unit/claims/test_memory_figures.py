@@ -10,14 +10,8 @@ import sys
 import pytest
 
 from peftmark.claims.ledger import load_claims
-from peftmark.claims.memory_figures import (
-    KINDS,
-    MOST_READINGS,
-    Figure,
-    judge,
-    load_figures,
-    memory_verdicts,
-)
+from peftmark.claims.memory_figures import KINDS, judge, memory_verdicts
+from peftmark.claims.memory_ledger import MOST_READINGS, Figure, load_figures
 from peftmark.claims.memory_text import memory_facts, memory_text
 from peftmark.core.errors import SuiteError
 from peftmark.machine.gpus import CONTEXT_BYTES
@@ -94,7 +88,8 @@ def test_the_shipped_ledger_is_read_and_its_claims_exist():
 @pytest.mark.heavy
 def test_reading_it_loads_no_torch():
     code = "import sys, peftmark.claims.memory_figures, peftmark.claims.memory_text\n"
-    code += "import peftmark.docgen.memory_page\n"
+    code += "import peftmark.docgen.memory_page, peftmark.docgen.data_types_page\n"
+    code += "import peftmark.claims.paper, peftmark.claims.text\n"
     code += "peftmark.claims.memory_figures.load_figures(); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 

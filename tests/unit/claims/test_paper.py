@@ -8,7 +8,8 @@ from claimed import A, B, build, claim, difference, rows
 from peftmark.catalog.methods import Cell
 from peftmark.claims import paper as claims_paper
 from peftmark.claims.ledger import load_claims
-from peftmark.claims.memory_figures import MemoryVerdict, Reading, load_figures
+from peftmark.claims.memory_figures import MemoryVerdict, Reading
+from peftmark.claims.memory_ledger import load_figures
 from peftmark.claims.paper import PREDICT, Paper, gather, on_paper
 from peftmark.claims.text import Ledger, Line, claims_facts, claims_text
 from peftmark.claims.verdicts import verdicts, without_rows
