@@ -282,7 +282,8 @@ def _claim_lines(line: Line) -> Iterator[str]:
     claim = line.claim
     yield f"{claim.id}  {claim.statement}"
     yield f"     {source_text(claim)}"
-    yield from (f"     unlike the source: {text}" for text in line.paper.differs)
+    if claim.reading:
+        yield f"     unlike the source: {claim.reading}"
     if claim.untestable:
         yield f"     untestable: {claim.untestable}"
     by_test: dict[str, list[str]] = {}
@@ -292,9 +293,11 @@ def _claim_lines(line: Line) -> Iterator[str]:
         if part.test.suite is None:
             yield f"     {_part_text(part)}"
             continue
-        profiles = f" ({', '.join(part.test.profiles)})" if part.test.profiles else ""
+        beside = (", ".join(part.test.profiles or ()), part.test.differs)
+        told = "; ".join(filter(None, beside))
+        where = f"{part.test.suite} ({told})" if told else part.test.suite
         text = f"{part.test.part}: {claimed(part.test)}"
-        by_test.setdefault(text, []).append(f"{part.test.suite}{profiles}")
+        by_test.setdefault(text, []).append(where)
     for text, suites in by_test.items():
         yield f"     {text}; suite {', '.join(suites)}"
     yield from (f"     {text}" for text in _figure_lines(line.figures))
