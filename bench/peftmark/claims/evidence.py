@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from peftmark.analysis.scale import bounded, shares_unit
 from peftmark.analysis.table import NOT_RUN, ResultTable, Slot
+from peftmark.analysis.training import SAME, rows_seen
 from peftmark.analysis.validity import FLAG_KINDS, Flag, flags
 from peftmark.catalog.methods import Cell, cell_title, method_of
 from peftmark.catalog.metrics import metric_title, sign_of
@@ -91,17 +92,6 @@ def gap(slots: Mapping[Cell, Sequence[Slot]], tasks: Sequence[str]) -> str:
     return "; ".join(parts)
 
 
-SAME_ROWS = 0.01
-"""Largest difference of the rows that two cells trained on, as a share: begun batches at the end of
-an epoch differ by less, a longer run by more."""
-
-
-def _trained_on(row: Record) -> int:
-    """Training rows that a run went through, each as often as it came."""
-    recipe = row.job.recipe
-    return (row.outcome.steps or recipe.steps) * recipe.batch_size
-
-
 def _by_task(rows: Sequence[Record], of: Callable[[Record], int]) -> dict[str, dict[Cell, int]]:
     """Task -> cell -> the largest figure of its runs, of cells that go through steps."""
     found: dict[str, dict[Cell, int]] = {}
@@ -121,9 +111,9 @@ def _factor(cells: Mapping[Cell, int]) -> tuple[float, Cell, Cell]:
 
 def unequal_training(rows: Sequence[Record]) -> str:
     """Which cells trained on more rows than others, in words; empty if all on the same number."""
-    for task, cells in _by_task(rows, _trained_on).items():
+    for task, cells in _by_task(rows, lambda row: int(rows_seen(row) or 0)).items():
         factor, most, least = _factor(cells)
-        if factor > 1 + SAME_ROWS:
+        if factor > 1 + SAME:
             return (
                 f"on {task} {cell_title(*most)} trained on {factor:.3g} times as many rows as "
                 f"{cell_title(*least)} (steps times batch)"
@@ -136,7 +126,7 @@ def unequal_steps(rows: Sequence[Record]) -> str:
     taken = _by_task(rows, lambda row: row.outcome.steps or row.job.recipe.steps)
     for task, cells in taken.items():
         factor, most, least = _factor(cells)
-        if factor > 1 + SAME_ROWS:
+        if factor > 1 + SAME:
             return (
                 f"on {task} {cell_title(*most)} took {factor:.3g} times the steps of "
                 f"{cell_title(*least)} for the same rows"

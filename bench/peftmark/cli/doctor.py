@@ -19,13 +19,15 @@ def run(options: argparse.Namespace) -> int:
     """What this machine can run."""
     from peftmark.run.doctor import examine
 
-    findings = examine()
+    findings = []
+    for finding in examine():
+        findings.append(finding)
+        if options.json:
+            continue
+        mark = "ok  " if finding.ok else "miss"
+        print(f"{mark}  {finding.what}: {finding.found}", flush=True)
+        if finding.remedy:
+            print(f"      {finding.remedy}", flush=True)
     if options.json:
         print(json.dumps([f.as_dict() for f in findings], indent=2))
-    else:
-        for finding in findings:
-            mark = "ok  " if finding.ok else "miss"
-            print(f"{mark}  {finding.what}: {finding.found}")
-            if finding.remedy:
-                print(f"      {finding.remedy}")
     return Exit.OK if all(f.ok for f in findings if f.needed) else Exit.USAGE

@@ -74,6 +74,9 @@ def run(options: argparse.Namespace) -> int:
 
     target = None if options.gpu is None else _gpu(options.gpu)
     made = make_plan(selection_of(options))
+    if not options.json:
+        # At once: to predict memory takes seconds, or minutes for models that were never seen.
+        print("\n".join(_job_lines(made)), flush=True)
     found: list[Outlook] = []
     if not options.no_memory:
         found = outlooks(
@@ -88,8 +91,8 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(_facts(made, found, target), indent=2))
         return Exit.OK
-    for line in _lines(made, found, target):
-        print(line)
+    if found:
+        print("\n".join(memory_lines(found, target)))
     return Exit.OK
 
 
@@ -146,7 +149,7 @@ def _facts(plan: Plan, found: Sequence[Outlook], target: Device | None) -> dict[
     }
 
 
-def _lines(plan: Plan, found: Sequence[Outlook], target: Device | None) -> Iterator[str]:
+def _job_lines(plan: Plan) -> Iterator[str]:
     from peftmark.run.progress import job_title
 
     yield f"Suite {plan.suite.name} v{plan.suite.version}: {plan.suite.summary}"
@@ -160,8 +163,6 @@ def _lines(plan: Plan, found: Sequence[Outlook], target: Device | None) -> Itera
     if plan.suite.filled:
         yield "Filled in, since the suite leaves it out:"
         yield from (f"  {line}" for line in plan.suite.filled)
-    if found:
-        yield from memory_lines(found, target)
 
 
 def memory_lines(found: Sequence[Outlook], target: Device | None) -> Iterator[str]:

@@ -12,12 +12,21 @@ are points of what is compared; a metric of one's own has none, so every drop th
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from peftmark.analysis.scale import POINT, SHARE, point, scale_of, share
+from peftmark.analysis.scale import (
+    POINT,
+    SHARE,
+    limits_of,
+    of_difference,
+    point,
+    scale_of,
+    share,
+)
 from peftmark.analysis.stats import (
     Comparison,
     bound,
@@ -299,7 +308,11 @@ def _from_to(change: Change) -> str:
     moved = words.number(values[2], digits, signed=True)
     half = ""
     if change.low is not None and change.difference is not None:
-        half = f" ± {words.number(change.difference - change.low, digits)}"
+        wide = change.difference - change.low
+        most = of_difference(limits_of(change.metric))
+        half = f" ± {words.number(wide, digits)}"
+        if most is not None and wide > most[1]:
+            half = f"; {words.nothing_shown(change.seeds, signed=True)}"
     return f"from {before} to {after} ({moved}{half})"
 
 
@@ -335,7 +348,9 @@ def _not_ruled_out(cell: Cell, judged: Judged, policy: Policy, text: str) -> Ite
     if interval is not None and interval[0] > -policy.margin:
         return
     more = seeds_to_decide(comparison, policy.margin, alpha=2 * policy.alpha)
-    drop = "" if interval is None else f" of up to {words.number(-interval[0])}"
+    most = of_difference(limits_of(judged.change.metric))
+    lowest = -math.inf if most is None else most[0]
+    drop = "" if interval is None else f" of up to {words.number(-max(interval[0], lowest))}"
     text += f"; a drop{drop} isn't ruled out, {words.number(policy.margin)} is allowed"
     if interval is not None:
         text += f"; {f'about {more:,}' if more else 'over 1,000'} seeds would be needed"

@@ -11,6 +11,8 @@ from xml.etree import ElementTree as Xml
 
 from pydantic import ValidationError
 
+from peftmark.analysis.scale import limits_of, of_difference
+from peftmark.analysis.stats import Estimate
 from peftmark.core.errors import Exit, UserError
 from peftmark.gate.checks import CHECKS, group_of
 from peftmark.gate.result import GATE, KINDS, MARKS, CellResult, Change, Finding, Gate, Side
@@ -90,12 +92,17 @@ def moved(change: Change) -> str:
     seeds = words.plural(change.seeds, "seed")
     if change.low is None or change.high is None:
         return f"{words.score(change.metric, change.difference, signed=True)} ({seeds})"
-    half = words.score(change.metric, (change.high - change.low) / 2)
+    half = (change.high - change.low) / 2
+    told = words.plus_minus(
+        Estimate(change.difference, half, change.seeds), change.metric, signed=True
+    )
+    most = of_difference(limits_of(change.metric))
     shows = ""
-    if change.detectable:
+    if change.detectable and most is not None and change.detectable > most[1]:
+        shows = "; no drop would show"
+    elif change.detectable:
         shows = f"; {words.score(change.metric, change.detectable)} would show"
-    moved = words.score(change.metric, change.difference, signed=True)
-    return f"{moved} ± {half} ({seeds}{shows})"
+    return f"{told} ({seeds}{shows})"
 
 
 def ratio(value: float | None) -> str:

@@ -38,19 +38,20 @@ class Finding:
         return asdict(self)
 
 
-def examine() -> list[Finding]:
-    """Look at everything a run needs."""
+def examine() -> Iterator[Finding]:
+    """Look at everything a run needs: what is known at once first, then libraries, which take
+    seconds to load."""
+    yield from _surroundings()
     # At import bitsandbytes warns that an optional kernel package is missing, and torchao names its
     # libraries for other machines.
     for chatty in ("bitsandbytes", "torchao", "torch.utils._pytree"):
         logging.getLogger(chatty).setLevel(logging.ERROR)
-    return list(_findings())
-
-
-def _findings() -> Iterator[Finding]:
     installed = versions()
     for name in NUMERIC:
         yield _library(name, installed.get(name))
+
+
+def _surroundings() -> Iterator[Finding]:
     facts = machine()
     cores, memory = facts["cores"], facts["memory_bytes"]
     size = f"{memory / 2**30:.0f} GiB" if memory else "memory unknown"

@@ -584,6 +584,21 @@ def test_an_untested_cell_is_not_called_the_same():
     assert gate.code == Exit.OK and {c.verdict for c in gate.cells} == {"not tested"}
 
 
+def test_no_drop_is_said_to_show_that_no_metric_can_have():
+    """Two seeds that moved apart: an interval of ± 3 on an accuracy."""
+    moves = (0.3, -0.2)
+    gate = judge(
+        make_side(seeds=2, change=lambda x: by_new_code(x, value=0.84 + moves[x.seed])),
+        make_side(seeds=2),
+        Policy(few_seeds_limit=0.5),
+    )
+    text = show.text(gate)
+    assert "but 2 seeds can't show any difference" in text
+    wide = make_side(seeds=3, change=lambda x: by_new_code(x, value=0.84 - 0.4 * x.seed))
+    said = show.text(judge(wide, make_side(seeds=3), DEFAULT))
+    assert "no drop would show" in said and "1.0 would show" not in said
+
+
 def test_control_characters_and_addresses_reach_nobody():
     evil = "\x1b[31mred https://evil.example www.evil.example"
     gate = gate_of(lambda x: replace(x, status="crashed", status_reason=evil, value=None))
