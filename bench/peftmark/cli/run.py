@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peftmark.cli.options import (
@@ -23,6 +24,7 @@ from peftmark.core.errors import Exit
 from peftmark.executors.select import DEVICES
 
 if TYPE_CHECKING:
+    from peftmark.record.job import Job
     from peftmark.run.runner import Plan, Selection
     from peftmark.run.stop import Stop
 
@@ -64,6 +66,7 @@ def run(options: argparse.Namespace) -> int:
 
     from rich.console import Console
 
+    from peftmark.report.live_file import lead_on
     from peftmark.run.runner import fetch, make_plan
     from peftmark.run.stop import Stop
     from peftmark.sources.manifest import check_mirror
@@ -82,23 +85,40 @@ def run(options: argparse.Namespace) -> int:
         for name, source in fetch(plan).items():
             console.print(f"  {name}: {source}", markup=False)
     stop = Stop()
+    live = None if options.no_report else options.reports / plan.suite.name / "live.html"
+    if live is not None and plan.to_run:
+        console.print(f"While it runs: {live}", markup=False, soft_wrap=True)
     with plan.store.lock():
         # Once more, now that no other run can finish jobs; the profile stays the chosen one.
         selection = replace(selection, profile=plan.profile)
         with stop.watching():
             for trials in (True, False):
-                _run_stage(trials, selection, console, stop, plan)
+                _run_stage(trials, selection, console, stop, plan, live)
         plan.store.rebuild()
     code = _summary(selection, options, console, plan)
     if not options.no_report:
         everything = replace(selection, only=(), again=False)
         written = write_report(make_plan(everything, before=plan), options)
+        if live is not None and live.is_file():
+            lead_on(live, written[0].name)
         console.print(f"Report: {written[0]}", markup=False, soft_wrap=True)
     return stop.code if stop.asked() else code
 
 
-def _run_stage(trials: bool, selection: Selection, console: Any, stop: Stop, before: Plan) -> None:
-    """Run the trials of learning rates, or, planned anew, the jobs that use what they chose."""
+def _run_stage(
+    trials: bool,
+    selection: Selection,
+    console: Any,
+    stop: Stop,
+    before: Plan,
+    live: Path | None = None,
+) -> None:
+    """Run the trials of learning rates, or, planned anew, the jobs that use what they chose.
+
+    Args:
+        live: where to write a page while they run; None for nowhere.
+    """
+    from peftmark.report.live_file import LiveFile
     from peftmark.run.progress import Board
     from peftmark.run.runner import execute, make_plan
 
@@ -112,8 +132,27 @@ def _run_stage(trials: bool, selection: Selection, console: Any, stop: Stop, bef
         stage = "trials of learning rates" if trials else "jobs with the chosen learning rates"
         console.print(f"{len(jobs)} {stage}:", markup=False)
     with Board(console, jobs, plan.venue.at_once) as board:
-        for _, done in execute(plan, jobs, selection, board.event, stop):
+        if live is None:
+            for _, done in execute(plan, jobs, selection, board.event, stop):
+                board.finished(done)
+            return
+        page = LiveFile(
+            live,
+            f"{plan.suite.name}, profile {plan.profile}",
+            plan.jobs,
+            plan.contents.records,
+            plan.suite.report.reference,
+            board.left,
+        )
+        page.begin()
+
+        def told(job: Job, message: dict[str, Any]) -> None:
+            board.event(job, message)
+            page.event(job, message)
+
+        for record, done in execute(plan, jobs, selection, told, stop):
             board.finished(done)
+            page.finished(record)
 
 
 def _announce(plan: Plan, console: Any) -> None:

@@ -24,27 +24,35 @@ def render(page: Page, pictures: Mapping[str, str]) -> str:
         page: what to show.
         pictures: figure name -> `<svg>` element.
     """
-    env = Environment(
+    script = (FOLDER / "page.js").read_text("utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    text = (
+        environment()
+        .get_template("page.html.jinja")
+        .render(
+            page=page,
+            pictures={name: Markup(svg) for name, svg in pictures.items()},  # noqa: S704 - our own SVG
+            css=Markup(css()),  # noqa: S704 - our own file
+            script=Markup(script),  # noqa: S704 - our own file
+            script_hash=f"sha256-{digest}",
+            body=_body,
+        )
+    )
+    return text.lstrip()
+
+
+def environment() -> Environment:
+    """Templates of this folder, with every text escaped."""
+    return Environment(
         loader=FileSystemLoader(FOLDER),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    script = (FOLDER / "page.js").read_text("utf-8")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    text = env.get_template("page.html.jinja").render(
-        page=page,
-        pictures={name: Markup(svg) for name, svg in pictures.items()},  # noqa: S704 - our own SVG
-        css=Markup(_css()),  # noqa: S704 - our own file
-        script=Markup(script),  # noqa: S704 - our own file
-        script_hash=f"sha256-{digest}",
-        body=_body,
-    )
-    return text.lstrip()
 
 
-def _css() -> str:
+def css() -> str:
     """The style sheet with the colours of the series in it."""
     text = (FOLDER / "page.css").read_text("utf-8")
     light, dark = "\n  ".join(light_rules()), "\n    ".join(dark_rules())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Sequence
 from types import TracebackType
@@ -17,6 +18,10 @@ from peftmark.catalog.metrics import decimals, metric_title
 from peftmark.core.shown import plural
 from peftmark.executors.contract import Finished
 from peftmark.record.job import Job
+
+QUIET = 30.0
+"""Seconds after which a log that nobody has written to says what runs."""
+MOST_TOLD = 4
 
 
 def job_title(job: Job) -> str:
@@ -51,7 +56,9 @@ class Board:
         self._done = 0
         self._wall: list[float] = []
         self._bars: dict[str, TaskID] = {}
-        self._start = time.monotonic()
+        self._start = self._said = time.monotonic()
+        self._running: dict[str, tuple[Job, Any]] = {}
+        self._over = threading.Event()
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -65,6 +72,8 @@ class Board:
 
     def __enter__(self) -> Board:
         self._progress.__enter__()
+        if not self._live:
+            threading.Thread(target=self._still, daemon=True).start()
         return self
 
     def __exit__(
@@ -73,11 +82,14 @@ class Board:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._over.set()
         self._progress.__exit__(kind, error, trace)
 
     def event(self, job: Job, message: dict[str, Any]) -> None:
         """A worker's message: a phase, a step, or a metric."""
         if not self._live:
+            steps = f"step {message.get('step')} of {job.recipe.steps}"
+            self._running[job.job_id] = job, steps if "step" in message else message.get("phase")
             return
         bar = self._bars.get(job.job_id)
         if bar is None:
@@ -94,15 +106,14 @@ class Board:
 
     def finished(self, done: Finished) -> None:
         """A job ended: one line stays on the screen."""
+        self._running.pop(done.job.job_id, None)
         bar = self._bars.pop(done.job.job_id, None)
         if bar is not None:
             self._progress.remove_task(bar)
         if done.again:
-            self._console.print(
+            self._print(
                 f"[yellow]again[/] {escape(job_title(done.job))}: "
-                f"{escape(done.outcome.status_reason)}: {escape(done.again)}; it is tried again",
-                highlight=False,
-                soft_wrap=True,
+                f"{escape(done.outcome.status_reason)}: {escape(done.again)}; it is tried again"
             )
             return
         self._done += 1
@@ -115,12 +126,33 @@ class Board:
         else:
             result = f"{outcome.status}: {outcome.status_reason}"
         style = "green" if outcome.status == "ok" else "red"
-        self._console.print(
+        self._print(
             f"[{style}]{self._done}/{self._total}[/] {escape(job_title(done.job))}: "
-            f"{escape(result)}, {clock(done.wall_seconds)}" + (f", {left}" if left else ""),
-            highlight=False,
-            soft_wrap=True,
+            f"{escape(result)}, {clock(done.wall_seconds)}" + (f", {left}" if left else "")
         )
+
+    def left(self) -> str:
+        """What is left of the run, in words; empty while no job has ended."""
+        return self._left() if self._wall or not self._total - self._done else ""
+
+    def _still(self) -> None:
+        """On a console that shows no bars: say what runs, where nothing was said for a while."""
+        while not self._over.wait(QUIET):
+            if time.monotonic() - self._said >= QUIET:
+                self.tell_running()
+
+    def tell_running(self) -> None:
+        """A line of what runs and how far it is."""
+        running = [
+            f"{job_title(job)} ({told})" for job, told in list(self._running.values())[:MOST_TOLD]
+        ]
+        more = len(self._running) - len(running)
+        text = "; ".join(running) + (f"; {more} more" if more > 0 else "") or "workers are starting"
+        self._print(f"... {escape(text)}")
+
+    def _print(self, text: str) -> None:
+        self._said = time.monotonic()
+        self._console.print(text, highlight=False, soft_wrap=True)
 
     def _left(self) -> str:
         remaining = self._total - self._done

@@ -50,7 +50,7 @@ def test_every_cell_has_a_series_and_a_marker(method, quantization):
 
 
 def test_the_style_sheets_have_every_colour_in_both_themes():
-    sheet = html._css()
+    sheet = html.css()
     for series in SERIES.values():
         assert sheet.count(f"--c-{series.key}: {series.light};") == 1
         assert sheet.count(f"--c-{series.key}: {series.dark};") == 1

@@ -1,0 +1,96 @@
+"""`live.html` beside a report: written while jobs run, and in the end a way to the report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from peftmark.catalog.methods import Cell
+from peftmark.core.errors import StoreError
+from peftmark.core.files import write_all
+from peftmark.record.job import Job, Record
+from peftmark.render.live import moved, render
+from peftmark.report.live import Going, live_page
+
+LEAST = 2.0
+"""Seconds between two pages at least: a page of many jobs takes a while to make."""
+
+
+class LiveFile:
+    """The page of one run.
+
+    Args:
+        path: the file.
+        title: of the page.
+        planned: every job of the profile.
+        records: rows of jobs that ended before.
+        reference: the cell that others are held against.
+        left: what is left of the run, in words.
+        clock: seconds that only rise.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        title: str,
+        planned: Sequence[Job],
+        records: Mapping[str, Record],
+        reference: Cell,
+        left: Callable[[], str] = lambda: "",
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._path, self._title, self._planned = path, title, planned
+        self._records = dict(records)
+        self._reference, self.left, self._clock = reference, left, clock
+        self._going: dict[str, Going] = {}
+        self._written: float | None = None
+        self._off = False
+
+    def event(self, job: Job, message: dict[str, Any]) -> None:
+        """A worker's message: a step, or a score."""
+        one = self._going.setdefault(job.job_id, Going(job))
+        if "step" in message:
+            one.step = int(message["step"])
+        if "step" in message and "metric" in message:
+            one.points.append((one.step, float(message["metric"])))
+        self._write(LEAST)
+
+    def finished(self, record: Record) -> None:
+        """A job ended, or one try of it."""
+        self._going.pop(record.job.job_id, None)
+        self._records[record.job.job_id] = record
+        self._write(LEAST)
+
+    def begin(self) -> None:
+        """Write the page for the first time."""
+        self._write(0.0)
+
+    def _write(self, least: float) -> None:
+        now = self._clock()
+        if self._off or (self._written is not None and now - self._written < least):
+            return
+        done = sum(job.job_id in self._records for job in self._planned)
+        left = self.left()
+        state = f"{done} of {len(self._planned)} jobs have ended{f'; {left}' if left else ''}."
+        page = live_page(
+            self._title, self._planned, self._records, self._going, self._reference, state
+        )
+        self._off = not _written(self._path, render(page))
+        # What takes long to make must not be all that the supervisor does.
+        self._written = self._clock() + 10 * (self._clock() - now)
+
+
+def lead_on(path: Path, page: str) -> None:
+    """Let the page of a run that has ended lead to another one beside it."""
+    _written(path, moved(page))
+
+
+def _written(path: Path, text: str) -> bool:
+    """Write the page; one that can't be written stops no run."""
+    try:
+        write_all({path: text})
+    except StoreError:
+        return False
+    return True
