@@ -19,7 +19,7 @@ def counts():
 
 @pytest.fixture
 def peftmark(counts, monkeypatch, capsys):
-    monkeypatch.setattr(methods_page, "count_all", lambda: counts)
+    monkeypatch.setattr(methods_page, "known_counts", lambda: counts)
 
     def run(*arguments):
         with pytest.raises(SystemExit) as left:
@@ -34,6 +34,17 @@ def test_the_document_is_what_the_command_prints(peftmark):
     assert DOC.read_text(encoding="utf-8") == peftmark("--markdown"), (
         "write it again: peftmark methods --markdown > docs/methods.md"
     )
+
+
+def test_the_stored_counts_are_those_that_are_counted_now(counts):
+    assert methods_page.known_counts() == counts, "python -m peftmark.docgen.methods_page"
+
+
+def test_counts_of_other_libraries_are_made_anew(counts, monkeypatch):
+    monkeypatch.setattr(methods_page, "count_all", lambda: "counted")
+    assert methods_page.known_counts() == counts
+    monkeypatch.setattr(methods_page, "_made_by", lambda: {"peft": "0.0.1"})
+    assert methods_page.known_counts() == "counted"
 
 
 def test_every_method_and_option_stands_in_it():

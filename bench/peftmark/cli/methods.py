@@ -20,9 +20,9 @@ def run(options: argparse.Namespace) -> int:
     """Every method with the parameters it trains."""
     from dataclasses import asdict
 
-    from peftmark.docgen.methods_page import count_all, markdown, method_table
+    from peftmark.docgen.methods_page import known_counts, markdown, method_table
 
-    counts = count_all()
+    counts = known_counts()
     if options.json:
         print(json.dumps(asdict(counts), indent=2))
     else:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from peftmark.catalog.architectures import ARCHITECTURES
@@ -47,6 +50,31 @@ class Counts:
 
     head: int
     adapters: Mapping[str, tuple[int, int]]
+
+
+STORED = Path(__file__).with_name("method_counts.json")
+"""Counts that were made with the pinned libraries; `python -m peftmark.docgen.methods_page` writes
+them anew. To count takes several seconds of imports alone."""
+LIBRARIES = ("peft", "transformers")
+"""What decides how many parameters a method has on a model."""
+
+
+def known_counts() -> Counts:
+    """The counts of the installed libraries: stored ones where they are those, else made now."""
+    stored = json.loads(STORED.read_text(encoding="utf-8"))
+    if stored["made by"] != _made_by():
+        return count_all()
+    return Counts(stored["head"], {k: (low, high) for k, (low, high) in stored["adapters"].items()})
+
+
+def _made_by() -> dict[str, str]:
+    return {name: metadata.version(name) for name in LIBRARIES}
+
+
+def store(counts: Counts) -> None:
+    """Write the counts beside this module."""
+    content = {"made by": _made_by(), "head": counts.head, "adapters": dict(counts.adapters)}
+    STORED.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def count_all() -> Counts:
@@ -323,3 +351,7 @@ def _lines(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
         [cell.replace("|", "\\|") for cell in row] for row in (head, ["---"] * len(head), *rows)
     ]
     return [f"| {' | '.join(row)} |" for row in bars]
+
+
+if __name__ == "__main__":
+    store(count_all())
