@@ -28,6 +28,8 @@ SUMMARY_BYTES = 1000 * 1024
 COMMENT_CHARACTERS = 60_000
 """What a comment may take is 65,536 characters; some room is left for a wrapper."""
 MOST_JSON = 16 * 2**20
+MOST_FIRST = 3
+"""Findings that a comment shows unfolded."""
 
 WHOSE = (
     "The figures are what the change's own run reported, made with the change's own code; nothing "
@@ -148,14 +150,21 @@ def meaning(code: int) -> str:
 
 def markdown(gate: Gate, most_bytes: int = SUMMARY_BYTES) -> str:
     """A job summary: the verdict, the cells, the findings, the tasks; cut from the end."""
-    return _fit(list(_pieces(gate)), most_bytes)
+    return _fit([*_head(gate), *_pieces(gate)], most_bytes)
 
 
 def comment(gate: Gate) -> str:
     """A comment on a pull request, found again by its first line."""
     # Four bytes at most a character, so that bytes bound characters too.
-    pieces = list(_pieces(gate))
-    pieces.insert(2, f"{WHOSE}\n")  # under the verdict, where nothing is cut
+    telling = [f for f in gate.findings if f.kind != "note"]
+    pieces = [
+        *_head(gate),
+        f"{WHOSE}\n",
+        *(f"- {_safe(said(f))}" for f in telling[:MOST_FIRST]),
+        f"\n<details><summary>{_rest(gate, len(telling))}</summary>\n",
+        *_pieces(gate),
+        "\n</details>",
+    ]
     body = _fit(pieces, COMMENT_CHARACTERS - len(MARKER) - 1)
     return f"{MARKER}\n{body}"
 
@@ -174,10 +183,20 @@ def _fit(pieces: Sequence[str], most: int) -> str:
     return "\n".join(kept) + "\n"
 
 
-def _pieces(gate: Gate) -> Iterator[str]:
+def _rest(gate: Gate, telling: int) -> str:
+    """What is folded away in a comment, in words."""
+    more = telling - MOST_FIRST
+    found = f"{words.plural(more, 'finding')} more, " if more > 0 else ""
+    return f"{found}{words.plural(len(gate.cells), 'cell')} and both sides"
+
+
+def _head(gate: Gate) -> Iterator[str]:
     name = f"{gate.suite} ({gate.profile}, {gate.machine})"
     yield f"## peftmark {'gate' if gate.code is not None else 'compare'}: {_safe(name)}\n"
     yield f"**{_safe(gate.sentence)}**\n"
+
+
+def _pieces(gate: Gate) -> Iterator[str]:
     if gate.code is not None:
         yield f"Exit code {gate.code}: {meaning(gate.code)}. {_safe(gate.timings)}\n"
     telling = [f for f in gate.findings if f.kind != "note"]

@@ -456,6 +456,17 @@ def test_markdown_escapes_what_others_wrote_and_fits():
     assert "lines are left out here" in show.comment(many)
 
 
+def test_a_comment_shows_three_findings_and_folds_the_rest():
+    gate = bad()
+    text = show.comment(replace(gate, findings=gate.findings * 3))
+    shown, _, folded = text.partition("<details>")
+    assert gate.sentence.split(":")[0] in shown
+    assert sum(line.startswith("- ") for line in shown.splitlines()) == 3
+    assert "more, 4 cells and both sides" in folded and "| cell | verdict |" in folded
+    passed = show.comment(gate_of(lambda x: x))
+    assert "<summary>4 cells and both sides</summary>" in passed
+
+
 def test_junit_counts_what_failed_and_survives_bad_characters():
     gate = bad()
     evil = replace(
