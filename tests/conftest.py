@@ -6,10 +6,16 @@ from importlib.machinery import PathFinder
 
 import pytest
 
+import stand_ins
+
 # Before torch is loaded anywhere: their number changes bits, and threads that contend slow down.
 for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ[_name] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+# Tests start hundreds of processes: without kept bytecode each would compile peftmark anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+stand_ins.load_early()
 
 
 class _NoTorch:

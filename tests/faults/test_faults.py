@@ -32,6 +32,8 @@ GROUPS = Path("/sys/fs/cgroup")
 FAKE = f"""
 import sys
 sys.path.insert(0, {str(SUPPORT)!r})
+import stand_ins
+stand_ins.load_early()
 from functools import partial
 from peftmark.executors import local, process
 from peftmark.run import runner

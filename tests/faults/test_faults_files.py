@@ -176,6 +176,8 @@ def fill(folder):
 FAKE = f"""
 import sys
 sys.path.insert(0, {str(SUPPORT)!r})
+import stand_ins
+stand_ins.load_early()
 from functools import partial
 from peftmark.run import runner
 runner.fetch = lambda plan: {{}}

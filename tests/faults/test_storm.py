@@ -40,6 +40,8 @@ JOBS = 4 * 5 + 1
 FAKE = f"""
 import sys
 sys.path.insert(0, {str(SUPPORT)!r})
+import stand_ins
+stand_ins.load_early()
 from functools import partial
 from peftmark.run import runner
 runner.fetch = lambda plan: {{}}

@@ -280,6 +280,8 @@ def test_the_environment_of_the_supervisor_stays_as_it_was(run, monkeypatch):
 SUPERVISOR = f"""
 import sys
 sys.path.insert(0, {str(SUPPORT)!r})
+import stand_ins
+stand_ins.load_early()
 from pathlib import Path
 from factory import make_job
 from peftmark.sources.assets import Places
