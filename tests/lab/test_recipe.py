@@ -41,7 +41,7 @@ PHASES = {
 }
 
 
-def test_evaluation_rows_of_one_class_show_no_collapse(places, monkeypatch):
+def test_evaluation_rows_of_one_class_show_no_collapse(places, monkeypatch, training_alone):
     def of_one_class(task, places):
         data = load_task(task, places)
         return replace(data, eval=tuple(row for row in data.eval if row.label == 1))
@@ -53,8 +53,15 @@ def test_evaluation_rows_of_one_class_show_no_collapse(places, monkeypatch):
     assert "every evaluation row has the same label" in done.null_reasons["collapsed"]
 
 
-@pytest.mark.parametrize("task", ["tiny-class", "tiny-score"])
-@pytest.mark.parametrize("quantization", ["none", "nf4"])
+@pytest.mark.parametrize(
+    ("task", "quantization"),
+    [
+        ("tiny-class", "none"),
+        ("tiny-score", "nf4"),
+        pytest.param("tiny-class", "nf4", marks=pytest.mark.slow),
+        pytest.param("tiny-score", "none", marks=pytest.mark.slow),
+    ],
+)
 def test_a_job_learns_and_reports_everything(places, task, quantization):
     seen = []
     done = recipe.run(tiny.job("lora", quantization, task, steps=40), places, seen.append)
@@ -119,25 +126,32 @@ def test_a_job_learns_and_reports_everything(places, task, quantization):
         ("lora", "none", "tuning"),
     ],
 )
-@pytest.mark.parametrize("target", [None, 1.5])
+@pytest.mark.parametrize("target", [pytest.param(None, marks=pytest.mark.slow), 1.5])
 def test_every_null_has_a_reason_and_every_reason_a_null(
-    places, method, quantization, purpose, target
+    outcome, method, quantization, purpose, target
 ):
     selection = 20 if purpose == "tuning" else 0
     job = tiny.job(method, quantization, purpose=purpose, selection_rows=selection)
-    done = recipe.run(replace(job, target=target), places, silent)
+    done = outcome(replace(job, target=target))
     assert done.status == "ok"
-    nulls = {f.name for f in fields(Outcome) if getattr(done, f.name) is None}
-    if target is None:  # these two are explained by the job (peftmark.storage.store)
-        nulls -= {"target_reached"}
-    assert nulls == set(done.null_reasons)
-    assert all(reason and reason == reason.strip() for reason in done.null_reasons.values())
+    held_to_their_reasons(done, target)
     phases = PHASES if purpose == "report" else PHASES - {"save", "probe", "predict", "deploy"}
     assert set(done.phase_seconds) == phases
     assert Outcome.from_json(done.to_json()) == done
 
 
-def test_what_fails_after_training_leaves_nulls_and_keeps_the_rest(places, monkeypatch):
+def held_to_their_reasons(done, target):
+    """Whatever is null has a reason, and nothing else has."""
+    nulls = {f.name for f in fields(Outcome) if getattr(done, f.name) is None}
+    if target is None:  # these two are explained by the job (peftmark.storage.store)
+        nulls -= {"target_reached"}
+    assert nulls == set(done.null_reasons)
+    assert all(reason and reason == reason.strip() for reason in done.null_reasons.values())
+
+
+def test_what_fails_after_training_leaves_nulls_and_keeps_the_rest(
+    places, monkeypatch, unpredicted
+):
     def fails(*_):
         raise RuntimeError("no such  luck")
 
@@ -160,19 +174,21 @@ def numbers(outcome):
 
 
 @pytest.mark.parametrize("quantization", ["none", "nf4"])
-def test_same_job_same_bits_and_another_seed_other_bits(places, quantization):
-    one = recipe.run(tiny.job(quantization=quantization), places, silent)
+def test_same_job_same_bits_and_another_seed_other_bits(places, outcome, quantization, unpredicted):
+    one = outcome(tiny.job(quantization=quantization))
     torch.rand(5)  # whatever was drawn before must not matter
     two = recipe.run(tiny.job(quantization=quantization), places, silent)
-    other = recipe.run(tiny.job(quantization=quantization, seed=1), places, silent)
+    other = outcome(tiny.job(quantization=quantization, seed=1))
     assert numbers(one) == numbers(two)
     assert one.initial_weights_hash != other.initial_weights_hash
     assert one.batch_order_hash != other.batch_order_hash
     assert [p.loss for p in one.curve] != [p.loss for p in other.curve]
 
 
-def test_numbers_drawn_at_one_place_shift_nothing_at_another(places, monkeypatch):
-    plain = recipe.run(tiny.job(), places, silent)
+def test_numbers_drawn_at_one_place_shift_nothing_at_another(
+    places, outcome, monkeypatch, unpredicted
+):
+    plain = outcome(tiny.job())
     for name in ("load_model", "prepare"):  # more draws before the adapter, and before dropout
         original = getattr(build, name)
 
@@ -185,15 +201,15 @@ def test_numbers_drawn_at_one_place_shift_nothing_at_another(places, monkeypatch
     assert numbers(recipe.run(tiny.job(), places, silent)) == numbers(plain)
 
 
-def test_methods_see_the_same_batches(places):
+def test_methods_see_the_same_batches(outcome, training_alone):
     hashes = {
-        recipe.run(tiny.job(m, q, rank=r), places, silent).batch_order_hash
+        outcome(tiny.job(m, q, rank=r)).batch_order_hash
         for m, r, q in [("lora", 2, "none"), ("lora", 4, "nf4"), ("head", 0, "none")]
     }
     assert len(hashes) == 1
 
 
-def test_adalora_off_its_budget_is_invalid(places, monkeypatch):
+def test_adalora_off_its_budget_is_invalid(places, monkeypatch, training_alone):
     from peft import AdaLoraModel
 
     monkeypatch.setattr(AdaLoraModel, "update_and_allocate", lambda self, step: None)
@@ -203,11 +219,12 @@ def test_adalora_off_its_budget_is_invalid(places, monkeypatch):
     assert done.metric_value is not None
 
 
-def test_a_target_never_reached_is_null(places):
-    done = recipe.run(replace(tiny.job(), target=1.5), places, silent)
+def test_a_target_never_reached_is_null(outcome, training_alone):
+    done = outcome(replace(tiny.job(), target=1.5))
     assert (done.target_reached, done.steps_to_target) == (False, None)
-    done = recipe.run(replace(tiny.job(), target=None), places, silent)
+    done = outcome(replace(tiny.job(), target=None))
     assert (done.target_reached, done.steps_to_target) == (None, None)
+    held_to_their_reasons(done, None)
 
 
 def test_divergence_is_told_apart(places):
@@ -215,9 +232,9 @@ def test_divergence_is_told_apart(places):
         recipe.run(tiny.job(learning_rate=1e30, max_grad_norm=1e30), places, silent)
 
 
-def test_gradient_checkpointing_changes_no_number(places):
-    plain = recipe.run(tiny.job(dropout=0.0), places, silent)
-    checkpointed = recipe.run(tiny.job(dropout=0.0, gradient_checkpointing=True), places, silent)
+def test_gradient_checkpointing_changes_no_number(outcome, training_alone):
+    plain = outcome(tiny.job(dropout=0.0))
+    checkpointed = outcome(tiny.job(dropout=0.0, gradient_checkpointing=True))
     losses = [[p.loss for p in done.curve] for done in (plain, checkpointed)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
@@ -264,7 +281,7 @@ def test_a_longer_run_begins_with_the_batches_of_a_shorter_one(places):
     assert len(long) == 40
 
 
-def test_a_job_that_trains_nothing_is_invalid(places, monkeypatch):
+def test_a_job_that_trains_nothing_is_invalid(places, monkeypatch, training_alone):
     monkeypatch.setattr(torch.optim.AdamW, "step", lambda self, closure=None: None)
     done = recipe.run(tiny.job(), places, silent)
     assert (done.status, done.status_reason) == (
