@@ -13,7 +13,7 @@ from torch import nn
 import tiny
 from peftmark.catalog.task import Example
 from peftmark.catalog.tasks import TASKS
-from peftmark.lab import after_training, recipe
+from peftmark.lab import recipe
 from peftmark.lab.data import batches
 from peftmark.lab.data.held_out import HeldOut
 from peftmark.lab.data.job_data import cut_selection
@@ -27,6 +27,7 @@ from peftmark.record.outcome import CurvePoint
 from peftmark.sources.task_data import load_task
 
 CPU = torch.device("cpu")
+pytestmark = pytest.mark.usefixtures("training_alone")
 SELECTED = ("selected_metric_value", "selected_step", "selection_metric_value")
 
 
@@ -117,8 +118,8 @@ def test_collapse_of_the_last_step_is_in_the_outcome(constant):
     assert of_training(tiny.job(), trained)["collapsed"] is constant
 
 
-def test_the_curve_has_norms_and_ranks_at_every_point(places):
-    done = run(places, tiny.job("adalora"))
+def test_the_curve_has_norms_and_ranks_at_every_point(outcome):
+    done = outcome(tiny.job("adalora"))
     assert len(done.curve) == 2
     assert all(point.gradient_norm > 0 for point in done.curve)
     assert len(done.rank_history) == 12
@@ -126,22 +127,22 @@ def test_the_curve_has_norms_and_ranks_at_every_point(places):
     assert all(0 <= rank <= 4 for history in done.rank_history.values() for rank in history)
     assert sum(history[-1] for history in done.rank_history.values()) == 2 * 12 == done.final_rank
     assert done.matched_rank == "target_r"
-    fixed = run(places, tiny.job("lora"))
+    fixed = outcome(tiny.job("lora"))
     assert set(map(tuple, fixed.rank_history.values())) == {(2, 2)}
     assert (fixed.final_rank, fixed.matched_rank) == (24, "r")
     assert set(fixed.rank_history) == set(done.rank_history)
 
 
-def test_a_penalty_stands_in_its_own_column_and_not_in_the_loss(places):
+def test_a_penalty_stands_in_its_own_column_and_not_in_the_loss(outcome):
     weighted = replace(tiny.SCHEDULE, orthogonal_weight=100.0)
-    done = run(places, tiny.job("adalora", adalora=weighted))
+    done = outcome(tiny.job("adalora", adalora=weighted))
     assert done.penalty == done.curve[-1].penalty > 10
     assert all(point.penalty > 10 for point in done.curve)
     assert done.loss == done.curve[-1].loss < 3
-    without = run(places, tiny.job("adalora", adalora=replace(weighted, orthogonal_weight=0.0)))
+    without = outcome(tiny.job("adalora", adalora=replace(weighted, orthogonal_weight=0.0)))
     assert [p.penalty for p in without.curve] == [0.0, 0.0]
     assert [p.loss for p in without.curve] != [p.loss for p in done.curve], "it steers training"
-    plain = run(places, tiny.job("lora"))
+    plain = outcome(tiny.job("lora"))
     assert (plain.penalty, plain.curve[-1].penalty) == (None, None)
     assert plain.null_reasons["penalty"] == "the method adds no term to the loss"
 
@@ -229,8 +230,8 @@ def test_selection_rows_without_a_value_pick_no_step_and_say_why():
     assert {found["null_reasons"][n] for n in SELECTED} == {"the selection rows have no AUROC"}
 
 
-def test_a_job_reports_what_its_selection_rows_picked(places):
-    done = run(places, tiny.job("lora", selection_rows=20, steps=36))
+def test_a_job_reports_what_its_selection_rows_picked(outcome):
+    done = outcome(tiny.job("lora", selection_rows=20, steps=36))
     points = {p.step: p for p in done.curve}
     best = max(p.selection_metric for p in done.curve)
     assert done.selection_metric_value == best
@@ -239,8 +240,8 @@ def test_a_job_reports_what_its_selection_rows_picked(places):
     assert done.selection_rows == 20
 
 
-def test_without_selection_rows_nothing_is_selected(places):
-    done = run(places, tiny.job("head"))
+def test_without_selection_rows_nothing_is_selected(outcome):
+    done = outcome(tiny.job("head"))
     assert done.selection_rows == 0
     assert all(p.selection_metric is None for p in done.curve)
     assert [getattr(done, name) for name in SELECTED] == [None] * 3
@@ -269,10 +270,12 @@ def test_a_tuning_trial_never_sees_the_evaluation_rows(places, monkeypatch):
     assert found.baseline_value == honest.baseline_value <= 1
 
 
-def test_a_tuning_trial_scores_what_a_report_selects_by_and_measures_no_more(places, monkeypatch):
-    report = run(places, tiny.job("lora", selection_rows=20))
-    for name in ("deploy", "probe"):
-        monkeypatch.setattr(after_training, name, None)
+def test_a_tuning_trial_scores_what_a_report_selects_by_and_measures_no_more(
+    places, outcome, monkeypatch
+):
+    report = outcome(tiny.job("lora", selection_rows=20))
+    for name in ("deployed", "probed"):
+        monkeypatch.setattr(recipe, name, None)
     trial = run(places, tiny.job("lora", selection_rows=20, purpose="tuning"))
     assert [p.metric for p in trial.curve] == [p.selection_metric for p in report.curve]
     assert [p.loss for p in trial.curve] == [p.loss for p in report.curve]
@@ -351,8 +354,8 @@ def test_a_step_tells_the_norm_before_it_clips(places):
     assert all(p.grad is None for p in prepared.model.parameters())
 
 
-def test_a_paged_optimizer_on_a_cpu_is_plain_and_says_so(places):
-    plain, paged = (run(places, tiny.job(optimizer=o)) for o in ("adamw", "paged_adamw_8bit"))
+def test_a_paged_optimizer_on_a_cpu_is_plain_and_says_so(outcome):
+    plain, paged = (outcome(tiny.job(optimizer=o)) for o in ("adamw", "paged_adamw_8bit"))
     assert paged.optimizer == plain.optimizer == "torch AdamW"
     assert paged.warnings == ("plain AdamW ran: bitsandbytes' optimizers are written for GPUs",)
     assert plain.warnings == ()
@@ -383,23 +386,23 @@ def test_head_dropout_reaches_the_head_of_each_architecture(tmp_path, architectu
 
 
 @pytest.mark.parametrize(("schedule", "warmup"), [("linear", 3), ("constant", 0)])
-def test_the_mean_learning_rate_is_the_one_the_optimizer_applied(places, schedule, warmup):
+def test_the_mean_learning_rate_is_the_one_the_optimizer_applied(outcome, schedule, warmup):
     job = tiny.job("lora", schedule=schedule, warmup_steps=warmup)
     steps = job.recipe.steps
     rates = [job.recipe.learning_rate * _rate(i, steps, warmup, schedule) for i in range(steps)]
-    assert run(places, job).learning_rate_mean == pytest.approx(sum(rates) / steps, rel=1e-12)
+    assert outcome(job).learning_rate_mean == pytest.approx(sum(rates) / steps, rel=1e-12)
 
 
-def test_a_rate_of_a_group_of_its_own_weighs_with_its_parameters(places):
-    plain = run(places, tiny.job("lora")).learning_rate_mean
-    plus = run(places, tiny.job("lora-plus")).learning_rate_mean
+def test_a_rate_of_a_group_of_its_own_weighs_with_its_parameters(outcome):
+    plain = outcome(tiny.job("lora")).learning_rate_mean
+    plus = outcome(tiny.job("lora-plus")).learning_rate_mean
     assert plus > plain
 
 
 @pytest.mark.parametrize("quantization", ["none", "nf4", "fp4", "int8"])
-def test_the_format_of_the_base_is_read_off_its_weights(places, quantization):
+def test_the_format_of_the_base_is_read_off_its_weights(outcome, quantization):
     job = tiny.job("lora", quantization)
-    done = run(places, job)
+    done = outcome(job)
     formats = done.base_format
     assert sum(formats.values()) == done.total_parameters - (done.adapter_parameters or 0)
     wanted = {"nf4": "nf4 in blocks of 64", "fp4": "fp4 in blocks of 64", "int8": "int8"}
