@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -64,10 +65,26 @@ def tokenizer() -> transformers.PreTrainedTokenizerFast:
     )
 
 
+_made: dict[str, dict[str, bytes]] = {}
+"""Configuration -> the files of the model that was made of it, by name."""
+
+
 def make_model(folder: Path, architecture: str) -> None:
-    """Save a random encoder and its tokenizer into a folder."""
+    """Put a random encoder and its tokenizer into a folder; each is made once."""
+    config = CONFIGS[architecture]()
+    key = config.to_json_string()
+    if key not in _made:
+        with tempfile.TemporaryDirectory() as scratch:
+            _save_model(Path(scratch), config)
+            _made[key] = {path.name: path.read_bytes() for path in Path(scratch).iterdir()}
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in _made[key].items():
+        (folder / name).write_bytes(content)
+
+
+def _save_model(folder: Path, config: transformers.PretrainedConfig) -> None:
     torch.manual_seed(7)
-    model = transformers.AutoModel.from_config(CONFIGS[architecture]())
+    model = transformers.AutoModel.from_config(config)
     # Random weights at the usual 0.02 say almost nothing in two layers; a real base says more.
     with torch.no_grad():
         for parameter in model.parameters():
