@@ -56,15 +56,20 @@ def _refuse(*_):
 
 
 @pytest.fixture
-def training_alone(monkeypatch):
-    """Nothing follows a job's training."""
-    monkeypatch.setattr(recipe, "deployed", _not_deployed)
+def unprobed(monkeypatch):
+    """Nothing of a job's step is measured apart, nor predicted."""
     monkeypatch.setattr(recipe, "probed", _not_probed)
-
-
-def _not_deployed(outcome, *_):
-    return without(outcome, (*SAVED, *DEPLOYED), "left out by the test")
 
 
 def _not_probed(outcome, *_):
     return without(outcome, (*PROBED, *PREDICTED), "left out by the test")
+
+
+@pytest.fixture
+def training_alone(monkeypatch, unprobed):
+    """Nothing follows a job's training."""
+    monkeypatch.setattr(recipe, "deployed", _not_deployed)
+
+
+def _not_deployed(outcome, *_):
+    return without(outcome, (*SAVED, *DEPLOYED), "left out by the test")

@@ -9,7 +9,6 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import tiny
-from peftmark.lab import recipe
 from peftmark.lab.deploy import ROUNDS, deploy, saved_size
 from peftmark.lab.methods import adalora, trainable
 from peftmark.lab.step import Step
@@ -23,11 +22,17 @@ MERGED = (
 )
 
 
-def run(places, *cell, **changes):
-    done = recipe.run(tiny.job(*cell, **changes), places, lambda message: None)
-    assert done.status == "ok"
-    assert done.latency_p95_seconds >= done.latency_p50_seconds > 0
-    return done
+@pytest.fixture
+def run(outcome, unprobed):
+    """Run a job of a cell."""
+
+    def start(*cell, **changes):
+        done = outcome(tiny.job(*cell, **changes))
+        assert done.status == "ok"
+        assert done.latency_p95_seconds >= done.latency_p50_seconds > 0
+        return done
+
+    return start
 
 
 @pytest.mark.parametrize(
@@ -43,15 +48,15 @@ def run(places, *cell, **changes):
         ("adalora", "nf4"),
     ],
 )
-def test_the_reloaded_model_is_the_trained_one(places, cell):
-    assert run(places, *cell).reload_max_error < 1e-5
+def test_the_reloaded_model_is_the_trained_one(run, cell):
+    assert run(*cell).reload_max_error < 1e-5
 
 
 @pytest.mark.slow
-def test_adalora_on_nf4_in_bf16_loses_only_what_peft_rounds(places):
+def test_adalora_on_nf4_in_bf16_loses_only_what_peft_rounds(run):
     # PEFT rounds the adapters of modules that kept their full initial rank to bf16 on loading.
-    assert run(places, "adalora", "nf4", precision="bf16").reload_max_error < 1e-3
-    assert run(places, "lora", "nf4", precision="bf16").reload_max_error < 1e-5
+    assert run("adalora", "nf4", precision="bf16").reload_max_error < 1e-3
+    assert run("lora", "nf4", precision="bf16").reload_max_error < 1e-5
 
 
 def test_adaloras_divisor_never_trains(places, monkeypatch):
@@ -66,13 +71,13 @@ def test_adaloras_divisor_never_trains(places, monkeypatch):
 
 
 @pytest.mark.slow
-def test_merging_into_fp32_is_exact_and_into_four_bits_is_not(places):
-    plain, packed = run(places, "lora"), run(places, "lora", "nf4")
+def test_merging_into_fp32_is_exact_and_into_four_bits_is_not(run):
+    plain, packed = run("lora"), run("lora", "nf4")
     assert plain.merge_max_error < 1e-4
     assert plain.merge_target == "fp32 weights"
     assert packed.merge_max_error > 1e-3
     assert packed.merge_target == "NF4 weights: dequantised, added, quantised again"
-    for done in (plain, packed, run(places, "adalora")):
+    for done in (plain, packed, run("adalora")):
         assert done.merged_latency_p95_seconds >= done.merged_latency_p50_seconds > 0
 
 
@@ -84,8 +89,8 @@ def test_merging_into_fp32_is_exact_and_into_four_bits_is_not(places):
         (("head", "nf4"), "the method has no adapter to merge"),
     ],
 )
-def test_what_cannot_be_merged_says_so(places, cell, reason):
-    done = run(places, *cell)
+def test_what_cannot_be_merged_says_so(run, cell, reason):
+    done = run(*cell)
     assert [getattr(done, name) for name in MERGED] == [None] * 4
     assert {done.null_reasons[name] for name in MERGED} == {reason}
 
