@@ -71,12 +71,13 @@ def test_every_method_sits_on_a_base_in_bf16(places, method, quantization):
 
 
 @pytest.mark.parametrize("quantization", ["none", pytest.param("nf4", marks=SLOW)])
-def test_a_language_model_in_bf16(tmp_path, monkeypatch, quantization):
+def test_a_language_model_in_bf16(tmp_path, monkeypatch, request, quantization):
     tiny_causal.install(tmp_path / "mirror", monkeypatch)
     places = Places(tmp_path / "mirror", ("mirror",), tmp_path / "cache")
     found = run(places, tiny_causal.job("lora", quantization=quantization, **LOW))
     held_to_the_forecast(found)
     assert "float32" not in found.base_format  # its norms are of its own kind, and it has no head
+    request.getfixturevalue("training_alone")
     again = run(places, tiny_causal.job("lora", quantization=quantization, **LOW))
     assert again.final_weights_hash == found.final_weights_hash
 
@@ -139,7 +140,7 @@ def test_bf16_linear_layers_give_the_same_first_loss_bit_for_bit(places):
     assert torch.equal(*losses)
 
 
-def test_a_step_in_fp16_scales_its_loss_and_leaves_out_what_overflows(places):
+def test_a_step_in_fp16_scales_its_loss_and_leaves_out_what_overflows(places, training_alone):
     found = run(places, tiny.job("lora", precision="fp16", weights="fp16"))
     assert found.status == "ok" and found.base_format["float16"] > 0
     plain = run(places, tiny.job("lora", precision="fp32"))
@@ -148,7 +149,7 @@ def test_a_step_in_fp16_scales_its_loss_and_leaves_out_what_overflows(places):
     assert found.curve[0].gradient_norm == pytest.approx(plain.curve[0].gradient_norm, rel=0.2)
 
 
-def test_an_overflow_is_counted_and_changes_nothing(places, monkeypatch):
+def test_an_overflow_is_counted_and_changes_nothing(places, monkeypatch, training_alone):
     real = torch.amp.GradScaler
     monkeypatch.setattr(torch.amp, "GradScaler", lambda kind: real(kind, init_scale=2.0**60))
     job = tiny.job("adalora", precision="fp16", weights="fp16", steps=12)

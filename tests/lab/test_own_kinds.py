@@ -401,7 +401,7 @@ def test_own_classes_and_own_answers_train_on_a_language_model(llama, monkeypatc
     assert saying.metric_value > 0.8
 
 
-def test_own_text_without_spaces_between_its_words_is_read(llama, monkeypatch):
+def test_own_text_without_spaces_between_its_words_is_read(llama, monkeypatch, training_alone):
     rows = [Example(f"w{i},w{i + 1},w{i + 2}", None, 0) for i in range(20)]
     empty = [Example("", None, 0), Example(" ", None, 0)]
     task = own_tasks.task_of("plain", "language", metric="log_likelihood", also=("perplexity",))
@@ -474,7 +474,9 @@ def test_a_few_rows_are_enough_for_an_encoder(bert, monkeypatch, kind, train, ev
         ("classification", own_tasks.labelled, ("low", "high"), "accuracy"),
     ],
 )
-def test_a_few_rows_are_enough_for_a_language_model(llama, monkeypatch, kind, rows, labels, metric):
+def test_a_few_rows_are_enough_for_a_language_model(
+    llama, monkeypatch, unprobed, kind, rows, labels, metric
+):
     task = own_tasks.task_of("few", kind, labels, metric=metric)
     own_tasks.install(monkeypatch, task, rows(3), rows(1))
     outcome = run(llama, tiny_causal.job("lora", "few", max_length=40))
