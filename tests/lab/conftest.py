@@ -6,6 +6,7 @@ A tiny job takes a second: a fifth trains, and half predicts its peak.
 from __future__ import annotations
 
 import pytest
+from peft import PeftModel
 
 import tiny
 from peftmark.lab import after_training, recipe
@@ -22,6 +23,12 @@ def small_product(monkeypatch):
     """Every job measures the machine's rate anew, with a large product: here with a small one."""
     monkeypatch.setitem(meters.GEMM_SIZE, "cpu", 128)
     monkeypatch.setattr(meters, "GEMM_SECONDS", 0.001)
+
+
+@pytest.fixture(autouse=True)
+def no_model_card(monkeypatch):
+    """PEFT writes a README beside every adapter, which takes it as long as the adapter does."""
+    monkeypatch.setattr(PeftModel, "create_or_update_model_card", lambda *_: None)
 
 
 @pytest.fixture

@@ -340,7 +340,7 @@ def test_without_classifier_and_trained_pooler(bert):
     assert frozen.wanted == round((every - classifier) / 10)
 
 
-def test_a_row_tells_size_and_budget(places):
+def test_a_row_tells_size_and_budget(places, training_alone):
     done = recipe.run(job_of("lora", 4_000, max_length=16), places, lambda message: None)
     assert done.status == "ok"
     assert (done.solved_size, done.budget_parameters) == (3, 4_000)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -49,15 +50,20 @@ def base_of(folder: Path, job: Job) -> tuple[nn.Module, Anatomy]:
     row = QUANTIZATIONS.get(job.quantization)
     if row is not None and row.optional:
         pytest.importorskip(row.optional, reason=f"pip install peftmark[{row.optional}]")
-    parts = anatomy(folder, TASKS["sst-2"])
+    parts = parts_of(folder)
     return load_model(folder, job, TASKS["sst-2"], parts), parts
 
 
+@cache
+def parts_of(folder: Path) -> Anatomy:
+    """The anatomy of the tiny model in a folder, which stays the one that it was."""
+    return anatomy(folder, TASKS["sst-2"])
+
+
 def setting_of(folder: Path, job: Job, **changes: Any) -> Setting:
-    parts = anatomy(folder, TASKS["sst-2"])
     values: dict[str, Any] = {
         "job": job,
-        "parts": parts,
+        "parts": parts_of(folder),
         "device": CPU,
         "loss": loss,
         "size": job.size,
