@@ -100,8 +100,16 @@ def places_of(tmp_path, monkeypatch) -> Places:
     return Places(tmp_path / "mirror", ("mirror",), tmp_path / "cache")
 
 
-@pytest.mark.parametrize("precision", ["bf16", "fp32"])
-@pytest.mark.parametrize(("method", "quantization"), CELLS)
+def steps():
+    """Every cell in both precisions; in `make test` each in one."""
+    for number, (method, quantization) in enumerate(CELLS):
+        for precision in ("bf16", "fp32"):
+            often = (precision == "bf16") == (number != 1)
+            marks = () if often else pytest.mark.slow
+            yield pytest.param(method, quantization, precision, marks=marks)
+
+
+@pytest.mark.parametrize(("method", "quantization", "precision"), [*steps()])
 def test_our_step_and_the_bare_loop_do_the_same_work(
     method, quantization, precision, tmp_path, monkeypatch
 ):
@@ -205,8 +213,8 @@ def test_scripts_side_by_side_share_their_wall_time():
 
 def test_a_process_that_fails_is_told_with_what_it_said(tmp_path):
     with pytest.raises(UserError, match="code 1") as raised:
-        launch.python("peftmark.perf.count", [str(tmp_path / "none.json")], tmp_path / "c.log")
-    assert "none.json" in str(raised.value) and "c.log" in str(raised.value)
+        launch.python("peftmark.perf.peak", ["no JSON"], tmp_path / "p.log")
+    assert "JSONDecodeError" in str(raised.value) and "p.log" in str(raised.value)
 
 
 # --- our side -----------------------------------------------------------------------------------
@@ -335,6 +343,7 @@ def test_a_base_that_was_quantised_once_is_counted_once():
     assert matrix.breakdown(run, 2)["quantise"] == 2.0
 
 
+@pytest.mark.slow
 def test_every_core_reads_its_rate():
     found = peak.rates(2, "fp32", 2)
     assert len(found) == 4 and min(found) > 1e8
