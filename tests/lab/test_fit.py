@@ -125,7 +125,7 @@ def test_two_runs_give_the_same_bits_and_so_do_two_seeds(places, method):
     assert cut.final_weights_hash != first.final_weights_hash
 
 
-def test_the_rows_are_in_the_order_of_every_other_method(places):
+def test_the_rows_are_in_the_order_of_every_other_method(places, training_alone):
     lora = run(places, "lora", steps=2, eval_every=2, selection_rows=20)
     for method in LINES:
         done = run(places, method, selection_rows=20)

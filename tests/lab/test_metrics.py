@@ -338,7 +338,9 @@ def scored_by(monkeypatch, task, metric, *also):
     return replace(tiny.job("lora", task=task, steps=40, selection_rows=20), metric=metric)
 
 
-def test_a_job_is_scored_by_probabilities_and_its_lowest_loss_is_its_best(places, monkeypatch):
+def test_a_job_is_scored_by_probabilities_and_its_lowest_loss_is_its_best(
+    places, monkeypatch, training_alone
+):
     keys = ("log_loss", "auroc", "calibration_error", "macro_f1", "accuracy")
     done = recipe.run(scored_by(monkeypatch, "tiny-class", *keys), places, lambda _: None)
     assert list(done.metrics) == list(keys)
@@ -350,7 +352,7 @@ def test_a_job_is_scored_by_probabilities_and_its_lowest_loss_is_its_best(places
     assert done.selection_metric_value == min(p.selection_metric for p in done.curve)
 
 
-def test_a_job_is_scored_in_the_unit_of_the_scores(places, monkeypatch):
+def test_a_job_is_scored_in_the_unit_of_the_scores(places, monkeypatch, training_alone):
     job = replace(scored_by(monkeypatch, "tiny-score", "rmse", "mae"), target=1.2)
     done = recipe.run(job, places, lambda _: None)
     wanted, found = np.array(done.references), np.array(done.predictions)
@@ -361,7 +363,7 @@ def test_a_job_is_scored_in_the_unit_of_the_scores(places, monkeypatch):
     assert (done.target_reached, done.steps_to_target) == (bool(reached), (reached or [None])[0])
 
 
-def test_a_job_calls_a_function_of_ones_own(places, monkeypatch, written):
+def test_a_job_calls_a_function_of_ones_own(places, monkeypatch, written, training_alone):
     written("def worst(references, predictions):\n    return abs(references - predictions).max()\n")
     job = scored_by(monkeypatch, "tiny-score", "mine.costs:worst:lower", "rmse")
     done = recipe.run(job, places, lambda _: None)
@@ -381,7 +383,9 @@ def test_a_function_without_a_value_ends_the_job_with_its_reason(places, monkeyp
     assert reason.startswith("metric mine.costs:f raised ZeroDivisionError: division by zero")
 
 
-def test_a_constant_guess_without_a_value_is_null_with_its_reason(places, monkeypatch, written):
+def test_a_constant_guess_without_a_value_is_null_with_its_reason(
+    places, monkeypatch, written, training_alone
+):
     written(
         "def f(references, predictions):\n"
         "    assert predictions.std() > 0, 'all the same'\n    return predictions.std()\n"
@@ -393,7 +397,7 @@ def test_a_constant_guess_without_a_value_is_null_with_its_reason(places, monkey
 
 
 @pytest.mark.parametrize("also", [False, True])
-def test_rows_of_one_class_have_no_auroc(places, monkeypatch, also):
+def test_rows_of_one_class_have_no_auroc(places, monkeypatch, also, training_alone):
     metrics_ = ("accuracy", "auroc") if also else ("auroc",)
     job = scored_by(monkeypatch, "tiny-class", *metrics_)
     whole = job_data.held_out

@@ -44,7 +44,7 @@ def head_of(model):
 
 
 @pytest.mark.heavy
-def test_a_folder_of_ones_own_trains_end_to_end(places, tmp_path):
+def test_a_folder_of_ones_own_trains_end_to_end(places, tmp_path, unpredicted):
     folder = tmp_path / "elsewhere" / "encoder"
     tiny.make_model(folder, "bert")
     (folder / "pytorch_model.bin").write_bytes(b"never read")

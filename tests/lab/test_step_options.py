@@ -174,7 +174,7 @@ def test_adalora_first_ends_its_own_schedule():
     assert stops(curve(0.9, 0.8, 0.7, 0.6, 0.5), job)
 
 
-def test_a_row_has_the_steps_that_were_taken(places):
+def test_a_row_has_the_steps_that_were_taken(places, training_alone):
     job = tiny.job("lora", early_stopping=1, selection_rows=16, eval_every=2, learning_rate=1e-9)
     found = run(places, job)
     assert found.status == "ok" and found.steps == 6
