@@ -17,6 +17,8 @@ from peftmark.lab.data.causal_rows import Reader
 from peftmark.lab.data.job_data import _class_rows
 from peftmark.lab.models import load_model
 
+pytestmark = pytest.mark.usefixtures("training_alone")
+
 
 def run(places, job):
     return recipe.run(job, places, lambda message: None)
