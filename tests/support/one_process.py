@@ -27,7 +27,6 @@ from peftmark.storage.store import Store
 from peftmark.suite.expand import expand
 from peftmark.suite.load import load_suite
 
-
 WHEN = "2030-01-01T00:00:00Z"
 """Of every row: nobody asks when a planted fault ran, or how long."""
 
