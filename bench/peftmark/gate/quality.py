@@ -351,7 +351,7 @@ def _not_ruled_out(cell: Cell, judged: Judged, policy: Policy, text: str) -> Ite
     most = of_difference(limits_of(judged.change.metric))
     lowest = -math.inf if most is None else most[0]
     drop = "" if interval is None else f" of up to {words.number(-max(interval[0], lowest))}"
-    text += f"; a drop{drop} isn't ruled out, {words.number(policy.margin)} is allowed"
+    text += f"; a drop{drop} isn't ruled out, {policy.margin:g} is allowed"
     if interval is not None:
         text += f"; {f'about {more:,}' if more else 'over 1,000'} seeds would be needed"
     yield finding("undecided", "quality.non-inferior", cell, text)
