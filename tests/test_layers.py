@@ -12,7 +12,16 @@ import pytest
 from peftmark.catalog.quantizations import QUANTIZATIONS
 from peftmark.core.files import PACKAGE
 from peftmark.docgen import structure
-from peftmark.docgen.structure import LEVELS, arrows, cycle, folder_of, imports, tree, upward
+from peftmark.docgen.structure import (
+    LEVELS,
+    arrows,
+    cycle,
+    folder_of,
+    functions,
+    imports,
+    tree,
+    upward,
+)
 
 MODULES = structure.modules()
 
@@ -191,3 +200,9 @@ def test_what_the_light_commands_load_is_in_the_standard_library_or_light():
             elif name.split(".")[0] not in sys.stdlib_module_names:
                 libraries.add(name.split(".")[0])
     assert libraries <= {"yaml", "pydantic", "pydantic_core", "rich"}
+
+
+def test_no_function_is_longer_than_a_screen_and_no_module_than_400_lines():
+    assert [where for lines, where in functions() if lines > 60] == []
+    longest = {m: len(p.read_text(encoding="utf-8").splitlines()) for m, p in MODULES.items()}
+    assert {m: n for m, n in longest.items() if n > 400} == {}

@@ -157,14 +157,19 @@ def fill(raw: Any, name: str, models: Mapping[str, Model] = MODELS) -> tuple[Any
         "seeds": seeds,
         "tasks": tasks,
     }
+    _unrelated(found, profile, known, told)
+    found["profiles"] = {"default": profile}
+    return found, tuple(told)
+
+
+def _unrelated(found: Plain, profile: Plain, known: Model | None, told: list[str]) -> None:
+    """Move the text that forgetting is measured on into the profile of a causal model."""
     if known is not None and known.causal:
         if "unrelated" not in found:
             told.append(f"unrelated: {UNRELATED} (the packaged text, as in suite instruct)")
         profile["unrelated"] = found.pop("unrelated", UNRELATED)
     elif known is None and "unrelated" in found:
         profile["unrelated"] = found.pop("unrelated")
-    found["profiles"] = {"default": profile}
-    return found, tuple(told)
 
 
 def _recipe(shared: Plain, model: Model | None) -> Plain:
