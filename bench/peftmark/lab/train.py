@@ -41,7 +41,6 @@ class Trained:
         rank_history: module -> active rank at each curve point.
         importance_history: module -> mean importance at each curve point.
         samples, tokens: rows, and tokens without padding, of the timed steps.
-        first: the first step.
         steps: that were taken; fewer than the recipe's where early stopping ended them.
         written: tokens of answers written in all evaluations.
     """
@@ -53,7 +52,6 @@ class Trained:
     importance_history: dict[str, list[float | None]]
     samples: int
     tokens: int
-    first: Taken
     written: int = 0
     steps: int = 0
 
@@ -85,7 +83,6 @@ def train(
     ranks: list[dict[str, int]] = []
     importance: list[dict[str, float]] = []
     samples = tokens = done = written = 0
-    first: Taken | None = None
     while done < recipe.steps:
         end = min(recipe.steps, done + recipe.eval_every - done % recipe.eval_every)
         taken: list[Taken] = []
@@ -102,7 +99,6 @@ def train(
                         _check_finite(taken[-CHECK_EVERY:], number)
                         progress({"step": number, "steps": recipe.steps})
         done = end
-        first = first or taken[0]
         scores, picked = _evaluated(prepared.model, work, task, job, meters, device)
         written += sum(s.written.tokens for s in (scores, picked) if s is not None)
         new_norms = _norms(taken, recipe.precision)
@@ -114,9 +110,7 @@ def train(
         progress({"step": done, "steps": recipe.steps, "metric": curve[-1].metric})
         if stops(curve, job, prepared.stage):
             break
-    assert first is not None
     return Trained(
-        first=first,
         curve=tuple(curve),
         last=scores,
         exploding_step=exploding_step(norms),
