@@ -35,6 +35,6 @@ def deployment(matched: Matched, policy: Policy) -> Iterator[Finding]:
             grown = [(a, b) for a, b in known if b is not None and not b <= GROWTH * a + SMALL]
             if grown:
                 a, b = max(grown, key=lambda ab: ab[1])
-                text = f"{title(name)} went from {words.short(a)} to {words.short(b)}"
+                text = f"{title(name)} went from {words.error(a)} to {words.error(b)}"
                 text += f", in {len(grown)} of {words.plural(len(pairs), 'run')}"
                 yield finding(kind, f"deployment.{name}", cell, text)
