@@ -21,7 +21,7 @@ from peftmark.lab.measure.to_outcome import of_training
 from peftmark.lab.methods import Prepared, Stage
 from peftmark.lab.models import Unsupported, anatomy, load_model
 from peftmark.lab.scoring import Scores, evaluate
-from peftmark.lab.step import Step, _optimizer, _rate
+from peftmark.lab.step import Step, Taken, _optimizer, _rate
 from peftmark.lab.train import Trained, exploding_step, warm_up_steps
 from peftmark.record.outcome import CurvePoint
 from peftmark.sources.task_data import load_task
@@ -190,7 +190,8 @@ def trained_with(scores):
         for i, (metric, picked) in enumerate(scores, start=1)
     )
     last = Scores({"accuracy": scores[-1][0]}, False, np.zeros(2))
-    return Trained(curve, last, None, {}, {}, 80, 800)
+    first = Taken(torch.tensor(0.5), None, torch.tensor(1.0))
+    return Trained(curve, last, None, {}, {}, 80, 800, first)
 
 
 @pytest.mark.parametrize(

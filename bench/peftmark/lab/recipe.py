@@ -149,7 +149,7 @@ def run(job: Job, places: Places, progress: Progress) -> Outcome:
 
     notes += _ended(job, step, trained)
     outcome = _trained(job, loaded, built, step, trained, peak_rate)
-    outcome = replace(outcome, first_step=first.facts(), **of_meters(meters, trained))
+    outcome = replace(outcome, first_step=first.facts(trained.first), **of_meters(meters, trained))
     outcome = _forgotten(outcome, job, read, loaded, built.prepared.model, meters)
     if job.purpose == "tuning":
         names = (*SAVED, *DEPLOYED, *PROBED, *PREDICTED)

@@ -66,7 +66,6 @@ class Step:
 
     Attributes:
         optimizer: of what trains now.
-        first: what the first step gave back; None before it.
 
     In fp16 the loss is scaled up, so that small gradients stay numbers, and a step whose gradients
     overflow is left out (Micikevicius et al. 2017, arXiv 1710.03740, section 3.2).
@@ -88,7 +87,6 @@ class Step:
         self._scaler = torch.amp.GradScaler(device.type) if scaled else None
         self._skipped: list[torch.Tensor] = []
         self._rates: list[float] = []
-        self.first: Taken | None = None
         self._staged = False
         self._start(job.recipe.steps, 1.0)
         if job.recipe.gradient_checkpointing:
@@ -131,9 +129,7 @@ class Step:
             )
             losses.append(loss)
         whole = losses[0] if len(losses) == 1 else torch.stack(losses).sum()
-        taken = Taken(whole, penalty, self.update(number))
-        self.first = self.first or taken
-        return taken
+        return Taken(whole, penalty, self.update(number))
 
     def gradients(
         self, number: int, batch: Batch, share: float = 1.0, last: bool = True

@@ -41,6 +41,7 @@ class Trained:
         rank_history: module -> active rank at each curve point.
         importance_history: module -> mean importance at each curve point.
         samples, tokens: rows, and tokens without padding, of the timed steps.
+        first: the first step.
         steps: that were taken; fewer than the recipe's where early stopping ended them.
         written: tokens of answers written in all evaluations.
     """
@@ -52,6 +53,7 @@ class Trained:
     importance_history: dict[str, list[float | None]]
     samples: int
     tokens: int
+    first: Taken
     written: int = 0
     steps: int = 0
 
@@ -82,6 +84,7 @@ def train(
     norms: list[float] = []
     ranks: list[dict[str, int]] = []
     importance: list[dict[str, float]] = []
+    first: list[Taken] = []  # not in the step: the probe counts what a step keeps
     samples = tokens = done = written = 0
     while done < recipe.steps:
         end = min(recipe.steps, done + recipe.eval_every - done % recipe.eval_every)
@@ -98,7 +101,7 @@ def train(
                     if number % CHECK_EVERY == 0 or number == numbers[-1]:
                         _check_finite(taken[-CHECK_EVERY:], number)
                         progress({"step": number, "steps": recipe.steps})
-        done = end
+        done, first = end, first or taken[:1]
         scores, picked = _evaluated(prepared.model, work, task, job, meters, device)
         written += sum(s.written.tokens for s in (scores, picked) if s is not None)
         new_norms = _norms(taken, recipe.precision)
@@ -111,6 +114,7 @@ def train(
         if stops(curve, job, prepared.stage):
             break
     return Trained(
+        first=first[0],
         curve=tuple(curve),
         last=scores,
         exploding_step=exploding_step(norms),

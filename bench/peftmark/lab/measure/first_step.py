@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 
-from peftmark.lab.step import Step
+from peftmark.lab.step import Step, Taken
 
 
 class FirstStep:
@@ -25,7 +25,7 @@ class FirstStep:
     """
 
     def __init__(self, step: Step, model: nn.Module) -> None:
-        self._step, self._model = step, model
+        self._model = model
         self._groups: list[dict[str, Any]] = []
         self._adam: dict[str, float] = {}
         self._dropout: Counter[float] = Counter()
@@ -54,16 +54,16 @@ class FirstStep:
             if isinstance(m, _DropoutNd) and m.training and m.p > 0
         )
 
-    def facts(self) -> dict[str, float | None]:
-        """Name -> value, None for what is no finite number; empty before the first step.
+    def facts(self, taken: Taken) -> dict[str, float | None]:
+        """Name -> value, None for what is no finite number.
 
         Loss and penalty of the batch, the gradients' norm before they are clipped; Adam's
         constants; of every group of the optimizer its parameters, learning rate, weight decay and
         the gradients' norm as they were applied; active dropout modules by their rate.
+
+        Args:
+            taken: what the first step gave back.
         """
-        taken = self._step.first
-        if taken is None:
-            return {}
         found = {"loss": float(taken.loss), "gradient norm": float(taken.norm)}
         if taken.penalty is not None:
             found["penalty"] = float(taken.penalty)
