@@ -96,8 +96,7 @@ def train(
                     taken.append(step(number, batch))
                     meters.step()
                     if phase == "train":
-                        samples += len(batch.labels)
-                        tokens += batch.tokens
+                        samples, tokens = samples + len(batch.labels), tokens + batch.tokens
                     if number % CHECK_EVERY == 0 or number == numbers[-1]:
                         _check_finite(taken[-CHECK_EVERY:], number)
                         progress({"step": number, "steps": recipe.steps})
