@@ -107,8 +107,7 @@ def train(
         norms += new_norms
         ranks.append(prepared.ranks())
         importance.append(prepared.importance())
-        penalties = [t.penalty for t in taken if t.penalty is not None]
-        curve.append(_point(done, taken, penalties, new_norms, scores, picked, job, meters))
+        curve.append(_point(done, taken, new_norms, scores, picked, job, meters))
         progress({"step": done, "steps": recipe.steps, "metric": curve[-1].metric})
         if stops(curve, job, prepared.stage):
             break
@@ -179,7 +178,6 @@ def _phases(first: int, last: int, warm: int) -> list[tuple[str, range]]:
 def _point(
     step: int,
     taken: Sequence[Taken],
-    penalties: Sequence[torch.Tensor],
     norms: Sequence[float],
     scores: Scores,
     picked: Scores | None,
@@ -190,10 +188,10 @@ def _point(
 
     Args:
         taken: the steps since the last point.
-        penalties: theirs, of those that have one.
         norms: gradient norms of these steps.
         picked: scores on the selection rows.
     """
+    penalties = [t.penalty for t in taken if t.penalty is not None]
     return CurvePoint(
         step=step,
         loss=_mean([t.loss for t in taken]),
