@@ -26,8 +26,9 @@ def on(records, cell, task=None):
 
 
 def grid(shown, caption):
-    blocks = [*shown.opening, *(b for s in shown.sections for b in s.blocks)]
-    return next(b for b in blocks if isinstance(b, page.Grid) and caption in b.caption)
+    first = [shown.first.table] if shown.first and shown.first.table else []
+    grids = [*first, *(g for s in shown.sections for g in s.grids())]
+    return next(g for g in grids if caption in g.caption)
 
 
 def row(shown, caption, name):

@@ -9,8 +9,9 @@ factors.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from peftmark.analysis.floor import below_floor
 from peftmark.analysis.pareto import Point, Standing, Values, standings
 from peftmark.analysis.stats import Estimate, compare
 from peftmark.analysis.table import (
@@ -186,6 +187,11 @@ class Front:
     missing: dict[Cell, str] = field(default_factory=dict)
     fault: str = ""
 
+    @property
+    def choices(self) -> tuple[Spot, ...]:
+        """The spots that are not below the quality floor."""
+        return tuple(s for s in self.spots if s.standing != "below the floor")
+
     def of(self, standing: Standing) -> tuple[Spot, ...]:
         """The spots of one standing, cheapest first."""
         return tuple(
@@ -221,6 +227,17 @@ def front(table: ResultTable, cost: Cost, cells: Sequence[Cell] | None = None) -
         for (cell, at), place in zip(found, places, strict=True)
     )
     return Front(cost, spots, missing)
+
+
+def choice_front(table: ResultTable, cost: Cost) -> Front:
+    """The trade among the cells above the quality floor; the others are spots on no front."""
+    floor = below_floor(table)
+    above = front(table, cost, [c for c in table.cells if c not in floor])
+    low = front(table, cost, [c for c in table.cells if c in floor])
+    spots = {s.cell: s for s in above.spots}
+    spots |= {s.cell: replace(s, standing="below the floor", by=None) for s in low.spots}
+    ordered = tuple(spots[c] for c in table.cells if c in spots)
+    return replace(above, spots=ordered, missing=above.missing | low.missing)
 
 
 def score_of(values: Values) -> Estimate:

@@ -25,7 +25,8 @@ from peftmark.analysis.stats import (
 Values = Mapping[str, Mapping[int, float]]
 """Task -> seed -> value."""
 
-Standing = Literal["on", "possibly on", "off"]
+Standing = Literal["on", "possibly on", "off", "below the floor"]
+"""A place in a trade; what is below the quality floor (`analysis.floor`) is on no front."""
 
 
 @dataclass(frozen=True)

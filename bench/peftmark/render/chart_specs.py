@@ -77,11 +77,34 @@ class DotRow:
 
 @dataclass(frozen=True)
 class Dots:
-    """Scores of one task, with a line at the baseline predictor."""
+    """Scores of one task, with a line at the baseline predictor, or differences with one at 0.
+
+    Attributes:
+        line: what stands above the line.
+    """
 
     rows: tuple[DotRow, ...]
     axis: str
     baseline: float | None
+    line: str = "baseline predictor"
+
+
+@dataclass(frozen=True)
+class TaskLane:
+    """Scores of one task, an estimate a cell; None where a cell has none."""
+
+    title: str
+    axis: str
+    estimates: tuple[Estimate | None, ...]
+    baseline: float | None
+
+
+@dataclass(frozen=True)
+class Lanes:
+    """Scores of several tasks side by side, a row a cell."""
+
+    marks: tuple[Mark, ...]
+    lanes: tuple[TaskLane, ...]
 
 
 @dataclass(frozen=True)
@@ -169,14 +192,19 @@ class RadarPoint:
 
 
 @dataclass(frozen=True)
-class Radar:
-    """One cell's outline over the reference's."""
+class Outline:
+    """One cell's shape in a radar."""
 
     mark: Mark
-    axes: tuple[str, ...]
     points: tuple[RadarPoint, ...]
-    reference: tuple[RadarPoint, ...]
-    reference_label: str
+
+
+@dataclass(frozen=True)
+class Radar:
+    """A few cells' outlines over one another."""
+
+    axes: tuple[str, ...]
+    outlines: tuple[Outline, ...]
 
 
 @dataclass(frozen=True)
@@ -256,6 +284,11 @@ class ScatterPoint:
     score: Estimate
     standing: Standing
 
+    @property
+    def below(self) -> bool:
+        """Whether it is below the quality floor: grey, and part of no front."""
+        return self.standing == "below the floor"
+
 
 @dataclass(frozen=True)
 class Scatter:
@@ -266,17 +299,21 @@ class Scatter:
         x_axis: the cost with unit and direction.
         y_axis: the score with its direction.
         unit: what a cost is divided by for the axis.
+        guess: what a constant guess scores; None for no line.
+        size: width and height in pixels.
     """
 
     points: tuple[ScatterPoint, ...]
     x_axis: str
     y_axis: str
     unit: float = 1.0
+    guess: float | None = None
+    size: tuple[int, int] = (500, 380)
 
     @property
     def is_log(self) -> bool:
         """Whether the costs differ so much that a linear axis would squeeze them."""
-        costs = [p.cost for p in self.points]
+        costs = [p.cost for p in self.points if not p.below] or [p.cost for p in self.points]
         return max(costs) > LOG_FROM * min(costs)
 
 
@@ -322,6 +359,7 @@ Drawing = (
     Strip
     | Stack
     | Dots
+    | Lanes
     | Curves
     | Waits
     | Sweep

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import io
 import math
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, assert_never
 
+from peftmark.analysis.stats import Estimate
 from peftmark.render import svg, words
 from peftmark.render.chart_specs import (
     Curves,
@@ -17,9 +19,10 @@ from peftmark.render.chart_specs import (
     Dots,
     Drawing,
     History,
+    Lanes,
     LayerBars,
+    Mark,
     Radar,
-    RadarPoint,
     RankMap,
     RankPath,
     Scatter,
@@ -33,10 +36,10 @@ from peftmark.render.draw_curves import draw_curves, draw_sweep, draw_waits
 from peftmark.render.draw_heatmaps import draw_layer_bars, draw_rank_map, draw_rank_path
 from peftmark.render.draw_history import draw_history
 from peftmark.render.draw_pareto import draw_scatter
+from peftmark.render.draw_radar import draw_radar
 from peftmark.render.page import Figure, shorten
 from peftmark.render.series import COLOURS
 from peftmark.render.style import (
-    DASHES,
     STYLE,
     heading,
     label,
@@ -90,8 +93,10 @@ def _draw(drawing: Drawing) -> Canvas:
             return _stack(drawing)
         case Dots():
             return _dots(drawing)
+        case Lanes():
+            return _lanes(drawing)
         case Radar():
-            return _radar(drawing)
+            return draw_radar(drawing)
         case Curves():
             return draw_curves(drawing)
         case Waits():
@@ -124,12 +129,16 @@ def _rows(axes: Axes, labels: Sequence[str]) -> None:
 
 def _estimate(axes: Axes, y: float, row: StripRow | DotRow, size: float) -> None:
     estimate = row.quality if isinstance(row, StripRow) else row.estimate
+    _interval(axes, y, row.mark, estimate, size)
+
+
+def _interval(axes: Axes, y: float, mark: Mark, estimate: Estimate | None, size: float) -> None:
     if estimate is None:
         return
-    colour = COLOURS[row.mark.series]
+    colour = COLOURS[mark.series]
     if estimate.half_width is not None:
         axes.plot([estimate.low, estimate.high], [y, y], color=colour, solid_capstyle="butt")
-    axes.plot([estimate.mean], [y], markersize=size, linestyle="none", **marker(row.mark))
+    axes.plot([estimate.mean], [y], markersize=size, linestyle="none", **marker(mark))
 
 
 def _gap_text(axes: Axes, y: float, text: str) -> None:
@@ -251,7 +260,7 @@ def _dots(dots: Dots) -> Canvas:
         if row.estimate is None:
             _gap_text(axes, y, row.missing)
     if dots.baseline is not None:
-        _baseline(side, dots.baseline)
+        _baseline(side, dots.baseline, dots.line)
     axes.margins(x=0.08)
     axes.locator_params(axis="x", nbins=ticks_that_fit(axes))
     axes.set_xlabel(dots.axis, labelpad=6)
@@ -260,10 +269,34 @@ def _dots(dots: Dots) -> Canvas:
     return canvas
 
 
-def _baseline(axes: Axes, value: float) -> None:
+def _lanes(lanes: Lanes) -> Canvas:
+    """One panel a task, all with the same rows; the first has their names."""
+    labels = [label(mark) for mark in lanes.marks]
+    left, gap, n = label_width(labels), 28, max(1, len(lanes.lanes))
+    canvas = new_canvas(1040, 92 + ROW * len(labels))
+    width = (1040 - left - gap * n) // n
+    for i, lane in enumerate(lanes.lanes):
+        start = left + i * (width + gap)
+        axes = panel(canvas, start, 48, 1040 - start - width, 40)
+        _rows(axes, labels if i == 0 else [""] * len(labels))
+        for y, (mark, estimate) in enumerate(zip(lanes.marks, lane.estimates, strict=True)):
+            _interval(axes, y, mark, estimate, 8)
+            if estimate is None:
+                _gap_text(axes, y, words.MISSING)
+        if lane.baseline is not None:
+            style: Any = {"color": INK, "linewidth": 1, "linestyle": (0, (3, 3)), "zorder": 1}
+            axes.axvline(lane.baseline, **style)
+        axes.margins(x=0.08)
+        axes.locator_params(axis="x", nbins=ticks_that_fit(axes))
+        axes.set_xlabel(textwrap.fill(lane.axis, max(12, width // 7)), labelpad=4)
+        heading(axes, shorten(lane.title, max(8, width // 7)))
+    return canvas
+
+
+def _baseline(axes: Axes, value: float, text: str) -> None:
     axes.axvline(value, color=INK, linewidth=1, linestyle=(0, (3, 3)), zorder=1)
     axes.annotate(
-        "baseline predictor",
+        text,
         (value, 1.0),
         xycoords=axes.get_xaxis_transform(),
         xytext=(0, 4),
@@ -290,67 +323,3 @@ def _break(side: Axes, axes: Axes, labels: Sequence[str], baseline: float) -> No
     for piece, x in ((side, 1.0), (axes, 0.0)):
         style: dict[str, Any] = {"marker": [(-1, -2), (1, 2)], "markersize": 9, "clip_on": False}
         piece.plot([x], [0], transform=piece.transAxes, color=MUTED, linestyle="none", **style)
-
-
-# --- radar -----------------------------------------------------------------------------------
-
-
-def _radar(radar: Radar) -> Canvas:
-    canvas = new_canvas(312, 256)
-    axes = panel(canvas, 56, 20, 56, 36)
-    axes.set_axis_off()
-    axes.set_aspect("equal")
-    axes.set_xlim(-1.08, 1.08)
-    axes.set_ylim(-1.08, 1.08)
-    n = len(radar.axes)
-    for ring in (0.25, 0.5, 0.75, 1.0):
-        corners = [_spoke(i % n, n, ring) for i in range(n + 1)]
-        axes.plot(*zip(*corners, strict=True), color=LINE, linewidth=1)
-    for i, title in enumerate(radar.axes):
-        _axis(axes, i, n, title, radar.points[i])
-    _outline(axes, radar.reference, MUTED, 1.25, "-", 0.0)
-    dash = DASHES[radar.mark.variant % len(DASHES)]
-    _outline(axes, radar.points, COLOURS[radar.mark.series], 2.0, dash, 0.12)
-    corners = [
-        _spoke(i, n, p.position) for i, p in enumerate(radar.points) if p.position is not None
-    ]
-    style = marker(radar.mark) | {"markersize": 6, "linestyle": "none", "clip_on": False}
-    axes.plot(*zip(*corners, strict=True), **style)
-    return canvas
-
-
-def _spoke(index: int, n: int, radius: float) -> tuple[float, float]:
-    angle = math.pi / 2 - 2 * math.pi * index / n
-    return radius * math.cos(angle), radius * math.sin(angle)
-
-
-def _axis(axes: Axes, index: int, n: int, title: str, point: RadarPoint) -> None:
-    x, y = _spoke(index, n, 1.0)
-    axes.plot([0, x], [0, y], color=LINE, linewidth=1)
-    side = "center" if abs(x) < 0.2 else "left" if x > 0 else "right"
-    title = title.replace(" to ", " to\n") + ("\nn/a" if point.position is None else "")
-    axes.text(1.12 * x, 1.12 * y, title, ha=side, va="center" if abs(y) < 0.9 else "bottom")
-    if point.clipped and point.position is not None:
-        cx, cy = _spoke(index, n, 1.05 if point.position > 0.5 else 0.05)
-        axes.plot([cx + 0.09 * y, cx - 0.09 * y], [cy - 0.09 * x, cy + 0.09 * x], color=INK)
-
-
-def _outline(
-    axes: Axes,
-    points: Sequence[RadarPoint],
-    colour: str,
-    width: float,
-    dash: Any,
-    fill: float,
-) -> None:
-    """Sides between neighbours that are both known; the fill only when all are."""
-    n = len(points)
-    corners = [
-        None if p.position is None else _spoke(i, n, p.position) for i, p in enumerate(points)
-    ]
-    for a, b in zip(corners, [*corners[1:], corners[0]], strict=True):
-        if a is not None and b is not None:
-            axes.plot([a[0], b[0]], [a[1], b[1]], color=colour, linewidth=width, linestyle=dash)
-    known = [c for c in corners if c is not None]
-    if fill and len(known) == n:
-        axes.fill(*zip(*known, strict=True), color=colour, alpha=fill, linewidth=0)

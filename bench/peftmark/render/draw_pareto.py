@@ -16,11 +16,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Canvas
 
-WIDTH, HEIGHT = 500, 380
 LEFT, BOTTOM, RIGHT, TOP = 52, 46, 14, 30
 LETTER, LINE_HEIGHT = 6.7, 14
 """Pixels of a letter and a line of the 12 px drawing font."""
 FAINT = 0.6
+FOOT = 0.2
+"""Share of the panel for what scores far below the others."""
+FAR = 1.5
+"""Spreads of the others below them from which on that has a foot of its own."""
 BARE: Any = {"facecolor": PAPER, "edgecolor": "none", "pad": 0.5, "alpha": 0.8}
 """What a name stands on, so that a line behind it is no bar to reading."""
 
@@ -31,19 +34,19 @@ Box = tuple[float, float, float, float]
 
 def draw_scatter(scatter: Scatter) -> Canvas:
     """Points in the look of their cells, those off the front faint; names where they fit."""
-    canvas = new_canvas(WIDTH, HEIGHT)
+    canvas = new_canvas(*scatter.size)
     axes = panel(canvas, LEFT, BOTTOM, RIGHT, TOP)
     if scatter.is_log:
         axes.set_xscale("log")
     _limits(axes, scatter)
     axes.grid(axis="y", color=LINE, linewidth=0.75)
     axes.set_axisbelow(True)
-    axes.locator_params(axis="y", nbins=6)
     _ticks(axes, scatter)
     axes.set_xlabel(scatter.x_axis, labelpad=6)
     heading(axes, scatter.y_axis)
     _front(axes, scatter)
-    for point in sorted(scatter.points, key=lambda p: p.standing != "off"):
+    _guess(axes, scatter)
+    for point in sorted(scatter.points, key=lambda p: p.standing not in ("off", "below the floor")):
         _point(axes, point, scatter.unit)
     _names(axes, scatter)
     return canvas
@@ -51,14 +54,15 @@ def draw_scatter(scatter: Scatter) -> Canvas:
 
 def _limits(axes: Axes, scatter: Scatter) -> None:
     """Room for every point and for whiskers no longer than the points' own spread."""
-    scores = [p.score.mean for p in scatter.points]
+    near = [p for p in scatter.points if not p.below] or list(scatter.points)
+    scores = [p.score.mean for p in near]
     spread = max(scores) - min(scores) or 0.02
-    low = max(min(p.score.low for p in scatter.points), min(scores) - spread)
-    high = min(max(p.score.high for p in scatter.points), max(scores) + spread)
+    low = max(min(p.score.low for p in near), min(scores) - spread)
+    high = min(max(p.score.high for p in near), max(scores) + spread)
     room = 0.1 * (high - low) or 0.01
-    axes.set_ylim(low - room, high + room)
-    costs = [p.cost / scatter.unit for p in scatter.points]
-    ends = [e / scatter.unit for p in scatter.points for e in p.limits or ()]
+    _heights(axes, scatter, low - room, high + room)
+    costs = [p.cost / scatter.unit for p in near]
+    ends = [e / scatter.unit for p in near for e in p.limits or ()]
     if scatter.is_log:
         left, right = math.log(min(costs)), math.log(max(costs))
         room = 0.12 * (right - left)
@@ -69,6 +73,49 @@ def _limits(axes: Axes, scatter: Scatter) -> None:
     right = min(max([*costs, *ends]), max(costs) + wide)
     room = 0.12 * (right - left) or 0.1 * right
     axes.set_xlim(left - room, right + room)
+
+
+def _heights(axes: Axes, scatter: Scatter, low: float, high: float) -> None:
+    """The axis of scores: what lies far below the others is drawn in, in a foot of its own."""
+    from matplotlib.ticker import MaxNLocator, NullLocator
+
+    below = [p.score.mean for p in scatter.points if p.below]
+    lowest = min([*below, *([] if scatter.guess is None else [scatter.guess])], default=low)
+    ticks = [t for t in MaxNLocator(5).tick_values(low, high) if low < t <= high]
+    if lowest >= low - FAR * (high - low):
+        axes.set_ylim(min(low, lowest - 0.05 * (high - lowest)), high)
+        axes.locator_params(axis="y", nbins=6)
+        return
+    foot = lowest - 0.15 * (low - lowest)
+    slope = FOOT / (1 - FOOT) * (high - low) / (low - foot)
+    axes.set_yscale("function", functions=(_pressed(low, slope), _pressed(low, 1 / slope)))
+    axes.set_ylim(foot, high)
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.set_yticks(ticks, [tick(t) for t in ticks])
+    axes.axhspan(foot, low, color=LINE, alpha=0.35, linewidth=0, zorder=0)
+
+
+def _pressed(cut: float, slope: float) -> Callable[[Any], Any]:
+    """Heights below a cut drawn in by a factor."""
+    import numpy as np
+
+    return lambda y: np.where(np.asarray(y) < cut, cut + (np.asarray(y) - cut) * slope, y)
+
+
+def _guess(axes: Axes, scatter: Scatter) -> None:
+    """The line of a constant guess with its score."""
+    if scatter.guess is None:
+        return
+    axes.axhline(scatter.guess, color=INK, linewidth=1, linestyle=(0, (3, 3)), zorder=1)
+    axes.annotate(
+        f"constant guess {tick(scatter.guess)}",
+        (1.0, scatter.guess),
+        xycoords=axes.get_yaxis_transform(),
+        xytext=(-4, 3),
+        textcoords="offset points",
+        ha="right",
+        color=MUTED,
+    )
 
 
 def _ticks(axes: Axes, scatter: Scatter) -> None:
@@ -108,7 +155,8 @@ def _front(axes: Axes, scatter: Scatter) -> None:
 
 def _corners(axes: Axes, scatter: Scatter) -> list[tuple[float, float]]:
     """The steps' corners, to the right edge of the panel."""
-    on = sorted((p.cost / scatter.unit, p.score.mean) for p in scatter.points if p.standing == "on")
+    front = [p for p in scatter.points if p.standing == "on"]
+    on = sorted((p.cost / scatter.unit, p.score.mean) for p in front)
     found: list[tuple[float, float]] = []
     for x, y in on:
         found += [(x, found[-1][1])] if found else []
@@ -116,9 +164,19 @@ def _corners(axes: Axes, scatter: Scatter) -> list[tuple[float, float]]:
     return [*found, (axes.get_xlim()[1], found[-1][1])] if found else []
 
 
+def _across(axes: Axes, x: float) -> float:
+    """Where a cost stands: at the edge if it lies beyond the axis, as one below the floor may."""
+    left, right = axes.get_xlim()
+    low, high = axes.transData.inverted().transform(
+        [axes.transAxes.transform((share, 0.5)) for share in (0.025, 0.975)]
+    )[:, 0]
+    return float(low) if x < left else float(high) if x > right else x
+
+
 def _point(axes: Axes, point: ScatterPoint, unit: float) -> None:
-    off = point.standing == "off"
-    colour, x, y = COLOURS[point.mark.series], point.cost / unit, point.score.mean
+    off = point.standing == "off" or point.below
+    colour = MUTED if point.below else COLOURS[point.mark.series]
+    x, y = _across(axes, point.cost / unit), point.score.mean
     line: dict[str, Any] = {
         "color": colour,
         "linewidth": 1.25,
@@ -131,6 +189,10 @@ def _point(axes: Axes, point: ScatterPoint, unit: float) -> None:
     if point.limits is not None and point.limits[0] < point.limits[1]:
         axes.plot([end / unit for end in point.limits], [y, y], **line)
     look = marker(point.mark) | {"linestyle": "none", "markersize": 7 if off else 9}
+    if point.below:
+        look |= {"color": MUTED, "markeredgecolor": MUTED}
+        if x != point.cost / unit:
+            look |= {"marker": "<" if x > point.cost / unit else ">", "fillstyle": "full"}
     if look["fillstyle"] == "none":
         look["markerfacecolor"] = PAPER
     if point.standing == "possibly on":
@@ -152,10 +214,10 @@ def _names(axes: Axes, scatter: Scatter) -> None:
 
     A name on the front that finds no place beside its point stands further off with a line.
     """
-    width, height = WIDTH - LEFT - RIGHT, HEIGHT - BOTTOM - TOP
+    width, height = scatter.size[0] - LEFT - RIGHT, scatter.size[1] - BOTTOM - TOP
     to_pixels = _pixels(axes, width, height)
-    spots = [to_pixels(p.cost / scatter.unit, p.score.mean) for p in scatter.points]
-    order = {"on": 0, "possibly on": 1, "off": 2}
+    spots = [to_pixels(_across(axes, p.cost / scatter.unit), p.score.mean) for p in scatter.points]
+    order = {"on": 0, "possibly on": 1, "below the floor": 2, "off": 3}
     ranked = sorted(
         range(len(spots)), key=lambda i: (order[scatter.points[i].standing], -spots[i][1], i)
     )
@@ -163,11 +225,14 @@ def _names(axes: Axes, scatter: Scatter) -> None:
     lines = [_whisker(to_pixels, p, scatter.unit) for p in scatter.points]
     steps = [to_pixels(x, y) for x, y in _corners(axes, scatter)]
     lines += [_line_box(a, b) for a, b in itertools.pairwise(steps)]
+    foot = _foot(axes, to_pixels, width)
     for i in ranked:
         point, (x, y) = scatter.points[i], spots[i]
         text = label(point.mark)
-        far = point.standing != "off"
-        others = taken[:i] + taken[i + 1 :]
+        if _across(axes, point.cost / scatter.unit) != point.cost / scatter.unit:
+            text = f"{text}, {tick(round(point.cost / scatter.unit, 1))}"
+        far = point.standing != "off" or point.below
+        others = taken[:i] + taken[i + 1 :] + ([] if point.below else foot)
         place = _place(text, x, y, others, lines, (width, height), far)
         if place is None:
             continue
@@ -176,15 +241,27 @@ def _names(axes: Axes, scatter: Scatter) -> None:
         _name(axes, text, box, (x, y), away, width, height, point.standing == "off")
 
 
+def _foot(
+    axes: Axes, to_pixels: Callable[[float, float], tuple[float, float]], width: float
+) -> list[Box]:
+    """The part of the panel that is drawn in, where names of the others have no place."""
+    if axes.get_yscale() != "function":
+        return []
+    (left, _), (low, high) = axes.get_xlim(), axes.get_ylim()
+    top = to_pixels(left, low)[1] + FOOT * (to_pixels(left, high)[1] - to_pixels(left, low)[1])
+    return [(0.0, 0.0, width, top)]
+
+
 def _pixels(
     axes: Axes, width: float, height: float
 ) -> Callable[[float, float], tuple[float, float]]:
     (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
-    log = axes.get_xscale() == "log"
+    log, pressed = axes.get_xscale() == "log", axes.yaxis.get_transform().transform
+    bottom, top = (float(pressed([y])[0]) for y in (low, high))
 
     def to_pixels(x: float, y: float) -> tuple[float, float]:
         across = math.log(x / left) / math.log(right / left) if log else (x - left) / (right - left)
-        return across * width, (y - low) / (high - low) * height
+        return across * width, (float(pressed([y])[0]) - bottom) / (top - bottom) * height
 
     return to_pixels
 

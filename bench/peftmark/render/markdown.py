@@ -5,7 +5,18 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from peftmark.render.page import Block, Column, Entry, Figure, Figures, Grid, Page, Paragraph
+from peftmark.render.page import (
+    Block,
+    Column,
+    Entry,
+    Figure,
+    Figures,
+    FirstScreen,
+    Grid,
+    Page,
+    Paragraph,
+    Tile,
+)
 
 PICTURES = "figures"
 
@@ -33,10 +44,13 @@ def render(page: Page, most: int = MOST_CHARACTERS) -> str:
         most: characters at most. Folded tables go first, then pictures, then other tables; what is
             at the top of the page and the worst news stay.
     """
-    pieces = [_Piece(_top(page), 0), *(_Piece(_block(b), 0) for b in page.opening)]
+    first = page.first
+    pieces = [_Piece(_top(page) if first is None else _first(page, first), 0)]
+    pieces += (_Piece(_block(b), 0) for b in page.opening)
     for section in page.sections:
         pieces.append(_Piece(f"## {escape(section.title)}\n\n{escape(section.lead)}", 0))
-        pieces += (_Piece(_block(b), _rank(section.key, b)) for b in section.blocks)
+        blocks = (*section.picture, *section.blocks)
+        pieces += (_Piece(_block(b), _rank(section.key, b)) for b in blocks)
     kept, left_out = _fit(pieces, most - 200)
     if left_out:
         kept.append(
@@ -51,7 +65,7 @@ def render(page: Page, most: int = MOST_CHARACTERS) -> str:
 
 
 def _rank(key: str, block: Block) -> int:
-    if isinstance(block, Figures):
+    if isinstance(block, Figure | Figures):
         return 3
     if isinstance(block, Grid) and block.folded:
         return 4
@@ -71,18 +85,45 @@ def _fit(pieces: list[_Piece], most: int) -> tuple[list[str], int]:
 
 
 def _top(page: Page) -> str:
-    parts = [f"# {escape(page.title)}"]
-    parts.append("\n".join(f"- **{escape(k)}:** {escape(v)}" for k, v in page.facts))
-    parts.append(escape(page.finding))
+    parts = [f"# {escape(page.title)}", _facts(page), escape(page.finding)]
     parts += [f"> **{escape(alarm)}**" for alarm in page.alarms]
-    if page.warning:
-        parts.append(f"> **{escape(page.warning)}**")
-    if page.notes:
-        parts.append("\n".join(f"- {escape(note)}" for note in page.notes))
-    if page.links:
-        links = (f"[{escape(text)}](<{address}>)" for text, address in page.links)
-        parts.append(" · ".join(links))
-    return "\n\n".join(parts)
+    return "\n\n".join(filter(None, (*parts, _warning(page), _notes(page), _links(page))))
+
+
+def _first(page: Page, first: FirstScreen) -> str:
+    """The answer, its caveat, one chart and one table, as on the first screen of the page."""
+    parts = [f"# {escape(page.title)}", escape(first.scope)]
+    parts += [f"> **{escape(alarm)}**" for alarm in page.alarms]
+    parts += [f"**{escape(first.answer)}**", escape(first.caveat)]
+    parts += [_figure(chart.figure) for chart in first.charts[:1]]
+    parts += [_grid(first.table)] if first.table else []
+    parts.append("\n".join(_tile(tile) for tile in first.tiles))
+    parts += [_warning(page), _notes(page), _facts(page), _links(page)]
+    parts += [_figure(chart.figure) for chart in first.charts[1:]]
+    return "\n\n".join(filter(None, parts))
+
+
+def _tile(tile: Tile) -> str:
+    signs = "; ".join(f"{sign.mark} {sign.text}" for sign in tile.signs)
+    told = "; ".join(filter(None, (tile.value, tile.note, signs)))
+    return f"- **{escape(tile.title)}:** {escape(told)}"
+
+
+def _facts(page: Page) -> str:
+    return "\n".join(f"- **{escape(k)}:** {escape(v)}" for k, v in page.facts)
+
+
+def _warning(page: Page) -> str:
+    return f"> **{escape(page.warning)}**" if page.warning else ""
+
+
+def _notes(page: Page) -> str:
+    return "\n".join(f"- {escape(note)}" for note in page.notes)
+
+
+def _links(page: Page) -> str:
+    links = (f"[{escape(text)}](<{address}>)" for text, address in page.links)
+    return " · ".join(links)
 
 
 def escape(text: str) -> str:
@@ -97,6 +138,8 @@ def escape(text: str) -> str:
 def _block(block: Block) -> str:
     if isinstance(block, Paragraph):
         return escape(block.text)
+    if isinstance(block, Figure):
+        return _figure(block)
     if isinstance(block, Figures):
         return "\n\n".join(_figure(figure) for figure in block.figures)
     return _grid(block)

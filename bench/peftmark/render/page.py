@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from peftmark.catalog.methods import METHODS, Cell, cell_title
+from peftmark.core.shown import plural
 from peftmark.render.chart_specs import Drawing, Mark
 from peftmark.render.series import series_of
 
@@ -131,6 +132,7 @@ class Figure:
     note: str = ""
     wide: bool = False
     title: str = ""
+    kind: ClassVar[str] = "figure"
 
 
 @dataclass(frozen=True)
@@ -150,17 +152,107 @@ class Paragraph:
     kind: ClassVar[str] = "paragraph"
 
 
-Block = Grid | Figures | Paragraph
+Block = Grid | Figures | Figure | Paragraph
 
 
 @dataclass(frozen=True)
 class Section:
-    """One question of the reader, answered in the first line (`lead`)."""
+    """One question of the reader, answered in the first line (`lead`).
+
+    Attributes:
+        picture: what is shown at once of a card, beside its blocks.
+        depth: plain: everything is open; card: lead and picture, the blocks folded below them;
+            appendix: folded as a whole.
+    """
 
     key: str
     title: str
     lead: str
     blocks: tuple[Block, ...]
+    picture: tuple[Figure | Grid, ...] = ()
+    depth: Literal["plain", "card", "appendix"] = "plain"
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether its picture takes the whole width."""
+        return any(isinstance(b, Grid) or b.wide for b in self.picture)
+
+    @property
+    def evidence(self) -> str:
+        """What its blocks hold, such as "5 tables and 4 pictures"."""
+        tables = sum(isinstance(b, Grid) for b in self.blocks)
+        pictures = sum(len(b.figures) for b in self.blocks if isinstance(b, Figures))
+        found = [plural(n, what) for n, what in ((tables, "table"), (pictures, "picture")) if n]
+        return " and ".join(found) or "more"
+
+    def grids(self) -> Iterator[Grid]:
+        """Every table in order."""
+        yield from (b for b in (*self.picture, *self.blocks) if isinstance(b, Grid))
+
+
+State = Literal["good", "care", "bad"]
+SIGNS: dict[State, str] = {"good": "✓", "care": "!", "bad": "✕"}
+"""State -> the sign that says it without colour."""
+
+
+@dataclass(frozen=True)
+class Sign:
+    """One mark of trust: how it stands, in a few words, and the section that has the list."""
+
+    state: State
+    text: str
+    section: str
+
+    @property
+    def mark(self) -> str:
+        """The sign."""
+        return SIGNS[self.state]
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One of the facts beside the first chart: what it is about, its answer, and a small line."""
+
+    title: str
+    value: str
+    note: str = ""
+    signs: tuple[Sign, ...] = ()
+
+
+@dataclass(frozen=True)
+class CostChart:
+    """Quality against one cost that the reader may pick.
+
+    Attributes:
+        label: the cost, as on its button.
+        figure: the picture.
+        phone: the same for a narrow window.
+    """
+
+    label: str
+    figure: Figure
+    phone: Figure
+
+
+@dataclass(frozen=True)
+class FirstScreen:
+    """What a reader sees without scrolling.
+
+    Attributes:
+        scope: what was run, in a line.
+        answer: what was learned, in one plain sentence without an interval.
+        caveat: what matters most against it.
+        charts: quality against one cost each; the first is shown until the reader picks another.
+        tiles: four facts beside them.
+        table: the same as figures.
+    """
+
+    scope: str
+    answer: str
+    caveat: str
+    charts: tuple[CostChart, ...] = ()
+    tiles: tuple[Tile, ...] = ()
+    table: Grid | None = None
 
 
 @dataclass(frozen=True)
@@ -176,6 +268,7 @@ class Page:
         notes: extra lines for the top.
         opening: blocks above the first section.
         links: (text, relative address) of what lies beside the page.
+        first: the first screen of a report; None for pages that open with `finding`.
     """
 
     title: str
@@ -187,10 +280,28 @@ class Page:
     opening: tuple[Block, ...]
     sections: tuple[Section, ...] = field(default=())
     links: tuple[tuple[str, str], ...] = ()
+    first: FirstScreen | None = None
+
+    @property
+    def cards(self) -> tuple[Section, ...]:
+        """The questions, and what is open as a whole."""
+        return tuple(s for s in self.sections if s.depth != "appendix")
+
+    @property
+    def appendix(self) -> tuple[Section, ...]:
+        """Everything else."""
+        return tuple(s for s in self.sections if s.depth == "appendix")
 
     def figures(self) -> Iterator[Figure]:
         """Every picture of the page in order."""
-        blocks = [*self.opening, *(b for s in self.sections for b in s.blocks)]
+        yield from (chart.figure for chart in (self.first.charts if self.first else ()))
+        blocks = [*self.opening, *(b for s in self.sections for b in (*s.picture, *s.blocks))]
         for block in blocks:
-            if isinstance(block, Figures):
+            if isinstance(block, Figure):
+                yield block
+            elif isinstance(block, Figures):
                 yield from block.figures
+
+    def phone_figures(self) -> Iterator[Figure]:
+        """Pictures that stand in for others in a narrow window."""
+        yield from (chart.phone for chart in (self.first.charts if self.first else ()))

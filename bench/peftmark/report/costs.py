@@ -42,7 +42,8 @@ def section(table: ResultTable) -> Section:
         if pictures:
             blocks.append(Figures(pictures))
         blocks += [_live(table), _meters(table), _deployment(table), _parameters(table)]
-    return Section("costs", "What it costs", summary.cost_finding(table), tuple(blocks))
+    shown = (summary.strip(table),) if any(r.ok for r in table.rows) else ()
+    return Section("costs", "What it costs", summary.cost_finding(table), tuple(blocks), shown)
 
 
 def equal_budget(table: ResultTable) -> str:

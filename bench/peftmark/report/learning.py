@@ -22,7 +22,7 @@ MOST_PANELS = 24
 def section(table: ResultTable) -> Section:
     """Learning curves by task and the steps-to-target table, of the cells that train."""
     table = table.without([cell for cell in table.cells if not cell.trains])
-    lead = " ".join(_task_lead(table, task) for task in table.tasks)
+    by_task = Paragraph(" ".join(_task_lead(table, task) for task in table.tasks))
     cells = cell_selection.picks(table)
     if len(table.tasks) * len(cell_selection.panels(table, cells)) > MOST_PANELS:
         cells = cell_selection.picks(table, cell_selection.MOST_LINES)
@@ -31,7 +31,24 @@ def section(table: ResultTable) -> Section:
     waits = _in_rows([_waits(table, cells, i, task) for i, task in enumerate(table.tasks)])
     note = (Paragraph(omitted),) if omitted and curves else ()
     tables = (_steps(table), _seconds(table))
-    return Section("learning", "How fast it gets there", lead, (*note, *curves, *waits, *tables))
+    blocks = (by_task, *note, *curves, *waits, *tables)
+    return Section("learning", "How fast it gets there", _lead(table), blocks)
+
+
+def _lead(table: ResultTable) -> str:
+    """How many runs reached the target of their task."""
+    found = [
+        reach(table, cell, task)
+        for task in table.tasks
+        if table.example(task).target is not None
+        for cell in table.cells
+    ]
+    if not found:
+        return "No task has a target score, so there is no time to it."
+    finished, reached = sum(r.finished for r in found), sum(r.reached for r in found)
+    return (
+        f"{reached} of {words.plural(finished, 'finished run')} reached the target of their task."
+    )
 
 
 def _in_rows(by_task: Sequence[tuple[Figure, ...]]) -> list[Figures]:

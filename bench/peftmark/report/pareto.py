@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
 from peftmark.advice import plain_lines, training_lines
-from peftmark.advice.trade import FORGETTING, MEMORY, PARAMETERS, TIME, Cost, Front, Spot, front
+from peftmark.advice.trade import (
+    FORGETTING,
+    MEMORY,
+    PARAMETERS,
+    TIME,
+    Cost,
+    Front,
+    Spot,
+    choice_front,
+)
+from peftmark.analysis.floor import guess
 from peftmark.analysis.pareto import reigns
 from peftmark.analysis.table import ResultTable
 from peftmark.catalog.methods import Cell
 from peftmark.record.fields import figure, side
 from peftmark.render import words
-from peftmark.render.chart_specs import Scatter, ScatterPoint
+from peftmark.render.chart_specs import Mark, Scatter, ScatterPoint
 from peftmark.render.page import (
     Block,
     Column,
+    CostChart,
     Entry,
     Figure,
-    Figures,
     Grid,
     Paragraph,
     Section,
@@ -23,8 +36,10 @@ from peftmark.render.page import (
 )
 from peftmark.report import cell_selection, measures, score_entries
 
-MOST = 14
-"""Cells of a picture."""
+WIDE, PHONE = (640, 384), (358, 268)
+"""Width and height of a picture in pixels."""
+MOST, FEWER = 14, 8
+"""Cells of each."""
 
 FEW = 4
 """Names in a sentence."""
@@ -47,29 +62,43 @@ def energy_cost(table: ResultTable) -> Cost:
     )
 
 
-def section(table: ResultTable) -> Section:
-    """A picture for each cost that was measured, and the place of every cell in each."""
-    costs = [MEMORY, TIME, energy_cost(table), PARAMETERS]
+def fronts(table: ResultTable) -> list[Front]:
+    """Every trade that a report has, in the order of its buttons."""
+    costs = [MEMORY, TIME, PARAMETERS, energy_cost(table)]
     if any(r.job.causal is not None for r in table.rows):
         costs.append(FORGETTING)
-    fronts = [front(table, cost) for cost in costs]
-    known = [f for f in fronts if f.spots]
-    blocks: list[Block] = []
-    if known:
-        blocks += [Figures(tuple(_figure(table, f) for f in known)), _places(table, known)]
-    absent = [f"{f.cost.title} ({f.fault or 'no cell has it on every task'})" for f in fronts]
-    absent = [text for f, text in zip(fronts, absent, strict=True) if not f.spots]
+    return [choice_front(table, cost) for cost in costs]
+
+
+def section(table: ResultTable, found: Sequence[Front]) -> Section:
+    """The place of every cell at every cost; the pictures stand on the first screen."""
+    known = [f for f in found if f.spots]
+    blocks: list[Block] = [_places(table, known)] if known else []
+    absent = [
+        f"{f.cost.title} ({f.fault or 'no cell has it on every task'})"
+        for f in found
+        if not f.spots
+    ]
     if absent:
         blocks.append(Paragraph(f"Not drawn: {'; '.join(absent)}."))
-    guess = plain_lines.in_the_mean(table) if known else ""
-    told = (guess, _lead(known), training_lines.sentence(table))
+    lost = plain_lines.in_the_mean(table) if known else ""
+    told = (lost, _lead(known), training_lines.sentence(table))
     return Section("trade", "What is the trade?", " ".join(filter(None, told)), tuple(blocks))
+
+
+def charts(table: ResultTable, found: Sequence[Front]) -> tuple[CostChart, ...]:
+    """Score against each cost that was measured, for a wide window and for a phone."""
+    return tuple(
+        CostChart(f.cost.key, _figure(table, f, WIDE, MOST), _figure(table, f, PHONE, FEWER))
+        for f in found
+        if f.spots
+    )
 
 
 def _lead(fronts: list[Front]) -> str:
     if not fronts:
         return "No cell has both a score over all tasks and a cost, so there is nothing to trade."
-    several = [f for f in fronts if len(f.spots) > 1]  # an estimator has no memory of training
+    several = [f for f in fronts if len(f.choices) > 1]  # an estimator has no memory of training
     if not several:
         return "Only one cell has both a score over all tasks and a cost: nothing to trade."
     found = (text for f in several if (text := nobody_beats(f)))
@@ -81,13 +110,14 @@ def _lead(fronts: list[Front]) -> str:
 
 def nobody_beats(found: Front) -> str:
     """A sentence on the cell that is shown to beat all that costs less than its first rival."""
-    every = reigns([s.point for s in found.spots])
+    spots = found.choices
+    every = reigns([s.point for s in spots])
     # "Below 500 MiB" tells more of a trade than a winner at any cost.
     best = next((r for r in every if r.below is not None), every[0] if every else None)
     if best is None:
         return ""
-    name = words.title(found.spots[best.point].cell)
-    beaten = [words.title(found.spots[i].cell) for i in best.beaten]
+    name = words.title(spots[best.point].cell)
+    beaten = [words.title(spots[i].cell) for i in best.beaten]
     count = words.plural(len(beaten), "other cell")
     those = words.listing(beaten) if len(beaten) <= FEW else f"the {count} measured there"
     shown = f"{those} {'is' if len(beaten) == 1 else 'are'} shown to score lower"
@@ -100,7 +130,7 @@ def nobody_beats(found: Front) -> str:
 
 def _counts(found: Front) -> str:
     on, maybe, off = (len(found.of(s)) for s in ("on", "possibly on", "off"))
-    cells = words.plural(len(found.spots), "cell")
+    cells = words.plural(len(found.choices), "cell")
     return f"{on} of {cells} are on the front, {maybe} possibly on it and {off} shown to be off it"
 
 
@@ -114,27 +144,41 @@ def _finding(found: Front) -> str:
     return f"{text}."
 
 
-def _figure(table: ResultTable, found: Front) -> Figure:
+def _figure(table: ResultTable, found: Front, size: tuple[int, int], most: int) -> Figure:
     look = marks(table.cells)
-    shown = _shown(table, found)
-    points = tuple(ScatterPoint(look[s.cell], s.cost, s.limits, s.score, s.standing) for s in shown)
-    unit, name = _axis(found.cost)
-    drawing = Scatter(points, name, f"{score_entries.score_axis(table)}, higher is better", unit)
-    if drawing.is_log:
-        drawing = Scatter(points, f"{name}, log scale", drawing.y_axis, unit)
-    note = (
-        "Whiskers: 95\u00a0% intervals over seeds. Line: the best mean score for at most each "
-        "cost. Faint: shown to be off the front."
+    shown = _shown(table, found, most)
+    points = tuple(
+        ScatterPoint(_named(table, look, s.cell), s.cost, s.limits, s.score, s.standing)
+        for s in shown
     )
-    if any(s.standing == "possibly on" for s in shown):
+    unit, name = _axis(found.cost)
+    y_axis = f"{score_entries.score_axis(table)}, higher is better"
+    drawing = Scatter(points, name, y_axis, unit, guess(table), size)
+    if drawing.is_log:
+        drawing = replace(drawing, x_axis=f"{name}, log scale")
+    note = "Whiskers: 95\u00a0% intervals over seeds. Line: the best mean for at most each cost."
+    standings = {s.standing for s in shown}
+    if "off" in standings:
+        note += " Faint: shown to be off the front."
+    if "possibly on" in standings:
         note += " Ring: possibly on it."
+    if "below the floor" in standings:
+        note += " Grey: less than half of the way from a constant guess to the best mean."
     if len(shown) < len(found.spots):
         note += (
             f" Drawn: {len(shown)} of {words.plural(len(found.spots), 'cell')}, the front and the "
-            "best of each family and method; all are in the table below."
+            "best of each family and method; the table has all."
         )
+    phone = "-phone" if size == PHONE else ""
     title = f"Score against {found.cost.title}"
-    return Figure(f"trade-{found.cost.key}", _finding(found), drawing, note, title=title)
+    return Figure(f"trade-{found.cost.key}{phone}", _finding(found), drawing, note, title=title)
+
+
+def _named(table: ResultTable, look: Mapping[Cell, Mark], cell: Cell) -> Mark:
+    """A cell's mark; the reference says that it is."""
+    mark = look[cell]
+    is_it = cell == table.reference
+    return replace(mark, label=f"{mark.label} (reference)") if is_it else mark
 
 
 def _axis(cost: Cost) -> tuple[float, str]:
@@ -146,13 +190,13 @@ def _axis(cost: Cost) -> tuple[float, str]:
     return words.SCALES.get(unit, 1.0), name
 
 
-def _shown(table: ResultTable, found: Front) -> list[Spot]:
+def _shown(table: ResultTable, found: Front, most: int) -> list[Spot]:
     """The cells of a picture: the front, then what a picture of few cells would show."""
-    if len(found.spots) <= MOST:
+    if len(found.spots) <= most:
         return list(found.spots)
-    kept: list[Cell] = [s.cell for s in found.of("on")][:MOST]
+    kept: list[Cell] = [s.cell for s in found.of("on")][:most]
     rest = [s.cell for s in found.spots if s.cell not in kept]
-    kept += cell_selection.of(table, rest, MOST - len(kept)) if len(kept) < MOST else ()
+    kept += cell_selection.of(table, rest, most - len(kept)) if len(kept) < most else ()
     return [s for s in found.spots if s.cell in kept]
 
 
@@ -176,12 +220,17 @@ def _places(table: ResultTable, fronts: list[Front]) -> Grid:
         entries = (_place(f, cell, s) for f, s in zip(fronts, spots, strict=True))
         rows.append((Entry(words.title(cell)), score, *entries))
     note = (
-        "on: no other cell has as good a mean score for no more. off: some other cell is shown to "
-        "cost no more and its score is shown to be higher, by the 95\u00a0% interval of their "
+        "on: no other cell above the floor has as good a mean score for no more. off: some other "
+        "cell is shown to cost no more and its score is shown to be higher, by the 95\u00a0% interval of their "
         "differences paired by task and seed. possibly on: the rest. The intervals are not "
         "adjusted for the number of pairs. Costs are absolute, the geometric mean over tasks and "
         "seeds."
     )
+    if any(s.standing == "below the floor" for f in fronts for s in f.spots):
+        note += (
+            " below the floor: less than half of the way from a constant guess to the best mean, "
+            "or not shown above the guess; such a cell is on no front."
+        )
     if any(f.cost is FORGETTING for f in fronts):
         note += (
             " Forgetting: by how much training raised the perplexity of text that has nothing to "

@@ -1,18 +1,19 @@
-"""At a glance: one radar a cell over the reference, on anchors that the suite fixes."""
+"""At a glance: at most three outlines on anchors that the suite fixes, and every cell's values."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import replace
 
+from peftmark.analysis.floor import below_floor
 from peftmark.analysis.table import Ratio, ResultTable, overall_score, quality, ratio
 from peftmark.catalog.methods import Cell
 from peftmark.record.fields import title
 from peftmark.record.job import RadarAxis, Record, ReportOptions
 from peftmark.render import words
-from peftmark.render.chart_specs import Mark, Radar, RadarPoint
-from peftmark.render.page import Block, Column, Entry, Figure, Figures, Grid, Section, marks
-from peftmark.report import cell_selection, lr_sensitivity, missing, score_entries, summary
+from peftmark.render.chart_specs import Outline, Radar, RadarPoint
+from peftmark.render.page import Column, Entry, Figure, Grid, Section, marks
+from peftmark.report import lr_sensitivity, missing, score_entries, summary
 
 READ = {
     "speed": "samples_per_second",
@@ -28,14 +29,13 @@ TITLES = {
 }
 ABSOLUTE = ("quality", "ease_of_use")
 """Axes that are no ratio to the reference."""
-BELOW = "the table below"
 FEWEST_AXES = 3
-MOST_RADARS = 13
-"""Cells with an outline, the reference among them."""
+NEARLY = 0.02
+"""Share of an axis within which outlines count as the same."""
 
 
 def section(table: ResultTable, options: ReportOptions) -> Section:
-    """Radar small multiples and the same numbers in a table."""
+    """One radar of at most three cells, and the numbers of all in a table beside it."""
     if not table.planned("tuning"):
         radar = {key: axis for key, axis in options.radar.items() if key != "ease_of_use"}
         options = replace(options, radar=radar)
@@ -46,16 +46,10 @@ def section(table: ResultTable, options: ReportOptions) -> Section:
         tuple((Entry(words.title(c)), *(_entry(table, c, a) for a in axes)) for c in table.cells),
         note=_anchors(table, options),
     )
-    pictures = _pictures(table, options) if len(axes) >= FEWEST_AXES else ()
-    blocks: tuple[Block, ...] = (Figures(pictures, dense=True), grid) if pictures else (grid,)
-    lead = (
-        "Outward = better on every axis. The anchors are fixed in the suite, so no cell moves "
-        "when another joins. Outlines show means without their uncertainty; the area means nothing."
-    )
-    if pictures:
-        shown = len(cell_selection.picks(table, MOST_RADARS))
-        lead = f"{lead} {cell_selection.left_out(table, shown, BELOW)}".strip()
-    return Section("glance", "At a glance", lead, blocks)
+    picture = _picture(table, options) if len(axes) >= FEWEST_AXES else None
+    lead = "Outward is better on every axis; shapes are of means, and their area means nothing."
+    shown = (grid,) if picture is None else (picture, grid)
+    return Section("glance", "At a glance", lead, (), shown)
 
 
 def position(value: float, axis: RadarAxis) -> RadarPoint:
@@ -146,45 +140,57 @@ def _anchors(table: ResultTable, options: ReportOptions) -> str:
     return text
 
 
-def _pictures(table: ResultTable, options: ReportOptions) -> tuple[Figure, ...]:
-    if table.reference not in table.cells:
-        return ()
+def _picture(table: ResultTable, options: ReportOptions) -> Figure | None:
+    """The reference, the cell with the highest mean and that with the least memory, of those above
+    the quality floor; None where fewer than two have an outline."""
     look = marks(table.cells)
-    base = points(table, table.reference, options)
-    figures = []
-    shown = [cell for cell in cell_selection.picks(table, MOST_RADARS) if cell != table.reference]
-    for i, cell in enumerate(shown):
-        outline = points(table, cell, options)
-        if all(p.position is None for p in outline):
-            continue
-        finding = _finding(look[table.reference], outline, base, options)
-        drawing = Radar(
-            look[cell],
-            tuple(_title(k)[0] for k in options.radar),
-            outline,
-            base,
-            look[table.reference].label,
-        )
-        figures.append(Figure(f"radar-{i}", finding, drawing, title=words.title(cell)))
-    return tuple(figures)
+    outlines = {cell: points(table, cell, options) for cell in _chosen(table)}
+    drawn = {c: o for c, o in outlines.items() if any(p.position is not None for p in o)}
+    if len(drawn) < 2 or table.reference not in drawn:
+        return None
+    base = drawn[table.reference]
+    told = (
+        f"{words.title(cell)}: {_finding(outline, base, options)}"
+        for cell, outline in drawn.items()
+        if cell != table.reference
+    )
+    drawing = Radar(
+        tuple(_title(k)[0] for k in options.radar),
+        tuple(Outline(look[cell], outline) for cell, outline in drawn.items()),
+    )
+    finding = f"Against {words.title(table.reference)}: {'; '.join(told)}."
+    note = (
+        "Drawn: the reference, the highest mean score and the least memory; the table has all. The "
+        "anchors are fixed in the suite, so no cell moves when another joins."
+    )
+    return Figure("radar", finding, drawing, note)
+
+
+def _chosen(table: ResultTable) -> tuple[Cell, ...]:
+    """At most three cells, each once."""
+    floor = below_floor(table)
+    able = [c for c in table.cells if c.trains and c not in floor and c != table.reference]
+    means = {c: e.mean for c in able if (e := overall_score(table, c).estimate)}
+    memory = {c: v for c in means if (v := summary.memory_ratio(table, c).value) is not None}
+    best = [max(means, key=lambda c: means[c])] if means else []
+    least = [c for c in sorted(memory, key=lambda c: memory[c]) if c not in best][:1]
+    return (table.reference, *best, *least)
 
 
 def _finding(
-    reference: Mark,
-    outline: tuple[RadarPoint, ...],
-    base: tuple[RadarPoint, ...],
-    options: ReportOptions,
+    outline: tuple[RadarPoint, ...], base: tuple[RadarPoint, ...], options: ReportOptions
 ) -> str:
+    """In what an outline lies outside of the reference's, and in what inside."""
     ahead, behind, unknown = [], [], []
     for key, mine, theirs in zip(options.radar, outline, base, strict=True):
         name = _title(key)[0]
         if mine.position is None or theirs.position is None:
             unknown.append(name)
-        elif mine.position > theirs.position + 0.02:
+        elif mine.position > theirs.position + NEARLY:
             ahead.append(name)
-        elif mine.position < theirs.position - 0.02:
+        elif mine.position < theirs.position - NEARLY:
             behind.append(name)
     parts = [f"outside in {words.listing(ahead)}"] if ahead else []
     parts += [f"inside in {words.listing(behind)}"] if behind else []
     parts += [f"{words.listing(unknown)} n/a"] if unknown else []
-    return f"Against {reference.label} (grey): {'; '.join(parts) or 'the same outline'}."
+    return ", ".join(parts) or "the same outline"

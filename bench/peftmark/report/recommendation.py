@@ -7,10 +7,22 @@ from peftmark.advice.answer import headline
 from peftmark.advice.candidates import COSTS, Candidate, Wish, short_standing, to_the_best
 from peftmark.advice.recommend import Answer, recommend
 from peftmark.advice.trade import Cost
+from peftmark.analysis.floor import below_floor
+from peftmark.analysis.scale import POINT
 from peftmark.analysis.table import ResultTable
 from peftmark.render import words
-from peftmark.render.page import Block, Column, Entry, Grid, Paragraph, Section
-from peftmark.report import guides, missing, score_entries
+from peftmark.render.chart_specs import DotRow, Dots
+from peftmark.render.page import (
+    Block,
+    Column,
+    Entry,
+    Figure,
+    Grid,
+    Paragraph,
+    Section,
+    marks,
+)
+from peftmark.report import cell_selection, guides, missing, score_entries
 
 MAX_DROP = 1.0
 """Points below the best measured score that the standard constraints allow."""
@@ -22,27 +34,29 @@ _SHORT = {
 }
 
 
-def section(table: ResultTable) -> Section:
-    """Answers to the standard constraints, from the rows of this report alone."""
+def answers_of(table: ResultTable) -> dict[str, Answer]:
+    """Answers to the standard constraints, from the rows of this report alone; where no drop can
+    be given in points, to the highest score."""
     if not table.scale.in_points:
-        return _without_points(table)
-    answers = {key: recommend(table, Wish(max_drop=MAX_DROP, least=key)) for key in _SHORT}
-    blocks: list[Block] = [
-        Paragraph(f"For {_SHORT[key]}: {headline(answer)}") for key, answer in answers.items()
-    ]
+        return {"score": recommend(table, Wish())}
+    return {key: recommend(table, Wish(max_drop=MAX_DROP, least=key)) for key in _SHORT}
+
+
+def section(table: ResultTable, answers: dict[str, Answer]) -> Section:
+    """The answers with their evidence, and what guides say."""
     first = next(iter(answers.values()))
+    in_points = table.scale.in_points
+    blocks: list[Block] = [
+        Paragraph(f"For {_SHORT[key]}: {headline(answer)}")
+        for key, answer in answers.items()
+        if in_points
+    ]
     if first.best is not None:
-        blocks.append(_evidence(answers))
+        blocks.append(_evidence(answers if in_points else {"memory": first}))
     blocks.append(guides.grid(table))
-    return Section("choice", "Which should I pick?", _lead(answers), tuple(blocks))
-
-
-def _without_points(table: ResultTable) -> Section:
-    """The same where no drop can be given in points: the best score, and who else may do."""
-    answer = recommend(table, Wish())
-    blocks: list[Block] = [] if answer.best is None else [_evidence({"memory": answer})]
-    blocks.append(guides.grid(table))
-    return Section("choice", "Which should I pick?", headline(answer), tuple(blocks))
+    lead = _lead(answers) if in_points else headline(first)
+    shown = _picture(first)
+    return Section("choice", "Which should I pick?", lead, tuple(blocks), shown)
 
 
 def _lead(answers: dict[str, Answer]) -> str:
@@ -78,6 +92,42 @@ def _nearest(answers: dict[str, Answer]) -> str:
         return ""
     best = max(cells, key=lambda c: c.behind.estimate.mean if c.behind else 0.0)
     return f" {best.title} comes closest, at {short_standing(best)} points."
+
+
+def _picture(answer: Answer) -> tuple[Figure, ...]:
+    """Every cell held against the best, with the line of what may be lost; empty without one."""
+    if answer.best is None:
+        return ()
+    floor, table = below_floor(answer.table), answer.table
+    look, kept = marks(table.cells), cell_selection.picks(table)
+    found = {c.cell: c for c in (*answer.picks, *answer.others)}
+    drawn = [c for cell in kept if cell not in floor and (c := found[cell]).behind is not None]
+    if not drawn:
+        return ()
+    best = words.title(answer.best)
+    rows = tuple(DotRow(look[c.cell], (), c.behind.estimate) for c in drawn if c.behind is not None)
+    drop = answer.wish.max_drop
+    line, text = (-drop * POINT, f"{drop:g} point lower") if drop else (0.0, best)
+    drawing = Dots(rows, f"score less that of {best}", line, text)
+    note = f"Mean and 95\u00a0% interval over seeds, paired. 0 is {best}, the highest mean."
+    if left := [words.title(c) for c in table.cells if c in floor]:
+        note += f" Not drawn, below the quality floor: {words.some(left)}."
+    note = f"{note} {cell_selection.left_out(table, len(kept), 'the evidence')}".strip()
+    return (Figure("to-the-best", _standing(drawn, answer), drawing, note),)
+
+
+def _standing(drawn: list[Candidate], answer: Answer) -> str:
+    """Which cells are shown to stay near the best, and which are shown to lose more."""
+    names = {k: [c.title for c in drawn if c.keeps == k] for k in ("shown", "possible", "dropped")}
+    if answer.wish.max_drop is None:
+        return f"Every cell against {words.title(answer.best) if answer.best else words.MISSING}."
+    parts = [f"within a point: {words.some(names['shown']) or 'none shown'}"]
+    parts += [f"undecided: {words.some(names['possible'])}"] if names["possible"] else []
+    parts += (
+        [f"more than a point lower: {words.some(names['dropped'])}"] if names["dropped"] else []
+    )
+    text = "; ".join(parts)
+    return f"{text[0].upper()}{text[1:]}."
 
 
 def _evidence(answers: dict[str, Answer]) -> Grid:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 from peftmark.advice import plain_lines, rates_lines, shared_rows_lines, training_lines
 from peftmark.analysis.comparison import MARGIN, Difference, Verdict, against_reference
+from peftmark.analysis.floor import below_floor
 from peftmark.analysis.scale import point_text
 from peftmark.analysis.table import (
     MEAN,
@@ -21,7 +22,7 @@ from peftmark.catalog.metrics import sign_of
 from peftmark.record.job import Record
 from peftmark.render import words
 from peftmark.render.chart_specs import Strip, StripRow
-from peftmark.render.page import Block, Column, Entry, Figure, Figures, Grid, marks
+from peftmark.render.page import Column, Entry, Figure, Grid, marks
 from peftmark.report import cell_selection, measures, missing, score_entries
 
 MOST_NAMED = 6
@@ -130,8 +131,8 @@ def finding(table: ResultTable) -> str:
     return " ".join(filter(None, told))
 
 
-def _against(table: ResultTable) -> str:
-    """One or two sentences on quality against the reference, over all tasks."""
+def nothing_to_compare(table: ResultTable) -> str:
+    """Why no cell can be held against the reference over all tasks; empty if cells can."""
     if not table.rows:
         if table.extras:
             return "Only tuning trials have run so far, so there is nothing to compare."
@@ -141,17 +142,25 @@ def _against(table: ResultTable) -> str:
     name = words.title(table.reference)
     if table.reference not in table.cells:
         return f"The reference {name} is not part of this profile, so no comparison is made."
-    base = overall_score(table, table.reference)
     if table.scale.why_none:
         return (
             f"No overall comparison is made, since {table.scale.why_none}; single tasks are "
             "compared below."
         )
-    if base.estimate is None:
+    if overall_score(table, table.reference).estimate is None:
         return (
             f"{name}, the reference, has no seed that finished every task, so no overall "
             "comparison is made; single tasks are compared below."
         )
+    return ""
+
+
+def _against(table: ResultTable) -> str:
+    """One or two sentences on quality against the reference, over all tasks."""
+    base = overall_score(table, table.reference)
+    if (why := nothing_to_compare(table)) or base.estimate is None:
+        return why
+    name = words.title(table.reference)
     meaning = "" if table.averaged == MEAN else f" ({table.averaged})"
     scope = (
         f"Over {words.plural(len(table.scale.tasks), 'task')}{_of_tasks(table)} and "
@@ -203,10 +212,12 @@ def task_finding(
 
 
 def cost_finding(table: ResultTable) -> str:
-    """Which cells need the least memory and run fastest, relative to the reference."""
-    name = words.title(table.reference)
-    memory = {c: v for c in table.others if (v := memory_ratio(table, c).value) is not None}
-    pace = {c: v for c in table.others if (v := ratio(table, c, speed).value) is not None}
+    """Which cells need the least memory and run fastest, relative to the reference, of those above
+    the quality floor."""
+    name, floor = words.title(table.reference), below_floor(table)
+    others = [c for c in table.others if c not in floor]
+    memory = {c: v for c in others if (v := memory_ratio(table, c).value) is not None}
+    pace = {c: v for c in others if (v := ratio(table, c, speed).value) is not None}
     parts = []
     if memory:
         least = min(memory, key=lambda c: memory[c])
@@ -214,7 +225,11 @@ def cost_finding(table: ResultTable) -> str:
     if pace:
         fastest = max(pace, key=lambda c: pace[c])
         parts.append(_extreme("fastest", words.title(fastest), pace[fastest], "more", name))
-    return "; ".join(parts) + "." if parts else "No cost can be set against the reference."
+    if not parts:
+        return "No cost can be set against the reference."
+    left = [words.title(c) for c in table.others if c in floor]
+    apart = f" Cheap for lack of learning: {words.some(left)}." if left else ""
+    return f"{'; '.join(parts)}.{apart}"
 
 
 def _extreme(what: str, cell: str, value: float, better: str, reference: str) -> str:
@@ -224,14 +239,8 @@ def _extreme(what: str, cell: str, value: float, better: str, reference: str) ->
     return f"{what}: {reference} itself; next {cell} at {words.times(value)}"
 
 
-def opening(table: ResultTable) -> tuple[Block, ...]:
-    """The summary strip and its table."""
-    if not any(r.ok for r in table.rows):
-        return ()
-    return (Figures((_strip(table),)), _verdicts(table))
-
-
-def _strip(table: ResultTable) -> Figure:
+def strip(table: ResultTable) -> Figure:
+    """Score, memory, speed and parameters of every cell, side by side."""
     look = marks(table.cells)
     shown = cell_selection.picks(table)
     rows = tuple(
@@ -261,7 +270,8 @@ def _why_no_quality(table: ResultTable, cell: Cell) -> str:
     return f"{gap.text}: {gap.note}"
 
 
-def _verdicts(table: ResultTable) -> Grid:
+def verdicts(table: ResultTable) -> Grid:
+    """Every cell's score, its difference to the reference with a verdict, and its costs."""
     reference = words.title(table.reference)
     found = against_reference(table)
     columns = (

@@ -115,12 +115,13 @@ def alarms(findings: Findings) -> tuple[str, ...]:
 
 def section(table: ResultTable, findings: Findings) -> Section:
     """The verdict, the checks, the rows they flag, and the splits of every task."""
-    blocks: list[Block] = [_checks(table, findings)]
+    blocks: list[Block] = []
     flagged = _flagged(findings)
     if flagged.rows:
         blocks.append(flagged)
     blocks += [Paragraph(_split_text(table)), _splits(table)]
-    return Section("validity", TITLE, _verdict(findings), tuple(blocks))
+    checks = (_checks(table, findings),)
+    return Section("validity", TITLE, _verdict(findings), tuple(blocks), checks)
 
 
 def _says(kind: FlagKind, n: int) -> str:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import NamedTuple
 
 from peftmark.advice import rates_lines
+from peftmark.advice.recommend import Answer
+from peftmark.advice.trade import Front
 from peftmark.analysis.table import ResultTable, build
 from peftmark.record.job import Job
 from peftmark.render import words
-from peftmark.render.page import Page, Section
-from peftmark.report import claims as reported_claims
+from peftmark.render.page import FirstScreen, Page, Section
 from peftmark.report import (
+    answer,
+    cards,
     costs,
     coverage,
     external,
@@ -26,8 +30,10 @@ from peftmark.report import (
     ranks,
     recommendation,
     summary,
+    tiles,
     validity,
 )
+from peftmark.report import claims as reported_claims
 from peftmark.report.report_input import ReportInput
 
 
@@ -46,6 +52,16 @@ class Material:
     table: ResultTable
     findings: validity.Findings
 
+    @cached_property
+    def answers(self) -> dict[str, Answer]:
+        """What the rows say to the standard constraints."""
+        return recommendation.answers_of(self.table)
+
+    @cached_property
+    def fronts(self) -> list[Front]:
+        """The trade of score against each cost."""
+        return pareto.fronts(self.table)
+
 
 def page(given: ReportInput) -> Page:
     """The report of one profile of one suite."""
@@ -55,6 +71,7 @@ def page(given: ReportInput) -> Page:
     table = everything.without(everything.unsupported)
     job = table.jobs[0]
     findings = validity.look(table)
+    material = Material(given, everything, table, findings)
     return Page(
         title=f"{job.suite}, profile {job.profile}",
         facts=_facts(job, table, given.summary),
@@ -62,9 +79,37 @@ def page(given: ReportInput) -> Page:
         alarms=validity.alarms(findings),
         warning=summary.warning(table),
         notes=tuple(given.notes),
-        opening=summary.opening(table),
-        sections=_sections(Material(given, everything, table, findings)),
+        opening=(),
+        sections=cards.arranged(_sections(material)),
+        first=first_screen(material),
     )
+
+
+def first_screen(of: Material) -> FirstScreen:
+    """The answer, its caveat, and what stands beside them once a run has finished."""
+    table = of.table
+    start = FirstScreen(_scope(table), answer.sentence(table), answer.caveat(table))
+    if not any(r.ok for r in table.rows):
+        return start
+    return replace(
+        start,
+        charts=pareto.charts(table, of.fronts),
+        tiles=tiles.tiles(table, of.answers, of.fronts, of.findings),
+        table=summary.verdicts(table),
+    )
+
+
+def _scope(table: ResultTable) -> str:
+    """What was run, in a line; seeds are said here and where a figure rests on fewer."""
+    seeds = len({s.job.seed for s in table.slots})
+    sizes = (
+        words.plural(len(table.cells), "method"),
+        words.plural(len(table.tasks), "task"),
+        words.plural(seeds, "seed"),
+    )
+    models = words.listing(list(dict.fromkeys(_model(j) for j in table.jobs)))
+    devices = words.listing(sorted({j.device for j in table.jobs}))
+    return f"{' × '.join(sizes)} on {models}, {devices}"
 
 
 def _sections(of: Material) -> tuple[Section, ...]:
@@ -112,14 +157,14 @@ SECTIONS = (
     SectionRow(_finished, lambda of: validity.section(of.table, of.findings)),
     SectionRow(_finished, lambda of: quality.section(of.table)),
     SectionRow(_finished, lambda of: costs.section(of.table)),
-    SectionRow(_finished, lambda of: pareto.section(of.table)),
+    SectionRow(_finished, lambda of: pareto.section(of.table, of.fronts)),
     SectionRow(_finished, lambda of: learning.section(of.table)),
     SectionRow(_writes, lambda of: language.section(of.table)),
     SectionRow(_ranked, lambda of: ranks.section(of.table)),
     SectionRow(_tuned, lambda of: lr_sensitivity.section(of.table)),
     SectionRow(_finished, lambda of: radar.section(of.table, of.given.options)),
     SectionRow(_claimed, lambda of: reported_claims.section(of.table, of.given.claims)),
-    SectionRow(_finished, lambda of: recommendation.section(of.table)),
+    SectionRow(_finished, lambda of: recommendation.section(of.table, of.answers)),
     SectionRow(_ran, lambda of: external.external_section(of.given.elsewhere)),
     SectionRow(_ran, lambda of: provenance.environment(of.everything)),
     SectionRow(_ran, lambda of: provenance.rerun(of.everything)),

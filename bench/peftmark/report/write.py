@@ -47,8 +47,9 @@ def _files(given: ReportInput, out_dir: Path) -> dict[Path, str | bytes]:
     page = view.page(given)
     page = replace(page, links=_links(out_dir, given.results))
     pictures = draw.render_all(page.figures())
+    narrow = draw.render_all(page.phone_figures())
     files: dict[Path, str | bytes] = {
-        out_dir / "index.html": html.render(page, pictures),
+        out_dir / "index.html": html.render(page, pictures | narrow),
         out_dir / "report.md": markdown.render(page),
         **{out_dir / name: content for name, content in rows.files(given.records).items()},
     }

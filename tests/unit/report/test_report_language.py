@@ -23,7 +23,6 @@ from peftmark.advice.recommend import recommend
 from peftmark.advice.trade import FORGETTING, front
 from peftmark.analysis import table
 from peftmark.catalog.methods import Cell
-from peftmark.render import chart_specs
 from peftmark.report import summary
 from shown import column, fail, grid, paragraphs, row, section, show, write
 
@@ -134,10 +133,10 @@ def test_headings_say_how_each_task_is_read(shown):
         "likelihood of a text",
     ]
     assert hints == wanted
-    titles = [f.title for f in shown.figures() if isinstance(f.drawing, chart_specs.Dots)]
+    titles = [f.title for f in shown.figures() if f.name.startswith("scores-")]
     assert titles[0] == f"sst-2: {wanted[0]}"
     plain = show(make_matrix([LORA], ["sst2"]))
-    assert [f.title for f in plain.figures() if isinstance(f.drawing, chart_specs.Dots)] == ["sst2"]
+    assert [f.title for f in plain.figures() if f.name.startswith("scores-")] == ["sst2"]
 
 
 # --- the section ---------------------------------------------------------------------------------
@@ -316,14 +315,7 @@ def test_forgetting_is_a_cost_that_may_fall_below_nothing():
     lora, adalora = found.spots
     assert FORGETTING.text(lora.cost) == "−2.0\u00a0%"
     assert (lora.standing, adalora.standing, adalora.by) == ("on", "off", LORA)
-    text = section(show(made), "trade")
-    figure = next(
-        f
-        for b in text.blocks
-        if b.kind == "figures"
-        for f in b.figures
-        if f.name == "trade-forgetting"
-    )
+    figure = next(f for f in show(made).figures() if f.name == "trade-forgetting")
     assert figure.drawing.x_axis.startswith("perplexity of unrelated text, after / before")
     assert "forgetting" not in str(section(show(make_matrix([LORA, HEAD])), "trade").blocks)
 

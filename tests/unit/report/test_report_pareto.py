@@ -43,6 +43,14 @@ def table_of(records):
     return build(records, [r.job for r in records], LORA)
 
 
+def trade(table):
+    return pareto.section(table, pareto.fronts(table))
+
+
+def choice(table):
+    return recommendation.section(table, recommendation.answers_of(table))
+
+
 def changed(records, cells, **outcome):
     return [
         replace(r, outcome=replace(r.outcome, **outcome)) if r.job.cell in cells else r
@@ -62,9 +70,8 @@ def draw(drawing, name="x"):
     return svg.inline(buffer.getvalue(), name, "finding", "", round(width), round(height))
 
 
-def figures(section):
-    blocks = [b for b in section.blocks if isinstance(b, page.Figures)]
-    return {f.name: f for b in blocks for f in b.figures}
+def figures(table):
+    return {c.figure.name: c.figure for c in pareto.charts(table, pareto.fronts(table))}
 
 
 def grid(section, caption):
@@ -87,8 +94,8 @@ def test_every_primary_metric_goes_up_as_the_trade_takes_for_granted():
 
 
 def test_each_cost_has_a_picture_and_every_cell_a_place():
-    section = pareto.section(table_of(rows()))
-    assert list(figures(section)) == ["trade-memory", "trade-time", "trade-parameters"]
+    section = trade(table_of(rows()))
+    assert list(figures(table_of(rows()))) == ["trade-memory", "trade-time", "trade-parameters"]
     found = places(section)
     assert len(found) == len(CELLS) and next(iter(found)) == "LoRA r8"
     assert found["QLoRA r8"]["peak memory"] == "on"
@@ -101,7 +108,7 @@ def test_each_cost_has_a_picture_and_every_cell_a_place():
 
 
 def test_what_was_not_measured_is_not_drawn_and_says_why():
-    section = pareto.section(table_of(rows()))
+    section = trade(table_of(rows()))
     (note,) = [b.text for b in section.blocks if isinstance(b, page.Paragraph)]
     assert note == "Not drawn: energy (no RAPL counters on this machine)."
 
@@ -112,8 +119,8 @@ def test_energy_is_drawn_where_it_was_measured():
         replace(r, outcome=replace(r.outcome, energy_cpu_joules=300 * rng.uniform(0.9, 1.1)))
         for r in rows()
     ]
-    section = pareto.section(table_of(records))
-    assert "trade-energy" in figures(section)
+    section = trade(table_of(records))
+    assert "trade-energy" in figures(table_of(records))
     assert not [b for b in section.blocks if isinstance(b, page.Paragraph)]
     on_gpu = [
         replace(
@@ -123,13 +130,13 @@ def test_energy_is_drawn_where_it_was_measured():
         )
         for r in rows()
     ]
-    assert "trade-energy" in figures(pareto.section(table_of(on_gpu)))
+    assert "trade-energy" in figures(table_of(on_gpu))
 
 
 def test_memory_of_different_meters_is_not_drawn():
     records = changed(rows(), [QLORA], peak_memory_source="torch_allocated_bytes")
-    section = pareto.section(table_of(records))
-    assert "trade-memory" not in figures(section)
+    section = trade(table_of(records))
+    assert "trade-memory" not in figures(table_of(records))
     notes = " ".join(b.text for b in section.blocks if isinstance(b, page.Paragraph))
     assert "peak memory (measured by different meters: live_bytes; torch_allocated_bytes)" in notes
 
@@ -140,17 +147,17 @@ def test_a_cell_without_a_cost_or_a_score_has_its_reason():
         replace(r, outcome=make_failure()) if (r.job.cell, r.job.task) == (HEAD, "sts-b") else r
         for r in records
     ]
-    section = pareto.section(table_of(records))
+    section = trade(table_of(records))
     found = places(section)
     assert found["QLoRA r8"]["peak memory"] == "peak memory not recorded on every task"
     assert found["QLoRA r8"]["training time"].startswith(("on", "off", "possibly on"))
     assert found["head only"]["peak memory"] == "sts-b: out of memory"
     assert found["head only"]["score"] == "sts-b: out of memory"
-    assert len(figures(section)["trade-memory"].drawing.points) == 4
+    assert len(figures(table_of(records))["trade-memory"].drawing.points) == 4
 
 
 def test_one_seed_puts_nothing_off_the_front_and_says_so():
-    section = pareto.section(table_of(rows(seeds=[0])))
+    section = trade(table_of(rows(seeds=[0])))
     assert "No cell is shown to beat all others below any cost" in section.lead
     standing = {n for notes in places(section).values() for n in list(notes.values())[2:]}
     assert standing == {"on", "possibly on"}
@@ -163,24 +170,24 @@ def test_the_lead_names_a_cell_that_nobody_beats_only_if_that_is_shown():
         for r in rows(cells)
         for gain in [0.002 * (r.job.seed - 2) if r.job.cell == LORA else 0.0]
     ]
-    lead = pareto.section(table_of(records)).lead
+    lead = trade(table_of(records)).lead
     assert lead == (
         "Nobody beats QLoRA r8 below 520 MiB of peak memory: head only is shown to score lower."
     )
-    best = pareto.section(table_of(rows((HEAD, LORA)))).lead
+    best = trade(table_of(rows((HEAD, LORA)))).lead
     assert best == "Nobody beats LoRA r8 at any peak memory: head only is shown to score lower."
 
 
 def test_tables_without_a_trade_say_so():
     failed = [replace(r, outcome=make_failure()) for r in rows((LORA,))]
-    section = pareto.section(table_of(failed))
+    section = trade(table_of(failed))
     assert section.lead.startswith("No cell has both a score over all tasks and a cost")
     assert "no run finished" in section.blocks[0].text
-    one = pareto.section(table_of(rows((LORA,))))
+    one = trade(table_of(rows((LORA,))))
     assert one.lead.startswith("Only one cell has both a score over all tasks and a cost")
-    assert draw(next(iter(figures(one).values())).drawing)
+    assert draw(next(iter(figures(table_of(rows((LORA,)))).values())).drawing)
     lines = changed(rows((LORA, HEAD)), (HEAD,), peak_memory_bytes=None)
-    apart = pareto.section(table_of(lines)).lead
+    apart = trade(table_of(lines)).lead
     assert "Only one cell" not in apart, "both have other costs"
 
 
@@ -192,11 +199,17 @@ def texts(picture):
 
 
 def test_the_picture_names_the_front_and_is_the_same_every_time():
-    (figure, *_) = figures(pareto.section(table_of(rows()))).values()
+    (figure, *_) = figures(table_of(rows())).values()
     first, second = draw(figure.drawing), draw(figure.drawing)
     assert first == second
     names = texts(first)
-    assert {"QLoRA r8", "LoRA r8", "full fine-tuning", "AdaLoRA r8", "head only"} <= set(names)
+    assert {
+        "QLoRA r8",
+        "LoRA r8 (reference)",
+        "full fine-tuning",
+        "AdaLoRA r8",
+        "head only",
+    } <= set(names)
     assert "peak memory, MiB, lower is better, log scale" in names
     assert "score, mean over tasks, higher is better" in names
     assert "opacity" in first and "var(--c-lora," in first
@@ -288,10 +301,10 @@ def test_of_many_cells_the_front_and_a_choice_are_drawn():
             for r in rows((cell,))
         ]
     records += rows((LORA16,))
-    section = pareto.section(table_of(records))
-    figure = figures(section)["trade-memory"]
+    section = trade(table_of(records))
+    figure = figures(table_of(records))["trade-memory"]
     front = {m for m, n in places(section).items() if n["peak memory"] == "on"}
-    drawn = {p.mark.label for p in figure.drawing.points}
+    drawn = {p.mark.label.removesuffix(" (reference)") for p in figure.drawing.points}
     assert len(drawn) == pareto.MOST and front <= drawn
     assert f"Drawn: 14 of {len(cells) + 1} cells" in figure.note
     named = " ".join(texts(draw(figure.drawing)))
@@ -302,7 +315,7 @@ def test_of_many_cells_the_front_and_a_choice_are_drawn():
 
 
 def test_one_sentence_a_constraint_with_evidence():
-    section = recommendation.section(table_of(rows()))
+    section = choice(table_of(rows()))
     said = [b.text for b in section.blocks if isinstance(b, page.Paragraph)]
     assert [t.partition(":")[0] for t in said] == [
         "For the least memory",
@@ -324,7 +337,7 @@ def test_where_only_the_best_itself_qualifies_nothing_cheaper_is_picked():
         replace(r, outcome=replace(r.outcome, metric_value=apart[r.job.cell][r.job.seed]))
         for r in records
     ]
-    section = recommendation.section(table_of(records))
+    section = choice(table_of(records))
     assert section.lead.startswith(
         "Nothing cheaper is shown to stay within one point of full fine-tuning, the best measured "
         "score. LoRA r8 comes closest, at −2.3"
@@ -342,7 +355,7 @@ def test_different_constraints_are_told_apart_in_the_lead():
         noise = random.Random(f"{r.job.cell} {r.job.task} {r.job.seed}").gauss(0, 0.0004)
         score = 0.8 + 0.01 * r.job.seed + gains[r.job.cell] + noise
         records.append(replace(r, outcome=replace(r.outcome, metric_value=score)))
-    assert recommendation.section(table_of(records)).lead == (
+    assert choice(table_of(records)).lead == (
         "QLoRA r8 for the least memory, head only for the fewest parameters and head only for the "
         "fastest training, if one point below the best measured score is allowed."
     )
@@ -350,7 +363,7 @@ def test_different_constraints_are_told_apart_in_the_lead():
 
 def test_no_finished_run_picks_nothing():
     failed = [replace(r, outcome=make_failure()) for r in rows((LORA,))]
-    section = recommendation.section(table_of(failed))
+    section = choice(table_of(failed))
     assert section.lead == "Unknown. No cell finished every task (out of memory)."
     assert "Unknown. No cell finished every task (out of memory)." in section.blocks[0].text
 

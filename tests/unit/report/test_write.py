@@ -80,7 +80,7 @@ def test_every_element_is_closed(tmp_path, matrix):
             self.open = []
 
         def handle_starttag(self, tag, attributes):
-            if tag not in ("meta", "br"):
+            if tag not in ("meta", "br", "input"):
                 self.open.append(tag)
 
         def handle_endtag(self, tag):
@@ -189,7 +189,9 @@ def test_everything_failed_is_still_a_report(tmp_path):
 def test_profile_model_and_scale_stand_at_the_top(tmp_path, matrix):
     text = write(tmp_path, matrix)["report.md"].splitlines()
     assert text[0] == "# demo, profile quick"
-    assert "- **model:** all-MiniLM-L6-v2 (encoder)" in text[:10]
+    assert "on all-MiniLM-L6-v2 (encoder), cpu" in text[2]
+    assert "- **model:** all-MiniLM-L6-v2 (encoder)" in text
+    assert any(line.startswith("Reduced scale (120 steps) and only 3 seeds") for line in text[:8])
     assert any(line.startswith("> **Reduced scale: profile quick, 120 optimizer") for line in text)
     full = write(tmp_path, make_matrix(cells=[LORA], profile="full"))["report.md"]
     assert "Reduced scale" not in full
@@ -262,8 +264,8 @@ def test_a_radar_axis_without_a_value_is_a_gap():
     known, gap = chart_specs.RadarPoint(0.5), chart_specs.RadarPoint(None)
 
     def draw(points):
-        names = ("a", "b", "c")
-        drawing = chart_specs.Radar(mark, names, points, (known,) * 3, "Y")
+        outline = chart_specs.Outline(mark, points)
+        drawing = chart_specs.Radar(("a", "b", "c"), (outline,))
         return charts.render(page.Figure("radar", "finding", drawing))
 
     assert ">n/a<" in draw((known, gap, known))

@@ -1,0 +1,177 @@
+"""The first two sentences of a report: what was learned, and what matters most against it.
+
+Neither has an interval in it: those stand in the tables below. Nothing undecided is called equal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from peftmark.advice import rates_lines, training_lines
+from peftmark.analysis.comparison import MARGIN, Difference, against_reference
+from peftmark.analysis.floor import below_floor
+from peftmark.analysis.guess import unbeaten
+from peftmark.analysis.table import ResultTable, overall_score, ratio
+from peftmark.catalog.methods import Cell, method_of
+from peftmark.render import words
+from peftmark.report import summary
+
+MOST_NAMED = 3
+FEW_SEEDS = 4
+"""Seeds up to which the caveat says that they are few: of five a t test finds about 1.7 spreads of
+the differences (Holm over five cells, power 0.8), of three more than 4 (docs/statistics.md)."""
+
+
+def sentence(table: ResultTable) -> str:
+    """What was learned of quality against the reference, over all tasks."""
+    if why := summary.nothing_to_compare(table):
+        return why
+    lost = unbeaten(table)
+    if lost and len(lost) == len(table.tasks):
+        return "Nothing was learned here: no method is shown to beat a constant guess on any task."
+    reference, floor = words.title(table.reference), below_floor(table)
+    if table.reference in floor:
+        return (
+            f"{reference}, the reference, learned too little to hold anything against it"
+            f"{_leader(table, floor)}."
+        )
+    found = {c: d for c, d in against_reference(table).items() if _is_rival(c) and c not in floor}
+    if not found:
+        return f"{reference} is the only method that finished and learned: nothing to compare."
+    if higher := [c for c, d in found.items() if d.verdict == "higher"]:
+        return _ahead(table, found, higher)
+    full = next((c for c in found if c.method == "full"), None)
+    return _groups(table, found) if full is None else _against_full(table, full, found[full])
+
+
+def _is_rival(cell: Cell) -> bool:
+    """Whether a cell is a way to fine-tune: no reference line but full fine-tuning."""
+    method = method_of(cell.method)
+    return method is None or method.family != "reference" or cell.method == "full"
+
+
+def _leader(table: ResultTable, floor: frozenset[Cell]) -> str:
+    means = {
+        c: e.mean
+        for c in table.cells
+        if c.trains and c not in floor and (e := overall_score(table, c).estimate)
+    }
+    if not means:
+        return ""
+    best = max(means, key=lambda c: means[c])
+    return f"; the highest mean is that of {words.title(best)}"
+
+
+def seeds(table: ResultTable) -> str:
+    """How many seeds the reference finished on every task, such as "3 seeds"."""
+    return words.plural(len(overall_score(table, table.reference).by_seed), "seed")
+
+
+def _show(table: ResultTable) -> str:
+    n = len(overall_score(table, table.reference).by_seed)
+    return "one seed can't show a difference" if n == 1 else f"{n} seeds show no difference"
+
+
+def _against_full(table: ResultTable, full: Cell, found: Difference) -> str:
+    """The reference held against full fine-tuning, which nothing is shown to beat the former."""
+    name, other = words.title(table.reference), words.title(full)
+    price = for_parameters(table, full)
+    if found.verdict == "lower":
+        return f"{name} scored higher than {other}{price}."
+    if found.verdict == "equivalent":
+        return f"{name} is within {MARGIN:g} of {other} over {seeds(table)}{price}."
+    return f"{name}: {_show(table)} to {other}{price}."
+
+
+def _ahead(table: ResultTable, found: Mapping[Cell, Difference], higher: Sequence[Cell]) -> str:
+    """One or more cells are shown to score higher than the reference."""
+    best = max(higher, key=lambda c: found[c].comparison.estimate.mean)
+    rest = words.plural(len(higher) - 1, "other cell")
+    also = f", as did {rest}" if len(higher) > 1 else ""
+    known = ratio(table, best, summary.trainable).value
+    price = f", with {_parameters(known)}" if known else ""
+    return f"{words.title(best)} scored higher than {words.title(table.reference)}{price}{also}."
+
+
+def _groups(table: ResultTable, found: Mapping[Cell, Difference]) -> str:
+    """What is shown of each cell, where there is no full fine-tuning to name."""
+    name = words.title(table.reference)
+    by = {
+        verdict: [words.title(c) for c, d in found.items() if d.verdict == verdict]
+        for verdict in ("equivalent", "undecided", "no interval", "lower")
+    }
+    parts = []
+    if alike := by["equivalent"]:
+        parts.append(f"{words.some(alike, MOST_NAMED)} within {MARGIN:g} of it")
+    if unknown := by["undecided"] + by["no interval"]:
+        parts.append(f"{_show(table)} to {words.some(unknown, MOST_NAMED)}")
+    if lower := by["lower"]:
+        parts.append(f"{words.some(lower, MOST_NAMED)} scored lower")
+    return f"{name}: {'; '.join(parts)}."
+
+
+def for_parameters(table: ResultTable, full: Cell) -> str:
+    """For which share of another cell's trained parameters the reference gets there; empty if
+    unknown."""
+    value = ratio(table, full, summary.trainable).value
+    return f", for {_parameters(1 / value)}" if value else ""
+
+
+def _parameters(share: float) -> str:
+    """A share of some cell's trained parameters, such as "2 % of its trained parameters"."""
+    if share >= 1.05:
+        return f"{words.short(share)} times its trained parameters"
+    if share > 0.95:
+        return "as many trained parameters"
+    percent = 100 * share
+    text = f"{percent:.0f}" if percent >= 1 else f"{percent:.1g}"
+    return f"{text}\u00a0% of its trained parameters"
+
+
+# --- what matters most against it -----------------------------------------------------------------
+
+
+def caveat(table: ResultTable) -> str:
+    """The heaviest of what speaks against the answer: no gain on a task, scale with seeds, unequal
+    training, tuning."""
+    if not any(r.ok for r in table.rows):
+        return ""
+    lost = [one.task for one in unbeaten(table)]
+    if lost and len(lost) < len(table.tasks):
+        return (
+            f"No cell is shown to beat a constant guess on {words.some(lost)}, so nothing is "
+            "recommended there."
+        )
+    named = _named(table)
+    if unequal := training_lines.sentence(table, named) if named else "":
+        return unequal
+    if weak := " and ".join(filter(None, (_scale(table), _seeds(table)))):
+        longer = "a longer run" if _scale(table) else "more seeds"
+        return f"{weak}: {longer} may order methods differently."
+    if unequal := training_lines.sentence(table):
+        return unequal
+    if rates_lines.by_trials(table)[1]:
+        return (
+            "Learning rates were not picked by trials for every method, so some may be badly set."
+        )
+    return "Intervals cover other seeds, not other tasks or other evaluation rows."
+
+
+def _named(table: ResultTable) -> set[Cell]:
+    """The cells that the answer is most likely of: the reference, full fine-tuning, any ahead."""
+    found = against_reference(table)
+    ahead = {c for c, d in found.items() if d.verdict == "higher" and _is_rival(c)}
+    return {table.reference, *ahead, *(c for c in found if c.method == "full")}
+
+
+def _scale(table: ResultTable) -> str:
+    """That the scale is reduced, and the steps; empty at full scale."""
+    if table.jobs[0].scale == "full":
+        return ""
+    steps = words.span(j.recipe.steps for j in table.jobs if j.cell.trains)
+    return f"Reduced scale ({steps} steps)" if steps else "Reduced scale"
+
+
+def _seeds(table: ResultTable) -> str:
+    n = len(overall_score(table, table.reference).by_seed)
+    return f"only {words.plural(n, 'seed')}" if 0 < n <= FEW_SEEDS else ""

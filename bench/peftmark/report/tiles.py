@@ -1,0 +1,146 @@
+"""Four facts beside the first chart: what to pick, its price, what is open, what to trust."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from peftmark.advice.candidates import points_text
+from peftmark.advice.recommend import Answer
+from peftmark.advice.trade import MEMORY, PARAMETERS, TIME, Cost, Front
+from peftmark.analysis.comparison import against_reference
+from peftmark.analysis.floor import below_floor
+from peftmark.analysis.table import NOT_RUN, ResultTable
+from peftmark.analysis.validity import FLAG_KINDS
+from peftmark.catalog.methods import Cell
+from peftmark.render import words
+from peftmark.render.page import Sign, State, Tile
+from peftmark.report.validity import Findings
+
+MOST_NAMED = 4
+
+
+def tiles(
+    table: ResultTable,
+    answers: Mapping[str, Answer],
+    fronts: list[Front],
+    findings: Findings,
+) -> tuple[Tile, ...]:
+    """The facts, in their order."""
+    return (pick(answers), price(table, fronts), undecided(table), trust(table, findings))
+
+
+def pick(answers: Mapping[str, Answer]) -> Tile:
+    """What is shown to keep the best score for least memory, or why nothing is."""
+    title, answer = "What to pick", next(iter(answers.values()))
+    if answer.best is None or not answer.picks:
+        return Tile(title, "nothing yet", " ".join(answer.reasons))
+    first = answer.picks[0]
+    if answer.wish.max_drop is None:
+        return Tile(title, first.title, "the highest mean score")
+    if answer.verdict == "fits" and first.keeps != "best":
+        return Tile(title, first.title, "least memory of what is shown to lose at most a point")
+    best = words.title(answer.best)
+    close = [c for c in answer.picks if c.keeps == "possible" and c.behind is not None]
+    if not close:
+        return Tile(title, best, "the highest mean; nothing cheaper is shown to come close")
+    near = max(close, key=lambda c: c.behind.estimate.mean if c.behind else 0.0)
+    away = points_text(near.behind.estimate.mean) if near.behind else ""
+    return Tile(
+        title,
+        f"{near.title} or {best}",
+        f"{near.title} is cheaper and {away}, which {words.plural(near.seeds, 'seed')} can't "
+        "tell from chance",
+    )
+
+
+def price(table: ResultTable, fronts: list[Front]) -> Tile:
+    """What the reference costs, and what full fine-tuning does."""
+    by_cost = {f.cost.key: {s.cell: s.cost for s in f.spots} for f in fronts}
+    full = next((c for c in table.cells if c.method == "full"), None)
+    costs = [c for c in (MEMORY, TIME, PARAMETERS) if table.reference in by_cost.get(c.key, {})]
+    mine = ", ".join(_cost(c, by_cost[c.key][table.reference]) for c in costs)
+    title = "What it costs"
+    if not mine:
+        return Tile(title, "not measured", "no cost of the reference was recorded on every task")
+    name = words.title(table.reference)
+    note = f"{name}, mean over tasks"
+    if full is not None and full != table.reference and full in by_cost.get("memory", {}):
+        theirs = ", ".join(_cost(c, by_cost[c.key][full]) for c in costs if full in by_cost[c.key])
+        note += f"; {words.title(full)}: {theirs}"
+    return Tile(title, mine, note)
+
+
+def _cost(cost: Cost, value: float) -> str:
+    if cost is not PARAMETERS:
+        return cost.text(value)
+    for size, name in ((1e9, "billion"), (1e6, "million")):
+        if value >= size / 10:
+            return f"{words.short(value / size)} {name} parameters"
+    return f"{cost.text(value)} parameters"
+
+
+def undecided(table: ResultTable) -> Tile:
+    """Cells that these seeds can't tell from the reference."""
+    title, floor = "What can't be told apart", below_floor(table)
+    found = {c: d for c, d in against_reference(table).items() if c not in floor}
+    name = words.title(table.reference)
+    open_ones = [c for c, d in found.items() if d.verdict in ("undecided", "no interval")]
+    if not found:
+        return Tile(title, words.MISSING, "no other cell has a score to compare")
+    if not open_ones:
+        return Tile(title, "nothing", f"every cell is decided against {name}")
+    wanted = [n for c in open_ones if (n := found[c].seeds) is not None]
+    note = f"from {name}"
+    if wanted:
+        note += f"; {_span(sorted(wanted))} seeds would decide"
+    return Tile(title, words.some(_titles(open_ones), MOST_NAMED), note)
+
+
+def _span(seeds: list[int]) -> str:
+    low, high = seeds[0], seeds[-1]
+    return f"about {low:,}" if low == high else f"about {low:,} to {high:,}"
+
+
+def _titles(cells: list[Cell]) -> list[str]:
+    return [words.title(cell) for cell in cells]
+
+
+def trust(table: ResultTable, findings: Findings) -> Tile:
+    """One mark each for the repeated job, what looks wrong, and what failed."""
+    signs = (_repeated(findings), _flagged(findings), _failed(table))
+    worst = next(s for s in ("bad", "care", "good") if any(sign.state == s for sign in signs))
+    value = {"bad": "no", "care": "with care", "good": "yes, as far as is checked"}[worst]
+    return Tile("Can it be trusted", value, signs=signs)
+
+
+def _repeated(findings: Findings) -> Sign:
+    repeat = findings.repeat
+    if repeat is None:
+        return Sign("care", "no job was repeated", "validity")
+    state: State = {"same": "good", "different": "bad"}.get(repeat.verdict, "care")  # type: ignore[assignment]
+    text = {
+        "same": "a repeat gave the same bits",
+        "different": "a repeat gave other numbers",
+        "not run": "the repeat has not run yet",
+    }.get(repeat.verdict, "the repeat can't be compared")
+    return Sign(state, text, "validity")
+
+
+def _flagged(findings: Findings) -> Sign:
+    flagged = {flag.job.job_id for flag in findings.flags}
+    if not flagged:
+        return Sign("good", "no run looks wrong", "validity")
+    loud = any(findings.counts[kind] for kind in FLAG_KINDS if kind in ("collapsed", "twins"))
+    return Sign(
+        "bad" if loud else "care", f"{words.plural(len(flagged), 'run')} flagged", "validity"
+    )
+
+
+def _failed(table: ResultTable) -> Sign:
+    counts, planned = table.counts(), len(table.slots)
+    failed = planned - counts["ok"] - counts[NOT_RUN]
+    if failed:
+        return Sign("care", f"{failed} of {words.plural(planned, 'run')} failed", "coverage")
+    if counts[NOT_RUN]:
+        return Sign("care", f"{counts[NOT_RUN]} of {planned} not run yet", "coverage")
+    return Sign("good", f"all {words.plural(planned, 'run')} finished", "coverage")
