@@ -86,7 +86,10 @@ def _data(e: Entry) -> str:
     """What the script sorts by; failed and missing entries stay last."""
     key = escape(e.text) if e.sort is None else e.sort
     last = ' data-last="1"' if e.kind in ("missing", "failed") else ""
-    return f'data-sort="{key}"{last}'
+    if e.fact is None:
+        return f'data-sort="{key}"{last}'
+    told = "".join(f' {name}="{escape(text)}"' for name, text in e.fact.attributes())
+    return f'data-sort="{key}"{last}{told}'
 
 
 def _entry(e: Entry) -> str:

@@ -15,6 +15,43 @@ EntryKind = Literal["text", "number", "missing", "failed", "code", "marks"]
 
 
 @dataclass(frozen=True)
+class Fact:
+    """What an entry claims, for scripts that hold a page's figures against one another.
+
+    Attributes:
+        figure: what it is, with its aggregate where there are several.
+        cell: whose it is.
+        against: the cell that it is less, where it is a difference.
+        task: the one it is of; empty for all together.
+        value: the unrounded figure.
+        verdict: what is said to be shown of a difference; empty where nothing is said.
+        beaten_by: a cell that is said to be shown to score higher.
+    """
+
+    figure: str
+    cell: str
+    value: float | None = None
+    against: str = ""
+    task: str = ""
+    verdict: str = ""
+    beaten_by: str = ""
+
+    def attributes(self) -> Iterator[tuple[str, str]]:
+        """The names and values of HTML attributes, without those that are empty."""
+        value = "" if self.value is None else f"{self.value:.6g}"
+        found = {
+            "figure": self.figure,
+            "cell": self.cell,
+            "against": self.against,
+            "task": self.task,
+            "value": value,
+            "verdict": self.verdict,
+            "beaten-by": self.beaten_by,
+        }
+        return ((f"data-{key}", text) for key, text in found.items() if text)
+
+
+@dataclass(frozen=True)
 class Entry:
     """One table cell.
 
@@ -24,12 +61,14 @@ class Entry:
         kind: how it looks (marks: one sign a seed, between spaces); failed and missing
             entries sort last.
         sort: the number it sorts by; None sorts by text.
+        fact: what it claims, where scripts are to compare it with other places.
     """
 
     text: str
     note: str = ""
     kind: EntryKind = "text"
     sort: float | None = None
+    fact: Fact | None = None
 
     @property
     def is_long(self) -> bool:

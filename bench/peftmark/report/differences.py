@@ -97,7 +97,8 @@ def _by_task(
     parts = [f"{found.verdict}{turned}", shown.note, *filter(None, [saw])]
     if error is not None:
         parts.append(f"rows ± {words.score(metric, Z * error)}")
-    return Entry(shown.text, "; ".join(parts), "number", shown.sort)
+    fact = score_entries.difference_fact(cell, table.reference, found, task)
+    return Entry(shown.text, "; ".join(parts), "number", shown.sort, fact)
 
 
 # --- pairs --------------------------------------------------------------------------------------
@@ -161,10 +162,12 @@ def _pair(table: ResultTable, pairs: Pairs, a: Cell, b: Cell) -> Entry:
     if found is None:
         return words.missing("not compared")
     mean = turned * found.comparison.estimate.mean
+    first, second = (a, b) if turned > 0 else (b, a)
+    fact = score_entries.difference_fact(first, second, found)
     saw = training_lines.saw_beside(table, a, b)
     if found.verdict in ("higher", "lower"):
-        return Entry(words.number(mean, signed=True), saw, "number", mean)
-    return Entry("=" if found.verdict == "equivalent" else "·", saw, "missing")
+        return Entry(words.number(mean, signed=True), saw, "number", mean, fact)
+    return Entry("=" if found.verdict == "equivalent" else "·", saw, "missing", fact=fact)
 
 
 def rank_entry(table: ResultTable, ranks: Mapping[Cell, tuple[int, int]], cell: Cell) -> Entry:

@@ -11,7 +11,7 @@ from peftmark.analysis.table import NOT_RUN, Ratio, ResultTable, Slot, metric_va
 from peftmark.catalog.methods import Cell
 from peftmark.record.job import Record
 from peftmark.render import words
-from peftmark.render.page import Column, Entry, EntryKind, Grid, shorten
+from peftmark.render.page import Column, Entry, EntryKind, Fact, Grid, shorten
 from peftmark.report import score_entries
 
 LONGEST_REASON = 90
@@ -78,7 +78,8 @@ def ratio_entry(table: ResultTable, cell: Cell, found: Ratio, name: str) -> Entr
     Args:
         name: field of the rows that the figure is read from.
     """
-    shown = score_entries.ratio_entry(found)
+    fact = Fact(f"{name}, ratio to the reference", words.title(cell), found.value)
+    shown = score_entries.claimed(score_entries.ratio_entry(found), fact)
     if shown.note != "not recorded":
         return shown
     pair = [r for r in table.rows if r.ok and r.job.cell in (cell, table.reference)]

@@ -28,6 +28,7 @@ from peftmark.render.page import (
     Column,
     CostChart,
     Entry,
+    Fact,
     Figure,
     Grid,
     Paragraph,
@@ -242,7 +243,8 @@ def _places(table: ResultTable, fronts: list[Front]) -> Grid:
 def _scored(table: ResultTable, cell: Cell, spot: Spot) -> Entry:
     """A cell's score, and that it saw another amount of training."""
     shown = words.plus_minus(spot.score, table.scale.metric)
-    entry = Entry(shown, f"n = {spot.score.n}", "number", spot.score.mean)
+    fact = Fact("score", words.title(cell), spot.score.mean)
+    entry = Entry(shown, f"n = {spot.score.n}", "number", spot.score.mean, fact)
     return score_entries.with_note(entry, training_lines.saw(table, cell))
 
 
@@ -250,4 +252,6 @@ def _place(found: Front, cell: Cell, spot: Spot | None) -> Entry:
     if spot is None:
         return words.missing(found.missing.get(cell, "not recorded"))
     note = spot.standing if spot.by is None else f"off: {words.title(spot.by)}"
-    return Entry(found.cost.text(spot.cost), note, "number", spot.cost)
+    by = "" if spot.by is None else words.title(spot.by)
+    fact = Fact(found.cost.name, words.title(cell), spot.cost, beaten_by=by)
+    return Entry(found.cost.text(spot.cost), note, "number", spot.cost, fact)

@@ -171,8 +171,8 @@ def _scores(table: ResultTable, ranks: Mapping[Cell, tuple[int, int]]) -> Grid:
         (
             Entry(words.title(cell)),
             *(_score(table, cell, task) for task in table.tasks),
-            score_entries.score_entry(
-                overall_score(table, cell), gaps.overall_gap(table, cell), table.scale.metric
+            score_entries.overall_entry(
+                cell, overall_score(table, cell), gaps.overall_gap(table, cell), table.scale.metric
             ),
             *([differences.rank_entry(table, ranks, cell)] if ranks else []),
         )

@@ -16,6 +16,7 @@ from peftmark.render.page import (
     Block,
     Column,
     Entry,
+    Fact,
     Figure,
     Grid,
     Paragraph,
@@ -163,14 +164,27 @@ def _row(table: ResultTable, c: Candidate, answers: dict[str, Answer]) -> tuple[
         score = Entry(words.plus_minus(c.score, table.scale.metric), count, "number", c.score.mean)
         score = score_entries.with_note(score, training_lines.saw(table, c.cell))
         mean = c.behind.estimate.mean if c.behind else 0.0
-        behind = Entry(short_standing(c), _within(c, answers), "number", mean)
+        behind = Entry(short_standing(c), _within(c, answers), "number", mean, _fact(c, answers))
     costs = (
         words.missing(_no_cost(table, c, cost))
         if (value := c.figures[key]) is None
-        else Entry(cost.text(value), kind="number", sort=value)
+        else Entry(
+            cost.text(value), kind="number", sort=value, fact=Fact(cost.name, c.title, value)
+        )
         for key, cost in COSTS.items()
     )
     return (Entry(c.title), score, behind, *costs)
+
+
+def _fact(c: Candidate, answers: dict[str, Answer]) -> Fact | None:
+    """What is claimed of a cell's score less the best one's."""
+    best = next(iter(answers.values())).best
+    if c.behind is None or best is None:
+        return None
+    verdict = "lower" if c.keeps == "dropped" else ""
+    return Fact(
+        "difference", c.title, c.behind.estimate.mean, words.title(best), verdict=verdict
+    )
 
 
 def _no_cost(table: ResultTable, c: Candidate, cost: Cost) -> str:

@@ -6,8 +6,9 @@ from dataclasses import replace
 
 from peftmark.analysis.comparison import Difference
 from peftmark.analysis.table import MEAN, Ratio, ResultTable, Score
+from peftmark.catalog.methods import Cell
 from peftmark.render import words
-from peftmark.render.page import Entry
+from peftmark.render.page import Entry, Fact
 
 
 def averaged(table: ResultTable) -> str:
@@ -36,6 +37,25 @@ def score_entry(score: Score, gap: Entry, metric: str = "", *, signed: bool = Fa
         f"n = {estimate.n}" if score.complete else f"n = {estimate.n}/{score.planned} incomplete"
     )
     return Entry(words.plus_minus(estimate, metric, signed=signed), count, "number", estimate.mean)
+
+
+def claimed(entry: Entry, fact: Fact) -> Entry:
+    """The same with what it claims, where it has a figure or a verdict."""
+    known = entry.kind == "number" or fact.verdict
+    return replace(entry, fact=fact) if known else entry
+
+
+def overall_entry(cell: Cell, score: Score, gap: Entry, metric: str) -> Entry:
+    """A cell's score over all tasks."""
+    shown = score_entry(score, gap, metric)
+    return claimed(shown, Fact("score", words.title(cell), shown.sort))
+
+
+def difference_fact(cell: Cell, against: Cell, found: Difference, task: str = "") -> Fact:
+    """What is claimed of a cell's score less another's."""
+    mean = found.comparison.estimate.mean
+    names = words.title(cell), words.title(against)
+    return Fact("difference", names[0], mean, names[1], task, found.verdict)
 
 
 def with_note(entry: Entry, *notes: str) -> Entry:

@@ -308,10 +308,12 @@ def _verdict_row(table: ResultTable, cell: Cell, found: Difference | None) -> tu
         shown = score_entries.score_entry(found.score, gap, metric, signed=True)
         shown = score_entries.with_note(shown, training_lines.saw(table, cell))
         detectable = score_entries.detectable_entry(found, metric)
-        against = (shown, score_entries.verdict_entry(found), detectable)
+        fact = score_entries.difference_fact(cell, table.reference, found)
+        verdict = score_entries.claimed(score_entries.verdict_entry(found), fact)
+        against = (shown, verdict, detectable)
     return (
         Entry(words.title(cell)),
-        score_entries.score_entry(score, gap, metric),
+        score_entries.overall_entry(cell, score, gap, metric),
         *against,
         missing.ratio_entry(table, cell, memory_ratio(table, cell), "peak_memory_bytes"),
         missing.ratio_entry(table, cell, ratio(table, cell, speed), "samples_per_second"),
