@@ -27,7 +27,11 @@ mkdirSync(folder, { recursive: true });
 
 const faults = [];
 const must = (truth, text) => truth || faults.push(text);
-const sizes = { desktop: { width: 1280, height: 900 }, phone: { width: 390, height: 844 } };
+const sizes = {
+  desktop: { width: 1280, height: 800 },
+  phone: { width: 390, height: 844 },
+  narrow: { width: 360, height: 740 },
+};
 
 const browser = await puppeteer.launch({
   executablePath: browserPath,
@@ -42,7 +46,8 @@ async function open({ size = "desktop", dark = false, script = true, fragment = 
   tab.on("request", (r) => must(r.url().split("#")[0] === address, `request: ${r.url()}`));
   await tab.setOfflineMode(true);
   await tab.setJavaScriptEnabled(script);
-  await tab.setViewport({ ...sizes[size], isMobile: size === "phone", hasTouch: size === "phone" });
+  const small = size !== "desktop";
+  await tab.setViewport({ ...sizes[size], isMobile: small, hasTouch: small });
   const theme = { name: "prefers-color-scheme", value: dark ? "dark" : "light" };
   await tab.emulateMediaFeatures([theme, { name: "prefers-reduced-motion", value: "reduce" }]);
   await tab.goto(address + fragment, { waitUntil: "load" });
@@ -79,9 +84,12 @@ async function checkSorting(tab) {
 }
 
 const OPEN = "div.block > label.filter";
+const unfold = (tab) =>
+  tab.evaluate(() => document.querySelectorAll("details").forEach((d) => (d.open = true)));
 
-/** Types into the first filter field that is not folded away, then opens the address that came of it. */
+/** Types into the first filter field, then opens the address that came of it. */
 async function checkFilter(tab) {
+  await unfold(tab);
   const field = await tab.$(`${OPEN} input`);
   if (!field) return faults.push("filter: no field");
   const label = await tab.$(OPEN);
@@ -107,10 +115,56 @@ async function checkFilter(tab) {
   await again.close();
 }
 
+/** The first screen holds the answer, a chart and four facts, without scrolling. */
+async function checkFirst(tab, name) {
+  const at = await tab.evaluate(() => {
+    const end = (e) => e?.getBoundingClientRect().bottom + scrollY;
+    const shown = [...document.querySelectorAll(".panel svg")].filter((e) => e.checkVisibility());
+    return {
+      height: innerHeight,
+      ends: [...document.querySelectorAll(".answer, .tiles > div"), ...shown].map(end),
+      charts: shown.length,
+      all: document.querySelectorAll(".panel").length,
+    };
+  });
+  if (!at.all) return;
+  must(at.charts === 1, `${name}: ${at.charts} charts are shown at once`);
+  const lowest = Math.max(...at.ends);
+  must(lowest <= at.height, `${name}: the first screen ends at ${lowest} px of ${at.height}`);
+}
+
+/** Every button shows its own chart, without a script; a link of trust opens its list. */
+async function checkButtons(tab) {
+  const costs = await tab.$$eval("fieldset input", (all) => all.map((i) => i.value));
+  for (const cost of costs) {
+    await tab.click(`fieldset label:has([value="${cost}"])`);
+    const shown = await tab.$$eval(".panel", (all) =>
+      all.filter((e) => e.checkVisibility()).map((e) => e.dataset.cost),
+    );
+    must(shown.join() === cost, `buttons: ${cost} shows ${shown.join() || "nothing"}`);
+  }
+  const links = await tab.$$(".tiles a");
+  for (const link of links) {
+    const [text, id] = await link.evaluate((a) => [a.textContent, a.hash.slice(1)]);
+    await link.click();
+    const seen = await tab.$eval(`[id="${id}"]`, (e) => e.checkVisibility());
+    must(seen, `trust: "${text}" does not open its list`);
+  }
+}
+
+/** Headings go down one level at a time. */
+async function checkHeadings(tab) {
+  const levels = await tab.$$eval("h1, h2, h3, h4", (all) => all.map((h) => Number(h.tagName[1])));
+  must(levels[0] === 1, "headings: the first is no h1");
+  const jumps = levels.filter((level, i) => i && level > levels[i - 1] + 1);
+  must(!jumps.length, `headings: ${jumps.length} skip a level`);
+}
+
 /** Tabs from the top until a table's frame and a sort button had the focus. */
 async function checkKeyboard(tab) {
+  await unfold(tab);
   const seen = new Set();
-  for (let i = 0; i < 60 && seen.size < 2; i++) {
+  for (let i = 0; i < 80 && seen.size < 2; i++) {
     await tab.keyboard.press("Tab");
     const at = await tab.evaluate(() => {
       const e = document.activeElement;
@@ -150,24 +204,38 @@ async function checkWidth(tab, name) {
 
 const picture = (tab, name) => tab.screenshot({ path: join(folder, name), fullPage: true });
 
-for (const check of [checkKeyboard, checkSorting, checkFilter]) {
+for (const check of [checkKeyboard, checkSorting, checkFilter, checkHeadings]) {
   const tab = await open();
   await check(tab);
   await tab.close();
 }
 for (const [name, options] of Object.entries({
-  light: {}, dark: { dark: true }, phone: { size: "phone" }, "no-script": { script: false },
+  light: {}, dark: { dark: true }, phone: { size: "phone" },
+  "no-script": { script: false }, narrow: { size: "narrow" },
 })) {
   const tab = await open(options);
+  if (name !== "narrow") await checkFirst(tab, name);
+  await tab.screenshot({ path: join(folder, `${name}-first.png`) });
   await picture(tab, `${name}.png`);
   await checkWidth(tab, name);
   if (options.script !== false) await checkAxe(tab, name);
   await tab.close();
 }
+const bare = await open({ script: false });
+await checkButtons(bare);
+await bare.close();
 const paper = await open();
 await paper.pdf({ path: join(folder, "print.pdf"), format: "A4", preferCSSPageSize: true });
 await paper.emulateMediaType("print");
 await paper.setViewport({ width: 710, height: 1000 });
+const pageHeight = 1040; // of A4 between its margins, in pixels of 710 a line
+const questions = await paper.evaluate(() =>
+  Math.max(
+    0,
+    ...[...document.querySelectorAll(".question")].map((e) => e.getBoundingClientRect().bottom),
+  ),
+);
+must(questions <= 2 * pageHeight, `print: answer and questions end at ${questions} px, over two pages`);
 await picture(paper, "print.png");
 await checkWidth(paper, "print");
 const count = (all, shown) => all.filter((e) => Boolean(e.offsetHeight) === shown).length;

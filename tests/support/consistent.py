@@ -47,16 +47,19 @@ class Claim(NamedTuple):
 
 
 class Claims(HTMLParser):
-    """Collects the claims of a page, and entries that claim something without saying what."""
+    """Collects the claims of a page, and entries that claim something without saying what; what a
+    paper claims is not of this page."""
 
     def __init__(self) -> None:
         super().__init__()
         self.found: list[Claim] = []
         self.silent: list[str] = []
         self.text: str | None = None
-        self.row = ""
+        self.part = ""
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag in ("div", "section") and dict(attrs).get("id"):
+            self.part = dict(attrs)["id"] or ""
         known = {k.removeprefix("data-"): v or "" for k, v in attrs}
         if "figure" in known and tag != "figure":
             value = float(known["value"]) if known.get("value") else None
@@ -64,7 +67,7 @@ class Claims(HTMLParser):
             self.found.append(Claim(*at, value, known.get("verdict", "")))
             if by := known.get("beaten-by"):
                 self.found.append(Claim("difference", known["cell"], by, "", None, "lower"))
-        elif tag == "td":
+        elif tag == "td" and self.part != "claims":
             self.text = ""
         elif tag == "span":
             self._end()  # the small line below
@@ -91,6 +94,7 @@ def faults(page: str) -> list[str]:
     for claim in read.found:
         by_key.setdefault(claim.key, []).append(claim.turned())
     found = [fault for claims in by_key.values() for fault in _apart(claims)]
+    found += [f"{text!r} is claimed without saying of what" for text in read.silent]
     if not read.found:
         found.append("no entry carries what it claims")
     return found

@@ -16,9 +16,10 @@ from peftmark.advice.trade import (
     scores,
     why_no_score,
 )
+from peftmark.analysis.comparison import ALPHA, Difference, pair_of
 from peftmark.analysis.pareto import gain
 from peftmark.analysis.scale import POINT, of_difference
-from peftmark.analysis.stats import Comparison, Estimate, seeds_to_decide
+from peftmark.analysis.stats import Comparison, Estimate, bound, seeds_to_decide
 from peftmark.analysis.table import ResultTable
 from peftmark.catalog.methods import Cell, cell_title
 from peftmark.core.amounts import places
@@ -139,7 +140,8 @@ def candidate(table: ResultTable, cell: Cell, best: Cell, wish: Wish) -> Candida
             unknown.append(f"{cost.title}: {problem or 'not recorded in every run'}")
         elif value > limit:
             over.append(f"{cost.title} {cost.text(value)}")
-    keeps = _keeps(cell == best, behind, wish.max_drop)
+    judged = pair_of(table, cell, best)
+    keeps = _keeps(cell == best, behind, wish.max_drop, judged)
     if mine and wish.max_drop is not None and cell != best and behind is None:
         unknown.append("no seed shared with the best cell")
     return Candidate(
@@ -169,17 +171,26 @@ def largest(table: ResultTable, cell: Cell, cost: Cost) -> float | None:
     return max(found, default=None)
 
 
-def _keeps(is_best: bool, behind: Comparison | None, max_drop: float | None) -> Keeps:
-    """Where a drop stands; without a standard error nothing is shown either way."""
+def _keeps(
+    is_best: bool, behind: Comparison | None, max_drop: float | None, judged: Difference | None
+) -> Keeps:
+    """Where a drop stands; without a standard error nothing is shown either way.
+
+    Args:
+        judged: what is shown of the cell and the best one, as one of a family of pairs: a loss is
+            shown only where a difference is, and that it stays small only at the family's level.
+    """
     if max_drop is None:
         return "not asked"
     if is_best:
         return "best"
-    if behind is None or behind.se is None:
+    if behind is None or behind.se is None or judged is None:
         return "possible"
-    if behind.estimate.low >= -max_drop * POINT:
+    drop, apart = max_drop * POINT, judged.verdict in ("higher", "lower")
+    ends = bound(behind, 1 - 2 * ALPHA / max(1, judged.family))
+    if behind.estimate.low >= -drop and ends is not None and ends[0] >= -drop:
         return "shown"
-    return "dropped" if behind.estimate.high < -max_drop * POINT else "possible"
+    return "dropped" if apart and behind.estimate.high < -drop else "possible"
 
 
 def seeds_wanted(candidate: Candidate, wish: Wish) -> str:

@@ -351,8 +351,8 @@ def _caveats(table: ResultTable, wish: Wish, trade: Front) -> tuple[str, ...]:
     told = (shared_rows_lines, training_lines, rates_lines)
     notes += filter(None, (lines.sentence(table) for lines in told))
     notes.append(
-        "Intervals are 95 % and not adjusted for the number of cells; they hold for these tasks "
-        "and other seeds, not for other tasks."
+        "Intervals are plain 95 % ones, and what is called shown holds for all pairs together "
+        "(Holm); they hold for these tasks and other seeds, not for other tasks."
     )
     return tuple(notes)
 

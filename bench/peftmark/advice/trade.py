@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
+from peftmark.analysis.comparison import shown_higher
 from peftmark.analysis.floor import below_floor
 from peftmark.analysis.pareto import Point, Standing, Values, standings
 from peftmark.analysis.stats import Estimate, compare
@@ -213,7 +214,9 @@ def front(table: ResultTable, cost: Cost, cells: Sequence[Cell] | None = None) -
             missing[cell] = why_no_cost(table, cell, cost)
         else:
             missing[cell] = why_no_score(table, cell)
-    places = standings([at for _, at in found])
+    places = standings(
+        [at for _, at in found], lambda a, b: shown_higher(table, found[a][0], found[b][0])
+    )
     spots = tuple(
         Spot(
             cell,

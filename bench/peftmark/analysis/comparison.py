@@ -169,13 +169,45 @@ def baseline_of(table: ResultTable, task: str) -> float | None:
 
 
 def pairwise(table: ResultTable) -> dict[tuple[Cell, Cell], Difference]:
-    """Every pair of cells over all tasks, first less second; empty above `MOST_CELLS` cells."""
+    """Every pair of cells over all tasks, first less second; empty above `MOST_CELLS` cells.
+
+    Pairs with the reference are one family, the same as `against_reference`, and the others are
+    another: what is shown of a pair is the same wherever a page speaks of it.
+    """
     scores = {c: s for c in table.cells if (s := overall_score(table, c)).by_seed}
     if len(scores) > MOST_CELLS:
         return {}
-    pairs = itertools.combinations(scores, 2)
-    differences = {(a, b): difference(scores[a], scores[b]) for a, b in pairs}
-    return judge(differences, lambda _: _margin(table))
+    return dict(_pairs(table))
+
+
+def _pairs(table: ResultTable) -> Mapping[tuple[Cell, Cell], Difference]:
+    """All pairs of cells, judged once for a table."""
+    if not table.pairs:
+        scores = {c: s for c in table.cells if (s := overall_score(table, c)).by_seed}
+        mine = [pair for pair in itertools.combinations(scores, 2) if table.reference in pair]
+        rest = [pair for pair in itertools.combinations(scores, 2) if table.reference not in pair]
+        if len(scores) > MOST_CELLS:
+            rest = []  # so many comparisons would show next to nothing
+        for family in (mine, rest):
+            found = {(a, b): difference(scores[a], scores[b]) for a, b in family}
+            table.pairs.update(judge(found, lambda _: _margin(table)))
+    return table.pairs
+
+
+def pair_of(table: ResultTable, a: Cell, b: Cell) -> Difference | None:
+    """What is shown of one cell and another over all tasks, in whichever order `pairwise` has
+    them; None where they aren't compared."""
+    pairs = _pairs(table)
+    return pairs.get((a, b)) or pairs.get((b, a))
+
+
+def shown_higher(table: ResultTable, a: Cell, b: Cell) -> bool:
+    """Whether the first cell is shown to score higher than the second."""
+    pairs = _pairs(table)
+    if found := pairs.get((a, b)):
+        return found.verdict == "higher"
+    found = pairs.get((b, a))
+    return found is not None and found.verdict == "lower"
 
 
 def ranks(

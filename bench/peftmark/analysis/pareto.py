@@ -29,6 +29,10 @@ Standing = Literal["on", "possibly on", "off", "below the floor"]
 """A place in a trade; what is below the quality floor (`analysis.floor`) is on no front."""
 
 
+Beats = Callable[[int, int], bool]
+"""Whether one point, by its number, is shown to score higher than another."""
+
+
 @dataclass(frozen=True)
 class Point:
     """Scores and costs of one candidate, for the same tasks and seeds.
@@ -164,23 +168,27 @@ def costs_no_more(a: Point, b: Point) -> bool:
     return found is not None and found.half_width is not None and found.high <= 0
 
 
-def standings(points: Sequence[Point]) -> tuple[Place, ...]:
+def standings(points: Sequence[Point], beats: Beats | None = None) -> tuple[Place, ...]:
     """The place of every point.
 
+    Args:
+        beats: whether one point, by its number, is shown to score higher than another; without
+            it, by the plain interval of their difference alone.
+
     on: no other point is, by the plain means, as good in both and better in one. off: some such
-    point is shown to cost no more and is shown to score higher. possibly on: the rest. The
-    intervals of the many pairs are not adjusted for one another.
+    point is shown to cost no more and is shown to score higher. possibly on: the rest.
     """
-    return tuple(_place(points, i) for i in range(len(points)))
+    shown = beats or (lambda a, b: scores_more(points[a], points[b]))
+    return tuple(_place(points, i, shown) for i in range(len(points)))
 
 
-def _place(points: Sequence[Point], i: int) -> Place:
+def _place(points: Sequence[Point], i: int, beats: Beats) -> Place:
     point = points[i]
     ahead = [j for j, other in enumerate(points) if j != i and _ahead(other, point)]
     if not ahead:
         return Place("on")
     ahead.sort(key=lambda j: (-points[j].quality, j))
-    shown = (j for j in ahead if costs_no_more(points[j], point) and scores_more(points[j], point))
+    shown = (j for j in ahead if costs_no_more(points[j], point) and beats(j, i))
     by = next(shown, None)
     return Place("possibly on") if by is None else Place("off", by)
 
@@ -194,7 +202,7 @@ def _ahead(a: Point, b: Point) -> bool:
     return not (same_cost and same_quality)
 
 
-def reigns(points: Sequence[Point]) -> tuple[Reign, ...]:
+def reigns(points: Sequence[Point], beats: Beats | None = None) -> tuple[Reign, ...]:
     """Points that are shown to beat all that costs less than their first worthy rival.
 
     A rival is worthy unless it is shown to score lower. Costs are taken at the unfavourable ends
@@ -209,14 +217,15 @@ def reigns(points: Sequence[Point]) -> tuple[Reign, ...]:
         for i, point in enumerate(points)
         if not any(_ahead(p, point) for j, p in enumerate(points) if j != i)
     ]
-    found = [r for i in first if (r := _reign(points, i)) is not None]
+    shown = beats or (lambda a, b: scores_more(points[a], points[b]))
+    found = [r for i in first if (r := _reign(points, i, shown)) is not None]
     return tuple(sorted(found, key=lambda r: (-len(r.beaten), points[r.point].cost)))
 
 
-def _reign(points: Sequence[Point], i: int) -> Reign | None:
+def _reign(points: Sequence[Point], i: int, beats: Beats) -> Reign | None:
     point = points[i]
     others = [j for j in range(len(points)) if j != i]
-    lower = [j for j in others if scores_more(point, points[j])]
+    lower = [j for j in others if beats(i, j)]
     mine = point.cost_range
     starts = [points[j].cost_range for j in others if j not in lower]
     if not lower or mine is None:

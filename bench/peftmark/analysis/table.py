@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 from peftmark.analysis import scale
 from peftmark.analysis.scale import MEAN as MEAN
@@ -94,6 +95,11 @@ class ResultTable:
     @cached_property
     def scores(self) -> dict[tuple[Cell, str, Read, int], Score]:
         """Scores that `task_score` has read: sections ask for the same ones again and again."""
+        return {}
+
+    @cached_property
+    def pairs(self) -> dict[tuple[Cell, Cell], Any]:
+        """Judged pairs of cells that `comparison` has made: several sections ask for them."""
         return {}
 
     @cached_property

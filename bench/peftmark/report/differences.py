@@ -132,7 +132,8 @@ def _pairs_finding(pairs: Pairs) -> str:
     # None is where gains are averaged, which no margin fits.
     text += f" and {alike} shown to be equivalent within {MARGIN:g}" if alike else ""
     return (
-        f"{text} (Holm over all pairs, {100 * ALPHA:.0f}\u00a0% in all). A rank such as 1–4 holds "
+        f"{text} (Holm over the pairs with the reference and over the others, "
+        f"{100 * ALPHA:.0f}\u00a0% each). A rank such as 1–4 holds "
         "every place that a cell may have, as far as the pairs show it."
     )
 

@@ -11,6 +11,7 @@ from peftmark.advice import training_lines
 from peftmark.advice.guides import ADVICE, Advice, Group, Test
 from peftmark.advice.recommend import only, train_rows
 from peftmark.advice.trade import MEMORY, Cost, fault, point, scores
+from peftmark.analysis.comparison import pair_of
 from peftmark.analysis.pareto import Point, costs_no_more, gain, log_ratio
 from peftmark.analysis.scale import POINT, of_difference
 from peftmark.analysis.stats import Comparison, seeds_to_decide
@@ -149,7 +150,7 @@ def _vote(table: ResultTable, a: Cell, b: Cell, test: Test, cost: Cost | None) -
         if saw := training_lines.saw_beside(table, a, b):
             # What trained longer would win by that alone: nothing is shown of the methods.
             return "open", f"{text}, but it {saw}"
-        return _score_vote(found, test.drop * POINT), text
+        return _score_vote(table, a, b, found, test.drop * POINT), text
     mine, theirs = point(table, a, cost), point(table, b, cost)
     if mine is None or theirs is None:
         return "open", f"{cost.title} not recorded on every task"
@@ -157,12 +158,15 @@ def _vote(table: ResultTable, a: Cell, b: Cell, test: Test, cost: Cost | None) -
     return _cost_vote(mine, theirs), ratio
 
 
-def _score_vote(found: Comparison, drop: float) -> Vote:
-    if found.se is None:
+def _score_vote(table: ResultTable, a: Cell, b: Cell, found: Comparison, drop: float) -> Vote:
+    """What a pair shows, as one of the family of pairs that the tables judge."""
+    judged = pair_of(table, a, b)
+    if found.se is None or judged is None:
         return "open"
-    if found.estimate.low > -drop:
+    apart = judged.verdict in ("higher", "lower")
+    if found.estimate.low > -drop and (drop or apart):
         return "for"
-    return "against" if found.estimate.high < -drop else "open"
+    return "against" if apart and found.estimate.high < -drop else "open"
 
 
 def _cost_vote(mine: Point, theirs: Point) -> Vote:
@@ -240,8 +244,9 @@ def grid(table: ResultTable) -> Grid:
         Column("what was tested, and the outcome"),
     )
     note = (
-        "agree: every pair of cells that the advice names shows it, by a 95\u00a0% interval or an "
-        "exact count. disagree: every pair shows the opposite. Guides speak of models with "
-        "billions of parameters; a figure here holds for the model of this report alone."
+        "agree: every pair of cells that the advice names shows it, by a verdict over all pairs "
+        "(Holm), an interval or an exact count. disagree: every pair shows the opposite. Guides "
+        "speak of models with billions of parameters; a figure here holds for the model of this "
+        "report alone."
     )
     return Grid("What guides advise, and what these rows say", columns, tuple(rows), note=note)

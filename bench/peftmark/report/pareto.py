@@ -16,6 +16,7 @@ from peftmark.advice.trade import (
     Spot,
     choice_front,
 )
+from peftmark.analysis.comparison import shown_higher
 from peftmark.analysis.floor import guess
 from peftmark.analysis.pareto import reigns
 from peftmark.analysis.table import ResultTable
@@ -83,7 +84,7 @@ def section(table: ResultTable, found: Sequence[Front]) -> Section:
     if absent:
         blocks.append(Paragraph(f"Not drawn: {'; '.join(absent)}."))
     lost = plain_lines.in_the_mean(table) if known else ""
-    told = (lost, _lead(known), training_lines.sentence(table))
+    told = (lost, _lead(table, known), training_lines.sentence(table))
     return Section("trade", "What is the trade?", " ".join(filter(None, told)), tuple(blocks))
 
 
@@ -96,23 +97,25 @@ def charts(table: ResultTable, found: Sequence[Front]) -> tuple[CostChart, ...]:
     )
 
 
-def _lead(fronts: list[Front]) -> str:
+def _lead(table: ResultTable, fronts: list[Front]) -> str:
     if not fronts:
         return "No cell has both a score over all tasks and a cost, so there is nothing to trade."
     several = [f for f in fronts if len(f.choices) > 1]  # an estimator has no memory of training
     if not several:
         return "Only one cell has both a score over all tasks and a cost: nothing to trade."
-    found = (text for f in several if (text := nobody_beats(f)))
+    found = (text for f in several if (text := nobody_beats(table, f)))
     return next(found, "") or (
         f"No cell is shown to beat all others below any cost; by {several[0].cost.title}, "
         f"{_counts(several[0])}."
     )
 
 
-def nobody_beats(found: Front) -> str:
+def nobody_beats(table: ResultTable, found: Front) -> str:
     """A sentence on the cell that is shown to beat all that costs less than its first rival."""
     spots = found.choices
-    every = reigns([s.point for s in spots])
+    every = reigns(
+        [s.point for s in spots], lambda a, b: shown_higher(table, spots[a].cell, spots[b].cell)
+    )
     # "Below 500 MiB" tells more of a trade than a winner at any cost.
     best = next((r for r in every if r.below is not None), every[0] if every else None)
     if best is None:
@@ -222,10 +225,9 @@ def _places(table: ResultTable, fronts: list[Front]) -> Grid:
         rows.append((Entry(words.title(cell)), score, *entries))
     note = (
         "on: no other cell above the floor has as good a mean score for no more. off: some other "
-        "cell is shown to cost no more and its score is shown to be higher, by the 95\u00a0% interval of their "
-        "differences paired by task and seed. possibly on: the rest. The intervals are not "
-        "adjusted for the number of pairs. Costs are absolute, the geometric mean over tasks and "
-        "seeds."
+        "cell is shown to cost no more, and its score is shown to be higher as in the table of "
+        "pairs (Holm). possibly on: the rest. Costs are absolute, the geometric mean over tasks "
+        "and seeds."
     )
     if any(s.standing == "below the floor" for f in fronts for s in f.spots):
         note += (

@@ -12,7 +12,7 @@ from peftmark.record.fields import title
 from peftmark.record.job import RadarAxis, Record, ReportOptions
 from peftmark.render import words
 from peftmark.render.chart_specs import Outline, Radar, RadarPoint
-from peftmark.render.page import Column, Entry, Figure, Grid, Section, marks
+from peftmark.render.page import Column, Entry, Fact, Figure, Grid, Paragraph, Section, marks
 from peftmark.report import lr_sensitivity, missing, score_entries, summary
 
 READ = {
@@ -44,12 +44,12 @@ def section(table: ResultTable, options: ReportOptions) -> Section:
         "The numbers of the radar",
         (Column("cell"), *(_column(a, options.radar[a]) for a in axes)),
         tuple((Entry(words.title(c)), *(_entry(table, c, a) for a in axes)) for c in table.cells),
-        note=_anchors(table, options),
     )
     picture = _picture(table, options) if len(axes) >= FEWEST_AXES else None
     lead = "Outward is better on every axis; shapes are of means, and their area means nothing."
     shown = (grid,) if picture is None else (picture, grid)
-    return Section("glance", "At a glance", lead, (), shown)
+    anchors = Paragraph(_anchors(table, options))
+    return Section("glance", "At a glance", lead, (anchors,), shown)
 
 
 def position(value: float, axis: RadarAxis) -> RadarPoint:
@@ -117,7 +117,8 @@ def _entry(table: ResultTable, cell: Cell, key: str) -> Entry:
     if key in READ:
         return missing.ratio_entry(table, cell, found, READ[key])
     if key not in ABSOLUTE or found.value is None:
-        return score_entries.ratio_entry(found)
+        fact = Fact(f"{key}, ratio to the reference", words.title(cell), found.value)
+        return score_entries.claimed(score_entries.ratio_entry(found), fact)
     note = "" if found.pairs == found.planned else f"n = {found.pairs}/{found.planned} incomplete"
     return Entry(words.number(found.value), note, "number", found.value)
 
@@ -132,6 +133,7 @@ def _anchors(table: ResultTable, options: ReportOptions) -> str:
             f"{axis.scale}"
         )
     text = "Anchors, outward = better. " + "; ".join(parts) + "."
+    text += " They are fixed in the suite, so no cell moves when another joins."
     if "quality" in options.radar and table.scale.left_out and table.scale.tasks:
         text += (
             f" Quality leaves out {words.listing(table.scale.left_out)}, whose metric has no best "
@@ -159,10 +161,7 @@ def _picture(table: ResultTable, options: ReportOptions) -> Figure | None:
         tuple(Outline(look[cell], outline) for cell, outline in drawn.items()),
     )
     finding = f"Against {words.title(table.reference)}: {'; '.join(told)}."
-    note = (
-        "Drawn: the reference, the highest mean score and the least memory; the table has all. The "
-        "anchors are fixed in the suite, so no cell moves when another joins."
-    )
+    note = "Drawn: the reference, the highest mean score and the least memory; the table has all."
     return Figure("radar", finding, drawing, note)
 
 

@@ -6,7 +6,7 @@ from peftmark.advice import training_lines
 from peftmark.advice.answer import headline
 from peftmark.advice.candidates import COSTS, Candidate, Wish, short_standing, to_the_best
 from peftmark.advice.recommend import Answer, recommend
-from peftmark.advice.trade import Cost
+from peftmark.advice.trade import Cost, point
 from peftmark.analysis.floor import below_floor
 from peftmark.analysis.scale import POINT
 from peftmark.analysis.table import ResultTable
@@ -53,7 +53,9 @@ def section(table: ResultTable, answers: dict[str, Answer]) -> Section:
         if in_points
     ]
     if first.best is not None:
-        blocks.append(_evidence(answers if in_points else {"memory": first}))
+        left = set(table.tasks) - set(first.table.tasks)
+        scope = words.listing(list(first.table.tasks)) if left else ""
+        blocks.append(_evidence(answers if in_points else {"memory": first}, scope))
     blocks.append(guides.grid(table))
     lead = _lead(answers) if in_points else headline(first)
     shown = _picture(first)
@@ -131,20 +133,28 @@ def _standing(drawn: list[Candidate], answer: Answer) -> str:
     return f"{text[0].upper()}{text[1:]}."
 
 
-def _evidence(answers: dict[str, Answer]) -> Grid:
+def _evidence(answers: dict[str, Answer], scope: str) -> Grid:
+    """Every cell held against the best.
+
+    Args:
+        scope: the tasks that count, where they are not all of the report's.
+    """
     answer = next(iter(answers.values()))
     away = to_the_best(answer.table.scale.in_points)
     columns = (
         Column("cell"),
         Column("score", score_entries.averaged(answer.table), numeric=True),
         Column(away, "paired, 95\u00a0% interval", numeric=True),
-        *(Column(c.title, "largest of its tasks", numeric=True) for c in COSTS.values()),
+        *(
+            Column(c.title, "mean over tasks; largest of a task", numeric=True)
+            for c in COSTS.values()
+        ),
     )
     found = {c.cell: c for c in (*answer.picks, *answer.others)}
-    rows = tuple(_row(answer.table, found[cell], answers) for cell in answer.table.cells)
+    rows = tuple(_row(answer.table, found[cell], answers, scope) for cell in answer.table.cells)
     best = words.title(answer.best) if answer.best else words.MISSING
     within = (
-        " within one point: the whole interval is. undecided: the interval reaches beyond it."
+        " within one point: shown at the level of all pairs (Holm). undecided: not shown."
         if answer.table.scale.in_points
         else ""
     )
@@ -155,7 +165,9 @@ def _evidence(answers: dict[str, Answer]) -> Grid:
     return Grid("The evidence", columns, rows, note=note)
 
 
-def _row(table: ResultTable, c: Candidate, answers: dict[str, Answer]) -> tuple[Entry, ...]:
+def _row(
+    table: ResultTable, c: Candidate, answers: dict[str, Answer], scope: str
+) -> tuple[Entry, ...]:
     if c.score is None:
         gap = words.missing(", ".join(c.unknown))
         score, behind = gap, gap
@@ -164,27 +176,33 @@ def _row(table: ResultTable, c: Candidate, answers: dict[str, Answer]) -> tuple[
         score = Entry(words.plus_minus(c.score, table.scale.metric), count, "number", c.score.mean)
         score = score_entries.with_note(score, training_lines.saw(table, c.cell))
         mean = c.behind.estimate.mean if c.behind else 0.0
-        behind = Entry(short_standing(c), _within(c, answers), "number", mean, _fact(c, answers))
-    costs = (
-        words.missing(_no_cost(table, c, cost))
-        if (value := c.figures[key]) is None
-        else Entry(
-            cost.text(value), kind="number", sort=value, fact=Fact(cost.name, c.title, value)
+        behind = Entry(
+            short_standing(c), _within(c, answers), "number", mean, _fact(c, answers, scope)
         )
-        for key, cost in COSTS.items()
-    )
+    costs = (_cost(table, c, cost, scope) for cost in COSTS.values())
     return (Entry(c.title), score, behind, *costs)
 
 
-def _fact(c: Candidate, answers: dict[str, Answer]) -> Fact | None:
+def _cost(table: ResultTable, c: Candidate, cost: Cost, scope: str) -> Entry:
+    """A cell's cost as everywhere, the mean over tasks, and the largest, which limits are held
+    against."""
+    largest = c.figures[cost.key]
+    at = point(table, c.cell, cost)
+    if largest is None or at is None:
+        return words.missing(_no_cost(table, c, cost))
+    fact = Fact(cost.name, c.title, at.cost, task=scope)
+    note = "" if len(table.tasks) == 1 else f"largest {cost.text(largest)}"
+    return Entry(cost.text(at.cost), note, "number", at.cost, fact)
+
+
+def _fact(c: Candidate, answers: dict[str, Answer], scope: str) -> Fact | None:
     """What is claimed of a cell's score less the best one's."""
     best = next(iter(answers.values())).best
     if c.behind is None or best is None:
         return None
     verdict = "lower" if c.keeps == "dropped" else ""
-    return Fact(
-        "difference", c.title, c.behind.estimate.mean, words.title(best), verdict=verdict
-    )
+    mean, other = c.behind.estimate.mean, words.title(best)
+    return Fact("difference", c.title, mean, other, scope, verdict)
 
 
 def _no_cost(table: ResultTable, c: Candidate, cost: Cost) -> str:

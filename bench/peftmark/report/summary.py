@@ -257,7 +257,7 @@ def strip(table: ResultTable) -> Figure:
     note = (
         f"{cell_selection.left_out(table, len(shown), 'the table below')} Score: {table.averaged}, "
         "higher is better. Bars: ratio to the reference on a log scale, starting at 1×. "
-        f"{memory_meaning(table)} {INTERVALS}"
+        f"{memory_meaning(table)}"
     ).strip()
     drawing = Strip(rows, words.title(table.reference), score_entries.score_axis(table))
     return Figure("summary", cost_finding(table), drawing, note, wide=True)

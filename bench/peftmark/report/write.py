@@ -42,10 +42,11 @@ def _files(given: ReportInput, out_dir: Path) -> dict[Path, str | bytes]:
     """Path -> content of every file of a report."""
     # Drawing needs matplotlib, which takes a second to import: not before it is needed.
     from peftmark.render import draw, html, markdown, svg
+    from peftmark.render.said_once import said_once
     from peftmark.report import rows, view
 
     page = view.page(given)
-    page = replace(page, links=_links(out_dir, given.results))
+    page = said_once(replace(page, links=_links(out_dir, given.results)))
     pictures = draw.render_all(page.figures())
     narrow = draw.render_all(page.phone_figures())
     files: dict[Path, str | bytes] = {

@@ -16,7 +16,7 @@ from peftmark.advice.trade import MEMORY, front
 from peftmark.analysis import comparison, scale
 from peftmark.analysis.table import build, overall_score, quality
 from peftmark.report import radar, summary
-from shown import column, grid, row, section, show, write
+from shown import column, grid, paragraphs, row, section, show, write
 
 LOWER = ("rmse", "log_loss", COST)
 EACH = (*LOWER, GAIN, "accuracy")
@@ -60,7 +60,7 @@ def test_a_metric_of_ones_own_is_left_out_of_a_mean_of_shares_and_that_is_said()
     page = show(rows_in([*LOWER, "accuracy"]))
     assert "Over 3 tasks (cost left out: no best possible value)" in page.finding
     assert "cost is left out of that mean" in grid(page, "Score after").note
-    assert "Quality leaves out cost" in grid(page, "numbers of the radar").note
+    assert "Quality leaves out cost" in paragraphs(page, "glance")
 
 
 def test_two_metrics_of_ones_own_have_no_overall_score_and_no_made_up_number():

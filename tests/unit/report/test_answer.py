@@ -1,0 +1,112 @@
+"""The first screen: the answer, its caveat and the four facts, case by case."""
+
+from dataclasses import replace
+
+import pytest
+
+from factory import ADALORA, FULL, HEAD, LORA, QLORA, make_failure, make_matrix, make_repeat
+from shown import show
+
+NOISE = (0.0, 0.004, -0.003, 0.002, -0.003)
+
+
+def first(seeds=5, **means):
+    """The first screen of one task on which cells have these means."""
+    cells = {"lora": LORA, "full": FULL, "head": HEAD, "adalora": ADALORA, "qlora": QLORA}
+    rows = []
+    for name, mean in means.items():
+        for record in make_matrix([cells[name]], ["sst2"], range(seeds)):
+            wobble = NOISE[(record.job.seed + len(name)) % 5]
+            value = mean + wobble
+            outcome = replace(record.outcome, metric_value=value, baseline_value=0.5)
+            rows.append(replace(record, outcome=outcome))
+    return show(rows).first
+
+
+def test_nothing_shown_is_called_no_difference_and_never_as_good():
+    screen = first(lora=0.80, full=0.801, seeds=3)
+    assert screen.answer == (
+        "LoRA r8: 3 seeds show no difference to full fine-tuning, for 0.3\u00a0% of its trained "
+        "parameters."
+    )
+    assert "±" not in screen.answer + screen.caveat
+    assert screen.caveat == (
+        "Reduced scale (120 steps) and only 3 seeds: a longer run may order methods differently."
+    )
+
+
+def test_what_is_decided_is_said():
+    assert first(lora=0.80, full=0.75).answer.startswith("LoRA r8 scored higher than full")
+    ahead = first(lora=0.80, full=0.85).answer
+    assert ahead.startswith("full fine-tuning scored higher than LoRA r8, with ")
+    assert first(lora=0.80, qlora=0.85, adalora=0.86).answer == (
+        "AdaLoRA r8 scored higher than LoRA r8, with 1.5 times its trained parameters, as did 1 "
+        "other cell."
+    )
+    assert first(lora=0.80, qlora=0.801, adalora=0.70).answer == (
+        "LoRA r8: 5 seeds show no difference to QLoRA r8; AdaLoRA r8 scored lower."
+    )
+
+
+def test_one_seed_shows_nothing():
+    assert "one seed can't show a difference to full" in first(seeds=1, lora=0.8, full=0.9).answer
+
+
+def test_a_cell_below_the_floor_is_no_headline_however_cheap():
+    screen = first(lora=0.80, head=0.55)
+    assert (
+        screen.answer == "LoRA r8 is the only method that finished and learned: nothing to compare."
+    )
+    (chart, *_) = screen.charts
+    standing = {p.mark.label: p.standing for p in chart.figure.drawing.points}
+    assert standing == {"LoRA r8 (reference)": "on", "head only": "below the floor"}
+    assert "head only" not in chart.figure.finding
+    low = first(lora=0.52, full=0.80)
+    assert low.answer == (
+        "LoRA r8, the reference, learned too little to hold anything against it; the highest mean "
+        "is that of full fine-tuning."
+    )
+
+
+def test_nothing_learned_is_the_answer():
+    assert first(lora=0.50, full=0.499).answer.startswith("Nothing was learned here")
+
+
+def test_without_a_finished_run_there_is_an_answer_and_no_chart():
+    rows = [replace(r, outcome=make_failure()) for r in make_matrix([LORA], ["sst2"])]
+    screen = show(rows).first
+    assert screen.answer.startswith("No run finished") and screen.caveat == ""
+    assert screen.charts == () and screen.tiles == ()
+
+
+def signs(screen):
+    return [(s.state, s.text) for s in screen.tiles[-1].signs]
+
+
+def test_trust_has_a_mark_each_for_the_repeat_the_flags_and_the_failures():
+    rows = make_matrix([LORA, FULL], ["sst2"])
+    good = show([*rows, make_repeat(rows[0])]).first
+    assert signs(good) == [
+        ("good", "a repeat gave the same bits"),
+        ("good", "no run looks wrong"),
+        ("good", "all 6 runs finished"),
+    ]
+    assert good.tiles[-1].value == "yes, as far as is checked"
+    rows[1] = replace(rows[1], outcome=replace(rows[1].outcome, collapsed=True))
+    rows[2] = replace(rows[2], outcome=make_failure())
+    bad = show([*rows, make_repeat(rows[0], live_bytes=1)]).first
+    assert [state for state, _ in signs(bad)] == ["bad", "bad", "care"]
+    assert signs(bad)[2] == ("care", "1 of 6 runs failed")
+    assert bad.tiles[-1].value == "no"
+    assert signs(show(rows).first)[0] == ("care", "no job was repeated")
+
+
+def test_a_phone_has_pictures_of_its_own_and_the_same_words():
+    chart = first(lora=0.80, full=0.801).charts[0]
+    assert chart.phone.finding == chart.figure.finding
+    assert chart.phone.drawing.size[0] <= 360 < chart.figure.drawing.size[0]
+
+
+@pytest.mark.parametrize("seeds", [2, 5])
+def test_scope_says_the_seeds_once(seeds):
+    assert f"1 task × {seeds} seeds on all-MiniLM-L6-v2" in first(seeds=seeds, lora=0.8).scope
