@@ -165,7 +165,7 @@ def top(text: str) -> tuple[dict[str, str], list[str]]:
         and not line.startswith(("#", "- **", "![", "["))
         and line != "**Every cell against LoRA r8**"
     ]
-    return facts, re.split(r"(?<=\.) (?=[A-Z])", " ".join(kept))
+    return facts, [part for line in kept for part in re.split(r"(?<=\.) (?=[A-Z])", line)]
 
 
 def check(sentence: str, rows: Rows) -> Iterator[str]:

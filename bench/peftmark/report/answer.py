@@ -28,6 +28,11 @@ def sentence(table: ResultTable) -> str:
         return why
     lost = unbeaten(table)
     if lost and len(lost) == len(table.tasks):
+        if all(len(overall_score(table, c).by_seed) < 2 for c in table.cells):
+            return (
+                "One seed can show neither that a method learned nor that one is better"
+                f"{_leader(table, frozenset())}."
+            )
         return "Nothing was learned here: no method is shown to beat a constant guess on any task."
     reference, floor = words.title(table.reference), below_floor(table)
     if table.reference in floor:
@@ -67,9 +72,13 @@ def seeds(table: ResultTable) -> str:
     return words.plural(len(overall_score(table, table.reference).by_seed), "seed")
 
 
-def _show(table: ResultTable) -> str:
-    n = len(overall_score(table, table.reference).by_seed)
-    return "one seed can't show a difference" if n == 1 else f"{n} seeds show no difference"
+def _show(found: Difference) -> str:
+    n = found.comparison.n
+    if n == 1:
+        return "one seed can't show a difference"
+    if found.verdict == "no interval":
+        return f"{n} seeds that are all alike can't show a difference"
+    return f"{n} seeds show no difference"
 
 
 def _against_full(table: ResultTable, full: Cell, found: Difference) -> str:
@@ -80,7 +89,7 @@ def _against_full(table: ResultTable, full: Cell, found: Difference) -> str:
         return f"{name} scored higher than {other}{price}."
     if found.verdict == "equivalent":
         return f"{name} is within {MARGIN:g} of {other} over {seeds(table)}{price}."
-    return f"{name}: {_show(table)} to {other}{price}."
+    return f"{name}: {_show(found)} to {other}{price}."
 
 
 def _ahead(table: ResultTable, found: Mapping[Cell, Difference], higher: Sequence[Cell]) -> str:
@@ -104,7 +113,11 @@ def _groups(table: ResultTable, found: Mapping[Cell, Difference]) -> str:
     if alike := by["equivalent"]:
         parts.append(f"{words.some(alike, MOST_NAMED)} within {MARGIN:g} of it")
     if unknown := by["undecided"] + by["no interval"]:
-        parts.append(f"{_show(table)} to {words.some(unknown, MOST_NAMED)}")
+        weakest = min(
+            (d for d in found.values() if d.verdict in ("undecided", "no interval")),
+            key=lambda d: (d.verdict == "undecided", d.comparison.n),
+        )
+        parts.append(f"{_show(weakest)} to {words.some(unknown, MOST_NAMED)}")
     if lower := by["lower"]:
         parts.append(f"{words.some(lower, MOST_NAMED)} scored lower")
     return f"{name}: {'; '.join(parts)}."

@@ -8,6 +8,8 @@ from factory import ADALORA, FULL, HEAD, LORA, QLORA, make_failure, make_matrix,
 from shown import show
 
 NOISE = (0.0, 0.004, -0.003, 0.002, -0.003)
+STEP = {"lora": 1, "full": 2, "adalora": 3, "qlora": 4, "head": 2}
+"""How far apart the noise of a cell's seeds is read, so that no two cells share it."""
 
 
 def first(seeds=5, **means):
@@ -16,7 +18,7 @@ def first(seeds=5, **means):
     rows = []
     for name, mean in means.items():
         for record in make_matrix([cells[name]], ["sst2"], range(seeds)):
-            wobble = NOISE[(record.job.seed + len(name)) % 5]
+            wobble = NOISE[record.job.seed * STEP[name] % 5]
             value = mean + wobble
             outcome = replace(record.outcome, metric_value=value, baseline_value=0.5)
             rows.append(replace(record, outcome=outcome))
@@ -24,9 +26,9 @@ def first(seeds=5, **means):
 
 
 def test_nothing_shown_is_called_no_difference_and_never_as_good():
-    screen = first(lora=0.80, full=0.801, seeds=3)
+    screen = first(lora=0.80, full=0.806, seeds=3)
     assert screen.answer == (
-        "LoRA r8: 3 seeds show no difference to full fine-tuning, for 0.3\u00a0% of its trained "
+        "LoRA r8: 3 seeds show no difference to full fine-tuning, for 1\u00a0% of its trained "
         "parameters."
     )
     assert "±" not in screen.answer + screen.caveat
@@ -37,19 +39,25 @@ def test_nothing_shown_is_called_no_difference_and_never_as_good():
 
 def test_what_is_decided_is_said():
     assert first(lora=0.80, full=0.75).answer.startswith("LoRA r8 scored higher than full")
+    assert first(lora=0.80, full=0.801, seeds=3).answer.startswith(
+        "LoRA r8 is within 0.01 of full fine-tuning over 3 seeds, for 1"
+    )
     ahead = first(lora=0.80, full=0.85).answer
     assert ahead.startswith("full fine-tuning scored higher than LoRA r8, with ")
     assert first(lora=0.80, qlora=0.85, adalora=0.86).answer == (
-        "AdaLoRA r8 scored higher than LoRA r8, with 1.5 times its trained parameters, as did 1 "
+        "AdaLoRA r8 scored higher than LoRA r8, with 1.17 times its trained parameters, as did 1 "
         "other cell."
     )
-    assert first(lora=0.80, qlora=0.801, adalora=0.70).answer == (
+    assert first(lora=0.80, qlora=0.805, adalora=0.70).answer == (
         "LoRA r8: 5 seeds show no difference to QLoRA r8; AdaLoRA r8 scored lower."
     )
 
 
 def test_one_seed_shows_nothing():
-    assert "one seed can't show a difference to full" in first(seeds=1, lora=0.8, full=0.9).answer
+    assert first(seeds=1, lora=0.8, full=0.9).answer == (
+        "One seed can show neither that a method learned nor that one is better; the highest mean "
+        "is that of full fine-tuning."
+    )
 
 
 def test_a_cell_below_the_floor_is_no_headline_however_cheap():

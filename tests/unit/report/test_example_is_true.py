@@ -39,7 +39,7 @@ def test_the_reader_shares_no_code_with_the_report():
         ("memory: QLoRA r8 at 0.98×", "memory: head only at 0.26×", "Least peak memory: QLoRA r8"),
         ("next QLoRA r8 at 0.85×", "next QLoRA r8 at 0.95×", "next QLoRA r8 at 0.85×"),
         ("8: 3 seeds show no difference to full", "8: 3 seeds show it as good as full", "for 2 %"),
-        ("for 2\u00a0% of its trained", "for 1\u00a0% of its trained", "for 2 % of its trained"),
+        ("for 2 % of its trained", "for 1 % of its trained", "for 2 % of its trained"),
         ("(60 to 140 steps) and only 3", "(600 steps) and only 3", "Reduced scale (60 to 140"),
         ("On the front: QLoRA", "On the front: head only, QLoRA", "on the front are {"),
         ("6 methods × 4 tasks", "6 methods × 5 tasks", "of the rows: 6 methods × 4 tasks"),
