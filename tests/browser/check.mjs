@@ -60,7 +60,7 @@ const spoken = (tab) => tab.$eval("[role=status]", (p) => p.textContent);
 async function checkSorting(tab) {
   const found = await tab.evaluateHandle(() =>
     [...document.querySelectorAll("table")].find((t) => {
-      const names = [...t.tBodies[0].rows].map((r) => r.cells[0].dataset.sort);
+      const names = [...t.tBodies[0].rows].map((r) => r.cells[0].firstChild.textContent);
       return !t.closest("details") && new Set(names).size > 2;
     }),
   );
@@ -68,7 +68,7 @@ async function checkSorting(tab) {
   const button = await table?.$("thead th button");
   if (!button) return faults.push("sorting: no open table with a button and three names");
   const names = () =>
-    table.evaluate((t) => [...t.tBodies[0].rows].map((r) => r.cells[0].dataset.sort));
+    table.evaluate((t) => [...t.tBodies[0].rows].map((r) => r.cells[0].firstChild.textContent));
   const orders = [await names()];
   for (const order of ["ascending", "descending"]) {
     await button.click();

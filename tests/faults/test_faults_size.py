@@ -26,7 +26,7 @@ from waiting import PATIENCE
 JOBS = 10_000
 TASKS = ("cola", "mnli", "mrpc", "qnli", "qqp", "rte", "sst2", "stsb")
 CALLS_TO_PLAN_A_JOB = 200
-BYTES_OF_A_PAGE = 10_000_000
+BYTES_OF_A_PAGE = 6_000_000
 BYTES_OF_A_SUPERVISOR = 155_000_000
 """Of which 39 million are Python, its libraries and our modules before anything is planned."""
 SHARE_OF_A_CORE = 0.02
@@ -85,7 +85,7 @@ def matrix(seeds):
 
 @pytest.mark.slow
 def test_a_row_of_ten_thousand_costs_no_more_to_report_than_one_of_two_thousand(tmp_path):
-    """On a page of ten megabytes at most. Seconds are `make perf`'s."""
+    """On a page of six megabytes at most. Seconds are `make perf`'s."""
 
     def calls(seeds):
         rows, found = matrix(seeds), []

@@ -301,8 +301,9 @@ def tiles(facts: dict[str, str], rows: Rows) -> Iterator[tuple[str, str]]:
         yield title, f"undecided are {undecided}"
     best = max(rows.cells, key=lambda c: fmean(rows.means(c)))
     behind = 100 * (fmean(rows.means(best)) - fmean(rows.means(REFERENCE)))
-    if f"{REFERENCE} or {best}; {REFERENCE} is cheaper and {behind:.1f} points below" not in (
-        facts.get("What to pick", "")
+    if (
+        f"{REFERENCE} or {best}; {REFERENCE} takes less memory and is {behind:.1f} points below"
+        not in (facts.get("What to pick", ""))
     ):
         yield "What to pick", f"{REFERENCE} is {behind:.1f} points below {best}"
     mib = {}

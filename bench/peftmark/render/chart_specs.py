@@ -40,11 +40,13 @@ class Strip:
 
     Attributes:
         axis: what the score is.
+        narrow: whether its panels stand below one another, for a phone.
     """
 
     rows: tuple[StripRow, ...]
     reference: str
     axis: str
+    narrow: bool = False
 
 
 @dataclass(frozen=True)
@@ -101,10 +103,11 @@ class TaskLane:
 
 @dataclass(frozen=True)
 class Lanes:
-    """Scores of several tasks side by side, a row a cell."""
+    """Scores of several tasks side by side, a row a cell; below one another if narrow."""
 
     marks: tuple[Mark, ...]
     lanes: tuple[TaskLane, ...]
+    narrow: bool = False
 
 
 @dataclass(frozen=True)

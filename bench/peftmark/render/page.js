@@ -20,7 +20,11 @@ function sortable(table, number) {
     heads.forEach((other) => other.removeAttribute("aria-sort"));
     heads[column].setAttribute("aria-sort", down ? "descending" : "ascending");
     const order = down ? -1 : 1;
-    const rows = [...body.rows].map((row) => [row, row.cells[column].dataset]);
+    const key = ({ dataset, firstChild }) => ({
+      last: dataset.last,
+      sort: dataset.sort ?? firstChild?.textContent ?? "",
+    });
+    const rows = [...body.rows].map((row) => [row, key(row.cells[column])]);
     rows.sort(([, a], [, b]) => {
       // Failed and missing entries stay last both ways.
       if (a.last !== b.last) return a.last ? 1 : -1;

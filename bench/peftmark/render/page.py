@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
 from peftmark.catalog.methods import METHODS, Cell, cell_title
@@ -163,6 +163,7 @@ class Figure:
         note: how to read it.
         wide: whether it takes the whole width.
         title: a name to set above the finding.
+        phone: the same for a narrow window; None where it is shown as it is.
     """
 
     name: str
@@ -171,7 +172,13 @@ class Figure:
     note: str = ""
     wide: bool = False
     title: str = ""
+    phone: Drawing | None = None
     kind: ClassVar[str] = "figure"
+
+    @property
+    def for_phone(self) -> Figure:
+        """What stands in for it in a narrow window."""
+        return replace(self, name=f"{self.name}-phone", drawing=self.phone or self.drawing)
 
 
 @dataclass(frozen=True)
@@ -344,3 +351,4 @@ class Page:
     def phone_figures(self) -> Iterator[Figure]:
         """Pictures that stand in for others in a narrow window."""
         yield from (chart.phone for chart in (self.first.charts if self.first else ()))
+        yield from (f.for_phone for f in self.figures() if f.phone is not None)

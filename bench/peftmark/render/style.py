@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from peftmark.analysis.stats import Estimate
 from peftmark.render.chart_specs import Mark
 from peftmark.render.page import shorten
 from peftmark.render.series import COLOURS, OTHER, SERIES
@@ -46,6 +47,8 @@ STYLE: Any = {
 }
 LINE_LETTERS = 34
 WRAPPED_LETTERS = 24
+ROW = 30
+"""Pixels of a row that stands for a cell."""
 MOST_ALIKE = 3
 """Lines of one series in a picture that may share its colour."""
 
@@ -124,3 +127,30 @@ def label_width(labels: Sequence[str]) -> int:
     """Pixels for the longest label; 7.4 is a wide letter of the 12 px drawing font."""
     lines = [line for text in labels for line in text.split("\n")]
     return max(64, 24 + round(7.4 * max(map(len, lines), default=0)))
+
+
+def name_rows(axes: Axes, labels: Sequence[str]) -> None:
+    """One labelled row a cell, the first on top, with hairlines."""
+    n = len(labels)
+    axes.set_ylim(n - 0.5, -0.5)
+    axes.set_yticks(range(n), labels)
+    axes.tick_params(axis="y", labelcolor=INK, pad=8)
+    across = axes.get_yaxis_transform()
+    axes.hlines(range(n), 0, 1, color=LINE, linewidth=0.75, zorder=0, transform=across)
+
+
+def interval(axes: Axes, y: float, mark: Mark, estimate: Estimate | None, size: float) -> None:
+    """A cell's mean with its interval; nothing where there is none."""
+    if estimate is None:
+        return
+    colour = COLOURS[mark.series]
+    if estimate.half_width is not None:
+        axes.plot([estimate.low, estimate.high], [y, y], color=colour, solid_capstyle="butt")
+    axes.plot([estimate.mean], [y], markersize=size, linestyle="none", **marker(mark))
+
+
+def gap_text(axes: Axes, y: float, text: str) -> None:
+    """Why a row has no figure."""
+    axes.text(
+        0.02, y, text, transform=axes.get_yaxis_transform(), va="center", color=MUTED, fontsize=12
+    )

@@ -11,7 +11,7 @@ from peftmark.advice import rates_lines, training_lines
 from peftmark.analysis.comparison import MARGIN, Difference, against_reference
 from peftmark.analysis.floor import below_floor
 from peftmark.analysis.guess import unbeaten
-from peftmark.analysis.table import ResultTable, overall_score, ratio
+from peftmark.analysis.table import NOT_RUN, ResultTable, overall_score, ratio
 from peftmark.catalog.methods import Cell, method_of
 from peftmark.render import words
 from peftmark.report import summary
@@ -145,8 +145,8 @@ def _parameters(share: float) -> str:
 
 
 def caveat(table: ResultTable) -> str:
-    """The heaviest of what speaks against the answer: no gain on a task, scale with seeds, unequal
-    training, tuning."""
+    """The heaviest of what speaks against the answer: no gain on a task, unequal training, failures
+    with scale and seeds, tuning."""
     if not any(r.ok for r in table.rows):
         return ""
     lost = [one.task for one in unbeaten(table)]
@@ -158,9 +158,10 @@ def caveat(table: ResultTable) -> str:
     named = _named(table)
     if unequal := training_lines.sentence(table, named) if named else "":
         return unequal
-    if weak := " and ".join(filter(None, (_scale(table), _seeds(table)))):
-        longer = "a longer run" if _scale(table) else "more seeds"
-        return f"{weak}: {longer} may order methods differently."
+    if weak := list(filter(None, (_failed(table), _scale(table), _seeds(table)))):
+        longer = "a longer run" if _scale(table) else "a complete run with more seeds"
+        text = words.listing(weak)
+        return f"{text[0].upper()}{text[1:]}: {longer} may order methods differently."
     if unequal := training_lines.sentence(table):
         return unequal
     if rates_lines.by_trials(table)[1]:
@@ -177,12 +178,22 @@ def _named(table: ResultTable) -> set[Cell]:
     return {table.reference, *ahead, *(c for c in found if c.method == "full")}
 
 
+def _failed(table: ResultTable) -> str:
+    """That runs failed or are still to come; empty where all finished."""
+    counts, planned = table.counts(), len(table.slots)
+    if counts["ok"] == planned:
+        return ""
+    if failed := planned - counts["ok"] - counts[NOT_RUN]:
+        return f"{failed} of {words.plural(planned, 'run')} failed"
+    return f"{counts[NOT_RUN]} of {words.plural(planned, 'run')} not run yet"
+
+
 def _scale(table: ResultTable) -> str:
     """That the scale is reduced, and the steps; empty at full scale."""
     if table.jobs[0].scale == "full":
         return ""
     steps = words.span(j.recipe.steps for j in table.jobs if j.cell.trains)
-    return f"Reduced scale ({steps} steps)" if steps else "Reduced scale"
+    return f"reduced scale ({steps} steps)" if steps else "reduced scale"
 
 
 def _seeds(table: ResultTable) -> str:

@@ -140,6 +140,8 @@ def _counts(found: Front) -> str:
 
 def _finding(found: Front) -> str:
     """What the picture shows, in a sentence."""
+    if not found.choices:
+        return "No cell is above the quality floor, so there is no front."
     text = f"On the front: {words.some([words.title(s.cell) for s in found.of('on')])}"
     if maybe := found.of("possibly on"):
         text += f"; possibly: {words.some([words.title(s.cell) for s in maybe])}"

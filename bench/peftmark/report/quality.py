@@ -11,11 +11,10 @@ from peftmark.analysis.comparison import baseline_of as baseline
 from peftmark.analysis.scale import bounded
 from peftmark.analysis.table import MEAN, SHARE, ResultTable, Slot, overall_score, task_score
 from peftmark.catalog.methods import Cell
-from peftmark.catalog.metrics import sign_of
 from peftmark.record.fields import side, title
 from peftmark.record.recipe import Causal
 from peftmark.render import words
-from peftmark.render.chart_specs import DotRow, Dots, Lanes, TaskLane
+from peftmark.render.chart_specs import DotRow, Dots
 from peftmark.render.page import (
     Block,
     Column,
@@ -27,12 +26,10 @@ from peftmark.render.page import (
     Section,
     marks,
 )
-from peftmark.report import cell_selection, differences, score_entries, summary
+from peftmark.report import cell_selection, differences, lanes, score_entries, summary
 from peftmark.report import missing as gaps
 from peftmark.report.measures import raw
 
-MOST_LANES = 5
-"""Tasks side by side in a picture."""
 GUESSED = ("log_loss", "auroc", "calibration_error", "mae")
 """Metrics whose best constant guess is neither the majority class nor the mean."""
 
@@ -57,44 +54,8 @@ def section(table: ResultTable) -> Section:
             _losses(table),
         )
     lead = " ".join(filter(None, (plain_lines.in_the_mean(table), _lead(table, ranks))))
-    shown = (_lanes(table),) if any(r.ok for r in table.rows) else ()
+    shown = (lanes.figure(table),) if any(r.ok for r in table.rows) else ()
     return Section("quality", "Who is better, and where", lead, blocks, shown)
-
-
-def _lanes(table: ResultTable) -> Figure:
-    """Every cell on every task, side by side."""
-    look, shown = marks(table.cells), cell_selection.picks(table)
-    tasks = table.tasks[:MOST_LANES]
-    lanes = tuple(
-        TaskLane(
-            task,
-            _axis(table, task),
-            tuple(task_score(table, cell, task).estimate for cell in shown),
-            baseline(table, task),
-        )
-        for task in tasks
-    )
-    note = f"Marker and line: mean and interval. Dashes: a constant guess. {summary.INTERVALS}"
-    if len(tasks) < len(table.tasks):
-        note += f" Drawn: {len(tasks)} of {len(table.tasks)} tasks; the table has all."
-    note = f"{note} {cell_selection.left_out(table, len(shown), 'the table')}".strip()
-    drawing = Lanes(tuple(look[cell] for cell in shown), lanes)
-    return Figure("lanes", _led(table), drawing, note, wide=True)
-
-
-def _led(table: ResultTable) -> str:
-    """Which cell has the best mean on each task."""
-    parts: dict[str, list[str]] = {}
-    for task in table.tasks:
-        sign = sign_of(metric_of(table, task))
-        means = {
-            c: sign * e.mean for c in table.cells if (e := task_score(table, c, task).estimate)
-        }
-        if means:
-            best = max(means, key=lambda c: means[c])
-            parts.setdefault(words.title(best), []).append(task)
-    told = [f"{name} on {words.some(tasks, 3)}" for name, tasks in parts.items()]
-    return f"Best mean: {words.some(told, 4)}; means alone decide nothing."
 
 
 def _lead(table: ResultTable, ranks: Mapping[Cell, tuple[int, int]]) -> str:
@@ -147,12 +108,6 @@ def _way(asked: Causal) -> str:
     if asked.new_tokens is None:
         return f"rank classification, {prompt}"
     return f"writing an answer, {prompt}"
-
-
-def _axis(table: ResultTable, task: str) -> str:
-    """A task's metric and its direction."""
-    key = metric_of(table, task)
-    return f"{words.metric_title(key)}, {words.direction(key)}"
 
 
 def _heading(table: ResultTable, task: str) -> str:
@@ -288,7 +243,7 @@ def _dots(
         score = task_score(table, cell, task)
         missing = "" if score.by_seed else gaps.gap(table.of(cell, task)).text
         rows.append(DotRow(look[cell], score.values, score.estimate, missing))
-    drawing = Dots(tuple(rows), _axis(table, task), baseline(table, task))
+    drawing = Dots(tuple(rows), lanes.axis(table, task), baseline(table, task))
     note = "One small dot a seed, marker and line for mean and interval, dashes at the baseline."
     note = f"{note} {cell_selection.left_out(table, len(shown), 'the table above')}".strip()
     return Figure(

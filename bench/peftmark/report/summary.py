@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from peftmark.advice import plain_lines, rates_lines, shared_rows_lines, training_lines
 from peftmark.analysis.comparison import MARGIN, Difference, Verdict, against_reference
@@ -260,7 +261,8 @@ def strip(table: ResultTable) -> Figure:
         f"{memory_meaning(table)}"
     ).strip()
     drawing = Strip(rows, words.title(table.reference), score_entries.score_axis(table))
-    return Figure("summary", cost_finding(table), drawing, note, wide=True)
+    phone = replace(drawing, narrow=True)
+    return Figure("summary", cost_finding(table), drawing, note, wide=True, phone=phone)
 
 
 def _why_no_quality(table: ResultTable, cell: Cell) -> str:

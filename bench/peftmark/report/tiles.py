@@ -40,16 +40,27 @@ def pick(answers: Mapping[str, Answer]) -> Tile:
     if answer.verdict == "fits" and first.keeps != "best":
         return Tile(title, first.title, "least memory of what is shown to lose at most a point")
     best = words.title(answer.best)
-    close = [c for c in answer.picks if c.keeps == "possible" and c.behind is not None]
+    top = next((c for c in (*answer.picks, *answer.others) if c.cell == answer.best), None)
+    dear = top.figures["memory"] if top else None
+    close = [
+        c
+        for c in answer.picks
+        if c.keeps == "possible"
+        and c.behind is not None
+        and dear is not None
+        and (c.figures["memory"] or dear) < dear
+    ]
     if not close:
-        return Tile(title, best, "the highest mean; nothing cheaper is shown to come close")
+        return Tile(
+            title, best, "the highest mean; nothing that takes less memory is shown to come close"
+        )
     near = max(close, key=lambda c: c.behind.estimate.mean if c.behind else 0.0)
     away = points_text(near.behind.estimate.mean) if near.behind else ""
     return Tile(
         title,
         f"{near.title} or {best}",
-        f"{near.title} is cheaper and {away}, which {words.plural(near.seeds, 'seed')} can't "
-        "tell from chance",
+        f"{near.title} takes less memory and is {away}, which "
+        f"{words.plural(near.seeds, 'seed')} can't tell from chance",
     )
 
 

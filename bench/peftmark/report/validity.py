@@ -168,6 +168,7 @@ def _repeat_row(repeat: Repeat) -> tuple[Entry, ...]:
 
 
 def _flagged(findings: Findings) -> Grid:
+    """One row a flag; of many, seeds that say the same share a row."""
     columns = (
         Column("found"),
         Column("cell"),
@@ -175,15 +176,21 @@ def _flagged(findings: Findings) -> Grid:
         Column("seed", numeric=True),
         Column("detail"),
     )
+    alike: dict[tuple[object, ...], list[Flag]] = {}
+    for i, flag in enumerate(findings.flags):
+        job = flag.job
+        apart = i if len(findings.flags) <= MOST_ROWS else None
+        alike.setdefault((flag.kind, job.cell, job.task, flag.detail, apart), []).append(flag)
     rows = tuple(
         (
             Entry(flag.kind, kind="failed"),
             Entry(words.title(flag.job.cell)),
             Entry(flag.job.task),
-            Entry(str(flag.job.seed), kind="number", sort=flag.job.seed),
+            Entry(", ".join(str(f.job.seed) for f in flags), kind="number", sort=flag.job.seed),
             Entry(flag.detail or "no detail recorded"),
         )
-        for flag in findings.flags
+        for flags in alike.values()
+        for flag in flags[:1]
     )
     return Grid("Rows that were flagged", columns, rows, folded=len(rows) > MOST_ROWS)
 

@@ -76,6 +76,15 @@ def test_a_cell_below_the_floor_is_no_headline_however_cheap():
     )
 
 
+def test_failures_stand_in_the_caveat_and_what_takes_more_memory_is_no_saving():
+    rows = make_matrix([LORA, ADALORA], ["sst2"], range(5))
+    rows[-1] = replace(rows[-1], outcome=make_failure())
+    screen = show(rows).first
+    assert screen.caveat.startswith("1 of 10 runs failed and reduced scale (120 steps): a longer")
+    pick = screen.tiles[0]
+    assert pick.value == "LoRA r8" and "nothing that takes less memory" in pick.note
+
+
 def test_nothing_learned_is_the_answer():
     assert first(lora=0.50, full=0.499).answer.startswith("Nothing was learned here")
 

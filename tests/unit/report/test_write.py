@@ -191,7 +191,8 @@ def test_profile_model_and_scale_stand_at_the_top(tmp_path, matrix):
     assert text[0] == "# demo, profile quick"
     assert "on all-MiniLM-L6-v2 (encoder), cpu" in text[2]
     assert "- **model:** all-MiniLM-L6-v2 (encoder)" in text
-    assert any(line.startswith("Reduced scale (120 steps) and only 3 seeds") for line in text[:8])
+    caveat = "runs failed, reduced scale (120 steps) and only 3 seeds: a longer run may order"
+    assert any(caveat in line for line in text[:8])
     assert any(line.startswith("> **Reduced scale: profile quick, 120 optimizer") for line in text)
     full = write(tmp_path, make_matrix(cells=[LORA], profile="full"))["report.md"]
     assert "Reduced scale" not in full
