@@ -119,6 +119,35 @@ def test_ranks_hold_every_place_that_is_possible():
     assert ranks == {"full": (1, 1), "lora": (2, 3), "adalora": (2, 3), "bitfit": (4, 4)}
 
 
+def test_a_pair_has_one_verdict_whoever_asks():
+    rows = rows_of(
+        lora=[0.80, 0.81, 0.82, 0.80],
+        adalora=[0.78, 0.795, 0.797, 0.782],
+        full=[0.81, 0.811, 0.824, 0.803],
+        bitfit=[0.5, 0.512, 0.52, 0.50],
+    )
+    found = built(rows)
+    pairs, alone = comparison.pairwise(found), comparison.against_reference(found)
+    turned = {"higher": "lower", "lower": "higher"}
+    for cell, judged in alone.items():
+        pair = pairs[LORA, cell]
+        assert pair.adjusted == pytest.approx(judged.adjusted)
+        assert turned.get(pair.verdict, pair.verdict) == judged.verdict
+        assert comparison.shown_higher(found, LORA, cell) == (judged.verdict == "lower")
+        assert comparison.pair_of(found, cell, LORA) is comparison.pair_of(found, LORA, cell)
+    # Three pairs with the reference, three without it.
+    assert {d.family for d in pairs.values()} == {3}
+
+
+def test_above_the_limit_only_pairs_with_the_reference_are_judged(monkeypatch):
+    monkeypatch.setattr(comparison, "MOST_CELLS", 2)
+    found = built(rows_of(lora=[0.8, 0.81], adalora=[0.7, 0.712], full=[0.5, 0.513]))
+    _, adalora, full = found.cells
+    assert comparison.pair_of(found, LORA, full) is not None
+    assert comparison.pair_of(found, adalora, full) is None
+    assert not comparison.shown_higher(found, adalora, full)
+
+
 def test_too_many_cells_are_not_compared_in_pairs(monkeypatch):
     monkeypatch.setattr(comparison, "MOST_CELLS", 2)
     rows = make_matrix(cells=[LORA, ADALORA, QLORA], seeds=range(2))

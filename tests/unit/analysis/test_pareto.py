@@ -28,6 +28,13 @@ def test_a_point_is_off_only_if_another_is_shown_better_for_no_more():
     assert [p.by for p in places] == [None, 0]
 
 
+def test_who_judges_pairs_decides_what_is_off_and_who_reigns():
+    points = [point(0.8, 10), point(0.7, 20, noise=1)]
+    assert [p.standing for p in standings(points, lambda a, b: False)] == ["on", "possibly on"]
+    assert reigns(points, lambda a, b: False) == ()
+    assert [p.by for p in standings(points, lambda a, b: (a, b) == (0, 1))] == [None, 0]
+
+
 def test_a_point_whose_difference_spans_zero_is_possibly_on():
     better, near = point(0.800, 10), point(0.7995, 20, noise=1, spread=5)
     assert not scores_more(better, near)
