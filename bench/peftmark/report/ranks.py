@@ -109,10 +109,8 @@ def _lead(table: ResultTable, drawn: Sequence[Cell], scored: Sequence[Cell]) -> 
         cell: found for cell in drawn if (found := _extremes(_by_module(_means(table, cell))))
     }
     moving = sum(any(moved(row) for row in finished(table, cell)) for cell in drawn)
-    text = (
-        f"Ranks moved in training in {words.plural(moving, 'cell')} and differ from the start "
-        f"in {len(drawn) - moving}."
-    )
+    fixed = f" and differ from the start in {still}" if (still := len(drawn) - moving) else ""
+    text = f"Ranks moved in training in {words.plural(moving, 'cell')}{fixed}."
     if not extremes:
         return text
     most, times = Counter(high for high, _ in extremes.values()).most_common(1)[0]

@@ -125,7 +125,7 @@ def test_final_ranks_stand_by_layer_and_module():
     assert figure.title == "AdaLoRA r8"
     assert "Most rank in query (8 a layer), least in value (4)" in figure.finding
     assert section(shown, "ranks").lead == (
-        "Ranks moved in training in 1 cell and differ from the start in 0. AdaLoRA r8 ends with "
+        "Ranks moved in training in 1 cell. AdaLoRA r8 ends with "
         "most rank in query, least in value."
     )
     found = [[e.text for e in r] for r in grid(shown, "Final rank").rows]
