@@ -179,7 +179,7 @@ def test_a_cell_and_task_is_one_outlook_with_its_parts(asked):
     found = found_for()
     assert len(found) == 4
     text = "\n".join(plan.memory_lines(found, None))
-    assert "trec, 16 rows of 64 tokens" in text
+    assert "trec, 16 rows of 20 tokens" in text
     assert "QLoRA r8" in text and "on the CPU" in text
     assert all(one.fits is None and one.seconds is None for one in found)
 

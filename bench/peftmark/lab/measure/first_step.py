@@ -11,9 +11,18 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.modules.dropout import _DropoutNd
 
 from peftmark.lab.step import Step, Taken
+
+DROPOUT = (
+    nn.Dropout,
+    nn.Dropout1d,
+    nn.Dropout2d,
+    nn.Dropout3d,
+    nn.AlphaDropout,
+    nn.FeatureAlphaDropout,
+)
+"""Every module of torch that leaves numbers out."""
 
 
 class FirstStep:
@@ -51,7 +60,7 @@ class FirstStep:
         self._dropout = Counter(
             float(m.p)
             for m in self._model.modules()
-            if isinstance(m, _DropoutNd) and m.training and m.p > 0
+            if isinstance(m, DROPOUT) and m.training and m.p > 0
         )
 
     def facts(self, taken: Taken) -> dict[str, float | None]:
