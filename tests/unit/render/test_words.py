@@ -48,4 +48,4 @@ def test_a_mean_has_the_digits_that_its_interval_supports():
 def test_a_gate_shows_them_likewise():
     change = Change(0.000421, 0.000523, -0.0001, -0.00011, -0.00009, seeds=3, metric="rmse")
     assert scores(change) == "0.000421 → 0.000523"
-    assert moved(change) == "−0.000100 ± 0.0000100 (3 seeds)"
+    assert moved(change) == "−0.000100 ± 0.000010 (3 seeds)"
