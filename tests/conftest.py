@@ -1,6 +1,7 @@
 """Settings for every test."""
 
 import os
+import signal
 import sys
 from importlib.machinery import PathFinder
 
@@ -14,6 +15,9 @@ for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 # Tests start hundreds of processes: without kept bytecode each would compile peftmark anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # As in a shell's background: what tests start would inherit it, and could not be interrupted.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.dont_write_bytecode = False
 stand_ins.load_early()
 
