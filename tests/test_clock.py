@@ -32,6 +32,7 @@ CALLS = {
     ("asyncio", "sleep"),
     ("threading", "Timer"),
 }
+WAITS = {"wait", "join", "acquire", "poll"}
 IN_TEXT = re.compile(rf"\btime\.(?:{'|'.join(CLOCKS)})\(|\btimeout=\d")
 PATIENT = {"PATIENCE", "None"}
 
@@ -77,6 +78,8 @@ def clocks(tree: ast.Module) -> Iterator[tuple[str, int]]:
         for node in ast.walk(outer):
             if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
                 found = (node.value.id, node.attr) in CALLS
+            elif isinstance(node, ast.Call):
+                found = _hurries(node)
             elif isinstance(node, ast.ImportFrom):
                 found = node.module == "time"
             elif isinstance(node, ast.keyword):
@@ -87,6 +90,14 @@ def clocks(tree: ast.Module) -> Iterator[tuple[str, int]]:
                 continue
             if found:
                 yield name, getattr(node, "lineno", outer.lineno)
+
+
+def _hurries(call: ast.Call) -> bool:
+    """Whether it waits for an event, a thread, a lock or a pipe for so many seconds."""
+    waits = isinstance(call.func, ast.Attribute) and call.func.attr in WAITS
+    first = call.args[0] if call.args else None
+    seconds = first.value if isinstance(first, ast.Constant) else None
+    return waits and isinstance(seconds, int | float) and not isinstance(seconds, bool)
 
 
 def _name(node: ast.stmt) -> str:
@@ -133,6 +144,10 @@ def is_in_a_hurry():
     subprocess.run([], timeout=20)
 def has_patience():
     subprocess.run([], timeout=PATIENCE)
+def waits_so_long():
+    assert event.wait(10)
+def waits_as_long_as_it_takes():
+    assert event.wait(PATIENCE) and ", ".join(names)
 SCRIPT = """
 import time
 time.sleep(3)
@@ -146,4 +161,5 @@ from time import sleep
 
 def test_every_kind_of_clock_is_seen() -> None:
     found = [name for name, _ in clocks(ast.parse(SOURCE))]
-    assert found == ["sleeps", "hands_it_over", "is_in_a_hurry", "SCRIPT", "ImportFrom"]
+    hurried = ["is_in_a_hurry", "waits_so_long"]
+    assert found == ["sleeps", "hands_it_over", *hurried, "SCRIPT", "ImportFrom"]

@@ -347,7 +347,7 @@ def test_a_process_from_before_the_job_is_never_taken_for_the_worker(
     install(fake_binding(nvmlDeviceGetComputeRunningProcesses=processes))
     with DeviceMeter("GPU-0", period_seconds=0.001) as meter:
         meter.pid = 7
-        assert asked.wait(10)
+        assert asked.wait(PATIENCE)
     assert meter.others == others
 
 
@@ -359,12 +359,12 @@ def test_a_driver_that_does_not_answer_holds_nothing_up(install, monkeypatch):
 
     def hangs(handle, version=None):
         asked.set()
-        answer.wait(20)
+        answer.wait(PATIENCE)
         raise FakeError("late")
 
     with meter:
         binding.nvmlDeviceGetMemoryInfo = hangs
-        assert asked.wait(10)
+        assert asked.wait(PATIENCE)
     answer.set()
     assert (meter.device_bytes, meter.reason) == (None, "NVML does not answer")
 
