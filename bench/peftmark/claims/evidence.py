@@ -103,35 +103,33 @@ def _by_task(rows: Sequence[Record], of: Callable[[Record], int]) -> dict[str, d
     return found
 
 
-def _factor(cells: Mapping[Cell, int]) -> tuple[float, Cell, Cell]:
-    """The largest figure over the smallest, and whose they are."""
-    most, least = max(cells, key=lambda c: cells[c]), min(cells, key=lambda c: cells[c])
-    return cells[most] / cells[least], most, least
+def _unequal(by_task: Mapping[str, Mapping[Cell, int]], said: str) -> str:
+    """A sentence of the first task on which two cells' figures differ; empty if none do.
+
+    Args:
+        said: what stands between the two cells, with the factor as {}.
+    """
+    for task, cells in by_task.items():
+        most, least = max(cells, key=lambda c: cells[c]), min(cells, key=lambda c: cells[c])
+        factor = cells[most] / cells[least]
+        if factor > 1 + SAME:
+            between = said.format(f"{factor:.3g}")
+            return f"on {task} {cell_title(*most)} {between} {cell_title(*least)}"
+    return ""
 
 
 def unequal_training(rows: Sequence[Record]) -> str:
     """Which cells trained on more rows than others, in words; empty if all on the same number."""
-    for task, cells in _by_task(rows, lambda row: int(rows_seen(row) or 0)).items():
-        factor, most, least = _factor(cells)
-        if factor > 1 + SAME:
-            return (
-                f"on {task} {cell_title(*most)} trained on {factor:.3g} times as many rows as "
-                f"{cell_title(*least)} (steps times batch)"
-            )
-    return ""
+    seen = _by_task(rows, lambda row: int(rows_seen(row) or 0))
+    told = _unequal(seen, "trained on {} times as many rows as")
+    return f"{told} (steps times batch)" if told else ""
 
 
 def unequal_steps(rows: Sequence[Record]) -> str:
     """Which cells took more optimizer steps for the same rows, in words; empty if none did."""
     taken = _by_task(rows, lambda row: row.outcome.steps or row.job.recipe.steps)
-    for task, cells in taken.items():
-        factor, most, least = _factor(cells)
-        if factor > 1 + SAME:
-            return (
-                f"on {task} {cell_title(*most)} took {factor:.3g} times the steps of "
-                f"{cell_title(*least)} for the same rows"
-            )
-    return ""
+    told = _unequal(taken, "took {} times the steps of")
+    return f"{told} for the same rows" if told else ""
 
 
 def obstacle(test: ClaimTest, rows: Sequence[Record]) -> str:

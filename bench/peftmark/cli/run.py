@@ -132,10 +132,6 @@ def _run_stage(
         stage = "trials of learning rates" if trials else "jobs with the chosen learning rates"
         console.print(f"{len(jobs)} {stage}:", markup=False)
     with Board(console, jobs, plan.venue.at_once) as board:
-        if live is None:
-            for _, done in execute(plan, jobs, selection, board.event, stop):
-                board.finished(done)
-            return
         page = LiveFile(
             live,
             f"{plan.suite.name}, profile {plan.profile}",

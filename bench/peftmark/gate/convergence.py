@@ -6,7 +6,7 @@ import math
 import statistics
 from collections.abc import Iterator, Sequence
 
-from peftmark.analysis.stats import Comparison, compare, holm
+from peftmark.analysis.stats import Comparison, compare, holm, one_sided
 from peftmark.catalog.methods import Cell
 from peftmark.gate.matching import Matched, Pair, finding
 from peftmark.gate.policy import Policy
@@ -87,7 +87,9 @@ def classes(matched: Matched, policy: Policy) -> Iterator[Finding]:
                 elif len(recalls) >= FEWEST:
                     tested[cell, task, name] = compare([[b - a for a, b in recalls]])
     # Without spread the sign alone would decide, which so few seeds can't.
-    ps = holm([None if c.p is None else _above(c, [], -1) for c in tested.values()])
+    ps = holm(
+        [None if c.p is None else one_sided(c.p, c.estimate.mean < 0) for c in tested.values()]
+    )
     for ((cell, task, name), comparison), p in zip(tested.items(), ps, strict=True):
         drop = -comparison.estimate.mean
         if p is not None and p <= CLASSES * policy.alpha and drop > CLASS_MARGIN:
@@ -166,8 +168,7 @@ def _above(comparison: Comparison, moves: Sequence[float], sign: int) -> float:
         one_way = all(sign * m > 0 for m in moves) or all(sign * m < 0 for m in moves)
         chance = 0.5 ** len(moves) if one_way else 0.5
         return chance if mean > 0 else 1 - chance
-    half = comparison.p / 2
-    return half if mean > 0 else 1 - half
+    return one_sided(comparison.p, mean > 0)
 
 
 def _later(pair: Pair) -> float:

@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from peftmark.analysis.stats import geometric_mean, holm, wilcoxon
+from peftmark.analysis.stats import geometric_mean, holm, one_sided, wilcoxon
 from peftmark.catalog.methods import Cell
 from peftmark.gate.matching import Matched, Pair, finding
 from peftmark.gate.policy import Policy
@@ -200,9 +200,7 @@ def _log(made: Round) -> float:
 def _slower(ratios: Sequence[float]) -> float | None:
     """One-sided p of the signed-rank test that ratios are not above 0."""
     p = wilcoxon(ratios)
-    if p is None:
-        return None
-    return p / 2 if hodges_lehmann(ratios) > 0 else 1 - p / 2
+    return None if p is None else one_sided(p, hodges_lehmann(ratios) > 0)
 
 
 def hodges_lehmann(values: Sequence[float]) -> float:

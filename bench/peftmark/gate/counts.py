@@ -46,9 +46,9 @@ def counts(matched: Matched, policy: Policy) -> Iterator[Finding]:
     for cell in matched.cells:
         pairs = matched.of(cell)
         names = dict.fromkeys(name for p in pairs for name in (*p.before.counts, *p.after.counts))
+        if _unrecorded(pairs):
+            names = {name: None for name in names if not name.startswith(FIRST_STEP)}
         for name in names:
-            if name.startswith(FIRST_STEP) and _unrecorded(pairs):
-                continue
             if name in policy.ignored_counts or name in _PART_NAMES:
                 continue
             differing = [p for p in pairs if not _equal(p, name)]

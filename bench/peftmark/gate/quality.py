@@ -33,6 +33,7 @@ from peftmark.analysis.stats import (
     compare,
     holm,
     minimum_detectable_effect,
+    one_sided,
     seeds_to_decide,
 )
 from peftmark.catalog.methods import Cell
@@ -231,8 +232,7 @@ def _fell(judged: Judged) -> float | None:
             return None
         chance = 0.5**judged.alike
         return chance if down else 1 - chance
-    half = judged.comparison.p / 2
-    return half if down else 1 - half
+    return one_sided(judged.comparison.p, down)
 
 
 def _unknown(cell: Cell, pairs: Sequence[Pair], judged: Judged, why: str) -> Iterator[Finding]:

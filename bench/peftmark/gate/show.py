@@ -155,16 +155,16 @@ def markdown(gate: Gate, most_bytes: int = SUMMARY_BYTES) -> str:
 
 def comment(gate: Gate) -> str:
     """A comment on a pull request, found again by its first line."""
-    # Four bytes at most a character, so that bytes bound characters too.
-    telling = [f for f in gate.findings if f.kind != "note"]
+    telling = _telling(gate)
     pieces = [
         *_head(gate),
         f"{WHOSE}\n",
         *(f"- {_safe(said(f))}" for f in telling[:MOST_FIRST]),
         f"\n<details><summary>{_rest(gate, len(telling))}</summary>\n",
-        *_pieces(gate),
+        *_pieces(gate, told=MOST_FIRST),
         "\n</details>",
     ]
+    # Four bytes at most a character, so that bytes bound characters too.
     body = _fit(pieces, COMMENT_CHARACTERS - len(MARKER) - 1)
     return f"{MARKER}\n{body}"
 
@@ -196,10 +196,19 @@ def _head(gate: Gate) -> Iterator[str]:
     yield f"**{_safe(gate.sentence)}**\n"
 
 
-def _pieces(gate: Gate) -> Iterator[str]:
+def _telling(gate: Gate) -> list[Finding]:
+    return [f for f in gate.findings if f.kind != "note"]
+
+
+def _pieces(gate: Gate, told: int = 0) -> Iterator[str]:
+    """What stands below the verdict.
+
+    Args:
+        told: findings that stand above it already.
+    """
     if gate.code is not None:
         yield f"Exit code {gate.code}: {meaning(gate.code)}. {_safe(gate.timings)}\n"
-    telling = [f for f in gate.findings if f.kind != "note"]
+    telling = _telling(gate)[told:]
     for found in telling:
         yield f"- {_safe(said(found))}"
     if telling:

@@ -22,7 +22,7 @@ class LiveFile:
     """The page of one run.
 
     Args:
-        path: the file.
+        path: the file; None for no page.
         title: of the page.
         planned: every job of the profile.
         records: rows of jobs that ended before.
@@ -33,7 +33,7 @@ class LiveFile:
 
     def __init__(
         self,
-        path: Path,
+        path: Path | None,
         title: str,
         planned: Sequence[Job],
         records: Mapping[str, Record],
@@ -46,7 +46,6 @@ class LiveFile:
         self._reference, self.left, self._clock = reference, left, clock
         self._going: dict[str, Going] = {}
         self._written: float | None = None
-        self._off = False
 
     def event(self, job: Job, message: dict[str, Any]) -> None:
         """A worker's message: a step, or a score."""
@@ -69,7 +68,7 @@ class LiveFile:
 
     def _write(self, least: float) -> None:
         now = self._clock()
-        if self._off or (self._written is not None and now - self._written < least):
+        if self._path is None or (self._written is not None and now - self._written < least):
             return
         done = sum(job.job_id in self._records for job in self._planned)
         left = self.left()
@@ -77,18 +76,19 @@ class LiveFile:
         page = live_page(
             self._title, self._planned, self._records, self._going, self._reference, state
         )
-        self._off = not _written(self._path, render(page))
+        if not _put(self._path, render(page)):
+            self._path = None
         # What takes long to make must not be all that the supervisor does.
         self._written = self._clock() + 10 * (self._clock() - now)
 
 
 def lead_on(path: Path, page: str) -> None:
     """Let the page of a run that has ended lead to another one beside it."""
-    _written(path, moved(page))
+    _put(path, moved(page))
 
 
-def _written(path: Path, text: str) -> bool:
-    """Write the page; one that can't be written stops no run."""
+def _put(path: Path, text: str) -> bool:
+    """Write the page and say whether it could be; one that can't be stops no run."""
     try:
         write_all({path: text})
     except StoreError:

@@ -19,6 +19,7 @@ from peftmark.analysis.stats.paired import (
     compare,
     equivalent,
     minimum_detectable_effect,
+    one_sided,
     seeds_to_decide,
 )
 from peftmark.analysis.stats.resampling import effect_size, sign_flip, sign_flip_floor, wilcoxon
@@ -42,6 +43,7 @@ __all__ = [
     "kaplan_meier",
     "median",
     "minimum_detectable_effect",
+    "one_sided",
     "probability_of_improvement",
     "rank_ranges",
     "row_noise",

@@ -79,6 +79,15 @@ def compare(tasks: Sequence[Sequence[float]], level: float = 0.95) -> Comparison
     return Comparison(Estimate(mean, half_width, n), p, se, df, n)
 
 
+def one_sided(p: float, that_way: bool) -> float:
+    """p of "nothing goes that way", from the two-sided p of a statistic that is symmetric.
+
+    Args:
+        that_way: whether what was seen goes that way.
+    """
+    return p / 2 if that_way else 1 - p / 2
+
+
 def bound(c: Comparison, level: float = 0.95) -> tuple[float, float] | None:
     """Interval of a comparison at any level.
 
