@@ -348,6 +348,8 @@ def _state(answer: Answer, c: Candidate) -> str:
         return f"unknown: {', '.join(c.unknown)}"
     if c.over:
         return f"over: {', '.join(c.over)}"
+    if c.low:
+        return "learned too little"
     if c.keeps == "dropped":
         return f"loses more than {points(answer.wish.max_drop or 0)}"
     if c.by is not None:

@@ -86,6 +86,8 @@ class Candidate:
         jobs: jobs with a row.
         by: the cell that is shown to score more for no more; None if there is none.
         in_points: whether a difference of scores means anything in points.
+        low: whether it is below the quality floor (`peftmark.analysis.floor`) and not shown to stay
+            within an allowed drop: no price makes it a choice, whatever few seeds leave undecided.
     """
 
     cell: Cell
@@ -100,6 +102,7 @@ class Candidate:
     jobs: int
     by: Cell | None = None
     in_points: bool = True
+    low: bool = False
 
     @property
     def title(self) -> str:
@@ -114,15 +117,19 @@ class Candidate:
     @property
     def fits(self) -> bool:
         """Whether nothing speaks against it."""
-        return self.trains and not self.over and not self.unknown and self.keeps != "dropped"
+        wrong = self.over or self.unknown or self.low or self.keeps == "dropped"
+        return self.trains and not wrong
 
 
-def candidate(table: ResultTable, cell: Cell, best: Cell, wish: Wish) -> Candidate:
+def candidate(
+    table: ResultTable, cell: Cell, best: Cell, wish: Wish, low: bool = False
+) -> Candidate:
     """Hold a cell against a wish.
 
     Args:
         table: the rows that count.
         best: the cell with the highest mean score among them.
+        low: whether the cell is below the quality floor.
     """
     slots = [s for s in table.of(cell) if s.record is not None]
     mine = scores(table, cell)
@@ -156,6 +163,7 @@ def candidate(table: ResultTable, cell: Cell, best: Cell, wish: Wish) -> Candida
         sum(s.ok for s in slots),
         len(slots),
         in_points=table.scale.in_points,
+        low=low and keeps != "shown",
     )
 
 

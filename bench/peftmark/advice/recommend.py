@@ -30,6 +30,7 @@ from peftmark.advice.trade import (
     score_of,
     scores,
 )
+from peftmark.analysis.floor import below_floor
 from peftmark.analysis.guess import unbeaten
 from peftmark.analysis.table import MEAN, ResultTable, build
 from peftmark.catalog.methods import Cell, cell_title
@@ -100,7 +101,8 @@ def recommend(table: ResultTable, wish: Wish) -> Answer:
         reason = f"No {what} finished every task ({', '.join(ends)})."
         again = f"peftmark run {part.jobs[0].suite} --profile {part.jobs[0].profile}"
         return Answer(wish, part, "unknown", reasons=(reason,), run=(again,))
-    found = [candidate(part, cell, best, wish) for cell in part.cells]
+    floor = below_floor(part)
+    found = [candidate(part, cell, best, wish, cell in floor) for cell in part.cells]
     fitting = [c for c in found if c.fits]
     trade = front(part, wish.cost, [c.cell for c in fitting])
     picks, beaten = _sort(fitting, trade, wish)
@@ -272,7 +274,7 @@ def _verdict(
             "length would take is not known."
         )
         return "unknown", (reason,), ("a profile with a smaller model, batch size or max_length",)
-    open_ones = [c for c in others if c.unknown and not c.over and c.keeps != "dropped"]
+    open_ones = [c for c in others if c.unknown and not (c.over or c.low) and c.keeps != "dropped"]
     if open_ones:
         parts = "; ".join(f"{c.title}: {', '.join(c.unknown)}" for c in open_ones[:4])
         more = f"; and {len(open_ones) - 4} more" if len(open_ones) > 4 else ""
@@ -313,6 +315,11 @@ def _why_none(found: Sequence[Candidate], wish: Wish) -> list[str]:
         reasons.append(
             f"{len(lost)} of {len(found)} cells are shown to lose more than "
             f"{points(wish.max_drop or 0)}."
+        )
+    if low := [c for c in found if c.low]:
+        reasons.append(
+            f"{len(low)} of {len(found)} cells learned too little: less than half of the way from "
+            "a constant guess to the best mean, or not shown above the guess."
         )
     return reasons
 

@@ -216,6 +216,8 @@ def _within(c: Candidate, answers: dict[str, Answer]) -> str:
     """Whether a cell stays within one point, and what it is picked for."""
     if not c.trains:
         return f"{'needs no fine-tuning' if c.cell.fits else 'trains nothing'}, so it is no pick"
+    if c.low:
+        return "learned too little to be a pick"
     kept = {
         "best": "",
         "not asked": "",

@@ -5,6 +5,11 @@ from dataclasses import replace
 import pytest
 
 from factory import ADALORA, FULL, HEAD, LORA, QLORA, make_failure, make_matrix, make_repeat
+from peftmark.advice.answer import headline, state
+from peftmark.advice.candidates import Wish
+from peftmark.advice.recommend import recommend
+from peftmark.analysis.table import build
+from peftmark.report.recommendation import answers_of
 from shown import show
 
 NOISE = (0.0, 0.004, -0.003, 0.002, -0.003)
@@ -127,3 +132,35 @@ def test_a_phone_has_pictures_of_its_own_and_the_same_words():
 @pytest.mark.parametrize("seeds", [2, 5])
 def test_scope_says_the_seeds_once(seeds):
     assert f"1 task × {seeds} seeds on all-MiniLM-L6-v2" in first(seeds=seeds, lora=0.8).scope
+
+
+def seeds_of(**scores):
+    """A table of one task in which the seeds of cells have these scores, beside a guess of 0.2."""
+    cells = {"lora": LORA, "head": HEAD, "qlora": QLORA}
+    rows = []
+    for name, values in scores.items():
+        for record in make_matrix([cells[name]], ["sst2"], range(len(values))):
+            value = values[record.job.seed]
+            outcome = replace(record.outcome, metric_value=value, baseline_value=0.2)
+            rows.append(replace(record, outcome=outcome))
+    return rows
+
+
+def test_two_seeds_that_decide_nothing_make_no_pick_of_what_learned_little():
+    """A head 40 points below, which two seeds of a small suite can't tell from chance."""
+    rows = seeds_of(lora=(0.82, 0.83), qlora=(0.84, 0.825), head=(0.42, 0.455))
+    for answer in answers_of(build(rows, [r.job for r in rows], LORA)).values():
+        assert answer.picks and HEAD not in {c.cell for c in answer.picks}
+        (head,) = [c for c in answer.others if c.cell == HEAD]
+        assert head.low and state(answer, head) == "learned too little"
+        assert "head only" not in headline(answer)
+    pick = show(rows).first.tiles[0]
+    assert pick.title == "What to pick" and "head only" not in pick.value + pick.note
+
+
+def test_a_drop_that_was_allowed_and_is_shown_may_end_below_the_floor():
+    rows = seeds_of(lora=(0.82, 0.83, 0.825), head=(0.42, 0.432, 0.424))
+    table = build(rows, [r.job for r in rows], LORA)
+    for drop, picked in ((60.0, True), (1.0, False)):
+        answer = recommend(table, Wish(max_drop=drop, least="memory"))
+        assert (HEAD in {c.cell for c in answer.picks}) == picked
