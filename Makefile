@@ -38,7 +38,7 @@ help:  ## say what there is
 	@echo 'make bench SUITE=glue   run a suite and write its report (PROFILE=, MIRROR=, ARGS=)'
 	@echo 'make report SUITE=glue  write the report of earlier results'
 	@echo "make versions OLD='peft==0.20.0' NEW='peft==0.21.2' SUITE=smoke   compare two versions"
-	@echo 'make test               run the tests, in some minutes on two cores'
+	@echo 'make test               run the tests, in ten minutes on two cores'
 	@echo 'make test-all           run the slow ones too: real models, storms, clocks'
 	@echo 'make test-fast          run those that need no torch and start no processes'
 	@echo 'make check              format, lint and types, then the tests'
@@ -79,7 +79,7 @@ test-fast: .venv/.installed  ## the tests that need no torch and start no proces
 test-gpu: .venv/.installed
 	@.venv/bin/python -m pytest -m gpu
 
-memory-tables: .venv/.installed  ## predict docs/memory-tables.md anew, in eight minutes on two cores
+memory-tables: .venv/.installed  ## predict docs/memory-tables.md anew, in more than twenty minutes on two cores
 	@.venv/bin/python -m peftmark.docgen.memory_page
 
 test-browser:  ## open REPORT in Chromium, offline, and use it

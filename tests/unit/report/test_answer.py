@@ -1,5 +1,6 @@
 """The first screen: the answer, its caveat and the four facts, case by case."""
 
+import statistics
 from dataclasses import replace
 
 import pytest
@@ -8,6 +9,7 @@ from factory import ADALORA, FULL, HEAD, LORA, QLORA, make_failure, make_matrix,
 from peftmark.advice.answer import headline, state
 from peftmark.advice.candidates import Wish
 from peftmark.advice.recommend import recommend
+from peftmark.analysis.stats import compare, minimum_detectable_effect
 from peftmark.analysis.table import build
 from peftmark.report.recommendation import answers_of
 from shown import show
@@ -164,3 +166,12 @@ def test_a_drop_that_was_allowed_and_is_shown_may_end_below_the_floor():
     for drop, picked in ((60.0, True), (1.0, False)):
         answer = recommend(table, Wish(max_drop=drop, least="memory"))
         assert (HEAD in {c.cell for c in answer.picks}) == picked
+
+
+@pytest.mark.parametrize(("seeds", "alone", "of_five"), [(5, 1.7, 2.6), (3, 3.3, 7.3)])
+def test_what_few_seeds_find_is_what_the_limit_of_the_caveat_says(seeds, alone, of_five):
+    """In spreads of the differences over seeds, power 0.8; Holm's first step over five cells."""
+    values = [(i - (seeds - 1) / 2) for i in range(seeds)]
+    found = compare([[v / statistics.stdev(values) for v in values]])
+    assert minimum_detectable_effect(found, 0.05) == pytest.approx(alone, abs=0.05)
+    assert minimum_detectable_effect(found, 0.05 / 5) == pytest.approx(of_five, abs=0.05)
