@@ -19,8 +19,8 @@ from peftmark.report import summary
 MOST_NAMED = 3
 FEW_SEEDS = 4
 """Seeds up to which the caveat says that they are few: of five a t test finds a difference of 1.7
-times its spread over seeds four times in five, of three one of 3.3 times; as one of five that are held
-together 2.6 and 7.3 (`peftmark.analysis.stats.minimum_detectable_effect`)."""
+times its spread over seeds four times in five, of three one of 3.3 times; as one of five that are
+held together 2.6 and 7.3 (`peftmark.analysis.stats.minimum_detectable_effect`)."""
 
 
 def sentence(table: ResultTable) -> str:
