@@ -148,10 +148,13 @@ class Meters:
     def _before_training(self) -> None:
         if self._cuda is not None:
             torch.cuda.reset_peak_memory_stats(self._cuda)
-        peak, resident = status_bytes("VmHWM", "VmRSS")
-        self.vmhwm = _most(self.vmhwm, peak)
-        self.note("rss_before_train_bytes", resident)
+        self.vmhwm = _most(self.vmhwm, high_water_mark())
         reset_high_water_mark()
+        # After the reset, which files' pages dropped before it would not count for; and a peak by
+        # itself, since the kernel sums both figures from counters that lag by some pages.
+        (resident,) = status_bytes("VmRSS")
+        self.note("rss_before_train_bytes", resident)
+        self.vmhwm_train = _most(self.vmhwm_train, resident)
 
     def _after_training(self) -> None:
         if self._cuda is not None:
