@@ -152,6 +152,28 @@ async function checkButtons(tab) {
   }
 }
 
+/** A name opens what it means, by a click, a tap or the keyboard, inside the window; and closes. */
+async function checkNames(tab, name) {
+  const button = await tab.$(".answer .term, .names .term");
+  if (!button) return;
+  const line = await button.evaluateHandle((b) => b.popoverTargetElement);
+  const seen = () => line.evaluate((e) => e.checkVisibility());
+  must(!(await seen()), `${name}: a line is open before its name is used`);
+  await (name === "phone" || name === "narrow" ? button.tap() : button.click());
+  const [box, view] = await line.evaluate((e) => [
+    e.getBoundingClientRect().toJSON(), [innerWidth, innerHeight],
+  ]);
+  must(await seen(), `${name}: a name does not open its line`);
+  const fits = box.left >= 0 && box.right <= view[0] && box.top >= 0 && box.bottom <= view[1];
+  must(fits, `${name}: a line leaves the window`);
+  await tab.keyboard.press("Escape");
+  must(!(await seen()), `${name}: Escape does not close a line`);
+  await button.focus();
+  await tab.keyboard.press("Enter");
+  must(await seen(), `${name}: Enter on a name does not open its line`);
+  await tab.keyboard.press("Escape");
+}
+
 /** Headings go down one level at a time. */
 async function checkHeadings(tab) {
   const levels = await tab.$$eval("h1, h2, h3, h4", (all) => all.map((h) => Number(h.tagName[1])));
@@ -215,6 +237,7 @@ for (const [name, options] of Object.entries({
 })) {
   const tab = await open(options);
   if (name !== "narrow") await checkFirst(tab, name);
+  await checkNames(tab, name);
   await tab.screenshot({ path: join(folder, `${name}-first.png`) });
   await picture(tab, `${name}.png`);
   await checkWidth(tab, name);

@@ -2,8 +2,8 @@
 
     python tests/support/seen.py docs/example/index.html
 
-Left out: folded details but for their summary, pictures for phones, all but the first of the charts
-that buttons pick, and what is there for screen readers alone.
+Left out: folded details but for their summary, lines that a name opens, pictures for phones, all
+but the first of the charts that buttons pick, and what is there for screen readers alone.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Seen(HTMLParser):
         if "panel" in classes:
             self.panels += 1
             shown = shown and self.panels == 1
-        if tag in UNSEEN or classes & HIDDEN:
+        if tag in UNSEEN or classes & HIDDEN or "popover" in known:
             shown = False
         if tag == "table" and shown:
             self.tables.append(known.get("aria-label") or "table")

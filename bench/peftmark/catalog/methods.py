@@ -81,7 +81,7 @@ METHODS: dict[str, Method] = {
         ),
         _lora(
             "lora", "LoRA",
-            "low-rank update BA scaled by alpha/r; on nf4 it is QLoRA",
+            "a low-rank update BA scaled by alpha/r, beside each frozen weight; on nf4 it is QLoRA",
             "Hu et al. 2021, arXiv 2106.09685; QLoRA: Dettmers et al. 2023, arXiv 2305.14314",
         ),
         _lora(
@@ -144,7 +144,8 @@ METHODS: dict[str, Method] = {
         Method(
             "two-stage", "two-stage LoRA → AdaLoRA", "mixed", "rank",
             "LoRA first, then AdaLoRA that starts as exactly that update",
-            "LoRA and AdaLoRA, as above; the order is a practitioners' recipe", LORA, True,
+            "a practitioners' recipe; arXiv 2106.09685 (LoRA), arXiv 2303.10512 (AdaLoRA)",
+            LORA, True,
             options=(
                 Option("first_stage", 0.5, (0.05, 0.95), "share of the steps that LoRA takes"),
                 Option("second_rate", 0.25, (0.001, 1), "learning rate of AdaLoRA over LoRA's"),
@@ -177,7 +178,8 @@ METHODS: dict[str, Method] = {
             "hybrid", "layered hybrid", "mixed", None,
             "LoRA on query and value in low layers, AdaLoRA on query, key and value in middle "
             "ones, LoRA on query, key, value and output in high ones",
-            "a practitioners' recipe; LoRA and AdaLoRA as above", ("alpha", "dropout"), True,
+            "a practitioners' recipe; arXiv 2106.09685 (LoRA), arXiv 2303.10512 (AdaLoRA)",
+            ("alpha", "dropout"), True,
             options=(
                 Option("low", 8, (1, 1024), "rank of the low layers"),
                 Option("middle", 16, (2, 1024), "first rank of the middle ones, even, halved"),
@@ -258,12 +260,12 @@ METHODS: dict[str, Method] = {
         ),
         Method(
             "bitfit-lora", "BitFit + LoRA", "mixed", "rank", "LoRA, and the biases of the base",
-            "BitFit and LoRA, as above", LORA, budget=True,
+            "arXiv 2106.10199 (BitFit), arXiv 2106.09685 (LoRA)", LORA, budget=True,
         ),
         Method(
             "adapter-lora", "adapter + LoRA", "mixed", "rank",
             "LoRA, and a bottleneck adapter after each feed-forward block",
-            "bottleneck adapter and LoRA, as above", LORA,
+            "arXiv 1902.00751 (adapter), arXiv 2106.09685 (LoRA)", LORA,
             options=(
                 Option("width", 16, (1, 4096), "width of the bottleneck adapter"),
                 Option("activation", "gelu", ("relu", "gelu"), "between its two layers"),

@@ -62,6 +62,7 @@ class Task:
             stand in `peftmark.catalog.prompts`.
         words: of an own task, the answer of each class.
         code: SHA-256 of the file of a metric of one's own; empty without one.
+        paper: the paper that published the rows, or that there is none.
     """
 
     key: str
@@ -92,6 +93,7 @@ class Task:
     prompt: str = ""
     words: tuple[str, ...] = ()
     code: str = ""
+    paper: str = ""
 
 
 def read_by(task: Task, causal: bool) -> TaskKind | None:

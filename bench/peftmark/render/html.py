@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from html import escape
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from peftmark.render import terms
 from peftmark.render.page import FAILED, Entry, Grid, Page
 from peftmark.render.series import dark_rules, light_rules
 
 FOLDER = Path(__file__).parent
+MOST_NAMES = 20
+"""Names of methods and tasks that stand open below the first chart; more are folded."""
 
 
 def render(page: Page, pictures: Mapping[str, str]) -> str:
@@ -25,6 +28,7 @@ def render(page: Page, pictures: Mapping[str, str]) -> str:
         pictures: figure name -> `<svg>` element.
     """
     script = (FOLDER / "page.js").read_text("utf-8")
+    keys = terms.keys_of(page.terms)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     text = (
         environment()
@@ -35,7 +39,13 @@ def render(page: Page, pictures: Mapping[str, str]) -> str:
             css=Markup(css()),  # noqa: S704 - our own file
             script=Markup(script),  # noqa: S704 - our own file
             script_hash=f"sha256-{digest}",
-            body=_body,
+            most_names=MOST_NAMES,
+            body=lambda grid: _body(grid, keys),
+            named=lambda text: Markup(terms.in_text(text, keys)),  # noqa: S704 - escaped there
+            known=lambda text: (
+                Markup(terms.button(text, keys)) if text in keys else text  # noqa: S704
+            ),
+            paper=lambda text: Markup(terms.paper(text)),  # noqa: S704 - escaped there
         )
     )
     return text.lstrip()
@@ -65,8 +75,23 @@ FOLD_NOTE = 160
 SHORT_NOTE = 15
 
 
-def _body(grid: Grid) -> Markup:
-    """The rows of a table; every text is escaped."""
+def _body(grid: Grid, keys: Mapping[str, str]) -> Markup:
+    """The rows of a table; every text is escaped.
+
+    A known name opens its line where it first stands; of a table longer than a screen, the first
+    name of each line alone, so that a keyboard gets past it.
+    """
+    told: set[str] = set()
+
+    def text_of(e: Entry) -> str:
+        if e.kind != "text" or e.text not in keys:
+            return escape(e.text)
+        once = keys[e.text] if grid.is_long else e.text
+        if once in told:
+            return escape(e.text)
+        told.add(once)
+        return terms.button(e.text, keys)
+
     prose = grid.is_prose
     right = [" right" if column.numeric else "" for column in grid.columns]
     labels = [f' role="cell" data-label="{escape(c.title)}"' if prose else "" for c in grid.columns]
@@ -74,10 +99,12 @@ def _body(grid: Grid) -> Markup:
     head = '<th scope="row" role="rowheader"' if prose else '<th scope="row"'
     lines = []
     for row in grid.rows:
-        cells = [f"{row_start}\n{head}{_data(row[0])}>{_entry(row[0])}</th>\n"]
+        cells = [f"{row_start}\n{head}{_data(row[0])}>{_entry(row[0], text_of)}</th>\n"]
         for e, side, label in zip(row[1:], right[1:], labels[1:], strict=True):
             long = " long" if e.kind == "text" and e.is_long else ""
-            cells.append(f'<td class="{e.kind}{long}{side}"{label}{_data(e)}>{_entry(e)}</td>\n')
+            cells.append(
+                f'<td class="{e.kind}{long}{side}"{label}{_data(e)}>{_entry(e, text_of)}</td>\n'
+            )
         lines.append("".join(cells) + "</tr>")
     return Markup("\n".join(lines))  # noqa: S704 - escaped above
 
@@ -93,7 +120,7 @@ def _data(e: Entry) -> str:
     return f"{key}{last}{told}"
 
 
-def _entry(e: Entry) -> str:
+def _entry(e: Entry, text_of: Callable[[Entry], str]) -> str:
     if e.kind == "code":
         text = f"<code>{escape(e.text)}</code>"
     elif e.kind == "marks":
@@ -102,7 +129,7 @@ def _entry(e: Entry) -> str:
             for m in e.text.split(" ")
         )
     else:
-        text = escape(e.text)
+        text = text_of(e)
     if not e.note:
         return text
     if len(e.note) > FOLD_NOTE and "; " in e.note:

@@ -51,6 +51,7 @@ def render(page: Page, most: int = MOST_CHARACTERS) -> str:
         pieces.append(_Piece(f"## {escape(section.title)}\n\n{escape(section.lead)}", 0))
         blocks = (*section.picture, *section.blocks)
         pieces += (_Piece(_block(b), _rank(section.key, b)) for b in blocks)
+    pieces += [_Piece(_lines(page), 3)] if page.terms else []
     kept, left_out = _fit(pieces, most - 200)
     if left_out:
         kept.append(
@@ -107,6 +108,12 @@ def _tile(tile: Tile) -> str:
     signs = "; ".join(f"{sign.mark} {sign.text}" for sign in tile.signs)
     told = "; ".join(filter(None, (tile.value, tile.note, signs)))
     return f"- **{escape(tile.title)}:** {escape(told)}"
+
+
+def _lines(page: Page) -> str:
+    """What the names of methods and tasks mean, a line each."""
+    lines = "\n".join(f"- **{escape(t.title)}:** {escape(t.line)}" for t in page.terms)
+    return f"## What the names mean\n\n{lines}"
 
 
 def _facts(page: Page) -> str:

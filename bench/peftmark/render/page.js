@@ -40,8 +40,10 @@ function sortable(table, number) {
     button.type = "button";
     const title = head.querySelector(".title");
     const name = title.textContent;
-    button.append(...title.childNodes);
-    title.replaceChildren(button);
+    const line = title.querySelector(".term"); // a name keeps its own button
+    if (line) button.setAttribute("aria-label", `Sort by ${name}`);
+    else button.append(...title.childNodes);
+    title.append(button);
     button.addEventListener("click", () => {
       const down = head.getAttribute("aria-sort") === "ascending";
       sort(column, down);
@@ -86,6 +88,17 @@ document.querySelectorAll("table").forEach((table, number) => {
   const rows = table.tBodies[0].rows.length;
   if (rows > 1) sortable(table, number);
   if (rows > 10 || "filter" in table.dataset) filterable(table, number);
+});
+
+// A name in a chart opens its line too.
+const lines = new Map();
+[...document.querySelectorAll(".term")].reverse().forEach((b) => lines.set(b.textContent, b));
+document.querySelectorAll("svg.chart text").forEach((text) => {
+  const button = lines.get(text.textContent.trim().replace(" (reference)", ""));
+  const line = button?.popoverTargetElement;
+  if (!line) return;
+  text.classList.add("term");
+  text.addEventListener("click", () => line.showPopover({ source: button }));
 });
 
 // A shared view opened in the tab of another.

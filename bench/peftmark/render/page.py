@@ -10,6 +10,7 @@ from peftmark.catalog.methods import METHODS, Cell, cell_title
 from peftmark.core.shown import plural
 from peftmark.render.chart_specs import Drawing, Mark
 from peftmark.render.series import series_of
+from peftmark.render.terms import Term
 
 EntryKind = Literal["text", "number", "missing", "failed", "code", "marks"]
 
@@ -315,6 +316,7 @@ class Page:
         opening: blocks above the first section.
         links: (text, relative address) of what lies beside the page.
         first: the first screen of a report; None for pages that open with `finding`.
+        terms: names of methods and tasks that the page explains where they stand.
     """
 
     title: str
@@ -327,6 +329,7 @@ class Page:
     sections: tuple[Section, ...] = field(default=())
     links: tuple[tuple[str, str], ...] = ()
     first: FirstScreen | None = None
+    terms: tuple[Term, ...] = ()
 
     @property
     def cards(self) -> tuple[Section, ...]:

@@ -20,6 +20,7 @@ from peftmark.report import (
     costs,
     coverage,
     external,
+    glossary,
     language,
     learning,
     lr_sensitivity,
@@ -82,6 +83,7 @@ def page(given: ReportInput) -> Page:
         opening=(),
         sections=cards.arranged(_sections(material)),
         first=first_screen(material),
+        terms=glossary.terms(table),
     )
 
 
