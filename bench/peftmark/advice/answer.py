@@ -9,7 +9,6 @@ from typing import Any, get_args
 
 from peftmark.advice import plain_lines, training_lines
 from peftmark.advice.candidates import (
-    COSTS,
     Candidate,
     Wish,
     points,
@@ -18,13 +17,20 @@ from peftmark.advice.candidates import (
     standing_text,
     to_the_best,
 )
+from peftmark.advice.money import NO_PRICE
 from peftmark.advice.recommend import Answer, recommend_all, train_rows
-from peftmark.analysis.table import ResultTable, build
+from peftmark.advice.tables import tables_of as tables_of
+from peftmark.analysis.table import ResultTable
 from peftmark.catalog.task import TaskKind
 from peftmark.catalog.tasks import TASKS
-from peftmark.core.amounts import parse_count, parse_points, parse_seconds, parse_size
+from peftmark.core.amounts import (
+    parse_count,
+    parse_points,
+    parse_price,
+    parse_seconds,
+    parse_size,
+)
 from peftmark.core.errors import UserError
-from peftmark.record.job import PROTOCOL, Job, Record
 from peftmark.render import words
 from peftmark.render.plain_table import aligned
 from peftmark.storage.store import Contents, Store
@@ -54,6 +60,8 @@ def advise(
     max_parameters: str | None = None,
     max_time: str | None = None,
     model: str | None = None,
+    price: str | None = None,
+    max_money: str | None = None,
 ) -> Advised:
     """Read the results and answer.
 
@@ -77,17 +85,9 @@ def advise(
         ),
         seconds=None if max_time is None else parse_seconds("--max-time", max_time),
         model=model or "",
+        **_money(price, max_money),
     )
-    tables: list[ResultTable] = []
-    notes: list[str] = []
-    looked: list[Contents] = []
-    for folder in _folders(results, suite, source):
-        contents = Store(folder.parent, folder.name).read()
-        found, left_out = tables_of(list(contents.records.values()))
-        tables += found
-        looked.append(contents)
-        notes += [f"{folder}: {clause}." for clause in unread(contents)]
-        notes += [f"{folder}: {note}" for note in left_out]
+    tables, notes, looked = _read(_folders(results, suite, source))
     profiles = sorted({t.jobs[0].profile for t in tables})
     chosen = [t for t in tables if profile in (None, t.jobs[0].profile)]
     if tables and not chosen:
@@ -100,6 +100,39 @@ def advise(
         where = source or (results / suite if suite else results)
         raise no_results(where, together(looked), _to_run(suite), "results of finished jobs")
     return Advised(recommend_all(chosen, wish), tuple(notes))
+
+
+def _read(folders: Sequence[Path]) -> tuple[list[ResultTable], list[str], list[Contents]]:
+    """The tables of some folders, what was left out of them, and what they hold."""
+    tables: list[ResultTable] = []
+    notes: list[str] = []
+    looked: list[Contents] = []
+    for folder in folders:
+        contents = Store(folder.parent, folder.name).read()
+        found, left_out = tables_of(list(contents.records.values()))
+        tables += found
+        looked.append(contents)
+        notes += [f"{folder}: {clause}." for clause in unread(contents)]
+        notes += [f"{folder}: {note}" for note in left_out]
+    return tables, notes, looked
+
+
+def _money(price: str | None, most: str | None) -> dict[str, Any]:
+    """What the wish says of money.
+
+    Raises:
+        UserError: an amount that can't be, or a limit in another currency than the price's.
+    """
+    hour = None if price is None else parse_price("--price", price)
+    if most is None:
+        return {"price": hour}
+    limit = parse_price("--max-money", most)
+    if hour is None or hour.currency != limit.currency:
+        raise UserError(
+            f"--max-money: found {most!r}, and {f'--price {price}' if price else 'no --price'}",
+            f"Give what an hour of the machine costs in {limit.currency} with --price.",
+        )
+    return {"price": hour, "money": limit.hour}
 
 
 def _to_run(suite: str | None) -> str:
@@ -119,59 +152,6 @@ def _folders(results: Path, suite: str | None, source: Path | None) -> list[Path
     if not found:
         raise UserError(f"{results / suite if suite else results} holds no results", _to_run(suite))
     return found
-
-
-def tables_of(records: Sequence[Record]) -> tuple[list[ResultTable], list[str]]:
-    """Rows as tables, one for each suite, profile, model and device, and what was left out.
-
-    Only rows of the newest version of a suite and of today's procedure count. Of two rows of the
-    same cell, task and seed (an older recipe) the later counts. Trials enter no figure; they tell
-    where learning rates come from.
-    """
-    reported = [r for r in records if r.job.purpose == "report"]
-    newest: dict[str, int] = {}
-    for r in reported:
-        newest[r.job.suite] = max(newest.get(r.job.suite, 0), r.job.suite_version)
-    groups: dict[tuple[str, ...], dict[tuple[object, ...], Record]] = {}
-    old = replaced = 0
-    for r in sorted(reported, key=lambda r: (r.finished_at, r.job.job_id)):
-        job = r.job
-        if job.protocol != PROTOCOL or job.suite_version != newest[job.suite]:
-            old += 1
-            continue
-        key = _kind(job)
-        rows = groups.setdefault(key, {})
-        replaced += (job.cell, job.task, job.seed) in rows
-        rows[job.cell, job.task, job.seed] = r
-    notes = []
-    if old:
-        notes.append(f"{old} rows of an older suite or procedure are left out.")
-    if replaced:
-        notes.append(f"{replaced} rows that a later recipe replaced are left out.")
-    trials = [
-        r
-        for r in records
-        if r.job.purpose == "tuning"
-        and (r.job.protocol, r.job.suite_version) == (PROTOCOL, newest.get(r.job.suite))
-    ]
-    return [
-        _table(list(groups[key].values()), [r for r in trials if _kind(r.job) == key])
-        for key in sorted(groups)
-    ], notes
-
-
-def _kind(job: Job) -> tuple[str, ...]:
-    """What rows of one table share."""
-    return job.suite, job.profile, job.model, job.model_identity, job.device
-
-
-def _table(rows: Sequence[Record], trials: Sequence[Record]) -> ResultTable:
-    ordered = sorted(rows, key=lambda r: (r.job.task, r.job.method, r.job.seed, r.job.job_id))
-    cells = [r.job.cell for r in ordered]
-    reference = next((c for c in cells if c.method == "lora"), cells[0])
-    places = {(r.job.cell, r.job.task) for r in ordered}
-    ordered += [r for r in trials if (r.job.cell, r.job.task) in places]
-    return build(ordered, [r.job for r in ordered], reference)
 
 
 # --- text ---------------------------------------------------------------------------------------
@@ -211,7 +191,7 @@ def _headline(answer: Answer) -> str:
             f"be compared by {wish.cost.title}."
         )
     figure = first.figures[cost.key]
-    amount = f" ({cost.text(figure)})" if figure is not None else ""
+    amount = f" ({cost.text(figure)}{_mean(answer)})" if figure is not None else ""
     if first.keeps == "best":
         text = (
             f"Nothing that takes less {cost.title} than {first.title}{amount}, the best measured "
@@ -223,6 +203,11 @@ def _headline(answer: Answer) -> str:
             f"{within}, at {standing_text(first)}"
         )
     return f"{text}.{_cheaper(answer)}"
+
+
+def _mean(answer: Answer) -> str:
+    """Which aggregate a cost is; empty where there is one task."""
+    return ", mean over tasks" if len(answer.table.tasks) > 1 else ""
 
 
 def _highest(answer: Answer) -> str:
@@ -313,27 +298,38 @@ def _rows(span: tuple[int, int] | None) -> str:
 
 
 def _evidence_table(answer: Answer) -> list[str]:
+    costs = answer.wish.costs
     head = (
         "cell",
         "verdict",
         "score",
         to_the_best(answer.table.scale.in_points),
-        *(c.title for c in COSTS.values()),
+        *(f"{c.title}{_mean(answer)}" for c in costs.values()),
+        *(f"largest {costs[key].title} of a task" for key in _apart(answer)),
         "seeds",
         "jobs",
     )
     metric = answer.table.scale.metric
     rows = [
-        (c.title, state(answer, c), *_figures(c, metric)) for c in (*answer.picks, *answer.others)
+        (c.title, state(answer, c), *_figures(answer, c, metric))
+        for c in (*answer.picks, *answer.others)
     ]
-    return aligned(head, rows, numbers=(4, 5, 6, 7, 8))
+    return aligned(head, rows, numbers=range(4, len(head)))
 
 
-def _figures(c: Candidate, metric: str) -> tuple[str, ...]:
+def _apart(answer: Answer) -> list[str]:
+    """Costs with a limit, which is held against the largest of a task and not against the mean."""
+    return list(answer.wish.limits) if len(answer.table.tasks) > 1 else []
+
+
+def _figures(answer: Answer, c: Candidate, metric: str) -> tuple[str, ...]:
     score = "-" if c.score is None else words.plus_minus(c.score, metric)
-    costs = ["-" if (v := c.figures[key]) is None else cost.text(v) for key, cost in COSTS.items()]
+    costs = answer.wish.costs
+    shown = [(cost, c.figures[key]) for key, cost in costs.items()]
+    shown += [(costs[key], c.largest[key]) for key in _apart(answer)]
+    texts = ["-" if v is None else cost.text(v) for cost, v in shown]
     against = short_standing(c) if c.score is not None else "-"
-    return score, against, *costs, str(c.seeds), f"{c.ok}/{c.jobs}"
+    return score, against, *texts, str(c.seeds), f"{c.ok}/{c.jobs}"
 
 
 def state(answer: Answer, c: Candidate) -> str:
@@ -374,6 +370,8 @@ def _facts(answer: Answer) -> dict[str, Any]:
         "profile": job.profile,
         "model": job.model,
         "device": job.device,
+        "price": answer.wish.price and answer.wish.price._asdict(),
+        "why_no_money": "" if answer.wish.price else NO_PRICE,
         "tasks": list(answer.table.tasks),
         "cells": [
             _cell_facts(answer, c, c in answer.picks) for c in (*answer.picks, *answer.others)
@@ -384,7 +382,7 @@ def _facts(answer: Answer) -> dict[str, Any]:
 
 
 def _cell_facts(answer: Answer, c: Candidate, picked: bool) -> dict[str, Any]:
-    behind = c.behind.estimate if c.behind else None
+    behind, costs = c.behind.estimate if c.behind else None, answer.wish.costs
     return {
         "cell": c.title,
         "picked": picked,
@@ -392,7 +390,9 @@ def _cell_facts(answer: Answer, c: Candidate, picked: bool) -> dict[str, Any]:
         "score": c.score and c.score.mean,
         "against_best": behind and behind.mean,
         "interval": [behind.low, behind.high] if behind and behind.half_width is not None else None,
-        **{cost.name: c.figures[key] for key, cost in COSTS.items()},
+        "money": None,
+        **{cost.figure: c.figures[key] for key, cost in costs.items()},
+        "largest_of_a_task": {cost.figure: c.largest[key] for key, cost in costs.items()},
         "seeds": c.seeds,
         "jobs_ok": c.ok,
         "jobs": c.jobs,

@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from peftmark.advice.money import costs_of
 from peftmark.advice.trade import (
-    MEMORY,
-    PARAMETERS,
-    TIME,
     Cost,
     fault,
+    point,
     score_of,
     scores,
     why_no_score,
@@ -22,12 +21,10 @@ from peftmark.analysis.scale import POINT, of_difference
 from peftmark.analysis.stats import Comparison, Estimate, bound, seeds_to_decide
 from peftmark.analysis.table import ResultTable
 from peftmark.catalog.methods import Cell, cell_title
-from peftmark.core.amounts import places
+from peftmark.core.amounts import Price, places
 from peftmark.render.words import nothing_shown
 
 Keeps = Literal["best", "shown", "possible", "dropped", "not asked"]
-
-COSTS: dict[str, Cost] = {cost.key: cost for cost in (MEMORY, TIME, PARAMETERS)}
 
 
 @dataclass(frozen=True)
@@ -43,8 +40,10 @@ class Wish:
         parameters: trainable parameters at most, head included.
         seconds: training time at most.
         model: key of the model.
-        least: the cost that decides among cells that fit (a key of `COSTS`); None for the first
-            of memory, time and parameters that has a limit, else memory.
+        least: the cost that decides among cells that fit (a key of `costs`); None for the first
+            of memory, time, parameters and money that has a limit, else memory.
+        price: what an hour of the machine costs.
+        money: price of a run at most, in the currency of `price`.
     """
 
     memory: float | None = None
@@ -55,17 +54,25 @@ class Wish:
     seconds: float | None = None
     model: str = ""
     least: str | None = None
+    price: Price | None = None
+    money: float | None = None
+
+    @property
+    def costs(self) -> dict[str, Cost]:
+        """What is compared, by key."""
+        return costs_of(self.price)
 
     @property
     def limits(self) -> dict[str, float]:
         """Cost -> its limit, of those that have one."""
         given = {"memory": self.memory, "time": self.seconds, "parameters": self.parameters}
+        given["money"] = self.money
         return {key: limit for key, limit in given.items() if limit is not None}
 
     @property
     def cost(self) -> Cost:
         """The cost that decides among cells that fit."""
-        return COSTS[self.least or next(iter(self.limits), "memory")]
+        return self.costs[self.least or next(iter(self.limits), "memory")]
 
 
 @dataclass(frozen=True)
@@ -77,8 +84,10 @@ class Candidate:
         behind: the paired comparison with the best cell; None for the best itself, and where
             nothing can be compared.
         keeps: whether it stays within the allowed drop.
-        figures: cost -> the largest over its tasks: memory and parameters of any run, time as
-            the mean over seeds; None if a run lacks it.
+        figures: cost -> the geometric mean over tasks and seeds, as in the trade and wherever a
+            cost is shown; None where it is unknown.
+        largest: cost -> the largest over its tasks, which limits are held against: memory and
+            parameters of any run, time as the mean over seeds; None if a run lacks it.
         over: why it breaks a limit, as parts of a sentence.
         unknown: what isn't known of it that a constraint needs, likewise.
         seeds: seeds that finished every task.
@@ -95,6 +104,7 @@ class Candidate:
     behind: Comparison | None
     keeps: Keeps
     figures: Mapping[str, float | None]
+    largest: Mapping[str, float | None]
     over: tuple[str, ...]
     unknown: tuple[str, ...]
     seeds: int
@@ -136,17 +146,20 @@ def candidate(
     behind = gain(mine, scores(table, best)) if mine and cell != best else None
     if behind is not None:
         behind = behind.within(of_difference(table.scale.limits))
-    figures = {key: largest(table, cell, cost) for key, cost in COSTS.items()}
+    figures, most = {}, {}
+    for key, cost in wish.costs.items():
+        at, most[key] = point(table, cell, cost), largest(table, cell, cost)
+        figures[key] = None if at is None or most[key] is None else at.cost
     over, unknown = [], [] if mine else [why_no_score(table, cell)]
     for key, limit in wish.limits.items():
-        cost, value = COSTS[key], figures[key]
+        cost, value = wish.costs[key], most[key]
         problem = fault(table, cost)
         if key == "memory" and any(s.status == "out_of_memory" for s in slots):
             unknown.append("a run ended out of memory")
         elif problem or value is None:
             unknown.append(f"{cost.title}: {problem or 'not recorded in every run'}")
         elif value > limit:
-            over.append(f"{cost.title} {cost.text(value)}")
+            over.append(f"{cost.title} {cost.text(value)}{of_a_task(table)}")
     judged = pair_of(table, cell, best)
     keeps = _keeps(cell == best, behind, wish.max_drop, judged)
     if mine and wish.max_drop is not None and cell != best and behind is None:
@@ -157,6 +170,7 @@ def candidate(
         behind,
         keeps,
         figures,
+        most,
         tuple(over),
         tuple(unknown),
         len(next(iter(mine.values()), {})),
@@ -177,6 +191,11 @@ def largest(table: ResultTable, cell: Cell, cost: Cost) -> float | None:
             return None
         found.append(max(known) if cost.exact else sum(known) / len(known))
     return max(found, default=None)
+
+
+def of_a_task(table: ResultTable) -> str:
+    """What follows the largest figure of a cell; empty where it has one task."""
+    return " on its largest task" if len(table.tasks) > 1 else ""
 
 
 def _keeps(

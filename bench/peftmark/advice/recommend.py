@@ -12,7 +12,6 @@ from typing import Literal
 
 from peftmark.advice import plain_lines, rates_lines, shared_rows_lines, training_lines
 from peftmark.advice.candidates import (
-    COSTS,
     Candidate,
     Wish,
     candidate,
@@ -20,6 +19,7 @@ from peftmark.advice.candidates import (
     points,
     seeds_wanted,
 )
+from peftmark.advice.money import MEANING
 from peftmark.advice.trade import (
     MEMORY,
     TIME,
@@ -241,7 +241,6 @@ def _sort(
 
     def order(c: Candidate) -> tuple[bool, float, float]:
         score = -c.score.mean if c.score else 0.0
-        # The figure that is shown and that limits are held against: the largest of its tasks.
         figure = None if trade.fault else c.figures[wish.cost.key]
         cost = float("inf") if figure is None else figure
         return (
@@ -264,7 +263,7 @@ def _verdict(
     if picks:
         sure = picks[0].keeps in ("best", "shown", "not asked")
         return ("fits", (), ()) if sure else ("possible", (), _more_seeds(picks, wish))
-    known = [c.figures["memory"] for c in others if c.score is not None]
+    known = [c.largest["memory"] for c in others if c.score is not None]
     smallest = _smallest(others, MEMORY)
     if wish.memory and smallest and all(v is not None and v > wish.memory for v in known):
         value, title = smallest
@@ -293,8 +292,8 @@ def _more_seeds(picks: Sequence[Candidate], wish: Wish) -> tuple[str, ...]:
 
 
 def _smallest(found: Sequence[Candidate], cost: Cost) -> tuple[float, str] | None:
-    """The smallest figure and whose it is; None if none is known."""
-    known = [(v, c.title) for c in found if (v := c.figures[cost.key]) is not None]
+    """The smallest figure that a limit is held against, and whose it is; None if none is known."""
+    known = [(v, c.title) for c in found if (v := c.largest[cost.key]) is not None]
     return min(known, default=None)
 
 
@@ -302,8 +301,8 @@ def _why_none(found: Sequence[Candidate], wish: Wish) -> list[str]:
     """One sentence for each constraint that rules cells out."""
     reasons = []
     for key, limit in wish.limits.items():
-        cost = COSTS[key]
-        over = [c for c in found if (v := c.figures[key]) is not None and v > limit]
+        cost = wish.costs[key]
+        over = [c for c in found if (v := c.largest[key]) is not None and v > limit]
         least = _smallest(found, cost)
         if over and least:
             reasons.append(
@@ -350,6 +349,8 @@ def _caveats(table: ResultTable, wish: Wish, trade: Front) -> tuple[str, ...]:
             f"Training time is wall time of the timed steps on {where}, not of yours; loading and "
             "evaluation come on top."
         )
+    if wish.price is not None:
+        notes.append(f"Price of a run: {wish.price.text} of {MEANING}.")
     if trade.missing:
         names = ", ".join(cell_title(*cell) for cell in trade.missing)
         notes.append(f"Not recorded on every task: {trade.cost.title} of {names}.")

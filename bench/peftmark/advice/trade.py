@@ -54,6 +54,11 @@ class Cost:
         """Its name without an article, such as "peak memory"."""
         return self.made or title(self.name)
 
+    @property
+    def figure(self) -> str:
+        """What scripts call it: its field, or its key where it is made from several."""
+        return self.key if self.made else self.name
+
 
 MEMORY = Cost(
     "memory",
@@ -69,7 +74,7 @@ TIME = Cost(
     lambda r: r.outcome.train_seconds,
     False,
     seconds_text,
-    lambda r: _device(r),
+    lambda r: device(r),
 )
 PARAMETERS = Cost(
     "parameters",
@@ -97,7 +102,7 @@ def forgetting_text(value: float) -> str:
     return text if text[:3] == "0.0" else f"{'−' if value < 0 else '+'}{text}"
 
 
-def _device(record: Record) -> str:
+def device(record: Record) -> str:
     """The machine that a time was taken on."""
     machine = record.environment.machine
     on_gpu = record.job.device == "cuda"

@@ -18,6 +18,8 @@ WISHES = {
     "max-drop": ("POINTS", "points below the best cell that you accept (1.0 is 0.01)"),
     "max-parameters": ("N", "most trainable parameters, such as 1M"),
     "max-time": ("TIME", "most training time, such as 90s or 2h"),
+    "price": ("AMOUNT", "what an hour of the machine costs, such as 2.50USD; adds a run's price"),
+    "max-money": ("AMOUNT", "most money for a run, such as 5USD; needs --price"),
     "model": ("NAME", "the model you mean; no other is spoken of"),
 }
 """Option -> its metavar and what it says."""
@@ -49,6 +51,8 @@ def run(options: argparse.Namespace) -> int:
         max_parameters=options.max_parameters,
         max_time=options.max_time,
         model=options.model,
+        price=options.price,
+        max_money=options.max_money,
     )
     print(json.dumps(facts_of(found), indent=2) if options.json else advice_text(found))
     return Exit.OK

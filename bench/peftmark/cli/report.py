@@ -16,6 +16,7 @@ from peftmark.cli.options import (
     selection_of,
 )
 from peftmark.cli.shared import write_report
+from peftmark.core.amounts import parse_price
 from peftmark.core.errors import Exit
 
 NAME = "report"
@@ -30,6 +31,11 @@ def add_options(sub: argparse.ArgumentParser) -> None:
     add_results(sub)
     add_reports(sub)
     add_mirror(sub)
+    sub.add_argument(
+        "--price",
+        metavar="AMOUNT",
+        help="what an hour of the machine costs, such as 2.50USD; adds a run's price as a cost",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -41,6 +47,8 @@ def run(options: argparse.Namespace) -> int:
     from peftmark.storage.unread import no_results
     from peftmark.suite.load import load_suite
 
+    if options.price is not None:
+        parse_price("--price", options.price)
     selection = selection_of(options)
     if selection.profile is None:
         suite = load_suite(selection.suite, selection.suites)

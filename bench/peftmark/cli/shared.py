@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 def write_report(plan: Plan, options: argparse.Namespace) -> list[Path]:
     """The report of a plan's suite from its stored rows; the files, the page first."""
+    from peftmark.core.amounts import read_price
     from peftmark.report.report_input import ReportInput
     from peftmark.report.write import write
     from peftmark.storage.external import load_external
@@ -43,6 +44,7 @@ def write_report(plan: Plan, options: argparse.Namespace) -> list[Path]:
         results=plan.store.folder,
         claims=plan.claims,
         elsewhere=elsewhere,
+        price=read_price(getattr(options, "price", None) or profile.price),
     )
     return write(given, options.reports / plan.suite.name)
 

@@ -81,6 +81,46 @@ def parse_points(option: str, text: str) -> float:
     return float(text)
 
 
+class Price(NamedTuple):
+    """What an hour of a machine costs.
+
+    Attributes:
+        currency: three capital letters, such as USD.
+    """
+
+    hour: float
+    currency: str
+
+    @property
+    def text(self) -> str:
+        """Such as "2.50 USD an hour"."""
+        return f"{money_text(self.hour, self.currency)} an hour"
+
+
+PRICES = "an amount and a currency of three capital letters, such as 2.50USD"
+
+
+def read_price(text: str) -> Price | None:
+    """A price such as 2.50USD or "2.5 EUR"; None if it is none."""
+    match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,6})?) ?([A-Z]{3})", text)
+    return Price(float(match[1]), match[2]) if match and float(match[1]) > 0 else None
+
+
+def parse_price(option: str, text: str) -> Price:
+    """An amount of money above 0; of an hour, where an hour's is asked for."""
+    price = read_price(text)
+    if price is None:
+        raise _fault(option, text, PRICES)
+    return price
+
+
+def money_text(value: float, currency: str) -> str:
+    """An amount of money: two digits after the point, more of what is below 1."""
+    if value >= 100:
+        return f"{value:,.0f} {currency}"
+    return f"{value:.{2 if value >= 1 else places(value)}f} {currency}"
+
+
 def _parse(option: str, text: str, units: Mapping[str, int], allowed: str) -> float:
     match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([A-Za-z]*)", text)
     if match is None or match[2] not in units:

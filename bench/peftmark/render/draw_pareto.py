@@ -230,7 +230,7 @@ def _names(axes: Axes, scatter: Scatter) -> None:
         point, (x, y) = scatter.points[i], spots[i]
         text = label(point.mark)
         if _across(axes, point.cost / scatter.unit) != point.cost / scatter.unit:
-            text = f"{text}, {tick(round(point.cost / scatter.unit, 1))}"
+            text = f"{text}, {tick(point.cost / scatter.unit)}"
         far = point.standing != "off" or point.below
         others = taken[:i] + taken[i + 1 :] + ([] if point.below else foot)
         place = _place(text, x, y, others, lines, (width, height), far)

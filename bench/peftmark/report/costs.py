@@ -5,8 +5,10 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
+from peftmark.advice.money import NO_PRICE, TITLE
 from peftmark.analysis.table import ResultTable, ratio, task_score
 from peftmark.catalog.methods import Cell
+from peftmark.core.amounts import Price
 from peftmark.record.fields import LIVE_PARTS, side, title
 from peftmark.record.job import Record
 from peftmark.render import words
@@ -30,14 +32,14 @@ MOST_ROWS = 1000
 """Pairs of cell and task up to which tables of costs have a row for each."""
 
 
-def section(table: ResultTable) -> Section:
+def section(table: ResultTable, price: Price | None = None) -> Section:
     """Costs relative to the reference, then each kind of cost by task."""
     blocks: list[Block] = [_relative(table)]
     budget = equal_budget(table)
     if budget:
         blocks.append(Paragraph(budget))
     if any(r.ok for r in table.rows):
-        blocks.append(_time(table))
+        blocks.append(_time(table, price))
         pictures = _picture(table)
         if pictures:
             blocks.append(Figures(pictures))
@@ -108,14 +110,19 @@ def _by_task(
     return missing.fold_missing(Grid(caption, heads, rows, folded, note), KEYS)
 
 
-def _time(table: ResultTable) -> Grid:
+def _time(table: ResultTable, price: Price | None) -> Grid:
     note = (
         "From the timed training steps alone: warm-up steps, evaluation and saving are left out. "
         "Tokens are counted without padding. A multiply and an add are two operations. mfu is the "
         "share of the rate that a large matrix product reached on the same machine, threads and "
         "precision in the same job."
     )
-    return _by_task(table, "Time and work by task, mean over seeds", measures.TIME, note)
+    columns: tuple[Measure, ...] = measures.TIME
+    if price is not None:
+        columns = (*columns, measures.price_of_a_run(price))
+    else:
+        note += f" {TITLE[0].upper()}{TITLE[1:]}: n/a, as {NO_PRICE}."
+    return _by_task(table, "Time and work by task, mean over seeds", columns, note)
 
 
 def _picture(table: ResultTable) -> tuple[Figure, ...]:

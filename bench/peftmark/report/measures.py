@@ -6,8 +6,10 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from peftmark.advice.money import MEANING, TITLE, money
 from peftmark.analysis.table import ResultTable
 from peftmark.catalog.methods import Cell
+from peftmark.core.amounts import Price
 from peftmark.record.fields import LIVE_PARTS, figure, side, title
 from peftmark.record.job import Record
 from peftmark.render import words
@@ -107,6 +109,29 @@ class Energy(Measure):
     def notes(self, records: Sequence[Record]) -> Iterable[str]:
         """What weakens the figures."""
         return dict.fromkeys(flag for r in records for flag in r.outcome.energy_flags)
+
+
+UNPRICED = Price(1.0, "")
+
+
+@dataclass(frozen=True)
+class Money(Measure):
+    """The price of a run, at the price of an hour."""
+
+    hour: Price = UNPRICED
+
+    @property
+    def hint(self) -> str:
+        """Currency, what is paid for, and direction."""
+        return f"{self.shown}, {self.note}, lower is better"
+
+    def read(self, record: Record) -> float | None:
+        """The price of a row's run."""
+        return money(self.hour).read(record)
+
+    def text(self, value: float) -> str:
+        """Without the currency, which the head says."""
+        return money(self.hour).text(value).partition(" ")[0]
 
 
 class LargestError(Measure):
@@ -212,6 +237,11 @@ DEPLOYMENT = (
     LargestError("merge_max_error", _LARGEST),
     LargestError("reload_max_error", _LARGEST),
 )
+
+
+def price_of_a_run(hour: Price) -> Money:
+    """The column of the price of a run."""
+    return Money("phase_seconds", MEANING, hour.currency, TITLE, hour=hour)
 
 
 def ratio_column(name: str) -> Column:

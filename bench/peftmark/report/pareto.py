@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from peftmark.advice import plain_lines, training_lines
+from peftmark.advice.money import MEANING, TITLE, money, no_price
 from peftmark.advice.trade import (
     FORGETTING,
     MEMORY,
@@ -21,6 +22,7 @@ from peftmark.analysis.floor import guess
 from peftmark.analysis.pareto import reigns
 from peftmark.analysis.table import ResultTable
 from peftmark.catalog.methods import Cell
+from peftmark.core.amounts import Price
 from peftmark.record.fields import figure, side
 from peftmark.render import words
 from peftmark.render.chart_specs import Mark, Scatter, ScatterPoint
@@ -64,12 +66,15 @@ def energy_cost(table: ResultTable) -> Cost:
     )
 
 
-def fronts(table: ResultTable) -> list[Front]:
+def fronts(table: ResultTable, price: Price | None = None) -> list[Front]:
     """Every trade that a report has, in the order of its buttons."""
     costs = [MEMORY, TIME, PARAMETERS, energy_cost(table)]
     if any(r.job.causal is not None for r in table.rows):
         costs.append(FORGETTING)
-    return [choice_front(table, cost) for cost in costs]
+    if price is not None:
+        costs.append(money(price))
+    found = [choice_front(table, cost) for cost in costs]
+    return found if price is not None else [*found, no_price()]
 
 
 def section(table: ResultTable, found: Sequence[Front]) -> Section:
@@ -191,6 +196,8 @@ def _axis(cost: Cost) -> tuple[float, str]:
     """What a cost is divided by for the axis, and the axis's title."""
     if cost is FORGETTING:
         return 1.0, f"perplexity of unrelated text, after / before, {side(cost.name)}"
+    if cost.key == "money":
+        return 1.0, f"{cost.title}, {cost.text(1.0).partition(' ')[2]}, lower is better"
     unit = words.SHOWN_IN.get(figure(cost.name).unit, "")
     name = ", ".join(filter(None, (cost.title, unit, side(cost.name))))
     return words.SCALES.get(unit, 1.0), name
@@ -241,6 +248,8 @@ def _places(table: ResultTable, fronts: list[Front]) -> Grid:
             " Forgetting: by how much training raised the perplexity of text that has nothing to "
             "do with the task; drawn as the ratio of after to before."
         )
+    if any(f.cost.key == "money" for f in fronts):
+        note += f" {TITLE[0].upper()}{TITLE[1:]}: {MEANING}."
     return Grid("On, possibly on or off the front", columns, tuple(rows), note=note)
 
 
@@ -257,5 +266,5 @@ def _place(found: Front, cell: Cell, spot: Spot | None) -> Entry:
         return words.missing(found.missing.get(cell, "not recorded"))
     note = spot.standing if spot.by is None else f"off: {words.title(spot.by)}"
     by = "" if spot.by is None else words.title(spot.by)
-    fact = Fact(found.cost.name, words.title(cell), spot.cost, beaten_by=by)
+    fact = Fact(found.cost.figure, words.title(cell), spot.cost, beaten_by=by)
     return Entry(found.cost.text(spot.cost), note, "number", spot.cost, fact)

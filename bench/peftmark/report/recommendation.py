@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from peftmark.advice import training_lines
 from peftmark.advice.answer import headline
-from peftmark.advice.candidates import COSTS, Candidate, Wish, short_standing, to_the_best
+from peftmark.advice.candidates import Candidate, Wish, short_standing, to_the_best
 from peftmark.advice.recommend import Answer, recommend
 from peftmark.advice.trade import Cost, point
 from peftmark.analysis.floor import below_floor
 from peftmark.analysis.scale import POINT
 from peftmark.analysis.table import ResultTable
+from peftmark.core.amounts import Price
 from peftmark.render import words
 from peftmark.render.chart_specs import DotRow, Dots
 from peftmark.render.page import (
@@ -35,12 +36,14 @@ _SHORT = {
 }
 
 
-def answers_of(table: ResultTable) -> dict[str, Answer]:
+def answers_of(table: ResultTable, price: Price | None = None) -> dict[str, Answer]:
     """Answers to the standard constraints, from the rows of this report alone; where no drop can
     be given in points, to the highest score."""
     if not table.scale.in_points:
-        return {"score": recommend(table, Wish())}
-    return {key: recommend(table, Wish(max_drop=MAX_DROP, least=key)) for key in _SHORT}
+        return {"score": recommend(table, Wish(price=price))}
+    return {
+        key: recommend(table, Wish(max_drop=MAX_DROP, least=key, price=price)) for key in _SHORT
+    }
 
 
 def section(table: ResultTable, answers: dict[str, Answer]) -> Section:
@@ -147,7 +150,7 @@ def _evidence(answers: dict[str, Answer], scope: str) -> Grid:
         Column(away, "paired, 95\u00a0% interval", numeric=True),
         *(
             Column(c.title, "mean over tasks; largest of a task", numeric=True)
-            for c in COSTS.values()
+            for c in answer.wish.costs.values()
         ),
     )
     found = {c.cell: c for c in (*answer.picks, *answer.others)}
@@ -179,18 +182,19 @@ def _row(
         behind = Entry(
             short_standing(c), _within(c, answers), "number", mean, _fact(c, answers, scope)
         )
-    costs = (_cost(table, c, cost, scope) for cost in COSTS.values())
+    first = next(iter(answers.values()))
+    costs = (_cost(table, c, cost, scope) for cost in first.wish.costs.values())
     return (Entry(c.title), score, behind, *costs)
 
 
 def _cost(table: ResultTable, c: Candidate, cost: Cost, scope: str) -> Entry:
     """A cell's cost as everywhere, the mean over tasks, and the largest, which limits are held
     against."""
-    largest = c.figures[cost.key]
+    largest = c.largest[cost.key]
     at = point(table, c.cell, cost)
     if largest is None or at is None:
         return words.missing(_no_cost(table, c, cost))
-    fact = Fact(cost.name, c.title, at.cost, task=scope)
+    fact = Fact(cost.figure, c.title, at.cost, task=scope)
     note = "" if len(table.tasks) == 1 else f"largest {cost.text(largest)}"
     return Entry(cost.text(at.cost), note, "number", at.cost, fact)
 

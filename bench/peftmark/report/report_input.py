@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from peftmark.claims.ledger import Claim
+from peftmark.core.amounts import Price
 from peftmark.record.job import Job, Record, ReportOptions
 from peftmark.storage.external import ExternalRow
 
@@ -24,6 +25,7 @@ class ReportInput:
         results: folder that the rows come from, to link its logs.
         claims: published claims to hold against the rows.
         elsewhere: published rows that are shown and never judged.
+        price: what an hour of the machine costs, where the reader says.
     """
 
     records: Sequence[Record]
@@ -34,3 +36,4 @@ class ReportInput:
     results: Path | None = None
     claims: Sequence[Claim] = ()
     elsewhere: Sequence[ExternalRow] = ()
+    price: Price | None = None

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
-from peftmark.advice import rates_lines
+from peftmark.advice import money, rates_lines
 from peftmark.advice.recommend import Answer
 from peftmark.advice.trade import Front
 from peftmark.analysis.table import ResultTable, build
@@ -56,12 +56,12 @@ class Material:
     @cached_property
     def answers(self) -> dict[str, Answer]:
         """What the rows say to the standard constraints."""
-        return recommendation.answers_of(self.table)
+        return recommendation.answers_of(self.table, self.given.price)
 
     @cached_property
     def fronts(self) -> list[Front]:
         """The trade of score against each cost."""
-        return pareto.fronts(self.table)
+        return pareto.fronts(self.table, self.given.price)
 
 
 def page(given: ReportInput) -> Page:
@@ -75,7 +75,7 @@ def page(given: ReportInput) -> Page:
     material = Material(given, everything, table, findings)
     return Page(
         title=f"{job.suite}, profile {job.profile}",
-        facts=_facts(job, table, given.summary),
+        facts=(*_facts(job, table, given.summary), *_priced(given)),
         finding=summary.finding(table),
         alarms=validity.alarms(findings),
         warning=summary.warning(table),
@@ -158,7 +158,7 @@ SECTIONS = (
     SectionRow(_always, lambda of: coverage.section(of.everything)),
     SectionRow(_finished, lambda of: validity.section(of.table, of.findings)),
     SectionRow(_finished, lambda of: quality.section(of.table)),
-    SectionRow(_finished, lambda of: costs.section(of.table)),
+    SectionRow(_finished, lambda of: costs.section(of.table, of.given.price)),
     SectionRow(_finished, lambda of: pareto.section(of.table, of.fronts)),
     SectionRow(_finished, lambda of: learning.section(of.table)),
     SectionRow(_writes, lambda of: language.section(of.table)),
@@ -186,6 +186,11 @@ def _facts(job: Job, table: ResultTable, suite_summary: str) -> tuple[tuple[str,
         ("device", words.listing(sorted({j.device for j in table.jobs}))),
         ("about", suite_summary or words.MISSING),
     )
+
+
+def _priced(given: ReportInput) -> tuple[tuple[str, str], ...]:
+    """What a run's price is made of, where there is one."""
+    return (("price", f"{given.price.text} of {money.MEANING}"),) if given.price else ()
 
 
 def _model(job: Job) -> str:

@@ -34,6 +34,7 @@ from peftmark.own.declared import OwnTask
 from peftmark.own.declared_model import OwnModel
 from peftmark.record.recipe import Optimizer, Precision
 from peftmark.suite.names import AnyModel, OwnModelName, declared_of, model_word
+from peftmark.suite.price import PriceText
 
 RADAR_AXES = ("quality", "speed", "memory", "parameters", "steps_to_target", "ease_of_use")
 OWN_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
@@ -318,10 +319,9 @@ class Profile(Strict):
         methods: replaces the suite's list of methods.
         vary: values of settings that every cell is crossed with.
         tuning: choose learning rates by trials; without it `learning_rate` counts.
-        rates: where learning rates without trials come from, such as a paper's recipe; verdicts on
-            claims say it. It changes no job.
-        unrelated: a language task that is not among `tasks`; how well its text is still read
-            tells what a causal language model forgot.
+        rates: where learning rates without trials come from; verdicts say it, and no job changes.
+        price: what an hour of the machine costs, for the report's price of a run; no job changes.
+        unrelated: a language task not among `tasks`, to tell what a language model forgot.
     """
 
     summary: str
@@ -335,6 +335,7 @@ class Profile(Strict):
     vary: Vary = Vary()
     tuning: Tuning | None = None
     rates: Annotated[str, Field(min_length=3, max_length=200)] = ""
+    price: PriceText = ""
     unrelated: TaskName | None = None
     recipe: RecipeLayer = RecipeLayer()
 

@@ -8,11 +8,13 @@ import pytest
 
 from factory import make_outcome, make_record
 from peftmark.advice import trade
-from peftmark.advice.candidates import COSTS
+from peftmark.advice.money import costs_of, money
 from peftmark.advice.trade import Cost
+from peftmark.core.amounts import Price
 from peftmark.record.outcome import Outcome
 
-ALL = [value for value in vars(trade).values() if isinstance(value, Cost)]
+PRICE = Price(2.5, "USD")
+ALL = [*(value for value in vars(trade).values() if isinstance(value, Cost)), money(PRICE)]
 
 
 def faults(cost: Cost) -> list[str]:
@@ -49,8 +51,10 @@ def test_a_cost_is_read_from_a_row(cost):
 
 
 def test_the_costs_that_may_be_limited_are_among_them_each_once():
-    assert {cost.key: cost for cost in COSTS.values()} == COSTS
-    assert all(cost in ALL for cost in COSTS.values())
+    found = costs_of(PRICE)
+    assert {cost.key: cost for cost in found.values()} == found
+    assert set(found) - set(costs_of(None)) == {"money"}
+    assert all(cost in ALL for cost in found.values())
     assert len({cost.key for cost in ALL}) == len(ALL) >= 4
 
 

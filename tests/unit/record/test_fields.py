@@ -8,9 +8,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from peftmark.advice import candidates, trade
+from peftmark.advice import money, trade
 from peftmark.analysis import validity
 from peftmark.claims import measures as of_claims
+from peftmark.core.amounts import Price
 from peftmark.core.files import PACKAGE
 from peftmark.docgen.structure import described
 from peftmark.gate import costs, counts, run_lines
@@ -118,7 +119,11 @@ def named() -> Iterator[tuple[str, str]]:
     for key, measure in of_claims.MEASURES.items():
         if measure.derived is None:
             yield "claims/measures.MEASURES", key
-    for cost in (*candidates.COSTS.values(), *guides.COSTS.values(), trade.FORGETTING):
+    for cost in (
+        *money.costs_of(Price(1.0, "USD")).values(),
+        *guides.COSTS.values(),
+        trade.FORGETTING,
+    ):
         yield "advice/trade", cost.name
     yield from (("trend/series.MEASURES", measure.column) for measure in series.MEASURES)
     for where, keys in (

@@ -110,7 +110,10 @@ def test_each_cost_has_a_picture_and_every_cell_a_place():
 def test_what_was_not_measured_is_not_drawn_and_says_why():
     section = trade(table_of(rows()))
     (note,) = [b.text for b in section.blocks if isinstance(b, page.Paragraph)]
-    assert note == "Not drawn: energy (no RAPL counters on this machine)."
+    assert note == (
+        "Not drawn: energy (no RAPL counters on this machine); price of a run (no price of an hour "
+        "was given; --price 2.50USD)."
+    )
 
 
 def test_energy_is_drawn_where_it_was_measured():
@@ -121,7 +124,8 @@ def test_energy_is_drawn_where_it_was_measured():
     ]
     section = trade(table_of(records))
     assert "trade-energy" in figures(table_of(records))
-    assert not [b for b in section.blocks if isinstance(b, page.Paragraph)]
+    (note,) = [b.text for b in section.blocks if isinstance(b, page.Paragraph)]
+    assert "energy" not in note
     on_gpu = [
         replace(
             r,

@@ -487,3 +487,15 @@ def test_an_unknown_profile_is_answered_with_the_known_ones():
     suite = load_suite("glue", SUITES)
     with pytest.raises(Exception, match=r"no profile 'gpu'.*\n.*full, cpu, offline, offline-tuned"):
         choose_profile(suite, "gpu", Facts(0, True, ""))
+
+
+def test_a_price_of_an_hour_has_a_currency_and_changes_no_job(tmp_path):
+    for name, price in (("plain", ""), ("priced", "2.50USD")):
+        (tmp_path / name).mkdir()
+        write(tmp_path / name, changed(*([((*QUICK, "price"), price)] if price else [])))
+    plain, priced = (load_suite("demo", tmp_path / name) for name in ("plain", "priced"))
+    assert priced.profiles["quick"].price == "2.50USD"
+    jobs = [[j.job_id for j in expand(suite, "quick", "cpu").jobs] for suite in (plain, priced)]
+    assert jobs[0] == jobs[1]
+    told = refusal(tmp_path, changed(((*QUICK, "price"), "2.5")))
+    assert "currency of three capital letters, such as 2.50USD" in told

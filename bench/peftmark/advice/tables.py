@@ -1,0 +1,61 @@
+"""Stored rows as the tables that advice is given from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from peftmark.analysis.table import ResultTable, build
+from peftmark.record.job import PROTOCOL, Job, Record
+
+
+def tables_of(records: Sequence[Record]) -> tuple[list[ResultTable], list[str]]:
+    """Rows as tables, one for each suite, profile, model and device, and what was left out.
+
+    Only rows of the newest version of a suite and of today's procedure count. Of two rows of the
+    same cell, task and seed (an older recipe) the later counts. Trials enter no figure; they tell
+    where learning rates come from.
+    """
+    reported = [r for r in records if r.job.purpose == "report"]
+    newest: dict[str, int] = {}
+    for r in reported:
+        newest[r.job.suite] = max(newest.get(r.job.suite, 0), r.job.suite_version)
+    groups: dict[tuple[str, ...], dict[tuple[object, ...], Record]] = {}
+    old = replaced = 0
+    for r in sorted(reported, key=lambda r: (r.finished_at, r.job.job_id)):
+        job = r.job
+        if job.protocol != PROTOCOL or job.suite_version != newest[job.suite]:
+            old += 1
+            continue
+        key = _kind(job)
+        rows = groups.setdefault(key, {})
+        replaced += (job.cell, job.task, job.seed) in rows
+        rows[job.cell, job.task, job.seed] = r
+    notes = []
+    if old:
+        notes.append(f"{old} rows of an older suite or procedure are left out.")
+    if replaced:
+        notes.append(f"{replaced} rows that a later recipe replaced are left out.")
+    trials = [
+        r
+        for r in records
+        if r.job.purpose == "tuning"
+        and (r.job.protocol, r.job.suite_version) == (PROTOCOL, newest.get(r.job.suite))
+    ]
+    return [
+        _table(list(groups[key].values()), [r for r in trials if _kind(r.job) == key])
+        for key in sorted(groups)
+    ], notes
+
+
+def _kind(job: Job) -> tuple[str, ...]:
+    """What rows of one table share."""
+    return job.suite, job.profile, job.model, job.model_identity, job.device
+
+
+def _table(rows: Sequence[Record], trials: Sequence[Record]) -> ResultTable:
+    ordered = sorted(rows, key=lambda r: (r.job.task, r.job.method, r.job.seed, r.job.job_id))
+    cells = [r.job.cell for r in ordered]
+    reference = next((c for c in cells if c.method == "lora"), cells[0])
+    places = {(r.job.cell, r.job.task) for r in ordered}
+    ordered += [r for r in trials if (r.job.cell, r.job.task) in places]
+    return build(ordered, [r.job for r in ordered], reference)
