@@ -143,6 +143,18 @@ async function checkButtons(tab) {
     );
     must(shown.join() === cost, `buttons: ${cost} shows ${shown.join() || "nothing"}`);
   }
+  const lists = await tab.$$(".shapes select");
+  const shown = () =>
+    tab.$$eval("#glance svg [id*='-line-']", (all) =>
+      all.filter((g) => /-s\d+-line/.test(g.id) && getComputedStyle(g).display !== "none").length,
+    );
+  for (const list of lists) {
+    const values = await list.$$eval("option", (all) => all.map((o) => o.value));
+    const before = await shown();
+    must(before >= 1 && before <= 3, `radar: ${before} shapes are shown`);
+    await list.select(values.at(-1));
+  }
+  if (lists.length) must((await shown()) === 1, "radar: three lists of one name show several shapes");
   const links = await tab.$$(".tiles a");
   for (const link of links) {
     const [text, id] = await link.evaluate((a) => [a.textContent, a.hash.slice(1)]);

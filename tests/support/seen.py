@@ -2,8 +2,9 @@
 
     python tests/support/seen.py docs/example/index.html
 
-Left out: folded details but for their summary, lines that a name opens, pictures for phones, all
-but the first of the charts that buttons pick, and what is there for screen readers alone.
+Left out: folded details but for their summary, lines that a name opens, names that a list offers,
+pictures for phones, all but the first of the charts that buttons pick, and what is there for screen
+readers alone.
 """
 
 from __future__ import annotations
@@ -15,6 +16,10 @@ from pathlib import Path
 VOID = {"meta", "br", "input", "link", "hr", "img", "wbr"}
 UNSEEN = {"script", "style", "title", "desc", "head", "caption", "defs"}
 HIDDEN = {"unseen", "phone"}
+
+
+def _unpicked(tag: str, known: dict[str, str | None]) -> bool:
+    return tag == "option" and "selected" not in known
 
 
 class Seen(HTMLParser):
@@ -36,7 +41,13 @@ class Seen(HTMLParser):
         if "panel" in classes:
             self.panels += 1
             shown = shown and self.panels == 1
-        if tag in UNSEEN or classes & HIDDEN or "popover" in known:
+        if (
+            known.get("display") == "none"
+            or tag in UNSEEN
+            or classes & HIDDEN
+            or "popover" in known
+            or _unpicked(tag, known)
+        ):
             shown = False
         if tag == "table" and shown:
             self.tables.append(known.get("aria-label") or "table")

@@ -204,10 +204,16 @@ class Outline:
 
 @dataclass(frozen=True)
 class Radar:
-    """A few cells' outlines over one another."""
+    """A few cells' outlines over one another.
+
+    Attributes:
+        outlines: of every cell that a reader may pick.
+        drawn: places of those that are shown until he does, three at most.
+    """
 
     axes: tuple[str, ...]
     outlines: tuple[Outline, ...]
+    drawn: tuple[int, ...] = (0,)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import io
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, assert_never
 
-from peftmark.render import svg, words
+from peftmark.render import shapes, svg, words
 from peftmark.render.chart_specs import (
     Curves,
     Dots,
@@ -75,9 +75,10 @@ def _render(figure: Figure) -> str:
     blank = {"Date": None, "Creator": None, "Format": None, "Type": None}
     canvas.savefig(buffer, format="svg", transparent=True, metadata=blank)
     width, height = canvas.get_size_inches() * 72
-    return svg.inline(
+    text = svg.inline(
         buffer.getvalue(), figure.name, figure.finding, figure.note, round(width), round(height)
     )
+    return shapes.hide(text) if isinstance(figure.drawing, Radar) else text
 
 
 def _draw(drawing: Drawing) -> Canvas:

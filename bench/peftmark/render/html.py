@@ -11,7 +11,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from peftmark.render import terms
+from peftmark.render import shapes, terms
 from peftmark.render.page import FAILED, Entry, Grid, Page
 from peftmark.render.series import dark_rules, light_rules
 
@@ -28,6 +28,7 @@ def render(page: Page, pictures: Mapping[str, str]) -> str:
         pictures: figure name -> `<svg>` element.
     """
     script = (FOLDER / "page.js").read_text("utf-8")
+    rules = "".join(shapes.rules(figure) for figure in page.figures())
     keys = terms.keys_of(page.terms)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     text = (
@@ -36,7 +37,7 @@ def render(page: Page, pictures: Mapping[str, str]) -> str:
         .render(
             page=page,
             pictures={name: Markup(svg) for name, svg in pictures.items()},  # noqa: S704 - our own SVG
-            css=Markup(css()),  # noqa: S704 - our own file
+            css=Markup(css() + rules),  # noqa: S704 - our own file
             script=Markup(script),  # noqa: S704 - our own file
             script_hash=f"sha256-{digest}",
             most_names=MOST_NAMES,
@@ -45,6 +46,7 @@ def render(page: Page, pictures: Mapping[str, str]) -> str:
             known=lambda text: (
                 Markup(terms.button(text, keys)) if text in keys else text  # noqa: S704
             ),
+            pickers=lambda figure: Markup(shapes.pickers(figure)),  # noqa: S704 - escaped there
             paper=lambda text: Markup(terms.paper(text)),  # noqa: S704 - escaped there
         )
     )

@@ -69,10 +69,7 @@ def left_out(table: ResultTable, shown: int, where: str) -> str:
     """A sentence on the cells that a picture leaves out; empty if it leaves none out."""
     if shown >= len(table.cells):
         return ""
-    lines = ["full fine-tuning", "head only"]
-    lines += [words.title(cell) for cell in table.cells if not cell.trains]
     return (
-        f"Drawn: {shown} of {words.plural(len(table.cells), 'cell')}, namely the reference, "
-        f"{words.listing(lines)}, and the best by score of each family and method; all of them "
-        f"are in {where}."
+        f"Drawn: {shown} of {words.plural(len(table.cells), 'cell')}, the reference lines and the "
+        f"best of each family and method; all are in {where}."
     )

@@ -13,7 +13,7 @@ from peftmark.record.job import RadarAxis, Record, ReportOptions
 from peftmark.render import words
 from peftmark.render.chart_specs import Outline, Radar, RadarPoint
 from peftmark.render.page import Column, Entry, Fact, Figure, Grid, Paragraph, Section, marks
-from peftmark.report import lr_sensitivity, missing, score_entries, summary
+from peftmark.report import cell_selection, lr_sensitivity, missing, score_entries, summary
 
 READ = {
     "speed": "samples_per_second",
@@ -30,6 +30,10 @@ TITLES = {
 ABSOLUTE = ("quality", "ease_of_use")
 """Axes that are no ratio to the reference."""
 FEWEST_AXES = 3
+MOST_BESIDE = 12
+"""Rows of a table that stands open beside the picture."""
+MOST_OFFERED = 40
+"""Cells whose shapes a reader can pick."""
 NEARLY = 0.02
 """Share of an axis within which outlines count as the same."""
 
@@ -42,8 +46,9 @@ def section(table: ResultTable, options: ReportOptions) -> Section:
     axes = tuple(options.radar)
     grid = Grid(
         "The numbers of the radar",
-        (Column("cell"), *(_column(a, options.radar[a]) for a in axes)),
+        (Column("cell"), *(Column(_title(axis)[0], numeric=True) for axis in axes)),
         tuple((Entry(words.title(c)), *(_entry(table, c, a) for a in axes)) for c in table.cells),
+        folded=len(table.cells) > MOST_BESIDE,
     )
     picture = _picture(table, options) if len(axes) >= FEWEST_AXES else None
     lead = "Outward is better on every axis; shapes are of means, and their area means nothing."
@@ -107,11 +112,6 @@ def _title(key: str) -> tuple[str, str]:
     return TITLES.get(key, (key, "unknown axis"))
 
 
-def _column(key: str, axis: RadarAxis) -> Column:
-    better = "higher" if axis.best > axis.worst else "lower"
-    return Column(_title(key)[0], f"{better} is better", numeric=True)
-
-
 def _entry(table: ResultTable, cell: Cell, key: str) -> Entry:
     found = axis_value(table, cell, key)
     if key in READ:
@@ -144,24 +144,29 @@ def _anchors(table: ResultTable, options: ReportOptions) -> str:
 
 def _picture(table: ResultTable, options: ReportOptions) -> Figure | None:
     """The reference, the cell with the highest mean and that with the least memory, of those above
-    the quality floor; None where fewer than two have an outline."""
+    the quality floor, until the reader picks others; None where fewer than two have an outline."""
     look = marks(table.cells)
-    outlines = {cell: points(table, cell, options) for cell in _chosen(table)}
-    drawn = {c: o for c, o in outlines.items() if any(p.position is not None for p in o)}
-    if len(drawn) < 2 or table.reference not in drawn:
+    offered = cell_selection.picks(table, MOST_OFFERED)
+    every = (table.reference, *(c for c in table.cells if c != table.reference and c in offered))
+    outlines = {c: points(table, c, options) for c in dict.fromkeys((*every, *_chosen(table)))}
+    known = {c: o for c, o in outlines.items() if any(p.position is not None for p in o)}
+    drawn = [c for c in _chosen(table) if c in known]
+    if len(drawn) < 2 or table.reference not in known:
         return None
-    base = drawn[table.reference]
+    base = known[table.reference]
     told = (
-        f"{words.title(cell)}: {_finding(outline, base, options)}"
-        for cell, outline in drawn.items()
+        f"{words.title(cell)}: {_finding(known[cell], base, options)}"
+        for cell in drawn
         if cell != table.reference
     )
+    places = list(known)
     drawing = Radar(
         tuple(_title(k)[0] for k in options.radar),
-        tuple(Outline(look[cell], outline) for cell, outline in drawn.items()),
+        tuple(Outline(look[cell], outline) for cell, outline in known.items()),
+        tuple(places.index(cell) for cell in drawn),
     )
     finding = f"Against {words.title(table.reference)}: {'; '.join(told)}."
-    note = "Drawn: the reference, the highest mean score and the least memory; the table has all."
+    note = "At first: the reference, the highest mean, the least memory."
     return Figure("radar", finding, drawing, note)
 
 

@@ -68,7 +68,7 @@ def price(table: ResultTable, fronts: list[Front]) -> Tile:
     """What the reference costs, and what full fine-tuning does."""
     by_cost = {f.cost.key: {s.cell: s.cost for s in f.spots} for f in fronts}
     full = next((c for c in table.cells if c.method == "full"), None)
-    priced = next((f.cost for f in fronts if f.cost.key == "money"), PARAMETERS)
+    priced = next((f.cost for f in fronts if f.cost.key == "money" and f.spots), PARAMETERS)
     every = (MEMORY, TIME, priced)
     costs = [c for c in every if table.reference in by_cost.get(c.key, {})]
     mine = ", ".join(_cost(c, by_cost[c.key][table.reference]) for c in costs)

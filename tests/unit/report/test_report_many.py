@@ -28,6 +28,7 @@ from peftmark.render import chart_specs, page, words
 from peftmark.render import style as canvas
 from peftmark.render.series import OTHER, SERIES
 from peftmark.report import cell_selection, summary
+from seen import seen
 from shown import column, fail, grid, paragraphs, row, section, show, write
 
 
@@ -93,8 +94,9 @@ def test_every_picture_that_leaves_cells_out_says_so(shown, many):
     # The untouched base learns nothing, and two lines are fitted.
     assert "Drawn: 20 of 77 cells" in paragraphs(shown, "learning")
     (radar,) = [f for f in shown.figures() if isinstance(f.drawing, chart_specs.Radar)]
-    assert len(radar.drawing.outlines) == 3 and "the table has all" in radar.note
-    assert len(grid(shown, "numbers of the radar").rows) == 80
+    assert len(radar.drawing.drawn) == 3 and len(radar.drawing.outlines) == 40
+    numbers = grid(shown, "numbers of the radar")
+    assert len(numbers.rows) == 80 and numbers.folded
     for caption in ("Every cell against", "Score after", "Costs relative"):
         assert len(grid(shown, caption).rows) >= 80
     assert len(grid(shown, "Steps to the target").rows) == 77
@@ -141,6 +143,18 @@ def test_some_names_the_first_and_counts_the_rest():
     assert words.some(["a", "b"]) == "a and b"
     assert words.some(list("abcdefg"), 7) == "a, b, c, d, e, f and g"
     assert words.some(list("abcdefg")) == "a, b, c and 4 more"
+
+
+@pytest.mark.heavy
+def test_a_page_of_ninety_cells_opens_as_short_as_one_of_six(tmp_path):
+    every = [Cell(key, 8 if m.size else None, "none") for key, m in all_methods().items()]
+    ranks = [Cell("lora", rank, "none") for rank in range(100, 120)]
+    most = list(dict.fromkeys([LORA, FULL, HEAD, QLORA, *every, *ranks]))[:90]
+    page = write(tmp_path, make_matrix(cells=most, tasks=["sst2"], seeds=[0, 1]))["index.html"]
+    found = seen(page)
+    assert len(most) == 90
+    assert len(found.words) <= 1200
+    assert 1 <= len(found.tables) <= 4
 
 
 @pytest.mark.heavy
