@@ -137,7 +137,7 @@ METHODS: dict[str, Method] = {
         ),
         Method(
             "adalora", "AdaLoRA", "adalora", "rank",
-            "SVD-form update whose ranks are pruned to a budget during training",
+            "a low-rank update in SVD form, its ranks pruned to a budget during training",
             "Zhang et al. 2023, arXiv 2303.10512", LORA, True,
             hooks=("extra loss", "after each step"), budget=True,
         ),

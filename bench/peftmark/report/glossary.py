@@ -62,7 +62,7 @@ def _task(job: Job) -> Term | None:
             f"your own {task.kind}{classes}: {task.train_rows:,} rows to train on, "
             f"{task.eval_rows:,} to evaluate"
         )
-    text += f"; scored by {words.metric_title(job.metric)}"
+    text += f"{' S' if text.endswith('?') else '; s'}cored by {words.metric_title(job.metric)}"
     title = job.task if task.own else task.title
     return Term(f"task-{_plain(job.task)}", title, text, source, (job.task,))
 
