@@ -13,7 +13,7 @@ from peftmark.advice.trade import MEMORY, PARAMETERS, TIME, Cost, Front, device
 from peftmark.core.amounts import Price, money_text
 from peftmark.record.job import Record
 
-TITLE = "price of a run"
+TITLE, NAME = "price of a run", "Price of a run"
 OURS = ("forget", "deploy", "probe", "predict")
 """Phases that are there to measure: no one who trains would pay for them."""
 HOUR = 3600.0

@@ -19,7 +19,7 @@ from peftmark.advice.candidates import (
     points,
     seeds_wanted,
 )
-from peftmark.advice.money import MEANING
+from peftmark.advice.money import MEANING, NAME
 from peftmark.advice.trade import (
     MEMORY,
     TIME,
@@ -350,7 +350,7 @@ def _caveats(table: ResultTable, wish: Wish, trade: Front) -> tuple[str, ...]:
             "evaluation come on top."
         )
     if wish.price is not None:
-        notes.append(f"Price of a run: {wish.price.text} of {MEANING}.")
+        notes.append(f"{NAME}: {wish.price.text} of {MEANING}.")
     if trade.missing:
         names = ", ".join(cell_title(*cell) for cell in trade.missing)
         notes.append(f"Not recorded on every task: {trade.cost.title} of {names}.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
-from peftmark.advice.money import NO_PRICE, TITLE
+from peftmark.advice.money import MEANING, NAME, NO_PRICE
 from peftmark.analysis.table import ResultTable, ratio, task_score
 from peftmark.catalog.methods import Cell
 from peftmark.core.amounts import Price
@@ -120,8 +120,9 @@ def _time(table: ResultTable, price: Price | None) -> Grid:
     columns: tuple[Measure, ...] = measures.TIME
     if price is not None:
         columns = (*columns, measures.price_of_a_run(price))
+        note += f" {NAME}: {MEANING}, at {price.text}."
     else:
-        note += f" {TITLE[0].upper()}{TITLE[1:]}: n/a, as {NO_PRICE}."
+        note += f" {NAME}: n/a, as {NO_PRICE}."
     return _by_task(table, "Time and work by task, mean over seeds", columns, note)
 
 

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from peftmark.advice.money import MEANING, TITLE, money
+from peftmark.advice.money import TITLE, money
 from peftmark.analysis.table import ResultTable
 from peftmark.catalog.methods import Cell
 from peftmark.core.amounts import Price
@@ -241,7 +241,7 @@ DEPLOYMENT = (
 
 def price_of_a_run(hour: Price) -> Money:
     """The column of the price of a run."""
-    return Money("phase_seconds", MEANING, hour.currency, TITLE, hour=hour)
+    return Money("phase_seconds", "loading to saving", hour.currency, TITLE, hour=hour)
 
 
 def ratio_column(name: str) -> Column:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from peftmark.advice import plain_lines, training_lines
-from peftmark.advice.money import MEANING, TITLE, money, no_price
+from peftmark.advice.money import MEANING, NAME, money, no_price
 from peftmark.advice.trade import (
     FORGETTING,
     MEMORY,
@@ -249,7 +249,7 @@ def _places(table: ResultTable, fronts: list[Front]) -> Grid:
             "do with the task; drawn as the ratio of after to before."
         )
     if any(f.cost.key == "money" for f in fronts):
-        note += f" {TITLE[0].upper()}{TITLE[1:]}: {MEANING}."
+        note += f" {NAME}: {MEANING}."
     return Grid("On, possibly on or off the front", columns, tuple(rows), note=note)
 
 
