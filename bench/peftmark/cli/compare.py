@@ -1,47 +1,50 @@
-"""The command `compare`: two sides as one table, without a verdict."""
+"""The command `compare`: runs of one suite held against the first of them, without a verdict."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from peftmark.core.errors import Exit, UserError
-
-if TYPE_CHECKING:
-    from peftmark.gate.snapshot import Snapshot
+from peftmark.cli.options import add_reports
+from peftmark.core.errors import Exit
 
 NAME = "compare"
-HELP = "two results folders as one table"
+HELP = "results folders held against the first, as a page"
 
 
 def add_options(sub: argparse.ArgumentParser) -> None:
-    """The two sides, and the form of the table."""
-    sub.add_argument("before", type=Path, help="a suite's results folder, or a baseline")
-    sub.add_argument("after", type=Path, help="the same, to hold against it")
-    sub.add_argument("--markdown", action="store_true", help="print Markdown")
+    """The runs, what they are called, and where the page goes."""
+    sub.add_argument(
+        "runs",
+        type=Path,
+        nargs="+",
+        metavar="RUN",
+        help="a suite's results folder, or a baseline; the first is what others are held against",
+    )
+    sub.add_argument(
+        "--name",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="what to call a run, once for each in their order (default: what its path alone has)",
+    )
+    add_reports(sub)
+    sub.add_argument("--markdown", action="store_true", help="print the page as Markdown")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Two sides as one table, without a verdict."""
-    from peftmark.gate.inputs import a_side
-    from peftmark.gate.judge import compare as held
-    from peftmark.gate.show import markdown, text, to_json
+    """Several runs as a page, as a table and as JSON."""
+    from peftmark.compare import write as shown
+    from peftmark.compare.held import hold
+    from peftmark.compare.runs import read_runs
 
-    before, after = (a_side(path) for path in (options.before, options.after))
-    _same_suite(before, after)
-    found = held(after, before)
+    found = hold(read_runs(options.runs, options.name))
+    folder = options.reports / found.runs[0].side.suite / "compare"
+    page, markdown, *_ = shown.write(found, folder)
     if options.json:
-        print(to_json(found).rstrip())
+        print(shown.to_json(found))
+    elif options.markdown:
+        print(markdown.read_text("utf-8").rstrip())
     else:
-        print(markdown(found).rstrip() if options.markdown else text(found))
+        print(f"{shown.text(found)}\nPage: {page}")
     return Exit.OK
-
-
-def _same_suite(before: Snapshot, after: Snapshot) -> None:
-    for what in ("suite", "profile"):
-        if (a := getattr(before, what)) != (b := getattr(after, what)):
-            raise UserError(
-                f"{before.where} is of {what} {a}, {after.where} of {what} {b}",
-                "Only runs of one profile of one suite can be compared.",
-            )

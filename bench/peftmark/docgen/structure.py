@@ -22,7 +22,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("machine", "storage", "own"),
     ("suite", "executors", "analysis"),
     ("lab", "memory", "render"),
-    ("run", "claims", "gate", "advice", "trend", "perf"),
+    ("run", "claims", "gate", "compare", "advice", "trend", "perf"),
     ("docgen", "report"),
     ("cli",),
 )

@@ -74,8 +74,13 @@ def _growth(cell: Cell, name: str, pairs: Sequence[Pair], policy: Policy) -> Ite
 
 
 def peak_ratio(pairs: Sequence[Pair]) -> float | None:
-    """After over before of the headline peak memory, geometric mean; None if unknown."""
-    found = [b / a for p in pairs if (a := p.before.peak) and (b := p.after.peak)]
+    """After over before of the headline peak memory, geometric mean; None if unknown, or where one
+    side is of a CPU and the other of a GPU, whose peaks are different quantities."""
+    found = [
+        b / a
+        for p in pairs
+        if p.before.device == p.after.device and (a := p.before.peak) and (b := p.after.peak)
+    ]
     return geometric_mean(found) if found else None
 
 

@@ -287,8 +287,11 @@ def compare(after: Snapshot, before: Snapshot) -> Gate:
     gate = judge(after, before, Policy(), declared="two sides are compared")
     sentence = gate.sentence.partition(": ")[2]
     sentence = f"{sentence[:1].upper()}{sentence[1:]}"
-    # Nobody declared anything: the two are held against each other, not one against the other.
+    # Nobody declared or planned anything: the two are held against each other.
     findings = tuple(
-        replace(f, sentence=f.sentence.partition("; declared: ")[0]) for f in gate.findings
+        replace(
+            f, sentence=f.sentence.partition("; declared: ")[0].partition("; the suite plans")[0]
+        )
+        for f in gate.findings
     )
     return replace(gate, findings=findings, code=None, sentence=sentence, policy={})

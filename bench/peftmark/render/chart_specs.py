@@ -83,12 +83,14 @@ class Dots:
 
     Attributes:
         line: what stands above the line.
+        width: of the picture in pixels.
     """
 
     rows: tuple[DotRow, ...]
     axis: str
     baseline: float | None
     line: str = "baseline predictor"
+    width: int = 500
 
 
 @dataclass(frozen=True)

@@ -161,10 +161,10 @@ def _stack(stack: Stack) -> Canvas:
 
 def _dots(dots: Dots) -> Canvas:
     labels = [label(row.mark) for row in dots.rows]
-    left, canvas = label_width(labels), new_canvas(500, 66 + ROW * len(labels))
+    left, canvas = label_width(labels), new_canvas(dots.width, 66 + ROW * len(labels))
     far = _baseline_is_far(dots)
     axes = panel(canvas, left + (78 if far else 0), 44, 16, 22)
-    side = panel(canvas, left, 44, 500 - left - 64, 22) if far else axes
+    side = panel(canvas, left, 44, dots.width - left - 64, 22) if far else axes
     name_rows(axes, [""] * len(labels) if far else labels)
     for y, row in enumerate(dots.rows):
         colour = COLOURS[row.mark.series]

@@ -95,7 +95,8 @@ def _first(page: Page, first: FirstScreen) -> str:
     """The answer, its caveat, one chart and one table, as on the first screen of the page."""
     parts = [f"# {escape(page.title)}", escape(first.scope)]
     parts += [f"> **{escape(alarm)}**" for alarm in page.alarms]
-    parts += [f"**{escape(first.answer)}**", escape(first.caveat)]
+    parts += [f"**{escape(first.answer)}**"]
+    parts += ["\n".join(f"- {escape(reason)}" for reason in first.reasons), escape(first.caveat)]
     parts += [_figure(chart.figure) for chart in first.charts[:1]]
     parts += [_grid(first.table)] if first.table else []
     parts.append("\n".join(_tile(tile) for tile in first.tiles))

@@ -292,6 +292,8 @@ class FirstScreen:
         charts: quality against one cost each; the first is shown until the reader picks another.
         tiles: four facts beside them.
         table: the same as figures.
+        reasons: why the answer is what it is, a line each.
+        legend: what stands before the buttons that pick a chart.
     """
 
     scope: str
@@ -300,6 +302,8 @@ class FirstScreen:
     charts: tuple[CostChart, ...] = ()
     tiles: tuple[Tile, ...] = ()
     table: Grid | None = None
+    reasons: tuple[str, ...] = ()
+    legend: str = "Score against"
 
 
 @dataclass(frozen=True)

@@ -41,22 +41,14 @@ def _no_collection() -> Iterator[None]:
 def _files(given: ReportInput, out_dir: Path) -> dict[Path, str | bytes]:
     """Path -> content of every file of a report."""
     # Drawing needs matplotlib, which takes a second to import: not before it is needed.
-    from peftmark.render import draw, html, markdown, svg
+    from peftmark.render.page_files import page_files
     from peftmark.render.said_once import said_once
     from peftmark.report import rows, view
 
     page = view.page(given)
     page = said_once(replace(page, links=_links(out_dir, given.results)))
-    pictures = draw.render_all(page.figures())
-    narrow = draw.render_all(page.phone_figures())
-    files: dict[Path, str | bytes] = {
-        out_dir / "index.html": html.render(page, pictures | narrow),
-        out_dir / "report.md": markdown.render(page),
-        **{out_dir / name: content for name, content in rows.files(given.records).items()},
-    }
-    for name, picture in pictures.items():
-        files[out_dir / markdown.PICTURES / f"{name}.svg"] = svg.standalone(picture)
-    return files
+    files = page_files(page, out_dir, "report.md")
+    return files | {out_dir / name: text for name, text in rows.files(given.records).items()}
 
 
 def _links(out_dir: Path, results: Path | None) -> tuple[tuple[str, str], ...]:

@@ -35,18 +35,11 @@ def write(
         StoreError: the folder can't be written; an older page stays as it was.
     """
     # Drawing needs matplotlib, which takes a second to import: not before it is needed.
-    from peftmark.render import draw, html, markdown, svg
+    from peftmark.render.page_files import page_files
     from peftmark.trend import page
 
     shown = page.page(strands(points, accepted), suite, damaged)
-    pictures = draw.render_all(shown.figures())
-    files: dict[Path, str | bytes] = {
-        out_dir / "index.html": html.render(shown, pictures),
-        out_dir / "trend.md": markdown.render(shown),
-    }
-    for name, picture in pictures.items():
-        files[out_dir / markdown.PICTURES / f"{name}.svg"] = svg.standalone(picture)
-    return write_all(files)
+    return write_all(page_files(shown, out_dir, "trend.md"))
 
 
 def text(points: Sequence[Point], accepted: Sequence[Accepted]) -> str:

@@ -348,6 +348,7 @@ def test_a_pinned_baseline_stands_beside_the_moving_one_and_counts(peftmark):
     assert code == Exit.REGRESSION and "against the release" in said
 
 
+@pytest.mark.heavy
 def test_two_folders_as_a_table(peftmark):
     smoke_rows(Path("a"))
     smoke_rows(Path("b"), make_environment(sources={"peftmark": "new"}), value=0.71)
@@ -355,7 +356,7 @@ def test_two_folders_as_a_table(peftmark):
     assert code == 0 and "peftmark compare: suite smoke" in said
     assert "0.705 → 0.715" in said and "Exit code" not in said
     code, said = peftmark("compare", "a/smoke", "b/smoke", "--markdown")
-    assert code == 0 and said.startswith("## peftmark compare")
+    assert code == 0 and said.startswith("# smoke, profile offline: runs compared")
     code, said = peftmark("compare", "a/smoke", "b/smoke", "--json")
     assert json.loads(said)["code"] is None
     assert peftmark("compare", "a/smoke", "nowhere")[0] == 2
