@@ -191,8 +191,13 @@ def build(records: Sequence[Record], planned: Sequence[Job], reference: Cell) ->
 
 
 def _cell_order(cell: Cell, reference: Cell) -> tuple[object, ...]:
+    return cell != reference, *shown_order(cell)
+
+
+def shown_order(cell: Cell) -> tuple[object, ...]:
+    """What every page lists cells by: lines that others are held to come last."""
     is_line = cell.method in METHODS and METHODS[cell.method].family == "reference"
-    return cell != reference, is_line, *catalogue_order(cell)
+    return is_line, *catalogue_order(cell)
 
 
 def catalogue_order(cell: Cell) -> tuple[object, ...]:

@@ -20,6 +20,7 @@ from peftmark.cli.options import (
 from peftmark.core.errors import Exit, UserError
 
 if TYPE_CHECKING:
+    from peftmark.catalog.methods import Cell
     from peftmark.gate.result import Gate
     from peftmark.gate.snapshot import Snapshot
 
@@ -78,10 +79,11 @@ def run(options: argparse.Namespace) -> int:
         _check_made_here(after)
     before, release = other_side(options.against, after)
     found = judge(after, before, policy, release, plain(options.expect_change)[:300])
-    written = _write_gate(found, options.reports / options.suite / "gate")
+    cells = dict.fromkeys(line.cell for side in (before, after) for line in side.lines)
+    written = _write_gate(found, list(cells), options.reports / options.suite / "gate")
     append(options.results, points(found, after))
     assert found.code is not None
-    _say(to_json(found) if options.json else f"{text(found)}\nWritten: {written[0].parent}\n")
+    _say(to_json(found) if options.json else f"{text(found)}\nPage: {written[-1]}\n")
     return found.code
 
 
@@ -115,10 +117,11 @@ def _check_made_here(after: Snapshot) -> None:
             )
 
 
-def _write_gate(found: Gate, folder: Path) -> list[Path]:
-    """gate.json, gate.md, comment.md and junit.xml, and the summary of a CI job."""
+def _write_gate(found: Gate, cells: list[Cell], folder: Path) -> list[Path]:
+    """gate.json, gate.md, comment.md, junit.xml and the page, and the summary of a CI job."""
     from peftmark.core.files import write_all
-    from peftmark.gate import show
+    from peftmark.gate import page, show
+    from peftmark.render.page_files import as_html
 
     summary = show.markdown(found)
     written = write_all(
@@ -127,6 +130,7 @@ def _write_gate(found: Gate, folder: Path) -> list[Path]:
             folder / "gate.md": summary,
             folder / "comment.md": show.comment(found),
             folder / "junit.xml": show.junit(found),
+            folder / "index.html": as_html(page.page(found, cells)),
         }
     )
     target = os.environ.get("GITHUB_STEP_SUMMARY")

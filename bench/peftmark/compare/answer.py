@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from peftmark.analysis.comparison import MARGIN
 from peftmark.catalog.methods import Cell
 from peftmark.compare.held import Compared
+from peftmark.gate.result import Finding
 from peftmark.render import words
 
 MOST_NAMED = 3
@@ -114,8 +115,18 @@ def why_not(of: Compared, number: int) -> str:
     for kind in ("not comparable", "incomplete"):
         for finding in gate.findings if gate is not None else ():
             if finding.kind == kind and finding.check != "procedure.none":
-                return finding.sentence
+                return worded(of, number, finding)
     return of.scale.why_none or "no seed has a score on both sides"
+
+
+def worded(of: Compared, number: int, finding: Finding) -> str:
+    """A finding of the gate's in the names of the runs, where the gate has a baseline, there and
+    here."""
+    first, text = of.runs[0].label, finding.sentence
+    if finding.check.startswith("procedure."):
+        text = text.replace(" there, ", f" in {first}, ")
+        text = text.replace(" here", f" in {of.runs[number].label}")
+    return text.replace("the baseline", first)
 
 
 # --- what matters most against it -----------------------------------------------------------------
@@ -156,10 +167,9 @@ def doubtful(of: Compared) -> list[str]:
 
 
 def elsewhere(of: Compared) -> list[str]:
-    """Runs of which a pair was made on another kind of machine than the first's."""
-    return [
-        of.runs[n].label for n in of.others if any(not p.same_machine for p in of.matched[n].pairs)
-    ]
+    """Runs that were made on another kind of machine than the first, as a whole or in part."""
+    kinds = [{tuple(x.machine.values()) for x in run.side.lines} for run in of.runs]
+    return [of.runs[n].label for n in of.others if kinds[n] != kinds[0]]
 
 
 def _either(of: Compared, number: int) -> int:

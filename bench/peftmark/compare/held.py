@@ -16,7 +16,7 @@ from functools import cached_property
 from peftmark.analysis.comparison import MARGIN, Difference, judge
 from peftmark.analysis.scale import Scale, gain, limits_of, of_difference, point, scale_of, share
 from peftmark.analysis.stats import geometric_mean
-from peftmark.analysis.table import Score, catalogue_order
+from peftmark.analysis.table import Score, shown_order
 from peftmark.catalog.methods import Cell
 from peftmark.catalog.metrics import sign_of
 from peftmark.compare.runs import Run
@@ -55,9 +55,9 @@ class Compared:
 
     @cached_property
     def cells(self) -> tuple[Cell, ...]:
-        """Every cell of any run, in the catalogue's order."""
+        """Every cell of any run, in the order of every page."""
         lines = [line for run in self.runs for line in run.side.lines]
-        return tuple(sorted(dict.fromkeys(x.cell for x in lines), key=catalogue_order))
+        return tuple(sorted(dict.fromkeys(x.cell for x in lines), key=shown_order))
 
     @cached_property
     def tasks(self) -> dict[str, str]:

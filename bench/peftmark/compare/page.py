@@ -10,7 +10,6 @@ from peftmark.catalog.metrics import sign_of
 from peftmark.compare import answer, origins
 from peftmark.compare.held import Compared, Place, ratio, ratios
 from peftmark.compare.tiles import called, tiles
-from peftmark.gate.show import said
 from peftmark.render import words
 from peftmark.render.changes import MOST, Change, ChangeChart
 from peftmark.render.chart_specs import Lanes, Mark, TaskLane
@@ -95,7 +94,8 @@ def _charts(of: Compared) -> tuple[CostChart, ...]:
     each = "Dots: single seeds. Whiskers: 95 % intervals over seeds, not adjusted."
     axis = f"score less that of {shorten(first, LONGEST_AXIS)}"
     score = ChangeChart("score", _score_finding(of), axis, 0.0, each)
-    found = [score.of([_score_change(of, n, c, look) for n, c in places(of)])]
+    scores = [_score_change(of, n, c, look) for n, c in places(of)]
+    found = [score.of(scores)] if any(change.estimate for change in scores) else []
     for key, text in RATIOS.items():
         changes = [_cost_change(of, n, c, look, key) for n, c in places(of)]
         if any(change.estimate for change in changes):
@@ -237,12 +237,16 @@ def _overall(of: Compared) -> Grid:
 
 def _differences(of: Compared) -> Section:
     """Single tasks."""
-    count = words.plural(sum(bool(task) for *_, task in of.found), "comparison")
+    count = words.plural(_judged_by_task(of), "comparison")
     lead = (
         "A difference is shown where it stands out from seeds, each paired with itself, at 5 % "
         f"over all {count} of methods on tasks (Holm). Undecided means that "
         "these seeds can't tell, not that nothing changed."
     )
+    if not _judged_by_task(of):
+        lead = (
+            "No pair of runs is left to test: they are the same to the last bit, or not compared."
+        )
     columns = (
         Column("method"),
         *(Column(task, _task_hint(metric), numeric=True) for task, metric in of.tasks.items()),
@@ -288,6 +292,11 @@ def _lanes(of: Compared) -> Figure:
     return Figure("differences-by-task", finding, drawing, note, wide=True, phone=phone)
 
 
+def _judged_by_task(of: Compared) -> int:
+    """How many differences on single tasks are judged together."""
+    return sum(bool(task) for *_, task in of.found)
+
+
 def _task_hint(metric: str) -> str:
     way = f", {words.direction(metric)}" if sign_of(metric) < 0 else ""
     return f"{words.metric_title(metric)}{way}"
@@ -304,7 +313,7 @@ def _on_task(of: Compared, place: Place) -> Entry:
 
 def _costs(of: Compared) -> Section:
     first = of.runs[0].label
-    told = [chart.figure.finding for chart in _charts(of)[1:]]
+    told = [_cost_finding(of, chart.label) for chart in _charts(of) if chart.label in RATIOS]
     lead = " ".join(told) or f"No cost can be held against {first}'s."
     if len(told) > 1:
         lead += " Times of runs that were not made in turns are a hint."
@@ -332,7 +341,7 @@ def _costs(of: Compared) -> Section:
 def _found(of: Compared) -> Section:
     """What the gate's checks find beside scores and times."""
     told = [
-        (of.runs[n].label, finding)
+        (n, finding)
         for n in of.others
         if (gate := of.gates[n]) is not None
         for finding in gate.findings
@@ -341,19 +350,20 @@ def _found(of: Compared) -> Section:
     if not told:
         lead = "Counts, saved files, speed of learning and missing runs: nothing stands out."
         return Section("found", "What else changed?", lead, (Paragraph(lead),), depth="card")
-    first = said(told[0][1]).replace("the baseline", of.runs[0].label)
+    number, first = told[0]
     lead = (
         f"{words.plural(len(told), 'thing')} beside scores and times, as the gate looks at them. "
-        f"First: {first}."
+        f"First, of {of.runs[number].label}, {first.cell or 'all methods'}: "
+        f"{answer.worded(of, number, first)}."
     )
     rows = tuple(
         (
-            Entry(label),
+            Entry(of.runs[n].label),
             Entry(f.cell or "all methods"),
-            Entry(f.sentence.replace("the baseline", of.runs[0].label)),
+            Entry(answer.worded(of, n, f)),
             Entry(f.check, kind="code"),
         )
-        for label, f in told
+        for n, f in told
     )
     columns = tuple(Column(title) for title in ("run", "method", "what was found", "check"))
     grid = Grid(f"Found against {of.runs[0].label}", columns, rows, filter=True)

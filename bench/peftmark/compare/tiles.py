@@ -33,7 +33,9 @@ def changed(of: Compared) -> Tile:
     count = sum(len(groups(of, n).get("identical", ())) for n in of.others)
     same = f"{count} with the same bits" if count else ""
     note = f"{words.plural(judged, 'comparison')} judged together" if judged else ""
-    value = "; ".join(told) or ("nothing" if not judged and same else "nothing that is shown")
+    if not judged and not count:
+        return Tile(title, words.MISSING, "nothing could be compared")
+    value = "; ".join(told) or ("nothing that is shown" if judged else "nothing")
     return Tile(title, value, "; ".join(filter(None, (same, note))))
 
 
@@ -94,6 +96,8 @@ def trust(of: Compared) -> Tile:
     signs = (
         Sign("bad", "the same code gave other numbers", "found")
         if bad
+        else Sign("care", "no run can be checked against another", "found")
+        if not pairs
         else Sign("good", "no run differs by the same code", "found"),
         Sign("care", "other kinds of machine", "apart")
         if other

@@ -10,7 +10,7 @@ from peftmark.analysis.stats import Estimate
 from peftmark.render.chart_specs import DotRow, Dots, Mark
 from peftmark.render.page import CostChart, Figure
 
-MOST, FEWER = 13, 7
+MOST, FEWER = 13, 6
 """Rows that a first screen has room for, in a wide window and on a phone."""
 PHONE_WIDTH = 380
 

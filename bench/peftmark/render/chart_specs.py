@@ -358,12 +358,14 @@ class History:
     Attributes:
         runs: label of each run, in order.
         accepted: (place, whether pinned) of accepted baselines; between two runs at a half.
+        width: of the picture in pixels.
     """
 
     mark: Mark
     lanes: tuple[HistoryLane, ...]
     runs: tuple[str, ...]
     accepted: tuple[tuple[float, bool], ...]
+    width: int = 440
 
 
 Drawing = (

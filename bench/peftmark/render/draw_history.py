@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Canvas
 
-WIDTH, LEFT, RIGHT = 440, 58, 36
+LEFT, RIGHT = 58, 36
 TALL, LOW = 140, 64
 """Pixels of the first lane and of the others."""
 HEAD, FOOT = 32, 44
@@ -26,7 +26,7 @@ def draw_history(history: History) -> Canvas:
     """Points and levels of every lane; steps as upright lines, accepted baselines dotted."""
     heights = [TALL, *[LOW] * (len(history.lanes) - 1)]
     height = sum(heights) + HEAD * len(heights) + FOOT
-    canvas = new_canvas(WIDTH, height)
+    canvas = new_canvas(history.width, height)
     top = 0
     for i, (lane, tall) in enumerate(zip(history.lanes, heights, strict=True)):
         top += HEAD

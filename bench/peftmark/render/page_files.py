@@ -8,6 +8,11 @@ from peftmark.render import draw, html, markdown, svg
 from peftmark.render.page import Page
 
 
+def as_html(page: Page) -> str:
+    """The HTML alone, its pictures in it."""
+    return html.render(page, draw.render_all([*page.figures(), *page.phone_figures()]))
+
+
 def page_files(page: Page, folder: Path, text_name: str) -> dict[Path, str | bytes]:
     """Path -> content, `index.html` first.
 

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from peftmark.record.fields import side
 from peftmark.render import words
-from peftmark.render.page import Block, Column, Entry, Grid, Page, Paragraph, Section
+from peftmark.render.page import Block, Column, Entry, Fact, Grid, Page, Paragraph, Section
 from peftmark.storage.gate_history import Accepted
 from peftmark.trend import wording
-from peftmark.trend.changepoints import FEWEST_RUNS, SHORTEST
+from peftmark.trend.changepoints import SHORTEST
+from peftmark.trend.first import MOST_RUNS, Found, finding, first_screen, ranked, runs_of
 from peftmark.trend.panels import Panel, all_panels, figures
 from peftmark.trend.series import MEASURES, Measure, Run, Series, Step, Strand
-
-MOST_TOLD = 2
-MOST_RUNS = 3
-"""Steps of a run, and runs, that the first lines tell of."""
-
-Found = tuple[Series, Step]
 
 
 def page(strands: Sequence[Strand], suite: str, damaged: Mapping[Path, str]) -> Page:
@@ -45,68 +40,8 @@ def page(strands: Sequence[Strand], suite: str, damaged: Mapping[Path, str]) -> 
         opening=(),
         sections=tuple(s for s in sections if s is not None),
         links=(("this page as Markdown", "trend.md"),),
+        first=first_screen(strands, found, panels, damaged),
     )
-
-
-# --- in short -----------------------------------------------------------------------------------
-
-
-def ranked(series: Iterable[Series]) -> list[Found]:
-    """Every step: for the worse first, advisory ones last, scores before costs, then the latest."""
-    order = ("score", "memory", "loss", "time")
-    found = sorted(
-        ((s, step) for s in series for step in s.steps),
-        key=lambda f: (f[1].after.at, f[1].index),
-        reverse=True,
-    )
-    return sorted(
-        found,
-        key=lambda f: (f[0].measure.advisory, not f[1].worse, order.index(f[0].measure.key)),
-    )
-
-
-def finding(strands: Sequence[Strand], found: Sequence[Found]) -> str:
-    """What was found, in words."""
-    series = [s for strand in strands for s in strand.series]
-    runs = sum(len(strand.runs) for strand in strands)
-    searched = [s for s in series if s.searched]
-    if not runs:
-        return "No run of the gate is stored for this suite yet."
-    many = words.plural(runs, "run")
-    if not searched:
-        return (
-            f"Too few runs to search for steps: {many} so far, and a series needs {FEWEST_RUNS} "
-            "with a figure."
-        )
-    long = sum(len(strand.runs) for strand in strands if any(s.searched for s in strand.series))
-    where = f"{words.plural(len(searched), 'series', 'series')} of {words.plural(long, 'run')}"
-    short = len(series) - len(searched)
-    rest = f" {words.plural(short, 'series is', 'series are')} too short to tell." if short else ""
-    if not found:
-        return f"No step found in {where}.{rest}"
-    worse = sum(step.worse for _, step in found)
-    count = f"{words.plural(len(found), 'step')} found in {where}, {worse or 'none'} for the worse."
-    by_run: dict[tuple[str, str], list[Found]] = {}
-    for series_, step in found:
-        by_run.setdefault((step.after.at, step.after.run), []).append((series_, step))
-    told = [_at_run(group, strands) for group in list(by_run.values())[:MOST_RUNS]]
-    more = len(by_run) - MOST_RUNS
-    also = f" Steps at {words.plural(more, 'more run')} are in the table." if more > 0 else ""
-    return f"{count} {' '.join(told)}{also}{rest}"
-
-
-def _at_run(found: Sequence[Found], strands: Sequence[Strand]) -> str:
-    """What stepped at one run, which probably has one cause."""
-    first = found[0][1]
-    told = [
-        f"{wording.measure_title(series)} of {wording.name(series, strands)} "
-        f"{wording.from_to(series, step)}"
-        for series, step in found[:MOST_TOLD]
-    ]
-    more = len(found) - MOST_TOLD
-    listed = words.listing([*told, f"{more} more"] if more > 0 else told)
-    where = wording.at(first.after)
-    return f"{where[0].upper()}{where[1:]} ({wording.cause(first)}): {listed}."
 
 
 def _facts(strands: Sequence[Strand]) -> tuple[tuple[str, str], ...]:
@@ -133,11 +68,12 @@ def _steps(
 ) -> Section | None:
     if not found:
         return None
-    at = {(step.after.at, step.after.commit) for _, step in found}
+    more = len(runs_of(found)) - MOST_RUNS
+    also = f" Steps at {words.plural(more, 'more run')} are in the table." if more > 0 else ""
     lead = (
-        f"{words.plural(len(found), 'step')} at {words.plural(len(at), 'run')} of the gate. What "
-        "stepped at the same run probably has one cause; the commit and the versions are those of "
-        "the first run after the step, and the cause lies between it and the run before."
+        f"{finding(strands, found)}{also} What stepped at the same run probably has one cause; the "
+        "commit and the versions are those of the first run after the step, and the cause lies "
+        "between it and the run before."
     )
     grid = Grid(
         "Every step, the worst first",
@@ -151,7 +87,8 @@ def _steps(
         tuple(_step_row(series, step, strands) for series, step in found),
         filter=True,
     )
-    return Section("steps", "Steps", lead, (grid, *figures(panels, strands)))
+    drawn, *rest = figures(panels, strands)
+    return Section("steps", "What moved, and when?", lead, (grid, drawn, *rest), depth="card")
 
 
 def _step_row(series: Series, step: Step, strands: Sequence[Strand]) -> tuple[Entry, ...]:
@@ -165,11 +102,23 @@ def _step_row(series: Series, step: Step, strands: Sequence[Strand]) -> tuple[En
     accepted = step.accepted
     return (
         Entry(wording.name(series, strands), f"{wording.measure_title(series)}{advice}"),
-        Entry(wording.from_to(series, step), change, sort=step.share or step.size),
+        Entry(
+            wording.from_to(series, step),
+            change,
+            sort=step.share or step.size,
+            fact=_fact(series, step),
+        ),
         Entry(wording.commit(after.commit, after.dirty), wording.day(after.at), sort=step.index),
         Entry(changed),
         Entry(wording.day(accepted.at), accepted.reason) if accepted else Entry("no"),
     )
+
+
+def _fact(series: Series, step: Step) -> Fact:
+    """What is claimed of a step."""
+    what = f"{series.measure.key} stepped at {step.after.at}"
+    cell = f"{words.title(series.cell)}, {' '.join(map(str, series.group))}"
+    return Fact(what, cell, step.size, task=series.task, verdict=wording.worse(step))
 
 
 def _steady(panels: Sequence[Panel], strands: Sequence[Strand]) -> Section | None:
@@ -180,7 +129,8 @@ def _steady(panels: Sequence[Panel], strands: Sequence[Strand]) -> Section | Non
     lead = f"{words.plural(len(panels), 'cell and task', 'cells and tasks')} without a step"
     lead += f"; {short} series are too short for a search." if short else "."
     blocks = (*figures(panels, strands), _all(strands))
-    return Section("steady", "Without a step" if panels else "All series", lead, blocks)
+    title = "What stayed where it was?" if panels and short < len(everything) else "All series"
+    return Section("steady", title, lead, blocks, depth="card")
 
 
 def _all(strands: Sequence[Strand]) -> Grid:
@@ -213,7 +163,10 @@ def _latest(series: Series | None) -> Entry:
     score = words.plus_minus(found, series.metric)
     text = score if key == "score" else wording.amount(key, found.mean)
     note = words.plural(len(series.steps), "step") if series.searched else wording.too_short(series)
-    return Entry(text, note, "number", found.mean)
+    cell = f"{words.title(series.cell)}, {' '.join(map(str, series.group))}"
+    return Entry(
+        text, note, "number", found.mean, Fact(f"{key}, latest", cell, found.mean, task=series.task)
+    )
 
 
 # --- runs, and how to read the page -------------------------------------------------------------
@@ -232,7 +185,7 @@ def _runs(strands: Sequence[Strand]) -> Section | None:
         f"{words.plural(len(runs), 'run')}, the latest first; "
         f"{words.plural(len(unique), 'accepted baseline')}."
     )
-    return Section("runs", "Runs of the gate", lead, tuple(blocks))
+    return Section("runs", "Runs of the gate", lead, tuple(blocks), depth="appendix")
 
 
 def _run_grid(strand: Strand, strands: Sequence[Strand]) -> Grid:
@@ -301,4 +254,5 @@ def _reading() -> Section:
         "time is advice to look, no finding. Runs are compared only within one machine class, "
         "profile, version of the suite and of the procedure.",
     )
-    return Section("reading", "How to read this", lead, tuple(Paragraph(text) for text in texts))
+    blocks = tuple(Paragraph(text) for text in texts)
+    return Section("reading", "How to read this", lead, blocks, depth="appendix")

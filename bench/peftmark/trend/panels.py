@@ -59,14 +59,15 @@ def figures(panels: Sequence[Panel], strands: Sequence[Strand]) -> tuple[Block, 
     """The first pictures, and how many are not drawn."""
     if not panels:
         return ()
-    drawn = Figures(tuple(_figure(p, strands) for p in panels[:MOST_FIGURES]))
+    drawn = Figures(tuple(figure_of(p, strands) for p in panels[:MOST_FIGURES]))
     more = len(panels) - MOST_FIGURES
     if more <= 0:
         return (drawn,)
     return (drawn, Paragraph(f"{more} more are in the tables and not drawn."))
 
 
-def _figure(panel: Panel, strands: Sequence[Strand]) -> Figure:
+def figure_of(panel: Panel, strands: Sequence[Strand]) -> Figure:
+    """A panel's picture, with what stepped in it."""
     told = [wording.sentence(s, step) for s in panel.series for step in s.steps]
     if told:
         text = "; ".join(told)

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 
 from peftmark.analysis.scale import limits_of
 from peftmark.analysis.stats import Estimate, t_interval
-from peftmark.analysis.table import catalogue_order
+from peftmark.analysis.table import shown_order
 from peftmark.catalog.methods import Cell
 from peftmark.catalog.metrics import metric_of
 from peftmark.record.fields import figure as figure_of
@@ -212,9 +212,9 @@ def _strand(group: Group, points: list[Point], accepted: Sequence[Accepted]) -> 
 
 
 def _order(key: tuple[str, str, Cell]) -> tuple[object, ...]:
-    """By task, then methods and quantizations in the catalogue's order."""
+    """By task, then cells as every page lists them."""
     task, metric, cell = key
-    return task, metric, *catalogue_order(cell)
+    return task, metric, *shown_order(cell)
 
 
 def _run(points: Sequence[Point]) -> Run:

@@ -44,12 +44,12 @@ def write(
 
 def text(points: Sequence[Point], accepted: Sequence[Accepted]) -> str:
     """Lines for a terminal: one a step, worst news first, or that there is none."""
-    from peftmark.trend import page, wording
+    from peftmark.trend import first, wording
 
     found_in = strands(points, accepted)
-    found = page.ranked(s for strand in found_in for s in strand.series)
+    found = first.ranked(s for strand in found_in for s in strand.series)
     if not found:
-        return page.finding(found_in, found)
+        return first.finding(found_in, found)
     return "\n".join(
         f"{wording.name(series, found_in)}: {wording.sentence(series, step)}"
         for series, step in found

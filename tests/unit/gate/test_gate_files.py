@@ -155,6 +155,7 @@ def test_accepting_and_holding_the_same_results_against_it_passes(peftmark, monk
         "comment.md",
         "gate.json",
         "gate.md",
+        "index.html",
         "junit.xml",
     ]
     assert Path("summary.md").read_text() == (folder / "gate.md").read_text()

@@ -358,6 +358,7 @@ def test_the_page_its_markdown_and_its_pictures(tmp_path):
     files = write(tmp_path, stepped(), [make_accepted(15, pinned=True)])
     assert list(files)[:2] == ["index.html", "trend.md"]
     assert list(files)[2:] == [
+        "figures/first.svg",
         "figures/trend-1-sst2-lora-r8.svg",
         "figures/trend-2-sst2-qlora-r8.svg",
     ]
@@ -367,6 +368,40 @@ def test_the_page_its_markdown_and_its_pictures(tmp_path):
     assert "peft 0.20.0 → 0.21.2" in files["index.html"]
     assert "0.84" in files["figures/trend-1-sst2-lora-r8.svg"]
     assert all(f"]({name})" in files["trend.md"] for name in list(files)[2:])
+
+
+def test_what_moved_and_after_which_commit_come_first():
+    shown = page.page(strands(stepped(), ()), "ci", {}).first
+    short = commit(STEP_AT)[:7]
+    assert re.fullmatch(
+        rf"Accuracy of LoRA r8 on sst2 went from 0\.84\d to 0\.81\d at {short}, for the worse\.",
+        shown.answer,
+    )
+    (why,) = shown.reasons
+    assert why.startswith(
+        f"At {short} (peft 0.20.0 → 0.21.2): accuracy of LoRA r8 on sst2 from 0.84"
+    )
+    assert "peak memory of QLoRA r8 on sst2 from 520 to 676 MiB" in why
+    told = {tile.title: tile for tile in shown.tiles}
+    assert told["What moved"].value == "2 steps, 2 for the worse"
+    assert told["After which commit"].value == short
+    assert shown.charts[0].figure.drawing.lanes[0].title.startswith("accuracy")
+    assert len(shown.charts[0].figure.drawing.lanes) == 1
+
+
+def test_the_first_screen_of_a_calm_and_of_a_short_history_claims_nothing():
+    calm = page.page(strands(make_runs(), ()), "ci", {}).first
+    assert calm.answer == "No step found in 4 series of 20 runs." and not calm.reasons
+    few = page.page(strands(make_runs(n=3), ()), "ci", {}).first
+    assert few.tiles[0].value == "can't be told yet" and few.tiles[2].value == "4 of 4 series"
+
+
+def test_a_damaged_file_and_a_failed_gate_can_be_seen_on_the_first_screen():
+    points = [replace(p, code=3) for p in make_runs()]
+    shown = page.page(strands(points, ()), "ci", {Path("x.parquet"): "cut short"}).first
+    (trust,) = [tile for tile in shown.tiles if tile.signs]
+    assert [sign.state for sign in trust.signs] == ["bad", "good", "care"]
+    assert trust.signs[2].text == "the latest gate ended with 3"
 
 
 def test_the_same_points_in_any_order_give_the_same_bytes(tmp_path):
@@ -398,7 +433,7 @@ def test_damage_is_said_and_no_history_is_a_page(tmp_path):
 def test_histories_of_any_length_are_drawn(runs):
     days = [f"2026-{m:02d}-{d:02d}T06:00:00+00:00" for m in range(1, 13) for d in range(1, 28)]
     points = [replace(make_point(i), at=days[i], commit=None) for i in range(runs)]
-    (figure,) = page.page(strands(points, ()), "ci", {}).figures()
+    _, figure = page.page(strands(points, ()), "ci", {}).figures()
     svg = charts.render(figure)
     assert "2026-01-01" in svg and days[runs - 1][:10] in svg
     assert svg.count("2026-") <= 4
@@ -436,6 +471,6 @@ def test_runs_the_gate_called_worse_have_a_ring_and_missing_ones_a_cross():
     points = make_runs()
     points[18] = replace(points[18], verdict="worse")
     points[4] = replace(points[4], values=(), verdict="missing")
-    (figure,) = page.page(strands(points, ()), "ci", {}).figures()
+    _, figure = page.page(strands(points, ()), "ci", {}).figures()
     assert figure.drawing.lanes[0].alarms == (18,)
     assert figure.drawing.lanes[0].gaps == (4,)
