@@ -44,7 +44,7 @@ help:  ## say what there is
 	@echo 'make test-fast          run those that need no torch and start no processes'
 	@echo 'make check              format, lint and types, then the tests'
 	@echo 'make test-gpu           the checks that only a CUDA machine can make'
-	@echo 'make test-browser REPORT=path   use a report in Chromium (needs node; CHROMIUM=, SHOTS=)'
+	@echo 'make test-browser REPORT=path   use a page, or all of a folder, in Chromium (needs node; CHROMIUM=, SHOTS=)'
 	@echo 'make memory-tables      predict docs/memory-tables.md anew'
 	@echo 'make overhead           measure what the meters cost (ARGS="--pairs 200")'
 	@echo 'make perf               measure how fast peftmark is, in under an hour (ARGS="--quick")'
@@ -84,9 +84,12 @@ test-gpu: .venv/.installed
 memory-tables: .venv/.installed  ## predict docs/memory-tables.md anew, in more than twenty minutes on two cores
 	@.venv/bin/python -m peftmark.docgen.memory_page
 
-test-browser:  ## open REPORT in Chromium, offline, and use it
-	@cd tests/browser && npm ci --silent --no-audit --no-fund
-	@node tests/browser/check.mjs "$$REPORT" "$$SHOTS"
+tests/browser/node_modules/.installed: tests/browser/package-lock.json
+	@cd tests/browser && npm ci --loglevel=error --no-audit --no-fund >/dev/null
+	@touch $@
+
+test-browser: tests/browser/node_modules/.installed  ## open REPORT in Chromium, offline, and use it
+	@set -f; exec node tests/browser/check.mjs "$$SHOTS" "$$REPORT" $$ARGS
 
 overhead: .venv/.installed  ## measure the meters themselves
 	@set -f; exec env OMP_NUM_THREADS=1 .venv/bin/python -m peftmark.lab.measure.overhead $$ARGS
