@@ -20,6 +20,8 @@ from peftmark.core.errors import Exit
 
 NAME = "versions"
 HELP = "two versions of a library on one suite"
+LONGEST = 40
+"""Characters of a version's name on the page."""
 
 
 def add_options(sub: argparse.ArgumentParser) -> None:
@@ -41,12 +43,15 @@ def add_options(sub: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Two versions of a library on one suite, run in turns, as one table."""
+    """Two versions of a library on one suite, run in turns, as one page."""
+    from peftmark.compare import write as compared
+    from peftmark.compare.held import hold
+    from peftmark.compare.runs import Run
     from peftmark.core.files import write_all
-    from peftmark.gate.judge import compare as held
+    from peftmark.core.shown import short
     from peftmark.gate.judge import judge
     from peftmark.gate.policy import read_policy
-    from peftmark.gate.show import markdown, text, to_json
+    from peftmark.gate.show import text, to_json
     from peftmark.gate.snapshot import of_results
     from peftmark.run.versions import is_pinned, parse, prepare, run_side, turns
     from peftmark.storage.store import Store
@@ -67,10 +72,16 @@ def run(options: argparse.Namespace) -> int:
         of_results(Store(side.results, options.suite), options.suite, options.profile, None)
         for side in (old, new)
     )
-    found = held(after, before) if policy is None else judge(after, before, policy)
+    labels = [short(" ".join(requirements), LONGEST) for requirements in wanted]
+    if labels[0] == labels[1]:
+        labels = ["old", "new"]
+    both = hold((Run(labels[0], before), Run(labels[1], after)))
+    found = judge(after, before, policy) if policy is not None else both.gates[1]
+    assert found is not None
     folder = options.reports / options.suite / "versions"
-    files = {folder / "versions.json": to_json(found), folder / "versions.md": markdown(found)}
-    written = write_all(dict(files))
-    print(to_json(found).rstrip() if options.json else text(found))
-    say(f"Written: {written[0].parent}")
+    pages = compared.files(both, folder, "versions.md")
+    written = write_all({**pages, folder / "versions.json": to_json(found)})
+    shown = text(found) if policy is not None else compared.text(both)
+    print(to_json(found).rstrip() if options.json else shown)
+    say(f"Page: {written[0]}")
     return found.code or Exit.OK

@@ -57,7 +57,6 @@ def page(of: Compared) -> Page:
         notes=(),
         opening=(),
         sections=(_differences(of), _costs(of), origins.section(of), _found(of), _reading(of)),
-        links=(("this page as Markdown", "compare.md"),),
         first=_first(of),
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +21,22 @@ HEAD = ("method", "score", "difference", "what is shown", "memory", "step time",
 
 
 def write(of: Compared, folder: Path) -> list[Path]:
-    """Write the page and return its paths, `index.html` first.
+    """Write the page and return its paths, `index.html` and the Markdown first.
 
     Raises:
         StoreError: the folder can't be written; an older page stays as it was.
     """
+    return write_all(files(of, folder, "compare.md"))
+
+
+def files(of: Compared, folder: Path, text_name: str) -> dict[Path, str | bytes]:
+    """Path -> content of the page, its Markdown under a name, and its pictures."""
     # Drawing needs matplotlib, which takes a second to import: not before it is needed.
     from peftmark.render.page_files import page_files
     from peftmark.render.said_once import said_once
 
-    return write_all(page_files(said_once(page(of)), folder, "compare.md"))
+    shown = replace(page(of), links=(("this page as Markdown", text_name),))
+    return page_files(said_once(shown), folder, text_name)
 
 
 def text(of: Compared) -> str:

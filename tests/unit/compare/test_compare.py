@@ -14,10 +14,12 @@ from factory import LORA, QLORA, make_environment
 from gate_cli import smoke_rows
 from gated import CELLS, by_new_code, make_side, noisy
 from peftmark.compare import answer, tiles
+from peftmark.compare import runs as named
 from peftmark.compare.held import hold, ratio
 from peftmark.compare.page import page
 from peftmark.compare.runs import Run, names_of
 from peftmark.compare.write import text, to_json
+from peftmark.core.errors import UserError
 
 FAR = make_environment(machine={"cpu": "another", "gpus": []})
 
@@ -152,6 +154,21 @@ def test_json_of_two_is_a_gate_and_of_three_a_list_of_them():
 )
 def test_a_run_is_called_by_what_its_path_alone_has(paths, names):
     assert names_of([Path(p) for p in paths]) == names
+
+
+def test_a_suite_whose_name_in_the_rows_would_leave_the_folder_is_refused(monkeypatch):
+    evil = make_side(suite="../../evil\x1b[2J")
+    monkeypatch.setattr(named, "a_side", lambda path: evil)
+    with pytest.raises(UserError, match="nothing was written") as caught:
+        named.read_runs([Path("a"), Path("b")], [])
+    assert "\x1b" not in str(caught.value)
+
+
+def test_runs_of_two_profiles_are_refused(monkeypatch):
+    sides = {"a": make_side(), "b": make_side(profile="full")}
+    monkeypatch.setattr(named, "a_side", lambda path: sides[str(path)])
+    with pytest.raises(UserError, match="of profile quick, results/demo of profile full"):
+        named.read_runs([Path("a"), Path("b")], [])
 
 
 # --- the command ----------------------------------------------------------------------------------
