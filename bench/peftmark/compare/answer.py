@@ -70,25 +70,30 @@ def _shown(of: Compared, known: Sequence[int]) -> list[str]:
 
 
 def _rest(of: Compared, known: Sequence[int], *, alone: bool) -> list[str]:
-    """What is not shown, or shown to be close.
+    """What is not shown, or, where all is, what is shown to be close.
 
     Args:
         alone: whether nothing was said before it.
     """
-    first, names = of.runs[0].label, _names(of, known)
-    cells = dict.fromkeys(c for n in known for c in groups(of, n).get("unknown", ()))
-    close = dict.fromkeys(c for n in known for c in groups(of, n).get("equivalent", ()))
-    said = []
+    first, open_ones = of.runs[0].label, _with(of, known, "unknown")
+    cells = dict.fromkeys(c for n in open_ones for c in groups(of, n)["unknown"])
     if cells and alone:
-        said.append(f"{names}: {_show(of, known)} to {first} with {_some(of, list(cells), 'any')}")
-    elif cells:
-        said.append(_show(of, known).replace("no difference", "no other difference"))
-    if close:
-        start = (
-            f"{names} within {MARGIN:g} of {first}" if alone and not cells else f"within {MARGIN:g}"
-        )
-        said.append(f"{start} with {_some(of, list(close), 'all')}")
-    return said
+        told = f"{_show(of, open_ones)} to {first} with {_some(of, list(cells), 'any')}"
+        return [f"{_names(of, open_ones)}: {told}"]
+    if cells:
+        return [_show(of, open_ones).replace("no difference", "no other difference")]
+    close = _with(of, known, "equivalent")
+    if not close:
+        return []
+    cells = dict.fromkeys(c for n in close for c in groups(of, n)["equivalent"])
+    verb = "is" if len(close) == 1 else "are"
+    near = f"{_names(of, close)} {verb} within {MARGIN:g} of {first}"
+    return [f"{near} with {_some(of, list(cells), 'all')}"]
+
+
+def _with(of: Compared, known: Sequence[int], key: str) -> list[int]:
+    """The runs of which something is shown of some cell."""
+    return [n for n in known if key in groups(of, n)]
 
 
 def _some(of: Compared, cells: Sequence[Cell], word: str) -> str:
@@ -100,7 +105,7 @@ def _some(of: Compared, cells: Sequence[Cell], word: str) -> str:
 
 def _show(of: Compared, known: Sequence[int]) -> str:
     """What the seeds fail to show, by the cell that has the fewest."""
-    found = [of.found[n, c, ""] for n in known for c in groups(of, n).get("unknown", ())]
+    found = [of.found[n, c, ""] for n in known for c in groups(of, n)["unknown"]]
     n = min(d.comparison.n for d in found)
     if n == 1:
         return "one seed can't show a difference"

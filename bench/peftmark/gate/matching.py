@@ -213,7 +213,7 @@ def not_deterministic(matched: Matched) -> Iterator[Finding]:
             first = other[0]
             text = (
                 f"{_runs([p.before.key for p in other])} with other bits by the same code, versions"
-                f" and kind of machine; score {first.before.value} and {first.after.value}"
+                f" and kind of machine; {_scores(first)}"
             )
             yield finding("not deterministic", "bits.changed", cell, text)
     if matched.after.repeat.startswith("different"):
@@ -235,8 +235,8 @@ def numbers_changed(matched: Matched) -> Iterator[Finding]:
         first = changed_ones[0]
         text = (
             f"{_runs([p.before.key for p in changed_ones])} with other numbers than the baseline's "
-            f"on the same kind of machine; score {_value(first.before.value)} and "
-            f"{_value(first.after.value)}; what differs beside: {listing(list(first.other[:4]))}"
+            f"on the same kind of machine; {_scores(first)}; what differs beside: "
+            f"{listing(list(first.other[:4]))}"
         )
         if matched.declared:
             text += f"; declared: {matched.declared}"
@@ -244,6 +244,12 @@ def numbers_changed(matched: Matched) -> Iterator[Finding]:
         else:
             text += '; accept it with a reason (--expect-change "why"), or find out why'
             yield finding("numbers changed", "bits.undeclared", cell, text)
+
+
+def _scores(pair: Pair) -> str:
+    """Both scores, with digits enough to tell bits apart and no more."""
+    both = (pair.before.value, pair.after.value)
+    return f"score {listing(['absent' if v is None else f'{v:.6g}' for v in both])}"
 
 
 def same_seeds(matched: Matched) -> Iterator[Finding]:

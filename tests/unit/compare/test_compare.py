@@ -50,11 +50,19 @@ def test_a_drop_is_told_with_the_seeds_that_show_it_and_the_rest_is_not_called_e
     held = hold(runs(*drop_of(LORA)))
     said = answer.sentence(held)
     assert said.startswith("b scored lower than a with LoRA r8, as 5 seeds show")
-    assert said.endswith(" show no other difference.") or " within 0.01 with " in said
+    assert said.endswith("show; b is within 0.01 of a with QLoRA r8, AdaLoRA r8 and head only.")
     assert "equal" not in said and "same" not in said
     assert held.verdict((1, LORA, "")) == "lower"
     assert held.found[1, LORA, ""].comparison.estimate.mean == pytest.approx(-0.05, abs=0.004)
     assert tiles.changed(held).value == "lower: LoRA r8"
+
+
+def test_where_nothing_is_shown_the_seeds_are_said_to_show_nothing():
+    first, second = noisy(np.random.default_rng(3), 0.03)
+    held = hold(runs(make_side(change=first), make_side(change=second)))
+    assert answer.sentence(held) == "b: 5 seeds show no difference to a with any of 4 methods."
+    assert tiles.changed(held).value == "nothing that is shown"
+    assert tiles.undecided(held).value.startswith("LoRA r8, QLoRA r8, AdaLoRA r8")
 
 
 def test_runs_of_which_the_same_is_shown_are_told_together():
