@@ -124,6 +124,8 @@ async function checkFilter(tab, needed) {
     ...l.parentElement.querySelector("table").tBodies[0].rows,
   ]);
   const word = await rows.evaluate((all) => all.at(-1).cells[0].firstChild.textContent.trim());
+  const names = await rows.evaluate((all) => all.map((r) => r.textContent));
+  if (!needed && names.every((text) => text.includes(word))) return;
   await field.click();
   await tab.keyboard.type(word);
   const all = await rows.evaluate((found) => found.length);

@@ -20,7 +20,7 @@ from peftmark.core.errors import Exit
 
 NAME = "versions"
 HELP = "two versions of a library on one suite"
-LONGEST = 40
+LONGEST = 24
 """Characters of a version's name on the page."""
 
 

@@ -13,7 +13,7 @@ from peftmark.gate.inputs import a_side
 from peftmark.gate.snapshot import Snapshot
 
 MOST_RUNS = 8
-LONGEST_LABEL = 40
+LONGEST_LABEL = 24
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 """What a suite's name in a row may look like: it becomes the name of a folder."""
 
@@ -77,7 +77,7 @@ def _labels(labels: Sequence[str], count: int) -> list[str]:
 def names_of(paths: Sequence[Path]) -> list[str]:
     """What tells the paths apart, such as "old" and "new" of old/smoke and new/smoke; letters where
     that would be too long or the same."""
-    parts = [plain(str(path)).strip("/").split("/") for path in paths]
+    parts = [plain(str(path)).removesuffix(".jsonl").strip("/").split("/") for path in paths]
     while all(len(p) > 1 for p in parts) and len({p[-1] for p in parts}) == 1:
         parts = [p[:-1] for p in parts]
     while all(len(p) > 1 for p in parts) and len({p[0] for p in parts}) == 1:

@@ -28,10 +28,12 @@ from peftmark.render.page import (
     Sign,
     Tile,
     marks,
+    shorten,
 )
 from peftmark.render.series import OTHER
 
 MOST_REASONS = 3
+LONGEST_REASON = 140
 MOST_NAMED = 3
 SAME = 5e-4
 """Ratios nearer to 1 than this are shown as 1.000 and not drawn."""
@@ -90,10 +92,14 @@ def _telling(gate: Gate) -> list[Finding]:
 
 
 def _reasons(gate: Gate) -> tuple[str, ...]:
-    """Three lines why: the worst findings, or what was looked at where there is none."""
+    """Three lines why: the worst findings, those of one check together; without any what was looked
+    at."""
     telling = _telling(gate)
     if telling:
-        return tuple(said(f) for f in telling[:MOST_REASONS])
+        kinds: dict[tuple[str, str], list[Finding]] = {}
+        for found in telling:
+            kinds.setdefault((found.kind, found.check), []).append(found)
+        return tuple(_reason(alike) for alike in list(kinds.values())[:MOST_REASONS])
     runs, same = (sum(getattr(c, name) for c in gate.cells) for name in ("runs", "identical"))
     tested = sum(c.change.p is not None for c in gate.cells)
     quality = (
@@ -105,6 +111,12 @@ def _reasons(gate: Gate) -> tuple[str, ...]:
         f"Quality of {words.plural(len(gate.cells), 'cell')}: {quality}.",
         "No count that the code decides changed, and no run failed or is missing.",
     )
+
+
+def _reason(alike: Sequence[Finding]) -> str:
+    """The first of several findings of one check, in a line, and how many more there are."""
+    more = f" (and {len(alike) - 1} more alike)" if len(alike) > 1 else ""
+    return f"{shorten(said(alike[0]), LONGEST_REASON)}{more}"
 
 
 def _caveat(gate: Gate) -> str:
@@ -248,16 +260,16 @@ def _found(gate: Gate) -> Section:
         return Section("found", "Why?", "Nothing was found.", (), depth="card")
     rows = tuple(
         (
+            Entry(f.cell or "all cells"),
             Entry(
                 f"{MARKS[f.kind]} {f.kind}", "against the release" if f.against == "release" else ""
             ),
-            Entry(f.cell or "all cells"),
             Entry(f.sentence),
             Entry(f.check, kind="code"),
         )
         for f in gate.findings
     )
-    columns = tuple(Column(title) for title in ("what it is", "cell", "what was found", "check"))
+    columns = tuple(Column(title) for title in ("cell", "what it is", "what was found", "check"))
     grid = Grid("Every finding", columns, rows, filter=True)
     return Section("found", "Why?", lead, (grid,), depth="card")
 

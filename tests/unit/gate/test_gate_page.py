@@ -18,7 +18,10 @@ def test_the_verdict_comes_first_and_three_lines_say_why():
     gate = judge(after, before, Policy())
     shown = page(gate, CELLS).first
     assert shown.answer == gate.sentence and shown.answer.startswith("Failed: ")
-    assert list(shown.reasons) == [said(f) for f in gate.findings[:3]]
+    counts, overall, tasks = shown.reasons
+    assert counts == said(gate.findings[0]) and "trainable parameters went" in counts
+    assert overall == said(gate.findings[1]) and "[quality.overall] LoRA r8: score" in overall
+    assert tasks == f"{said(gate.findings[2])} (and 2 more alike)"
     told = {tile.title: tile for tile in shown.tiles}
     assert (told["Exit code"].value, told["Exit code"].note) == ("3", "a regression is shown")
     assert told["Quality"].value == "worse: LoRA r8"
