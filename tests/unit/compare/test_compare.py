@@ -20,6 +20,7 @@ from peftmark.compare.page import page
 from peftmark.compare.runs import Run, names_of
 from peftmark.compare.write import text, to_json
 from peftmark.core.errors import UserError
+from peftmark.gate.costs import peak_ratio
 
 FAR = make_environment(machine={"cpu": "another", "gpus": []})
 
@@ -122,7 +123,8 @@ def test_times_of_another_machine_are_not_compared_and_scores_are():
 
 def test_memory_of_a_cpu_and_of_a_gpu_are_different_quantities():
     gpu = make_side(change=lambda x: replace(x, device="cuda", memory={"torch_allocated_bytes": 9}))
-    assert ratio(hold(runs(make_side(), gpu)).matched[1].of(LORA), "memory") is None
+    pairs = hold(runs(make_side(), gpu)).matched[1].of(LORA)
+    assert pairs and ratio(pairs, "memory") is None and peak_ratio(pairs) is None
 
 
 # --- the page and its other forms -------------------------------------------------------------

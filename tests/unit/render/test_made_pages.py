@@ -28,6 +28,30 @@ def test_a_page_opens_short_and_its_links_lead_somewhere(name):
         assert all(f'id="{sign.section}-list"' in text for sign in tile.signs)
 
 
+def test_what_an_entry_says_is_what_it_claims():
+    said = 0
+    for page in MADE.values():
+        first = [page.first.table] if page.first.table else []
+        for grid in (*first, *(g for s in page.sections for g in s.grids())):
+            titles = [column.title for column in grid.columns]
+            for row in grid.rows:
+                for title, entry in zip(titles, row, strict=True):
+                    if title in ("verdict", "what is shown") and entry.fact:
+                        assert entry.text == entry.fact.verdict
+                        said += 1
+    assert said >= 40
+
+
+def test_the_first_screen_of_a_comparison_names_what_its_table_shows():
+    first = MADE["compare-three"].first
+    lower = [row[0].text for row in first.table.rows if row[4].text == "lower"]
+    assert lower == ["LoRA r8 in after"]
+    assert first.tiles[0].value == "lower: LoRA r8 in after"
+    assert first.answer.startswith("after scored lower than before with LoRA r8, as 5 seeds show")
+    finding = first.charts[0].figure.finding
+    assert "1 lower, 4 undecided and 3 equivalent" in finding
+
+
 def test_a_method_has_one_look_and_one_place_on_all_pages():
     cells = made_pages.CELLS
     look = {mark.label: mark for mark in marks(tuple(cells)).values()}
