@@ -33,7 +33,8 @@ from peftmark.render.page import (
 from peftmark.render.series import OTHER
 
 MOST_REASONS = 3
-LONGEST_REASON = 140
+ROOM = 420
+"""Letters that the reasons share."""
 MOST_NAMED = 3
 SAME = 5e-4
 """Ratios nearer to 1 than this are shown as 1.000 and not drawn."""
@@ -99,7 +100,8 @@ def _reasons(gate: Gate) -> tuple[str, ...]:
         kinds: dict[tuple[str, str], list[Finding]] = {}
         for found in telling:
             kinds.setdefault((found.kind, found.check), []).append(found)
-        return tuple(_reason(alike) for alike in list(kinds.values())[:MOST_REASONS])
+        told = list(kinds.values())[:MOST_REASONS]
+        return tuple(_reason(alike, ROOM // len(told)) for alike in told)
     runs, same = (sum(getattr(c, name) for c in gate.cells) for name in ("runs", "identical"))
     tested = sum(c.change.p is not None for c in gate.cells)
     quality = (
@@ -113,10 +115,10 @@ def _reasons(gate: Gate) -> tuple[str, ...]:
     )
 
 
-def _reason(alike: Sequence[Finding]) -> str:
-    """The first of several findings of one check, in a line, and how many more there are."""
+def _reason(alike: Sequence[Finding], most: int) -> str:
+    """The first of several findings of one check, in so many letters, and how many more."""
     more = f" (and {len(alike) - 1} more alike)" if len(alike) > 1 else ""
-    return f"{shorten(said(alike[0]), LONGEST_REASON)}{more}"
+    return f"{shorten(said(alike[0]), most)}{more}"
 
 
 def _caveat(gate: Gate) -> str:
@@ -184,6 +186,8 @@ def _trust(gate: Gate) -> Tile:
     signs = (
         Sign("bad", "the same code gave other numbers", "found")
         if "not deterministic" in kinds
+        else Sign("care", "numbers changed, and nobody said why", "found")
+        if "numbers changed" in kinds
         else Sign("good", "no run differs by the same code", "cells"),
         Sign("care", "runs failed or are missing", "found")
         if "incomplete" in kinds

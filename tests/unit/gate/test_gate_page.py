@@ -59,6 +59,15 @@ def test_the_same_code_with_other_bits_is_not_to_be_trusted():
     assert trust.value == "no" and trust.signs[0].state == "bad"
 
 
+def test_numbers_that_nobody_declared_are_to_be_taken_with_care():
+    other = make_side(change=lambda x: by_new_code(x, value=0.8401))
+    shown = page(judge(other, make_side(), Policy()), CELLS).first
+    trust = next(tile for tile in shown.tiles if tile.signs)
+    assert trust.value == "with care"
+    assert trust.signs[0].text == "numbers changed, and nobody said why"
+    assert len(shown.reasons) == 1 and "with other numbers than the baseline's" in shown.reasons[0]
+
+
 def test_every_finding_cell_task_and_key_of_the_policy_is_on_the_page():
     before, after = dropped()
     gate = judge(after, before, Policy())
