@@ -181,13 +181,18 @@ def build(records: Sequence[Record], planned: Sequence[Job], reference: Cell) ->
     keys = Counter((j.cell, j.task, j.seed) for j in reported)
     if any(n > 1 for n in keys.values()):
         raise ValueError("two planned jobs share cell, task and seed")
-    cells = tuple(sorted({j.cell for j in planned}, key=lambda c: _cell_order(c, reference)))
+    cells = ordered({j.cell for j in planned}, reference)
     tasks = tuple(dict.fromkeys(j.task for j in planned))
     reported.sort(key=lambda j: (cells.index(j.cell), tasks.index(j.task), j.seed))
     slots = tuple(Slot(j, rows.get(j.job_id)) for j in reported)
     kept = {job_id: rows[job_id] for job_id in jobs if job_id in rows}
     strays = len(rows) - len(kept)
     return ResultTable(slots, cells, tasks, reference, strays, tuple(jobs.values()), kept)
+
+
+def ordered(cells: Collection[Cell], reference: Cell) -> tuple[Cell, ...]:
+    """Cells as every table has them: the reference first, reference lines last."""
+    return tuple(sorted(cells, key=lambda c: _cell_order(c, reference)))
 
 
 def _cell_order(cell: Cell, reference: Cell) -> tuple[object, ...]:
