@@ -114,12 +114,11 @@ def select(
         UserError: nothing there, or none of it can be read.
     """
     where, contents = _contents(source, results, suites)
-    rows = contents.records.values()
+    rows = list(contents.records.values())
     newest = max(rows, key=lambda r: (r.finished_at, r.job.job_id), default=None)
     if newest is None:
         raise no_results(where, contents, f"Run them first: peftmark run {_name_of(where)}")
-    name = newest.job.suite
-    of_suite = [r for r in rows if r.job.suite == name]
+    of_suite = [r for r in rows if r.job.suite == newest.job.suite]
     known = sorted({r.job.profile for r in of_suite})
     profile = newest.job.profile if profile is None else profile
     if profile not in known:
@@ -127,20 +126,23 @@ def select(
             f"{where} has no rows of profile {quoted(profile)}",
             f"It has rows of: {', '.join(map(plain, known))}.",
         )
-    mine = {r.job.job_id: r for r in of_suite if r.job.profile == profile}
+    mine = [r for r in of_suite if r.job.profile == profile]
+    suite = _suite(newest.job.suite, suites)
+    planned, reference = _planned(suite, profile, {r.job.job_id: r for r in mine})
+    ids = {job.job_id for job in planned}
+    kept = [r for r in mine if r.job.job_id in ids]
+    table = build(kept, planned, reference)
     left = {
         "other suites": len(rows) - len(of_suite),
         "other profiles": len(of_suite) - len(mine),
+        "not planned": len(mine) - len(kept),
     }
-    planned, reference = _planned(_suite(name, suites), profile, mine)
-    kept = [mine[job.job_id] for job in planned if job.job_id in mine]
-    left["not planned"] = len(mine) - len(kept)
     return Selected(
         where=where,
-        suite=name,
+        suite=newest.job.suite,
         profile=profile,
-        records=tuple(kept),
-        table=build(kept, planned, reference),
+        records=tuple(table.records.values()),
+        table=table,
         left_out={what: n for what, n in left.items() if n},
         damaged={str(path): why for path, why in contents.damaged.items()},
         older={str(path): why for path, why in contents.older.items()},

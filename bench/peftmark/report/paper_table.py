@@ -116,18 +116,28 @@ def paper_table(everything: ResultTable) -> PaperTable:
     first = [c for c, place in comparison.ranks(table, pairs).items() if place == (1, 1)]
     best[""] = first[0] if first else None
     rows = tuple(
-        tuple(_figure(table, cell, task, usual, best[task] == cell) for task in (*table.tasks, ""))
+        tuple(_figure(table, cell, task, usual, best[task] == cell) for task in _columns(table))
         for cell in table.cells
         if table.of(cell)
     )
     job = table.jobs[0]
     return PaperTable(
-        caption=tuple(_caption(table, usual, any(best.values()), everything.unsupported)),
-        columns=tuple(_head(table, task) for task in (*table.tasks, "")),
+        caption=tuple(
+            _caption(
+                table, usual, any(best[task] for task in _columns(table)), everything.unsupported
+            )
+        ),
+        columns=tuple(_head(table, task) for task in _columns(table)),
         rows=rows,
         baseline=_baseline(table),
         label=f"tab:{job.suite}-{job.profile}",
     )
+
+
+def _columns(table: ResultTable) -> tuple[str, ...]:
+    """The tasks, and an empty name for their mean where that is of several and means anything."""
+    mean = len(table.tasks) > 1 and not table.scale.why_none
+    return (*table.tasks, *([""] if mean else []))
 
 
 def _scores(table: ResultTable) -> Iterator[Score]:
@@ -203,7 +213,7 @@ def _baseline(table: ResultTable) -> tuple[Figure, ...]:
             best=False,
             text=words.MISSING if value is None else words.score(metric, value),
         )
-        for task, (metric, value) in zip((*table.tasks, ""), quality.baselines(table), strict=True)
+        for task, (metric, value) in zip(_columns(table), quality.baselines(table), strict=False)
     )
 
 
@@ -236,7 +246,7 @@ def _caption(
     yield f"{', '.join(f'{ARROWS[side]} {side} is better' for side in sorted(used))}."
     if table.scale.why_none:
         yield f"There is no {MEAN}: {table.scale.why_none}."
-    elif table.averaged != MEAN:
+    elif table.averaged != MEAN and "" in _columns(table):
         yield f"The {MEAN} is of the {table.averaged}."
     yield BOLD if any_best else NOT_BOLD
     yield f"The {quality.BASELINE}: {quality.baseline_words(table)}."

@@ -8,7 +8,7 @@ from peftmark.core.errors import StoreError
 from peftmark.record.job import Record
 from peftmark.storage.migrations import NoMigration
 from peftmark.storage.parquet import read_table
-from peftmark.storage.store import Contents, count, record_of, schema_of
+from peftmark.storage.store import Contents, record_of, schema_of
 
 GIVE = "Give a Parquet file of rows as peftmark writes it: rows.parquet or results.parquet."
 
@@ -38,9 +38,13 @@ def read_rows_file(path: Path) -> Contents:
     for place, row in rows:
         where = path.with_name(f"{path.name}, row {place + 1}")
         try:
-            count(records, record_of(row, version))
+            record = record_of(row, version)
         except NoMigration as error:
             older[where] = str(error)
         except (ValueError, KeyError, TypeError) as error:
             damaged[where] = f"{type(error).__name__}: {error}"
+        else:
+            known = records.get(record.job.job_id)
+            if known is None or record.ok or not known.ok:
+                records[record.job.job_id] = record
     return Contents(records, len(rows) - len(damaged) - len(older), damaged, older)

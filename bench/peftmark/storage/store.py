@@ -134,8 +134,10 @@ class Store:
         part_cache.remember(seen, parts)
         records: dict[str, Record] = {}
         for path in sorted(parts, key=_part_key):
-            if (record := parts[path].record) is not None:
-                count(records, record)
+            record = parts[path].record
+            known = records.get(record.job.job_id) if record else None
+            if record is not None and (known is None or record.ok or not known.ok):
+                records[record.job.job_id] = record
         damaged = {path: part.damage for path, part in parts.items() if part.damage}
         older = {path: part.older for path, part in parts.items() if part.older}
         attempts = len(parts) - len(damaged) - len(older)
@@ -224,13 +226,6 @@ class Store:
         whole = {path: stamp for path, stamp in seen.items() if path not in contents.damaged}
         note = part_cache.note({_part_name(record) for record in records}, whole)
         _write(self.derived, in_order(records), note)
-
-
-def count(records: dict[str, Record], record: Record) -> None:
-    """Take in one attempt more, later than those before: the last ok one counts, else the last."""
-    known = records.get(record.job.job_id)
-    if known is None or record.ok or not known.ok:
-        records[record.job.job_id] = record
 
 
 def _sort_key(job: Job) -> tuple[Any, ...]:

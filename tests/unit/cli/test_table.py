@@ -39,6 +39,12 @@ def test_json_has_every_figure(table):
     assert told["figures"][0]["mean"] == pytest.approx(0.8399210855087914)
 
 
+def test_another_format_is_refused(table):
+    code, text, errors = table("--from", str(EXAMPLE), "--format", "word")
+    assert (code, text) == (2, "")
+    assert "format 'word' is unknown\nFormats: markdown, latex, csv, html." in errors
+
+
 def test_without_rows_it_says_what_to_do(table, tmp_path):
     code, text, errors = table()
     assert (code, text) == (2, "")
@@ -51,3 +57,10 @@ def test_a_suite_is_never_named_by_a_path(capsys):
         parser.main(["table", "../glue"])
     assert left.value.code == 2
     assert "never by a path" in capsys.readouterr().err
+
+
+def test_rows_of_another_suite_are_not_taken_for_those_of_the_one_named(capsys):
+    with pytest.raises(SystemExit) as left:
+        parser.main(["table", "smoke", "--from", str(EXAMPLE)])
+    assert left.value.code == 2
+    assert "has rows of suite glue, not of smoke" in capsys.readouterr().err
