@@ -126,3 +126,14 @@ def test_paired_differences(runs):
     assert full.mean() == approx(-0.01278553779293153)
     assert (table["LoRA r8"] == 0).all()
     assert table.groupby("task").mean().shape == (4, 6)
+
+
+@pytest.mark.heavy
+def test_the_code_of_the_page_runs(monkeypatch):
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    page = (DOCS / "python.md").read_text("utf-8")
+    code = page[page.index("## Five questions") :].split("```python\n")[1].split("```")[0]
+    assert code.count('"glue"') == 2
+    found: dict = {"peftmark": peftmark}
+    exec(code.replace('"glue"', repr(str(EXAMPLE))), found)
+    assert found["wide"].shape == (12, 6) and len(found["mine"]) == 12
