@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import threading
@@ -14,6 +15,7 @@ import pandas
 import pytest
 
 import peftmark
+from peftmark.api import reporting
 from peftmark.api.running import Progress
 from peftmark.cli import parser
 from peftmark.core.errors import Exit, UserError
@@ -140,6 +142,22 @@ def test_what_a_callback_raises_ends_the_run_and_keeps_what_is_finished(demo):
     assert quietly().ok, "the folder is free again"
 
 
+def test_an_interrupt_is_a_keyboard_interrupt_and_finished_jobs_are_kept(demo):
+    ended = []
+
+    def interrupt(told):
+        ended.append(told.status)
+        if len(ended) == 1:
+            signal.raise_signal(signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        quietly(callback=interrupt)
+    assert signal.getsignal(signal.SIGINT) is before
+    assert ended[0] == "ok" and peftmark.plan("demo").action.tolist().count("done") >= 1
+    assert quietly().ok
+
+
 def test_a_run_works_off_the_main_thread(demo):
     found = []
     thread = threading.Thread(target=lambda: found.append(quietly()))
@@ -249,15 +267,22 @@ def test_a_plan_predicts_memory_where_it_is_asked_to(demo, tmp_path, monkeypatch
 # --- report, gate, compare ----------------------------------------------------------------------
 
 
-def test_a_report_is_the_command_lines(demo, tmp_path, capsys):
+def test_a_report_is_the_command_lines(demo, monkeypatch):
     quietly()
-    page = peftmark.report("demo")
-    assert page == Path("reports/demo/index.html")
-    mine = (tmp_path / "reports" / "demo" / "report.md").read_text("utf-8")
+    asked = []
+
+    def write(given, folder):
+        asked.append((given, folder))
+        return [folder / "index.html", folder / "report.md"]
+
+    monkeypatch.setattr(reporting, "write", write)
+    assert peftmark.report("demo") == Path("reports/demo/index.html")
     with pytest.raises(SystemExit) as left:
-        parser.main(["report", "demo", "--reports", "other"])
+        parser.main(["report", "demo"])
     assert left.value.code == 0
-    assert (tmp_path / "other" / "demo" / "report.md").read_text("utf-8") == mine
+    mine, theirs = asked
+    assert mine == theirs and len(mine[0].records) == len(mine[0].planned) == 5
+    assert peftmark.report("demo", reports="else") == Path("else/demo/index.html")
 
 
 def test_a_gate_is_the_command_lines_and_writes_nothing(demo, tmp_path, capsys):
