@@ -36,7 +36,7 @@ HOMES = {
     "safetensors": {"lab"},
     "pynvml": {"machine.nvml"},
     "pyarrow": {"storage"},
-    "pandas": {"sources.row_files", "own"},
+    "pandas": {"sources.row_files", "own", "api"},
     "datasets": {"lab", "own", "perf", "sources.hub_datasets"},
     "tokenizers": {"own.look"},
     "yaml": {"core.strict_yaml", "sources.package_rows"},

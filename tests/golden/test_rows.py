@@ -10,6 +10,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+import peftmark
 from peftmark.record import columns
 from peftmark.record.job import SCHEMA_VERSION
 from peftmark.storage import parquet, part_cache
@@ -194,3 +195,15 @@ def test_a_row_without_a_column_is_null_there_and_says_who_wrote_it(unpacked, mo
 def test_the_corpus_has_a_schema_for_every_migration_that_was_ever_released():
     assert sorted(MIGRATIONS) == list(range(4, SCHEMA_VERSION))
     assert {int(path.name[7]) for path in ROWS.glob("schema-*.tar.xz")} <= set(MIGRATIONS)
+
+
+@pytest.mark.parametrize(("schema", "suite", "count"), FOLDERS)
+def test_older_rows_are_a_frame_in_which_what_they_lack_is_null(unpacked, schema, suite, count):
+    unpacked(schema)
+    runs = peftmark.load_results(suite, failed=True, repeats=True)
+    assert len(runs) == count and set(runs.schema) == {schema}
+    assert not runs.duplicated(["cell", "task", "seed", "purpose"]).any()
+    assert runs.learning_rate.notna().all()
+    assert runs.attrs["reference"] == "LoRA r8" and runs.attrs["older"] == {}
+    if schema == 4:
+        assert runs.live_activation_bytes.isna().all()

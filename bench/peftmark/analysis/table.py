@@ -16,12 +16,12 @@ from functools import cached_property
 from typing import Any
 
 from peftmark.analysis import scale
+from peftmark.analysis.order import ordered
 from peftmark.analysis.scale import MEAN as MEAN
 from peftmark.analysis.scale import SHARE as SHARE
 from peftmark.analysis.scale import Scale, scale_of
 from peftmark.analysis.stats import Estimate, Limits, geometric_mean, t_interval
-from peftmark.catalog.methods import METHODS, Cell
-from peftmark.catalog.quantizations import QUANTIZATIONS
+from peftmark.catalog.methods import Cell
 from peftmark.record.job import Job, Purpose, Record
 
 Read = Callable[[Record], float | None]
@@ -181,37 +181,13 @@ def build(records: Sequence[Record], planned: Sequence[Job], reference: Cell) ->
     keys = Counter((j.cell, j.task, j.seed) for j in reported)
     if any(n > 1 for n in keys.values()):
         raise ValueError("two planned jobs share cell, task and seed")
-    cells = tuple(sorted({j.cell for j in planned}, key=lambda c: _cell_order(c, reference)))
+    cells = ordered({j.cell for j in planned}, reference)
     tasks = tuple(dict.fromkeys(j.task for j in planned))
     reported.sort(key=lambda j: (cells.index(j.cell), tasks.index(j.task), j.seed))
     slots = tuple(Slot(j, rows.get(j.job_id)) for j in reported)
     kept = {job_id: rows[job_id] for job_id in jobs if job_id in rows}
     strays = len(rows) - len(kept)
     return ResultTable(slots, cells, tasks, reference, strays, tuple(jobs.values()), kept)
-
-
-def _cell_order(cell: Cell, reference: Cell) -> tuple[object, ...]:
-    return cell != reference, *shown_order(cell)
-
-
-def shown_order(cell: Cell) -> tuple[object, ...]:
-    """What every page lists cells by: lines that others are held to come last."""
-    is_line = cell.method in METHODS and METHODS[cell.method].family == "reference"
-    return is_line, *catalogue_order(cell)
-
-
-def catalogue_order(cell: Cell) -> tuple[object, ...]:
-    """What cells sort by: methods and quantizations as in the catalogue, unknown ones last."""
-    method, size, quantization, variant = cell
-    known, formats = list(METHODS), list(QUANTIZATIONS)
-    return (
-        known.index(method) if method in known else len(known),
-        method,
-        formats.index(quantization) if quantization in formats else len(formats),
-        quantization,
-        size or 0,
-        variant,
-    )
 
 
 @dataclass(frozen=True)

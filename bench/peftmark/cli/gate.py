@@ -17,12 +17,11 @@ from peftmark.cli.options import (
     add_suite,
     add_suites,
 )
-from peftmark.core.errors import Exit, UserError
+from peftmark.core.errors import UserError
 
 if TYPE_CHECKING:
     from peftmark.catalog.methods import Cell
     from peftmark.gate.result import Gate
-    from peftmark.gate.snapshot import Snapshot
 
 NAME = "gate"
 HELP = "hold results against a baseline; the exit code says how"
@@ -59,26 +58,21 @@ def add_options(sub: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Hold a suite's results against a baseline; the exit code is the verdict."""
-    from peftmark.core.shown import plain
     from peftmark.gate.history_points import points
-    from peftmark.gate.inputs import other_side, profile_of
-    from peftmark.gate.judge import judge
-    from peftmark.gate.policy import read_policy
+    from peftmark.gate.hold import hold
     from peftmark.gate.show import text, to_json
-    from peftmark.gate.snapshot import of_results
     from peftmark.storage.gate_history import append
-    from peftmark.storage.store import Store
-    from peftmark.suite.load import load_suite
 
-    policy = read_policy(options.policy)
-    profile = options.profile or profile_of(options.against)
-    load_suite(options.suite, options.suites)  # before its name becomes a path
-    store = Store(options.results, options.suite)
-    after = of_results(store, options.suite, profile, options.suites)
-    if not options.elsewhere:
-        _check_made_here(after)
-    before, release = other_side(options.against, after)
-    found = judge(after, before, policy, release, plain(options.expect_change)[:300])
+    found, before, after = hold(
+        options.suite,
+        options.against,
+        profile=options.profile,
+        results=options.results,
+        suites=options.suites,
+        policy=options.policy,
+        declared=options.expect_change,
+        elsewhere=options.elsewhere,
+    )
     cells = dict.fromkeys(line.cell for side in (before, after) for line in side.lines)
     written = _write_gate(found, list(cells), options.reports / options.suite / "gate")
     append(options.results, points(found, after))
@@ -94,27 +88,6 @@ def _say(text: str) -> None:
         sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _check_made_here(after: Snapshot) -> None:
-    """Refuse rows that other code made than is installed here: nobody ran the code under test.
-
-    Raises:
-        UserError: as incomplete.
-    """
-    from peftmark.machine.environment import NUMERIC, software
-
-    here = software()
-    for line in after.lines:
-        there = line.environment.software
-        names = (n for n in (*NUMERIC, *there) if n in here and n in there)
-        other = [f"{n} {there[n]} there, {here[n]} here" for n in names if there[n] != here[n]]
-        if other:
-            raise UserError(
-                f"the results in {after.where} were made by other code: {'; '.join(other[:4])}",
-                "Run the suite again with --again, or say --elsewhere if that is as it should be.",
-                code=Exit.INCOMPLETE,
-            )
 
 
 def _write_gate(found: Gate, cells: list[Cell], folder: Path) -> list[Path]:

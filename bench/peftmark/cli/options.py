@@ -116,6 +116,11 @@ def add_policy(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--policy", type=Path, metavar="FILE", help="what fails (docs/gate.md)")
 
 
+def add_format(sub: argparse.ArgumentParser, text: str) -> None:
+    """The form of what is written; `text` names those that the command has."""
+    sub.add_argument("--format", metavar="FORM", help=text)
+
+
 # --- jobs ---------------------------------------------------------------------------------------
 
 

@@ -29,6 +29,7 @@ from peftmark.cli import (
     report,
     run,
     simulate,
+    table,
     trend,
     versions,
 )
@@ -39,6 +40,7 @@ from peftmark.core.shown import plain
 COMMANDS: tuple[Command, ...] = (
     run,
     report,
+    table,
     plan,
     new,
     inspect,

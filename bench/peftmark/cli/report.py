@@ -15,7 +15,6 @@ from peftmark.cli.options import (
     add_suites,
     selection_of,
 )
-from peftmark.cli.shared import write_report
 from peftmark.core.amounts import parse_price
 from peftmark.core.errors import Exit
 
@@ -40,27 +39,11 @@ def add_options(sub: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Report from stored results."""
-    from dataclasses import replace
+    from peftmark.api.reporting import stored_plan, write_report
 
-    from peftmark.run.runner import make_plan
-    from peftmark.storage.store import Store
-    from peftmark.storage.unread import no_results
-    from peftmark.suite.load import load_suite
-
-    if options.price is not None:
-        parse_price("--price", options.price)
-    selection = selection_of(options)
-    if selection.profile is None:
-        suite = load_suite(selection.suite, selection.suites)
-        records = Store(selection.results, suite.name).read().records.values()
-        latest = max(records, key=lambda r: (r.finished_at, r.job.job_id), default=None)
-        if latest is not None and latest.job.profile in suite.profiles:
-            selection = replace(selection, profile=latest.job.profile)
-    plan = make_plan(selection, recorded=True)
-    if not plan.contents.attempts:
-        run = f"Run them first: peftmark run {plan.suite.name}"
-        raise no_results(plan.store.folder, plan.contents, run)
-    written = write_report(plan, options)
+    price = None if options.price is None else parse_price("--price", options.price)
+    plan = stored_plan(selection_of(options))
+    written = write_report(plan, options.results, options.reports, price)
     if options.json:
         print(json.dumps({"profile": plan.profile, "files": [str(p) for p in written]}, indent=2))
     else:

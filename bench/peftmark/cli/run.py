@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,14 +22,16 @@ from peftmark.cli.options import (
     count,
     selection_of,
 )
-from peftmark.cli.shared import waiting_text, write_report
-from peftmark.core.errors import Exit
+from peftmark.cli.shared import waiting_text
 from peftmark.executors.select import DEVICES
 
 if TYPE_CHECKING:
-    from peftmark.record.job import Job
-    from peftmark.run.runner import Plan, Selection
-    from peftmark.run.stop import Stop
+    from peftmark.executors.contract import Finished
+    from peftmark.record.job import Job, Record
+    from peftmark.report.live_file import LiveFile
+    from peftmark.run.progress import Board
+    from peftmark.run.runner import Plan
+    from peftmark.run.session import Stage, Summary
 
 NAME = "run"
 HELP = "run the jobs of a suite that have no result yet, then report"
@@ -66,89 +71,95 @@ def run(options: argparse.Namespace) -> int:
 
     from rich.console import Console
 
+    from peftmark.api.reporting import write_report
     from peftmark.report.live_file import lead_on
-    from peftmark.run.runner import fetch, make_plan
+    from peftmark.run.runner import make_plan
+    from peftmark.run.session import carry_out, summarise
     from peftmark.run.stop import Stop
-    from peftmark.sources.manifest import check_mirror
-    from peftmark.suite.load import needed_models, needed_tasks
 
     selection = selection_of(options)
     console = Console(stderr=options.json, highlight=False)
-    plan = make_plan(selection)
-    _announce(plan, console)
-    if plan.to_run:  # before anything is written
-        if selection.mirror is not None:
-            profile = plan.suite.profiles[plan.profile]
-            models = needed_models(profile, plan.suite.methods(plan.profile))
-            check_mirror(selection.mirror, models, needed_tasks(profile))
-        console.print("Fetching and verifying model and data ...")
-        for name, source in fetch(plan).items():
-            console.print(f"  {name}: {source}", markup=False)
     stop = Stop()
-    live = None if options.no_report else options.reports / plan.suite.name / "live.html"
-    if live is not None and plan.to_run:
-        console.print(f"While it runs: {live}", markup=False, soft_wrap=True)
-    with plan.store.lock():
-        # Once more, now that no other run can finish jobs; the profile stays the chosen one.
-        selection = replace(selection, profile=plan.profile)
-        with stop.watching():
-            for trials in (True, False):
-                _run_stage(trials, selection, console, stop, plan, live)
-        plan.store.rebuild()
-    code = _summary(selection, options, console, plan)
+    screen = Screen(console, None if options.no_report else options.reports)
+    plan = carry_out(selection, screen, stop)
+    summary = summarise(plan, selection)
+    _tell(summary, plan, console, options.json)
     if not options.no_report:
-        everything = replace(selection, only=(), again=False)
-        written = write_report(make_plan(everything, before=plan), options)
-        if live is not None and live.is_file():
-            lead_on(live, written[0].name)
+        everything = replace(selection, profile=plan.profile, only=(), again=False)
+        after = make_plan(everything, before=plan)
+        written = write_report(after, options.results, options.reports)
+        if screen.live is not None and screen.live.is_file():
+            lead_on(screen.live, written[0].name)
         console.print(f"Report: {written[0]}", markup=False, soft_wrap=True)
-    return stop.code if stop.asked() else code
+    return stop.code if stop.asked() else summary.code
 
 
-def _run_stage(
-    trials: bool,
-    selection: Selection,
-    console: Any,
-    stop: Stop,
-    before: Plan,
-    live: Path | None = None,
-) -> None:
-    """Run the trials of learning rates, or, planned anew, the jobs that use what they chose.
+class Screen:
+    """What a person sees of a run: lines and bars on the console, and a page while jobs run.
 
     Args:
-        live: where to write a page while they run; None for nowhere.
+        reports: the folder of reports; None for no page.
     """
-    from peftmark.report.live_file import LiveFile
-    from peftmark.run.progress import Board
-    from peftmark.run.runner import execute, make_plan
 
-    if stop.asked():
-        return
-    plan = make_plan(selection, before=before)
-    jobs = [job for job in plan.to_run if (job.purpose == "tuning") == trials]
-    if not jobs:
-        return
-    if plan.expanded.choices:
-        stage = "trials of learning rates" if trials else "jobs with the chosen learning rates"
-        console.print(f"{len(jobs)} {stage}:", markup=False)
-    with Board(console, jobs, plan.venue.at_once) as board:
-        page = LiveFile(
-            live,
-            f"{plan.suite.name}, profile {plan.profile}",
-            plan.jobs,
-            plan.contents.records,
-            plan.suite.report.reference,
-            board.left,
-        )
-        page.begin()
+    def __init__(self, console: Any, reports: Path | None) -> None:
+        self._console, self._reports = console, reports
+        self.live: Path | None = None
 
-        def told(job: Job, message: dict[str, Any]) -> None:
-            board.event(job, message)
-            page.event(job, message)
+    def planned(self, plan: Plan) -> None:
+        """What would run is known."""
+        if self._reports is not None:
+            self.live = self._reports / plan.suite.name / "live.html"
+        _announce(plan, self._console)
 
-        for record, done in execute(plan, jobs, selection, told, stop):
-            board.finished(done)
-            page.finished(record)
+    def fetching(self) -> None:
+        """Models and rows are about to be fetched."""
+        self._console.print("Fetching and verifying model and data ...")
+
+    def fetched(self, sources: Mapping[str, str]) -> None:
+        """Where each asset came from."""
+        for name, source in sources.items():
+            self._console.print(f"  {name}: {source}", markup=False)
+        if self.live is not None:
+            self._console.print(f"While it runs: {self.live}", markup=False, soft_wrap=True)
+
+    @contextmanager
+    def stage(self, plan: Plan, jobs: Sequence[Job], trials: bool) -> Iterator[Stage]:
+        """Bars, and the page, while some jobs run."""
+        from peftmark.report.live_file import LiveFile
+        from peftmark.run.progress import Board
+
+        if plan.expanded.choices:
+            stage = "trials of learning rates" if trials else "jobs with the chosen learning rates"
+            self._console.print(f"{len(jobs)} {stage}:", markup=False)
+        with Board(self._console, jobs, plan.venue.at_once) as board:
+            page = LiveFile(
+                self.live,
+                f"{plan.suite.name}, profile {plan.profile}",
+                plan.jobs,
+                plan.contents.records,
+                plan.suite.report.reference,
+                board.left,
+            )
+            page.begin()
+            yield BoardAndPage(board, page)
+
+
+@dataclass(frozen=True)
+class BoardAndPage:
+    """Tells both."""
+
+    board: Board
+    page: LiveFile
+
+    def event(self, job: Job, message: dict[str, Any]) -> None:
+        """A worker's message."""
+        self.board.event(job, message)
+        self.page.event(job, message)
+
+    def finished(self, record: Record, done: Finished) -> None:
+        """A job ended, or one try of it."""
+        self.board.finished(done)
+        self.page.finished(record)
 
 
 def _announce(plan: Plan, console: Any) -> None:
@@ -167,38 +178,25 @@ def _announce(plan: Plan, console: Any) -> None:
         console.print(f"Set aside as unreadable: {path.name}: {why}", markup=False, soft_wrap=True)
 
 
-def _summary(selection: Selection, options: argparse.Namespace, console: Any, before: Plan) -> Exit:
-    """Print how the selected jobs stand and what is suspect about them; the exit code for it."""
-    from peftmark.analysis.validity import flags, repeatability
+def _tell(summary: Summary, plan: Plan, console: Any, as_json: bool) -> None:
+    """Print how the selected jobs stand and what is suspect about them."""
     from peftmark.run.progress import tell_suspects
-    from peftmark.run.runner import make_plan
 
-    plan = make_plan(selection, before=before)
-    records = plan.contents.records
-    counts: dict[str, int] = {}
-    for job in plan.jobs:
-        record = records.get(job.job_id)
-        status = record.outcome.status if record else "not run"
-        counts[status] = counts.get(status, 0) + 1
-    text = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
-    line = f"{len(plan.jobs)} jobs: {text}{waiting_text(plan)}. Results: {plan.store.derived}"
+    text = ", ".join(f"{count} {status}" for status, count in sorted(summary.jobs.items()))
+    line = f"{len(plan.jobs)} jobs: {text}{waiting_text(plan)}. Results: {summary.results}"
     console.print(line, markup=False, soft_wrap=True)
-    repeat, found = repeatability(plan.jobs, records), flags(plan.jobs, records)
-    tell_suspects(repeat, found, console)
-    if options.json:
-        facts = {
-            "suite": plan.suite.name,
-            "profile": plan.profile,
-            "jobs": counts,
-            "waiting": plan.expanded.waiting,
-            "results": str(plan.store.derived),
-            "repeatability": repeat and {"verdict": repeat.verdict, "detail": repeat.detail},
-            "flags": [{"kind": f.kind, "job": f.job.job_id, "detail": f.detail} for f in found],
-            "notes": plan.notes,
-        }
-        print(json.dumps(facts, indent=2))
-    if repeat is not None and repeat.verdict == "different":
-        return Exit.NOT_REPEATABLE
-    waiting = 0 if selection.only else plan.expanded.waiting
-    settled = sum(r is not None and r.settled for r in (records.get(j.job_id) for j in plan.jobs))
-    return Exit.OK if settled == len(plan.jobs) + waiting else Exit.INCOMPLETE
+    tell_suspects(summary.repeat, summary.flags, console)
+    if not as_json:
+        return
+    repeat = summary.repeat
+    facts = {
+        "suite": summary.suite,
+        "profile": summary.profile,
+        "jobs": summary.jobs,
+        "waiting": summary.waiting,
+        "results": str(summary.results),
+        "repeatability": repeat and {"verdict": repeat.verdict, "detail": repeat.detail},
+        "flags": [{"kind": f.kind, "job": f.job.job_id, "detail": f.detail} for f in summary.flags],
+        "notes": summary.notes,
+    }
+    print(json.dumps(facts, indent=2))

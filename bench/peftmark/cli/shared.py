@@ -1,52 +1,12 @@
-"""What several commands do: write the report, and say how far they are."""
+"""What several commands do: say how far they are."""
 
 from __future__ import annotations
 
-import argparse
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from peftmark.run.runner import Plan
-
-
-def write_report(plan: Plan, options: argparse.Namespace) -> list[Path]:
-    """The report of a plan's suite from its stored rows; the files, the page first."""
-    from peftmark.core.amounts import read_price
-    from peftmark.report.report_input import ReportInput
-    from peftmark.report.write import write
-    from peftmark.storage.external import load_external
-    from peftmark.storage.unread import unread
-    from peftmark.suite.expand import as_recorded
-
-    records = list(plan.contents.records.values())
-    mine = [r for r in records if r.job.profile == plan.profile]
-    others = {r.job.profile for r in records} - {plan.profile}
-    notes = [
-        f"The results folder also has rows of profile {name}: "
-        f"peftmark report {plan.suite.name} --profile {name}"
-        for name in sorted(others)
-    ]
-    notes += [f"{clause[:1].upper()}{clause[1:]}." for clause in unread(plan.contents)]
-    # The rows decide the device, so that a report can be made on another machine.
-    known_rows = {r.job.job_id: r for r in mine}
-    jobs = as_recorded(plan.suite, plan.profile, known_rows).jobs if mine else plan.jobs
-    profile = plan.suite.profiles[plan.profile]
-    # What is known of elsewhere is of language models.
-    elsewhere = load_external(options.results) if any(job.causal for job in jobs) else ()
-    given = ReportInput(
-        records=mine,
-        planned=jobs,
-        options=plan.suite.report,
-        summary=profile.summary,
-        notes=notes,
-        results=plan.store.folder,
-        claims=plan.claims,
-        elsewhere=elsewhere,
-        price=read_price(getattr(options, "price", None) or profile.price),
-    )
-    return write(given, options.reports / plan.suite.name)
 
 
 def waiting_text(plan: Plan) -> str:

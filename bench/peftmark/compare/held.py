@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from peftmark.analysis.comparison import MARGIN, Difference, judge
+from peftmark.analysis.order import shown_order
 from peftmark.analysis.scale import Scale, gain, limits_of, of_difference, point, scale_of, share
 from peftmark.analysis.stats import geometric_mean
-from peftmark.analysis.table import Score, shown_order
+from peftmark.analysis.table import Score
 from peftmark.catalog.methods import Cell
 from peftmark.catalog.metrics import sign_of
 from peftmark.compare.runs import Run

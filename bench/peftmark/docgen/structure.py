@@ -24,6 +24,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("lab", "memory", "render"),
     ("run", "claims", "gate", "compare", "advice", "trend", "perf"),
     ("docgen", "report"),
+    ("api",),
     ("cli",),
 )
 """The folders of the package from the ground up. A module imports from its own folder, from folders
@@ -100,7 +101,7 @@ def arrows(package: Path = PACKAGE) -> dict[str, set[str]]:
 def upward(graph: Mapping[str, set[str]]) -> list[tuple[str, str]]:
     """Arrows that run from a folder to one on a higher level, and those of folders without one."""
     level = {folder: i for i, folders in enumerate(LEVELS) for folder in folders}
-    level |= {"__main__": len(LEVELS), "peftmark": -1}
+    level |= {"__main__": len(LEVELS), "peftmark": len(LEVELS)}  # what a user meets
     return [
         (a, b)
         for a, others in sorted(graph.items())

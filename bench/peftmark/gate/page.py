@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+from peftmark.analysis.order import shown_order
 from peftmark.analysis.scale import limits_of, of_difference
 from peftmark.analysis.stats import Estimate
-from peftmark.analysis.table import shown_order
 from peftmark.catalog.methods import Cell
 from peftmark.gate.result import MARKS, CellResult, Finding, Gate
 from peftmark.gate.result import Change as Moved

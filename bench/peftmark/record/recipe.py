@@ -120,6 +120,28 @@ class Recipe:
         return self.batch_size // self.gradient_accumulation
 
 
+UNITS: dict[str, str] = {
+    "steps": "steps",
+    "batch_size": "rows",
+    "warmup_steps": "steps",
+    "max_length": "tokens",
+    "window_batches": "batches",
+    "train_rows": "rows",
+    "selection_rows": "rows",
+    "eval_rows": "rows",
+    "eval_every": "steps",
+    "eval_batch_size": "rows",
+    "budget": "parameters, or share of the base",
+    "gradient_accumulation": "passes",
+    "early_stopping": "evaluations",
+    "label_smoothing": "share",
+    "init_rank": "rank",
+    "tinit": "steps",
+    "tfinal": "steps",
+    "delta_t": "steps",
+}
+"""Setting of a recipe or of AdaLoRA's schedule -> its unit, for those that have one."""
+
 CAUSAL_PROTOCOL = 1
 """Version of how causal language models are shown rows, scored and made to write; bumped by hand
 like `PROTOCOL`."""

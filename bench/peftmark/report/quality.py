@@ -30,6 +30,7 @@ from peftmark.report import cell_selection, differences, lanes, score_entries, s
 from peftmark.report import missing as gaps
 from peftmark.report.measures import raw
 
+BASELINE = "baseline predictor"
 GUESSED = ("log_loss", "auroc", "calibration_error", "mae")
 """Metrics whose best constant guess is neither the majority class nor the mean."""
 
@@ -166,7 +167,8 @@ def _score(table: ResultTable, cell: Cell, task: str) -> Entry:
     return Entry(entry.text, f"{entry.note}: {', '.join(parts)}", "number", entry.sort)
 
 
-def _baseline_row(table: ResultTable) -> tuple[Entry, ...]:
+def baselines(table: ResultTable) -> list[tuple[str, float | None]]:
+    """The baseline predictor on each task and in the mean: metric, and its score if it is known."""
     values = [baseline(table, task) for task in table.tasks]
     averaged = [baseline(table, task) for task in table.scale.tasks]
     known = [v for v in averaged if v is not None]
@@ -174,13 +176,21 @@ def _baseline_row(table: ResultTable) -> tuple[Entry, ...]:
     if mean is not None and table.averaged != MEAN:
         mean = 0.0
     keys = [*(metric_of(table, task) for task in table.tasks), table.scale.metric]
-    entries = (_plain(key, v) for key, v in zip(keys, [*values, mean], strict=True))
-    what = "majority class or mean"
-    if any(metric_of(table, task) in GUESSED for task in table.tasks):
-        what = "majority class, shares of the classes, mean or median"
+    return list(zip(keys, [*values, mean], strict=True))
+
+
+def baseline_words(table: ResultTable) -> str:
+    """What the baseline predictor guesses."""
     if any(s.job.causal is not None for s in table.slots):
-        what = "majority class, mean, commonest answer, or token counts"
-    return (Entry("baseline predictor", what), *entries)
+        return "majority class, mean, commonest answer, or token counts"
+    if any(metric_of(table, task) in GUESSED for task in table.tasks):
+        return "majority class, shares of the classes, mean or median"
+    return "majority class or mean"
+
+
+def _baseline_row(table: ResultTable) -> tuple[Entry, ...]:
+    entries = (_plain(key, value) for key, value in baselines(table))
+    return (Entry(BASELINE, baseline_words(table)), *entries)
 
 
 def _plain(metric: str, value: float | None) -> Entry:

@@ -34,14 +34,14 @@ def files(records: Sequence[Record]) -> dict[str, bytes]:
 
     def groups() -> Iterator[list[dict[str, Any]]]:
         for rows in row_groups(in_order(records)):
-            writer.writerows([_plain(row[name]) for name in names] for row in rows)
+            writer.writerows([plain_value(row[name]) for name in names] for row in rows)
             yield rows
 
     parquet = parquet_bytes(groups())
     return {PARQUET: parquet, CSV: text.getvalue().encode("utf-8", "replace")}
 
 
-def _plain(value: object) -> object:
+def plain_value(value: object) -> object:
     """A value as text; one that a spreadsheet would run as a formula is kept from it."""
     if isinstance(value, list):
         value = "; ".join(map(str, value))

@@ -96,21 +96,20 @@ def look(table: ResultTable) -> Findings:
     )
 
 
-def alarms(findings: Findings) -> tuple[str, ...]:
-    """What has to stand at the top of the page; empty if nothing does."""
+def loud(findings: Findings) -> list[tuple[str, str]]:
+    """What makes numbers untrustworthy, and what of a page that bears on; empty if nothing does."""
     repeat, counts = findings.repeat, findings.counts
     found = []
     if repeat is not None and repeat.verdict == "different":
-        found.append(
-            f"Not repeatable: {REPEATS['different']} ({repeat.detail}). No difference below can "
-            "be told from that."
-        )
-    found += [
-        f"{_says(kind, counts[kind])}: see \u201c{TITLE}\u201d below."
-        for kind in LOUD
-        if counts[kind]
-    ]
-    return tuple(found)
+        told = f"Not repeatable: {REPEATS['different']} ({repeat.detail})"
+        found.append((told, ". No difference below can be told from that."))
+    pointer = f": see \u201c{TITLE}\u201d below."
+    return [*found, *((_says(kind, counts[kind]), pointer) for kind in LOUD if counts[kind])]
+
+
+def alarms(findings: Findings) -> tuple[str, ...]:
+    """What has to stand at the top of the page; empty if nothing does."""
+    return tuple(told + where for told, where in loud(findings))
 
 
 def section(table: ResultTable, findings: Findings) -> Section:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -27,7 +28,11 @@ class Stop:
 
     @contextmanager
     def watching(self) -> Iterator[Stop]:
-        """Handle the two signals inside."""
+        """Handle the two signals inside. Off the main thread nothing is handled: Python has signals
+        in the main thread alone, whose program decides what they end."""
+        if threading.current_thread() is not threading.main_thread():
+            yield self
+            return
 
         def handle(number: int, frame: FrameType | None) -> None:
             second = self.signal is not None

@@ -275,20 +275,40 @@ def _read_part(path: Path, raw: bytes) -> Record:
     # Not `read_table`, whose threads can outlive the interpreter and abort it at its end.
     file = pq.ParquetFile(pa.BufferReader(raw), page_checksum_verification=True)
     table = file.read(use_threads=False)
+    version = schema_of(path, table)
+    if table.num_rows != 1:
+        raise ValueError(f"{table.num_rows} rows where one belongs")
+    [row] = table.to_pylist()
+    record = record_of(row, version)
+    match = _match(path)
+    if match is None or (record.job.job_id, record.attempt) != (match[1], int(match[2])):
+        raise ValueError("the file's name does not match the row inside")
+    return record
+
+
+def schema_of(path: Path, table: Any) -> int:
+    """The schema that a file says its rows have; 0 if it says none.
+
+    Raises:
+        StoreError: a newer one than this peftmark knows.
+    """
     version = int((table.schema.metadata or {}).get(b"peftmark_schema", b"0"))
     if version > SCHEMA_VERSION:
         raise StoreError(
             f"{path} was written by a newer peftmark (schema {version}, known {SCHEMA_VERSION})",
             "Update peftmark, or give this run its own --results folder.",
         )
-    if table.num_rows != 1:
-        raise ValueError(f"{table.num_rows} rows where one belongs")
-    [row] = table.to_pylist()
-    record = _of_older(row, version) if 0 < version < SCHEMA_VERSION else from_row(row)
-    match = _match(path)
-    if match is None or (record.job.job_id, record.attempt) != (match[1], int(match[2])):
-        raise ValueError("the file's name does not match the row inside")
-    return record
+    return version
+
+
+def record_of(row: dict[str, Any], version: int) -> Record:
+    """The record of a row of a file.
+
+    Raises:
+        NoMigration: of an older schema that can't be read.
+        ValueError, KeyError, TypeError: if the row isn't one of ours.
+    """
+    return _of_older(row, version) if 0 < version < SCHEMA_VERSION else from_row(row)
 
 
 def _of_older(row: dict[str, Any], version: int) -> Record:

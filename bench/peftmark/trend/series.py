@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, NamedTuple
 
+from peftmark.analysis.order import shown_order
 from peftmark.analysis.scale import limits_of
 from peftmark.analysis.stats import Estimate, t_interval
-from peftmark.analysis.table import shown_order
 from peftmark.catalog.methods import Cell
 from peftmark.catalog.metrics import metric_of
 from peftmark.record.fields import figure as figure_of

@@ -168,7 +168,8 @@ def test_all_tests_run_every_night_and_by_hand_and_then_what_ci_runs_with_more_s
     assert smoke["if"] == "${{ !cancelled() }}"
     lines = [line.strip() for line in smoke["run"].splitlines()]
     ci = [line.strip() for line in (ROOT / ".ci" / "run").read_text("utf-8").splitlines()]
-    after = [line for line in ci[ci.index("make test") + 1 :] if not line.startswith("#")]
+    assert ci.index("make test") < ci.index('wait "$lint"'), "lint is waited for, and its exit"
+    after = [line for line in ci[ci.index('wait "$lint"') + 1 :] if not line.startswith("#")]
     assert after.pop(-2) == ".ci/browser"
     look = step(NIGHTLY, "Look at every page in a browser")
     assert (look["run"], look["if"]) == (".ci/browser --thorough", "${{ !cancelled() }}")

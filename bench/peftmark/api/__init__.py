@@ -1,0 +1,1 @@
+"""What scripts and notebooks call as `peftmark.<name>`, and the command line calls too."""

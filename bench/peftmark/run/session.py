@@ -1,0 +1,154 @@
+"""A whole run of a suite: fetch, trials of learning rates, then the jobs; whoever watches is told.
+
+The command line and `peftmark.run` go through here; they differ in who watches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from peftmark.analysis.validity import Flag, Repeat, flags, repeatability
+from peftmark.core.errors import Exit
+from peftmark.executors.contract import Finished
+from peftmark.record.job import Job, Record
+from peftmark.run import runner
+from peftmark.run.runner import Plan, Selection
+from peftmark.run.stop import Stop
+from peftmark.sources.manifest import check_mirror
+from peftmark.suite.load import needed_models, needed_tasks
+
+
+class Stage(Protocol):
+    """Who is told while some jobs run."""
+
+    def event(self, job: Job, message: dict[str, Any]) -> None:
+        """A worker's message: a phase, a step, or a metric."""
+
+    def finished(self, record: Record, done: Finished) -> None:
+        """A job ended, or one try of it; the row is stored."""
+
+
+class Watcher(Protocol):
+    """Who is told how a run goes."""
+
+    def planned(self, plan: Plan) -> None:
+        """What would run is known; nothing is fetched or written yet."""
+
+    def fetching(self) -> None:
+        """Models and rows are about to be fetched."""
+
+    def fetched(self, sources: Mapping[str, str]) -> None:
+        """Asset -> where it came from."""
+
+    def stage(self, plan: Plan, jobs: Sequence[Job], trials: bool) -> AbstractContextManager[Stage]:
+        """Around the trials of learning rates, or the jobs that use what they chose."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """How the selected jobs stand after a run.
+
+    Attributes:
+        jobs: status, or "not run" -> number of jobs.
+        waiting: jobs that are not known yet, since trials of their learning rate are missing.
+        results: the file of all rows.
+        repeat: what became of the job that runs twice; None if none was selected.
+        flags: what is suspect about finished jobs.
+        notes: what a person should know, a sentence each.
+        code: what the command line exits with: 0 if everything asked for was done, 6 if jobs
+            are missing or failed, 7 if the same code gave other numbers (`Exit`).
+    """
+
+    suite: str
+    profile: str
+    jobs: dict[str, int]
+    waiting: int
+    results: Path
+    repeat: Repeat | None
+    flags: list[Flag]
+    notes: list[str]
+    code: Exit
+
+    @property
+    def ok(self) -> bool:
+        """Whether everything asked for was done and may be trusted."""
+        return self.code == Exit.OK
+
+
+def carry_out(selection: Selection, watcher: Watcher, stop: Stop) -> Plan:
+    """Run what has no result yet.
+
+    Returns:
+        the plan as it stands after the run, with every row.
+
+    Raises:
+        UserError: anything wrong with the suite, its models and rows, or the results folder.
+    """
+    plan = runner.make_plan(selection)
+    watcher.planned(plan)
+    if plan.to_run:  # before anything is written
+        if selection.mirror is not None:
+            profile = plan.suite.profiles[plan.profile]
+            models = needed_models(profile, plan.suite.methods(plan.profile))
+            check_mirror(selection.mirror, models, needed_tasks(profile))
+        watcher.fetching()
+        watcher.fetched(runner.fetch(plan))
+    with plan.store.lock():
+        # Once more, now that no other run can finish jobs; the profile stays the chosen one.
+        selection = replace(selection, profile=plan.profile)
+        with stop.watching():
+            for trials in (True, False):
+                _run_stage(trials, selection, watcher, stop, plan)
+        plan.store.rebuild()
+    return runner.make_plan(selection, before=plan)
+
+
+def _run_stage(
+    trials: bool, selection: Selection, watcher: Watcher, stop: Stop, before: Plan
+) -> None:
+    """Run the trials of learning rates, or, planned anew, the jobs that use what they chose."""
+    if stop.asked():
+        return
+    plan = runner.make_plan(selection, before=before)
+    jobs = [job for job in plan.to_run if (job.purpose == "tuning") == trials]
+    if not jobs:
+        return
+    with watcher.stage(plan, jobs, trials) as told:
+        for record, done in runner.execute(plan, jobs, selection, told.event, stop):
+            told.finished(record, done)
+
+
+def summarise(plan: Plan, selection: Selection) -> Summary:
+    """How the jobs of a plan stand.
+
+    Args:
+        plan: as `carry_out` returns it.
+        selection: what was asked for.
+    """
+    records = plan.contents.records
+    counts: dict[str, int] = {}
+    for job in plan.jobs:
+        record = records.get(job.job_id)
+        status = record.outcome.status if record else "not run"
+        counts[status] = counts.get(status, 0) + 1
+    repeat = repeatability(plan.jobs, records)
+    waiting = 0 if selection.only else plan.expanded.waiting
+    settled = sum(r is not None and r.settled for r in (records.get(j.job_id) for j in plan.jobs))
+    code = Exit.OK if settled == len(plan.jobs) + waiting else Exit.INCOMPLETE
+    if repeat is not None and repeat.verdict == "different":
+        code = Exit.NOT_REPEATABLE
+    return Summary(
+        suite=plan.suite.name,
+        profile=plan.profile,
+        jobs=counts,
+        waiting=plan.expanded.waiting,
+        results=plan.store.derived,
+        repeat=repeat,
+        flags=flags(plan.jobs, records),
+        notes=plan.notes,
+        code=code,
+    )
