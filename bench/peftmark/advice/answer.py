@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, get_args
 
@@ -19,6 +20,7 @@ from peftmark.advice.candidates import (
     to_the_best,
 )
 from peftmark.advice.recommend import Answer, recommend_all, train_rows
+from peftmark.analysis.machines import sentence
 from peftmark.analysis.table import ResultTable, build
 from peftmark.catalog.task import TaskKind
 from peftmark.catalog.tasks import TASKS
@@ -83,7 +85,7 @@ def advise(
     looked: list[Contents] = []
     for folder in _folders(results, suite, source):
         contents = Store(folder.parent, folder.name).read()
-        found, left_out = tables_of(list(contents.records.values()))
+        found, left_out = tables_of(contents.rows)
         tables += found
         looked.append(contents)
         notes += [f"{folder}: {clause}." for clause in unread(contents)]
@@ -124,40 +126,39 @@ def _folders(results: Path, suite: str | None, source: Path | None) -> list[Path
 def tables_of(records: Sequence[Record]) -> tuple[list[ResultTable], list[str]]:
     """Rows as tables, one for each suite, profile, model and device, and what was left out.
 
-    Only rows of the newest version of a suite and of today's procedure count. Of two rows of the
-    same cell, task and seed (an older recipe) the later counts. Trials enter no figure; they tell
-    where learning rates come from.
+    Only rows of the newest version of a suite and of today's procedure count. Of two jobs of the
+    same cell, task and seed (an older recipe) the later counts, on every machine that ran it.
+    Trials enter no figure; they tell where learning rates come from.
     """
     reported = [r for r in records if r.job.purpose == "report"]
     newest: dict[str, int] = {}
     for r in reported:
         newest[r.job.suite] = max(newest.get(r.job.suite, 0), r.job.suite_version)
-    groups: dict[tuple[str, ...], dict[tuple[object, ...], Record]] = {}
+    groups: dict[tuple[str, ...], dict[tuple[object, ...], list[Record]]] = {}
     old = replaced = 0
     for r in sorted(reported, key=lambda r: (r.finished_at, r.job.job_id)):
         job = r.job
         if job.protocol != PROTOCOL or job.suite_version != newest[job.suite]:
             old += 1
             continue
-        key = _kind(job)
-        rows = groups.setdefault(key, {})
-        replaced += (job.cell, job.task, job.seed) in rows
-        rows[job.cell, job.task, job.seed] = r
-    notes = []
-    if old:
-        notes.append(f"{old} rows of an older suite or procedure are left out.")
-    if replaced:
-        notes.append(f"{replaced} rows that a later recipe replaced are left out.")
+        rows = groups.setdefault(_kind(job), {}).setdefault((job.cell, job.task, job.seed), [])
+        if rows and rows[-1].job.job_id != job.job_id:
+            replaced += len(rows)
+            rows.clear()
+        rows.append(r)
+    left = {"of an older suite or procedure": old, "that a later recipe replaced": replaced}
+    notes = [f"{count} rows {which} are left out." for which, count in left.items() if count]
     trials = [
         r
         for r in records
         if r.job.purpose == "tuning"
         and (r.job.protocol, r.job.suite_version) == (PROTOCOL, newest.get(r.job.suite))
     ]
-    return [
-        _table(list(groups[key].values()), [r for r in trials if _kind(r.job) == key])
+    tables = [
+        _table(list(chain(*groups[key].values())), [r for r in trials if _kind(r.job) == key])
         for key in sorted(groups)
-    ], notes
+    ]
+    return tables, [*notes, *filter(None, (sentence(t.machines) for t in tables))]
 
 
 def _kind(job: Job) -> tuple[str, ...]:

@@ -163,7 +163,8 @@ def _standings(
         return None
     mine = [r for r in records if r.job.profile == profile]
     jobs = as_recorded(suite, profile, {r.job.job_id: r for r in mine}).jobs
-    table = build(mine, jobs, suite.report.reference)
+    rows = [r for r in contents.rows if r.job.profile == profile]
+    table = build(rows, jobs, suite.report.reference)
     found = verdicts(table, [claims[name] for name in suite.claims], paper)
     return {v.claim.id: Standing(suite.name, profile, v) for v in found}
 

@@ -169,6 +169,7 @@ def _announce(plan: Plan, console: Any) -> None:
 
 def _summary(selection: Selection, options: argparse.Namespace, console: Any, before: Plan) -> Exit:
     """Print how the selected jobs stand and what is suspect about them; the exit code for it."""
+    from peftmark.analysis.machines import by_machine
     from peftmark.analysis.validity import flags, repeatability
     from peftmark.run.progress import tell_suspects
     from peftmark.run.runner import make_plan
@@ -183,7 +184,8 @@ def _summary(selection: Selection, options: argparse.Namespace, console: Any, be
     text = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
     line = f"{len(plan.jobs)} jobs: {text}{waiting_text(plan)}. Results: {plan.store.derived}"
     console.print(line, markup=False, soft_wrap=True)
-    repeat, found = repeatability(plan.jobs, records), flags(plan.jobs, records)
+    machines = by_machine(plan.contents.rows)
+    repeat, found = repeatability(plan.jobs, records, machines), flags(plan.jobs, records)
     tell_suspects(repeat, found, console)
     if options.json:
         facts = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,6 +12,9 @@ from peftmark.core.errors import StoreError
 
 PACKAGE = Path(__file__).resolve().parents[1]
 """The folder of the package `peftmark`: in a checkout two levels below its root."""
+
+SUITE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+"""What a suite may be called; its results have a folder of this name."""
 
 
 def sync(path: Path) -> None:

@@ -22,7 +22,7 @@ from peftmark.render.page import (
     Section,
     marks,
 )
-from peftmark.report import cell_selection, measures, missing, summary
+from peftmark.report import cell_selection, machines, measures, missing, summary
 from peftmark.report.measures import Measure
 
 KEYS = 2
@@ -115,6 +115,7 @@ def _time(table: ResultTable) -> Grid:
         "share of the rate that a large matrix product reached on the same machine, threads and "
         "precision in the same job."
     )
+    note = f"{note} {machines.note(table)}".strip()
     return _by_task(table, "Time and work by task, mean over seeds", measures.TIME, note)
 
 
@@ -187,6 +188,7 @@ def _meters(table: ResultTable) -> Grid:
         "threads and what the allocator keeps; torch's figures are its CUDA allocator; NVML's "
         "are sampled from outside, with the CUDA context, and miss paged optimizer states."
     )
+    note = f"{note} {machines.note(table)}".strip()
     caption = "Memory as other meters saw it, MiB, mean over seeds"
     return _by_task(table, caption, measures.METERS, note, folded=True)
 
@@ -210,6 +212,7 @@ def _deployment(table: ResultTable) -> Grid:
         "the base. The errors are the largest absolute differences of a logit over all runs: "
         "merged to unmerged, and the saved files loaded into a fresh base to the trained model."
     )
+    note = f"{note} {machines.note(table)}".strip()
     caption = "What it takes to deploy, mean over tasks and seeds"
     return missing.fold_missing(Grid(caption, heads, rows, note=note), 1)
 
@@ -298,7 +301,8 @@ def _relative(table: ResultTable) -> Grid:
     )
     note = (
         f"{summary.memory_meaning(table)} Ratio on the same task and seed, averaged "
-        "geometrically. Where a run failed, its pair is missing and the count says so."
+        "geometrically. Where a run failed, its pair is missing and the count says so. "
+        f"{machines.note(table)}"
     )
     grid = Grid(f"Costs relative to {reference}", columns, rows, note=note.strip())
     return missing.fold_missing(grid, 1)
