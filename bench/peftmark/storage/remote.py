@@ -91,8 +91,10 @@ class Remote:
         """
         with _told(self, "written"):
             if "hf" in _protocols(self.fs):
-                _commit(self, files, gone, message)
-                return
+                place = self.fs.resolve_path(self.path)
+                if hasattr(place, "repo_type"):  # a bucket there keeps no versions
+                    _commit(self.fs, place, files, gone, message)
+                    return
             for name, content in files.items():
                 if self.local is not None:
                     self.fs.makedirs(self.fs._parent(self.at(name)), exist_ok=True)
@@ -145,18 +147,25 @@ def _bytes(content: Path | bytes) -> bytes:
 
 
 def _commit(
-    remote: Remote, files: Mapping[str, Path | bytes], gone: Sequence[str], message: str
+    fs: Any,
+    place: Any,
+    files: Mapping[str, Path | bytes],
+    gone: Sequence[str],
+    message: str,
 ) -> None:
-    """All at once: a repository of the Hub takes one commit, or nothing."""
+    """All at once: a repository of the Hub takes one commit, or nothing.
+
+    Args:
+        place: the folder of a repository, as the Hub's file system resolves it.
+    """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
-    place = remote.fs.resolve_path(remote.path)
     below = f"{place.path_in_repo}/" if place.path_in_repo else ""
     operations = [
         *(CommitOperationAdd(f"{below}{name}", content) for name, content in files.items()),
         *(CommitOperationDelete(f"{below}{name}") for name in gone),
     ]
-    HfApi(endpoint=remote.fs.endpoint, token=remote.fs.token).create_commit(
+    HfApi(endpoint=fs.endpoint, token=fs.token).create_commit(
         place.repo_id,
         operations,
         commit_message=message,

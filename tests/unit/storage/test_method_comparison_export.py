@@ -240,6 +240,16 @@ def test_the_command_writes_a_folder_a_task_and_tells_what_it_left_out(tmp_path,
     assert len(read_method_comparison(to)[0]) == 3
 
 
+def test_what_was_exported_of_another_task_is_not_shown_as_the_benchmarks_own(
+    tmp_path, results, capsys
+):
+    command(capsys, "--to", tmp_path / "out", "--results", results)
+    with pytest.raises(SystemExit) as left:
+        parser.main(["import", "peft-method-comparison", str(tmp_path / "out")])
+    assert left.value.code == 2
+    assert "3 files (another task, exported by peftmark 3)" in capsys.readouterr().err
+
+
 def test_the_command_writes_over_nothing(tmp_path, results, capsys):
     (tmp_path / "out").mkdir()
     code, said = command(capsys, "--to", tmp_path / "out", "--results", results)
