@@ -53,6 +53,7 @@ def run(options: argparse.Namespace) -> int:
         _tell(options.json, _facts(what, to.shown), _listing(what, to.shown))
         return code
     sent = publish(what, to)
+    facts: dict[str, object]
     facts = {"url": to.shown, "written": sent.written, "removed": sent.removed}
     facts |= {"unchanged": len(sent.kept), "left_out": left}
     text = [

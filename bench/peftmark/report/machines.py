@@ -57,11 +57,12 @@ def _pooled() -> str:
     for field in FIELDS.values():
         if not field.pooled and field.kind == "cost":
             by_section.setdefault(field.section, []).append(field.title)
-    apart = "; ".join(f"{name.lower()}: {', '.join(them)}" for name, them in by_section.items())
+    listed = (f"{name.lower()} ({'; '.join(titles)})" for name, titles in by_section.items())
+    apart = words.listing(list(listed))
     return (
         "Pooled over machines: scores, losses, steps, counts of parameters and operations, bytes "
         "of files and of live tensors, which are the same everywhere. Kept apart, since they say "
-        f"as much of the machine as of the method: {apart}; and the peak where an allocator saw "
+        f"as much of the machine as of the method: {apart}, and the peak where an allocator saw "
         "it. A machine is known by its processor with model and instructions, its GPUs and their "
         "driver: two hosts of one kind are one machine here."
     )
@@ -131,7 +132,8 @@ def _agreement(machines: Machines) -> Grid:
     rows = tuple(_agrees(machines, key) for key in machines.by_machine if key != machines.main)
     text = (
         "Other bits on another kind of machine are no fault: its kernels add in another order. "
-        "Counts are decided by the code alone; those that differ are named."
+        "Counts are decided by the code alone, but for what training prunes; those that differ "
+        "are named."
     )
     return Grid("What agrees where one job ran on several", columns, rows, note=text)
 

@@ -128,7 +128,7 @@ def _name(job: Job) -> str:
 
 def _slug(text: str) -> str:
     """A name that stays in its folder on every system."""
-    return re.sub(r"[^A-Za-z0-9_.+-]+", "-", text).strip("-.")[:80] or "unnamed"
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", text).strip("-.")[:80] or "unnamed"
 
 
 def _model_id(job: Job) -> str:

@@ -158,10 +158,15 @@ def _commit(
     Args:
         place: the folder of a repository, as the Hub's file system resolves it.
     """
-    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+    from huggingface_hub import (
+        CommitOperationAdd,
+        CommitOperationCopy,
+        CommitOperationDelete,
+        HfApi,
+    )
 
     below = f"{place.path_in_repo}/" if place.path_in_repo else ""
-    operations = [
+    operations: list[CommitOperationAdd | CommitOperationCopy | CommitOperationDelete] = [
         *(CommitOperationAdd(f"{below}{name}", content) for name, content in files.items()),
         *(CommitOperationDelete(f"{below}{name}") for name in gone),
     ]
