@@ -131,7 +131,12 @@ def fault(table: ResultTable, cost: Cost) -> str:
 def _only_elsewhere(table: ResultTable, cell: Cell, cost: Cost) -> bool:
     """Whether a cell has the cost from other machines than the table's main one alone."""
     rows = [s.record for s in table.of(cell) if s.ok and s.record is not None]
-    return bool(rows) and all(r.null_reason(cost.name).startswith(ELSEWHERE) for r in rows)
+    return bool(rows) and all(is_elsewhere(r, cost) for r in rows)
+
+
+def is_elsewhere(record: Record, cost: Cost) -> bool:
+    """Whether a row has no such cost because another machine than the table's main one made it."""
+    return record.null_reason(cost.name).startswith(ELSEWHERE)
 
 
 def scores(table: ResultTable, cell: Cell, tasks: Sequence[str] = ()) -> Values:

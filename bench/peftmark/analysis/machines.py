@@ -126,8 +126,6 @@ def together(machines: Machines) -> dict[str, Record]:
 
 def _counts_before(row: Record, known: Record, known_is_main: bool) -> bool:
     """Whether a row of another machine stands for its job in place of one that is known."""
-    if known.ok and (known_is_main or not row.ok):
-        return False
     if row.ok != known.ok:
         return row.ok
     return not known_is_main and row.finished_at > known.finished_at
