@@ -40,8 +40,8 @@ def new_folder(to: Path) -> Iterator[Path]:
         sync(made.parent)
     except OSError as error:
         raise StoreError(
-            f"can't write {error.filename or to}: {error.strerror or error}",
-            "Free some space or name another folder. Nothing was written.",
+            f"{error.filename or to}: {error.strerror or error}",
+            "Check the folder, its rights and the space on the disk. Nothing was written.",
         ) from error
     finally:
         shutil.rmtree(made, ignore_errors=True)

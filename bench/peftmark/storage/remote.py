@@ -133,7 +133,9 @@ def open_remote(url: str) -> Remote:
 
 def shown_url(url: str) -> str:
     """A URL for messages: without user, password and query, which may hold keys."""
-    bare = re.sub(r"(://)[^/@]*@", r"\1", url.partition("?")[0].partition("#")[0])
+    bare = url
+    if "://" in url:
+        bare = re.sub(r"(://)[^/@]*@", r"\1", url.partition("?")[0].partition("#")[0])
     return "".join(c if c.isprintable() else "?" for c in bare)
 
 

@@ -234,6 +234,7 @@ def test_a_place_of_another_suite_is_not_written_over(store, tmp_path):
         ("https://host/x?token=SECRET", "https://host/x"),
         ("https://host/x#SECRET", "https://host/x"),
         ("file:///a\x1b[31m", "file:///a?[31m"),
+        ("out/what?#1@home", "out/what?#1@home"),
     ],
 )
 def test_a_url_is_shown_without_its_secrets(url, shown):
