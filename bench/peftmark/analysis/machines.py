@@ -72,8 +72,9 @@ def by_machine(rows: Iterable[Record]) -> dict[str, dict[str, Record]]:
     found: dict[str, dict[str, Record]] = {}
     for row, key in zip(rows, machine_keys([r.environment for r in rows]), strict=True):
         mine = found.setdefault(key, {})
-        if mine.setdefault(row.job.job_id, row) is not row:
+        if row.job.job_id in mine:
             raise ValueError("two rows for the same job: pick one attempt a job first")
+        mine[row.job.job_id] = row
     return found
 
 
