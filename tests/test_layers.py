@@ -39,6 +39,7 @@ HOMES = {
     "pandas": {"sources.row_files", "own", "api"},
     "datasets": {"lab", "own", "perf", "sources.hub_datasets"},
     "tokenizers": {"own.look"},
+    "fsspec": {"storage.remote"},
     "yaml": {"core.strict_yaml", "sources.package_rows"},
     "rouge_score": {"lab.metrics"},
     "matplotlib": {"render"},

@@ -109,7 +109,7 @@ def _read(folders: Sequence[Path]) -> tuple[list[ResultTable], list[str], list[C
     looked: list[Contents] = []
     for folder in folders:
         contents = Store(folder.parent, folder.name).read()
-        found, left_out = tables_of(list(contents.records.values()))
+        found, left_out = tables_of(contents.rows)
         tables += found
         looked.append(contents)
         notes += [f"{folder}: {clause}." for clause in unread(contents)]

@@ -10,6 +10,7 @@ from peftmark.advice.money import costs_of
 from peftmark.advice.trade import (
     Cost,
     fault,
+    is_elsewhere,
     point,
     score_of,
     scores,
@@ -182,10 +183,15 @@ def candidate(
 
 
 def largest(table: ResultTable, cell: Cell, cost: Cost) -> float | None:
-    """A cell's largest figure of any ok run; of times, the mean over seeds of its slowest task."""
+    """A cell's largest figure of any ok run; of times, the mean over seeds of its slowest task.
+
+    What only holds on one machine is that of the table's main one, in every run that it made.
+    """
     found = []
     for task in table.tasks:
-        values = [s.value(cost.read) for s in table.of(cell, task) if s.ok]
+        rows = [s for s in table.of(cell, task) if s.ok]
+        here = [s for s in rows if s.record is not None and not is_elsewhere(s.record, cost)]
+        values = [s.value(cost.read) for s in here]
         known = [v for v in values if v is not None]
         if not known or len(known) < len(values):
             return None

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 
+from peftmark.analysis.machines import sentence
 from peftmark.analysis.table import ResultTable, build
 from peftmark.record.job import PROTOCOL, Job, Record
 
@@ -11,40 +13,39 @@ from peftmark.record.job import PROTOCOL, Job, Record
 def tables_of(records: Sequence[Record]) -> tuple[list[ResultTable], list[str]]:
     """Rows as tables, one for each suite, profile, model and device, and what was left out.
 
-    Only rows of the newest version of a suite and of today's procedure count. Of two rows of the
-    same cell, task and seed (an older recipe) the later counts. Trials enter no figure; they tell
-    where learning rates come from.
+    Only rows of the newest version of a suite and of today's procedure count. Of two jobs of the
+    same cell, task and seed (an older recipe) the later counts, on every machine that ran it.
+    Trials enter no figure; they tell where learning rates come from.
     """
     reported = [r for r in records if r.job.purpose == "report"]
     newest: dict[str, int] = {}
     for r in reported:
         newest[r.job.suite] = max(newest.get(r.job.suite, 0), r.job.suite_version)
-    groups: dict[tuple[str, ...], dict[tuple[object, ...], Record]] = {}
+    groups: dict[tuple[str, ...], dict[tuple[object, ...], list[Record]]] = {}
     old = replaced = 0
     for r in sorted(reported, key=lambda r: (r.finished_at, r.job.job_id)):
         job = r.job
         if job.protocol != PROTOCOL or job.suite_version != newest[job.suite]:
             old += 1
             continue
-        key = _kind(job)
-        rows = groups.setdefault(key, {})
-        replaced += (job.cell, job.task, job.seed) in rows
-        rows[job.cell, job.task, job.seed] = r
-    notes = []
-    if old:
-        notes.append(f"{old} rows of an older suite or procedure are left out.")
-    if replaced:
-        notes.append(f"{replaced} rows that a later recipe replaced are left out.")
+        rows = groups.setdefault(_kind(job), {}).setdefault((job.cell, job.task, job.seed), [])
+        if rows and rows[-1].job.job_id != job.job_id:
+            replaced += len(rows)
+            rows.clear()
+        rows.append(r)
+    left = {"of an older suite or procedure": old, "that a later recipe replaced": replaced}
+    notes = [f"{count} rows {which} are left out." for which, count in left.items() if count]
     trials = [
         r
         for r in records
         if r.job.purpose == "tuning"
         and (r.job.protocol, r.job.suite_version) == (PROTOCOL, newest.get(r.job.suite))
     ]
-    return [
-        _table(list(groups[key].values()), [r for r in trials if _kind(r.job) == key])
+    tables = [
+        _table(list(chain(*groups[key].values())), [r for r in trials if _kind(r.job) == key])
         for key in sorted(groups)
-    ], notes
+    ]
+    return tables, [*notes, *filter(None, (sentence(t.machines) for t in tables))]
 
 
 def _kind(job: Job) -> tuple[str, ...]:

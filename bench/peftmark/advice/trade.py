@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from peftmark.analysis.comparison import shown_higher
 from peftmark.analysis.floor import below_floor
+from peftmark.analysis.machines import ELSEWHERE
 from peftmark.analysis.pareto import Point, Standing, Values, standings
 from peftmark.analysis.stats import Estimate, compare
 from peftmark.analysis.table import (
@@ -127,7 +128,20 @@ def fault(table: ResultTable, cost: Cost) -> str:
         reasons = dict.fromkeys(text for r in rows if (text := r.null_reason(cost.name)))
         return "; ".join(reasons) or "not recorded"
     found = meters(table, cost)
+    if any(_only_elsewhere(table, cell, cost) for cell in table.cells):
+        found = tuple(table.machines.names.values())
     return f"measured by different meters: {'; '.join(found)}" if len(found) > 1 else ""
+
+
+def _only_elsewhere(table: ResultTable, cell: Cell, cost: Cost) -> bool:
+    """Whether a cell has the cost from other machines than the table's main one alone."""
+    rows = [s.record for s in table.of(cell) if s.ok and s.record is not None]
+    return bool(rows) and all(is_elsewhere(r, cost) for r in rows)
+
+
+def is_elsewhere(record: Record, cost: Cost) -> bool:
+    """Whether a row has no such cost because another machine than the table's main one made it."""
+    return record.null_reason(cost.name).startswith(ELSEWHERE)
 
 
 def scores(table: ResultTable, cell: Cell, tasks: Sequence[str] = ()) -> Values:

@@ -16,6 +16,7 @@ from functools import cached_property
 from typing import Any
 
 from peftmark.analysis import scale
+from peftmark.analysis.machines import Machines, machines_of, together
 from peftmark.analysis.order import ordered
 from peftmark.analysis.scale import MEAN as MEAN
 from peftmark.analysis.scale import SHARE as SHARE
@@ -67,7 +68,9 @@ class ResultTable:
         reference: the cell the others are compared with; it may be missing from `cells`.
         strays: rows left out because no planned job has their id.
         jobs: the planned jobs of every purpose, in the order of the plan.
-        records: job id -> row of every planned job that has one.
+        records: job id -> row of every planned job that has one; of a machine that isn't the main
+            one less its times and the like (`peftmark.analysis.machines`).
+        machines: where the rows were made.
     """
 
     slots: tuple[Slot, ...]
@@ -77,6 +80,7 @@ class ResultTable:
     strays: int
     jobs: tuple[Job, ...]
     records: Mapping[str, Record]
+    machines: Machines
 
     def of(self, cell: Cell | None = None, task: str | None = None) -> tuple[Slot, ...]:
         """The slots of a cell, of a task, or of both."""
@@ -169,14 +173,14 @@ def build(records: Sequence[Record], planned: Sequence[Job], reference: Cell) ->
     """Match rows to planned jobs.
 
     Args:
-        records: at most one row a job, in any order.
+        records: at most one row a job and machine, in any order.
         planned: every job of the suite's profile, of every purpose.
         reference: the cell the others are compared with.
     """
-    rows = {r.job.job_id: r for r in records}
-    if len(rows) != len(records):
-        raise ValueError("two rows for the same job: pick one attempt a job first")
     jobs = {j.job_id: j for j in planned}
+    strays = sum(r.job.job_id not in jobs for r in records)
+    machines = machines_of([r for r in records if r.job.job_id in jobs])
+    rows = together(machines)
     reported = [j for j in jobs.values() if j.purpose == "report"]
     keys = Counter((j.cell, j.task, j.seed) for j in reported)
     if any(n > 1 for n in keys.values()):
@@ -186,8 +190,7 @@ def build(records: Sequence[Record], planned: Sequence[Job], reference: Cell) ->
     reported.sort(key=lambda j: (cells.index(j.cell), tasks.index(j.task), j.seed))
     slots = tuple(Slot(j, rows.get(j.job_id)) for j in reported)
     kept = {job_id: rows[job_id] for job_id in jobs if job_id in rows}
-    strays = len(rows) - len(kept)
-    return ResultTable(slots, cells, tasks, reference, strays, tuple(jobs.values()), kept)
+    return ResultTable(slots, cells, tasks, reference, strays, tuple(jobs.values()), kept, machines)
 
 
 @dataclass(frozen=True)

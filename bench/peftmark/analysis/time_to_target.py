@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from peftmark.analysis.stats import KmPoint, kaplan_meier, median
@@ -16,12 +17,12 @@ class Wait:
 
     Attributes:
         step: first evaluated step at or past the target, or the last one if it was not reached.
-        seconds: training seconds by then.
+        seconds: training seconds by then; None where another machine's clock took them.
         reached: which it was.
     """
 
     step: int
-    seconds: float
+    seconds: float | None
     reached: bool
 
 
@@ -68,10 +69,9 @@ class Reach:
 
     @property
     def seconds(self) -> float | None:
-        """The same in training seconds."""
-        return median(
-            kaplan_meier([w.seconds for w in self.waits], [w.reached for w in self.waits])
-        )
+        """The same in training seconds, of the runs on the table's main machine."""
+        timed = [(w.seconds, w.reached) for w in self.waits if w.seconds is not None]
+        return median(kaplan_meier([s for s, _ in timed], [r for _, r in timed]))
 
 
 def reach(table: ResultTable, cell: Cell, task: str) -> Reach:
@@ -86,4 +86,5 @@ def reach(table: ResultTable, cell: Cell, task: str) -> Reach:
 def _wait(outcome: Outcome) -> Wait:
     reached = outcome.steps_to_target if outcome.target_reached else None
     point = next((p for p in outcome.curve if p.step == reached), outcome.curve[-1])
-    return Wait(reached or point.step, point.seconds, reached is not None)
+    seconds = point.seconds if math.isfinite(point.seconds) else None
+    return Wait(reached or point.step, seconds, reached is not None)

@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
+from peftmark.analysis.machines import ByMachine
 from peftmark.analysis.scale import point
 from peftmark.catalog.methods import Cell, cell_title
 from peftmark.catalog.metrics import sign_of
@@ -18,6 +19,7 @@ from peftmark.catalog.quantizations import QUANTIZATIONS
 from peftmark.machine.environment import changed_versions
 from peftmark.record.fields import by_phase
 from peftmark.record.job import Job, Record
+from peftmark.record.machine_kind import kind_of
 
 SAME_BITS = tuple(f.key for f in by_phase() if f.deterministic and f.key != "curve")
 """Fields of the outcome that two runs of one job must share; with them the curve but its times. In
@@ -38,6 +40,11 @@ LOWER_POINTS = 10
 """Points that a score lies below the lowest of the other seeds' likewise."""
 
 
+RepeatVerdict = Literal["different", "same", "not comparable", "not run"]
+REPEATS: tuple[RepeatVerdict, ...] = get_args(RepeatVerdict)
+"""What may come of a repeat; of several machines the first counts."""
+
+
 @dataclass(frozen=True)
 class Repeat:
     """Whether a job that ran twice gave the same bits.
@@ -47,7 +54,7 @@ class Repeat:
         detail: what differs with both values, or why there is no verdict; empty for "same".
     """
 
-    verdict: Literal["same", "different", "not comparable", "not run"]
+    verdict: RepeatVerdict
     job: Job
     detail: str
 
@@ -65,12 +72,17 @@ class Flag:
     detail: str
 
 
-def repeatability(jobs: Sequence[Job], records: Mapping[str, Record]) -> Repeat | None:
+def repeatability(
+    jobs: Sequence[Job], records: Mapping[str, Record], machines: ByMachine | None = None
+) -> Repeat | None:
     """Compare the repeat among the jobs with the job it repeats.
+
+    Two machines need not give the same bits; where both ran on several, each is held to itself.
 
     Args:
         jobs: planned jobs of one profile.
         records: job id -> the record that counts.
+        machines: the records of each machine, where there are several.
 
     Returns:
         None if no repeat is planned.
@@ -78,6 +90,12 @@ def repeatability(jobs: Sequence[Job], records: Mapping[str, Record]) -> Repeat 
     repeat = next((job for job in jobs if job.purpose == "repeat"), None)
     if repeat is None:
         return None
+    found = [_repeated(repeat, rows) for rows in (records, *(machines or {}).values())]
+    return min(found, key=lambda one: REPEATS.index(one.verdict))
+
+
+def _repeated(repeat: Job, records: Mapping[str, Record]) -> Repeat:
+    """The repeat beside the job it repeats."""
     first = records.get(replace(repeat, purpose="report").job_id)
     second = records.get(repeat.job_id)
     if first is None or second is None:
@@ -85,7 +103,7 @@ def repeatability(jobs: Sequence[Job], records: Mapping[str, Record]) -> Repeat 
         return Repeat("not run", repeat, f"{which} has no row yet")
     if obstacle := _obstacle(first, second):
         return Repeat("not comparable", repeat, obstacle)
-    difference = _difference(first, second)
+    difference = first_difference(first, second)
     return Repeat("different" if difference else "same", repeat, difference)
 
 
@@ -97,13 +115,14 @@ def _obstacle(first: Record, second: Record) -> str:
     one, other = first.environment, second.environment
     if changed := changed_versions(one.software, other.software):
         return f"made with other versions: {changed}"
-    for part in ("cpu", "gpus"):
-        if (a := one.machine.get(part)) != (b := other.machine.get(part)):
-            return f"made on other machines: {part} {a} -> {b}"
+    kind, other_kind = kind_of(one), kind_of(other)
+    for part, value in kind.items():
+        if value != other_kind[part]:
+            return f"made on other machines: {part} {value} -> {other_kind[part]}"
     return ""
 
 
-def _difference(first: Record, second: Record) -> str:
+def first_difference(first: Record, second: Record) -> str:
     """The first difference of the two rows in words; empty if there is none."""
     one, other = first.outcome, second.outcome
     for name in SAME_BITS:

@@ -45,7 +45,7 @@ def write_report(
         reports: the folder in which the suite's gets the report.
         price: of an hour of the machine; None for the profile's, which may have none.
     """
-    records = list(plan.contents.records.values())
+    records = plan.contents.rows
     mine = [r for r in records if r.job.profile == plan.profile]
     others = {r.job.profile for r in records} - {plan.profile}
     notes = [
@@ -55,7 +55,7 @@ def write_report(
     ]
     notes += [f"{clause[:1].upper()}{clause[1:]}." for clause in unread(plan.contents)]
     # The rows decide the device, so that a report can be made on another machine.
-    known_rows = {r.job.job_id: r for r in mine}
+    known_rows = {i: r for i, r in plan.contents.records.items() if r.job.profile == plan.profile}
     jobs = as_recorded(plan.suite, plan.profile, known_rows).jobs if mine else plan.jobs
     profile = plan.suite.profiles[plan.profile]
     # What is known of elsewhere is of language models.

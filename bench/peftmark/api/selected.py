@@ -11,12 +11,12 @@ from typing import get_args
 from peftmark.analysis.table import ResultTable, build
 from peftmark.catalog.methods import Cell
 from peftmark.core.errors import UserError
+from peftmark.core.files import SUITE_NAME
 from peftmark.core.shown import plain, plural, quoted, quoted_list
 from peftmark.record.job import Job, Purpose, Record
 from peftmark.storage.rows_file import read_rows_file
 from peftmark.storage.store import Contents, Store
 from peftmark.storage.unread import no_results, unread
-from peftmark.suite.checks import SUITE_NAME
 from peftmark.suite.expand import as_recorded
 from peftmark.suite.load import Suite, load_suite
 
@@ -89,7 +89,7 @@ class Selected:
             left_out: key of `LEFT_OUT` -> number of rows.
         """
         clauses = [f"{plural(n, 'row')} {LEFT_OUT[what]}" for what, n in left_out.items()]
-        contents = Contents({}, 0, *(_paths(rows) for rows in (self.damaged, self.older)))
+        contents = Contents({}, 0, _paths(self.damaged), _paths(self.older))
         clauses += unread(contents)
         if clauses:
             # 5: whoever called the function of the package, which calls what makes a frame.
@@ -114,7 +114,7 @@ def select(
         UserError: nothing there, or none of it can be read.
     """
     where, contents = _contents(source, results, suites)
-    rows = list(contents.records.values())
+    rows = list(contents.rows)
     newest = max(rows, key=lambda r: (r.finished_at, r.job.job_id), default=None)
     if newest is None:
         raise no_results(where, contents, f"Run them first: peftmark run {_name_of(where)}")

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from peftmark.analysis.machines import machines_of, sentence
 from peftmark.analysis.table import build
 from peftmark.claims.judging import Part
 from peftmark.claims.ledger import Claim, load_claims
@@ -120,7 +121,8 @@ def look(
         )
     lines = tuple(Line(s.verdict.claim, (s,), (), paper) for s in standings.values())
     shown = next(iter(standings.values())).profile
-    return Ledger(lines, suite, shown, _notes({store.folder: contents}))
+    notes = (*_notes({store.folder: contents}), *_machines(contents, shown))
+    return Ledger(lines, suite, shown, notes)
 
 
 def _whole(claims: Mapping[str, Claim], results: Path, suites: Path | None, paper: Paper) -> Ledger:
@@ -136,12 +138,22 @@ def _whole(claims: Mapping[str, Claim], results: Path, suites: Path | None, pape
         standings = {n: found[n][claim.id] for n in claim.suites if claim.id in found[n]}
         idle = tuple(name for name in claim.suites if name not in standings)
         lines.append(Line(claim, tuple(standings.values()), idle, paper))
-    notes = _notes({stores[name].folder: contents for name, contents in there.items()})
-    return Ledger(tuple(lines), notes=notes)
+    notes = [*_notes({stores[name].folder: contents for name, contents in there.items()})]
+    for name, standing in found.items():
+        if standing:
+            profile = next(iter(standing.values())).profile
+            notes += [f"{name}: {text}" for text in _machines(there[name], profile)]
+    return Ledger(tuple(lines), notes=tuple(notes))
 
 
 def _notes(found: Mapping[Path, Contents]) -> tuple[str, ...]:
     return tuple(f"{where}: {clause}." for where, what in found.items() for clause in unread(what))
+
+
+def _machines(contents: Contents, profile: str) -> list[str]:
+    """What of a profile's rows is pooled over machines; nothing for one machine."""
+    rows = [r for r in contents.rows if (r.job.profile, r.job.purpose) == (profile, "report")]
+    return [*filter(None, [sentence(machines_of(rows))])]
 
 
 def _standings(
@@ -163,7 +175,8 @@ def _standings(
         return None
     mine = [r for r in records if r.job.profile == profile]
     jobs = as_recorded(suite, profile, {r.job.job_id: r for r in mine}).jobs
-    table = build(mine, jobs, suite.report.reference)
+    rows = [r for r in contents.rows if r.job.profile == profile]
+    table = build(rows, jobs, suite.report.reference)
     found = verdicts(table, [claims[name] for name in suite.claims], paper)
     return {v.claim.id: Standing(suite.name, profile, v) for v in found}
 

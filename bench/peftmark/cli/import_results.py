@@ -31,9 +31,19 @@ def add_options(sub: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Published results into the results folder, as rows that nothing judges."""
     from peftmark.storage.external import write_external
-    from peftmark.storage.peft_method_comparison import REMEDY, read_method_comparison
+    from peftmark.storage.peft_method_comparison import (
+        REMEDY,
+        TASK,
+        Skipped,
+        read_method_comparison,
+    )
 
-    rows, skipped = read_method_comparison(options.folder)
+    found, skipped = read_method_comparison(options.folder)
+    # Pages that show imported rows speak of that benchmark's task alone.
+    rows = [row for row in found if row.task == TASK]
+    skipped += [
+        Skipped(r.file, "another task, exported by peftmark") for r in found if r.task != TASK
+    ]
     if not rows:
         raise UserError(
             f"{options.folder} holds no result of a language model: {_skips(skipped)}", REMEDY

@@ -80,8 +80,9 @@ def _place(name: str, options: argparse.Namespace) -> Path:
         UserError: the name can't be a suite's or a task's, or there is such a suite.
     """
     from peftmark.catalog.tasks import TASKS
+    from peftmark.core.files import SUITE_NAME
     from peftmark.core.shown import quoted
-    from peftmark.suite.checks import SUITE_NAME, suite_folders
+    from peftmark.suite.checks import suite_folders
     from peftmark.suite.load import RESERVED
 
     if not SUITE_NAME.fullmatch(name):

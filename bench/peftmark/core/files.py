@@ -4,13 +4,47 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Mapping
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
-from peftmark.core.errors import StoreError
+from peftmark.core.errors import StoreError, UserError
 
 PACKAGE = Path(__file__).resolve().parents[1]
 """The folder of the package `peftmark`: in a checkout two levels below its root."""
+
+SUITE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+"""What a suite may be called; its results have a folder of this name."""
+
+
+@contextmanager
+def new_folder(to: Path) -> Iterator[Path]:
+    """A folder to fill, which is put in place as `to` in one step if nothing goes wrong.
+
+    Raises:
+        UserError: there is something already.
+        StoreError: it can't be written; what was begun is gone.
+    """
+    if to.exists() or to.is_symlink():
+        raise UserError(
+            f"--to: {to} is there already",
+            "Name a folder that is not; nothing is ever written over. Nothing was written.",
+        )
+    made = to.absolute().with_name(f".{to.absolute().name}.{os.getpid()}.tmp")
+    try:
+        made.mkdir(parents=True)
+        yield made
+        os.rename(made, to)
+        sync(made.parent)
+    except OSError as error:
+        raise StoreError(
+            f"{error.filename or to}: {error.strerror or error}",
+            "Check the folder, its rights and the space on the disk. Nothing was written.",
+        ) from error
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
 
 
 def sync(path: Path) -> None:

@@ -9,8 +9,9 @@ from peftmark.catalog.methods import Cell
 from peftmark.gate.matching import Matched, Pair, finding
 from peftmark.gate.policy import Policy
 from peftmark.gate.result import KINDS, Finding, Kind
-from peftmark.gate.run_lines import FIRST_STEP, Scalar
+from peftmark.gate.run_lines import FIRST_STEP
 from peftmark.record.fields import FIELDS, LIVE_PARTS
+from peftmark.record.machine_kind import Scalar
 from peftmark.render import words
 
 NEARLY = 1e-9

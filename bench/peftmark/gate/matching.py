@@ -128,7 +128,9 @@ def incomplete(matched: Matched) -> Iterator[Finding]:
         yield finding("incomplete", "run.repeat", None, text)
     states = {json.dumps(vars(x.environment), sort_keys=True, default=str) for x in after.lines}
     if len(states) > 1:
-        text = f"the runs were made by {len(states)} states of code or machine; run with --again"
+        kinds = {json.dumps(x.machine, sort_keys=True) for x in after.lines}
+        remedy = "gate each machine's own results" if len(kinds) > 1 else "run with --again"
+        text = f"the runs were made by {len(states)} states of code or machine; {remedy}"
         yield finding("incomplete", "run.mixed", None, text)
     if after.waiting:
         text = f"{plural(after.waiting, 'run')} wait for trials of learning rates"

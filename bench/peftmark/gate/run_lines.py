@@ -18,12 +18,11 @@ from peftmark.catalog.quantizations import QUANTIZATIONS
 from peftmark.machine.environment import NUMERIC
 from peftmark.record.fields import by_phase
 from peftmark.record.job import Environment, Job, Record, source_key
+from peftmark.record.machine_kind import Scalar, kind_of
 from peftmark.record.outcome import Outcome
 
 Key = tuple[Cell, str, int]
 """Cell, task and seed: what pairs two lines."""
-
-Scalar = int | float | str | bool | None
 
 ELSEWHERE = (
     "suite",
@@ -158,9 +157,7 @@ class Line:
     @property
     def machine(self) -> dict[str, Scalar]:
         """The kind of machine: what decides bits, and with the same load also times."""
-        names = ("cpu", "cpu_model", "simd", "gpus", "driver")
-        found = {name: self.environment.machine.get(name) for name in names}
-        return {name: str(v) if isinstance(v, list) else v for name, v in found.items()}
+        return kind_of(self.environment)
 
 
 def line_of(record: Record, rounds: tuple[Round, ...] = ()) -> Line:

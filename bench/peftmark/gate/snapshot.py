@@ -148,7 +148,7 @@ def _of_store(store: Store, profile: str | None, name: str) -> tuple[Snapshot, d
     contents = store.read()
     records = dict(contents.records)
     attempts = store.attempts()
-    records |= {i: max(a, key=lambda r: r.attempt) for i, a in attempts.items() if a}
+    records |= {i: a[-1] for i, a in attempts.items()}
     latest = max(records.values(), key=_age, default=None)
     if profile is None and latest is not None:
         profile = latest.job.profile

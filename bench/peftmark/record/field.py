@@ -46,6 +46,22 @@ Section = Literal[
 ]
 
 
+OF_MACHINE = {
+    "clock",
+    "CPU clock",
+    "CUDA events",
+    "supervisor's clock",
+    "the meters",
+    "NVML",
+    "NVML's energy counter",
+    "RAPL",
+    "VmHWM",
+    "VmRSS",
+    "torch's CUDA allocator",
+}
+"""Meters that say something of the machine and its load, and not of the code alone."""
+
+
 @dataclass(frozen=True)
 class Field:
     """One measured figure: what every page, table and verdict says of it.
@@ -83,6 +99,12 @@ class Field:
     deterministic: bool = False
     exact: bool = False
     null: str = "job ended early"
+
+    @property
+    def pooled(self) -> bool:
+        """Whether figures of several machines may stand in one mean: none that a clock, an
+        allocator, the system or a power meter gave. Of a curve all but its times may."""
+        return self.type == "curve" or not OF_MACHINE & set(self.meter.split(", "))
 
 
 @dataclass(frozen=True)

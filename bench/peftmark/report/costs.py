@@ -24,7 +24,7 @@ from peftmark.render.page import (
     Section,
     marks,
 )
-from peftmark.report import cell_selection, measures, missing, summary
+from peftmark.report import cell_selection, machines, measures, missing, summary
 from peftmark.report.measures import Measure
 
 KEYS = 2
@@ -123,6 +123,7 @@ def _time(table: ResultTable, price: Price | None) -> Grid:
         note += f" {NAME}: {MEANING}, at {price.text}."
     else:
         note += f" {NAME}: n/a, as {NO_PRICE}."
+    note = f"{note} {machines.note(table)}".strip()
     return _by_task(table, "Time and work by task, mean over seeds", columns, note)
 
 
@@ -195,6 +196,7 @@ def _meters(table: ResultTable) -> Grid:
         "threads and what the allocator keeps; torch's figures are its CUDA allocator; NVML's "
         "are sampled from outside, with the CUDA context, and miss paged optimizer states."
     )
+    note = f"{note} {machines.note(table)}".strip()
     caption = "Memory as other meters saw it, MiB, mean over seeds"
     return _by_task(table, caption, measures.METERS, note, folded=True)
 
@@ -218,6 +220,7 @@ def _deployment(table: ResultTable) -> Grid:
         "the base. The errors are the largest absolute differences of a logit over all runs: "
         "merged to unmerged, and the saved files loaded into a fresh base to the trained model."
     )
+    note = f"{note} {machines.note(table)}".strip()
     caption = "What it takes to deploy, mean over tasks and seeds"
     return missing.fold_missing(Grid(caption, heads, rows, note=note), 1)
 
@@ -306,7 +309,8 @@ def _relative(table: ResultTable) -> Grid:
     )
     note = (
         f"{summary.memory_meaning(table)} Ratio on the same task and seed, averaged "
-        "geometrically. Where a run failed, its pair is missing and the count says so."
+        "geometrically. Where a run failed, its pair is missing and the count says so. "
+        f"{machines.note(table)}"
     )
     grid = Grid(f"Costs relative to {reference}", columns, rows, note=note.strip())
     return missing.fold_missing(grid, 1)

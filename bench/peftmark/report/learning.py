@@ -195,13 +195,18 @@ def _seconds(table: ResultTable) -> Grid:
     for cell in table.cells:
         found = [reach(table, cell, task) for task in table.tasks]
         entries = [
-            _reach_entries(table, cell, task)[0]
-            if r.seconds is None
-            else Entry(words.short(r.seconds), kind="number", sort=r.seconds)
-            for task, r in zip(table.tasks, found, strict=True)
+            _seconds_entry(table, cell, task, r) for task, r in zip(table.tasks, found, strict=True)
         ]
         rows.append((Entry(words.title(cell)), *entries))
     return Grid("Training time to the target", columns, tuple(rows), folded=True)
+
+
+def _seconds_entry(table: ResultTable, cell: Cell, task: str, found: Reach) -> Entry:
+    if found.seconds is not None:
+        return Entry(words.short(found.seconds), kind="number", sort=found.seconds)
+    if found.median is not None:
+        return words.missing("no median of the runs on the main machine")
+    return _reach_entries(table, cell, task)[0]
 
 
 def _reach_entries(table: ResultTable, cell: Cell, task: str) -> tuple[Entry, Entry]:

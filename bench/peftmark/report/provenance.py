@@ -19,10 +19,15 @@ MOST_ROWS = 1000
 
 def environment(table: ResultTable) -> Section:
     """Versions, machines, commits, and where data and model came from."""
-    facts = [_facts(r) for r in (*table.rows, *table.extras)]
+    machines = table.machines
+    facts = [_facts(r) for rows in machines.by_machine.values() for r in rows.values()]
     kinds = {tuple(sorted(f.items())) for f in facts}
     if not facts:
         lead = "Nothing has run, so there is no environment to show."
+    elif machines.several:
+        lead = (
+            f"Rows come from {len(machines.by_machine)} machines, with {len(kinds)} environments."
+        )
     elif len(kinds) == 1:
         lead = "Every row comes from the same environment."
     else:

@@ -9,8 +9,9 @@ from typing import Any
 
 from peftmark.record.columns import COLUMNS
 from peftmark.record.job import Record
+from peftmark.record.machine_kind import machine_keys
+from peftmark.storage.attempts import in_order
 from peftmark.storage.parquet import parquet_bytes, row_groups
-from peftmark.storage.store import in_order
 
 PARQUET, CSV = "rows.parquet", "rows.csv"
 BULKY: tuple[str, ...] = (
@@ -23,18 +24,26 @@ BULKY: tuple[str, ...] = (
 )
 BULKY += ("importance_history", "completions")
 """Columns that the CSV leaves out; the Parquet file has them."""
+MACHINE = "machine"
+"""Last column of the CSV where the rows are of several machines: the key of each."""
 
 
 def files(records: Sequence[Record]) -> dict[str, bytes]:
     """File name -> content: every column as Parquet, the plain ones as CSV."""
     names = [name for name in COLUMNS if name not in BULKY]
+    ordered = in_order(records)
+    keys = machine_keys([record.environment for record in ordered])
+    apart = len(set(keys)) > 1
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(names)
+    writer.writerow([*names, MACHINE] if apart else names)
 
     def groups() -> Iterator[list[dict[str, Any]]]:
-        for rows in row_groups(in_order(records)):
-            writer.writerows([plain_value(row[name]) for name in names] for row in rows)
+        machines = iter(keys)
+        for rows in row_groups(ordered):
+            for row in rows:
+                beside = [next(machines)] if apart else []
+                writer.writerow([*(plain_value(row[name]) for name in names), *beside])
             yield rows
 
     parquet = parquet_bytes(groups())

@@ -91,7 +91,7 @@ class Findings:
 def look(table: ResultTable) -> Findings:
     """Look for trouble in every row, once for the whole page."""
     return Findings(
-        validity.repeatability(table.jobs, table.records),
+        validity.repeatability(table.jobs, table.records, table.machines.by_machine),
         tuple(validity.flags(table.jobs, table.records)),
     )
 

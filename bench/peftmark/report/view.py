@@ -10,6 +10,7 @@ from typing import NamedTuple
 from peftmark.advice import money, rates_lines
 from peftmark.advice.recommend import Answer
 from peftmark.advice.trade import Front
+from peftmark.analysis.machines import sentence
 from peftmark.analysis.table import ResultTable, build
 from peftmark.record.job import Job
 from peftmark.render import words
@@ -24,6 +25,7 @@ from peftmark.report import (
     language,
     learning,
     lr_sensitivity,
+    machines,
     pareto,
     provenance,
     quality,
@@ -79,7 +81,7 @@ def page(given: ReportInput) -> Page:
         finding=summary.finding(table),
         alarms=validity.alarms(findings),
         warning=summary.warning(table),
-        notes=tuple(given.notes),
+        notes=(*filter(None, [sentence(everything.machines)]), *given.notes),
         opening=(),
         sections=cards.arranged(_sections(material)),
         first=first_screen(material),
@@ -168,6 +170,7 @@ SECTIONS = (
     SectionRow(_claimed, lambda of: reported_claims.section(of.table, of.given.claims)),
     SectionRow(_finished, lambda of: recommendation.section(of.table, of.answers)),
     SectionRow(_ran, lambda of: external.external_section(of.given.elsewhere)),
+    SectionRow(_ran, lambda of: machines.section(of.everything)),
     SectionRow(_ran, lambda of: provenance.environment(of.everything)),
     SectionRow(_ran, lambda of: provenance.rerun(of.everything)),
 )

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from peftmark.analysis.machines import by_machine
 from peftmark.analysis.validity import Flag, Repeat, flags, repeatability
 from peftmark.core.errors import Exit
 from peftmark.executors.contract import Finished
@@ -135,7 +136,7 @@ def summarise(plan: Plan, selection: Selection) -> Summary:
         record = records.get(job.job_id)
         status = record.outcome.status if record else "not run"
         counts[status] = counts.get(status, 0) + 1
-    repeat = repeatability(plan.jobs, records)
+    repeat = repeatability(plan.jobs, records, by_machine(plan.contents.rows))
     waiting = 0 if selection.only else plan.expanded.waiting
     settled = sum(r is not None and r.settled for r in (records.get(j.job_id) for j in plan.jobs))
     code = Exit.OK if settled == len(plan.jobs) + waiting else Exit.INCOMPLETE

@@ -9,7 +9,7 @@ changed or gone, all are read again.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,16 @@ def stamps(folder: Path) -> dict[Path, Stamp]:
         except FileNotFoundError:  # a run beside this reader has just set it aside
             continue
     return found
+
+
+def names_of(records: Sequence[Record], seen: Mapping[Path, Stamp]) -> list[str]:
+    """The names of the parts that records were just read from, in their order.
+
+    Args:
+        seen: the parts of one folder, read and remembered.
+    """
+    places = {id(part.record): path.name for path in seen if (part := _read[path][1]).record}
+    return [places[id(record)] for record in records]
 
 
 def note(counting: Set[str], seen: Mapping[Path, Stamp]) -> dict[bytes, bytes]:

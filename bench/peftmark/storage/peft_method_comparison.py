@@ -15,15 +15,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from peftmark.catalog.peft_types import PEFT_TYPES
+from peftmark.catalog.quantizations import QUANTIZATIONS
 from peftmark.core.errors import UserError
 from peftmark.storage.external import FULL, METHOD_COMPARISON, SUCCESS, ExternalRow
+from peftmark.storage.json_facts import Facts, clean
 
 TASK = "gsm8k"
 RUN_FOLDERS = ("results", "temporary_results", "cancelled_results")
 MOST_FILES = 5_000
 MOST_BYTES = 4 * 2**20
 """Of one file; the longest that was published holds 80 kB, most of it AdaLoRA's ranks."""
-LONGEST_NAME = 200
 MOST_FAULTS = 8
 NO_SIZE = 99_999_999
 """What the benchmark prints where the adapter could not be saved."""
@@ -31,6 +32,8 @@ NO_SIZE = 99_999_999
 # int4 is `load_in_4bit=True` and nothing else: bitsandbytes' default is FP4.
 QUANTIZED = dict.fromkeys(("float32", "float16", "bfloat16"), "none")
 QUANTIZED |= {"int8": "int8", "int4": "fp4"}
+# What peftmark itself writes (`method_comparison_export`) has the type's own name.
+QUANTIZED |= {key: key for key in QUANTIZATIONS if key != "none"}
 MEASURED = (
     "value", "file_bytes", "train_seconds", "step_seconds", "total_seconds", "memory_max_bytes",
     "memory_mean_bytes", "memory_p99_bytes", "forgetting", "tokens_per_second",
@@ -71,7 +74,7 @@ def read_method_comparison(folder: Path) -> tuple[list[ExternalRow], list[Skippe
     faults: list[str] = []
     seen: dict[str, str] = {}
     for path in _files(folder):
-        name = _clean(path.relative_to(folder).as_posix())
+        name = clean(path.relative_to(folder).as_posix())
         try:
             raw = _read(path, folder)
             digest = hashlib.sha256(raw).hexdigest()
@@ -139,7 +142,7 @@ def _parse(raw: bytes) -> dict[str, Any]:
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
     except ValueError as error:
-        raise ValueError(f"not JSON that is read here: {_clean(str(error))}") from error
+        raise ValueError(f"not JSON that is read here: {clean(str(error))}") from error
     parts = ("run_info", "meta_info")
     if not isinstance(tree, dict) or any(not isinstance(tree.get(p), dict) for p in parts):
         raise ValueError("no result of method_comparison: it has no run_info and meta_info")
@@ -167,79 +170,7 @@ def _other_task(tree: dict[str, Any]) -> str:
     return "image generation" if "dino_model_id" in config else "a task that is not known"
 
 
-def _clean(text: str) -> str:
-    """One line of at most `LONGEST_NAME` characters that a terminal shows as it is."""
-    line = "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
-    return line if len(line) <= LONGEST_NAME else line[: LONGEST_NAME - 1] + "…"
-
-
 # --- one file -----------------------------------------------------------------------------------
-
-
-class _Facts:
-    """Looks values up in a file by their place, such as a.b.c, and notes why a field has none."""
-
-    def __init__(self, tree: dict[str, Any]) -> None:
-        self._tree = tree
-        self.reasons: dict[str, str] = {}
-
-    def _find(self, field: str, places: tuple[str, ...]) -> Any:
-        """The first value that is there and not null."""
-        for place in places:
-            found: Any = self._tree
-            for key in place.split("."):
-                found = found.get(key) if isinstance(found, dict) else None
-            if found is not None:
-                return found
-        self.reasons[field] = f"the file has no {_key(places)}"
-        return None
-
-    def number(
-        self, field: str, *places: str, least: float = 0.0, most: float = 2.0**63
-    ) -> float | None:
-        value = self._find(field, places)
-        if value is None:
-            return None
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            fault = "not a number"
-        elif value != value or abs(value) >= 2**63:
-            fault = "NaN, infinite or too large"
-        elif not least <= value <= most:
-            fault = f"{value:g}, which can't be"
-        else:
-            return float(value)
-        self.reasons[field] = f"{_key(places)} is {fault} in the file"
-        return None
-
-    def count(self, field: str, *places: str) -> int | None:
-        value = self.number(field, *places)
-        if value is not None and not value.is_integer():
-            self.reasons[field] = f"{_key(places)} is not a whole number in the file"
-            return None
-        return None if value is None else int(self._find(field, places))
-
-    def text(self, field: str, *places: str) -> str | None:
-        value = self._find(field, places)
-        if isinstance(value, str) and value.strip():
-            return _clean(value)
-        if value is not None:
-            self.reasons[field] = f"{_key(places)} is not text in the file"
-        return None
-
-    def flag(self, field: str, *places: str) -> bool | None:
-        value = self._find(field, places)
-        if isinstance(value, bool):
-            return value
-        if value is not None:
-            self.reasons[field] = f"{_key(places)} is neither true nor false in the file"
-        return None
-
-    def needed(self, place: str) -> str:
-        """A text without which a row would mean nothing."""
-        value = self.text("", place)
-        if value is None:
-            raise ValueError(self.reasons.pop(""))
-        return value
 
 
 _PACKAGES = "meta_info.package_info"
@@ -270,10 +201,6 @@ _NUMBERS = {
 """Fields that are read as they stand -> their places, the newest name first."""
 
 
-def _key(places: tuple[str, ...]) -> str:
-    return places[0].split(".")[-1]
-
-
 def _row(name: str, digest: str, tree: dict[str, Any]) -> ExternalRow:
     """The row of one file.
 
@@ -283,7 +210,7 @@ def _row(name: str, digest: str, tree: dict[str, Any]) -> ExternalRow:
     metrics = tree["train_info"].get("metrics")
     if not isinstance(metrics, list):
         raise ValueError("its train_info has no list of metrics")
-    facts = _Facts({**tree, "last": metrics[-1] if metrics else None})
+    facts = Facts({**tree, "last": metrics[-1] if metrics else None})
     status = facts.needed("train_info.status")
     error = tree["run_info"].get("error_msg")
     method = _method(facts, tree["run_info"])
@@ -292,6 +219,7 @@ def _row(name: str, digest: str, tree: dict[str, Any]) -> ExternalRow:
     steps = facts.count("steps", "run_info.train_config.max_steps")
     seconds, rate = _steps(facts, metrics, steps)
     facts.reasons["baseline"] = "the file has no score of the model before training"
+    own = {name: text for name in ("task", "metric") if (text := facts.own(name))}
     values: dict[str, Any] = {
         "experiment": facts.needed("run_info.experiment_name"),
         "size": size,
@@ -321,21 +249,21 @@ def _row(name: str, digest: str, tree: dict[str, Any]) -> ExternalRow:
         sha256=digest,
         status=status,
         method=method,
-        error=_clean(error) if isinstance(error, str) else "",
-        task=TASK,
-        metric="accuracy",
+        error=clean(error) if isinstance(error, str) else "",
+        task=own.get("task", TASK),
+        metric=own.get("metric", "accuracy"),
         null_reasons=facts.reasons,
         **values,
     )
 
 
-def _method(facts: _Facts, run: dict[str, Any]) -> str:
+def _method(facts: Facts, run: dict[str, Any]) -> str:
     if "peft_config" in run and run["peft_config"] is None:
         return FULL
     return facts.needed("run_info.peft_config.peft_type").lower()
 
 
-def _size(facts: _Facts, method: str) -> tuple[int | None, str | None]:
+def _size(facts: Facts, method: str) -> tuple[int | None, str | None]:
     """The size and the option that holds it: AdaLoRA ignores `r`, prompts have tokens."""
     kind = PEFT_TYPES.get(method)
     option = (kind and kind.size) or "r"
@@ -347,7 +275,7 @@ def _size(facts: _Facts, method: str) -> tuple[int | None, str | None]:
     return None, None
 
 
-def _quantization(facts: _Facts, dtype: str | None) -> str | None:
+def _quantization(facts: Facts, dtype: str | None) -> str | None:
     found = QUANTIZED.get(dtype or "")
     if found is None:
         why = f"the dtype {dtype} is not known" if dtype else facts.reasons["dtype"]
@@ -355,7 +283,7 @@ def _quantization(facts: _Facts, dtype: str | None) -> str | None:
     return found
 
 
-def _file_bytes(facts: _Facts, method: str) -> int | None:
+def _file_bytes(facts: Facts, method: str) -> int | None:
     size = facts.count("file_bytes", "train_info.file_size")
     if size is not None and method == FULL:
         facts.reasons["file_bytes"] = "nothing was saved: the printed size is computed"
@@ -364,7 +292,7 @@ def _file_bytes(facts: _Facts, method: str) -> int | None:
     return None if "file_bytes" in facts.reasons else size
 
 
-def _date(facts: _Facts) -> str | None:
+def _date(facts: Facts) -> str | None:
     text = facts.text("date", "run_info.created_at")
     try:
         datetime.fromisoformat(text or "")
@@ -374,13 +302,13 @@ def _date(facts: _Facts) -> str | None:
     return text
 
 
-def _steps(facts: _Facts, metrics: list[Any], steps: int | None) -> tuple[float | None, ...]:
+def _steps(facts: Facts, metrics: list[Any], steps: int | None) -> tuple[float | None, ...]:
     """Seconds of all training steps, and tokens a second in them.
 
     Both come from intervals between validations, and are null unless these cover every step.
     """
     fields = ("step_seconds", "tokens_per_second")
-    intervals = [_Facts(m) for m in metrics if isinstance(m, dict) and "train time" in m]
+    intervals = [Facts(m) for m in metrics if isinstance(m, dict) and "train time" in m]
     ends = [i.count("step", "step") for i in intervals]
     width = ends[0] if ends else None
     even = width is not None and ends == [width * (n + 1) for n in range(len(ends))]

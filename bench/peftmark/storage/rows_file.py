@@ -6,6 +6,7 @@ from pathlib import Path
 
 from peftmark.core.errors import StoreError
 from peftmark.record.job import Record
+from peftmark.storage.attempts import counting, jobs_and_machines
 from peftmark.storage.migrations import NoMigration
 from peftmark.storage.parquet import read_table
 from peftmark.storage.store import Contents, record_of, schema_of
@@ -31,7 +32,7 @@ def read_rows_file(path: Path) -> Contents:
     if not {"job_id", "config", "attempt"} <= set(table.column_names):
         raise StoreError(f"{path} has no rows of peftmark", GIVE)
     version = schema_of(path, table)
-    records: dict[str, Record] = {}
+    read: list[Record] = []
     damaged: dict[Path, str] = {}
     older: dict[Path, str] = {}
     rows = sorted(enumerate(table.to_pylist()), key=lambda one: (one[1]["attempt"] or 0, one[0]))
@@ -44,7 +45,11 @@ def read_rows_file(path: Path) -> Contents:
         except (ValueError, KeyError, TypeError) as error:
             damaged[where] = f"{type(error).__name__}: {error}"
         else:
-            known = records.get(record.job.job_id)
-            if known is None or record.ok or not known.ok:
-                records[record.job.job_id] = record
-    return Contents(records, len(rows) - len(damaged) - len(older), damaged, older)
+            read.append(record)
+    return Contents(
+        counting(read, [record.job.job_id for record in read]),
+        len(read),
+        damaged,
+        older,
+        tuple(counting(read, jobs_and_machines(read)).values()),
+    )

@@ -3,7 +3,8 @@
 Layout of `results/<suite>/`:
 
     run.lock                         held by the one running supervisor (flock)
-    parts/<job_id>.<attempt>.parquet the truth: one row an attempt
+    parts/<job_id>.<attempt>.parquet the truth: one row an attempt; of a merged folder the first
+                                     digits of the file's SHA-256 stand before the ending
     logs/<job_id>.<attempt>.log      what the worker printed
     scratch/                         what workers keep for a moment; emptied at every start
     quarantine/                      parts that could not be read
@@ -16,8 +17,9 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
+import json
 import os
-import re
 import shutil
 import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -29,12 +31,21 @@ from typing import Any
 from peftmark.core.errors import StoreError
 from peftmark.core.files import sync
 from peftmark.record.columns import COLUMNS, from_row
-from peftmark.record.job import SCHEMA_VERSION, Job, Record
+from peftmark.record.job import SCHEMA_VERSION, Record
 from peftmark.storage import part_cache
+from peftmark.storage.attempts import (
+    age,
+    counting,
+    in_order,
+    jobs_and_machines,
+    match_of,
+    part_name,
+)
 from peftmark.storage.migrations import NoMigration, migrated
 from peftmark.storage.parquet import SEAL, check_seal, parquet_bytes, row_groups
 
-PART_NAME = re.compile(r"([0-9a-f]{16})\.(\d+)\.parquet")
+NAMES = b"peftmark_row_parts"
+"""Key in the footer of the derived file: the part of each of its rows, as JSON."""
 FREE_BYTES_NEEDED = 32 * 1024 * 1024
 
 
@@ -44,6 +55,7 @@ class Contents:
 
     Attributes:
         records: job id -> the record that counts: the last ok attempt, else the last attempt.
+        rows: the same of each kind of machine that a job ran on: one row a job and machine.
         attempts: number of readable attempts over all jobs.
         damaged: unreadable part -> why.
         older: part of an older schema that has no migration -> which, such as "schema 3"; they are
@@ -54,6 +66,7 @@ class Contents:
     attempts: int
     damaged: dict[Path, str]
     older: dict[Path, str] = field(default_factory=dict)
+    rows: tuple[Record, ...] = ()
 
 
 class Store:
@@ -132,17 +145,17 @@ class Store:
             with suppress(FileNotFoundError):  # a run beside this reader has just set it aside
                 parts[path] = _part(path)
         part_cache.remember(seen, parts)
-        records: dict[str, Record] = {}
-        for path in sorted(parts, key=_part_key):
-            record = parts[path].record
-            known = records.get(record.job.job_id) if record else None
-            if record is not None and (known is None or record.ok or not known.ok):
-                records[record.job.job_id] = record
+        found = {path: part.record for path, part in parts.items() if part.record is not None}
+        in_time = [found[path] for path in sorted(found, key=lambda p: age(p, found[p]))]
         damaged = {path: part.damage for path, part in parts.items() if part.damage}
         older = {path: part.older for path, part in parts.items() if part.older}
         attempts = len(parts) - len(damaged) - len(older)
         return Contents(
-            records, attempts, dict(sorted(damaged.items())), dict(sorted(older.items()))
+            counting(in_time, [record.job.job_id for record in in_time]),
+            attempts,
+            dict(sorted(damaged.items())),
+            dict(sorted(older.items())),
+            tuple(counting(in_time, jobs_and_machines(in_time)).values()),
         )
 
     def attempts(self) -> dict[str, list[Record]]:
@@ -152,15 +165,19 @@ class Store:
             StoreError: as `read`.
         """
         paths: dict[str, list[Path]] = {}
-        for path in sorted(part_cache.stamps(self.parts), key=_part_key):
-            paths.setdefault(_part_key(path)[0], []).append(path)
+        for path in part_cache.stamps(self.parts):
+            if match := match_of(path):
+                paths.setdefault(match[1], []).append(path)
         found: dict[str, list[Record]] = {}
         for job_id, several in paths.items():
+            read: dict[Path, Record] = {}
             for path in several if len(several) > 1 else ():
                 with suppress(FileNotFoundError):  # a run beside this reader has set it aside
                     record = _part(path).record
                     if record is not None:
-                        found.setdefault(job_id, []).append(record)
+                        read[path] = record
+            if read:
+                found[job_id] = [read[p] for p in sorted(read, key=lambda p: age(p, read[p]))]
         return found
 
     def _noted(self) -> bytes | None:
@@ -181,7 +198,8 @@ class Store:
         except Exception:  # damaged bytes make the reader raise almost anything
             return None
         same_schema = facts.get(b"peftmark_schema") == str(SCHEMA_VERSION).encode()
-        return facts.get(part_cache.INDEX) if same_schema and whole and SEAL in facts else None
+        named = same_schema and whole and NAMES in facts
+        return facts.get(part_cache.INDEX) if named and SEAL in facts else None
 
     def _rows(self) -> dict[str, Record]:
         """The rows of `results.parquet` by the names of the parts they came from."""
@@ -190,7 +208,8 @@ class Store:
         with pq.ParquetFile(self.derived, page_checksum_verification=True) as file:
             groups = (file.read_row_group(i, use_threads=False) for i in range(file.num_row_groups))
             records = [from_row(row) for group in groups for row in group.to_pylist()]
-        return {_part_name(record): record for record in records}
+            names = json.loads(file.metadata.metadata[NAMES])
+        return dict(zip(names, records, strict=True))
 
     def quarantine(self, damaged: Iterable[Path]) -> None:
         """Move damaged parts aside, so that their jobs run again and nothing is lost."""
@@ -204,7 +223,7 @@ class Store:
         found: dict[str, int] = {}
         for folder in (self.parts, self.aside):
             for path in folder.glob("*"):
-                if match := _match(path):
+                if match := match_of(path):
                     found[match[1]] = max(found.get(match[1], 0), int(match[2]))
         return found
 
@@ -214,7 +233,7 @@ class Store:
         Raises:
             StoreError: if it can't be written; earlier results are untouched.
         """
-        path = self.parts / _part_name(record)
+        path = self.parts / part_name(record)
         _write(path, [record])
         return path
 
@@ -222,41 +241,26 @@ class Store:
         """Write `results.parquet` anew from the parts, with a note of what they looked like."""
         seen = part_cache.stamps(self.parts)
         contents = self.read()
-        records = contents.records.values()
+        rows = in_order(contents.rows)
         whole = {path: stamp for path, stamp in seen.items() if path not in contents.damaged}
-        note = part_cache.note({_part_name(record) for record in records}, whole)
-        _write(self.derived, in_order(records), note)
-
-
-def _sort_key(job: Job) -> tuple[Any, ...]:
-    return (
-        job.profile,
-        job.task,
-        job.method,
-        job.size or 0,
-        job.quantization,
-        job.seed,
-        job.job_id,
-    )
-
-
-def _match(path: Path) -> re.Match[str] | None:
-    return PART_NAME.fullmatch(path.name)
-
-
-def _part_key(path: Path) -> tuple[str, int]:
-    match = _match(path)
-    return (match[1], int(match[2])) if match else (path.name, 0)
-
-
-def _part_name(record: Record) -> str:
-    return f"{record.job.job_id}.{record.attempt}.parquet"
+        of_rows = part_cache.names_of(rows, whole)
+        note = part_cache.note(set(of_rows), whole)
+        _write(self.derived, rows, {**note, NAMES: json.dumps(of_rows).encode()})
 
 
 def _part(path: Path) -> part_cache.Part:
     """What a part holds."""
     with _explained(path, but=FileNotFoundError):
         raw = path.read_bytes()
+    return part_of(path, raw)
+
+
+def part_of(path: Path, raw: bytes) -> part_cache.Part:
+    """What the bytes of a part hold.
+
+    Raises:
+        StoreError: a newer peftmark wrote it.
+    """
     try:
         return part_cache.Part(_read_part(path, raw))
     except StoreError:
@@ -280,9 +284,11 @@ def _read_part(path: Path, raw: bytes) -> Record:
         raise ValueError(f"{table.num_rows} rows where one belongs")
     [row] = table.to_pylist()
     record = record_of(row, version)
-    match = _match(path)
+    match = match_of(path)
     if match is None or (record.job.job_id, record.attempt) != (match[1], int(match[2])):
         raise ValueError("the file's name does not match the row inside")
+    if match[3] and not hashlib.sha256(raw).hexdigest().startswith(match[3]):
+        raise ValueError("the file's SHA-256 is not the one in its name")
     return record
 
 
@@ -318,11 +324,6 @@ def _of_older(row: dict[str, Any], version: int) -> Record:
         return from_row(made)
     except (ValueError, KeyError, TypeError) as error:
         raise NoMigration(f"schema {version}, {type(error).__name__}: {error}") from error
-
-
-def in_order(records: Iterable[Record]) -> list[Record]:
-    """Records in the order of a derived file."""
-    return sorted(records, key=lambda r: _sort_key(r.job))
 
 
 def _write(

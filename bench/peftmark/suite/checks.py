@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import math
-import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -15,7 +14,7 @@ from peftmark.catalog.models import MODELS, Model
 from peftmark.catalog.task import Task
 from peftmark.catalog.tasks import TASKS
 from peftmark.core.errors import SuiteError
-from peftmark.core.files import PACKAGE
+from peftmark.core.files import PACKAGE, SUITE_NAME
 from peftmark.core.shown import quoted
 from peftmark.core.strict_yaml import read_yaml
 from peftmark.record.recipe import Recipe
@@ -30,7 +29,6 @@ LEDGER = Path("claims") / "claims.yaml"
 """The ledger of claims below a folder of suites (`peftmark.claims.ledger`)."""
 
 SCALES = "full (the whole experiment), reduced (a cut-down one)"
-SUITE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
 
 def check(

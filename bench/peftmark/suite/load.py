@@ -19,10 +19,11 @@ from peftmark.catalog.models import MODELS, Model
 from peftmark.catalog.task import Task
 from peftmark.catalog.tasks import TASKS
 from peftmark.core.errors import SuiteError
+from peftmark.core.files import SUITE_NAME
 from peftmark.core.shown import quoted
 from peftmark.core.strict_yaml import read_yaml
 from peftmark.record.job import RadarAxis, ReportOptions
-from peftmark.suite.checks import SUITE_NAME, check, reference_of, suite_folders
+from peftmark.suite.checks import check, reference_of, suite_folders
 from peftmark.suite.faults import fault_lines
 from peftmark.suite.names import Declared, declare
 from peftmark.suite.schema import MethodEntry, Profile, SuiteFile

@@ -296,6 +296,20 @@ def test_times_of_two_machines_are_unknown():
     assert answer.verdict == "unknown" and "different meters" in answer.reasons[0]
 
 
+def test_times_are_those_of_the_machine_with_most_runs_and_a_seed_elsewhere_hides_none():
+    other = make_environment(machine={"cpu": "Another CPU"})
+    records = [
+        replace(r, environment=other, outcome=replace(r.outcome, train_seconds=1e9))
+        if r.job.seed == 2
+        else r
+        for r in rows((FULL, LORA))
+    ]
+    answer = ask(records, seconds=1e6)
+    assert answer.verdict == "fits"
+    assert all(c.figures["time"] < 1e6 for c in (*answer.picks, *answer.others))
+    assert all(c.seeds == len(SEEDS) for c in (*answer.picks, *answer.others))
+
+
 def test_a_run_out_of_memory_leaves_the_limit_unknown():
     records = rows((FULL, LORA))
     index = next(i for i, r in enumerate(records) if r.job.cell == LORA)

@@ -8,7 +8,16 @@ from xml.etree import ElementTree as Xml
 
 import pytest
 
-from factory import ADALORA, BASE, HEAD, LORA, QLORA, make_causal, make_matrix
+from factory import (
+    ADALORA,
+    BASE,
+    HEAD,
+    LORA,
+    QLORA,
+    make_causal,
+    make_environment,
+    make_matrix,
+)
 from gated import CELLS, NEW, OLD, by_new_code, make_line, make_side, with_counts
 from gated import declared as judge
 from peftmark.core.errors import Exit, UserError
@@ -540,6 +549,16 @@ def test_a_repeat_that_was_not_made_is_incomplete():
 def test_rows_of_several_states_of_code_are_incomplete():
     gate = gate_of(lambda x: by_new_code(x) if x.seed else x)
     assert "run.mixed" in checks(gate) and gate.code == Exit.INCOMPLETE
+    assert any("run with --again" in finding.sentence for finding in gate.findings)
+
+
+def test_rows_of_several_machines_are_gated_apart():
+    """A merged folder: no verdict over rows whose bits, times and peaks need not agree."""
+    there = make_environment(machine={"cpu": "Other CPU"})
+    gate = gate_of(lambda x: replace(x, environment=there) if x.seed else x)
+    [mixed] = [finding for finding in gate.findings if finding.check == "run.mixed"]
+    assert mixed.sentence.endswith("; gate each machine's own results")
+    assert gate.code == Exit.INCOMPLETE
 
 
 def test_one_unknown_count_does_not_hide_other_changes():

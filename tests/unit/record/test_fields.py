@@ -213,6 +213,18 @@ def test_every_part_has_a_row_right_behind_the_peak():
     assert [FIELDS[part.column].title for part in LIVE_PARTS] == [p.title for p in LIVE_PARTS]
 
 
+def test_what_the_code_decides_is_pooled_over_machines_and_what_a_clock_says_is_not():
+    for field in FIELDS.values():
+        if field.exact or field.kind == "quality":
+            assert field.pooled, field.key
+        if field.section == "Energy" or field.key.endswith(("_seconds", "per_second")):
+            assert not field.pooled, field.key
+    apart = {"torch_allocated_bytes", "torch_reserved_bytes", "nvml_process_bytes", "vmhwm_bytes"}
+    assert not any(
+        FIELDS[key].pooled for key in apart | {"mfu", "step_seconds_p50", "latency_p95_seconds"}
+    )
+
+
 # --- how often a figure is described ------------------------------------------------------------
 
 

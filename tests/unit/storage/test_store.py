@@ -27,6 +27,7 @@ from peftmark.record.outcome import CurvePoint, Outcome
 from peftmark.record.recipe import Causal
 from peftmark.storage import parquet, part_cache
 from peftmark.storage import store as store_module
+from peftmark.storage.attempts import PART_NAME
 from peftmark.storage.store import Store
 from peftmark.suite.expand import decide
 from places import SUPPORT
@@ -64,9 +65,7 @@ def leftovers(store):
     """Files of the results folder that are neither parts nor the lock nor the derived file."""
     known = {"run.lock", "results.parquet"}
     files = (p for p in store.folder.rglob("*") if p.is_file())
-    return [
-        p for p in files if p.name not in known and not store_module.PART_NAME.fullmatch(p.name)
-    ]
+    return [p for p in files if p.name not in known and not PART_NAME.fullmatch(p.name)]
 
 
 # --- what is written ----------------------------------------------------------------------------
