@@ -20,7 +20,7 @@ from peftmark.analysis.scale import MEAN as MEAN
 from peftmark.analysis.scale import SHARE as SHARE
 from peftmark.analysis.scale import Scale, scale_of
 from peftmark.analysis.stats import Estimate, Limits, geometric_mean, t_interval
-from peftmark.catalog.methods import METHODS, Cell
+from peftmark.catalog.methods import METHODS, Cell, method_of
 from peftmark.catalog.quantizations import QUANTIZATIONS
 from peftmark.record.job import Job, Purpose, Record
 
@@ -191,7 +191,8 @@ def build(records: Sequence[Record], planned: Sequence[Job], reference: Cell) ->
 
 
 def _cell_order(cell: Cell, reference: Cell) -> tuple[object, ...]:
-    is_line = cell.method in METHODS and METHODS[cell.method].family == "reference"
+    method = method_of(cell.method)
+    is_line = method is not None and method.family == "reference"
     return cell != reference, is_line, *catalogue_order(cell)
 
 

@@ -67,11 +67,11 @@ def run(options: argparse.Namespace) -> int:
     from peftmark.gate.snapshot import of_results
     from peftmark.storage.gate_history import append
     from peftmark.storage.store import Store
-    from peftmark.suite.load import load_suite
+    from peftmark.suite.with_rows import load_with_rows
 
     policy = read_policy(options.policy)
     profile = options.profile or profile_of(options.against)
-    load_suite(options.suite, options.suites)  # before its name becomes a path
+    load_with_rows(options.suite, options.suites, options.results)  # before its name becomes a path
     store = Store(options.results, options.suite)
     after = of_results(store, options.suite, profile, options.suites)
     if not options.elsewhere:

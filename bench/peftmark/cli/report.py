@@ -39,11 +39,11 @@ def run(options: argparse.Namespace) -> int:
     from peftmark.run.runner import make_plan
     from peftmark.storage.store import Store
     from peftmark.storage.unread import no_results
-    from peftmark.suite.load import load_suite
+    from peftmark.suite.with_rows import load_with_rows
 
     selection = selection_of(options)
     if selection.profile is None:
-        suite = load_suite(selection.suite, selection.suites)
+        suite = load_with_rows(selection.suite, selection.suites, selection.results)
         records = Store(selection.results, suite.name).read().records.values()
         latest = max(records, key=lambda r: (r.finished_at, r.job.job_id), default=None)
         if latest is not None and latest.job.profile in suite.profiles:

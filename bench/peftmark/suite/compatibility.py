@@ -8,6 +8,7 @@ from peftmark.catalog.methods import method_of
 from peftmark.catalog.metrics import metric_faults
 from peftmark.catalog.models import MODELS, Model
 from peftmark.catalog.peft_types import peft_type
+from peftmark.catalog.plugins import declaration
 from peftmark.catalog.prompts import prompt_of
 from peftmark.catalog.task import Task, read_by
 from peftmark.catalog.tasks import TASKS
@@ -56,6 +57,8 @@ def check_shown_as(suite: SuiteFile, models: Mapping[str, Model]) -> Iterator[st
     """
     for name, task in suite.tasks.items():
         given = [key for key in ("template", "words") if key in task.model_fields_set]
+        if given and declaration("task", name) is not None:  # written for any model that reads it
+            continue
         put_to = dict.fromkeys(
             profile.model_of(entry)
             for profile in suite.profiles.values()

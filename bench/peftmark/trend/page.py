@@ -84,7 +84,7 @@ def finding(strands: Sequence[Strand], found: Sequence[Found]) -> str:
     rest = f" {words.plural(short, 'series is', 'series are')} too short to tell." if short else ""
     if not found:
         return f"No step found in {where}.{rest}"
-    worse = sum(step.worse for _, step in found)
+    worse = sum(step.worse is True for _, step in found)
     count = f"{words.plural(len(found), 'step')} found in {where}, {worse or 'none'} for the worse."
     by_run: dict[tuple[str, str], list[Found]] = {}
     for series_, step in found:

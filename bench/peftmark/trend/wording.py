@@ -67,6 +67,8 @@ def change(series: Series, step: Step) -> str:
 
 def worse(step: Step) -> str:
     """Which way it went, judged by the figure's direction."""
+    if step.worse is None:
+        return "better or worse, as the unknown metric has it"
     return "worse" if step.worse else "better"
 
 
