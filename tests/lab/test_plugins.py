@@ -17,7 +17,7 @@ import tiny
 from one_process import unpredicted
 from peftmark.catalog import plugins
 from peftmark.catalog.quantizations import QUANTIZATIONS
-from peftmark.lab import after_training, worker
+from peftmark.lab import after_training, quantized_cache, worker
 from peftmark.lab.plugin_code import bring, named
 from peftmark.lab.quantization import table as backends
 from peftmark.run.runner import Selection, fetch, make_plan
@@ -60,6 +60,9 @@ def test_the_worker_runs_a_job_with_each_plug_in(here, monkeypatch):
     found = fetch(plan)  # the metric is tried in a process of its own
     assert found == {"example-bert": "own model: model", "two-halves": "own rows: halves.csv"}
     plugins.unload()  # a worker starts without any
+    kept = []
+    keep = quantized_cache.keep
+    monkeypatch.setattr(quantized_cache, "keep", lambda *a: (kept.append(a[2]), keep(*a))[1])
     where = {"mirror": None, "sources": ["package"], "cache": str(plan.places.cache), "hashes": {}}
     outcomes = {
         method: worker._guarded(job, json.dumps(where), lambda message: None)
@@ -74,6 +77,9 @@ def test_the_worker_runs_a_job_with_each_plug_in(here, monkeypatch):
     for outcome in outcomes.values():
         assert outcome.metrics.keys() == {"worst-recall", "accuracy"}
         assert outcome.metric_value == pytest.approx(lowest_recall(outcome))
+    # A base that other code quantised is another.
+    code = {p.key: p.code for p in jobs["lora"].plugins}["int8-whole"]
+    assert {identity["plug-in int8-whole"] for identity in kept} == {code}
     # Only what the last job uses was loaded, and never what a task or model would import.
     assert {p.key for p in plugins.all_found()} == {"worst-recall", "int8-whole"}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import shutil
 import sys
 
 import pytest
@@ -24,12 +25,17 @@ def site(tmp_path, monkeypatch):
     yield folder
     plugins.unload()
     plugin.forget()
+    _unimport()
+
+
+def _unimport():
     for name in [n for n in sys.modules if n.startswith((example_plugin.PACKAGE, ONE))]:
         del sys.modules[name]
 
 
 def load():
     """Find the plug-ins as a fresh process would."""
+    _unimport()
     importlib.invalidate_caches()
     plugins.load()
 
@@ -48,6 +54,7 @@ def uninstall(site, *, forgetting=False):
 def package(site, module, group, points, name=ONE, version="2.0", extra=None):
     """A package of one module with entry points of one group."""
     files = {f"{name}/__init__.py": "", f"{name}/rows.py": module, **(extra or {})}
+    shutil.rmtree(site / name / "__pycache__", ignore_errors=True)  # of an earlier second
     for file, text in files.items():
         (site / file).parent.mkdir(parents=True, exist_ok=True)
         (site / file).write_text(text)

@@ -149,6 +149,11 @@ def fault_of(kind: Kind, key: str) -> str:
     return found.told if found is not None and found.row is None else ""
 
 
+def taken(kind: Kind, key: str) -> bool:
+    """Whether a key is peftmark's own, or a plug-in's that is there."""
+    return key in _TAKEN[kind] or plugin_of(kind, key) is not None
+
+
 def names(kind: Kind) -> list[str]:
     """Keys of a kind that usable plug-ins add."""
     return [key for (of, key), found in _FOUND.items() if of == kind and found.row is not None]

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def write_report(plan: Plan, options: argparse.Namespace) -> list[Path]:
     """The report of a plan's suite from its stored rows; the files, the page first."""
-    from peftmark.record.plugin import missing
+    from peftmark.analysis.unknown_names import unknown_names
     from peftmark.report.report_input import ReportInput
     from peftmark.report.write import write
     from peftmark.storage.external import load_external
@@ -28,7 +28,7 @@ def write_report(plan: Plan, options: argparse.Namespace) -> list[Path]:
         f"peftmark report {plan.suite.name} --profile {name}"
         for name in sorted(others)
     ]
-    clauses = [*unread(plan.contents), *missing(one for r in mine for one in r.job.plugins)]
+    clauses = [*unread(plan.contents), *unknown_names([r.job for r in mine])]
     notes += [f"{clause[:1].upper()}{clause[1:]}." for clause in clauses]
     # The rows decide the device, so that a report can be made on another machine.
     known_rows = {r.job.job_id: r for r in mine}

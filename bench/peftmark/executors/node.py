@@ -72,8 +72,9 @@ def run_here(payload_json: str) -> str:
     try:
         mirror = Path(asked["mirror"]) if asked["mirror"] else None
         places = Places(mirror, tuple(asked["sources"]), default_cache())
-        plugins.load()
-        check_here(job.plugins)
+        if job.plugins:
+            plugins.load({(one.kind, one.key) for one in job.plugins})
+            check_here(job.plugins)
         if asked["worker"] == WORKER:
             _fetch(job, places)
         slot = _slot(job)

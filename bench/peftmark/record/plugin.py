@@ -53,7 +53,7 @@ def used(asked: Iterable[tuple[Kind, str]]) -> tuple[UsedPlugin, ...]:
         if plugin is not None:
             row = carried(kind, plugin.row)
             found[kind, key] = UsedPlugin(kind, key, plugin.distribution, plugin.code, row)
-        elif (kind, key) in _SEEN and absent.seen(kind, key) is not None:
+        elif (kind, key) in _SEEN and not plugins.taken(kind, key):
             found[kind, key] = _SEEN[kind, key]
     return tuple(found[name] for name in sorted(found))
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from peftmark.catalog.plugins import all_found
 from peftmark.core.errors import UserError
+from peftmark.core.shown import plain
 from peftmark.machine.environment import NUMERIC, machine, versions
 from peftmark.sources.assets import default_cache, hub_reachable
 from peftmark.suite.expand import Facts, choose_profile
@@ -92,7 +93,7 @@ def _surroundings() -> Iterator[Finding]:
 def _plugins() -> Iterator[Finding]:
     """Every entry point of a plug-in that was found."""
     for one in all_found():
-        what = f"plug-in {one.kind} {one.key}"
+        what = plain(f"plug-in {one.kind} {one.key}")
         remedy = "Mend, update or remove that package; what doesn't name it runs as ever."
         yield Finding(
             what, not one.fault, one.told if one.fault else one.origin, remedy if one.fault else ""

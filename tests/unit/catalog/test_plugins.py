@@ -226,7 +226,7 @@ def test_a_name_that_two_packages_give_is_nobodys(site):  # noqa: F811
 def test_a_row_that_loads_torch_is_refused(site, monkeypatch):  # noqa: F811
     monkeypatch.delitem(sys.modules, "torch", raising=False)
     found = metric(site, module=f"{METRIC}\nimport sys\nsys.modules['torch'] = sys\n")
-    monkeypatch.delitem(sys.modules, "torch")
+    sys.modules.pop("torch")
     assert found.fault == "it loads torch, which only the code that a row names may"
 
 
@@ -408,6 +408,19 @@ def test_other_code_than_was_planned_with_is_refused(example):
         check_here([replace(one, code="0" * 16)])
     with pytest.raises(UserError, match="is not what the job was planned with"):
         check_here([replace(one, distribution="another")])
+
+
+def test_a_name_that_peftmark_has_now_is_its_own_whatever_rows_say(site):  # noqa: F811
+    note([gone(site, key="accuracy", kind="metric")])
+    assert sign_of("accuracy") == 1.0
+    assert used([("metric", "accuracy")]) == ()
+
+
+def test_what_would_run_with_a_broken_package_is_refused_with_the_reason(site):  # noqa: F811
+    one = gone(site)
+    metric(site, module=f"{METRIC}\nimport no_such_module\n")
+    with pytest.raises(UserError, match=r"metric miss: plug-in one-plugin 2.0.*no_such"):
+        check_here([one])
 
 
 def test_titles_come_from_the_rows(example):
