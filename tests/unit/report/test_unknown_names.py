@@ -15,6 +15,7 @@ from peftmark.analysis.unknown_names import unknown_names
 from peftmark.analysis.validity import flags
 from peftmark.catalog.methods import Cell
 from peftmark.catalog.metrics import metric_of
+from peftmark.core.errors import UserError
 from peftmark.record.plugin import UsedPlugin
 from peftmark.render import words
 from peftmark.render.series import OTHER, series_of
@@ -171,9 +172,25 @@ def test_two_versions_of_a_plug_in_are_compared_as_code_not_as_procedures(halves
 def test_jobs_have_the_ids_that_their_rows_have_without_the_package(halves, peftmark):
     made = {p.job.job_id for p in make_plan(Selection("halves", jobs=1)).planned}
     afresh(halves / "site")
+    Store(halves / "results", "halves").read()
+    assert metric_of("worst-recall").title == "worst recall"  # known from the rows alone
     plan = make_plan(Selection("halves", jobs=1), recorded=True)
     assert {p.job.job_id for p in plan.planned} == made
     assert plan.contents.records.keys() == made
+
+
+def test_a_method_of_a_package_that_is_gone_is_not_run(halves):
+    text = "suite: mine\nmodel: minilm-l6\ntasks: [trec]\nrecipe: {steps: 4}\n"
+    methods = "methods: [{method: norms, recipe: {learning_rate: 1e-3}}]\n"
+    (halves / "suites" / "mine.yaml").write_text(text + methods)
+    first = make_plan(Selection("mine", jobs=1)).jobs[0]
+    kept = Store(halves / "results", "mine")
+    with kept.lock():
+        kept.append(make_record(job=first))
+    afresh(halves / "site")
+    assert make_plan(Selection("mine", jobs=1), recorded=True).jobs[0] == first
+    with pytest.raises(UserError, match="method norms is of the package peftmark-example"):
+        make_plan(Selection("mine", jobs=1))
 
 
 def test_what_a_job_says_of_plug_ins_is_told_once(halves):
