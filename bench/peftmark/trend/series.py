@@ -264,6 +264,14 @@ def figure(point: Point, key: Key) -> Estimate | None:
     return None if value is None or not math.isfinite(value) else Estimate(float(value), None, 1)
 
 
+def better_side(measure: Measure, metric: str) -> str | None:
+    """Which way a measure is better; None of a score in a metric that nobody here knows."""
+    if measure.key != "score":
+        return measure.better
+    known = metric_of(metric)
+    return None if known is None else known.direction
+
+
 def _steps(
     points: Sequence[tuple[int, Point, Estimate]],
     metric: str,
@@ -280,8 +288,7 @@ def _steps(
     cuts = steps.find(values, floor=floor or 1e-12, least=measure.least, by_seed=by_seed)
     means = [mean for _, _, mean in steps.levels(values, cuts)]
     ends = [*(points[cut][1].at for cut in cuts[1:]), "~"]
-    known = metric_of(metric) if measure.key == "score" else None
-    better = known.direction if known is not None else measure.better
+    better = better_side(measure, metric)
     return tuple(
         Step(
             index=points[cut][0],
