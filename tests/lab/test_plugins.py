@@ -22,14 +22,14 @@ from peftmark.lab.plugin_code import bring, named
 from peftmark.lab.quantization import table as backends
 from peftmark.run.runner import Selection, fetch, make_plan
 from places import SOURCE
-from plugged import load, site  # noqa: F401 (a fixture)
+from plugged import load
 
 NORMS, HEAD = 5 * 2 * 64, (64 * 64 + 64) + (64 * 2 + 2)
 """Five LayerNorms of width 64; the pooler, and a classifier of two classes."""
 
 
 @pytest.fixture
-def here(site, tmp_path, monkeypatch, no_devices):  # noqa: F811
+def here(site, tmp_path, monkeypatch, no_devices):
     example_plugin.install(site)
     tiny.make_model(site / example_plugin.PACKAGE / "model", "bert")
     load()

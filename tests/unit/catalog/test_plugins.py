@@ -17,17 +17,20 @@ from peftmark.catalog import plugins
 from peftmark.catalog.method import ANY, Method, Option
 from peftmark.catalog.methods import METHODS, all_methods, cell_title, method_of
 from peftmark.catalog.metrics import METRICS, metric_of, sign_of
+from peftmark.catalog.models import MODELS
 from peftmark.catalog.plugin_code import code_hash, files_of
 from peftmark.catalog.plugin_rows import carried, plugin_faults, row_faults, row_from
 from peftmark.catalog.quantizations import QUANTIZATIONS, quantization_of
+from peftmark.catalog.tasks import TASKS
 from peftmark.core.errors import SuiteError, UserError
 from peftmark.machine.environment import of_job
 from peftmark.record.job import Job
 from peftmark.record.plugin import UsedPlugin, check_here, missing, note, used
+from peftmark.suite.compatibility import _task_fault
 from peftmark.suite.expand import expand
 from peftmark.suite.load import load_suite
 from places import ROOT, SUITES
-from plugged import load, package, site, uninstall  # noqa: F401 (a fixture)
+from plugged import load, package, uninstall
 
 EXAMPLE = "peftmark-example 1.0"
 KEYS = [
@@ -49,13 +52,13 @@ LAB = {"one_plugin/lab.py": "def miss(references, predictions):\n    return 0.0\
 
 
 @pytest.fixture
-def example(site):  # noqa: F811
+def example(site):
     example_plugin.install(site)
     load()
     return site
 
 
-def metric(site, changes="", module=METRIC, key="miss", **more):  # noqa: F811
+def metric(site, changes="", module=METRIC, key="miss", **more):
     """A package with one metric, whose function is called with some changes."""
     text = f"{module}\ndef it():\n    return miss({changes})\n"
     package(site, text, "metrics", {key: "it"}, extra=LAB, **more)
@@ -80,7 +83,7 @@ def test_the_example_of_the_page_is_found_with_all_five_and_no_fault(example):
     assert "torch" not in str(example_plugin.shown()["peftmark_example/rows.py"])
 
 
-def test_without_being_asked_for_nothing_is_looked_for(site):  # noqa: F811
+def test_without_being_asked_for_nothing_is_looked_for(site):
     example_plugin.install(site)
     assert "norms" not in METHODS and "peftmark_example" not in sys.modules
     plugins.load(only={("method", "norms")})
@@ -175,7 +178,7 @@ def test_a_method_that_lacks_something_is_noticed(changes, says):
     ],
 )
 def test_a_metric_that_lacks_something_is_refused_with_package_and_entry_point(
-    site,  # noqa: F811
+    site,
     changes,
     says,
 ):
@@ -198,7 +201,7 @@ BROKEN = [
 
 
 @pytest.mark.parametrize(("more", "says"), BROKEN)
-def test_a_plug_in_that_fails_is_told_of_and_ends_nothing_else(site, capsys, more, says):  # noqa: F811
+def test_a_plug_in_that_fails_is_told_of_and_ends_nothing_else(site, capsys, more, says):
     before = [job.job_id for job in expand(load_suite("smoke", SUITES), "offline", "cpu").jobs]
     found = metric(site, module=f"{METRIC}\nprint('hello')\n{more}\n")
     assert says in found.fault and found.told.isprintable()
@@ -206,14 +209,14 @@ def test_a_plug_in_that_fails_is_told_of_and_ends_nothing_else(site, capsys, mor
     assert not capsys.readouterr().out  # what it prints is no answer of ours
 
 
-def test_a_name_that_is_taken_is_nobodys(site):  # noqa: F811
+def test_a_name_that_is_taken_is_nobodys(site):
     before = METRICS["accuracy"]
     found = metric(site, "key='accuracy'", key="accuracy")
     assert found.fault == "peftmark has a metric of this name; it needs another"
     assert METRICS["accuracy"] is before
 
 
-def test_a_name_that_two_packages_give_is_nobodys(site):  # noqa: F811
+def test_a_name_that_two_packages_give_is_nobodys(site):
     metric(site)
     assert metric_of("miss") is not None
     package(site, METRIC, "metrics", {"miss": "miss"}, name="one_plugin_more")
@@ -223,7 +226,7 @@ def test_a_name_that_two_packages_give_is_nobodys(site):  # noqa: F811
     assert metric_of("miss") is None
 
 
-def test_a_row_that_loads_torch_is_refused(site, monkeypatch):  # noqa: F811
+def test_a_row_that_loads_torch_is_refused(site, monkeypatch):
     monkeypatch.delitem(sys.modules, "torch", raising=False)
     found = metric(site, module=f"{METRIC}\nimport sys\nsys.modules['torch'] = sys\n")
     sys.modules.pop("torch")
@@ -231,7 +234,7 @@ def test_a_row_that_loads_torch_is_refused(site, monkeypatch):  # noqa: F811
 
 
 @pytest.mark.parametrize("path", ["/etc/passwd", "../rows.csv", "a/../../rows.csv", "~/rows.csv"])
-def test_rows_of_a_package_cannot_lie_outside_of_it(site, path):  # noqa: F811
+def test_rows_of_a_package_cannot_lie_outside_of_it(site, path):
     module = (
         "from peftmark.own.declared import OwnTask\nPEFTMARK_API = 1\n"
         f"def it():\n    return OwnTask(kind='language', train=[{path!r}], text='a')\n"
@@ -240,7 +243,7 @@ def test_rows_of_a_package_cannot_lie_outside_of_it(site, path):  # noqa: F811
     assert f"found {path!r}; paths are relative" in plugins.fault_of("task", "far")
 
 
-def test_what_asks_for_a_broken_plug_in_ends_with_its_message(site, tmp_path, peftmark):  # noqa: F811
+def test_what_asks_for_a_broken_plug_in_ends_with_its_message(site, tmp_path, peftmark):
     package(site, "import no_such_module", "methods", {"broken": "it"})
     (tmp_path / "suites").mkdir()
     text = "model: minilm-l6\ntasks: [trec]\nmethods: [{method: broken}]\nrecipe: {steps: 4}\n"
@@ -249,6 +252,14 @@ def test_what_asks_for_a_broken_plug_in_ends_with_its_message(site, tmp_path, pe
     assert code == 2 and said.count("plug-in one-plugin 2.0") == 1
     assert "[peftmark.methods] broken = one_plugin.rows:it: it raised ModuleNotFoundError" in said
     assert not (tmp_path / "results").exists()
+
+
+def test_a_task_with_a_metric_of_a_broken_plug_in_says_what_is_broken(site):
+    metric(site, module=f"{METRIC}\nimport no_such_module\n")
+    task = replace(TASKS["sst-2"], own=True, metric="miss", also=())
+    assert "metrics] miss = one_plugin.rows:it: it raised Mod" in _task_fault(
+        MODELS["minilm-l6"], task
+    )
 
 
 def test_the_doctor_lists_good_and_broken_ones(example, monkeypatch):
@@ -302,7 +313,7 @@ def test_any_changed_file_is_another_hash_and_another_job(example, name):
     assert len(ids) == 2
 
 
-def test_one_file_is_hashed_alone(site):  # noqa: F811
+def test_one_file_is_hashed_alone(site):
     (site / "lonely.py").write_text("x = 1\n")
     (site / "stranger.py").write_text("x = 2\n")
     example_plugin.distribute(site, "lonely", "1", "", [])
@@ -358,7 +369,7 @@ def test_an_environment_has_versions_and_hash_of_what_a_job_uses(example):
 # --- not installed any more -----------------------------------------------------------------------
 
 
-def gone(site, **changes):  # noqa: F811
+def gone(site, **changes):
     """What a stored row said of the metric of a package that was uninstalled."""
     metric(site, "low=-1.0")
     [one] = used([("metric", "miss")])
@@ -367,7 +378,7 @@ def gone(site, **changes):  # noqa: F811
     return replace(one, **changes)
 
 
-def test_a_metric_keeps_its_direction_when_its_package_is_gone(site):  # noqa: F811
+def test_a_metric_keeps_its_direction_when_its_package_is_gone(site):
     one = gone(site)
     note([one])
     assert sign_of("miss") == -1.0
@@ -376,7 +387,7 @@ def test_a_metric_keeps_its_direction_when_its_package_is_gone(site):  # noqa: F
     assert used([("metric", "miss")]) == (one,)  # so that a plan has the ids that its rows have
 
 
-def test_the_newest_row_says_what_a_plug_in_was(site):  # noqa: F811
+def test_the_newest_row_says_what_a_plug_in_was(site):
     one = gone(site)
     other = replace(one, code="f" * 16)
     note([one])
@@ -386,12 +397,12 @@ def test_the_newest_row_says_what_a_plug_in_was(site):  # noqa: F811
     assert used([("metric", "miss")]) == (other,)
 
 
-def test_a_row_that_cannot_be_read_leaves_the_name_alone(site):  # noqa: F811
+def test_a_row_that_cannot_be_read_leaves_the_name_alone(site):
     note([gone(site, row={"direction": "sideways"})])
     assert metric_of("miss") is None and sign_of("miss") == 1.0
 
 
-def test_what_would_run_without_its_package_is_refused_with_the_package(site):  # noqa: F811
+def test_what_would_run_without_its_package_is_refused_with_the_package(site):
     one = gone(site)
     with pytest.raises(UserError, match="metric miss is of the package one-plugin, which isn't"):
         check_here([one])
@@ -410,13 +421,13 @@ def test_other_code_than_was_planned_with_is_refused(example):
         check_here([replace(one, distribution="another")])
 
 
-def test_a_name_that_peftmark_has_now_is_its_own_whatever_rows_say(site):  # noqa: F811
+def test_a_name_that_peftmark_has_now_is_its_own_whatever_rows_say(site):
     note([gone(site, key="accuracy", kind="metric")])
     assert sign_of("accuracy") == 1.0
     assert used([("metric", "accuracy")]) == ()
 
 
-def test_what_would_run_with_a_broken_package_is_refused_with_the_reason(site):  # noqa: F811
+def test_what_would_run_with_a_broken_package_is_refused_with_the_reason(site):
     one = gone(site)
     metric(site, module=f"{METRIC}\nimport no_such_module\n")
     with pytest.raises(UserError, match=r"metric miss: plug-in one-plugin 2.0.*no_such"):

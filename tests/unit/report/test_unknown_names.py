@@ -22,7 +22,7 @@ from peftmark.render.series import OTHER, series_of
 from peftmark.run.runner import Selection, make_plan
 from peftmark.storage import part_cache
 from peftmark.storage.store import Store
-from plugged import load, site, uninstall  # noqa: F401 (a fixture)
+from plugged import load, uninstall
 from shown import write
 
 GHOST = Cell("ghost", 4, "int3")
@@ -103,7 +103,7 @@ def test_a_change_of_an_unknown_metric_is_undecided(tmp_path, rows, peftmark):
 
 
 @pytest.fixture
-def halves(site, tmp_path, monkeypatch, no_devices):  # noqa: F811
+def halves(site, tmp_path, monkeypatch, no_devices):
     """Made-up rows of the suite that docs/plugins.md shows, of two seeds' worth."""
     example_plugin.install(site)
     model_folder(site / example_plugin.PACKAGE / "model")
@@ -125,7 +125,7 @@ def halves(site, tmp_path, monkeypatch, no_devices):  # noqa: F811
     return tmp_path
 
 
-def afresh(site):  # noqa: F811
+def afresh(site):
     """As a new process without the package would find it."""
     uninstall(site, forgetting=True)
     part_cache._read.clear()
