@@ -54,7 +54,7 @@ if os.environ.get("PEFTMARK_TESTS") == "fast":
     sys.meta_path.insert(0, _NoTorch())
     sys.addaudithook(_no_process)
 
-pytest_plugins = ["gate_cli", "made_wheels"]  # fixtures of theirs are for every test
+pytest_plugins = ["gate_cli", "made_wheels", "plugged"]  # fixtures of theirs are for every test
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from peftmark.catalog.methods import METHODS, Cell
+from peftmark.catalog.methods import METHODS, Cell, method_of
 from peftmark.catalog.quantizations import QUANTIZATIONS
 
 
@@ -19,7 +19,8 @@ def _cell_order(cell: Cell, reference: Cell) -> tuple[object, ...]:
 
 def shown_order(cell: Cell) -> tuple[object, ...]:
     """What every page lists cells by: lines that others are held to come last."""
-    is_line = cell.method in METHODS and METHODS[cell.method].family == "reference"
+    method = method_of(cell.method)
+    is_line = method is not None and method.family == "reference"
     return is_line, *catalogue_order(cell)
 
 

@@ -15,7 +15,7 @@ from peftmark.analysis.machines import ByMachine
 from peftmark.analysis.scale import point
 from peftmark.catalog.methods import Cell, cell_title
 from peftmark.catalog.metrics import sign_of
-from peftmark.catalog.quantizations import QUANTIZATIONS
+from peftmark.catalog.quantizations import quantization_of
 from peftmark.machine.environment import changed_versions
 from peftmark.record.fields import by_phase
 from peftmark.record.job import Job, Record
@@ -173,9 +173,11 @@ def _of_one(row: Record) -> Iterator[Flag]:
         yield Flag("collapsed", row.job, f"the last {what} are all the same")
     error = outcome.reload_max_error
     # Not "above": an error that is not a number is no faithful copy either.
-    weights = row.job.recipe.weights
-    allowed = QUANTIZATIONS[row.job.quantization].reload_tolerance_with(weights)
-    if error is not None and not error <= allowed:
+    base = quantization_of(row.job.quantization)
+    if error is None or base is None:  # nobody here knows what such a base allows
+        return
+    allowed = base.reload_tolerance_with(row.job.recipe.weights)
+    if not error <= allowed:
         detail = f"a logit differs by {error:.2g} after loading, {allowed:g} allowed"
         yield Flag("unfaithful", row.job, detail)
 

@@ -6,10 +6,11 @@ Every path may be a string. What the command line tells in a message and an exit
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 # First the folders of these names, so that a later import of theirs can't take a function's place
 # in the package: `peftmark.run` stays what is called.
@@ -28,8 +29,24 @@ if TYPE_CHECKING:
     from peftmark.run.session import Summary
 
 PathLike = str | os.PathLike[str]
+Taken = ParamSpec("Taken")
+Given = TypeVar("Given")
 
 
+def _with_plugins(function: Callable[Taken, Given]) -> Callable[Taken, Given]:
+    """The same, with what other packages bring known, as to the command line."""
+
+    @functools.wraps(function)
+    def called(*args: Taken.args, **kwargs: Taken.kwargs) -> Given:
+        from peftmark.catalog import plugins
+
+        plugins.load()
+        return function(*args, **kwargs)
+
+    return called
+
+
+@_with_plugins
 def load_results(
     source: PathLike,
     *,
@@ -84,6 +101,7 @@ def load_results(
     return results_frame(selected, failed=failed, trials=trials, repeats=repeats, bulky=bulky)
 
 
+@_with_plugins
 def curves(
     source: PathLike,
     *,
@@ -110,6 +128,7 @@ def curves(
     return curves_frame(selected, failed=failed, trials=trials, repeats=repeats)
 
 
+@_with_plugins
 def plan(
     suite: str,
     *,
@@ -150,6 +169,7 @@ def plan(
     return plan_frame(selection, memory=memory, gpu=device)
 
 
+@_with_plugins
 def run(
     suite: str,
     *,
@@ -196,22 +216,13 @@ def run(
     """
     from peftmark.api.running import watched_run
 
-    selection = _selection(
-        suite,
-        profile,
-        mirror,
-        results,
-        suites,
-        jobs=jobs,
-        only=tuple(only),
-        again=again,
-        seconds_limit=timeout,
-        retries=retries,
-        show_texts=show_texts,
-    )
+    tries = {"jobs": jobs, "again": again, "seconds_limit": timeout, "retries": retries}
+    which = {"only": tuple(only), "show_texts": show_texts}
+    selection = _selection(suite, profile, mirror, results, suites, **tries, **which)
     return watched_run(selection, callback, progress)
 
 
+@_with_plugins
 def report(
     suite: str,
     *,
@@ -248,6 +259,7 @@ def report(
     return write_report(stored_plan(selection), Path(results), Path(reports), hour)[0]
 
 
+@_with_plugins
 def table(
     source: PathLike,
     *,
@@ -280,6 +292,7 @@ def table(
     return rendered(selected.table, format)
 
 
+@_with_plugins
 def compare(*runs: PathLike, names: Sequence[str] = ()) -> Compared:
     """Two to eight runs of one suite, each held against the first, as `peftmark compare` does.
 
@@ -301,6 +314,7 @@ def compare(*runs: PathLike, names: Sequence[str] = ()) -> Compared:
     return hold(read_runs([Path(run) for run in runs], names))
 
 
+@_with_plugins
 def gate(
     suite: str,
     against: PathLike,

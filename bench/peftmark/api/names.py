@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Protocol, TypeVar
 
+from peftmark.catalog import plugins
 from peftmark.catalog.method import Method
 from peftmark.catalog.methods import all_methods
 from peftmark.catalog.models import MODELS as _MODELS
@@ -50,6 +51,7 @@ class Names(Mapping[str, Entry]):
         return "\n".join(f"{name:<{width}}  {e.summary}" for name, e in self._entries.items())
 
 
+plugins.load()  # their methods are listed too
 METHODS: Names[Method] = Names(all_methods())
 TASKS: Names[Task] = Names(_TASKS)
 MODELS: Names[Model] = Names(_MODELS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from peftmark.analysis.unknown_names import unknown_names
 from peftmark.core.amounts import Price, read_price
 from peftmark.report.report_input import ReportInput
 from peftmark.report.write import write
@@ -13,7 +14,7 @@ from peftmark.storage.external import load_external
 from peftmark.storage.store import Store
 from peftmark.storage.unread import no_results, unread
 from peftmark.suite.expand import as_recorded
-from peftmark.suite.load import load_suite
+from peftmark.suite.with_rows import load_with_rows
 
 
 def stored_plan(selection: Selection) -> Plan:
@@ -23,7 +24,7 @@ def stored_plan(selection: Selection) -> Plan:
         UserError: no such suite or profile, or no rows.
     """
     if selection.profile is None:
-        suite = load_suite(selection.suite, selection.suites)
+        suite = load_with_rows(selection.suite, selection.suites, selection.results)
         records = Store(selection.results, suite.name).read().records.values()
         latest = max(records, key=lambda r: (r.finished_at, r.job.job_id), default=None)
         if latest is not None and latest.job.profile in suite.profiles:
@@ -53,7 +54,8 @@ def write_report(
         f"peftmark report {plan.suite.name} --profile {name}"
         for name in sorted(others)
     ]
-    notes += [f"{clause[:1].upper()}{clause[1:]}." for clause in unread(plan.contents)]
+    clauses = [*unread(plan.contents), *unknown_names([r.job for r in mine])]
+    notes += [f"{clause[:1].upper()}{clause[1:]}." for clause in clauses]
     # The rows decide the device, so that a report can be made on another machine.
     known_rows = {i: r for i, r in plan.contents.records.items() if r.job.profile == plan.profile}
     jobs = as_recorded(plan.suite, plan.profile, known_rows).jobs if mine else plan.jobs

@@ -149,5 +149,5 @@ def watched_run(selection: Selection, ended: Callback | None, going: Callback | 
     summary = summarise(plan, selection)
     if summary.code == Exit.NOT_REPEATABLE and summary.repeat is not None:
         told = f"{job_title(summary.repeat.job)} gave other numbers than the job it repeats"
-        warnings.warn(f"{told} ({summary.repeat.detail}): do not trust these results", stacklevel=3)
+        warnings.warn(f"{told} ({summary.repeat.detail}): do not trust these results", stacklevel=4)
     return summary

@@ -92,8 +92,8 @@ class Selected:
         contents = Contents({}, 0, _paths(self.damaged), _paths(self.older))
         clauses += unread(contents)
         if clauses:
-            # 5: whoever called the function of the package, which calls what makes a frame.
-            warnings.warn(f"{self.where}: {'; '.join(clauses)}", stacklevel=5)
+            # 6: whoever called the function of the package, which calls what makes a frame.
+            warnings.warn(f"{self.where}: {'; '.join(clauses)}", stacklevel=6)
 
 
 def _paths(rows: Mapping[str, str]) -> dict[Path, str]:

@@ -12,7 +12,8 @@ from peftmark.catalog.quantizations import QUANTIZATIONS
 Size = Literal["rank", "width", "tokens"]
 Family = Literal["reference", "lora", "adalora", "adapter", "selective", "prompt", "mixed", "peft"]
 Hook = Literal["before initialisation", "extra loss", "after each step", "second stage"]
-ANY = tuple(QUANTIZATIONS)
+ANY: tuple[str, ...] = ()
+"""As what a method sits on: every quantization there is."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Method:
             without.
         settings: the recipe's adapter settings that it reads: targets, alpha, dropout.
         schedule: whether it reads the recipe's `adalora`.
-        quantizations: base formats it can sit on.
+        sits_on: base formats it can sit on; `ANY` for all (`quantizations` has their names).
         options: settings of its own; None where any name goes (PEFT checks them when it runs).
         hooks: which calls of the training loop it needs.
         budget: whether a parameter budget may stand in place of its size.
@@ -66,6 +67,7 @@ class Method:
             model makes of a text; empty for every other method. Such a method is there for
             encoders' tasks, and no seed changes it.
         freezes: whether weights of the base stay frozen, so that they may be stored in fewer bits.
+        code: `module:function` of a plug-in's; empty for peftmark's own (`peftmark.lab.methods`).
     """
 
     key: str
@@ -76,13 +78,19 @@ class Method:
     source: str
     settings: tuple[str, ...] = ()
     schedule: bool = False
-    quantizations: tuple[str, ...] = ANY
+    sits_on: tuple[str, ...] = ANY
     options: tuple[Option, ...] | None = ()
     hooks: tuple[Hook, ...] = ()
     budget: bool = False
     trains: bool = True
     fits: Literal["", "words", "model"] = ""
     freezes: bool = True
+    code: str = ""
+
+    @property
+    def quantizations(self) -> tuple[str, ...]:
+        """The base formats that it can sit on, by name."""
+        return self.sits_on or tuple(QUANTIZATIONS)
 
     @property
     def untrained(self) -> str:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from peftmark.catalog import absent
 from peftmark.catalog.method import ANY, Hook, Method, Option, Size
 from peftmark.catalog.peft_types import PEFT_TYPES, PeftType, peft_type
-from peftmark.catalog.quantizations import QUANTIZATIONS, of_family
+from peftmark.catalog.quantizations import of_family, quantization_of
 
 STEP_OF = dict.fromkeys(
     ("rslora", "lora-plus", "pissa", "olora", "loftq", "eva", "corda", "lora-ga"), "lora"
@@ -30,7 +31,7 @@ def _lora(
     summary: str,
     source: str,
     *options: Option,
-    quantizations: tuple[str, ...] = ANY,
+    sits_on: tuple[str, ...] = ANY,
     hooks: tuple[Hook, ...] = (),
 ) -> Method:
     return Method(
@@ -42,7 +43,7 @@ def _lora(
         source,
         LORA,
         False,
-        quantizations,
+        sits_on,
         options,
         hooks,
         budget=True,
@@ -54,7 +55,7 @@ METHODS: dict[str, Method] = {
     for m in (
         Method(
             "full", "full fine-tuning", "reference", None,
-            "every weight trained: the upper reference line", "reference", quantizations=("none",),
+            "every weight trained: the upper reference line", "reference", sits_on=("none",),
             freezes=False,
         ),
         Method(
@@ -71,7 +72,7 @@ METHODS: dict[str, Method] = {
             "bag-of-words", "bag of words", "reference", None,
             "logistic regression (ridge for scores) on TF-IDF of words and pairs of words; no "
             "weight of the model is read",
-            "reference", quantizations=("none",), trains=False, fits="words", freezes=False,
+            "reference", sits_on=("none",), trains=False, fits="words", freezes=False,
         ),
         Method(
             "embeddings", "frozen embeddings", "reference", None,
@@ -94,11 +95,11 @@ METHODS: dict[str, Method] = {
         ),
         _lora(
             "pissa", "PiSSA", "LoRA that starts as the principal singular triplets of the weight",
-            "Meng et al. 2024, arXiv 2404.02948", quantizations=("none",),
+            "Meng et al. 2024, arXiv 2404.02948", sits_on=("none",),
         ),
         _lora(
             "olora", "OLoRA", "LoRA that starts from a QR decomposition of the weight",
-            "Büyükakyüz 2024, arXiv 2406.01775", quantizations=("none",),
+            "Büyükakyüz 2024, arXiv 2406.01775", sits_on=("none",),
         ),
         _lora(
             "lora-plus", "LoRA+", "LoRA whose B learns faster than A",
@@ -109,7 +110,7 @@ METHODS: dict[str, Method] = {
             "loftq", "LoftQ", "LoRA that starts as what 4-bit quantisation lost",
             "Li et al. 2023, arXiv 2310.08659",
             Option("iterations", 1, (1, 10), "alternations of quantising and decomposing"),
-            quantizations=of_family("bitsandbytes-4bit"), hooks=("before initialisation",),
+            sits_on=of_family("bitsandbytes-4bit"), hooks=("before initialisation",),
         ),
         _lora(
             "eva", "EVA", "LoRA whose A starts as the principal directions of the activations",
@@ -121,19 +122,19 @@ METHODS: dict[str, Method] = {
             "corda", "CorDA", "LoRA that starts from a context-oriented decomposition",
             "Yang et al. 2024, arXiv 2406.05223",
             _BATCHES, Option("kind", "ipm", ("ipm", "kpm"), "task first (ipm) or knowledge (kpm)"),
-            quantizations=("none",), hooks=("before initialisation",),
+            sits_on=("none",), hooks=("before initialisation",),
         ),
         _lora(
             "lora-ga", "LoRA-GA", "LoRA that starts along the gradient of the full weights",
             "Wang et al. 2024, arXiv 2407.05000",
-            _BATCHES, quantizations=("none",), hooks=("before initialisation",),
+            _BATCHES, sits_on=("none",), hooks=("before initialisation",),
         ),
         _lora(
             "kasa", "KaSA", "LoRA with trained singular values beside a truncated base",
             "Wang et al. 2024, arXiv 2412.06071",
             Option("beta", 1e-4, (0, 1), "weight of the singular values' penalty"),
             Option("gamma", 1e-3, (0, 1), "weight of the orthogonality penalty"),
-            quantizations=("none",), hooks=("extra loss",),
+            sits_on=("none",), hooks=("extra loss",),
         ),
         Method(
             "adalora", "AdaLoRA", "adalora", "rank",
@@ -238,7 +239,7 @@ METHODS: dict[str, Method] = {
             "diff-pruning", "DiffPruning", "selective", None,
             "a sparse difference to the weights, by a relaxed L0 penalty and a final cut",
             "Guo et al. 2020, arXiv 2012.07463", ("targets",),
-            quantizations=("none",),
+            sits_on=("none",),
             options=(
                 Option("density", 0.005, (1e-5, 1), "share of the targets' weights that differ"),
                 Option("l0_weight", 1.25e-7, (0, 1), "weight of the expected differences"),
@@ -301,11 +302,12 @@ def _of_peft(kind: PeftType) -> Method:
 
 
 def method_of(key: str) -> Method | None:
-    """The method of a key; None if there is none."""
+    """The method of a key: of the catalogue, PEFT's, or a plug-in's as stored rows have it; None if
+    there is none."""
     if key.startswith(PREFIX):
         kind = peft_type(key.removeprefix(PREFIX))
         return _of_peft(kind) if kind else None
-    return METHODS.get(key)
+    return METHODS.get(key) or absent.seen("method", key)
 
 
 def all_methods() -> dict[str, Method]:
@@ -363,8 +365,8 @@ def cell_title(method: str, size: int | None, quantization: str, variant: str = 
     if method == "lora" and quantization == "nf4":
         name, quantization = "QLoRA", "none"
     if quantization != "none":
-        title = QUANTIZATIONS[quantization].title if quantization in QUANTIZATIONS else quantization
-        name = f"{name} + {title}"
+        base = quantization_of(quantization)
+        name = f"{name} + {base.title if base else quantization}"
     if size is not None:
         kind = known.size if known and known.size else "rank"
         name = f"{name} {_SIZE_WORDS[kind].format(size)}"

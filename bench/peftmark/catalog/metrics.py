@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Literal, get_args
 
+from peftmark.catalog import absent
 from peftmark.catalog.task import Task, TaskKind
 from peftmark.core.amounts import places
 
@@ -38,6 +39,7 @@ class Metric:
         beside: whether it only stands beside another metric, never first.
         probabilities: whether it reads probabilities, and not only what is predicted.
         unit: what its values are in; empty for shares and correlations, of which 0.01 is a point.
+        code: `module:function` of a plug-in's; empty for peftmark's own (`peftmark.lab.metrics`).
     """
 
     key: str
@@ -51,6 +53,7 @@ class Metric:
     beside: bool = False
     probabilities: bool = False
     unit: Unit = ""
+    code: str = ""
 
     @property
     def best(self) -> float:
@@ -277,12 +280,19 @@ METRICS: dict[str, Metric] = {
 
 
 def metric_of(key: str) -> Metric | None:
-    """A metric of the catalogue, or the one of one's own that a key names; None for neither.
+    """A metric of the catalogue, one of a plug-in as stored rows have it, or the one of one's own
+    that a key names; None for neither.
 
     A function of one's own is named `package.module:function`, with `:lower` behind it where lower
     is better. Nothing is known of its range. Nothing is imported here.
     """
-    return METRICS.get(key) or _own(key)
+    return METRICS.get(key) or absent.seen("metric", key) or _own(key)
+
+
+def is_users(key: str) -> bool:
+    """Whether a metric's code is no part of peftmark: one of one's own, or a plug-in's."""
+    known = metric_of(key)
+    return known is not None and (known.own or bool(known.code))
 
 
 @cache

@@ -33,13 +33,27 @@ def _check_function(path: Path, key: str) -> None:
     named = OWN.fullmatch(key)
     assert named is not None
     try:
-        tree = ast.parse(path.read_bytes())
+        bound = binds(path, named["function"])
     except (SyntaxError, ValueError) as error:
         where = f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
         raise UserError(
             f"metric {key}: {path}{where} is no Python: {getattr(error, 'msg', error)}",
             "Mend the file.",
         ) from error
+    if not bound:
+        raise UserError(
+            f"metric {key}: {path} has no function {named['function']}",
+            f"Write def {named['function']}(references, predictions) in it.",
+        )
+
+
+def binds(path: Path, wanted: str) -> bool:
+    """Whether something at the top level of a file has a name; it is parsed, never run.
+
+    Raises:
+        SyntaxError, ValueError: it is no Python.
+    """
+    tree = ast.parse(path.read_bytes())
     # Whatever binds the name will do, also an import: what it is shows when it is called.
     bound = {n.name for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.ClassDef)}
     bound |= {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and _stored(n)}
@@ -49,11 +63,7 @@ def _check_function(path: Path, key: str) -> None:
         if isinstance(n, ast.Import | ast.ImportFrom)
         for name in n.names
     }
-    if named["function"] not in bound and "*" not in bound:
-        raise UserError(
-            f"metric {key}: {path} has no function {named['function']}",
-            f"Write def {named['function']}(references, predictions) in it.",
-        )
+    return wanted in bound or "*" in bound
 
 
 def _stored(name: ast.Name) -> bool:
@@ -81,7 +91,7 @@ def file_of(key: str) -> Path:
                     f"Give it another name, such as my_{parts[0]}.py.",
                 )
             return path
-    found = _on_path(parts)
+    found = on_path(parts)
     if found is None:
         if parts[1:] and parts[-1] == "py":  # the name of a file in place of a module's
             parts = parts[:-1]
@@ -97,8 +107,9 @@ def file_of(key: str) -> Path:
     return found
 
 
-def _on_path(parts: list[str]) -> Path | None:
-    """The file of a module on `sys.path`. A package is looked through, never imported."""
+def on_path(parts: list[str]) -> Path | None:
+    """The file of a module on `sys.path`; None if there is none. A package is looked through, never
+    imported."""
     try:
         spec = find_spec(parts[0])
     except ValueError:  # a module that was made without one, such as __main__

@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from peftmark.catalog import absent
+
 Family = Literal["none", "bitsandbytes-4bit", "bitsandbytes-8bit", "torchao-8bit"]
-"""What makes the weights: one back-end of `peftmark.lab.quantization` each."""
+"""What makes the weights: one back-end of `peftmark.lab.quantization` each. A plug-in's may be of a
+family of its own."""
 
 _AGAIN = "dequantised, added, quantised again"
 
@@ -23,17 +26,19 @@ class Quantization:
         merged: what a merge leaves behind, in words.
         double: whether its block constants can be quantised too.
         optional: a package it needs that peftmark is also installed without; empty for none.
+        code: `module:name` of a plug-in's back-end; empty for peftmark's own.
     """
 
     key: str
     title: str
-    family: Family
+    family: Family | str
     bits: int
     summary: str
     reload_tolerance: float
     merged: str
     double: bool = False
     optional: str = ""
+    code: str = ""
 
     def reload_tolerance_with(self, weights: str) -> float:
         """`reload_tolerance` on a base stored in some type: PEFT rounds some adapters to one of 16
@@ -88,6 +93,11 @@ QUANTIZATIONS: dict[str, Quantization] = {
         ),
     )
 }
+
+
+def quantization_of(key: str) -> Quantization | None:
+    """The quantization of a key: of the catalogue, or of a plug-in as stored rows have it."""
+    return QUANTIZATIONS.get(key) or absent.seen("quantization", key)
 
 
 def of_family(*families: Family) -> tuple[str, ...]:

@@ -12,7 +12,8 @@ from peftmark.catalog.methods import method_of
 from peftmark.claims.arithmetic import calculate
 from peftmark.claims.measures import MEASURES
 from peftmark.core.strict import Strict
-from peftmark.suite.schema import SIZE_KEYS, CellName, ModelName, known
+from peftmark.suite.names import known
+from peftmark.suite.schema import SIZE_KEYS, CellName, ModelName
 
 MeasureName = Annotated[str, known("measure", MEASURES)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]

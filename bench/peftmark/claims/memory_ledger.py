@@ -20,7 +20,8 @@ from peftmark.memory.published_run import Scenario, fault, filled
 from peftmark.record.fields import LIVE_PARTS
 from peftmark.suite.checks import suite_folders
 from peftmark.suite.faults import fault_lines
-from peftmark.suite.schema import Positive, Word, known
+from peftmark.suite.names import known
+from peftmark.suite.schema import Positive, Word
 
 LEDGER = Path("claims") / "memory.yaml"
 MOST_READINGS = 24

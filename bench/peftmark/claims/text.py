@@ -23,7 +23,8 @@ from peftmark.storage.store import Contents, Store
 from peftmark.storage.unread import no_results, unread
 from peftmark.suite.checks import suite_folders
 from peftmark.suite.expand import as_recorded
-from peftmark.suite.load import Suite, load_suite
+from peftmark.suite.load import Suite
+from peftmark.suite.with_rows import load_with_rows
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def look(
                 "Name one: peftmark claims SUITE --profile PROFILE.",
             )
         return _whole(claims, results, suites, compute([*claims.values()]))
-    loaded = load_suite(suite, suites)
+    loaded = load_with_rows(suite, suites, results)
     if not loaded.claims:
         known = sorted({name for claim in claims.values() for name in claim.suites})
         raise UserError(
@@ -131,7 +132,8 @@ def _whole(claims: Mapping[str, Claim], results: Path, suites: Path | None, pape
     stores = {name: Store(results, name) for name in names}
     there = {name: store.read() for name, store in stores.items()}
     found = {
-        n: _standings(load_suite(n, suites), None, there[n], claims, paper) or {} for n in names
+        n: _standings(load_with_rows(n, suites, results), None, there[n], claims, paper) or {}
+        for n in names
     }
     lines = []
     for claim in claims.values():

@@ -20,11 +20,13 @@ def run(options: argparse.Namespace) -> int:
     """Every method with the parameters it trains."""
     from dataclasses import asdict
 
+    from peftmark.catalog.methods import METHODS
+    from peftmark.catalog.plugins import origins
     from peftmark.docgen.methods_page import known_counts, markdown, method_table
 
     counts = known_counts()
     if options.json:
-        print(json.dumps(asdict(counts), indent=2))
+        print(json.dumps(asdict(counts) | {"from": origins("method", METHODS)}, indent=2))
     else:
         print(markdown(counts) if options.markdown else method_table(counts))
     return Exit.OK

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from peftmark import __version__
+from peftmark.catalog import plugins
 from peftmark.cli import (
     baseline,
     budget,
@@ -88,6 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     options = _parser().parse_args(arguments)
     code: int = Exit.OK
     try:
+        plugins.load()
         code = options.command(options)
         sys.stdout.flush()
     except UserError as error:

@@ -27,16 +27,22 @@ def add_options(sub: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Every cell over the gates that ran, with the steps in it."""
+    from peftmark.catalog.metrics import metric_of
     from peftmark.storage.gate_history import read
-    from peftmark.suite.load import load_suite
+    from peftmark.storage.store import Store
+    from peftmark.suite.with_rows import load_with_rows
     from peftmark.trend import write as trends
 
-    points, damaged = read(options.results, load_suite(options.suite).name)
+    points, damaged = read(
+        options.results, load_with_rows(options.suite, None, options.results).name
+    )
     if not points and not damaged:
         raise UserError(
             f"{options.results} has no history of suite {options.suite}",
             f"Every gate adds to it: peftmark gate {options.suite} --against PATH.",
         )
+    if any(metric_of(point.metric) is None for point in points):
+        Store(options.results, options.suite).read()  # rows know the metrics of plug-ins
     accepted = _accepted(options.baselines, options.suite)
     folder = options.reports / options.suite / "trend"
     written = trends.write(points, accepted, options.suite, folder, damaged)

@@ -42,10 +42,12 @@ def read_runs(paths: Sequence[Path], labels: Sequence[str]) -> tuple[Run, ...]:
             f"{len(paths)} named, 2 to {MOST_RUNS} can be compared",
             "Name results folders of a suite, or baselines: peftmark compare A B.",
         )
+    if len({path.resolve() for path in paths}) < len(paths):
+        for path in paths:
+            a_side(path)  # what is wrong with it says more
+        raise UserError("a run is named twice", "Name each results folder once.")
     names = _labels(labels, len(paths)) if labels else names_of(paths)
     runs = tuple(Run(name, a_side(path)) for name, path in zip(names, paths, strict=True))
-    if len({path.resolve() for path in paths}) < len(paths):
-        raise UserError("a run is named twice", "Name each results folder once.")
     for run in runs[1:]:
         _check_same_suite(runs[0].side, run.side)
     suite = runs[0].side.suite

@@ -13,6 +13,7 @@ from peftmark.catalog.architectures import ARCHITECTURES
 from peftmark.catalog.method import Method, Option, Size
 from peftmark.catalog.methods import METHODS, PREFIX, Cell, all_methods
 from peftmark.catalog.peft_types import NOT_ON_TORCHAO, PEFT_TYPES, PeftType
+from peftmark.catalog.plugins import Plugin, plugin_of
 from peftmark.catalog.quantizations import Family, of_family
 from peftmark.record.job import Job, ReportOptions
 from peftmark.render.plain_table import aligned
@@ -94,7 +95,7 @@ def _default_jobs() -> list[Job]:
         {"method": m.key, "quantization": [m.quantizations[0]]}
         | ({"size": [SIZES[m.size]]} if m.size else {})
         for m in METHODS.values()
-        if m.trains
+        if m.trains and not m.code
     ]
     profile = {
         "summary": "-",
@@ -130,12 +131,13 @@ def method_table(counts: Counts) -> str:
             m.key,
             m.title,
             _size(m),
-            _span(counts.adapters[m.key]),
+            _span(counts.adapters.get(m.key)),
             " ".join(m.quantizations),
             _yes(m.budget),
         )
         for m in METHODS.values()
     ]
+    plugged = [f"{m.key} is of the package {p.origin}." for m, p in _plugged()]
     kinds = [
         (
             f"{PREFIX}{k.key}",
@@ -150,6 +152,7 @@ def method_table(counts: Counts) -> str:
             f"Adapter parameters on {MODEL} (the head has {counts.head:,} more): {_defaults()}.",
             "",
             *aligned(head, rows, numbers=(3,)),
+            *plugged,
             "",
             *aligned(("PEFT type", "title", "size", "bases"), kinds),
         ]
@@ -167,7 +170,9 @@ def _size(method: Method) -> str:
     return f"{method.size} {SIZES[method.size]}" if method.size else "-"
 
 
-def _span(counts: tuple[int, int]) -> str:
+def _span(counts: tuple[int, int] | None) -> str:
+    if counts is None:  # of a plug-in: to count it its code would have to run
+        return "not counted"
     fewest, most = counts
     return f"{most:,}" if fewest == most else f"{fewest:,} to {most:,}"
 
@@ -272,7 +277,17 @@ def markdown(counts: Counts) -> str:
 def _what_trains() -> list[str]:
     """The table of what each method trains."""
     head = ("method", "title", "what trains, beside the head", "source")
-    return _lines(head, [(f"`{m.key}`", m.title, m.summary, m.source) for m in METHODS.values()])
+    rows = [(f"`{m.key}`", m.title, m.summary, m.source) for m in METHODS.values()]
+    of_packages = {m.key: f"{m.source}; package {p.origin}" for m, p in _plugged()}
+    return _lines(
+        head, [(key, *row, of_packages.get(key.strip("`"), source)) for key, *row, source in rows]
+    )
+
+
+def _plugged() -> list[tuple[Method, Plugin]]:
+    """The methods that plug-ins add; none where nobody looked for plug-ins."""
+    found = ((m, plugin_of("method", m.key)) for m in METHODS.values())
+    return [(method, plugin) for method, plugin in found if plugin is not None]
 
 
 def _needs(counts: Counts) -> list[str]:
@@ -282,7 +297,7 @@ def _needs(counts: Counts) -> list[str]:
         (
             f"`{m.key}`",
             _size(m),
-            _span(counts.adapters[m.key]),
+            _span(counts.adapters.get(m.key)),
             ", ".join(m.hooks) or "-",
             ", ".join(m.quantizations),
             _yes(m.budget),

@@ -13,14 +13,16 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from peftmark.catalog import plugins
 from peftmark.catalog.tasks import TASKS
 from peftmark.core.errors import UserError
 from peftmark.executors.contract import WORKER, Finished, Order, log_file
 from peftmark.executors.local import run_jobs
 from peftmark.executors.slots import Slot, gpu_slots
 from peftmark.machine import nvml
-from peftmark.machine.environment import NUMERIC, capture, changed_versions, versions
+from peftmark.machine.environment import NUMERIC, capture, changed_versions, of_job, versions
 from peftmark.record.job import PROTOCOL, Environment, Job
+from peftmark.record.plugin import check_here
 from peftmark.sources.assets import Places, default_cache, model_files
 from peftmark.sources.task_data import load_task
 
@@ -70,6 +72,9 @@ def run_here(payload_json: str) -> str:
     try:
         mirror = Path(asked["mirror"]) if asked["mirror"] else None
         places = Places(mirror, tuple(asked["sources"]), default_cache())
+        if job.plugins:
+            plugins.load({(one.kind, one.key) for one in job.plugins})
+            check_here(job.plugins)
         if asked["worker"] == WORKER:
             _fetch(job, places)
         slot = _slot(job)
@@ -90,7 +95,8 @@ def run_here(payload_json: str) -> str:
         (done,) = run_jobs(order, [slot])
         log = log_file(logs, job, attempt)
         text = log.read_bytes().decode("utf-8", "replace") if log.exists() else ""
-    return json.dumps({"finished": replace(done, environment=capture()).to_json(), "log": text})
+    done = replace(done, environment=of_job(capture(), job))
+    return json.dumps({"finished": done.to_json(), "log": text})
 
 
 def answer(job: Job, result_json: str) -> tuple[Finished | None, str, Environment | None, str]:

@@ -13,7 +13,7 @@ from peftmark.gate.result import Gate
 from peftmark.gate.snapshot import Snapshot, of_results
 from peftmark.machine.environment import NUMERIC, software
 from peftmark.storage.store import Store
-from peftmark.suite.load import load_suite
+from peftmark.suite.with_rows import load_with_rows
 
 LONGEST_REASON = 300
 
@@ -46,7 +46,7 @@ def hold(
     """
     rules = read_policy(policy)
     profile = profile or profile_of(against)
-    load_suite(suite, suites)  # before its name becomes a path
+    load_with_rows(suite, suites, results)  # before its name becomes a path
     after = of_results(Store(results, suite), suite, profile, suites)
     if not elsewhere:
         _check_made_here(after)

@@ -12,7 +12,7 @@ from peftmark.core.strict import Strict
 from peftmark.core.strict_yaml import read_yaml
 from peftmark.gate.run_lines import AS_TEXT, COUNTS
 from peftmark.suite.faults import fault_lines
-from peftmark.suite.schema import known
+from peftmark.suite.names import known
 
 Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 Binding = Literal["binding", "advisory"]

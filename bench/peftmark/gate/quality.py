@@ -37,7 +37,7 @@ from peftmark.analysis.stats import (
     seeds_to_decide,
 )
 from peftmark.catalog.methods import Cell
-from peftmark.catalog.metrics import decimals, sign_of
+from peftmark.catalog.metrics import decimals, metric_of, sign_of
 from peftmark.gate.matching import Matched, Pair, finding
 from peftmark.gate.policy import Policy
 from peftmark.gate.result import Change, Finding, Kind
@@ -94,6 +94,7 @@ def judge_cells(matched: Matched, policy: Policy) -> dict[Cell, Judged]:
     _test(found, lambda cell: FEWEST, OVERALL * policy.alpha, policy.margin)
     for cell, judged in found.items():
         judged.findings += _unknown(cell, matched.of(cell), judged, scale.why_none)
+        judged.findings += _no_direction(cell, matched.of(cell), judged)
         judged.findings += _drop(cell, None, judged, policy, OVERALL)
     return found
 
@@ -249,6 +250,15 @@ def _unknown(cell: Cell, pairs: Sequence[Pair], judged: Judged, why: str) -> Ite
         yield finding("note", "quality.unknown", cell, f"{why}, so only single tasks are tested")
     elif pairs and judged.comparison is None:
         text = "no seed has a score on every task of both sides, so nothing is tested"
+        yield finding("undecided", "quality.unknown", cell, text)
+
+
+def _no_direction(cell: Cell, pairs: Sequence[Pair], judged: Judged) -> Iterator[Finding]:
+    """Metrics of which nobody here knows which way is better, where scores aren't the same."""
+    unknown = dict.fromkeys(m for p in pairs if metric_of(m := p.before.metric) is None)
+    if unknown and not judged.identical:
+        names = ", ".join(unknown)
+        text = f"which way of {names} is better isn't known here, so no change can be judged"
         yield finding("undecided", "quality.unknown", cell, text)
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from peftmark.catalog.methods import Cell
-from peftmark.catalog.quantizations import QUANTIZATIONS
+from peftmark.catalog.quantizations import quantization_of
 from peftmark.machine.environment import NUMERIC
 from peftmark.record.fields import by_phase
 from peftmark.record.job import Environment, Job, Record, source_key
@@ -37,8 +37,10 @@ ELSEWHERE = (
     "purpose",
     "device",
     "threads",
+    "plugins",
 )
-"""Fields of a job that are not in a line's configuration: they name it, or say where it ran."""
+"""Fields of a job that are not in a line's configuration: they name it, or say where it ran, or
+what code made it, as the environment does."""
 
 COUNTS = tuple(f.key for f in by_phase() if f.exact and f.type != "json")
 """Fields of an outcome that the code alone decides, whatever the machine and its load, in the order
@@ -146,7 +148,7 @@ class Line:
     def numeric(self) -> dict[str, Scalar]:
         """What decides the bits beside the configuration: code, versions and kind of machine."""
         made = self.environment
-        base = QUANTIZATIONS.get(self.cell.quantization)
+        base = quantization_of(self.cell.quantization)
         optional = [base.optional] if base is not None and base.optional else []
         names = (*NUMERIC, *optional)
         facts: dict[str, Scalar] = {name: made.versions.get(name) for name in names}

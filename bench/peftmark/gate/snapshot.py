@@ -14,7 +14,7 @@ from peftmark.record.job import Job, Record
 from peftmark.storage.store import Store
 from peftmark.storage.unread import no_results
 from peftmark.suite.expand import as_recorded
-from peftmark.suite.load import load_suite
+from peftmark.suite.with_rows import load_with_rows
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def of_results(store: Store, name: str, profile: str | None, suites: Path | None
     Raises:
         UserError: unknown suite or profile, or no results (as incomplete).
     """
-    suite = load_suite(name, suites)
+    suite = load_with_rows(name, suites, store.folder.parent)
     if profile is not None and profile not in suite.profiles:
         known = ", ".join(suite.profiles)
         raise UserError(f"suite {name} has no profile {profile!r}", f"Its profiles: {known}.")

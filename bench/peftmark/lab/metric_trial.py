@@ -8,6 +8,7 @@ from contextlib import redirect_stdout
 
 import numpy as np
 
+from peftmark.catalog import plugins
 from peftmark.core.errors import UserError
 from peftmark.lab.own_metric import value_of
 
@@ -18,6 +19,7 @@ def main() -> None:
     Nulls where nothing is. `references`, `predictions` and `probabilities` are as of `value_of`.
     """
     asked = json.load(sys.stdin)
+    plugins.load({("metric", key) for key in asked["keys"]})
     texts = bool(asked["references"]) and isinstance(asked["references"][0], str)
     references, predictions = (
         np.array(asked[name], dtype=object if texts else np.float64)

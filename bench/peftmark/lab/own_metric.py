@@ -1,4 +1,4 @@
-"""Metrics of one's own: importing the function that a key names, and calling it."""
+"""Metrics of one's own and of plug-ins: importing the function that a key names, and calling it."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from peftmark.catalog.metrics import OWN
+from peftmark.catalog.metrics import OWN, metric_of
 from peftmark.catalog.own_metric import file_of
 from peftmark.core.errors import UserError
+from peftmark.lab.plugin_code import named as named_code
 
 LONGEST = 200
 """Characters of a function's own message that are repeated."""
@@ -74,6 +75,10 @@ def _function(key: str) -> Callable[..., Any]:
     Raises:
         UserError: there is none, or its module raised.
     """
+    known = metric_of(key)
+    if known is not None and known.code:
+        of_plugin: Callable[..., Any] = named_code(known.code)
+        return of_plugin
     named = OWN.fullmatch(key)
     wanted = file_of(key)
     assert named is not None

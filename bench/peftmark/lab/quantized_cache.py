@@ -59,6 +59,7 @@ def load_base(folder: Path, job: Job, task: Task, parts: Anatomy, cache: Path | 
         _take_out(target / "model.safetensors", drawn_by(folder, parts))
         return {"quantise_seconds": sum(spent)}
 
+    libraries = [backend.library] if backend.library else []
     identity = {
         # Configuration and tokenizer too: what is kept holds a copy of the configuration.
         "files": all_hashes(folder),
@@ -67,10 +68,11 @@ def load_base(folder: Path, job: Job, task: Task, parts: Anatomy, cache: Path | 
         "precision": job.recipe.precision,
         "kept_whole": parts.head_linears,
         "device": job.device,
-        "by": made_by("torch", "transformers", backend.library, code=str(models.__file__)),
+        "by": made_by("torch", "transformers", *libraries, code=str(models.__file__)),
         "quantised by": source_hash("peftmark.lab.quantization"),
         "settings": settings.to_dict(),
         "weights": job.recipe.weights,
+        **{f"plug-in {p.key}": p.code for p in job.plugins if p.kind == "quantization"},
     }
     kept = keep(cache, "bases", identity, make) if cache is not None else None
     if kept is not None:

@@ -59,9 +59,11 @@ def _guarded(job: Job, places_json: str, send: Any) -> Outcome:
     try:
         from peftmark.lab import recipe
         from peftmark.lab.measure.meters import reset_high_water_mark
+        from peftmark.lab.plugin_code import bring
 
         reset_high_water_mark()
         quiet_libraries()
+        bring(job)
         return recipe.run(job, _places(places_json), send)
     except Exception as error:
         with suppress(OSError):  # a log without room

@@ -7,15 +7,17 @@ import os
 import platform
 import subprocess
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from importlib import metadata, util
 from pathlib import Path
 from typing import Any
 
+from peftmark.catalog.plugins import plugin_of
 from peftmark.catalog.quantizations import QUANTIZATIONS
 from peftmark.core.files import PACKAGE
 from peftmark.machine import nvml
-from peftmark.record.job import Environment, source_key
+from peftmark.record.job import Environment, Job, source_key
 
 OPTIONAL = tuple(dict.fromkeys(q.optional for q in QUANTIZATIONS.values() if q.optional))
 """Packages that a run may do without, and whose version can change the bits of some of its cells.
@@ -78,6 +80,19 @@ def capture() -> Environment:
     """The environment of this run."""
     commit, dirty = _checkout(PACKAGE.parent.parent)
     return Environment(versions(), commit, dirty, machine(), sources())
+
+
+def of_job(environment: Environment, job: Job) -> Environment:
+    """The environment with the versions of the plug-ins that a job uses, of what they need, and the
+    hashes of their code; for a job without plug-ins it is the same."""
+    if not job.plugins:
+        return environment
+    versions, hashes = dict(environment.versions), dict(environment.sources)
+    for one in job.plugins:
+        found = plugin_of(one.kind, one.key)
+        versions = (found.versions if found is not None else {}) | versions
+        hashes[one.distribution] = one.code
+    return replace(environment, versions=versions, sources=hashes)
 
 
 def sources() -> dict[str, str]:

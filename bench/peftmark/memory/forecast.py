@@ -186,6 +186,7 @@ def _text(asked: Request) -> str:
         causal=None if job.causal is None else Causal("", None, ""),
         own=None,
         own_model=None,
+        plugins=tuple(one for one in job.plugins if one.kind in ("method", "quantization")),
     )
     fields = {name: value for name, value in vars(asked).items() if name not in ("job", "form")}
     fields |= {"jobs": [job.to_json()], "form": asdict(asked.form)}

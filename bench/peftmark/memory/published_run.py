@@ -16,15 +16,8 @@ from peftmark.memory.forecast import Request
 from peftmark.record.job import Form, Job
 from peftmark.record.recipe import AdaLoraSchedule, Optimizer, Recipe
 from peftmark.suite.faults import fault_lines
-from peftmark.suite.schema import (
-    TARGET_SETS,
-    Count,
-    MethodName,
-    QuantizationName,
-    Share,
-    Word,
-    known,
-)
+from peftmark.suite.names import MethodName, QuantizationName, known
+from peftmark.suite.schema import TARGET_SETS, Count, Share, Word
 
 
 def fault(message: str) -> PydanticCustomError:

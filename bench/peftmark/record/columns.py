@@ -12,6 +12,7 @@ from peftmark.record.fields import FIELDS
 from peftmark.record.identity import identity_of
 from peftmark.record.job import SCHEMA_VERSION, Environment, Job, Record
 from peftmark.record.outcome import NUMBERS, OUTCOME_FIELDS, CurvePoint, Outcome, numbers
+from peftmark.record.plugin import note
 
 # Column name -> Arrow type name; the order is the order in the file. Explicit, because inferred
 # schemas drop columns and fail on all-null parts.
@@ -153,6 +154,7 @@ def _job(row: dict[str, Any]) -> Job:
     if row["schema"] == SCHEMA_VERSION:  # of an older row it was checked before its migration
         check_id(row)
     job = replace(Job.from_json(row["config"]), scale=row["scale"])
+    note(job.plugins)
     return job if job.job_id == row["job_id"] else replace(job, stored_id=row["job_id"])
 
 

@@ -241,7 +241,8 @@ ROWS: tuple[Field, ...] = (
         summary=(
             "the whole resolved job as canonical JSON: recipe, model identity, data "
             "fingerprint, protocol; of a language model also `causal`: prompt as version and "
-            "hash, `new_tokens`, unrelated text with its fingerprint, protocol of asking"
+            "hash, `new_tokens`, unrelated text with its fingerprint, protocol of asking; with "
+            "plug-ins also `plugins`: of each its package, a hash of its code, and its row"
         ),
         null="",
     ),
@@ -253,7 +254,10 @@ ROWS: tuple[Field, ...] = (
         meter="supervisor",
         kind="fact",
         section="Provenance",
-        summary="versions, hashes of installed sources, commit and machine",
+        summary=(
+            "versions, hashes of installed sources, commit and machine; with plug-ins their "
+            "packages among both, and versions of what these need"
+        ),
         null="",
     ),
 )

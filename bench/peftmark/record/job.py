@@ -22,6 +22,7 @@ from peftmark.record.identity import BESIDE, LATER, hashed, identity_of, named
 from peftmark.record.outcome import Outcome
 from peftmark.record.own import Own, rows_text, task_from
 from peftmark.record.own_model import OwnModel, model_from
+from peftmark.record.plugin import UsedPlugin, plugins_from
 from peftmark.record.recipe import AdaLoraSchedule, Causal, Recipe
 
 SCHEMA_VERSION = 8
@@ -57,6 +58,7 @@ class Job:
         causal: how a causal language model is asked; None for an encoder.
         own: what the catalogue would say of the task, where it is the user's own.
         own_model: what the catalogue would say of the model, where it is the user's own.
+        plugins: the plug-ins that it uses, with the hashes of their code.
         scale: whether the profile is the whole experiment or a cut-down one; it says what scores
             are worth and changes none, so it is no part of the identity.
         rates: where the learning rates come from, in words; beside the identity like `scale`.
@@ -87,6 +89,7 @@ class Job:
     causal: Causal | None = field(default=None, metadata=LATER)
     own: Own | None = field(default=None, metadata=LATER)
     own_model: OwnModel | None = field(default=None, metadata=LATER)
+    plugins: tuple[UsedPlugin, ...] = field(default=(), metadata=LATER)
     scale: Scale = field(default="reduced", compare=False, metadata=BESIDE)
     rates: str = field(default="", compare=False, metadata=BESIDE)
     stored_id: str = field(default="", compare=False, metadata=BESIDE)
@@ -134,6 +137,7 @@ class Job:
             "causal": Causal(**causal) if causal is not None else None,
             "own": _own(data.get("own")),
             "own_model": OwnModel(**model) if model is not None else None,
+            "plugins": plugins_from(data.get("plugins", ())),
         }
         return Job(**{**data, **read})
 

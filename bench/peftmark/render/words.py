@@ -8,7 +8,7 @@ from peftmark.analysis.scale import limits_of, of_difference
 from peftmark.analysis.stats import Estimate
 from peftmark.analysis.stats.estimates import NEARLY_ZERO
 from peftmark.catalog.methods import Cell, cell_title
-from peftmark.catalog.metrics import decimals, sign_of
+from peftmark.catalog.metrics import decimals, metric_of, sign_of
 from peftmark.catalog.metrics import metric_title as metric_title
 from peftmark.core.shown import plural as plural
 from peftmark.render.page import Entry
@@ -131,6 +131,8 @@ def status(name: str) -> str:
 
 def direction(key: str) -> str:
     """Which way a metric is better, in words."""
+    if metric_of(key) is None:
+        return "which way is better isn't known"
     return "lower is better" if sign_of(key) < 0 else "higher is better"
 
 

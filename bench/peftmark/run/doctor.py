@@ -11,7 +11,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from peftmark.catalog.plugins import all_found
 from peftmark.core.errors import UserError
+from peftmark.core.shown import plain
 from peftmark.machine.environment import NUMERIC, machine, versions
 from peftmark.sources.assets import default_cache, hub_reachable
 from peftmark.suite.expand import Facts, choose_profile
@@ -42,6 +44,7 @@ def examine() -> Iterator[Finding]:
     """Look at everything a run needs: what is known at once first, then libraries, which take
     seconds to load."""
     yield from _surroundings()
+    yield from _plugins()
     # At import bitsandbytes warns that an optional kernel package is missing, and torchao names its
     # libraries for other machines.
     for chatty in ("bitsandbytes", "torchao", "torch.utils._pytree"):
@@ -85,6 +88,16 @@ def _surroundings() -> Iterator[Finding]:
         yield Finding("suites", False, "none found", remedy, needed=True)
     for name in names:
         yield _suite(name, Facts(len(gpus), reachable, reason))
+
+
+def _plugins() -> Iterator[Finding]:
+    """Every entry point of a plug-in that was found."""
+    for one in all_found():
+        what = plain(f"plug-in {one.kind} {one.key}")
+        remedy = "Mend, update or remove that package; what doesn't name it runs as ever."
+        yield Finding(
+            what, not one.fault, one.told if one.fault else one.origin, remedy if one.fault else ""
+        )
 
 
 def _suite(name: str, facts: Facts) -> Finding:

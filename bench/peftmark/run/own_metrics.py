@@ -1,4 +1,4 @@
-"""Metrics of the user's own, tried once on made-up predictions before anything is trained."""
+"""Metrics of the user's own and of plug-ins, tried once on made-up predictions before training."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from peftmark.catalog.metrics import is_users
 from peftmark.catalog.task import Example, Task
 from peftmark.core.errors import UserError
 from peftmark.core.shown import plain
@@ -31,7 +32,7 @@ def try_own_metrics(read: Mapping[str, OwnRows], tasks: Iterable[str]) -> None:
     """
     for name in dict.fromkeys(tasks):
         found = read.get(name)
-        keys = [k for k in (found.task.metric, *found.task.also) if ":" in k] if found else []
+        keys = [k for k in (found.task.metric, *found.task.also) if is_users(k)] if found else []
         if found is not None and keys:
             what, remedy = _tried({"keys": keys, **made_up(found.task, found.data.eval)})
             if what is not None:

@@ -45,7 +45,7 @@ def read_own_models(
 def _read(suite: Suite, name: str) -> OwnFiles:
     from peftmark.own.model import read_own_model
 
-    return read_own_model(name, suite.file.models[name], suite.places)
+    return read_own_model(name, suite.file.models[name], suite.places_of("model", name))
 
 
 def keep_own_models(files: Mapping[str, OwnFiles], cache: Path) -> None:

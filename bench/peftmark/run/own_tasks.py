@@ -44,7 +44,7 @@ def read_own_tasks(
 def _read(suite: Suite, name: str) -> OwnRows:
     from peftmark.own.read import read_own
 
-    found = read_own(name, suite.file.tasks[name], suite.places, default_cache())
+    found = read_own(name, suite.file.tasks[name], suite.places_of("task", name), default_cache())
     keys = [key for key in (found.task.metric, *found.task.also) if ":" in key]
     if not keys:
         return found

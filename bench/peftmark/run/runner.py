@@ -14,8 +14,9 @@ from peftmark.executors.contract import WORKER, Finished, Listener, Order, needs
 from peftmark.executors.select import HERE, Venue, Where, choose
 from peftmark.executors.slots import Slot
 from peftmark.machine import nvml
-from peftmark.machine.environment import capture, machine, software
+from peftmark.machine.environment import capture, machine, of_job, software
 from peftmark.record.job import Job, Record
+from peftmark.record.plugin import check_here
 from peftmark.run.admission import Foreseen, foresee
 from peftmark.run.own_metrics import try_own_metrics
 from peftmark.run.own_models import keep_own_models, read_own_models, shapes_of
@@ -36,7 +37,8 @@ from peftmark.suite.expand import (
     expand,
     of_versions,
 )
-from peftmark.suite.load import Suite, load_suite, needed_tasks
+from peftmark.suite.load import Suite, needed_tasks
+from peftmark.suite.with_rows import load_with_rows
 
 if TYPE_CHECKING:
     from peftmark.claims.ledger import Claim
@@ -137,7 +139,7 @@ def make_plan(selection: Selection, recorded: bool = False, before: Plan | None 
         UserError: anything wrong with the suite, its own models and tasks, the selection or the
             results folder.
     """
-    suite = before.suite if before else load_suite(selection.suite, selection.suites)
+    suite = before.suite if before else _suite(selection)
     claims = before.claims if before else _claims(suite, selection)
     if selection.mirror is not None and not selection.mirror.is_dir():
         raise UserError(
@@ -158,6 +160,8 @@ def make_plan(selection: Selection, recorded: bool = False, before: Plan | None 
     installed = software()
     expanded = expand(suite, profile, venue.device, of_versions(contents.records, installed))
     planned = decide(expanded.jobs, contents.records, installed, selection.again)
+    if not recorded:
+        check_here(one for p in planned if p.action == "run" for one in p.job.plugins)
     if selection.only:
         planned = _only(selection.only, planned, suite.name, profile, expanded.waiting)
     return Plan(
@@ -179,6 +183,10 @@ def make_plan(selection: Selection, recorded: bool = False, before: Plan | None 
         places=_places(suite, profile, selection.mirror),
         venue=venue,
     )
+
+
+def _suite(selection: Selection) -> Suite:
+    return load_with_rows(selection.suite, selection.suites, selection.results)
 
 
 def _only(
@@ -319,7 +327,7 @@ def execute(
         record = Record(
             job=done.job,
             outcome=outcome,
-            environment=done.environment or environment,
+            environment=done.environment or of_job(environment, done.job),
             attempt=done.attempt,
             started_at=done.started_at,
             finished_at=done.finished_at,

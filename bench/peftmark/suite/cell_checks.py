@@ -20,8 +20,8 @@ def check_cells(entries: list[MethodEntry], where: str) -> Iterator[str]:
         for name, fault in method.option_faults(entry.options):
             yield f"{at}.options.{name}: {fault}"
         for quantization in entry.quantization:
-            if quantization not in method.quantizations:
-                allowed = ", ".join(method.quantizations)
+            if method.sits_on and quantization not in method.sits_on:
+                allowed = ", ".join(method.sits_on)
                 yield f"{at}.quantization: found {quantization!r}; {entry.method} allows: {allowed}"
         on_tasks = {f"task_recipe.{task}": layer for task, layer in entry.task_recipe.items()}
         for layer_name, layer in {"recipe": entry.recipe, **on_tasks}.items():

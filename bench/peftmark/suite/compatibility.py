@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from peftmark.catalog.methods import method_of
-from peftmark.catalog.metrics import metric_faults
+from peftmark.catalog.metrics import metric_faults, metric_of
 from peftmark.catalog.models import MODELS, Model
 from peftmark.catalog.peft_types import peft_type
+from peftmark.catalog.plugins import declaration, fault_of
 from peftmark.catalog.prompts import prompt_of
 from peftmark.catalog.task import Task, read_by
 from peftmark.catalog.tasks import TASKS
@@ -56,6 +57,8 @@ def check_shown_as(suite: SuiteFile, models: Mapping[str, Model]) -> Iterator[st
     """
     for name, task in suite.tasks.items():
         given = [key for key in ("template", "words") if key in task.model_fields_set]
+        if given and declaration("task", name) is not None:  # written for any model that reads it
+            continue
         put_to = dict.fromkeys(
             profile.model_of(entry)
             for profile in suite.profiles.values()
@@ -70,6 +73,9 @@ def check_shown_as(suite: SuiteFile, models: Mapping[str, Model]) -> Iterator[st
 
 
 def _task_fault(model: Model, task: Task) -> str | None:
+    for key in (task.metric, *task.also):
+        if metric_of(key) is None and (broken := fault_of("metric", key)):
+            return broken
     if task.metric and (fault := next(metric_faults(task), None)):
         return fault
     kind = read_by(task, model.causal)

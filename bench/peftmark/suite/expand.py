@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from peftmark.catalog.absent import Kind
 from peftmark.catalog.methods import Cell, known_method
 from peftmark.catalog.models import Model
 from peftmark.catalog.prompts import prompt_of
@@ -16,6 +17,7 @@ from peftmark.machine.environment import changed_versions
 from peftmark.record.job import Job, Record
 from peftmark.record.own import carried
 from peftmark.record.own_model import carried_model
+from peftmark.record.plugin import note, used
 from peftmark.record.recipe import Causal
 from peftmark.suite.checks import new_tokens
 from peftmark.suite.load import Suite
@@ -122,6 +124,8 @@ def expand(
     Args:
         records: job id -> the record that counts; the trials among them choose learning rates.
     """
+    for job in _in_time(profile_name, records or {}):
+        note(job.plugins, newest=True)
     profile = suite.profiles[profile_name]
     base = _base_jobs(suite, profile_name, device)
     found: dict[tuple[Cell, str], Choice] = {}
@@ -230,6 +234,7 @@ def _base_jobs(suite: Suite, profile_name: str, device: Literal["cpu", "cuda"]) 
             causal=_causal(suite, profile, task) if model.causal else None,
             own=carried(task),
             own_model=carried_model(model),
+            plugins=used(_names(suite, cell, task, model)),
             scale=profile.scale or "reduced",
             rates=_rates(profile),
         )
@@ -238,6 +243,16 @@ def _base_jobs(suite: Suite, profile_name: str, device: Literal["cpu", "cuda"]) 
         for model in [suite.model(profile.model_of(entry))]
         for cell in cells(entry, profile)
     ]
+
+
+def _names(suite: Suite, cell: Cell, task: Task, model: Model) -> Iterator[tuple[Kind, str]]:
+    """What a job names that may be a plug-in's."""
+    yield "method", cell.method
+    yield "quantization", cell.quantization
+    for key in (task.metric, *task.also):
+        yield "metric", key
+    own: tuple[tuple[Kind, str], ...] = (("task", task.key), ("model", model.key))
+    yield from (name for name in own if name in suite.plugged)
 
 
 def _rates(profile: Profile) -> str:

@@ -15,7 +15,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from peftmark.catalog.absent import Kind
 from peftmark.catalog.models import MODELS, Model
+from peftmark.catalog.plugins import plugin_of
 from peftmark.catalog.task import Task
 from peftmark.catalog.tasks import TASKS
 from peftmark.core.errors import SuiteError
@@ -23,9 +25,10 @@ from peftmark.core.files import SUITE_NAME
 from peftmark.core.shown import quoted
 from peftmark.core.strict_yaml import read_yaml
 from peftmark.record.job import RadarAxis, ReportOptions
+from peftmark.record.plugin import check_here, used
 from peftmark.suite.checks import check, reference_of, suite_folders
 from peftmark.suite.faults import fault_lines
-from peftmark.suite.names import Declared, declare
+from peftmark.suite.names import Declared, declare, with_plugins
 from peftmark.suite.schema import MethodEntry, Profile, SuiteFile
 from peftmark.suite.short_form import fill
 
@@ -44,6 +47,7 @@ class Suite:
         filled: what its file leaves out and was filled in, a line each.
         models: the models of its own that were read (`with_models`).
         raw: its plain values, before anything was filled in.
+        plugged: the tasks and models among those of its own that plug-ins declare.
     """
 
     name: str
@@ -58,6 +62,21 @@ class Suite:
     filled: tuple[str, ...] = ()
     models: Mapping[str, Model] = field(default_factory=dict)
     raw: Any = field(default=None, repr=False, compare=False)
+    plugged: frozenset[tuple[Kind, str]] = frozenset()
+
+    def places_of(self, kind: Kind, name: str) -> tuple[Path, ...]:
+        """Where files and folders that a task or a model of its own names are looked for: those of
+        a plug-in's in its package alone.
+
+        Raises:
+            UserError: it is a plug-in's that isn't installed.
+        """
+        if (kind, name) not in self.plugged:
+            return self.places
+        check_here(used([(kind, name)]))
+        plugin = plugin_of(kind, name)
+        assert plugin is not None
+        return (plugin.folder,)
 
     @property
     def places(self) -> tuple[Path, ...]:
@@ -96,12 +115,12 @@ class Suite:
         if not own or models == self.models:
             return self
         raw, filled = fill(self.raw, self.name, MODELS | models)
-        suite = _validated(raw)
+        suite = _validated(with_plugins(raw)[0])
         faults = check(suite, self.name, None, known=self.own, models=MODELS | models)
         if faults:
             raise _refused(self.path, faults)
         found = _suite(suite, self.path, filled, self.raw)
-        return replace(found, own=self.own, models=models)
+        return replace(found, own=self.own, models=models, plugged=self.plugged)
 
     def own_tasks(self, profile: str) -> list[str]:
         """The tasks of its own among those of a profile."""
@@ -161,6 +180,7 @@ def load_suite(name: str, own: Path | None = None) -> Suite:
     path = find_suite(name, own)
     plain = declare(read_yaml(path))
     raw, filled = fill(plain, name)
+    raw, plugged = with_plugins(raw)
     try:
         suite = _validated(raw)
         faults = check(suite, name, own)
@@ -170,7 +190,7 @@ def load_suite(name: str, own: Path | None = None) -> Suite:
         faults = _of_short_form(faults)
     if faults:
         raise _refused(path, faults)
-    return _suite(suite, path, filled, plain)
+    return replace(_suite(suite, path, filled, plain), plugged=plugged)
 
 
 def _suite(suite: SuiteFile, path: Path, filled: tuple[str, ...], plain: Any) -> Suite:

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 
 from peftmark.catalog.method import Method
 from peftmark.catalog.methods import LORA, Cell, known_method
-from peftmark.catalog.quantizations import QUANTIZATIONS
+from peftmark.catalog.quantizations import quantization_of
 from peftmark.catalog.task import Task
 from peftmark.record.recipe import AdaLoraSchedule, Recipe, first_stage_steps
 from peftmark.suite.schema import MethodEntry, Profile, RecipeLayer, SuiteFile
@@ -245,7 +245,8 @@ def resolve_recipe(
         raise RecipeFaults(faults)
     values.update(steps=steps, eval_every=eval_every, warmup_steps=warmup_steps, adalora=schedule)
     values.update(dict.fromkeys(name for name in ADAPTER_FIELDS if name not in method.settings))
-    if not QUANTIZATIONS[cell.quantization].double:
+    base = quantization_of(cell.quantization)
+    if base is None or not base.double:
         values["double_quantization"] = None
     return Recipe(**values)
 

@@ -6,26 +6,22 @@ cells, schedules that don't fit) is checked in `peftmark.suite.load`.
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
-    ValidationInfo,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
 
-from peftmark.catalog.methods import METHODS, PREFIX, Cell, method_of
+from peftmark.catalog.methods import Cell
 from peftmark.catalog.models import MODELS
 from peftmark.catalog.origins import SOURCES
-from peftmark.catalog.peft_types import PEFT_TYPES
-from peftmark.catalog.quantizations import QUANTIZATIONS
 from peftmark.catalog.tasks import TASKS
 from peftmark.core.strict import Strict
 from peftmark.core.strict_yaml import MAX_SUITE_BYTES as MAX_SUITE_BYTES
@@ -33,49 +29,24 @@ from peftmark.core.strict_yaml import read_yaml as read_yaml
 from peftmark.own.declared import OwnTask
 from peftmark.own.declared_model import OwnModel
 from peftmark.record.recipe import Optimizer, Precision
-from peftmark.suite.names import AnyModel, OwnModelName, declared_of, model_word
+from peftmark.suite.names import (
+    OWN_NAME,
+    AnyModel,
+    AnyTask,
+    MethodName,
+    OwnModelName,
+    QuantizationName,
+    known,
+    model_word,
+)
 from peftmark.suite.price import PriceText
 
 RADAR_AXES = ("quality", "speed", "memory", "parameters", "steps_to_target", "ease_of_use")
-OWN_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 SIZE_KEYS = ("size", "rank", "width", "tokens")
 TARGET_SETS = ("all-linear", "query-value", "attention")
 
 
 # --- types --------------------------------------------------------------------------------------
-
-
-def known(what: str, names: Iterable[str]) -> AfterValidator:
-    """A validator that refuses any other name and says which there are."""
-    names = tuple(names)
-
-    def check(value: str) -> str:
-        if value not in names:
-            close = difflib.get_close_matches(value, names, n=1)
-            hint = f" (did you mean {close[0]}?)" if close else ""
-            raise PydanticCustomError(
-                "unknown",
-                "unknown {what}{hint}; allowed: {names}",
-                {"what": what, "hint": hint, "names": ", ".join(names)},
-            )
-        return value
-
-    return AfterValidator(check)
-
-
-def _method(value: str) -> str:
-    if method_of(value) is None:
-        close = difflib.get_close_matches(value, [*METHODS, *map(PREFIX.__add__, PEFT_TYPES)], n=1)
-        raise PydanticCustomError(
-            "unknown",
-            "unknown method{hint}; allowed: {names}, and peft:<type> with a type of {types}",
-            {
-                "hint": f" (did you mean {close[0]}?)" if close else "",
-                "names": ", ".join(METHODS),
-                "types": ", ".join(PEFT_TYPES),
-            },
-        )
-    return value
 
 
 def _own_name(value: str) -> str:
@@ -135,31 +106,9 @@ def _targets(value: Any) -> Any:
     )
 
 
-def _task(value: str, info: ValidationInfo) -> str:
-    """A task of the catalogue, or one that the suite declares (its names are the context)."""
-    names = (*declared_of(info).tasks, *TASKS)
-    if value in names:
-        return value
-    close = difflib.get_close_matches(value, names, n=1)
-    raise PydanticCustomError(
-        "unknown",
-        "unknown task{hint}; allowed: {names}; for rows of your own declare it at the top of the "
-        "suite, such as tasks: {{name}: {kind: classification, train: FILE.csv, text: COLUMN, "
-        "label: COLUMN}}",
-        {
-            "hint": f" (did you mean {close[0]}?)" if close else "",
-            "names": ", ".join(names),
-            "name": value if OWN_NAME.fullmatch(value) else "NAME",
-        },
-    )
-
-
 ModelName = Annotated[str, known("model", MODELS)]
 TaskName = Annotated[str, known("task", TASKS)]
-AnyTask = Annotated[str, AfterValidator(_task)]
 OwnName = Annotated[str, AfterValidator(_own_name)]
-MethodName = Annotated[str, AfterValidator(_method)]
-QuantizationName = Annotated[str, known("quantization", QUANTIZATIONS)]
 SourceName = Annotated[str, known("source", SOURCES)]
 Budget = Annotated[int | str, BeforeValidator(_budget)]
 Steps = Annotated[int | str, BeforeValidator(_steps)]

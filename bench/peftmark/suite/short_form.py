@@ -12,8 +12,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from peftmark.catalog.methods import METHODS
+from peftmark.catalog.methods import PREFIX, known_method, method_of
 from peftmark.catalog.models import MODELS, Model
+from peftmark.catalog.plugins import declaration
 from peftmark.catalog.tasks import TASKS
 from peftmark.core.shown import quoted, short
 
@@ -202,7 +203,7 @@ def _tasks(found: Plain) -> Plain:
             of_profile = {"target"} & value.keys() if isinstance(value, dict) else ()
             entries[str(name)] = {key: value[key] for key in of_profile}
             rest = {k: v for k, v in value.items() if k not in of_profile} if of_profile else value
-            if rest or name not in TASKS:
+            if rest or (name not in TASKS and declaration("task", str(name)) is None):
                 declared[name] = rest
         found["tasks"] = declared
         return entries
@@ -217,7 +218,7 @@ def _entry(item: Any, model: Model | None, shared: Any, told: list[str]) -> Any:
     own = entry.get("recipe", {})
     if not isinstance(own, dict) or not isinstance(shared, dict):
         return entry
-    method = METHODS[entry["method"]]
+    method = known_method(entry["method"])
     more = dict(_left_out(method.key, entry, model, {**shared, **own}))
     recipe = {**more.pop("recipe", {}), **own}
     if more or recipe != own:
@@ -230,13 +231,13 @@ def _entry(item: Any, model: Model | None, shared: Any, told: list[str]) -> Any:
 def _known(entry: Any) -> bool:
     """Whether an entry names a method there is; YAML's keys and values may be of any type."""
     named = entry.get("method") if isinstance(entry, dict) else None
-    return isinstance(named, str) and named in METHODS
+    return isinstance(named, str) and not named.startswith(PREFIX) and method_of(named) is not None
 
 
 def _left_out(
     key: str, entry: Plain, model: Model | None, given: Plain
 ) -> Iterator[tuple[str, Any]]:
-    method = METHODS[key]
+    method = known_method(key)
     if method.size is not None and not any(name in entry for name in ("size", "budget", *SIZES)):
         yield method.size, [SIZES[method.size]]
     recipe: Plain = {}

@@ -59,7 +59,7 @@ def finding(strands: Sequence[Strand], found: Sequence[Found]) -> str:
     rest = f" {words.plural(short, 'series is', 'series are')} too short to tell." if short else ""
     if not found:
         return f"No step found in {where}.{rest}"
-    worse = sum(step.worse for _, step in found)
+    worse = sum(step.worse is True for _, step in found)
     count = f"{words.plural(len(found), 'step')} found in {where}, {worse or 'none'} for the worse."
     return f"{count}{rest}"
 
@@ -118,10 +118,10 @@ def _answer(strands: Sequence[Strand], found: Sequence[Found]) -> str:
         return finding(strands, found)
     series, step = found[0]
     what = f"{wording.measure_title(series)} of {wording.name(series, strands)}"
-    side = "worse" if step.worse else "better"
+    side = wording.worse(step) if step.worse is None else f"the {wording.worse(step)}"
     return (
         f"{what[0].upper()}{what[1:]} went {wording.from_to(series, step)} "
-        f"{wording.at(step.after)}, for the {side}."
+        f"{wording.at(step.after)}, for {side}."
     )
 
 
@@ -159,7 +159,7 @@ def _moved(strands: Sequence[Strand], found: Sequence[Found]) -> Tile:
         return Tile(title, "can't be told yet")
     if not found:
         return Tile(title, "nothing", "no level is shown to have changed")
-    worse = sum(step.worse for _, step in found)
+    worse = sum(step.worse is True for _, step in found)
     named = dict.fromkeys(wording.measure_title(series) for series, _ in found)
     note = f"in {words.listing(list(named))}"
     return Tile(title, f"{words.plural(len(found), 'step')}, {worse or 'none'} for the worse", note)

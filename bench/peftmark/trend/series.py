@@ -101,7 +101,7 @@ class Step:
         after: the first point after it.
         low: mean level of the stretch before it.
         high: mean level of the stretch after it.
-        worse: whether the change is for the worse.
+        worse: whether the change is for the worse; None where nobody here knows the metric.
         accepted: the first baseline accepted since, before the series' next step; None if none.
     """
 
@@ -110,7 +110,7 @@ class Step:
     after: Point
     low: float
     high: float
-    worse: bool
+    worse: bool | None
     accepted: Accepted | None = None
 
     @property
@@ -264,6 +264,14 @@ def figure(point: Point, key: Key) -> Estimate | None:
     return None if value is None or not math.isfinite(value) else Estimate(float(value), None, 1)
 
 
+def better_side(measure: Measure, metric: str) -> str | None:
+    """Which way a measure is better; None of a score in a metric that nobody here knows."""
+    if measure.key != "score":
+        return measure.better
+    known = metric_of(metric)
+    return None if known is None else known.direction
+
+
 def _steps(
     points: Sequence[tuple[int, Point, Estimate]],
     metric: str,
@@ -280,8 +288,7 @@ def _steps(
     cuts = steps.find(values, floor=floor or 1e-12, least=measure.least, by_seed=by_seed)
     means = [mean for _, _, mean in steps.levels(values, cuts)]
     ends = [*(points[cut][1].at for cut in cuts[1:]), "~"]
-    known = metric_of(metric) if measure.key == "score" else None
-    up = (known.direction if known is not None else measure.better) == "higher"
+    better = better_side(measure, metric)
     return tuple(
         Step(
             index=points[cut][0],
@@ -289,7 +296,7 @@ def _steps(
             after=points[cut][1],
             low=low,
             high=high,
-            worse=(high < low) == up,
+            worse=None if better is None else (high < low) == (better == "higher"),
             accepted=next((a for a in accepted if points[cut][1].at <= a.at < end), None),
         )
         for cut, low, high, end in zip(cuts, means, means[1:], ends, strict=False)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from peftmark.catalog.metrics import metric_of
 from peftmark.render import words
 from peftmark.render.page import shorten
 from peftmark.storage.gate_history import Point
 from peftmark.trend.changepoints import FEWEST_RUNS
-from peftmark.trend.series import MEASURES, Group, Key, Series, Step, Strand
+from peftmark.trend.series import MEASURES, Group, Key, Series, Step, Strand, better_side
 
 COMMIT = 7
 LONGEST_VERSION = 24
@@ -67,6 +66,8 @@ def change(series: Series, step: Step) -> str:
 
 def worse(step: Step) -> str:
     """Which way it went, judged by the figure's direction."""
+    if step.worse is None:
+        return "better or worse, as the unknown metric has it"
     return "worse" if step.worse else "better"
 
 
@@ -133,6 +134,6 @@ def too_short(series: Series) -> str:
 
 
 def direction(series: Series) -> str:
-    """An arrow to the better side."""
-    known = metric_of(series.metric) if series.measure.key == "score" else None
-    return "↓" if (known.direction if known else series.measure.better) == "lower" else "↑"
+    """An arrow to the better side; one to both where nobody here knows the metric."""
+    better = better_side(series.measure, series.metric)
+    return {"lower": "↓", "higher": "↑"}.get(better or "", "↕")

@@ -500,7 +500,12 @@ def test_list_names_everything_a_suite_can_hold(peftmark, tmp_path):
     done = peftmark("list")
     facts = json.loads(peftmark("list", "--json").stdout)
     assert (done.returncode, done.stderr) == (0, "")
+    origins = facts.pop("from")
     assert set(facts) == {"suites", "methods", "quantizations", "tasks", "metrics", "models"}
+    assert set(origins) == set(facts) - {"suites"}
+    for kind, found in origins.items():
+        assert set(found) == set(facts[kind]) - {"your own"}
+        assert {one["package"] for one in found.values()} == {"peftmark"}
     assert {"broken", "glue", "smoke"} <= set(facts["suites"])
     assert facts["suites"]["broken"].startswith("can't be used: ")
     for names in facts.values():

@@ -18,6 +18,7 @@ from peftmark.machine import nvml
 from peftmark.machine.environment import capture
 from peftmark.machine.nvml import Devices
 from peftmark.record.outcome import Outcome
+from peftmark.record.plugin import UsedPlugin
 from peftmark.run.runner import Selection, command
 from peftmark.sources.assets import Places
 from waiting import Clock
@@ -70,6 +71,13 @@ def test_the_time_limit_is_kept_on_the_node(order, monkeypatch):
     assert done.outcome.status == "timed_out"
     assert done.wall_seconds > 30
     assert done.outside == ""
+
+
+def test_a_node_without_the_plug_in_of_a_job_refuses_it(order):
+    used = UsedPlugin("method", "lora-more", "lora-more-package", "0" * 16)
+    done, refused, *_ = run(order(), 1, make_job(plugins=(used,)))
+    assert done is None
+    assert "method lora-more is of the package lora-more-package, which isn't installed" in refused
 
 
 def test_a_killed_worker_is_told_as_a_cause_outside_the_job(order):

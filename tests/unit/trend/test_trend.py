@@ -80,7 +80,12 @@ def test_a_step_of_the_last_two_runs_is_not_blamed_on_the_run_before(step_at):
 
 @pytest.mark.parametrize(
     ("metric", "worse", "arrow"),
-    [("accuracy", True, "↑"), ("rmse", False, "↓"), ("mine.costs:cost:lower", False, "↓")],
+    [
+        ("accuracy", True, "↑"),
+        ("rmse", False, "↓"),
+        ("mine.costs:cost:lower", False, "↓"),
+        ("unheard-of", None, "↕"),
+    ],
 )
 def test_a_fall_is_for_the_worse_only_where_more_is_better(metric, worse, arrow):
     points = make_runs(step_at=STEP_AT, shift=-0.03, metric=metric)
@@ -88,7 +93,8 @@ def test_a_fall_is_for_the_worse_only_where_more_is_better(metric, worse, arrow)
     (series,) = [s for s in strand.series if s.measure.key == "score"]
     (step,) = series.steps
     assert step.worse is worse
-    assert wording.worse(step) == ("worse" if worse else "better")
+    unknown = "better or worse, as the unknown metric has it"
+    assert wording.worse(step) == {True: "worse", False: "better", None: unknown}[worse]
     assert wording.direction(series) == arrow
 
 

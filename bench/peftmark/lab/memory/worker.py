@@ -21,11 +21,13 @@ import torch
 
 from peftmark.catalog.methods import method_of
 from peftmark.catalog.task import Task
+from peftmark.core.errors import UserError
 from peftmark.lab.data.batches import Shape
 from peftmark.lab.memory.fake_step import NotSymbolic, Seen, run, unforeseen
 from peftmark.lab.memory.meta_model import config_of
 from peftmark.lab.memory.scaling import Family, family, interpolated
 from peftmark.lab.models import Unsupported
+from peftmark.lab.plugin_code import bring
 from peftmark.machine.gpus import ALLOCATOR_BLOCK
 from peftmark.record.job import Form, Job
 
@@ -265,7 +267,11 @@ def main() -> None:
         jobs = [Job.from_json(text) for text in request.pop("jobs")]
         asked = Asked(jobs=jobs, **{**request, "form": Form(**request["form"])})
         with _quiet():
-            told = answer(asked)
+            try:
+                bring(jobs[0])  # the others differ in their rank alone
+                told = answer(asked)
+            except UserError as error:
+                told = [{"reason": error.what}] * len(jobs)
         print(json.dumps(told), file=out, flush=True)
         gc.collect()
 

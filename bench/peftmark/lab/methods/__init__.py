@@ -16,9 +16,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from peftmark.catalog.methods import PREFIX
+from peftmark.catalog.methods import PREFIX, known_method
 from peftmark.lab.data.batches import Batch
 from peftmark.lab.models import Anatomy, Unsupported
+from peftmark.lab.plugin_code import named
 from peftmark.record.job import Job
 
 
@@ -169,6 +170,9 @@ _HOMES = {
 
 def _method(key: str) -> Method:
     """The function of a method."""
+    if code := known_method(key).code:
+        of_plugin: Method = named(code)
+        return of_plugin
     home, name = ("any_peft", "any_peft") if key.startswith(PREFIX) else _HOMES[key]
     found: Method = getattr(import_module(f"peftmark.lab.methods.{home}"), name)
     return found

@@ -83,7 +83,7 @@ class Backend:
             weights; empty if it can.
     """
 
-    family: Family
+    family: Family | str
     library: str
     config: Callable[[Job, Sequence[str]], Any]
     classes: frozenset[str] = frozenset()

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from typing import Any
 
 import torch
 from torch import nn
 
+from peftmark.catalog.quantizations import quantization_of
 from peftmark.lab.errors import Unsupported
+from peftmark.lab.plugin_code import named
 from peftmark.lab.quantization import (
     as_loaded,
     bitsandbytes_4bit,
@@ -19,7 +22,7 @@ from peftmark.lab.quantization import (
 )
 from peftmark.lab.quantization.backend import Backend
 
-BACKENDS: Mapping[str, Backend] = {
+BACKENDS: dict[str, Backend] = {
     "none": as_loaded.BACKEND,
     "nf4": bitsandbytes_4bit.BACKEND,
     "fp4": bitsandbytes_4bit.BACKEND,
@@ -38,11 +41,30 @@ def backend_of(quantization: str) -> Backend:
     Raises:
         Unsupported: if there is none, with those there are.
     """
+    row = quantization_of(quantization)
+    if row is not None and row.code:
+        return _of_plugin(row.code)
     if quantization not in BACKENDS:
         raise Unsupported(
             f"no back-end for quantization {quantization!r}; known are {', '.join(BACKENDS)}"
         )
     return BACKENDS[quantization]
+
+
+@cache
+def _of_plugin(code: str) -> Backend:
+    """The back-end of a plug-in, whose weights are known by their classes from now on.
+
+    Raises:
+        Unsupported: its code is no back-end.
+    """
+    found = named(code)
+    if not isinstance(found, Backend):
+        raise Unsupported(f"the plug-in's {code} is a {type(found).__name__}, not a Backend")
+    _FAMILIES.setdefault(found.family, found)
+    for name in found.classes:
+        _BY_CLASS.setdefault(name, found)
+    return found
 
 
 def maker_of_weight(weight: nn.Parameter) -> Backend:
