@@ -27,7 +27,7 @@ from peftmark.lab.measure.to_outcome import (
 )
 from peftmark.lab.memory.fake_step import NotSymbolic, predicted_peak, unforeseen
 from peftmark.lab.methods import Prepared
-from peftmark.lab.models import Unsupported
+from peftmark.lab.models import Unsupported, trained_head
 from peftmark.lab.train import Progress
 from peftmark.record.outcome import Outcome
 
@@ -47,8 +47,15 @@ def deployed(
         folder = Path(scratch)
         with meters.phase("save"):
             prepared.save(folder)
-        size, saved = saved_size(folder)
-        outcome = replace(outcome, adapter_bytes=size, saved_parameters=saved)
+        head = trained_head(build.parts, build.job.recipe.train_pooler)
+        size = saved_size(folder, head)
+        outcome = replace(
+            outcome,
+            saved_parameters=size.parameters,
+            adapter_bytes=size.bytes,
+            saved_adapter_bytes=size.bytes - size.head_bytes,
+            saved_head_bytes=size.head_bytes,
+        )
         progress({"phase": "deploy"})
         try:
             with meters.phase("deploy"):
