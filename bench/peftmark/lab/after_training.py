@@ -15,6 +15,7 @@ import torch
 from peftmark.lab.build import Build
 from peftmark.lab.data.job_data import Work
 from peftmark.lab.deploy import deploy, saved_size
+from peftmark.lab.leave import leave
 from peftmark.lab.measure.meters import Meters
 from peftmark.lab.measure.probe import probe
 from peftmark.lab.measure.to_outcome import (
@@ -29,6 +30,7 @@ from peftmark.lab.memory.fake_step import NotSymbolic, predicted_peak, unforesee
 from peftmark.lab.methods import Prepared
 from peftmark.lab.models import Unsupported, trained_head
 from peftmark.lab.train import Progress
+from peftmark.record.kept import NOT_KEPT
 from peftmark.record.outcome import Outcome
 
 
@@ -39,8 +41,9 @@ def deployed(
     work: Work,
     meters: Meters,
     progress: Progress,
+    outbox: Path | None = None,
 ) -> Outcome:
-    """Save, reload, merge and time."""
+    """Save, reload, merge and time; what was saved is left in a folder where one is given."""
     device = torch.device(build.job.device)
     progress({"phase": "save"})
     with tempfile.TemporaryDirectory(prefix="peftmark-") as scratch:
@@ -60,9 +63,26 @@ def deployed(
         try:
             with meters.phase("deploy"):
                 found = deploy(build.job, prepared, folder, build.base, work.latency, device)
+            outcome = replace(outcome, **of_deployment(found, outcome))
         except Exception as error:
-            return _failed(outcome, DEPLOYED, "reloading and merging", error)
-    return replace(outcome, **of_deployment(found, outcome))
+            outcome = _failed(outcome, DEPLOYED, "reloading and merging", error)
+        if outbox is not None and outcome.status == "ok":
+            outcome = _left(outcome, folder, outbox, build, prepared, work)
+    return outcome
+
+
+def _left(
+    outcome: Outcome, folder: Path, outbox: Path, build: Build, prepared: Prepared, work: Work
+) -> Outcome:
+    """The outcome after what was saved is left for whoever keeps it: it costs no row if that
+    fails."""
+    try:
+        leave(folder, outbox, build, prepared, work)
+    except (OSError, ValueError) as error:
+        traceback.print_exc()
+        reason = f"{NOT_KEPT}: {' '.join(str(error).split())[:200]}"
+        return replace(outcome, warnings=(*outcome.warnings, reason))
+    return outcome
 
 
 def probed(
