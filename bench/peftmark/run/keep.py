@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -175,6 +176,8 @@ class Keeper:
 
     def __init__(self, adapters: Adapters, rules: Sequence[Rule]) -> None:
         self._adapters, self._rules = adapters, rules
+        # Read once: nobody else changes them while the folder is locked.
+        self._known = adapters.entries()
 
     def wanted(self, jobs: Iterable[Job]) -> frozenset[str]:
         """Ids of the jobs that are to leave what they trained."""
@@ -213,14 +216,12 @@ class Keeper:
         )
         others = self._others(record.job).values()
         if kept.which == "all" or all(at_least(kept, other) for other in others):
-            self._adapters.take(left, kept, card(record))
+            self._known[self._adapters.take(left, kept, card(record))] = kept
 
     def prune(self, record: Record) -> None:
         """Remove what a row that is stored now has put in the second place, or made anew."""
         mine = {
-            path: kept
-            for path, kept in self._adapters.entries().items()
-            if kept.job.job_id == record.job.job_id
+            path: kept for path, kept in self._known.items() if kept.job.job_id == record.job.job_id
         }
         new = [path for path, kept in mine.items() if kept.attempt == record.attempt]
         if not new:
@@ -231,12 +232,14 @@ class Keeper:
             # One that was kept as one of all stays.
             old |= {path for path, kept in others.items() if kept.which == "best"}
         for path in old:
-            self._adapters.remove(path)
+            del self._known[path]
+            with suppress(OSError):  # what is left over takes room, and no row
+                self._adapters.remove(path)
 
     def _others(self, job: Job) -> dict[Path, Kept]:
         """Kept adapters of other jobs of the group."""
         return {
             path: kept
-            for path, kept in self._adapters.entries().items()
+            for path, kept in self._known.items()
             if group(kept.job) == group(job) and kept.job.job_id != job.job_id
         }
