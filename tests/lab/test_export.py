@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import own_tasks
 import tiny
+import tiny_causal
 from exports import Export, loaded_outside
 from peftmark.catalog.task import Example
 from peftmark.lab import after_training, recipe
@@ -20,6 +23,8 @@ from peftmark.lab.export.write import write
 from peftmark.lab.models import Unsupported
 from peftmark.lab.scoring import all_outputs
 from peftmark.record.kept import NOTES, Kept
+from peftmark.sources.assets import Places
+from peftmark.sources.task_data import load_task
 
 pytestmark = pytest.mark.usefixtures("unprobed")
 
@@ -183,3 +188,41 @@ def test_a_class_comes_with_its_probability(leave, places):
     shares = torch.softmax(all_outputs(one.trained, [batch], one.job, one.device), 1)
     assert first["probability"] == pytest.approx(float(shares[0].max()), abs=1e-5)
     assert second["prediction"] == one.task.labels[int(shares[1].argmax())]
+
+
+def test_a_language_model_says_again_what_scored_it(tmp_path, monkeypatch):
+    tiny_causal.install(tmp_path / "mirror", monkeypatch)
+    places = Places(tmp_path / "mirror", ("mirror",), tmp_path / "cache")
+    choose = own_tasks.task_of("choose", "multiple-choice", prompt="Text: {text} Half?")
+    own_tasks.install(monkeypatch, choose, own_tasks.choosing(96), own_tasks.choosing(40))
+    for task in ("tiny-rank", "choose", "tiny-answer", "tiny-text"):
+        job = tiny_causal.job("lora", task, steps=8)
+        done = recipe.run(job, places, lambda message: None, tmp_path / task)
+        one = opened(tmp_path / task, places)
+        work = tiny.work(places, job)
+        rows = work.eval.examples or load_task(job.task_facts, places).eval
+        said = [row["prediction"] for row in predict(one, rows)]
+        if task == "tiny-rank":
+            assert [one.task.labels.index(name) for name in said] == list(done.predictions)
+        elif task == "choose":
+            chosen = [r.choices.index(text) for r, text in zip(rows, said, strict=True)]
+            assert chosen == list(done.predictions)
+        elif task == "tiny-answer":
+            assert sorted(said) == sorted(done.completions)
+        else:
+            assert sorted(said) == pytest.approx(sorted(done.predictions), abs=1e-5)
+
+
+def test_several_labels_come_with_the_probability_of_each(places, leave, monkeypatch):
+    labels = ("first", "second", "long")
+    task = own_tasks.task_of("tags", "multi-label", labels, metric="micro_f1", also=())
+    own_tasks.install(monkeypatch, task, own_tasks.tagged(96), own_tasks.tagged(40))
+    job = replace(tiny.job(task="tags", steps=30), metric="micro_f1")
+    one, done = leave(job)
+    rows = tiny.work(places, job).eval.examples
+    found = predict(one, rows)
+    ones = [[float(name in row["prediction"]) for name in labels] for row in found]
+    assert [one for row in ones for one in row] == list(done.predictions)
+    for row in found:
+        assert tuple(row["probability"]) == labels
+        assert row["prediction"] == [n for n, p in row["probability"].items() if p >= 0.5]

@@ -106,10 +106,12 @@ class Need:
         """It in a sentence; empty if nothing is kept."""
         if not self.adapters:
             return ""
-        rest = f"; of {self.unknown:,} no earlier row tells the size" if self.unknown else ""
+        sizes = [f"{self.bytes / MIB:,.1f} MiB"] if self.unknown < self.adapters else []
+        if self.unknown:
+            sizes.append(f"of {self.unknown:,} no earlier row tells the size")
         return (
             f"Trained adapters are kept in {where} (--keep): {plural(self.adapters, 'folder')} at "
-            f"most, {self.bytes / MIB:,.1f} MiB{rest}."
+            f"most; {'; '.join(sizes)}."
         )
 
     def check(self, results: Path) -> None:

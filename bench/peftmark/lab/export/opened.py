@@ -29,6 +29,7 @@ from peftmark.lab.leave import CONFIG
 from peftmark.lab.methods import Prepared
 from peftmark.lab.methods.any_peft import HEAD_FILE
 from peftmark.lab.methods.lora import load_adapter, merge_adapter
+from peftmark.lab.methods.peft_options import quiet
 from peftmark.lab.models import Anatomy, anatomy, load_tokenizer
 from peftmark.lab.quantization.table import backend_of
 from peftmark.lab.quantized_cache import load_base
@@ -86,7 +87,8 @@ class Opened:
         head = self.folder / HEAD_FILE
         if head.is_file():
             base.load_state_dict(load_file(head), strict=False)
-        loaded = load_adapter(base, self.folder)
+        with quiet():
+            loaded = load_adapter(base, self.folder)
         read: Any = PeftConfig.from_pretrained
         if getattr(read(str(self.folder)), "use_dora", False):
             backend_of(self.job.quantization).keep_constants(loaded)
