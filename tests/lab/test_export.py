@@ -107,8 +107,27 @@ def test_an_export_gives_the_logits_of_the_trained_model(
     assert (found, apart < 1e-5) == (form, True), apart
 
 
-def test_exports_load_where_peftmark_cannot_be_imported(leave, tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(tiny.SMALL, "num_hidden_layers", 3)
+def test_a_hybrid_is_one_lora_with_a_rank_for_each_module(tmp_path, monkeypatch):
+    monkeypatch.setitem(tiny.SMALL, "num_hidden_layers", 3)  # one for each band
+    tiny.install(tmp_path / "mirror", monkeypatch)
+    places = Places(tmp_path / "mirror", ("mirror",), tmp_path / "cache")
+    job = tiny.job("hybrid", options={"low": 2, "middle": 4, "high": 6})
+    recipe.run(job, places, lambda message: None, tmp_path / "left")
+    form, apart = written(opened(tmp_path / "left", places), tmp_path / "to")
+    assert (form, apart < 1e-5) == ("lora", True), apart
+    config = json.loads((tmp_path / "to" / "adapter_config.json").read_text())
+    assert config["peft_type"] == "LORA"
+    ranks = {name.replace("\\", ""): rank for name, rank in config["rank_pattern"].items()}
+    layer = "^bert.encoder.layer.{}.attention.{}$".format
+    assert ranks[layer(0, "self.query")] == ranks[layer(0, "self.value")] == 2
+    assert layer(0, "self.key") not in ranks
+    middle = [ranks.get(layer(1, f"self.{part}"), 0) for part in ("query", "key", "value")]
+    assert sum(middle) == 3 * 2  # AdaLoRA has halved what it began with
+    assert ranks[layer(2, "output.dense")] == ranks[layer(2, "self.key")] == 6
+    assert (config["base_model_name_or_path"], config["revision"]) == ("nobody/tiny", "0" * 40)
+
+
+def test_exports_load_where_peftmark_cannot_be_imported(leave, tmp_path, capsys):
     exports = []
     for name, job, options in (
         ("plain", tiny.job("lora", steps=6), {}),

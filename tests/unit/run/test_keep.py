@@ -177,6 +177,11 @@ def test_a_job_that_ran_again_replaces_its_own(adapters):
     assert seeds(adapters) == [(0, 2)]
 
 
+def test_what_is_on_its_way_is_no_adapter_yet(adapters):
+    left(adapters, row(LORA, 0.5))
+    assert adapters.entries() == {}
+
+
 def test_of_a_row_that_is_not_ok_nothing_is_kept(adapters):
     end(adapters, row(LORA, 0.5, status="invalid"))
     assert seeds(adapters) == []
