@@ -103,15 +103,15 @@ class Need:
     unknown: int
 
     def told(self, where: Path) -> str:
-        """It in a sentence; empty if nothing is kept."""
+        """It in a sentence without a full stop; empty if nothing is kept."""
         if not self.adapters:
             return ""
         sizes = [f"{self.bytes / MIB:,.1f} MiB"] if self.unknown < self.adapters else []
         if self.unknown:
             sizes.append(f"of {self.unknown:,} no earlier row tells the size")
         return (
-            f"Trained adapters are kept in {where} (--keep): {plural(self.adapters, 'folder')} at "
-            f"most; {'; '.join(sizes)}."
+            f"trained adapters are kept in {where} (--keep): {plural(self.adapters, 'folder')} at "
+            f"most; {'; '.join(sizes)}"
         )
 
     def check(self, results: Path) -> None:

@@ -15,6 +15,8 @@ from peftmark.record.outcome import CurvePoint
 from peftmark.run.keep import Keeper, Need, Rule, at_least, need_of, read_rules, which_of
 from peftmark.run.model_card import card
 from peftmark.run.runner import Selection, make_plan
+from peftmark.run.session import carry_out
+from peftmark.run.stop import Stop
 from peftmark.storage.adapters import Adapters, slug
 
 LORA = make_job(task="trec", recipe=make_recipe(selection_rows=100))
@@ -242,9 +244,9 @@ def test_the_disk_that_adapters_need_is_what_earlier_rows_weigh(tmp_path):
     assert need_of(jobs, rules, records) == Need(2, 2000, 0)
     assert need_of(jobs, read_rules(("none",), jobs), records).told(tmp_path) == ""
     told = Need(3, 3 * 2**20, 1).told(tmp_path)
-    assert told.endswith("3 folders at most; 3.0 MiB; of 1 no earlier row tells the size.")
-    assert Need(1, 0, 1).told(tmp_path).endswith("most; of 1 no earlier row tells the size.")
-    assert Need(1, 2**20, 0).told(tmp_path).endswith("(--keep): 1 folder at most; 1.0 MiB.")
+    assert told.endswith("3 folders at most; 3.0 MiB; of 1 no earlier row tells the size")
+    assert Need(1, 0, 1).told(tmp_path).endswith("most; of 1 no earlier row tells the size")
+    assert Need(1, 2**20, 0).told(tmp_path).endswith("(--keep): 1 folder at most; 1.0 MiB")
     with pytest.raises(UserError, match="kept adapters need 1,048,576,000,000 MiB, and"):
         Need(1, 2**20 * 1_048_576_000_000, 0).check(tmp_path / "not" / "there")
 
@@ -318,3 +320,39 @@ def test_a_run_keeps_the_best_and_one_that_goes_on_compares_with_it(tmp_path):
     again = replace(selection, again=True, keep=("none",))
     fake_runs.run(again, {"0": "leaves", "1": "leaves", "2": "leaves"})
     assert seeds(store.adapters) == [(2, 2)]  # nothing is kept, and what was stays
+
+
+class Enough(Exception):
+    """Ends a run once its plan was told."""
+
+
+class Told:
+    """Watches a run up to its plan."""
+
+    def planned(self, plan):
+        self.notes = plan.notes
+        raise Enough
+
+
+@pytest.mark.usefixtures("no_devices")
+def test_a_run_says_before_it_starts_what_is_kept_and_refuses_what_it_cannot_keep(
+    tmp_path, monkeypatch
+):
+    (tmp_path / "suites").mkdir()
+    (tmp_path / "suites" / "demo.yaml").write_text(SUITE)
+    selection = Selection("demo", "quick", suites=tmp_path / "suites", results=tmp_path / "results")
+    watcher = Told()
+    with pytest.raises(Enough):
+        carry_out(selection, watcher, Stop())
+    folder = tmp_path / "results" / "demo" / "adapters"
+    told = f"trained adapters are kept in {folder} (--keep): 1 folder at most; of 1 no earlier row"
+    assert watcher.notes[-1] == f"{told} tells the size"
+    with pytest.raises(Enough):
+        carry_out(replace(selection, keep=("none",)), watcher, Stop())
+    assert not any("adapters" in note for note in watcher.notes)
+    with pytest.raises(UserError, match="--keep: found 'some'"):
+        carry_out(replace(selection, keep=("some",)), watcher, Stop())
+    monkeypatch.setattr(Need, "check", lambda self, results: (_ for _ in ()).throw(Enough))
+    with pytest.raises(Enough):
+        carry_out(selection, None, Stop())  # before anybody is told
+    assert not (tmp_path / "results").exists()
