@@ -146,6 +146,7 @@ SPOKEN_BY = (
     "__main__",
     "lab.worker",
     "lab.metric_trial",
+    "lab.export.worker",
     "lab.measure.overhead",
     "lab.memory.worker",
 )

@@ -295,5 +295,5 @@ def test_the_worker_is_told_what_was_hashed(tmp_path, places, monkeypatch):
     weights = places.mirror / "models" / "tiny" / "model.safetensors"
     digest = known_sha256(weights)
     starter = Starter("x:y", places, Path(tmp_path), gpu=False, at_once=1)
-    told = json.loads(starter._places)["hashes"]
+    told = starter._places["hashes"]
     assert told[str(weights.absolute())][1] == digest

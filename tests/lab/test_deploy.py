@@ -137,7 +137,11 @@ def test_training_mode_survives_and_dropout_is_off(places, trained):
 
 def test_size_and_parameters_of_what_was_saved(trained):
     _, prepared, folder, _ = trained
-    size, parameters = saved_size(folder)
-    assert parameters == sum(p.numel() for _, p in trainable(prepared.model))
-    assert size == (folder / "adapter_model.safetensors").stat().st_size > 4 * parameters
+    found = saved_size(folder, ["classifier", "bert.pooler"])
+    assert found.parameters == sum(p.numel() for _, p in trainable(prepared.model))
+    file = folder / "adapter_model.safetensors"
+    assert found.bytes == file.stat().st_size > 4 * found.parameters
+    # Width 64: two classes with their biases, and a square pooler with its own.
+    assert found.head_bytes == 4 * (2 * 64 + 2 + 64 * 64 + 64)
+    assert saved_size(folder, ["class"]).head_bytes == 0  # a module is no beginning of a name
     assert ROUNDS > 1

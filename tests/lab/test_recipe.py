@@ -82,6 +82,8 @@ def test_a_job_learns_and_reports_everything(places, task, quantization):
     assert done.head_parameters < done.trainable_parameters == done.active_parameters
     assert done.saved_parameters == done.trainable_parameters < done.total_parameters
     assert done.adapter_bytes > 4 * done.trainable_parameters
+    assert done.saved_head_bytes == 4 * done.head_parameters
+    assert done.saved_adapter_bytes + done.saved_head_bytes == done.adapter_bytes
     assert (done.peak_memory_bytes, done.peak_memory_source) == (done.live_bytes, "live_bytes")
     parts = (
         "weight",

@@ -19,7 +19,8 @@ from pathlib import Path
 
 from peftmark.lab import worker
 from peftmark.record.job import Job
-from peftmark.record.outcome import Outcome
+from peftmark.record.kept import NOTES, Kept
+from peftmark.record.outcome import CurvePoint, Outcome
 from waiting import FOREVER, wait_for
 
 HANGING_STEP = 3
@@ -58,6 +59,20 @@ def ok(connection, job_json, places_json, log, device):
     line.send(step=1, steps=line.job.recipe.steps, metric=0.25)
     print("some words for the log")
     line.finish(model_source=os.environ["OMP_NUM_THREADS"], data_source=places_json)
+
+
+def leaves(connection, job_json, places_json, log, device):
+    """Finish, having left a file to be kept where it was told to; the higher the seed the better,
+    but the evaluation rows say the opposite."""
+    line = Line(connection, job_json, log)
+    outbox = json.loads(places_json).get("outbox")
+    if outbox is not None:
+        Path(outbox).mkdir(parents=True)
+        (Path(outbox) / "adapter_model.safetensors").write_bytes(b"x" * 10)
+        (Path(outbox) / NOTES).write_text(Kept(line.job, mean=1.5).to_json())
+    seed = line.job.seed
+    point = CurvePoint(1, 0.5, 0.9 - seed / 10, 1.0, 0.5 + seed / 10)
+    line.finish(curve=(point,), metric_value=point.metric, adapter_bytes=10)
 
 
 def raises(connection, job_json, places_json, log, device):
@@ -196,14 +211,14 @@ def _real(run, *arguments):
     worker.main(*arguments)
 
 
-def _good_recipe(job, places, progress):
+def _good_recipe(job, places, progress, outbox):
     progress({"step": 1, "steps": 2})
     print("printed by the recipe")
     facts = [places.sources, os.environ["CUDA_VISIBLE_DEVICES"]]
     return Outcome("ok", metric_value=1.0, data_source=json.dumps(facts))
 
 
-def _bad_recipe(job, places, progress):
+def _bad_recipe(job, places, progress, outbox):
     raise FloatingPointError("the loss was nan")
 
 

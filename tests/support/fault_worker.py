@@ -51,7 +51,7 @@ def _with_recipe(run, *arguments):
 def short_of_address_space(*arguments):
     """Ask torch for more memory than the process may have."""
 
-    def run(job, places, progress):
+    def run(job, places, progress, outbox):
         import torch
 
         __import__("peftmark.lab.step")  # loaded in a real job, and needs room of its own
@@ -73,7 +73,7 @@ def runs_out_of_memory(connection, job_json, places_json, log, device, *more):
 def with_a_broken_device(*arguments):
     """Fail at seed 0 as CUDA fails for good in a process, and finish at any other."""
 
-    def run(job, places, progress):
+    def run(job, places, progress, outbox):
         import torch
 
         if job.seed == 0:

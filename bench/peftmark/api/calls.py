@@ -182,6 +182,7 @@ def run(
     timeout: float | None = None,
     retries: int = 1,
     show_texts: bool = False,
+    keep: tuple[str, ...] = (),
     mirror: PathLike | None = None,
     results: PathLike = "results",
     suites: PathLike | None = None,
@@ -202,6 +203,8 @@ def run(
         timeout: seconds that a job may take; None for no limit.
         retries: further tries of a job whose worker was killed.
         show_texts: keep what models write to rows of your own.
+        keep: which trained adapters are kept, each as `--keep` has it, such as ("none",
+            "all:LoRA r8"); empty for the best of each cell and task.
         mirror: a folder of local data sets and models.
         results: the folder of results.
         suites: a folder of your own suites.
@@ -217,7 +220,7 @@ def run(
     from peftmark.api.running import watched_run
 
     tries = {"jobs": jobs, "again": again, "seconds_limit": timeout, "retries": retries}
-    which = {"only": tuple(only), "show_texts": show_texts}
+    which = {"only": tuple(only), "show_texts": show_texts, "keep": tuple(keep)}
     selection = _selection(suite, profile, mirror, results, suites, **tries, **which)
     return watched_run(selection, callback, progress)
 

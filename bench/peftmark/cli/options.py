@@ -37,6 +37,7 @@ def selection_of(options: argparse.Namespace) -> Selection:
         retries=getattr(options, "retries", 1),
         where=Where(**asked),
         show_texts=getattr(options, "show_texts", False),
+        keep=tuple(getattr(options, "keep", ())),
     )
 
 

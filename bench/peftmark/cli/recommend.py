@@ -14,7 +14,7 @@ HELP = "methods that fit, from stored results"
 WISHES = {
     "memory": ("SIZE", "most peak memory, such as 24GB or 500MiB"),
     "rows": ("N", "training rows you have"),
-    "task": ("KIND", "classification, regression, instruction, language or a task's name"),
+    "task": ("TASK", "classification, regression, instruction, language or a task's name"),
     "max-drop": ("POINTS", "points below the best cell that you accept (1.0 is 0.01)"),
     "max-parameters": ("N", "most trainable parameters, such as 1M"),
     "max-time": ("TIME", "most training time, such as 90s or 2h"),

@@ -62,6 +62,14 @@ def add_options(sub: argparse.ArgumentParser) -> None:
         action="store_true",
         help="keep what models write to rows of your own, and show some in the report",
     )
+    sub.add_argument(
+        "--keep",
+        action="append",
+        default=[],
+        metavar="WHICH",
+        help="trained adapters that are kept: best (default: of each cell and task, by selection "
+        "rows), all or none; of some alone as all:CELL, none:@TASK or all:CELL@TASK (repeatable)",
+    )
     sub.add_argument("--no-report", action="store_true", help="do not write the report")
 
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from peftmark.executors.contract import Finished, Order, log_file, utc_now
-from peftmark.executors.node import answer, payload
+from peftmark.executors.node import Answer, answer, noted, payload
+from peftmark.executors.parcel import unpack
 from peftmark.machine.environment import versions
 from peftmark.record.job import Environment, Job
 from peftmark.record.outcome import Outcome
@@ -116,11 +117,25 @@ def _taken(order: Order, call: _Call, result: str | Lost, stopped: bool) -> Fini
             return _ended(call, Outcome("interrupted", "stopped by the user"))
         done, log = _ended(call, result.outcome, result.outside), result.detail
     else:
-        finished, refused, node, log = answer(call.job, result)
-        done = finished or _ended(call, Outcome("crashed", refused), node=node)
+        told = answer(call.job, result)
+        log = told.log
+        done = told.finished or _ended(call, Outcome("crashed", told.refused), node=told.node)
+        done = _unpacked(order, done, told)
     order.logs.mkdir(parents=True, exist_ok=True)
     text = log.encode("utf-8", "replace")
     log_file(order.logs, call.job, call.attempt).write_bytes(text)
+    return done
+
+
+def _unpacked(order: Order, done: Finished, told: Answer) -> Finished:
+    """An ending after what the job left is where a job here would have left it."""
+    folder = order.leaves(done.job, done.attempt)
+    if folder is None or not told.left:
+        return done
+    try:
+        unpack(told.left, folder)
+    except (OSError, ValueError) as error:
+        return noted(done, error)
     return done
 
 

@@ -27,6 +27,11 @@ def unheard(job: Job, message: dict[str, Any]) -> None:
     """A listener that takes no notice."""
 
 
+def nothing_left(job: Job, attempt: int) -> Path | None:
+    """Where an attempt leaves what it trained, if nothing is kept."""
+    return None
+
+
 @dataclass(frozen=True)
 class Order:
     """Jobs to run, and how.
@@ -45,6 +50,8 @@ class Order:
         listener: told of every start and every message of a worker.
         worker: "module:function" that a worker process runs; a test puts a fake here.
         beside: jobs that others run for us at the same time, maybe on this machine.
+        outbox: folder in which jobs leave what they trained; None if none does.
+        keep: ids of the jobs that do.
     """
 
     jobs: Sequence[tuple[Job, int]]
@@ -58,6 +65,13 @@ class Order:
     listener: Listener = unheard
     worker: str = WORKER
     beside: int = 0
+    outbox: Path | None = None
+    keep: frozenset[str] = frozenset()
+
+    def leaves(self, job: Job, attempt: int) -> Path | None:
+        """The folder that an attempt leaves what it trained in, not there before; None for none."""
+        kept = self.outbox is not None and job.job_id in self.keep
+        return self.outbox / f"{job.job_id}.{attempt}" if kept and self.outbox else None
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 
 from peftmark.core.errors import UserError
 from peftmark.executors.contract import Finished, Order, needs_of, utc_now
-from peftmark.executors.process import OomKills, Starter, Worker, end, finish, kill, listen
+from peftmark.executors.oom_kills import OomKills
+from peftmark.executors.process import Starter, Worker, end, finish, kill, listen
 from peftmark.executors.slots import Room, Slot, free_memory
 from peftmark.machine import nvml
 from peftmark.record.job import Job
@@ -70,7 +71,9 @@ def run_jobs(order: Order, slots: Sequence[Slot], room: Room | None = None) -> I
     kills = OomKills()
     gpu = any(slot.device is not None for slot in slots)
     at_once = min(len(slots), len(waiting))
-    starter = Starter(order.worker, order.places, order.logs, gpu, at_once, beside=order.beside)
+    starter = Starter(
+        order.worker, order.places, order.logs, gpu, at_once, order.beside, order.leaves
+    )
     try:
         while waiting or state.running:
             _fill_slots(state, order, room, starter, gpu)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,12 @@ from peftmark.catalog.tasks import TASKS
 from peftmark.core.errors import UserError
 from peftmark.executors.contract import WORKER, Finished, Order, log_file
 from peftmark.executors.local import run_jobs
+from peftmark.executors.parcel import packed
 from peftmark.executors.slots import Slot, gpu_slots
 from peftmark.machine import nvml
 from peftmark.machine.environment import NUMERIC, capture, changed_versions, of_job, versions
 from peftmark.record.job import PROTOCOL, Environment, Job
+from peftmark.record.kept import NOT_KEPT
 from peftmark.record.plugin import check_here
 from peftmark.sources.assets import Places, default_cache, model_files
 from peftmark.sources.task_data import load_task
@@ -47,6 +49,7 @@ def payload(order: Order, job: Job, attempt: int, beside: int) -> str:
             "seconds_limit": order.seconds_limit,
             "worker": order.worker,
             "beside": beside,
+            "keep": order.leaves(job, attempt) is not None,
         }
     )
 
@@ -91,24 +94,58 @@ def run_here(payload_json: str) -> str:
             retries=0,
             worker=asked["worker"],
             beside=asked["beside"],
+            outbox=Path(folder) / "outbox" if asked.get("keep") else None,
+            keep=frozenset([job.job_id]),
         )
         (done,) = run_jobs(order, [slot])
+        done, left = _left(order, done)
         log = log_file(logs, job, attempt)
         text = log.read_bytes().decode("utf-8", "replace") if log.exists() else ""
-    done = replace(done, environment=of_job(capture(), job))
-    return json.dumps({"finished": done.to_json(), "log": text})
+    ended = replace(done, environment=of_job(capture(), job)).to_json()
+    return json.dumps({"finished": ended, "log": text, "left": left})
 
 
-def answer(job: Job, result_json: str) -> tuple[Finished | None, str, Environment | None, str]:
+def _left(order: Order, done: Finished) -> tuple[Finished, dict[str, str]]:
+    """The files that a job left to be kept; if they can't be sent, its row says why."""
+    folder = order.leaves(done.job, done.attempt)
+    try:
+        return done, packed(folder) if folder is not None else {}
+    except (OSError, ValueError) as error:
+        return noted(done, error), {}
+
+
+def noted(done: Finished, error: Exception) -> Finished:
+    """An ending with the note that what the job left can't be kept."""
+    warnings = (*done.outcome.warnings, f"{NOT_KEPT}: {error}")
+    return replace(done, outcome=replace(done.outcome, warnings=warnings))
+
+
+@dataclass(frozen=True)
+class Answer:
     """What `run_here` returned.
 
-    Returns:
-        (how the job ended, "", None, its log), or (None, why the node refused it, the node, "").
+    Attributes:
+        finished: how the job ended; None if the node refused it.
+        refused: why it did.
+        node: the node that did.
+        log: of the job.
+        left: name -> content of the files that it left to be kept.
     """
+
+    finished: Finished | None
+    refused: str = ""
+    node: Environment | None = None
+    log: str = ""
+    left: Mapping[str, str] = field(default_factory=dict)
+
+
+def answer(job: Job, result_json: str) -> Answer:
+    """The inverse of what `run_here` made."""
     result = json.loads(result_json)
     if "refused" in result:
-        return None, result["refused"], Environment(**result["environment"]), ""
-    return Finished.from_json(job, result["finished"]), "", None, result["log"]
+        return Answer(None, result["refused"], Environment(**result["environment"]))
+    finished = Finished.from_json(job, result["finished"])
+    return Answer(finished, log=result["log"], left=result.get("left", {}))
 
 
 def _refused(reason: str) -> str:

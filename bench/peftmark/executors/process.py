@@ -26,7 +26,14 @@ from types import ModuleType
 from typing import Any
 
 from peftmark.core.hashes import known_hashes
-from peftmark.executors.contract import WORKER, Finished, Listener, log_file, utc_now
+from peftmark.executors.contract import (
+    WORKER,
+    Finished,
+    Listener,
+    log_file,
+    nothing_left,
+    utc_now,
+)
 from peftmark.executors.protocol import Broken, Inbox
 from peftmark.executors.slots import Slot
 from peftmark.machine.nvml import DeviceMeter, contended
@@ -116,10 +123,18 @@ class Starter:
         gpu: whether workers use GPUs.
         at_once: jobs that run at the same time.
         beside: jobs that others may run on this machine at the same time.
+        leaves: where an attempt of a job leaves what it trained; None for nowhere.
     """
 
     def __init__(
-        self, worker: str, places: Places, logs: Path, gpu: bool, at_once: int, beside: int = 0
+        self,
+        worker: str,
+        places: Places,
+        logs: Path,
+        gpu: bool,
+        at_once: int,
+        beside: int = 0,
+        leaves: Callable[[Job, int], Path | None] = nothing_left,
     ) -> None:
         self._context: Any = multiprocessing.get_context("spawn" if gpu else "forkserver")
         if not gpu:
@@ -129,20 +144,21 @@ class Starter:
         self._worker, self._logs = worker, logs
         self._scratch = logs.resolve().with_name("scratch")
         self._at_once = f"up to {at_once + beside}" if beside else str(at_once)
-        self._places = json.dumps(
-            {
-                "mirror": str(places.mirror.resolve()) if places.mirror else None,
-                "sources": places.sources,
-                "cache": str(places.cache.resolve()),
-                "hashes": known_hashes(),
-            }
-        )
+        self._leaves = leaves
+        self._places = {
+            "mirror": str(places.mirror.resolve()) if places.mirror else None,
+            "sources": places.sources,
+            "cache": str(places.cache.resolve()),
+            "hashes": known_hashes(),
+        }
 
     def start(self, job: Job, attempt: int, slot: Slot) -> Worker:
         """Start a worker on a job."""
         ours, theirs = self._context.Pipe()
         log = log_file(self._logs, job, attempt)
         scratch = self._scratch / log.stem
+        outbox = self._leaves(job, attempt)
+        told = {} if outbox is None else {"outbox": str(outbox.resolve())}
         setup = {
             "jobs_at_once": self._at_once,
             "cores": sorted(slot.cores),
@@ -155,7 +171,7 @@ class Starter:
                 self._worker,
                 theirs,
                 job.to_json(),
-                self._places,
+                json.dumps(self._places | told),
                 str(log.resolve()),
                 slot.device,
             ),
@@ -359,42 +375,3 @@ def finish(one: Worker, died: Callable[[Worker], Outcome]) -> Finished:
         nvml_device_bytes=one.meter.device_bytes,
         nvml_reason=one.meter.reason,
     )
-
-
-# The cgroup's own counter where it can be read, else the whole machine's.
-# Version 1 of cgroups counts a group without those inside it, so it is not asked.
-_OOM_COUNTERS = (Path("/sys/fs/cgroup/memory.events"), Path("/proc/vmstat"))
-
-
-class OomKills:
-    """Kills by the kernel's out-of-memory killer since this was made."""
-
-    def __init__(self) -> None:
-        self._counted = self._read()
-
-    def died(self, one: Worker) -> Outcome:
-        """How a worker died that left no outcome."""
-        code = one.process.exitcode
-        if code is None or code >= 0:
-            return Outcome("crashed", f"the worker ended with exit code {code} and no outcome")
-        name = next((s.name for s in signal.Signals if s == -code), f"signal {-code}")
-        if -code == signal.SIGKILL and self._one_more():
-            return Outcome("out_of_memory", "killed by the kernel's out-of-memory killer")
-        return Outcome("crashed", f"the worker was killed by {name}")
-
-    def _one_more(self) -> bool:
-        """Whether there is a kill not yet put down to a worker; it counts for one now."""
-        now = self._read()
-        if now is None or self._counted is None or now <= self._counted:
-            return False
-        self._counted += 1
-        return True
-
-    @staticmethod
-    def _read() -> int | None:
-        for path in _OOM_COUNTERS:
-            with suppress(OSError):
-                for line in path.read_text().splitlines():
-                    if line.startswith("oom_kill "):
-                        return int(line.split()[1])
-        return None

@@ -15,6 +15,7 @@ import torch
 from peftmark.lab.build import Build
 from peftmark.lab.data.job_data import Work
 from peftmark.lab.deploy import deploy, saved_size
+from peftmark.lab.leave import leave
 from peftmark.lab.measure.meters import Meters
 from peftmark.lab.measure.probe import probe
 from peftmark.lab.measure.to_outcome import (
@@ -27,8 +28,9 @@ from peftmark.lab.measure.to_outcome import (
 )
 from peftmark.lab.memory.fake_step import NotSymbolic, predicted_peak, unforeseen
 from peftmark.lab.methods import Prepared
-from peftmark.lab.models import Unsupported
+from peftmark.lab.models import Unsupported, trained_head
 from peftmark.lab.train import Progress
+from peftmark.record.kept import NOT_KEPT
 from peftmark.record.outcome import Outcome
 
 
@@ -39,23 +41,48 @@ def deployed(
     work: Work,
     meters: Meters,
     progress: Progress,
+    outbox: Path | None = None,
 ) -> Outcome:
-    """Save, reload, merge and time."""
+    """Save, reload, merge and time; what was saved is left in a folder where one is given."""
     device = torch.device(build.job.device)
     progress({"phase": "save"})
     with tempfile.TemporaryDirectory(prefix="peftmark-") as scratch:
         folder = Path(scratch)
         with meters.phase("save"):
             prepared.save(folder)
-        size, saved = saved_size(folder)
-        outcome = replace(outcome, adapter_bytes=size, saved_parameters=saved)
+        head = trained_head(build.parts, build.job.recipe.train_pooler)
+        size = saved_size(folder, head)
+        outcome = replace(
+            outcome,
+            saved_parameters=size.parameters,
+            adapter_bytes=size.bytes,
+            saved_adapter_bytes=size.bytes - size.head_bytes,
+            saved_head_bytes=size.head_bytes,
+        )
         progress({"phase": "deploy"})
         try:
             with meters.phase("deploy"):
                 found = deploy(build.job, prepared, folder, build.base, work.latency, device)
+            outcome = replace(outcome, **of_deployment(found, outcome))
         except Exception as error:
-            return _failed(outcome, DEPLOYED, "reloading and merging", error)
-    return replace(outcome, **of_deployment(found, outcome))
+            outcome = _failed(outcome, DEPLOYED, "reloading and merging", error)
+        if outbox is not None and outcome.status == "ok":
+            outcome = _left(outcome, folder, outbox, build, prepared, work)
+    return outcome
+
+
+def _left(
+    outcome: Outcome, folder: Path, outbox: Path, build: Build, prepared: Prepared, work: Work
+) -> Outcome:
+    """The outcome after what was saved is left for whoever keeps it: it costs no row if that
+    fails."""
+    try:
+        leave(folder, outbox, build, prepared, work)
+    except (OSError, ValueError) as error:
+        traceback.print_exc()
+        reason = f"{NOT_KEPT}: {' '.join(str(error).split())[:200]}"
+        return replace(outcome, warnings=(*outcome.warnings, reason))
+    return outcome
 
 
 def probed(

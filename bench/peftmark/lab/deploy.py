@@ -13,6 +13,7 @@ from safetensors import safe_open
 from torch import nn
 
 from peftmark.lab.data.batches import Batch
+from peftmark.lab.measure.parameter_counts import belongs_to
 from peftmark.lab.methods import Prepared
 from peftmark.lab.number_types import raised
 from peftmark.lab.quantization.table import backend_of
@@ -45,14 +46,37 @@ class Deployed:
     reload_max_error: float
 
 
-def saved_size(folder: Path) -> tuple[int, int]:
-    """(bytes, parameters) of the safetensors files in a folder."""
+@dataclass(frozen=True)
+class Saved:
+    """Sizes of the safetensors files in a folder.
+
+    Attributes:
+        bytes: of the files.
+        head_bytes: of the head's tensors in them.
+        parameters: in them.
+    """
+
+    bytes: int
+    head_bytes: int
+    parameters: int
+
+
+def saved_size(folder: Path, head: Sequence[str]) -> Saved:
+    """What a method's `save` wrote into a folder.
+
+    Args:
+        head: names of the head's modules in the plain model, as `trained_head` gives them.
+    """
     files = sorted(folder.rglob("*.safetensors"))
-    parameters = 0
+    head_bytes = parameters = 0
     for file in files:
         with safe_open(file, framework="pt") as tensors:
-            parameters += sum(tensors.get_tensor(key).numel() for key in tensors.keys())  # noqa: SIM118
-    return sum(file.stat().st_size for file in files), parameters
+            for key in tensors.keys():  # noqa: SIM118
+                tensor = tensors.get_tensor(key)
+                parameters += tensor.numel()
+                if belongs_to(key, head):
+                    head_bytes += tensor.numel() * tensor.element_size()
+    return Saved(sum(file.stat().st_size for file in files), head_bytes, parameters)
 
 
 def deploy(

@@ -6,6 +6,7 @@ Every method runs through this one path; what sets a method apart is in its `Pre
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -108,13 +109,14 @@ class _Built:
     trainable: int
 
 
-def run(job: Job, places: Places, progress: Progress) -> Outcome:
+def run(job: Job, places: Places, progress: Progress, outbox: Path | None = None) -> Outcome:
     """Run one job.
 
     Args:
         job: what to run.
         places: where models and rows may come from.
         progress: called with {"phase": ...} and {"step": i, "steps": n, "metric": x}.
+        outbox: folder to leave what was trained in; None for nowhere.
 
     Raises:
         Diverged, Unsupported, UserError, torch.OutOfMemoryError: see `peftmark.lab.worker`.
@@ -155,7 +157,7 @@ def run(job: Job, places: Places, progress: Progress) -> Outcome:
         names = (*SAVED, *DEPLOYED, *PROBED, *PREDICTED)
         outcome = without(outcome, names, "a tuning trial measures quality")
     else:
-        outcome = deployed(outcome, loaded.build, built.prepared, work, meters, progress)
+        outcome = deployed(outcome, loaded.build, built.prepared, work, meters, progress, outbox)
         del built, step, first
         outcome = probed(outcome, loaded.build, work, meters, progress)
     return finished(outcome, job, work, meters, notes)

@@ -64,7 +64,7 @@ def _guarded(job: Job, places_json: str, send: Any) -> Outcome:
         reset_high_water_mark()
         quiet_libraries()
         bring(job)
-        return recipe.run(job, _places(places_json), send)
+        return recipe.run(job, _places(places_json), send, _outbox(places_json))
     except Exception as error:
         with suppress(OSError):  # a log without room
             traceback.print_exc()
@@ -122,6 +122,12 @@ def _places(text: str) -> Any:
     learn_hashes(data["hashes"])
     mirror = Path(data["mirror"]) if data["mirror"] else None
     return Places(mirror, tuple(data["sources"]), Path(data["cache"]))
+
+
+def _outbox(text: str) -> Path | None:
+    """Where the job leaves what it trained; None if nothing is kept."""
+    told = json.loads(text).get("outbox")
+    return Path(told) if told else None
 
 
 def _leave_with_supervisor(connection: Any) -> None:

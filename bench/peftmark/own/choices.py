@@ -20,7 +20,7 @@ def read_choices(sheet: Sheet, columns: Sequence[str], answer: str) -> list[Choi
     Raises:
         UserError: rows whose choices or answers are not what they should be.
     """
-    options = _options(sheet, columns)
+    options = read_options(sheet, columns)
     check_kinds(sheet, answer, ("text", "a number"))
     words = [label_word(value) for value in sheet.column(answer)]
     known = {row: str(word).strip() for row, word in enumerate(words) if not missing(word, ())}
@@ -43,7 +43,14 @@ def read_choices(sheet: Sheet, columns: Sequence[str], answer: str) -> list[Choi
     ]
 
 
-def _options(sheet: Sheet, columns: Sequence[str]) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
+def read_options(
+    sheet: Sheet, columns: Sequence[str]
+) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
+    """The choices of every row, and the keys they are called by.
+
+    Raises:
+        UserError: rows whose choices are not what they should be.
+    """
     if len(columns) == 1:
         check_kinds(sheet, columns[0], ("a list", "an object"))
         values: Sequence[Any] = sheet.column(columns[0])

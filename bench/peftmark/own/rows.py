@@ -111,15 +111,24 @@ def _refuse_or_drop(sheet: Sheet, task: OwnTask, reasons: Mapping[str, set[int]]
 
 
 def _texts(sheet: Sheet, task: OwnTask) -> list[tuple[str | None, ...]]:
-    if task.instruction is not None and task.output is not None:
+    shown = shown_texts(sheet, task)
+    answer = task.output or task.completion
+    if answer is None:
+        return shown
+    return [(*row, said) for row, said in zip(shown, _column(sheet, answer), strict=True)]
+
+
+def shown_texts(sheet: Sheet, task: OwnTask) -> list[tuple[str | None, ...]]:
+    """What a model is shown of each row, one or two texts, without the answer that it is to give;
+    None for a text that is empty."""
+    if task.instruction is not None:
         asked = _column(sheet, task.instruction)
         about = _column(sheet, task.input) if task.input else [None] * len(sheet)
-        joined = [
-            None if text is None else text if more is None else f"{text}\n\n{more}"
+        return [
+            (None if text is None else text if more is None else f"{text}\n\n{more}",)
             for text, more in zip(asked, about, strict=True)
         ]
-        return list(zip(joined, _column(sheet, task.output), strict=True))
-    names = task.text or tuple(name for name in (task.prompt, task.completion) if name)
+    names = task.text or ((task.prompt,) if task.prompt else ())
     return list(zip(*(_column(sheet, name) for name in names), strict=True))
 
 

@@ -145,6 +145,8 @@ class Outcome:
     saved_parameters: int | None = None
     total_parameters: int | None = None
     adapter_bytes: int | None = None
+    saved_adapter_bytes: int | None = None
+    saved_head_bytes: int | None = None
     latency_p50_seconds: float | None = None
     latency_p95_seconds: float | None = None
     merged_latency_p50_seconds: float | None = None

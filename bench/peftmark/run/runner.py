@@ -18,6 +18,7 @@ from peftmark.machine.environment import capture, machine, of_job, software
 from peftmark.record.job import Job, Record
 from peftmark.record.plugin import check_here
 from peftmark.run.admission import Foreseen, foresee
+from peftmark.run.keep import Keeper, read_rules
 from peftmark.run.own_metrics import try_own_metrics
 from peftmark.run.own_models import keep_own_models, read_own_models, shapes_of
 from peftmark.run.own_tasks import notes_on, private, read_own_tasks
@@ -65,6 +66,7 @@ class Selection:
         retries: further attempts of a job that ended for a cause outside itself.
         where: the executor and what it needs to know.
         show_texts: keep what models write to rows of the user's own.
+        keep: which trained adapters are kept, as `peftmark.run.keep` reads it.
     """
 
     suite: str
@@ -79,6 +81,7 @@ class Selection:
     retries: int = 1
     where: Where = HERE
     show_texts: bool = False
+    keep: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -119,6 +122,11 @@ class Plan:
     def to_run(self) -> list[Job]:
         """Jobs that would run."""
         return [p.job for p in self.planned if p.action == "run"]
+
+    @property
+    def known_jobs(self) -> list[Job]:
+        """Every job of the profile as far as it is known; names of cells and tasks are theirs."""
+        return self.expanded.jobs
 
     @property
     def jobs(self) -> list[Job]:
@@ -180,7 +188,7 @@ def make_plan(selection: Selection, recorded: bool = False, before: Plan | None 
         own_files=files,
         contents=contents,
         store=store,
-        places=_places(suite, profile, selection.mirror),
+        places=places_of(suite, profile, selection.mirror),
         venue=venue,
     )
 
@@ -246,7 +254,12 @@ def _facts(selection: Selection, suite: Suite, gpus: int) -> Facts:
     return Facts(gpus, reachable, f"no mirror is given; {reason}")
 
 
-def _places(suite: Suite, profile: str, mirror: Path | None) -> Places:
+def places_of(suite: Suite, profile: str, mirror: Path | None) -> Places:
+    """Where a profile's models and rows may come from.
+
+    Raises:
+        UserError: from a mirror alone, and none is given.
+    """
     others = (s for s in suite.profiles[profile].sources if s != "mirror")
     sources = (*(["mirror"] if mirror is not None else []), *others)
     if not sources:
@@ -308,6 +321,7 @@ def execute(
     last = plan.store.last_attempts()
     known = _needs(plan.contents)
     foreseen = _foreseen(plan, jobs, known)
+    keeper = Keeper(plan.store.adapters, read_rules(selection.keep, plan.known_jobs))
     order = Order(
         jobs=[(job, last.get(job.job_id, 0) + 1) for job in jobs],
         places=plan.places,
@@ -319,6 +333,8 @@ def execute(
         stop=stop.asked,
         listener=listener,
         worker=worker,
+        outbox=plan.store.adapters.incoming,
+        keep=keeper.wanted(jobs),
     )
     for done in plan.venue.run(order):
         outcome = done.outcome if selection.show_texts else private(done.job, done.outcome)
@@ -337,8 +353,11 @@ def execute(
             nvml_reason=done.nvml_reason,
             command=command(done.job, selection),
         )
+        record = keeper.take(record, order.leaves(done.job, done.attempt))
         plan.store.append(record)
+        keeper.prune(record)
         yield record, done
+    plan.store.adapters.tidy()
 
 
 def _foreseen(plan: Plan, jobs: Sequence[Job], known: Mapping[str, int]) -> Foreseen:

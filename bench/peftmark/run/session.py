@@ -17,6 +17,7 @@ from peftmark.core.errors import Exit
 from peftmark.executors.contract import Finished
 from peftmark.record.job import Job, Record
 from peftmark.run import runner
+from peftmark.run.keep import need_of, read_rules
 from peftmark.run.runner import Plan, Selection
 from peftmark.run.stop import Stop
 from peftmark.sources.manifest import check_mirror
@@ -89,7 +90,7 @@ def carry_out(selection: Selection, watcher: Watcher, stop: Stop) -> Plan:
     Raises:
         UserError: anything wrong with the suite, its models and rows, or the results folder.
     """
-    plan = runner.make_plan(selection)
+    plan = _with_room(runner.make_plan(selection), selection)
     watcher.planned(plan)
     if plan.to_run:  # before anything is written
         if selection.mirror is not None:
@@ -106,6 +107,21 @@ def carry_out(selection: Selection, watcher: Watcher, stop: Stop) -> Plan:
                 _run_stage(trials, selection, watcher, stop, plan)
         plan.store.rebuild()
     return runner.make_plan(selection, before=plan)
+
+
+def _with_room(plan: Plan, selection: Selection) -> Plan:
+    """The plan with a note of the disk that kept adapters will take.
+
+    Raises:
+        UserError: there is less room; or nothing is what is to be kept.
+    """
+    if not plan.to_run:
+        return plan
+    rules = read_rules(selection.keep, plan.known_jobs)
+    need = need_of(plan.to_run, rules, plan.contents.records.values())
+    need.check(selection.results)
+    told = need.told(plan.store.adapters.folder)
+    return replace(plan, notes=[*plan.notes, told]) if told else plan
 
 
 def _run_stage(

@@ -155,6 +155,8 @@ def run_side(
         "run",
         suite,
         "--no-report",
+        "--keep",
+        "none",
         "--results",
         str(side.results),
         *more,

@@ -7,6 +7,7 @@ Layout of `results/<suite>/`:
                                      digits of the file's SHA-256 stand before the ending
     logs/<job_id>.<attempt>.log      what the worker printed
     scratch/                         what workers keep for a moment; emptied at every start
+    adapters/                        trained adapters that are kept (`peftmark.storage.adapters`)
     quarantine/                      parts that could not be read
     results.parquet                  derived from the parts, rebuilt at the end of every run
 
@@ -33,6 +34,7 @@ from peftmark.core.files import sync
 from peftmark.record.columns import COLUMNS, from_row
 from peftmark.record.job import SCHEMA_VERSION, Record
 from peftmark.storage import part_cache
+from peftmark.storage.adapters import Adapters
 from peftmark.storage.attempts import (
     age,
     counting,
@@ -82,6 +84,7 @@ class Store:
         self.parts = self.folder / "parts"
         self.logs = self.folder / "logs"
         self.scratch = self.folder / "scratch"
+        self.adapters = Adapters(self.folder / "adapters")
         self.aside = self.folder / "quarantine"
         self.derived = self.folder / "results.parquet"
 
@@ -128,6 +131,7 @@ class Store:
         for leftover in [*self.parts.glob(".*.tmp"), *self.folder.glob(".*.tmp")]:
             leftover.unlink(missing_ok=True)
         shutil.rmtree(self.scratch, ignore_errors=True)
+        self.adapters.sweep()
 
     def read(self) -> Contents:
         """All readable attempts. A part from a newer peftmark is refused, an older one migrated.

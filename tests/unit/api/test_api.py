@@ -25,7 +25,7 @@ NAMES = {
     "plan": "suite, *, profile, memory, device, again, mirror, results, suites",
     "report": "suite, *, profile, mirror, results, reports, suites, price",
     "run": "suite, *, profile, callback, progress, jobs, only, again, timeout, retries, "
-    "show_texts, mirror, results, suites",
+    "show_texts, keep, mirror, results, suites",
     "table": "source, *, format, profile, results, suites",
 }
 """Every public name, and what a function takes. A name or an argument that is here stays."""

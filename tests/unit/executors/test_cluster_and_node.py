@@ -10,13 +10,14 @@ import pytest
 from factory import make_environment, make_job, make_outcome
 from peftmark.core.errors import UserError
 from peftmark.executors import node as remote
-from peftmark.executors import process, select
+from peftmark.executors import parcel, process, select
 from peftmark.executors.cluster import Lost, drive
 from peftmark.executors.contract import WORKER, Finished, Order
 from peftmark.executors.select import Where, choose
 from peftmark.machine import nvml
 from peftmark.machine.environment import capture
 from peftmark.machine.nvml import Devices
+from peftmark.record.kept import NOTES, Kept
 from peftmark.record.outcome import Outcome
 from peftmark.record.plugin import UsedPlugin
 from peftmark.run.runner import Selection, command
@@ -40,7 +41,8 @@ def run(order, attempt=1, job=None, /, **changes):
     """Run a job here as a node would, with changes to what it is told."""
     job = job or make_job()
     asked = json.loads(remote.payload(order, job, attempt, beside=0))
-    return remote.answer(job, remote.run_here(json.dumps({**asked, **changes})))
+    told = remote.answer(job, remote.run_here(json.dumps({**asked, **changes})))
+    return told.finished, told.refused, told.node, told.log
 
 
 # --- on the node --------------------------------------------------------------------------------
@@ -53,6 +55,38 @@ def test_a_job_comes_back_with_its_log_and_the_node_and_leaves_nothing(order, tm
     assert done.environment.machine == capture().machine
     assert log == "some words for the log\n"
     assert not list(tmp_path.rglob("*.log"))
+
+
+def test_what_a_job_left_comes_home_with_its_answer(order, tmp_path):
+    keep = {"outbox": tmp_path / "outbox", "keep": frozenset([make_job().job_id])}
+    [done] = drive(order("fake_worker:leaves", **keep), Scripted(None), at_once=1)
+    [left] = (tmp_path / "outbox").iterdir()
+    assert left.name == f"{make_job().job_id}.1"
+    assert (left / "adapter_model.safetensors").read_bytes() == b"x" * 10
+    assert Kept.from_json((left / NOTES).read_text()) == Kept(make_job(), mean=1.5)
+    assert done.outcome.warnings == ()
+
+
+def test_what_is_too_large_or_leads_out_of_its_folder_stays_away_and_costs_no_row(
+    order, tmp_path, monkeypatch
+):
+    keep = {"outbox": tmp_path / "outbox", "keep": frozenset([make_job().job_id])}
+    monkeypatch.setattr(parcel, "LARGEST", 9)
+    [done] = drive(order("fake_worker:leaves", **keep), Scripted(None), at_once=1)
+    assert done.outcome.status == "ok"
+    assert done.outcome.warnings[0].startswith("the adapter was not kept: it weighs 0 MiB, and a n")
+    answer = json.dumps({"finished": done.to_json(), "log": "", "left": {"../x": "eA=="}})
+    [done] = drive(order("fake_worker:leaves", **keep), Scripted(answer), at_once=1)
+    assert done.outcome.status == "ok"
+    assert done.outcome.warnings[-1] == "the adapter was not kept: a node sent a file '../x'"
+    assert not (tmp_path / "x").exists()
+    assert not [path for path in (tmp_path / "outbox").iterdir() if path.suffix != ".part"]
+
+
+def test_of_a_job_that_is_not_kept_nothing_is_sent(order, tmp_path):
+    [done] = drive(order("fake_worker:leaves", outbox=tmp_path / "o"), Scripted(None), at_once=1)
+    assert done.outcome.status == "ok"
+    assert not (tmp_path / "o").exists()
 
 
 class Passing(Clock):

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from factory import make_job
-from peftmark.executors import process
+from peftmark.executors import oom_kills, process
 from peftmark.executors.contract import Order
 from peftmark.executors.local import run_jobs
 from peftmark.executors.slots import Slot
@@ -162,7 +162,7 @@ def test_a_child_of_a_worker_that_keeps_the_pipe_open_holds_nothing_up(run):
 def test_a_kill_by_the_kernel_for_memory_is_told_apart(run, monkeypatch, tmp_path):
     events = tmp_path / "memory.events"
     events.write_text("low 0\noom 4\noom_kill 4\n")
-    monkeypatch.setattr(process, "_OOM_COUNTERS", (tmp_path / "absent", events))
+    monkeypatch.setattr(oom_kills, "_OOM_COUNTERS", (tmp_path / "absent", events))
 
     def kernel_kills(job, message):
         if message.get("step"):

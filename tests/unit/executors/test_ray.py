@@ -21,13 +21,14 @@ from peftmark.executors import node as remote
 from peftmark.executors import ray as on_ray
 from peftmark.executors.contract import Order
 from peftmark.sources.assets import Places
-from places import SUPPORT
+from places import SOURCE, SUPPORT
 from waiting import wait_for
 
 pytestmark = pytest.mark.heavy
 
 SETTINGS = {
-    "PYTHONPATH": str(SUPPORT),  # where nodes find the fake workers
+    # Where nodes find the fake workers, and the peftmark of this checkout.
+    "PYTHONPATH": os.pathsep.join([str(SUPPORT), str(SOURCE)]),
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # Ray's switch for "loopback only"
     "RAY_health_check_initial_delay_ms": "500",

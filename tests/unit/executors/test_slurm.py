@@ -17,8 +17,9 @@ from peftmark.core.errors import UserError
 from peftmark.executors import slurm
 from peftmark.executors.contract import Order
 from peftmark.executors.slurm import Settings, settings
+from peftmark.record.kept import NOTES, Kept
 from peftmark.sources.assets import Places
-from places import SUPPORT
+from places import SOURCE, SUPPORT
 from waiting import wait_for
 
 pytestmark = pytest.mark.heavy
@@ -31,7 +32,7 @@ def notes(tmp_path, monkeypatch):
     from submitit.core.core import Job
 
     monkeypatch.setattr(Job, "_results_timeout_s", 0)  # no shared file system to wait for
-    monkeypatch.setenv("PYTHONPATH", str(SUPPORT))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(SUPPORT), str(SOURCE)]))
     monkeypatch.setenv("CLUSTER_NOTES", str(tmp_path / "notes"))
     (tmp_path / "notes").mkdir()
     return tmp_path / "notes"
@@ -58,6 +59,23 @@ def begun(notes):
 
 def ends(finished):
     return Counter((f.job.seed, f.attempt, f.outcome.status, f.again) for f in finished)
+
+
+def test_what_jobs_leave_to_be_kept_comes_home(tmp_path, notes):
+    job = make_job()
+    order = Order(
+        jobs=[(job, 1)],
+        places=Places(None, ("package",), tmp_path / "cache"),
+        logs=tmp_path / "logs",
+        worker="fake_worker:leaves",
+        outbox=tmp_path / "outbox",
+        keep=frozenset([job.job_id]),
+    )
+    [done] = slurm.run_jobs(order, Settings("local", 60), "cpu", at_once=1)
+    assert (done.outcome.status, done.outcome.warnings) == ("ok", ())
+    [left] = (tmp_path / "outbox").iterdir()
+    assert left == order.leaves(job, 1)
+    assert Kept.from_json((left / NOTES).read_text()).job == job
 
 
 # --- what --slurm takes -------------------------------------------------------------------------

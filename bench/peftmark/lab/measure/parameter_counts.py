@@ -48,12 +48,18 @@ def head_parameters(model: nn.Module, head: Sequence[str]) -> int:
         model: with or without PEFT's wrapping.
         head: module names in the plain model.
     """
+    return sum(p.numel() for name, p in trainable(model) if belongs_to(name, head))
 
-    def belongs(name: str) -> bool:
-        bare = name.removeprefix("base_model.").removeprefix("model.")
-        return any(bare.startswith(f"{top}.") for top in head)
 
-    return sum(p.numel() for name, p in trainable(model) if belongs(name))
+def belongs_to(name: str, modules: Sequence[str]) -> bool:
+    """Whether a tensor is one of some modules'.
+
+    Args:
+        name: of the tensor, with or without PEFT's wrapping.
+        modules: names in the plain model.
+    """
+    bare = name.removeprefix("base_model.").removeprefix("model.")
+    return any(bare.startswith(f"{top}.") for top in modules)
 
 
 def weights_hash(model: nn.Module) -> str:

@@ -28,7 +28,7 @@ DEPLOYED = (
     "merge_max_error",
     "reload_max_error",
 )
-SAVED = ("saved_parameters", "adapter_bytes")
+SAVED = ("saved_parameters", "adapter_bytes", "saved_adapter_bytes", "saved_head_bytes")
 PROBED = (
     "live_bytes",
     *(part.column for part in LIVE_PARTS),

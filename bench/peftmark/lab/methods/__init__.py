@@ -112,6 +112,8 @@ class Prepared:
         matched_rank: which of the method's ranks the cell's rank is; None without rank.
         active_parameters: trainable parameters less those of pruned ranks.
         fault: why the trained model isn't what its name says; None if it is.
+        beyond: what the model does that PEFT's own loading of what `save` wrote doesn't; empty if
+            that gives the model, or if `save` writes no adapter of PEFT's.
     """
 
     model: nn.Module
@@ -129,6 +131,7 @@ class Prepared:
     matched_rank: str | None = None
     active_parameters: Callable[[], int] | None = None
     fault: Callable[[], str | None] = field(default=lambda: None)
+    beyond: str = ""
 
 
 Method = Callable[[nn.Module, Setting], Prepared]

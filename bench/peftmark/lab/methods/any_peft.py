@@ -108,6 +108,13 @@ def _finish(kind: PeftType, wrapped: Any) -> None:
         wrapped.register_forward_pre_hook(add, with_kwargs=True)
 
 
+def _beyond(kind: PeftType) -> str:
+    """What `_finish` adds to PEFT's model, in words; empty if nothing."""
+    if kind.key in ("prompt_tuning", "p_tuning", "multitask_prompt_tuning"):
+        return prompts.BEHIND_CLS
+    return f"{kind.title} wants the number of a task with every batch" if kind.key == "poly" else ""
+
+
 def _quantised(model: nn.Module) -> int:
     """How many quantised weights a model has."""
     return sum(is_quantised(p) for p in model.parameters())
@@ -204,6 +211,7 @@ def _prepared(
         load=load,
         merge=None if obstacle else merge,
         merge_reason=obstacle,
+        beyond=_beyond(kind),
         matched_rank=kind.size if setting.size is not None else None,
     )
     if hasattr(tuner, "update_and_allocate"):

@@ -24,6 +24,9 @@ from peftmark.lab.methods.lora import common_options, merge_adapter, rank_option
 from peftmark.lab.methods.reference import load_trained, save_trained, train_head_alone
 from peftmark.lab.models import Anatomy, Unsupported, adapter_targets
 
+BIAS = "exact_bias"
+"""What a bias is called that was taken out of a quantised layer."""
+
 
 def bitfit(model: nn.Module, setting: Setting) -> Prepared:
     """Train the encoder's biases; head and pooler train beside them."""

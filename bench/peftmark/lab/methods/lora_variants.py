@@ -123,7 +123,10 @@ def loftq(model: nn.Module, setting: Setting) -> Prepared:
             _alternate(base, setting.plain_base(), ranks, scale, rounds)
         return load_adapter(base, folder)
 
-    return as_lora(wrapped, ranks, setting, load=load)
+    own = (
+        "its base is LoftQ's own after more than one iteration, and no other" if rounds > 1 else ""
+    )
+    return as_lora(wrapped, ranks, setting, load=load, beyond=own)
 
 
 Factors = dict[str, tuple[torch.Tensor, torch.Tensor]]

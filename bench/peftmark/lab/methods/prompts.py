@@ -42,6 +42,11 @@ from peftmark.lab.methods import Prepared, Setting
 from peftmark.lab.methods.lora import load_adapter, saver, wrap
 from peftmark.lab.models import Unsupported, trained_head
 
+BEHIND_CLS = (
+    "its virtual tokens were trained behind [CLS], and PEFT puts them before it, where a "
+    "classifier would read one"
+)
+
 
 def prefix_tuning(model: nn.Module, setting: Setting) -> Prepared:
     """Keys and values from an MLP of width `hidden` (0: the model's)."""
@@ -141,6 +146,7 @@ def _prepared(
         finish(wrapped)
     return Prepared(
         wrapped,
+        beyond=BEHIND_CLS if finish else "",
         save=saver(wrapped),
         load=load,
         merge=None,

@@ -79,6 +79,8 @@ class Backend:
             put quantised weights; the second argument is transformers' quantizer.
         formulas: operations of the library's own -> how to count them, as torch's counter does.
         takes: whether a type of PEFT, put on its layers, trains and is saved as on plain ones.
+        unpacked: a layer's weight as fp32 numbers, of shape (out, in); None where the layer's
+            result is no product of its input with any weight.
         unmergeable: why an adapter with a configuration of PEFT's can't be merged into its
             weights; empty if it can.
     """
@@ -99,4 +101,5 @@ class Backend:
     stand_in: Callable[[nn.Module, Any], None] = _as_built
     formulas: Callable[[], dict[Any, Any]] = _no_formulas
     takes: Callable[[PeftType], bool] = _as_in_the_table
+    unpacked: Callable[[Any], torch.Tensor] | None = None
     unmergeable: Callable[[Any], str] = _mergeable

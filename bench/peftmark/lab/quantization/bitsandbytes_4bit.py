@@ -155,4 +155,5 @@ BACKEND = Backend(
     without_values=code_books,
     stand_in=_stand_in,
     formulas=_formulas,
+    unpacked=unpacked,
 )

@@ -83,6 +83,11 @@ def _takes(kind: PeftType) -> bool:
     return kind.key not in NOT_ON_TORCHAO
 
 
+def _unpacked(layer: Any) -> torch.Tensor:
+    found: torch.Tensor = layer.weight.dequantize().float()
+    return found
+
+
 def _unmergeable(config: Any) -> str:
     if getattr(config, "use_dora", False):
         return "PEFT merges DoRA into torchao's weights as if it were LoRA, without its magnitudes"
@@ -101,5 +106,6 @@ BACKEND = Backend(
     quantisers=_quantisers,
     stand_in=_stand_in,
     takes=_takes,
+    unpacked=_unpacked,
     unmergeable=_unmergeable,
 )

@@ -1,0 +1,68 @@
+"""Process that loads a kept adapter, so that whoever asks loads no torch.
+
+A line of JSON comes in on standard input and one goes out: an answer, or what is wrong and its
+remedy. What libraries print goes to standard error.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+from peftmark.catalog.task import Example
+from peftmark.core.errors import UserError
+from peftmark.lab.errors import Unsupported
+from peftmark.lab.worker import quiet_libraries
+from peftmark.sources.assets import Places
+
+
+def main() -> None:
+    """Do what is asked: `export` or `predict`."""
+    asked = json.load(sys.stdin)
+    with redirect_stdout(sys.stderr):
+        try:
+            quiet_libraries()
+            found = {"export": _export, "predict": _predict}[asked["do"]](asked)
+        except UserError as error:
+            found = {"fault": error.what, "remedy": error.remedy}
+        except Unsupported as error:
+            found = {"fault": str(error), "remedy": ""}
+    print(json.dumps(found))
+
+
+def _opened(asked: dict[str, Any]) -> Any:
+    from peftmark.lab.export.opened import opened
+
+    mirror = Path(asked["mirror"]) if asked["mirror"] else None
+    places = Places(mirror, tuple(asked["sources"]), Path(asked["cache"]))
+    return opened(Path(asked["folder"]), places)
+
+
+def _export(asked: dict[str, Any]) -> dict[str, Any]:
+    """Write an export into an empty folder, as `peftmark.lab.export.write` does."""
+    from peftmark.lab.export.write import write
+
+    target, merged, with_base = Path(asked["target"]), asked["merged"], asked["with_base"]
+    return vars(write(_opened(asked), target, merged, with_base))
+
+
+def _predict(asked: dict[str, Any]) -> dict[str, Any]:
+    """What the adapter says of rows, in their order."""
+    from peftmark.lab.export.predict import predict
+
+    return {"said": predict(_opened(asked), [_row(one) for one in asked["rows"]])}
+
+
+def _row(values: dict[str, Any]) -> Example:
+    """The inverse of what rows are in JSON, where tuples are lists."""
+    turns = tuple((role, said) for role, said in values.get("turns", ()))
+    return Example(
+        values["text"], values.get("pair"), 0, choices=tuple(values.get("choices", ())), turns=turns
+    )
+
+
+if __name__ == "__main__":
+    main()

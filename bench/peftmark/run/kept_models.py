@@ -1,0 +1,234 @@
+"""Kept adapters in use: found by cell and task, written for others to load, put to new rows."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+from peftmark.catalog.methods import cell_title
+from peftmark.catalog.task import Example
+from peftmark.core.errors import UserError
+from peftmark.core.shown import plain, quoted, quoted_list
+from peftmark.executors.process import WORKER_ENVIRONMENT
+from peftmark.record.job import Record
+from peftmark.record.kept import Kept
+from peftmark.run.keep import at_least, group
+from peftmark.run.model_card import card
+from peftmark.run.runner import places_of
+from peftmark.sources.assets import Places
+from peftmark.storage.adapters import CARD
+from peftmark.storage.store import Store
+from peftmark.suite.load import Suite
+
+MODULE = "peftmark.lab.export.worker"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Which kept adapter, as typed.
+
+    Attributes:
+        cell: its name as reports have it, in any case.
+        seed: None for the best that is kept.
+        profile: None where one alone has such an adapter.
+    """
+
+    cell: str
+    task: str
+    seed: int | None = None
+    profile: str | None = None
+
+
+@dataclass(frozen=True)
+class Found:
+    """A kept adapter with its row.
+
+    Attributes:
+        folder: its files.
+        record: None if its row is no more.
+    """
+
+    folder: Path
+    kept: Kept
+    record: Record | None
+
+    @property
+    def title(self) -> str:
+        """It in words."""
+        job = self.kept.job
+        return f"{cell_title(*job.cell)} on {job.task}, seed {job.seed}"
+
+
+def find(store: Store, asked: Asked) -> Found:
+    """The kept adapter that is asked for.
+
+    Raises:
+        UserError: there is none, or more than one profile or model has one.
+    """
+    entries = store.adapters.entries()
+    if not entries:
+        raise UserError(
+            f"{store.adapters.folder}: no trained adapter is kept there",
+            "Run the suite with --keep best (the default since adapters are kept), finished jobs "
+            "too with --again.",
+        )
+    fit = {p: k for p, k in entries.items() if _is(k, asked)}
+    if not fit:
+        there = sorted({f"{cell_title(*k.job.cell)} on {k.job.task}" for k in entries.values()})
+        which = f" of seed {asked.seed}" if asked.seed is not None else ""
+        in_profile = f" in profile {plain(asked.profile)}" if asked.profile else ""
+        raise UserError(
+            f"no adapter of {quoted(asked.cell)} on {quoted(asked.task)}{which}{in_profile} is "
+            "kept",
+            f"Kept are {quoted_list(there)}; --keep says which are.",
+        )
+    profiles = sorted({k.job.profile for k in fit.values()})
+    if len(profiles) > 1:
+        what = f"{quoted(asked.cell)} on {quoted(asked.task)} is kept of {len(profiles)} profiles"
+        raise UserError(what, f"Name one with --profile: {', '.join(profiles)}.")
+    if len({group(k.job) for k in fit.values()}) > 1:
+        # Of another model or other rows under one name: the newest row's are meant.
+        newest = max(fit, key=lambda p: p.stat().st_mtime)
+        fit = {p: k for p, k in fit.items() if group(k.job) == group(fit[newest].job)}
+    best = reduce(lambda a, b: a if at_least(fit[a], fit[b]) else b, fit)
+    record = store.read().records.get(fit[best].job.job_id)
+    return Found(best, fit[best], record)
+
+
+def _is(kept: Kept, asked: Asked) -> bool:
+    job = kept.job
+    return (
+        cell_title(*job.cell).casefold() == asked.cell.strip().casefold()
+        and job.task == asked.task
+        and asked.seed in (None, job.seed)
+        and asked.profile in (None, job.profile)
+    )
+
+
+# --- export ---------------------------------------------------------------------------------------
+
+
+def export(
+    found: Found, suite: Suite, mirror: Path | None, to: Path, merged: bool, with_base: bool
+) -> dict[str, Any]:
+    """Write an adapter for others to load, after what was written was loaded and compared.
+
+    Args:
+        to: a folder that isn't there, or is empty.
+        merged: the whole model without an adapter.
+        with_base: the base beside the adapter.
+
+    Returns:
+        form, difference (the largest of a logit from the trained model), largest (logit), rows.
+
+    Raises:
+        UserError: the folder isn't empty or can't be written; or no form gives the trained model.
+    """
+    if to.is_symlink() or (to.exists() and (not to.is_dir() or any(to.iterdir()))):
+        raise UserError(f"{to} is there already", "Name a folder that isn't there, or is empty.")
+    part = to.with_name(f".{to.name}.{os.getpid()}.tmp")
+    try:
+        part.mkdir(parents=True)
+        asked = {"target": str(part.resolve()), "merged": merged, "with_base": with_base}
+        told = _ask("export", found, suite, mirror, asked)
+        loading = _loading(told)
+        text = card(found.record, loading) if found.record else f"# {found.title}\n\n{loading}\n"
+        (part / CARD).write_text(text, encoding="utf-8")
+        if to.is_dir():
+            to.rmdir()
+        os.replace(part, to)
+    except OSError as error:
+        raise UserError(f"can't write {to}: {error.strerror or error}", "Name another.") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return told
+
+
+FORMS = {
+    "adapter": "an adapter of PEFT's, with the head in it",
+    "lora": "one LoRA adapter of PEFT's, each module with a rank of its own, with the head in it",
+    "model": "the whole model as transformers' own class, in fp32",
+}
+
+
+def _loading(told: Mapping[str, Any]) -> str:
+    """The part of a card that says how the export is loaded."""
+    return (
+        f"This is {FORMS[told['form']]}. `load.py` loads it with torch, transformers and PEFT; "
+        "peftmark is not needed:\n\n"
+        f"```python\n{told['code']}```\n\n"
+        f"So loaded, its logits on {told['rows']} rows of drawn tokens differ from the trained "
+        f"model's by {told['difference']:.1e} at most (the largest logit is "
+        f"{told['largest']:.3g}), both computed in fp32."
+    )
+
+
+# --- predict --------------------------------------------------------------------------------------
+
+
+def predict(
+    found: Found, suite: Suite, mirror: Path | None, rows: Sequence[Example]
+) -> list[dict[str, Any]]:
+    """What a kept adapter says of rows, as `peftmark.lab.export.predict` has it.
+
+    Raises:
+        UserError: it can't be loaded.
+    """
+    sent = [
+        {"text": r.text, "pair": r.pair, "choices": list(r.choices), "turns": list(r.turns)}
+        for r in rows
+    ]
+    said: list[dict[str, Any]] = _ask("predict", found, suite, mirror, {"rows": sent})["said"]
+    return said
+
+
+# --- the process that loads -----------------------------------------------------------------------
+
+
+def _ask(
+    do: str, found: Found, suite: Suite, mirror: Path | None, more: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Have a process that loads torch do something with an adapter.
+
+    Raises:
+        UserError: what it refused, or how it ended.
+    """
+    places = places_of(suite, found.kept.job.profile, mirror)
+    asked = {"do": do, "folder": str(found.folder.resolve()), **_told(places), **more}
+    ended = subprocess.run(
+        [sys.executable, "-P", "-m", MODULE],
+        input=json.dumps(asked),
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+        env={**os.environ, **WORKER_ENVIRONMENT},
+    )
+    try:
+        told: dict[str, Any] = json.loads((ended.stdout.splitlines() or [""])[-1])
+    except ValueError as error:
+        last = (ended.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        raise UserError(
+            f"{found.title}: loading it ended with exit code {ended.returncode}: {plain(last)}",
+            "Its folder is as it was.",
+        ) from error
+    if "fault" in told:
+        raise UserError(f"{found.title}: {told['fault']}", told["remedy"])
+    return told
+
+
+def _told(places: Places) -> dict[str, Any]:
+    mirror = places.mirror
+    return {
+        "mirror": str(mirror.resolve()) if mirror else None,
+        "sources": places.sources,
+        "cache": str(places.cache.resolve()),
+    }
