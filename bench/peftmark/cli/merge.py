@@ -78,10 +78,11 @@ def _text(to: Path, found: Merged) -> Iterator[str]:
     yield f"{plural(found.copied, 'attempt')} in {to}{twice}."
     for name, contents in found.suites.items():
         machines = machines_of(contents.rows)
-        counts = [f"{machines.names[k]} {len(rows):,}" for k, rows in machines.by_machine.items()]
         jobs = plural(len(contents.records), "job")
-        rows = f"{plural(len(contents.rows), 'row')} by machine: {', '.join(counts)}"
-        yield f"  {name}: {jobs}, {rows}"
+        kinds = plural(len(machines.by_machine), "kind of machine", "kinds of machine")
+        yield f"  {name}: {jobs}, {plural(len(contents.rows), 'row')} of {kinds}"
+        for key, rows in machines.by_machine.items():
+            yield f"    {len(rows):,} of {machines.names[key]}"
     yield from _left_out(found)
     suite = next(iter(found.suites))
     yield f"Report: peftmark report {suite} --results {to}"

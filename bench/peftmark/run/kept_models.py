@@ -77,8 +77,8 @@ def find(store: Store, asked: Asked) -> Found:
     if not entries:
         raise UserError(
             f"{store.adapters.folder}: no trained adapter is kept there",
-            "Run the suite with --keep best (the default since adapters are kept), finished jobs "
-            "too with --again.",
+            f"They are kept by a run without --keep none: peftmark run {store.folder.name} --again "
+            "runs finished jobs too.",
         )
     fit = {p: k for p, k in entries.items() if _is(k, asked)}
     if not fit:

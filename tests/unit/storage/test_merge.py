@@ -271,7 +271,7 @@ def test_the_command_tells_machines_and_what_was_left_out(tmp_path, two, capsys)
     code, text = command(capsys, "merge", *two, "--to", tmp_path / "d")
     assert code == 6
     assert "4 attempts in" in text
-    assert "Example CPU @ 2 GHz 2, Other CPU 1" in text
+    assert "3 rows of 2 kinds of machine\n    2 of Example CPU @ 2 GHz\n    1 of Other CPU" in text
     assert "1 part is damaged and left out:" in text and str(path) in text
     assert f"peftmark report demo --results {tmp_path / 'd'}" in text
 
