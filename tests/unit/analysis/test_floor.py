@@ -9,13 +9,15 @@ from peftmark.analysis.floor import below_floor, guess, why_below
 from peftmark.analysis.table import build
 
 
-def table(base=0.5, **scores):
+def table(base=0.5, metric="accuracy", **scores):
     cells = {"lora": LORA, "full": FULL, "head": HEAD, "adalora": ADALORA}
     rows = []
     for name, values in scores.items():
         method, size, quantization, _ = cells[name]
         for seed, value in enumerate(values):
-            job = make_job(method=method, size=size, quantization=quantization, seed=seed)
+            job = make_job(
+                method=method, size=size, quantization=quantization, seed=seed, metric=metric
+            )
             outcome = make_outcome(metric_value=value, baseline_value=base)
             rows.append(replace(make_record(), job=job, outcome=outcome))
     return build(rows, [r.job for r in rows], LORA)
@@ -42,6 +44,8 @@ def test_seeds_all_alike_are_held_by_their_mean_and_seeds_apart_by_their_rows():
     assert below_floor(table(lora=[1.0] * 3, full=[0.8] * 3, head=[0.74] * 3)) == {HEAD}
     assert below_floor(table(lora=[0.5] * 3, full=[0.5] * 3)) == {LORA, FULL}
     assert below_floor(table(lora=[0.8, 1.0])) == frozenset()
+    untold = table(0.0, "matthews_correlation", lora=[1.0] * 3, full=[0.8] * 3, head=[0.4] * 3)
+    assert below_floor(untold) == {HEAD}
 
 
 def test_why_a_cell_is_below_is_said_and_not_shown_is_not_too_little():

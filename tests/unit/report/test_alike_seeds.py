@@ -16,6 +16,7 @@ from peftmark.advice.recommend import recommend
 from peftmark.analysis.guess import unbeaten
 from peftmark.analysis.table import build
 from peftmark.report.live import _said
+from peftmark.report.paper_table import paper_table
 from shown import section, show
 
 ONE = (1.0, 1.0, 1.0)
@@ -167,6 +168,12 @@ def test_what_lost_more_than_is_allowed_at_every_seed_is_not_called_close(seeds)
     near = rows(lora=(1.0,) * seeds, qlora=(0.995,) * seeds)
     assert show(near).first.tiles[0].value == "QLoRA r8 or LoRA r8"
     assert "Perhaps" in headline(recommend(table(near), Wish(max_drop=1.0)))
+
+
+def test_a_table_gives_seeds_that_are_all_alike_no_interval():
+    """Nor does it give them a width of 0, which would claim to know other seeds."""
+    (line, *_) = paper_table(table(rows(lora=ONE))).lines
+    assert (line[0].text, line[0].half_width, line[0].low) == ("1.000", None, None)
 
 
 def test_a_recommendation_from_one_seed_says_so():

@@ -64,6 +64,13 @@ def test_seeds_without_a_useful_interval_beat_a_guess_by_their_rows(scores):
     assert beats(built(rows(scores=scores)), LORA, "sst-2")
 
 
+def test_the_chance_of_a_false_alarm_is_shared_among_the_cells_of_a_task():
+    """281 of 512 rows: 1.5 %, within 2.5 % and not within half of it."""
+    lucky = rows(scores=(0.55,))
+    assert beats(built(lucky), LORA, "sst-2")
+    assert not beats(built([*lucky, *rows(ADALORA, scores=(0.5,))]), LORA, "sst-2")
+
+
 def test_one_run_that_is_not_above_is_enough_to_show_nothing():
     assert not beats(built(rows(scores=(0.5, 1.0))), LORA, "sst-2")
 
