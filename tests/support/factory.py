@@ -408,6 +408,7 @@ def make_trials(
 # --- causal language models ----------------------------------------------------------------------
 
 BASE: Cell = Cell("base", None, "none")
+WORDS: Cell = Cell("bag-of-words", None, "none")
 SPOKEN = {
     "sst-2": ("accuracy", 0.80, 0.51),
     "chatterbot": ("rouge_l", 0.40, 0.10),

@@ -232,7 +232,7 @@ def _cheaper(answer: Answer) -> str:
     less = [
         c
         for c in answer.picks
-        if c.keeps == "possible" and mine is not None and (c.figures[key] or mine) < mine
+        if c.perhaps and mine is not None and (c.figures[key] or mine) < mine
     ]
     if not less:
         return ""
@@ -345,7 +345,7 @@ def _state(answer: Answer, c: Candidate) -> str:
     if c.over:
         return f"over: {', '.join(c.over)}"
     if c.low:
-        return "learned too little"
+        return c.low
     if c.keeps == "dropped":
         return f"loses more than {points(answer.wish.max_drop or 0)}"
     if c.by is not None:

@@ -96,8 +96,11 @@ class Candidate:
         jobs: jobs with a row.
         by: the cell that is shown to score more for no more; None if there is none.
         in_points: whether a difference of scores means anything in points.
-        low: whether it is below the quality floor (`peftmark.analysis.floor`) and not shown to stay
+        low: why it is below the quality floor (`peftmark.analysis.floor`) and not shown to stay
             within an allowed drop: no price makes it a choice, whatever few seeds leave undecided.
+            Empty where it isn't.
+        perhaps: whether it may stay within the allowed drop and, where no interval says how far it
+            may be, its mean does.
     """
 
     cell: Cell
@@ -113,7 +116,8 @@ class Candidate:
     jobs: int
     by: Cell | None = None
     in_points: bool = True
-    low: bool = False
+    low: str = ""
+    perhaps: bool = False
 
     @property
     def title(self) -> str:
@@ -132,15 +136,13 @@ class Candidate:
         return self.trains and not wrong
 
 
-def candidate(
-    table: ResultTable, cell: Cell, best: Cell, wish: Wish, low: bool = False
-) -> Candidate:
+def candidate(table: ResultTable, cell: Cell, best: Cell, wish: Wish, low: str = "") -> Candidate:
     """Hold a cell against a wish.
 
     Args:
         table: the rows that count.
         best: the cell with the highest mean score among them.
-        low: whether the cell is below the quality floor.
+        low: why the cell is below the quality floor; empty if it isn't.
     """
     slots = [s for s in table.of(cell) if s.record is not None]
     mine = scores(table, cell)
@@ -178,7 +180,8 @@ def candidate(
         sum(s.ok for s in slots),
         len(slots),
         in_points=table.scale.in_points,
-        low=low and keeps != "shown",
+        low="" if keeps == "shown" else low,
+        perhaps=keeps == "possible" and not _is_far(behind, wish.max_drop),
     )
 
 
@@ -224,6 +227,13 @@ def _keeps(
     if behind.estimate.low >= -drop and ends is not None and ends[0] >= -drop:
         return "shown"
     return "dropped" if apart and behind.estimate.high < -drop else "possible"
+
+
+def _is_far(behind: Comparison | None, max_drop: float | None) -> bool:
+    """Whether a cell lost more than is allowed at seeds that have no interval."""
+    if behind is None or behind.se is not None or max_drop is None:
+        return False
+    return behind.estimate.mean < -max_drop * POINT
 
 
 def seeds_wanted(candidate: Candidate, wish: Wish) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from peftmark.analysis.guess import Unbeaten, unbeaten
 from peftmark.analysis.plain_lines import NotAbove, not_above
 from peftmark.analysis.table import ResultTable
@@ -9,6 +11,11 @@ from peftmark.catalog.methods import cell_title
 from peftmark.render import words
 
 MOST_NAMED = 4
+
+
+def nobody(lost: Sequence[Unbeaten]) -> str:
+    """Who isn't shown to beat a guess on some tasks: a line that trains nothing may do so."""
+    return "No cell that trains" if any(one.others for one in lost) else "No cell"
 
 
 def no_gain(table: ResultTable) -> str:
@@ -21,21 +28,25 @@ def no_gain(table: ResultTable) -> str:
         named.append(words.plural(len(found) - MOST_NAMED, "more task"))
     there = "" if len(found) == len(table.tasks) else " there"
     return (
-        f"No cell is shown to beat a constant guess on {words.listing(named)}, so nothing is "
-        f"recommended{there}."
+        f"{nobody(found)} is shown to beat a constant guess on {words.listing(named)}, so nothing "
+        f"is recommended{there}."
     )
 
 
 def in_the_mean(table: ResultTable) -> str:
     """That a mean over tasks rests on such tasks too, or on nothing else; empty if on none."""
-    found = [one.task for one in unbeaten(table) if one.task in table.scale.tasks]
+    found = [one for one in unbeaten(table) if one.task in table.scale.tasks]
     if not found:
         return ""
     if len(found) == len(table.scale.tasks):
-        return "No cell is shown to beat a constant guess on any task, so no order is worth much."
+        return (
+            f"{nobody(found)} is shown to beat a constant guess on any task, so no order is worth "
+            "much."
+        )
+    tasks, who = words.some([one.task for one in found]), nobody(found)
     return (
-        f"The mean over tasks has {words.some(found)} in it, where no cell is shown to beat a "
-        "constant guess."
+        f"The mean over tasks has {tasks} in it, where n{who[1:]} is shown to beat a constant "
+        "guess."
     )
 
 
@@ -44,6 +55,8 @@ def _against_guess(one: Unbeaten) -> str:
     if one.guess is None:
         return f"{best}; what a guess scores is not recorded"
     alone = " by one seed" if one.score.n == 1 else ""
+    if one.alike:
+        alone = f" by {words.plural(one.score.n, 'seed')} that are all alike"
     return f"{best}{alone}, guess {words.score(one.metric, one.guess)}"
 
 

@@ -30,8 +30,8 @@ from peftmark.advice.trade import (
     score_of,
     scores,
 )
-from peftmark.analysis.floor import below_floor
-from peftmark.analysis.guess import unbeaten
+from peftmark.analysis.floor import why_below
+from peftmark.analysis.guess import Unbeaten, unbeaten
 from peftmark.analysis.table import MEAN, ResultTable, build
 from peftmark.catalog.methods import Cell, cell_title
 from peftmark.core.amounts import size_text
@@ -86,7 +86,8 @@ def recommend(table: ResultTable, wish: Wish) -> Answer:
     reasons, run, near = _near(table, wish)
     if near is None:
         return Answer(wish, table, "unknown", reasons=reasons, run=run)
-    nothing = [one.task for one in unbeaten(near)]
+    lost = unbeaten(near)
+    nothing = [one.task for one in lost]
     part = only(near, [task for task in near.tasks if task not in nothing])
     if not part.tasks:
         told = plain_lines.no_gain(near)
@@ -101,14 +102,14 @@ def recommend(table: ResultTable, wish: Wish) -> Answer:
         reason = f"No {what} finished every task ({', '.join(ends)})."
         again = f"peftmark run {part.jobs[0].suite} --profile {part.jobs[0].profile}"
         return Answer(wish, part, "unknown", reasons=(reason,), run=(again,))
-    floor = below_floor(part)
-    found = [candidate(part, cell, best, wish, cell in floor) for cell in part.cells]
+    floor = why_below(part)
+    found = [candidate(part, cell, best, wish, floor.get(cell, "")) for cell in part.cells]
     fitting = [c for c in found if c.fits]
     trade = front(part, wish.cost, [c.cell for c in fitting])
     picks, beaten = _sort(fitting, trade, wish)
     others = (*beaten, *(c for c in found if not c.fits))
     verdict, why, more = _verdict(part, picks, [c for c in others if c.trains], wish)
-    notes = (*_left_out(nothing), *_caveats(part, wish, trade))
+    notes = (*_left_out(lost), *_caveats(part, wish, trade))
     cost = None if trade.fault else wish.cost
     return Answer(wish, part, verdict, picks, others, why, notes, more, best, cost)
 
@@ -120,12 +121,12 @@ def recommend_all(tables: Sequence[ResultTable], wish: Wish) -> tuple[Answer, ..
     return tuple(sorted(answers, key=lambda a: (order.index(a.verdict), -len(a.table.slots))))
 
 
-def _left_out(tasks: Sequence[str]) -> tuple[str, ...]:
+def _left_out(lost: Sequence[Unbeaten]) -> tuple[str, ...]:
     """That tasks without any gain over a guess have no say, as a caveat."""
-    if not tasks:
+    if not lost:
         return ()
-    names = words.listing(tasks)
-    return (f"Left out: {names}, where no cell is shown to beat a constant guess.",)
+    names, who = words.listing([one.task for one in lost]), plain_lines.nobody(lost)
+    return (f"Left out: {names}, where n{who[1:]} is shown to beat a constant guess.",)
 
 
 _LEARN_MORE = "a profile with more seeds, or recipes that learn more"
@@ -317,8 +318,8 @@ def _why_none(found: Sequence[Candidate], wish: Wish) -> list[str]:
         )
     if low := [c for c in found if c.low]:
         reasons.append(
-            f"{len(low)} of {len(found)} cells learned too little: less than half of the way from "
-            "a constant guess to the best mean, or not shown above the guess."
+            f"{len(low)} of {len(found)} cells are below the quality floor: less than half of the "
+            "way from a constant guess to the best mean, or not shown above the guess."
         )
     return reasons
 
@@ -358,9 +359,12 @@ def _caveats(table: ResultTable, wish: Wish, trade: Front) -> tuple[str, ...]:
         notes.append(f"Cells are not compared by {trade.cost.title}: {trade.fault}.")
     told = (shared_rows_lines, training_lines, rates_lines)
     notes += filter(None, (lines.sentence(table) for lines in told))
+    several = len({s.job.seed for s in table.slots if s.ok}) > 1
     notes.append(
         "Intervals are plain 95 % ones, and what is called shown holds for all pairs together "
         "(Holm); they hold for these tasks and other seeds, not for other tasks."
+        if several
+        else "One seed has no interval: other seeds may order cells differently."
     )
     return tuple(notes)
 

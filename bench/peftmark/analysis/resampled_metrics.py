@@ -30,9 +30,13 @@ def _f1(
 def _mcc(
     found: NDArray[np.float64], wanted: NDArray[np.float64], weights: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    tp, fp, fn, tn = _counts(found, wanted, weights)
-    scale = np.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn))
-    return np.divide(tp * tn - fp * fn, scale, out=np.zeros_like(tp), where=scale > 0)
+    """Of any number of classes (Gorodkin, Computational Biology and Chemistry 28, 2004)."""
+    hits, guessed, there = _by_class(found, wanted, weights)
+    rows = there.sum(axis=0)
+    over = hits.sum(axis=0) * rows - (guessed * there).sum(axis=0)
+    scale = np.sqrt((rows**2 - (guessed**2).sum(axis=0)) * (rows**2 - (there**2).sum(axis=0)))
+    mcc: NDArray[np.float64] = np.divide(over, scale, out=np.zeros_like(over), where=scale > 0)
+    return mcc
 
 
 def _pearson(
@@ -75,10 +79,11 @@ def _by_class(
 ) -> tuple[NDArray[np.float64], ...]:
     """Hits, predictions and references of each class by resample, shape (classes, resamples)."""
     classes = np.union1d(found, wanted)
-    hits = np.stack([weights @ ((found == c) & (wanted == c)).astype(np.float64) for c in classes])
-    guessed = np.stack([weights @ (found == c).astype(np.float64) for c in classes])
-    there = np.stack([weights @ (wanted == c).astype(np.float64) for c in classes])
-    return hits, guessed, there
+    drawn = weights.astype(np.float64)
+    guesses, labels = (
+        (values[:, None] == classes).astype(np.float64) for values in (found, wanted)
+    )
+    return (drawn @ (guesses * labels)).T, (drawn @ guesses).T, (drawn @ labels).T
 
 
 def _f1_by_class(

@@ -102,6 +102,11 @@ class ResultTable:
         return {}
 
     @cached_property
+    def beaten(self) -> dict[tuple[Cell, str], bool]:
+        """Whether a cell beats a constant guess on a task, as `guess.beats` has found it."""
+        return {}
+
+    @cached_property
     def pairs(self) -> dict[tuple[Cell, Cell], Any]:
         """Judged pairs of cells that `comparison` has made: several sections ask for them."""
         return {}

@@ -184,7 +184,7 @@ def _bounded(
     base = replace(base, effect=back(c.estimate.mean), seeds=c.n)
     ends = bound(c, level)
     if ends is None:
-        return replace(base, reason=_no_interval(c), settle=_more_seeds(c))
+        return replace(base, reason=_no_interval(c, compared.to is None), settle=_more_seeds(c))
     kind = _kind(fits(*ends, limits))
     base = replace(base, kind=kind, low=back(ends[0]), high=back(ends[1]))
     base = replace(base, direction=_direction(base, compared))
@@ -257,10 +257,12 @@ def _shared(
     return [[of(*found[s]) for s in seeds] for found in pairs.values()] if seeds else None
 
 
-def _no_interval(c: Comparison) -> str:
+def _no_interval(c: Comparison, alone: bool) -> str:
     if c.n < 2:
         return "one seed has no interval"
-    return "the seeds differ by the same amount, so their spread is unknown"
+    if alone:
+        return "the figure is the same at every seed, so its spread is unknown"
+    return "the cells differ by the same amount at every seed, so the spread is unknown"
 
 
 def _more_seeds(c: Comparison) -> str:

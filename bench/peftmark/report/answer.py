@@ -5,12 +5,13 @@ Neither has an interval in it: those stand in the tables below. Nothing undecide
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
-from peftmark.advice import rates_lines, training_lines
+from peftmark.advice import plain_lines, rates_lines, training_lines
 from peftmark.analysis.comparison import MARGIN, Difference, against_reference
-from peftmark.analysis.floor import below_floor
-from peftmark.analysis.guess import unbeaten
+from peftmark.analysis.floor import LITTLE, NOT_SHOWN, why_below
+from peftmark.analysis.guess import Unbeaten, unbeaten
+from peftmark.analysis.stats import NEARLY_ZERO
 from peftmark.analysis.table import NOT_RUN, ResultTable, overall_score, ratio
 from peftmark.catalog.methods import Cell, method_of
 from peftmark.render import words
@@ -22,6 +23,12 @@ FEW_SEEDS = 4
 times its spread over seeds four times in five, of three one of 3.3 times; as one of five that are
 held together 2.6 and 7.3 (`peftmark.analysis.stats.minimum_detectable_effect`)."""
 
+WHY_NOTHING = {
+    LITTLE: f"{LITTLE} to hold anything against it",
+    NOT_SHOWN: f"is {NOT_SHOWN}, so nothing is held against it",
+}
+"""Why a reference is below the quality floor -> what is said of it."""
+
 
 def sentence(table: ResultTable) -> str:
     """What was learned of quality against the reference, over all tasks."""
@@ -29,25 +36,22 @@ def sentence(table: ResultTable) -> str:
         return why
     lost = unbeaten(table)
     if lost and len(lost) == len(table.tasks):
-        if all(len(overall_score(table, c).by_seed) < 2 for c in table.cells):
-            return (
-                "One seed can show neither that a method learned nor that one is better"
-                f"{_leader(table, frozenset())}."
-            )
-        return "Nothing was learned here: no method is shown to beat a constant guess on any task."
-    reference, floor = words.title(table.reference), below_floor(table)
+        return _nobody(table, lost)
+    floor = why_below(table)
     if table.reference in floor:
-        return (
-            f"{reference}, the reference, learned too little to hold anything against it"
-            f"{_leader(table, floor)}."
-        )
-    found = {c: d for c, d in against_reference(table).items() if _is_rival(c) and c not in floor}
+        name, why = words.title(table.reference), WHY_NOTHING[floor[table.reference]]
+        return f"{name}, the reference, {why}{_leader(table)}."
+    against = against_reference(table)
+    found = {c: d for c, d in against.items() if _is_rival(c) and c not in floor}
     if not found:
-        return f"{reference} is the only method that finished and learned: nothing to compare."
+        return _alone(table, against, floor)
     if higher := [c for c, d in found.items() if d.verdict == "higher"]:
         return _ahead(table, found, higher)
     full = next((c for c in found if c.method == "full"), None)
-    return _groups(table, found) if full is None else _against_full(table, full, found[full])
+    told = _groups(table, found) if full is None else _against_full(table, full, found[full])
+    if any(d.comparison.n > 1 for d in found.values()):
+        return told
+    return f"{told.removesuffix('.')}{_leader(table)}."
 
 
 def _is_rival(cell: Cell) -> bool:
@@ -56,16 +60,48 @@ def _is_rival(cell: Cell) -> bool:
     return method is None or method.family != "reference" or cell.method == "full"
 
 
-def _leader(table: ResultTable, floor: frozenset[Cell]) -> str:
-    means = {
-        c: e.mean
-        for c in table.cells
-        if c.trains and c not in floor and (e := overall_score(table, c).estimate)
-    }
+def _nobody(table: ResultTable, lost: Sequence[Unbeaten]) -> str:
+    """No cell that trains is shown to beat a guess on any task, and why that is."""
+    leader = _leader(table)
+    if all(one.guess is None for one in lost):
+        return (
+            f"What a constant guess scores is not recorded, so none is shown to be beaten{leader}."
+        )
+    who = plain_lines.nobody(lost).replace("cell", "method")
+    if all(one.above is False for one in lost):
+        return f"{who} scored better than a constant guess on any task, by mean score."
+    seeds = words.plural(max(one.score.n for one in lost), "seed").replace("1 seed", "one seed")
+    alike = " that are all alike" if all(one.alike for one in lost) else ""
+    return f"{who} is shown to beat a constant guess on any task by {seeds}{alike}{leader}."
+
+
+def _alone(table: ResultTable, against: Mapping[Cell, Difference], floor: Collection[Cell]) -> str:
+    """No other way to fine-tune can be held against the reference: why, and how reference lines,
+    such as a frozen head or a bag of words, stand to it."""
+    name = words.title(table.reference)
+    rivals = [c for c in table.others if _is_rival(c)]
+    if not _is_rival(table.reference):
+        text = f"No method that fine-tunes can be held against {name}"
+    elif not rivals:
+        text = f"{name} is the only method here that fine-tunes"
+    elif any(c in floor for c in rivals):
+        text = f"{name} is the only method that fine-tunes and is above the quality floor"
+    else:
+        text = f"{name} is the only method that fine-tunes and finished"
+    lines = {c: d for c, d in against.items() if not _is_rival(c)}
+    return (
+        f"{text}; {'; '.join(_stand(table, lines))}." if lines else f"{text}: nothing to compare."
+    )
+
+
+def _leader(table: ResultTable) -> str:
+    """Which cell has the highest mean, shown or not."""
+    means = {c: e.mean for c in table.cells if (e := overall_score(table, c).estimate)}
     if not means:
         return ""
-    best = max(means, key=lambda c: means[c])
-    return f"; the highest mean is that of {words.title(best)}"
+    best = max(means.values())
+    titles = [words.title(c) for c, mean in means.items() if best - mean <= NEARLY_ZERO]
+    return f"; the highest mean is that of {words.some(titles, MOST_NAMED)}"
 
 
 def seeds(table: ResultTable) -> str:
@@ -73,12 +109,16 @@ def seeds(table: ResultTable) -> str:
     return words.plural(len(overall_score(table, table.reference).by_seed), "seed")
 
 
-def _show(found: Difference) -> str:
+def _show(table: ResultTable, cell: Cell, found: Difference) -> str:
+    """What the seeds say of a cell's difference to the reference that is not shown."""
     n = found.comparison.n
     if n == 1:
         return "one seed can't show a difference"
     if found.verdict == "no interval":
-        return f"{n} seeds that are all alike can't show a difference"
+        one, other = (overall_score(table, c).values for c in (cell, table.reference))
+        spread = max(max(values) - min(values) for values in (one, other))
+        how = "are all alike" if spread <= NEARLY_ZERO else "all differ by the same"
+        return f"{n} seeds that {how} can't show a difference"
     return f"{n} seeds show no difference"
 
 
@@ -90,7 +130,7 @@ def _against_full(table: ResultTable, full: Cell, found: Difference) -> str:
         return f"{name} scored higher than {other}{price}."
     if found.verdict == "equivalent":
         return f"{name} is within {MARGIN:g} of {other} over {seeds(table)}{price}."
-    return f"{name}: {_show(found)} to {other}{price}."
+    return f"{name}: {_show(table, full, found)} to {other}{price}."
 
 
 def _ahead(table: ResultTable, found: Mapping[Cell, Difference], higher: Sequence[Cell]) -> str:
@@ -105,23 +145,26 @@ def _ahead(table: ResultTable, found: Mapping[Cell, Difference], higher: Sequenc
 
 def _groups(table: ResultTable, found: Mapping[Cell, Difference]) -> str:
     """What is shown of each cell, where there is no full fine-tuning to name."""
-    name = words.title(table.reference)
+    return f"{words.title(table.reference)}: {'; '.join(_stand(table, found))}."
+
+
+def _stand(table: ResultTable, found: Mapping[Cell, Difference]) -> Iterator[str]:
+    """How some cells stand to the reference, as parts of a sentence."""
     by = {
         verdict: [words.title(c) for c, d in found.items() if d.verdict == verdict]
-        for verdict in ("equivalent", "undecided", "no interval", "lower")
+        for verdict in ("higher", "equivalent", "lower")
     }
-    parts = []
+    if higher := by["higher"]:
+        yield f"{words.some(higher, MOST_NAMED)} scored higher"
     if alike := by["equivalent"]:
-        parts.append(f"{words.some(alike, MOST_NAMED)} within {MARGIN:g} of it")
-    if unknown := by["undecided"] + by["no interval"]:
-        weakest = min(
-            (d for d in found.values() if d.verdict in ("undecided", "no interval")),
-            key=lambda d: (d.verdict == "undecided", d.comparison.n),
-        )
-        parts.append(f"{_show(weakest)} to {words.some(unknown, MOST_NAMED)}")
+        yield f"{words.some(alike, MOST_NAMED)} within {MARGIN:g} of it"
+    unknown: dict[str, list[str]] = {}
+    for cell, difference in found.items():
+        if difference.verdict in ("undecided", "no interval"):
+            unknown.setdefault(_show(table, cell, difference), []).append(words.title(cell))
+    yield from (f"{shown} to {words.some(names, MOST_NAMED)}" for shown, names in unknown.items())
     if lower := by["lower"]:
-        parts.append(f"{words.some(lower, MOST_NAMED)} scored lower")
-    return f"{name}: {'; '.join(parts)}."
+        yield f"{words.some(lower, MOST_NAMED)} scored lower"
 
 
 def for_parameters(table: ResultTable, full: Cell) -> str:
@@ -150,11 +193,12 @@ def caveat(table: ResultTable) -> str:
     with scale and seeds, tuning."""
     if not any(r.ok for r in table.rows):
         return ""
-    lost = [one.task for one in unbeaten(table)]
+    lost = unbeaten(table)
     if lost and len(lost) < len(table.tasks):
+        tasks = words.some([one.task for one in lost])
         return (
-            f"No cell is shown to beat a constant guess on {words.some(lost)}, so nothing is "
-            "recommended there."
+            f"{plain_lines.nobody(lost)} is shown to beat a constant guess on {tasks}, so nothing "
+            "is recommended there."
         )
     named = _named(table)
     if unequal := training_lines.sentence(table, named) if named else "":

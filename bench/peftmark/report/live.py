@@ -113,8 +113,11 @@ def _said(table: ResultTable) -> Iterator[str]:
         difference = found.get(cell)
         done = len(difference.score.by_seed) if difference is not None else 0
         seeds = f"{done} of {words.plural(planned, 'seed')} in"
-        if difference is None or difference.verdict == "no interval":
+        if difference is None:
             yield f"{cell_title(*cell)}: nothing can be said yet ({seeds})."
+        elif difference.verdict == "no interval":
+            why = "one seed" if done == 1 else "the same difference at every seed"
+            yield f"{cell_title(*cell)}: {why} can't show a difference to {name} ({seeds})."
         elif difference.verdict in ("higher", "lower"):
             yield f"{cell_title(*cell)}: {difference.verdict} than {name} so far ({seeds})."
         elif difference.verdict == "equivalent":

@@ -15,6 +15,7 @@ from peftmark import __version__
 from peftmark.advice import rates_lines, shared_rows_lines
 from peftmark.analysis import comparison
 from peftmark.analysis.comparison import Difference
+from peftmark.analysis.stats import NEARLY_ZERO
 from peftmark.analysis.table import MEAN, ResultTable, Score, overall_score, task_score
 from peftmark.catalog.methods import Cell
 from peftmark.catalog.metrics import sign_of
@@ -172,14 +173,16 @@ def _figure(table: ResultTable, cell: Cell, task: str, usual: int, best: bool) -
         score, metric = overall_score(table, cell), table.scale.metric
         gap = missing.overall_gap(table, cell)
     entry, found = score_entries.score_entry(score, gap, metric), score.estimate
+    # Seeds that are all alike have no interval, as one seed has none.
+    known = found is not None and (found.half_width or 0.0) > NEARLY_ZERO
     return Figure(
         cell=words.title(cell),
         task=task,
         **_measured(table, task),
         mean=None if found is None else found.mean,
-        half_width=None if found is None else found.half_width,
-        low=None if found is None or found.half_width is None else found.low,
-        high=None if found is None or found.half_width is None else found.high,
+        half_width=found.half_width if found is not None and known else None,
+        low=found.low if found is not None and known else None,
+        high=found.high if found is not None and known else None,
         n=len(score.by_seed),
         planned=score.planned,
         best=best and found is not None,

@@ -18,7 +18,7 @@ from peftmark.advice.trade import (
     choice_front,
 )
 from peftmark.analysis.comparison import shown_higher
-from peftmark.analysis.floor import guess
+from peftmark.analysis.floor import LITTLE, NOT_SHOWN, guess, why_below
 from peftmark.analysis.pareto import reigns
 from peftmark.analysis.table import ResultTable
 from peftmark.catalog.methods import Cell
@@ -107,7 +107,10 @@ def _lead(table: ResultTable, fronts: list[Front]) -> str:
         return "No cell has both a score over all tasks and a cost, so there is nothing to trade."
     several = [f for f in fronts if len(f.choices) > 1]  # an estimator has no memory of training
     if not several:
-        return "Only one cell has both a score over all tasks and a cost: nothing to trade."
+        who = "Only one cell" if any(f.choices for f in fronts) else "No cell"
+        left = any(len(f.spots) > len(f.choices) for f in fronts)
+        above = " above the quality floor" if left else ""
+        return f"{who}{above} has both a score over all tasks and a cost: nothing to trade."
     found = (text for f in several if (text := nobody_beats(table, f)))
     return next(found, "") or (
         f"No cell is shown to beat all others below any cost; by {several[0].cost.title}, "
@@ -174,7 +177,7 @@ def _figure(table: ResultTable, found: Front, size: tuple[int, int], most: int) 
     if "possibly on" in standings:
         note += " Ring: possibly on it."
     if "below the floor" in standings:
-        note += " Grey: less than half of the way from a constant guess to the best mean."
+        note += _grey(why_below(table), shown)
     if len(shown) < len(found.spots):
         note += (
             f" Drawn: {len(shown)} of {words.plural(len(found.spots), 'cell')}, the front and the "
@@ -183,6 +186,16 @@ def _figure(table: ResultTable, found: Front, size: tuple[int, int], most: int) 
     phone = "-phone" if size == PHONE else ""
     title = f"Score against {found.cost.title}"
     return Figure(f"trade-{found.cost.key}{phone}", _finding(found), drawing, note, title=title)
+
+
+def _grey(why: Mapping[Cell, str], shown: Sequence[Spot]) -> str:
+    """Why cells of a picture are grey."""
+    said = {
+        LITTLE: "less than half of the way from a constant guess to the best mean",
+        NOT_SHOWN: NOT_SHOWN,
+    }
+    found = {why.get(s.cell) for s in shown}
+    return f" Grey: {', or '.join(text for key, text in said.items() if key in found)}."
 
 
 def _named(table: ResultTable, look: Mapping[Cell, Mark], cell: Cell) -> Mark:

@@ -7,7 +7,7 @@ from peftmark.advice.answer import headline
 from peftmark.advice.candidates import Candidate, Wish, short_standing, to_the_best
 from peftmark.advice.recommend import Answer, recommend
 from peftmark.advice.trade import Cost, point
-from peftmark.analysis.floor import below_floor
+from peftmark.analysis.floor import LITTLE, below_floor
 from peftmark.analysis.scale import POINT
 from peftmark.analysis.table import ResultTable
 from peftmark.core.amounts import Price
@@ -221,7 +221,7 @@ def _within(c: Candidate, answers: dict[str, Answer]) -> str:
     if not c.trains:
         return f"{'needs no fine-tuning' if c.cell.fits else 'trains nothing'}, so it is no pick"
     if c.low:
-        return "learned too little to be a pick"
+        return f"{c.low} to be a pick" if c.low == LITTLE else f"{c.low}, so no pick"
     kept = {
         "best": "",
         "not asked": "",

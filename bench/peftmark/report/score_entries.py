@@ -81,7 +81,7 @@ def verdict_entry(found: Difference) -> Entry:
     )
     note = f"{p}; {seeds_wanted(found)}" if found.verdict == "undecided" else p
     order = ("lower", "no interval", "undecided", "equivalent", "higher").index(found.verdict)
-    alone = "one seed" if found.comparison.n < 2 else "all seeds alike"
+    alone = "one seed" if found.comparison.n < 2 else "the same at every seed"
     return Entry(found.verdict, note or alone, sort=float(order))
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from peftmark.advice import plain_lines, rates_lines, shared_rows_lines, training_lines
 from peftmark.analysis.comparison import MARGIN, Difference, Verdict, against_reference
-from peftmark.analysis.floor import below_floor
+from peftmark.analysis.floor import LITTLE, NOT_SHOWN, why_below
 from peftmark.analysis.scale import point_text
 from peftmark.analysis.table import (
     MEAN,
@@ -215,7 +215,7 @@ def task_finding(
 def cost_finding(table: ResultTable) -> str:
     """Which cells need the least memory and run fastest, relative to the reference, of those above
     the quality floor."""
-    name, floor = words.title(table.reference), below_floor(table)
+    name, floor = words.title(table.reference), why_below(table)
     others = [c for c in table.others if c not in floor]
     memory = {c: v for c in others if (v := memory_ratio(table, c).value) is not None}
     pace = {c: v for c in others if (v := ratio(table, c, speed).value) is not None}
@@ -228,9 +228,14 @@ def cost_finding(table: ResultTable) -> str:
         parts.append(_extreme("fastest", words.title(fastest), pace[fastest], "more", name))
     if not parts:
         return "No cost can be set against the reference."
-    left = [words.title(c) for c in table.others if c in floor]
-    apart = f" Cheap for lack of learning: {words.some(left)}." if left else ""
-    return f"{'; '.join(parts)}.{apart}"
+    text = f"{'; '.join(parts)}."
+    for why, told in (
+        (LITTLE, "Cheap for lack of learning"),
+        (NOT_SHOWN, f"Left out, {NOT_SHOWN}"),
+    ):
+        left = [words.title(c) for c in table.others if floor.get(c) == why]
+        text += f" {told}: {words.some(left)}." if left else ""
+    return text
 
 
 def _extreme(what: str, cell: str, value: float, better: str, reference: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from peftmark.advice.candidates import points_text
+from peftmark.advice.candidates import Candidate, points_text
 from peftmark.advice.recommend import Answer
 from peftmark.advice.trade import MEMORY, PARAMETERS, TIME, Cost, Front
 from peftmark.analysis.comparison import against_reference
@@ -41,11 +41,13 @@ def pick(answers: Mapping[str, Answer]) -> Tile:
         return Tile(title, first.title, "least memory of what is shown to lose at most a point")
     best = words.title(answer.best)
     top = next((c for c in (*answer.picks, *answer.others) if c.cell == answer.best), None)
+    if top is not None and top.low:
+        return Tile(title, "nothing yet", f"{best} has the highest mean and is {top.low}")
     dear = top.figures["memory"] if top else None
     close = [
         c
         for c in answer.picks
-        if c.keeps == "possible"
+        if c.perhaps
         and c.behind is not None
         and dear is not None
         and (c.figures["memory"] or dear) < dear
@@ -55,13 +57,19 @@ def pick(answers: Mapping[str, Answer]) -> Tile:
             title, best, "the highest mean; nothing that takes less memory is shown to come close"
         )
     near = max(close, key=lambda c: c.behind.estimate.mean if c.behind else 0.0)
-    away = points_text(near.behind.estimate.mean) if near.behind else ""
     return Tile(
-        title,
-        f"{near.title} or {best}",
-        f"{near.title} takes less memory and is {away}, which "
-        f"{words.plural(near.seeds, 'seed')} can't tell from chance",
+        title, f"{near.title} or {best}", f"{near.title} takes less memory and {_away(near)}"
     )
+
+
+def _away(near: Candidate) -> str:
+    """How far a cell is below the best one, which its seeds leave open."""
+    mean, seeds = near.behind.estimate.mean if near.behind else 0.0, near.seeds
+    if near.behind is not None and near.behind.p == 1.0 and near.behind.se is None:
+        return f"scored the same on {words.plural(seeds, 'seed')}"
+    text = points_text(mean)
+    away = f"{text} it" if text.endswith("from") else text
+    return f"is {away}, which {words.plural(seeds, 'seed')} can't tell from chance"
 
 
 def price(table: ResultTable, fronts: list[Front]) -> Tile:
@@ -99,7 +107,9 @@ def undecided(table: ResultTable) -> Tile:
     name = words.title(table.reference)
     open_ones = [c for c, d in found.items() if d.verdict in ("undecided", "no interval")]
     if not found:
-        return Tile(title, words.MISSING, "no other cell has a score to compare")
+        low = any(c in floor for c in table.others)
+        above = " above the quality floor" if low else ""
+        return Tile(title, words.MISSING, f"no other cell{above} has a score to compare")
     if not open_ones:
         return Tile(title, "nothing", f"every cell is decided against {name}")
     wanted = [n for c in open_ones if (n := found[c].seeds) is not None]

@@ -270,6 +270,17 @@ def test_weighted_metrics_agree_with_the_reported_ones(metric):
         assert again[0] == pytest.approx(expected, abs=1e-9)
 
 
+@pytest.mark.parametrize(
+    "metric", ["matthews_correlation", "macro_f1", "weighted_f1", "balanced_accuracy"]
+)
+def test_weighted_metrics_of_several_classes_agree_with_the_reported_ones(metric):
+    rng = np.random.default_rng(4)
+    wanted = rng.integers(0, 4, 200).astype(float)
+    found = np.where(rng.random(200) < 0.6, wanted, rng.integers(0, 4, 200))
+    value = comparison.WEIGHTED[metric](found, wanted, np.ones((1, 200), dtype=np.int64))
+    assert value[0] == pytest.approx(metrics.score((metric,), found, wanted)[metric], abs=1e-9)
+
+
 def test_row_error_of_other_metrics_is_that_of_new_draws():
     """Against the spread of MCC differences over rows that are truly drawn anew."""
     rng = np.random.default_rng(5)

@@ -168,6 +168,13 @@ def test_one_seed_and_no_spread_decide_nothing(scores):
     assert verdict.kind == "undecided"
     assert (verdict.parts[0].low, verdict.level) == (None, None)
     assert ("one seed" if len(scores) == 1 else "same amount") in verdict.parts[0].reason
+
+
+def test_a_level_that_is_the_same_at_every_seed_is_no_difference_of_cells():
+    verdict = one(build(both([0.9] * 3)), difference(to=None, at_least=0.5))
+    assert verdict.parts[0].reason == (
+        "the figure is the same at every seed, so its spread is unknown"
+    )
     assert "seeds" in verdict.settle[0]
 
 

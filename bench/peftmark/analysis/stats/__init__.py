@@ -5,6 +5,7 @@ What each one is for, its formula and its limits stand in docs/statistics.md.
 
 from peftmark.analysis.stats.aggregates import interquartile_mean, probability_of_improvement
 from peftmark.analysis.stats.estimates import (
+    NEARLY_ZERO,
     Estimate,
     Limits,
     Sign,
@@ -22,11 +23,18 @@ from peftmark.analysis.stats.paired import (
     one_sided,
     seeds_to_decide,
 )
+from peftmark.analysis.stats.proportions import chance_of_hits
 from peftmark.analysis.stats.resampling import effect_size, sign_flip, sign_flip_floor, wilcoxon
-from peftmark.analysis.stats.row_noise import bootstrap_rows, row_noise, two_level
+from peftmark.analysis.stats.row_noise import (
+    bootstrap_rows,
+    resample_rows,
+    row_noise,
+    two_level,
+)
 from peftmark.analysis.stats.survival import KmPoint, kaplan_meier, median
 
 __all__ = [
+    "NEARLY_ZERO",
     "Comparison",
     "Estimate",
     "KmPoint",
@@ -34,6 +42,7 @@ __all__ = [
     "Sign",
     "bootstrap_rows",
     "bound",
+    "chance_of_hits",
     "compare",
     "effect_size",
     "equivalent",
@@ -46,6 +55,7 @@ __all__ = [
     "one_sided",
     "probability_of_improvement",
     "rank_ranges",
+    "resample_rows",
     "row_noise",
     "seeds_to_decide",
     "sign",

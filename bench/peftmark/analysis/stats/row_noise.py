@@ -44,6 +44,34 @@ def row_noise(per_row: NDArray[np.float64]) -> float | None:
     return float(per_row.mean(axis=0).std(ddof=1)) / math.sqrt(rows)
 
 
+def resample_rows(
+    statistic: Callable[[NDArray[np.int64]], NDArray[np.float64]],
+    rows: int,
+    n_resamples: int,
+    rng: np.random.Generator,
+) -> NDArray[np.float64]:
+    """A statistic of evaluation rows drawn again with replacement, one value a resample.
+
+    Args:
+        statistic: from how often each row was drawn, of shape (resamples, rows), to one value a
+            resample.
+        rows: number of evaluation rows.
+        n_resamples: how many times to draw, at least 2.
+    """
+    if n_resamples < 2:
+        raise ValueError(f"a standard error needs at least 2 resamples, got {n_resamples}")
+    chances = np.full(rows, 1 / rows)
+    values: list[NDArray[np.float64]] = []
+    block = max(1, BLOCK // rows)
+    for start in range(0, n_resamples, block):
+        size = min(block, n_resamples - start)
+        value = np.asarray(statistic(rng.multinomial(rows, chances, size=size)))
+        if value.shape != (size,):
+            raise ValueError(f"the statistic gave shape {value.shape} for {size} resamples")
+        values.append(value)
+    return np.concatenate(values)
+
+
 def bootstrap_rows(
     statistic: Callable[[NDArray[np.int64]], NDArray[np.float64]],
     rows: int,
@@ -57,28 +85,14 @@ def bootstrap_rows(
     gives the noise of a comparison.
 
     Args:
-        statistic: from how often each row was drawn, of shape (resamples, rows), to one value a
-            resample.
-        rows: number of evaluation rows.
-        n_resamples: how many times to draw, at least 2.
+        statistic, rows, n_resamples: as `resample_rows` has them.
 
     Returns:
         None below two rows, or if the statistic isn't finite for some resample.
     """
-    if n_resamples < 2:
-        raise ValueError(f"a standard error needs at least 2 resamples, got {n_resamples}")
     if rows < 2:
         return None
-    chances = np.full(rows, 1 / rows)
-    values: list[NDArray[np.float64]] = []
-    block = max(1, BLOCK // rows)
-    for start in range(0, n_resamples, block):
-        size = min(block, n_resamples - start)
-        value = np.asarray(statistic(rng.multinomial(rows, chances, size=size)))
-        if value.shape != (size,):
-            raise ValueError(f"the statistic gave shape {value.shape} for {size} resamples")
-        values.append(value)
-    found = np.concatenate(values)
+    found = resample_rows(statistic, rows, n_resamples, rng)
     return float(found.std(ddof=1)) if np.isfinite(found).all() else None
 
 
