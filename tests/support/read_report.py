@@ -40,7 +40,7 @@ MEANINGS = (
     r"Faint: shown to be off the front\.",
     r"Grey: less than half of the way from a constant guess to the best mean\.",
     r"Scores and orderings may differ at full scale\.",
-    r"Cheap for lack of learning: head only\.",
+    r"Learned too little: head only\.",
 )
 NUMBER = r"[+−]?\d+\.\d+"
 
@@ -83,6 +83,21 @@ class Rows:
             )
         ]
         return math.exp(fmean(logs))
+
+    def ratio_interval(self, cell: str, column: str) -> tuple[float, float]:
+        """95 % interval of the same over seeds, each seed the mean over tasks of the logarithms."""
+        by_task = [
+            [
+                math.log(a / b)
+                for a, b in zip(
+                    self.values(cell, column, t), self.values(REFERENCE, column, t), strict=True
+                )
+            ]
+            for t in self.tasks
+        ]
+        seeds = [fmean(of_seed) for of_seed in zip(*by_task, strict=True)]
+        half = half_width(seeds)
+        return math.exp(fmean(seeds) - half), math.exp(fmean(seeds) + half)
 
     def rows_seen(self, cell: str) -> float:
         """Training rows read over all tasks, as multiples of the reference's."""
@@ -240,10 +255,11 @@ def _cheapest(sentence: str, rows: Rows) -> Iterator[str]:
         for column in ("peak_memory_bytes", "samples_per_second")
     )
     least, fastest = min(others, key=memory.__getitem__), max(others, key=pace.__getitem__)
+    low, high = (f"{x:.2f}×" for x in rows.ratio_interval(fastest, "samples_per_second"))
     quick = (
-        f"{fastest} at {pace[fastest]:.2f}× {REFERENCE}"
+        f"{fastest} at {pace[fastest]:.2f}× {REFERENCE} (95 % interval {low} to {high})"
         if pace[fastest] > 1
-        else f"{REFERENCE} itself; next {fastest} at {pace[fastest]:.2f}×"
+        else f"{REFERENCE}; next {fastest} at {pace[fastest]:.2f}× (95 % interval {low} to {high})"
     )
     true = f"Least peak memory: {least} at {memory[least]:.2f}× {REFERENCE}; fastest: {quick}."
     if sentence != true:

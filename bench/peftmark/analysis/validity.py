@@ -178,7 +178,7 @@ def _of_one(row: Record) -> Iterator[Flag]:
         return
     allowed = base.reload_tolerance_with(row.job.recipe.weights)
     if not error <= allowed:
-        detail = f"a logit differs by {error:.2g} after loading, {allowed:g} allowed"
+        detail = f"a logit differs by {error:.4g} after loading, {allowed:g} allowed"
         yield Flag("unfaithful", row.job, detail)
 
 

@@ -319,6 +319,7 @@ class Page:
         notes: extra lines for the top.
         opening: blocks above the first section.
         links: (text, relative address) of what lies beside the page.
+        command: what makes it all again, to be typed.
         first: the first screen of a report; None for pages that open with `finding`.
         terms: names of methods and tasks that the page explains where they stand.
     """
@@ -332,6 +333,7 @@ class Page:
     opening: tuple[Block, ...]
     sections: tuple[Section, ...] = field(default=())
     links: tuple[tuple[str, str], ...] = ()
+    command: str = ""
     first: FirstScreen | None = None
     terms: tuple[Term, ...] = ()
 

@@ -35,7 +35,7 @@ def figure(table: ResultTable) -> Figure:
         )
         for task in tasks
     )
-    note = f"Marker and line: mean and interval. Dashes: a constant guess. {summary.INTERVALS}"
+    note = f"Marker: mean. Line: interval. Dashes: a constant guess. {summary.INTERVALS}"
     if len(tasks) < len(table.tasks):
         note += f" Drawn: {len(tasks)} of {len(table.tasks)} tasks; the table has all."
     note = f"{note} {cell_selection.left_out(table, len(shown), 'the table')}".strip()

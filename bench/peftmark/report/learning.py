@@ -84,7 +84,7 @@ def _figures(
     for part, group in enumerate(cell_selection.panels(table, list(lines))):
         drawing = Curves(tuple(lines[c] for c in group), axis, target, span)
         finding = _reached(table, task, group)
-        note = "Thick line: mean over seeds. Thin lines: seeds. Dashes: the target."
+        note = "Thick: mean over seeds. Thin: seeds. Dashes: the target."
         figures.append(Figure(f"curves-{index}-{part}", finding, drawing, note, title=task))
     return tuple(figures)
 

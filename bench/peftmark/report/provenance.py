@@ -126,6 +126,12 @@ def _distinct(values: Iterable[str | None], kind: str = "text", expected: str = 
     return Entry("; ".join(known), note, "code" if kind == "code" else "text")
 
 
+def command(table: ResultTable) -> str:
+    """What runs all jobs of the profile again."""
+    job = table.jobs[0]
+    return f"peftmark run {job.suite} --profile {job.profile} --again"
+
+
 def rerun(table: ResultTable) -> Section:
     """One row a stored result, with the command that repeats it."""
     grids = [_commands(f"Commands of {words.plural(len(table.rows), 'row')}", table.rows)]
@@ -133,8 +139,8 @@ def rerun(table: ResultTable) -> Section:
         caption = f"Commands of trials and repeats, {words.plural(len(table.extras), 'row')}"
         grids.append(_commands(caption, table.extras))
     lead = (
-        "In the folder of the run, each command runs just one job again; equal hashes mean the "
-        "same start and the same order of rows."
+        f"In the folder of the run, {command(table)} runs everything again, and each command "
+        "below just one job; equal hashes mean the same start and the same order of rows."
     )
     return Section("rerun", "Run it again", lead, tuple(grids))
 

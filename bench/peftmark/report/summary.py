@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from peftmark.advice import plain_lines, rates_lines, shared_rows_lines, training_lines
 from peftmark.analysis.comparison import MARGIN, Difference, Verdict, against_reference
 from peftmark.analysis.floor import LITTLE, NOT_SHOWN, why_below
+from peftmark.analysis.pareto import log_ratio
 from peftmark.analysis.scale import point_text
 from peftmark.analysis.table import (
     MEAN,
@@ -225,12 +227,13 @@ def cost_finding(table: ResultTable) -> str:
         parts.append(_extreme("Least peak memory", words.title(least), memory[least], "less", name))
     if pace:
         fastest = max(pace, key=lambda c: pace[c])
-        parts.append(_extreme("fastest", words.title(fastest), pace[fastest], "more", name))
+        spread = _pace_interval(table, fastest)
+        parts.append(_extreme("fastest", words.title(fastest), pace[fastest], "more", name, spread))
     if not parts:
         return "No cost can be set against the reference."
     text = f"{'; '.join(parts)}."
     for why, told in (
-        (LITTLE, "Cheap for lack of learning"),
+        (LITTLE, "Learned too little"),
         (NOT_SHOWN, f"Left out, {NOT_SHOWN}"),
     ):
         left = [words.title(c) for c in table.others if floor.get(c) == why]
@@ -238,11 +241,26 @@ def cost_finding(table: ResultTable) -> str:
     return text
 
 
-def _extreme(what: str, cell: str, value: float, better: str, reference: str) -> str:
+def _extreme(
+    what: str, cell: str, value: float, better: str, reference: str, spread: str = ""
+) -> str:
     ahead = value < 1 if better == "less" else value > 1
     if ahead:
-        return f"{what}: {cell} at {words.times(value)} {reference}"
-    return f"{what}: {reference} itself; next {cell} at {words.times(value)}"
+        return f"{what}: {cell} at {words.times(value)} {reference}{spread}"
+    return f"{what}: {reference}; next {cell} at {words.times(value)}{spread}"
+
+
+def _pace_interval(table: ResultTable, cell: Cell) -> str:
+    """The 95 % interval over seeds of a cell's speed relative to the reference; empty if none."""
+    mine, its = (
+        {task: dict(task_score(table, one, task, speed).by_seed) for task in table.tasks}
+        for one in (cell, table.reference)
+    )
+    found = log_ratio(mine, its)
+    if found is None or found.estimate.half_width is None:
+        return ""
+    low, high = (words.times(math.exp(x)) for x in (found.estimate.low, found.estimate.high))
+    return f" (95 % interval {low} to {high})"
 
 
 def strip(table: ResultTable) -> Figure:
@@ -262,7 +280,7 @@ def strip(table: ResultTable) -> Figure:
     )
     note = (
         f"{cell_selection.left_out(table, len(shown), 'the table below')} Score: {table.averaged}, "
-        "higher is better. Bars: ratio to the reference on a log scale, starting at 1×. "
+        "higher is better. Bars: ratio to the reference, log scale from 1×. "
         f"{memory_meaning(table)}"
     ).strip()
     drawing = Strip(rows, words.title(table.reference), score_entries.score_axis(table))

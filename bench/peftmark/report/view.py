@@ -86,6 +86,7 @@ def page(given: ReportInput) -> Page:
         sections=cards.arranged(_sections(material)),
         first=first_screen(material),
         terms=glossary.terms(table),
+        command=provenance.command(table),
     )
 
 
