@@ -39,7 +39,7 @@ def guarded(tmp_path, monkeypatch, capfd):
 
     def run(job):
         told = []
-        return worker._guarded(job, "", told.append), told
+        return worker._guarded(job, "{}", told.append), told
 
     return run
 
