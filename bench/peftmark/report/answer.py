@@ -228,9 +228,11 @@ def _failed(table: ResultTable) -> str:
     counts, planned = table.counts(), len(table.slots)
     if counts["ok"] == planned:
         return ""
-    if failed := planned - counts["ok"] - counts[NOT_RUN]:
-        return f"{failed} of {words.plural(planned, 'run')} failed"
-    return f"{counts[NOT_RUN]} of {words.plural(planned, 'run')} not run yet"
+    failed, left = planned - counts["ok"] - counts[NOT_RUN], counts[NOT_RUN]
+    runs = words.plural(planned, "run")
+    if not failed:
+        return f"{left} of {runs} not run yet"
+    return f"{failed} of {runs} failed" + (f", {left} not run yet" if left else "")
 
 
 def _scale(table: ResultTable) -> str:

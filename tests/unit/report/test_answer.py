@@ -95,6 +95,9 @@ def test_failures_stand_in_the_caveat_and_what_takes_more_memory_is_no_saving():
     assert screen.caveat.startswith("1 of 10 runs failed and reduced scale (120 steps): a longer")
     pick = screen.tiles[0]
     assert pick.value == "LoRA r8" and "nothing that takes less memory" in pick.note
+    jobs = [r.job for r in rows]
+    screen = show(rows[3:], jobs).first
+    assert screen.caveat.startswith("1 of 10 runs failed, 3 not run yet, reduced scale")
 
 
 def test_that_nothing_is_above_a_guess_is_the_answer_and_not_that_nothing_was_learned():
