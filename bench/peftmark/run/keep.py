@@ -108,7 +108,7 @@ class Need:
             return ""
         sizes = [f"{self.bytes / MIB:,.1f} MiB"] if self.unknown < self.adapters else []
         if self.unknown:
-            sizes.append(f"of {self.unknown:,} no earlier row tells the size")
+            sizes.append(f"the size of {self.unknown:,} is known after a first run")
         return (
             f"trained adapters are kept in {where} (--keep): {plural(self.adapters, 'folder')} at "
             f"most; {'; '.join(sizes)}"

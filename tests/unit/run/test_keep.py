@@ -244,8 +244,8 @@ def test_the_disk_that_adapters_need_is_what_earlier_rows_weigh(tmp_path):
     assert need_of(jobs, rules, records) == Need(2, 2000, 0)
     assert need_of(jobs, read_rules(("none",), jobs), records).told(tmp_path) == ""
     told = Need(3, 3 * 2**20, 1).told(tmp_path)
-    assert told.endswith("3 folders at most; 3.0 MiB; of 1 no earlier row tells the size")
-    assert Need(1, 0, 1).told(tmp_path).endswith("most; of 1 no earlier row tells the size")
+    assert told.endswith("3 folders at most; 3.0 MiB; the size of 1 is known after a first run")
+    assert Need(1, 0, 1).told(tmp_path).endswith("most; the size of 1 is known after a first run")
     assert Need(1, 2**20, 0).told(tmp_path).endswith("(--keep): 1 folder at most; 1.0 MiB")
     with pytest.raises(UserError, match="kept adapters need 1,048,576,000,000 MiB, and"):
         Need(1, 2**20 * 1_048_576_000_000, 0).check(tmp_path / "not" / "there")
