@@ -345,8 +345,8 @@ def test_a_run_says_before_it_starts_what_is_kept_and_refuses_what_it_cannot_kee
     with pytest.raises(Enough):
         carry_out(selection, watcher, Stop())
     folder = tmp_path / "results" / "demo" / "adapters"
-    told = f"trained adapters are kept in {folder} (--keep): 1 folder at most; of 1 no earlier row"
-    assert watcher.notes[-1] == f"{told} tells the size"
+    told = f"trained adapters are kept in {folder} (--keep): 1 folder at most; the size of 1"
+    assert watcher.notes[-1] == f"{told} is known after a first run"
     with pytest.raises(Enough):
         carry_out(replace(selection, keep=("none",)), watcher, Stop())
     assert not any("adapters" in note for note in watcher.notes)
