@@ -75,7 +75,11 @@ class Opened:
 
     @cached_property
     def trained(self) -> nn.Module:
-        """The model as it was trained, in evaluation mode."""
+        """The model as it was trained, in evaluation mode; loaded once."""
+        return self.load()
+
+    def load(self) -> nn.Module:
+        """The same, loaded anew."""
         base = load_base(self.files, self.job, self.task, self.parts, self.cache).model
         loaded = (
             self.put(base) if self.is_adapter else self.on_base(self.job).load(base, self.folder)
