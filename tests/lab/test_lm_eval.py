@@ -6,12 +6,14 @@ pip install lm-eval==0.4.13; pytest tests/lab/test_lm_eval.py
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from importlib.util import find_spec
 
 import pytest
 
+import harness_worker
 import outside_harness
 import tiny_causal
 from peftmark.cli import parser
@@ -87,6 +89,7 @@ def there(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
     tiny_causal.install(tmp_path / "mirror", monkeypatch)
+    harness_worker.stand_in(tmp_path / "tables", monkeypatch)
     (tmp_path / "suites").mkdir()
     (tmp_path / "suites" / "demo.yaml").write_text(SUITE)
     (tmp_path / "tasks").mkdir()
@@ -118,6 +121,7 @@ def outside(there, tasks, models):
         capture_output=True,
         text=True,
         check=False,
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
     )
     assert ended.returncode == 0, ended.stderr[-3000:]
     found, ours = json.loads(ended.stdout.splitlines()[-1])
@@ -137,9 +141,7 @@ def test_scores_are_those_of_lm_evals_own_run_on_each(there, capsys):
     for name, one in zip(("nf4", "whole"), kept[2:], strict=True):
         (there / name).mkdir()
         write(one, there / name, False, False)
-    models.append({
-        "pretrained": base, "folder": str(there / "nf4"), "code": str(there / "nf4" / "load.py"),
-    })  # fmt: skip
+    models.append({"pretrained": base, "code": str(there / "nf4" / "load.py")})
     models.append({"pretrained": str(there / "whole")})
 
     tasks = ["halves", "answers", "texts"]
@@ -158,8 +160,7 @@ def test_scores_are_those_of_lm_evals_own_run_on_each(there, capsys):
             figures = theirs["results"][score["task"]]
             named = f"{score['metric']},{score['filter']}"
             with capsys.disabled():
-                print(f"\n{one.job.method}/{one.job.quantization} s{one.job.seed} {named} "
-                      f"{score['value']!r} {figures[named]!r}", end="")  # fmt: skip
+                print(f"{one.job.method} {one.job.quantization} {named}: {score['value']!r}")
             assert score["value"] == pytest.approx(figures[named], rel=1e-6)
             stderr = figures[f"{score['metric']}_stderr,{score['filter']}"]
             assert score["stderr"] == (None if stderr == "N/A" else pytest.approx(stderr, rel=1e-6))
@@ -180,7 +181,7 @@ def test_a_template_that_reaches_for_python_is_not_run(there, capsys):
     file = there / "tasks" / "halves.yaml"
     file.write_text(file.read_text().replace("{{sentence}}", attack))
     with pytest.raises(SystemExit) as left:
-        parser.main(["evaluate", "demo", "--tasks", "halves", "--include", "tasks",
-                     "--mirror", "mirror"])  # fmt: skip
+        words = ("--tasks", "halves", "--include", "tasks", "--mirror", "mirror")
+        parser.main(["evaluate", "demo", *words])
     assert left.value.code == 2
     assert "SecurityError" in capsys.readouterr().err

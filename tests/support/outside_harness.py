@@ -39,7 +39,7 @@ def model_of(one):
     from lm_eval.models.huggingface import HFLM
     from transformers import AutoTokenizer
 
-    loaded = run_path(one["code"])["load"](one["folder"], one["pretrained"])
+    loaded = run_path(one["code"])["load"](one["pretrained"], None)
     tokenizer = AutoTokenizer.from_pretrained(one["pretrained"])
     return {"model": HFLM(pretrained=loaded, tokenizer=tokenizer, batch_size=1)}
 

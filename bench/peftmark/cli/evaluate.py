@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from peftmark.cli.export_adapter import OF_KEPT
 from peftmark.cli.options import (
+    OF_ALL,
     add_mirror,
     add_profile,
     add_results,
@@ -65,7 +65,7 @@ def add_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--online", action="store_true", help="fetch what the tasks need from the Hugging Face Hub"
     )
-    add_profile(sub, OF_KEPT.partition(";")[0])
+    add_profile(sub, OF_ALL)
     add_suites(sub)
     add_mirror(sub)
     add_results(sub)

@@ -42,8 +42,8 @@ def _check(file: Path, folder: Path) -> None:
         why = short(plain(" ".join(str(error).split())), 200)
         raise UserError(f"{file} can't be read: {why}", "Mend it or take it away.") from error
     for found in said:
-        if (why := _code(found, file, folder)) is not None:
-            raise UserError(f"{file}, line {found.line}: {why}", TRUST)
+        if (what := _code(found, file, folder)) is not None:
+            raise UserError(f"{file}, line {found.line}: {what}", TRUST)
 
 
 def _code(said: Said, file: Path, folder: Path) -> str | None:

@@ -35,7 +35,8 @@ def main() -> None:
 
 def tell(to: TextIO, **facts: Any) -> None:
     """Write a line."""
-    print(json.dumps(facts), file=to, flush=True)
+    to.write(f"{json.dumps(facts)}\n")
+    to.flush()
 
 
 def evaluate(asked: dict[str, Any], told: TextIO) -> None:
