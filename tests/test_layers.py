@@ -44,6 +44,7 @@ HOMES = {
     "rouge_score": {"lab.metrics"},
     "matplotlib": {"render"},
     "ruptures": {"trend.changepoints"},
+    "lm_eval": {"lab.evaluate.lm_eval_tasks"},
     "ray": {"executors.ray"},
     "submitit": {"executors.slurm"},
     "pickle": set(),

@@ -16,6 +16,7 @@ import tiny_causal
 from exports import Export, loaded_outside
 from peftmark.catalog.task import Example
 from peftmark.lab import after_training, recipe
+from peftmark.lab.export import opened as opened_module
 from peftmark.lab.export.check import difference, exact_logits, probe_rows
 from peftmark.lab.export.opened import opened
 from peftmark.lab.export.predict import predict
@@ -67,6 +68,16 @@ def test_what_a_job_leaves_is_the_trained_model_and_names_no_folder_of_here(leav
         assert str(tmp_path) not in file.read_text()
     weights = one.folder / "adapter_model.safetensors"
     assert weights.stat().st_size == done.adapter_bytes
+
+
+def test_what_plug_ins_trained_is_opened_with_their_code_or_not_at_all(
+    leave, tmp_path, places, monkeypatch
+):
+    one, _ = leave(tiny.job("lora", "none", "tiny-class"))
+    brought = []
+    monkeypatch.setattr(opened_module, "bring", brought.append)
+    opened(one.folder, places)
+    assert [job.job_id for job in brought] == [one.job.job_id]
 
 
 def test_keeping_changes_nothing_of_a_row(leave, outcome):

@@ -186,3 +186,62 @@ def _word(node: yaml.Node) -> Word:
     if not isinstance(node, yaml.ScalarNode) or node.style not in (None, "'", '"'):
         return Word("", start.line + 1, start.index, end.index, "")
     return Word(node.value, start.line + 1, start.index, end.index, node.style or "")
+
+
+# --- files of others, which need not be strict ---------------------------------------------------
+
+_PLAIN_TAGS = {
+    f"tag:yaml.org,2002:{name}"
+    for name in (
+        "null", "bool", "int", "float", "str", "seq", "map", "timestamp", "binary", "set", "omap",
+        "pairs", "merge", "value",
+    )
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Said:
+    """A value of a file of others.
+
+    Attributes:
+        key: that it stands at, itself or in a list; empty for none.
+        value: what it says; empty for a mapping.
+        tag: that no plain value has; empty for a plain one.
+        line: from 1.
+    """
+
+    key: str
+    value: str
+    tag: str
+    line: int
+
+
+def said_in(text: str) -> list[Said]:
+    """Every value of a text of YAML with its key and its tag; nothing is made of them.
+
+    Raises:
+        ValueError: it isn't YAML.
+    """
+    loader = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
+    try:
+        top = yaml.compose(text, Loader=loader)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ValueError(f"not YAML: {error}") from error
+    waiting: list[tuple[str, yaml.Node | None]] = [("", top)]
+    seen: set[tuple[str, int]] = set()
+    said: list[Said] = []
+    while waiting:
+        key, node = waiting.pop(0)
+        if node is None or (key, id(node)) in seen:  # an alias may lead back
+            continue
+        seen.add((key, id(node)))
+        word = node.value if isinstance(node, yaml.ScalarNode) else ""
+        tag = "" if node.tag in _PLAIN_TAGS else str(node.tag)
+        if tag or not isinstance(node, yaml.SequenceNode):
+            said.append(Said(key, word, tag, node.start_mark.line + 1))
+        if isinstance(node, yaml.SequenceNode):
+            waiting += [(key, item) for item in node.value]
+        elif isinstance(node, yaml.MappingNode):
+            for name, value in node.value:
+                waiting += [("", name), (str(name.value), value)]
+    return said

@@ -202,7 +202,7 @@ def _ask(
         UserError: what it refused, or how it ended.
     """
     places = places_of(suite, found.kept.job.profile, mirror)
-    asked = {"do": do, "folder": str(found.folder.resolve()), **_told(places), **more}
+    asked = {"do": do, "folder": str(found.folder.resolve()), **told_places(places), **more}
     ended = subprocess.run(
         [sys.executable, "-P", "-m", MODULE],
         input=json.dumps(asked),
@@ -225,7 +225,8 @@ def _ask(
     return told
 
 
-def _told(places: Places) -> dict[str, Any]:
+def told_places(places: Places) -> dict[str, Any]:
+    """Where a base may come from, for a process that is asked to load one."""
     mirror = places.mirror
     return {
         "mirror": str(mirror.resolve()) if mirror else None,

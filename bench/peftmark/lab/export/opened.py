@@ -31,6 +31,7 @@ from peftmark.lab.methods.any_peft import HEAD_FILE
 from peftmark.lab.methods.lora import load_adapter, merge_adapter
 from peftmark.lab.methods.peft_options import quiet
 from peftmark.lab.models import Anatomy, anatomy, load_tokenizer
+from peftmark.lab.plugin_code import bring
 from peftmark.lab.quantization.table import backend_of
 from peftmark.lab.quantized_cache import load_base
 from peftmark.record.job import Job
@@ -75,7 +76,11 @@ class Opened:
 
     @cached_property
     def trained(self) -> nn.Module:
-        """The model as it was trained, in evaluation mode."""
+        """The model as it was trained, in evaluation mode; loaded once."""
+        return self.load()
+
+    def load(self) -> nn.Module:
+        """The same, loaded anew."""
         base = load_base(self.files, self.job, self.task, self.parts, self.cache).model
         loaded = (
             self.put(base) if self.is_adapter else self.on_base(self.job).load(base, self.folder)
@@ -113,7 +118,8 @@ def opened(folder: Path, places: Places) -> Opened:
     """Open a kept adapter.
 
     Raises:
-        UserError: it can't be read, or its base isn't to be had.
+        UserError: it can't be read, its base isn't to be had, or a plug-in that trained it is gone
+            or is other code now.
         Unsupported: this machine or these libraries can't load it.
     """
     try:
@@ -123,6 +129,7 @@ def opened(folder: Path, places: Places) -> Opened:
         raise UserError(what, "Run the job again (--again) to keep it anew.") from error
     device: Any = "cuda" if kept.job.device == "cuda" and torch.cuda.is_available() else "cpu"
     job = replace(kept.job, device=device)
+    bring(job)
     task = task_of(job)
     files = model_files(job.model_facts, places).path
     return Opened(

@@ -33,7 +33,13 @@ def main() -> None:
     print(json.dumps(found))
 
 
-def _opened(asked: dict[str, Any]) -> Any:
+def opened_of(asked: dict[str, Any]) -> Any:
+    """The kept adapter that is asked for.
+
+    Raises:
+        UserError: it can't be read, or its base isn't to be had.
+        Unsupported: this machine or these libraries can't load it.
+    """
     from peftmark.lab.export.opened import opened
 
     mirror = Path(asked["mirror"]) if asked["mirror"] else None
@@ -46,14 +52,14 @@ def _export(asked: dict[str, Any]) -> dict[str, Any]:
     from peftmark.lab.export.write import write
 
     target, merged, with_base = Path(asked["target"]), asked["merged"], asked["with_base"]
-    return vars(write(_opened(asked), target, merged, with_base))
+    return vars(write(opened_of(asked), target, merged, with_base))
 
 
 def _predict(asked: dict[str, Any]) -> dict[str, Any]:
     """What the adapter says of rows, in their order."""
     from peftmark.lab.export.predict import predict
 
-    return {"said": predict(_opened(asked), [_row(one) for one in asked["rows"]])}
+    return {"said": predict(opened_of(asked), [_row(one) for one in asked["rows"]])}
 
 
 def _row(values: dict[str, Any]) -> Example:

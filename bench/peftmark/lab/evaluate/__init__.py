@@ -1,0 +1,1 @@
+"""Kept adapters of language models, asked by an evaluation harness of others."""
