@@ -9,8 +9,11 @@ from pathlib import Path
 
 import pytest
 
+import read_one_seed
 import read_report
+from factory import ADALORA, FULL, HEAD, LORA, QLORA, make_matrix
 from places import ROOT
+from shown import write
 
 EXAMPLE = ROOT / "docs" / "example"
 
@@ -74,3 +77,40 @@ def test_the_reader_finds_what_the_rows_do_not_bear_out(tmp_path, said, instead,
     assert said in text
     (tmp_path / "report.md").write_text(text.replace(said, instead, 1), "utf-8")
     assert any(fault in found for found in read_report.faults(tmp_path))
+
+
+@pytest.fixture(scope="module")
+def of_one_seed(tmp_path_factory):
+    """A report of one seed of five cells."""
+    folder = tmp_path_factory.mktemp("one-seed")
+    write(folder, make_matrix(cells=[LORA, QLORA, ADALORA, FULL, HEAD], tasks=["sst2"], seeds=[0]))
+    return folder
+
+
+@pytest.mark.heavy
+def test_every_sentence_at_the_top_of_a_report_of_one_seed_is_borne_out_too(of_one_seed):
+    assert [*read_one_seed.faults(of_one_seed)] == []
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize(
+    ("said", "instead", "fault"),
+    [
+        ("5 methods ×", "6 methods ×", "of the rows 5 methods"),
+        (
+            "highest mean is that of full",
+            "highest mean is that of QLoRA r8 and full",
+            "of the rows",
+        ),
+        ("and only 1 seed", "and only 2 seeds", "of the rows Reduced scale"),
+        ("On the front: ", "On the front: AdaLoRA r8, ", "on the front are {"),
+        ("all 5 runs finished", "1 of 5 runs failed", "0 of 5 failed"),
+        ("r8 at 0.", "r8 at 1.", "Least peak memory is"),
+    ],
+)
+def test_a_planted_falsehood_on_one_seed_is_found(of_one_seed, tmp_path, said, instead, fault):
+    shutil.copytree(of_one_seed, tmp_path, dirs_exist_ok=True)
+    text = (tmp_path / "report.md").read_text("utf-8")
+    assert said in text
+    (tmp_path / "report.md").write_text(text.replace(said, instead), "utf-8")
+    assert any(fault in found for found in read_one_seed.faults(tmp_path))
