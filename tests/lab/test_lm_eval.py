@@ -23,6 +23,7 @@ from peftmark.lab.export.write import write
 from peftmark.record.kept import Kept
 from peftmark.sources.assets import Places
 from peftmark.storage.store import Store
+from small_suite import ONE_METHOD
 
 pytestmark = [
     pytest.mark.slow,
@@ -30,21 +31,7 @@ pytestmark = [
     pytest.mark.usefixtures("unprobed"),
 ]
 
-SUITE = """
-suite: demo
-version: 1
-summary: made up
-reference: {method: lora, rank: 8}
-radar: {}
-recipe: {batch_size: 16, steps: 10, learning_rate: 1e-3}
-methods:
-  - method: lora
-    rank: [8]
-    recipe: {targets: attention, alpha: 8}
-profiles:
-  quick: {summary: s, needs: nothing, scale: reduced,
-         sources: [mirror], model: minilm-l6, seeds: [0], tasks: {trec: {}}}
-"""
+SUITE = ONE_METHOD.replace("[package]", "[mirror]").replace("[0, 1, 2]", "[0]")
 CHOICE = """
 task: halves
 dataset_path: json

@@ -15,6 +15,23 @@ from peftmark.record.recipe import Recipe
 from peftmark.suite.expand import expand
 from peftmark.suite.load import Suite, load_suite
 
+ONE_METHOD = """
+suite: demo
+version: 1
+summary: made up
+reference: {method: lora, rank: 8}
+radar: {}
+recipe: {batch_size: 16, steps: 10, learning_rate: 1e-3}
+methods:
+  - method: lora
+    rank: [8]
+    recipe: {targets: attention, alpha: 8}
+profiles:
+  quick: {summary: s, needs: nothing, scale: reduced,
+         sources: [package], model: minilm-l6, seeds: [0, 1, 2], tasks: {trec: {}}}
+"""
+"""The shortest that runs: LoRA r8, three seeds of one task, as text."""
+
 BASE: dict[str, Any] = {
     "suite": "demo",
     "version": 1,

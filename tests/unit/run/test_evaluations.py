@@ -17,25 +17,10 @@ from peftmark.record.recipe import Causal
 from peftmark.run import evaluations
 from peftmark.run.evaluations import Wanted, adapters_of, check_harness, read_names
 from peftmark.storage.store import Store
+from small_suite import ONE_METHOD
 
 ROOT = Path(__file__).resolve().parents[3]
 SPEAKS = make_job(task="trec", metric="accuracy", causal=Causal("", 6, ""))
-
-SUITE = """
-suite: demo
-version: 1
-summary: made up
-reference: {method: lora, rank: 8}
-radar: {}
-recipe: {batch_size: 16, steps: 10, learning_rate: 1e-3}
-methods:
-  - method: lora
-    rank: [8]
-    recipe: {targets: attention, alpha: 8}
-profiles:
-  quick: {summary: s, needs: nothing, scale: reduced,
-         sources: [package], model: minilm-l6, seeds: [0, 1, 2], tasks: {trec: {}}}
-"""
 
 
 @pytest.fixture
@@ -43,7 +28,7 @@ def store(tmp_path, monkeypatch):
     """The results of a suite in a folder of its own."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "suites").mkdir()
-    (tmp_path / "suites" / "demo.yaml").write_text(SUITE)
+    (tmp_path / "suites" / "demo.yaml").write_text(ONE_METHOD)
     return Store(tmp_path / "results", "demo")
 
 

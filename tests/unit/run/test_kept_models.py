@@ -22,25 +22,10 @@ from peftmark.run import kept_models
 from peftmark.run.kept_models import Asked, find
 from peftmark.storage.store import Store
 from peftmark.suite.load import load_suite
+from small_suite import ONE_METHOD
 
 LORA = make_job(task="trec", metric="accuracy")
 TICKETS = OwnTask(kind="classification", train=("x.csv",), text=("body",), label=("category",))
-
-SUITE = """
-suite: demo
-version: 1
-summary: made up
-reference: {method: lora, rank: 8}
-radar: {}
-recipe: {batch_size: 16, steps: 10, learning_rate: 1e-3}
-methods:
-  - method: lora
-    rank: [8]
-    recipe: {targets: attention, alpha: 8}
-profiles:
-  quick: {summary: s, needs: nothing, scale: reduced,
-         sources: [package], model: minilm-l6, seeds: [0, 1, 2], tasks: {trec: {}}}
-"""
 
 
 @pytest.fixture
@@ -48,7 +33,7 @@ def here(tmp_path, monkeypatch):
     """A folder with a suite."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "suites").mkdir()
-    (tmp_path / "suites" / "demo.yaml").write_text(SUITE)
+    (tmp_path / "suites" / "demo.yaml").write_text(ONE_METHOD)
     return tmp_path
 
 
