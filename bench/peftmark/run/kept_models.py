@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -22,6 +19,7 @@ from peftmark.record.job import Record
 from peftmark.record.kept import Kept
 from peftmark.run.keep import at_least, group
 from peftmark.run.model_card import card
+from peftmark.run.one_answer import ask
 from peftmark.run.runner import places_of
 from peftmark.sources.assets import Places
 from peftmark.storage.adapters import CARD
@@ -203,23 +201,14 @@ def _ask(
     """
     places = places_of(suite, found.kept.job.profile, mirror)
     asked = {"do": do, "folder": str(found.folder.resolve()), **told_places(places), **more}
-    ended = subprocess.run(
-        [sys.executable, "-P", "-m", MODULE],
-        input=json.dumps(asked),
-        capture_output=True,
-        text=True,
-        errors="replace",
-        check=False,
-        env={**os.environ, **WORKER_ENVIRONMENT},
-    )
-    try:
-        told: dict[str, Any] = json.loads((ended.stdout.splitlines() or [""])[-1])
-    except ValueError as error:
-        last = (ended.stderr.strip().splitlines() or ["it said nothing"])[-1]
+    answer = ask(MODULE, asked, WORKER_ENVIRONMENT)
+    if answer.value is None:
+        last = plain(answer.last) or "it said nothing"
         raise UserError(
-            f"{found.title}: loading it ended with exit code {ended.returncode}: {plain(last)}",
+            f"{found.title}: loading it ended with exit code {answer.code}: {last}",
             "Its folder is as it was.",
-        ) from error
+        )
+    told: dict[str, Any] = answer.value
     if "fault" in told:
         raise UserError(f"{found.title}: {told['fault']}", told["remedy"])
     return told

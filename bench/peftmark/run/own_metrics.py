@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +9,7 @@ from peftmark.catalog.metrics import is_users
 from peftmark.catalog.task import Example, Task
 from peftmark.core.errors import UserError
 from peftmark.core.shown import plain
+from peftmark.run.one_answer import ask
 
 if TYPE_CHECKING:
     from peftmark.own.read import OwnRows
@@ -81,21 +79,12 @@ def _mostly(wanted: Sequence[Any]) -> list[Any]:
 
 def _tried(asked: Mapping[str, Any]) -> tuple[str | None, str | None]:
     """What is wrong with the metrics and its remedy; nothing where they give numbers."""
-    ended = subprocess.run(
-        [sys.executable, "-P", "-m", MODULE],
-        input=json.dumps(asked),
-        capture_output=True,
-        text=True,
-        errors="replace",
-        check=False,
-    )
-    try:
-        what, remedy = json.loads((ended.stdout.splitlines() or [""])[-1])
-    except ValueError:
-        last = (ended.stderr.strip().splitlines() or [""])[-1]
+    answer = ask(MODULE, asked)
+    if answer.value is None:
         keys = ", ".join(asked["keys"])
         return (
-            f"metric {keys} ended its process with exit code {ended.returncode}: {plain(last)}",
+            f"metric {keys} ended its process with exit code {answer.code}: {plain(answer.last)}",
             "A metric returns a number, or raises.",
         )
+    what, remedy = answer.value
     return what, remedy

@@ -18,7 +18,7 @@ from peftmark.own.declared import OwnTask
 from peftmark.own.new_rows import columns_of, read_new
 from peftmark.record.job import Job
 from peftmark.record.kept import NOTES, Kept
-from peftmark.run import kept_models
+from peftmark.run import one_answer
 from peftmark.run.kept_models import Asked, find
 from peftmark.storage.store import Store
 from peftmark.suite.load import load_suite
@@ -63,7 +63,7 @@ def stand_in(monkeypatch, answer):
         told = answer(asked) if callable(answer) else answer
         return SimpleNamespace(stdout=told, stderr="a trace\nthe last line\n", returncode=3)
 
-    monkeypatch.setattr(kept_models.subprocess, "run", run)
+    monkeypatch.setattr(one_answer.subprocess, "run", run)
     return seen
 
 
