@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from peftmark.advice.candidates import Candidate, points_text
 from peftmark.advice.recommend import Answer
@@ -26,23 +26,25 @@ def tiles(
     findings: Findings,
 ) -> tuple[Tile, ...]:
     """The facts, in their order."""
-    return (pick(answers), price(table, fronts), undecided(table), trust(table, findings))
+    first, picked = pick(answers)
+    return (first, price(table, fronts, picked), undecided(table), trust(table, findings))
 
 
-def pick(answers: Mapping[str, Answer]) -> Tile:
-    """What is shown to keep the best score for least memory, or why nothing is."""
+def pick(answers: Mapping[str, Answer]) -> tuple[Tile, tuple[Cell, ...]]:
+    """What is shown to keep the best score for least memory, or why nothing is; and its cells."""
     title, answer = "What to pick", next(iter(answers.values()))
     if answer.best is None or not answer.picks:
-        return Tile(title, "nothing yet", " ".join(answer.reasons))
+        return Tile(title, "nothing yet", " ".join(answer.reasons)), ()
     first = answer.picks[0]
     if answer.wish.max_drop is None:
-        return Tile(title, first.title, "the highest mean score")
+        return Tile(title, first.title, "the highest mean score"), (first.cell,)
     if answer.verdict == "fits" and first.keeps != "best":
-        return Tile(title, first.title, "least memory of what is shown to lose at most a point")
+        least = "least memory of what is shown to lose at most a point"
+        return Tile(title, first.title, least), (first.cell,)
     best = words.title(answer.best)
     top = next((c for c in (*answer.picks, *answer.others) if c.cell == answer.best), None)
     if top is not None and top.low:
-        return Tile(title, "nothing yet", f"{best} has the highest mean and is {top.low}")
+        return Tile(title, "nothing yet", f"{best} has the highest mean and is {top.low}"), ()
     dear = top.figures["memory"] if top else None
     close = [
         c
@@ -53,13 +55,11 @@ def pick(answers: Mapping[str, Answer]) -> Tile:
         and (c.figures["memory"] or dear) < dear
     ]
     if not close:
-        return Tile(
-            title, best, "the highest mean; nothing that takes less memory is shown to come close"
-        )
+        alone = "the highest mean; nothing that takes less memory is shown to come close"
+        return Tile(title, best, alone), (answer.best,)
     near = max(close, key=lambda c: c.behind.estimate.mean if c.behind else 0.0)
-    return Tile(
-        title, f"{near.title} or {best}", f"{near.title} takes less memory and {_away(near)}"
-    )
+    note = f"{near.title} takes less memory and {_away(near)}"
+    return Tile(title, f"{near.title} or {best}", note), (near.cell, answer.best)
 
 
 def _away(near: Candidate) -> str:
@@ -72,22 +72,25 @@ def _away(near: Candidate) -> str:
     return f"is {away}, which {words.plural(seeds, 'seed')} can't tell from chance"
 
 
-def price(table: ResultTable, fronts: list[Front]) -> Tile:
-    """What the reference costs, and what full fine-tuning does."""
+def price(table: ResultTable, fronts: list[Front], picked: Sequence[Cell]) -> Tile:
+    """What the cells to pick cost; without any the reference, and beside a single one it too."""
     by_cost = {f.cost.key: {s.cell: s.cost for s in f.spots} for f in fronts}
-    full = next((c for c in table.cells if c.method == "full"), None)
+    full = [c for c in table.cells if c.method == "full"]
+    first, *others = dict.fromkeys([*picked, table.reference, *full])
     priced = next((f.cost for f in fronts if f.cost.key == "money" and f.spots), PARAMETERS)
     every = (MEMORY, TIME, priced)
-    costs = [c for c in every if table.reference in by_cost.get(c.key, {})]
-    mine = ", ".join(_cost(c, by_cost[c.key][table.reference]) for c in costs)
-    title = "What it costs"
+    costs = [c for c in every if first in by_cost.get(c.key, {})]
+    mine = ", ".join(_cost(c, by_cost[c.key][first]) for c in costs)
+    title, name = "What it costs", words.title(first)
     if not mine:
-        return Tile(title, "not measured", "no cost of the reference was recorded on every task")
-    name = words.title(table.reference)
+        return Tile(title, "not measured", f"no cost of {name} was recorded on every task")
     note = f"{name}, mean over tasks"
-    if full is not None and full != table.reference and full in by_cost.get("memory", {}):
-        theirs = ", ".join(_cost(c, by_cost[c.key][full]) for c in costs if full in by_cost[c.key])
-        note += f"; {words.title(full)}: {theirs}"
+    other = next((c for c in others if c in by_cost.get("memory", {})), None)
+    if other is not None:
+        theirs = ", ".join(
+            _cost(c, by_cost[c.key][other]) for c in costs if other in by_cost[c.key]
+        )
+        note += f"; {words.title(other)}: {theirs}"
     return Tile(title, mine, note)
 
 

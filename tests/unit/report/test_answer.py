@@ -100,6 +100,18 @@ def test_failures_stand_in_the_caveat_and_what_takes_more_memory_is_no_saving():
     assert screen.caveat.startswith("1 of 10 runs failed, 3 not run yet, reduced scale")
 
 
+def test_the_price_is_that_of_what_to_pick_with_the_reference_beside_it():
+    rows = make_matrix([LORA, QLORA], ["sst2"], range(3))
+    for i, row in enumerate(rows):
+        if row.job.cell == QLORA:
+            better = replace(row.outcome, metric_value=row.outcome.metric_value + 0.1)
+            rows[i] = replace(row, outcome=better)
+    pick, price, *_ = show(rows).first.tiles
+    assert pick.value == "QLoRA r8"
+    assert price.value.startswith("301 MiB")
+    assert price.note.startswith("QLoRA r8, mean over tasks; LoRA r8: 520 MiB")
+
+
 def test_that_nothing_is_above_a_guess_is_the_answer_and_not_that_nothing_was_learned():
     assert first(lora=0.50, full=0.499).answer == (
         "No method scored better than a constant guess on any task, by mean score."

@@ -38,7 +38,8 @@ def test_money_is_a_button_of_the_first_chart_with_its_currency(priced):
 
 
 def test_money_stands_in_the_tile_in_the_costs_and_beside_the_picks(priced):
-    assert "0.0250 EUR" in priced.first.tiles[1].value
+    assert "0.0250 EUR" in priced.first.tiles[1].note
+    assert "0.0500 EUR" in priced.first.tiles[1].value
     time = grid(priced, "Time and work")
     found = [column(time, row, "price of a run") for row in time.rows]
     assert {(e.text, e.note) for e in found} == {("0.0250", ""), ("0.0500", "")}
