@@ -157,7 +157,7 @@ def candidate(table: ResultTable, cell: Cell, best: Cell, wish: Wish, low: str =
     for key, limit in wish.limits.items():
         cost, value = wish.costs[key], most[key]
         problem = fault(table, cost)
-        if key == "memory" and any(s.status == "out_of_memory" for s in slots):
+        if key == "memory" and ran_out(table, cell):
             unknown.append("a run ended out of memory")
         elif problem or value is None:
             unknown.append(f"{cost.title}: {problem or 'not recorded in every run'}")
@@ -200,6 +200,11 @@ def largest(table: ResultTable, cell: Cell, cost: Cost) -> float | None:
             return None
         found.append(max(known) if cost.exact else sum(known) / len(known))
     return max(found, default=None)
+
+
+def ran_out(table: ResultTable, cell: Cell) -> bool:
+    """Whether a run of a cell ended out of memory, so that its largest figure isn't known."""
+    return any(s.status == "out_of_memory" for s in table.of(cell))
 
 
 def of_a_task(table: ResultTable) -> str:

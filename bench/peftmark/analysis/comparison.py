@@ -89,6 +89,12 @@ class Difference:
         return (self.verdict == "higher") == (self.sign > 0)
 
     @property
+    def excludes_zero(self) -> bool:
+        """Whether zero lies outside the interval that is not adjusted for the family."""
+        estimate = self.comparison.estimate
+        return estimate.half_width is not None and not estimate.low <= 0 <= estimate.high
+
+    @property
     def detectable(self) -> float | None:
         """Smallest true difference that would be shown four times in five; None without spread."""
         return minimum_detectable_effect(self.comparison, ALPHA / max(1, self.family))

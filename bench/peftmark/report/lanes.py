@@ -10,7 +10,7 @@ from peftmark.catalog.metrics import sign_of
 from peftmark.render import words
 from peftmark.render.chart_specs import Lanes, TaskLane
 from peftmark.render.page import Figure, marks
-from peftmark.report import cell_selection, summary
+from peftmark.report import cell_selection
 
 MOST_LANES = 5
 """Tasks side by side in a picture."""
@@ -35,7 +35,10 @@ def figure(table: ResultTable) -> Figure:
         )
         for task in tasks
     )
-    note = f"Marker: mean. Line: interval. Dashes: a constant guess. {summary.INTERVALS}"
+    note = (
+        "Marker: mean. Line: 95\u00a0% t interval over seeds, not over evaluation rows. "
+        "Dashes: a constant guess."
+    )
     if len(tasks) < len(table.tasks):
         note += f" Drawn: {len(tasks)} of {len(table.tasks)} tasks; the table has all."
     note = f"{note} {cell_selection.left_out(table, len(shown), 'the table')}".strip()

@@ -158,7 +158,7 @@ def _map(table: ResultTable, index: int, cell: Cell) -> Figure:
     drawing = RankMap(
         marks(table.cells)[cell], tuple(map(layer_name, layers)), tuple(modules), ranks
     )
-    note = f"Final rank, mean over {_scope(table)}; rows: layers, 0 next to the input."
+    note = f"Final rank, mean over {_scope(table)}; rows: layers, input first."
     if any(rank is None for row in ranks for rank in row):
         note += " –: no adapter."
     title = words.title(cell)

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import math
+
 from peftmark.advice import training_lines
 from peftmark.advice.answer import headline
-from peftmark.advice.candidates import Candidate, Wish, short_standing, to_the_best
+from peftmark.advice.candidates import (
+    Candidate,
+    Wish,
+    of_a_task,
+    ran_out,
+    short_standing,
+    to_the_best,
+)
 from peftmark.advice.recommend import Answer, recommend
-from peftmark.advice.trade import Cost, point
+from peftmark.advice.trade import Cost, fault, point
 from peftmark.analysis.floor import LITTLE, below_floor
 from peftmark.analysis.scale import POINT
 from peftmark.analysis.table import ResultTable
@@ -28,6 +37,9 @@ from peftmark.report import cell_selection, guides, missing, score_entries
 
 MAX_DROP = 1.0
 """Points below the best measured score that the standard constraints allow."""
+
+MOST_STEPS = 5
+"""Cells named for a memory limit: the cheapest ones and the best."""
 
 _SHORT = {
     "memory": "the least memory",
@@ -61,6 +73,7 @@ def section(table: ResultTable, answers: dict[str, Answer]) -> Section:
         blocks.append(_evidence(answers if in_points else {"memory": first}, scope))
     blocks.append(guides.grid(table))
     lead = _lead(answers) if in_points else headline(first)
+    lead = " ".join(filter(None, (lead, by_limit(first))))
     shown = _picture(first)
     return Section("choice", "Which should I pick?", lead, tuple(blocks), shown)
 
@@ -88,6 +101,32 @@ def _lead(answers: dict[str, Answer]) -> str:
         )
     parts = [f"{name} for {_SHORT[key]}" for key, name in known.items()]
     return f"{words.listing(parts)}, if one point below the best measured score is allowed."
+
+
+def by_limit(answer: Answer) -> str:
+    """For any memory limit the cell with the highest mean that fits; empty where that isn't known.
+
+    Limits are held to the largest task, as `recommend` does.
+    """
+    cost = answer.wish.costs["memory"]
+    found = [
+        (size, -c.score.mean, c)
+        for c in (*answer.picks, *answer.others)
+        if c.trains and not c.low and not ran_out(answer.table, c.cell) and c.score is not None
+        if (size := c.largest[cost.key]) is not None
+    ]
+    steps: list[str] = []
+    highest = math.inf
+    for size, below, c in sorted(found, key=lambda one: one[:2]):
+        if below < highest:
+            highest = below
+            steps.append(f"{c.title} from {cost.text(size)}")
+    if not steps or answer.best is None or fault(answer.table, cost):
+        return ""
+    where = of_a_task(answer.table)
+    if len(steps) > MOST_STEPS:
+        steps = [*steps[:3], f"{len(steps) - 4} more", steps[-1]]
+    return f"Under a memory limit, the highest mean that fits: {words.listing(steps)}{where}."
 
 
 def _nearest(answers: dict[str, Answer]) -> str:

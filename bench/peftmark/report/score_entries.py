@@ -79,7 +79,12 @@ def verdict_entry(found: Difference) -> Entry:
         if found.adjusted is not None
         else ""
     )
-    note = f"{p}; {seeds_wanted(found)}" if found.verdict == "undecided" else p
+    note = p
+    if found.verdict == "undecided":
+        # The plain interval beside it may seem to say otherwise.
+        many = found.family > 1 and found.excludes_zero
+        together = f" as one of {found.family} differences judged together" if many else ""
+        note = f"{p}{together}; {seeds_wanted(found)}"
     order = ("lower", "no interval", "undecided", "equivalent", "higher").index(found.verdict)
     alone = "one seed" if found.comparison.n < 2 else "the same at every seed"
     return Entry(found.verdict, note or alone, sort=float(order))

@@ -39,10 +39,6 @@ SAID: dict[Verdict, str] = {
 }
 """Verdict -> what is said of cells, where more is better."""
 FAR: tuple[Verdict, ...] = ("higher", "lower")
-INTERVALS = (
-    "Intervals are 95\u00a0% t intervals for the mean over seeds; they do not cover the choice of "
-    "evaluation rows."
-)
 
 
 def peak_memory(record: Record) -> float | None:
@@ -278,12 +274,14 @@ def strip(table: ResultTable) -> Figure:
         )
         for cell in shown
     )
+    # The axis says "mean over tasks" itself; of anything else it has room for the name alone.
+    score = "" if table.averaged == MEAN else f"Score: {table.averaged}, higher is better. "
     note = (
-        f"{cell_selection.left_out(table, len(shown), 'the table below')} Score: {table.averaged}, "
-        "higher is better. Bars: ratio to the reference, log scale from 1×. "
-        f"{memory_meaning(table)}"
+        f"{cell_selection.left_out(table, len(shown), 'the table below')} {score}"
+        f"Bars: ratio to the reference, log scale from 1×. {memory_meaning(table)}"
     ).strip()
-    drawing = Strip(rows, words.title(table.reference), score_entries.score_axis(table))
+    axis = f"{score_entries.score_axis(table)} ↑"
+    drawing = Strip(rows, words.title(table.reference), axis)
     phone = replace(drawing, narrow=True)
     return Figure("summary", cost_finding(table), drawing, note, wide=True, phone=phone)
 

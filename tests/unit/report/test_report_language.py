@@ -63,7 +63,7 @@ def test_every_place_of_the_overall_score_reads_and_says_the_same(rows, shown):
     strip = next(f for f in shown.figures() if f.name == "summary")
     assert [r.quality.mean for r in strip.drawing.rows] == pytest.approx(list(want.values()))
     assert f"Score: {SHARE}, higher is better." in strip.note
-    assert strip.drawing.axis == "share of the way to perfect, mean over tasks"
+    assert strip.drawing.axis == "share of the way to perfect, mean over tasks ↑"
     for caption, title in (
         ("Every cell against", "score"),
         ("Score after", "mean over tasks"),
@@ -382,7 +382,8 @@ def test_a_base_that_is_best_is_what_the_others_are_held_against():
     assert answer.best == BASE and answer.verdict == "none fits"
     page = section(show(made), "choice")
     assert (
-        page.lead == "No cell is shown to stay within one point of the best, so nothing is picked."
+        page.lead == "No cell is shown to stay within one point of the best, so nothing is picked. "
+        "Under a memory limit, the highest mean that fits: LoRA r8 from 520 MiB."
     )
     assert "best measured score is that of untouched base" in grid(show(made), "evidence").note
 

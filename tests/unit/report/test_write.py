@@ -234,7 +234,7 @@ def test_unreached_targets_get_no_number():
     assert (lora[1].text, lora[1].note, lora[2].text) == ("60", "", "1 of 2")
     assert (adalora[1].text, adalora[1].sort, adalora[2].text) == ("not reached", None, "0 of 1")
     radar = row(shown, "numbers of the radar", "AdaLoRA r8")
-    assert (radar[5].text, radar[5].note) == ("n/a", "known in 0 of 1 pairs")
+    assert (radar[5].text, radar[5].note) == ("n/a", "0 of 1 pairs known")
 
 
 def test_radar_points_do_not_depend_on_the_cohort():
