@@ -5,6 +5,7 @@ Neither has an interval in it: those stand in the tables below. Nothing undecide
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from peftmark.advice import plain_lines, rates_lines, training_lines
@@ -15,9 +16,12 @@ from peftmark.analysis.stats import NEARLY_ZERO
 from peftmark.analysis.table import NOT_RUN, ResultTable, overall_score, ratio
 from peftmark.catalog.methods import Cell, method_of
 from peftmark.render import words
+from peftmark.render.page import shorten
 from peftmark.report import summary
 
 MOST_NAMED = 3
+LONGEST_REASON = 160
+"""Characters of a reason on the first screen; the list of failures has more."""
 FEW_SEEDS = 4
 """Seeds up to which the caveat says that they are few: of five a t test finds a difference of 1.7
 times its spread over seeds four times in five, of three one of 3.3 times; as one of five that are
@@ -192,7 +196,7 @@ def caveat(table: ResultTable) -> str:
     """The heaviest of what speaks against the answer: no gain on a task, unequal training, failures
     with scale and seeds, tuning."""
     if not any(r.ok for r in table.rows):
-        return ""
+        return _why_none(table)
     lost = unbeaten(table)
     if lost and len(lost) < len(table.tasks):
         tasks = words.some([one.task for one in lost])
@@ -214,6 +218,19 @@ def caveat(table: ResultTable) -> str:
             "Learning rates were not picked by trials for every method, so some may be badly set."
         )
     return "Intervals cover other seeds, not other tasks or other evaluation rows."
+
+
+def _why_none(table: ResultTable) -> str:
+    """What most runs ended with, where none finished; empty where none has run."""
+    ends = Counter(
+        (r.outcome.status, " ".join(r.outcome.status_reason.split())) for r in table.rows
+    )
+    if not ends:
+        return ""
+    (status, reason), most = ends.most_common(1)[0]
+    runs = words.plural(len(table.slots), "run")
+    told = f": {shorten(reason, LONGEST_REASON).rstrip('.')}" if reason else ""
+    return f"{most} of {runs} ended with {words.status(status)}{told}."
 
 
 def _named(table: ResultTable) -> set[Cell]:

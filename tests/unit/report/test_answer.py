@@ -125,8 +125,21 @@ def test_that_nothing_is_above_a_guess_is_the_answer_and_not_that_nothing_was_le
 def test_without_a_finished_run_there_is_an_answer_and_no_chart():
     rows = [replace(r, outcome=make_failure()) for r in make_matrix([LORA], ["sst2"])]
     screen = show(rows).first
-    assert screen.answer.startswith("No run finished") and screen.caveat == ""
+    assert screen.answer.startswith("No run finished")
+    assert screen.caveat == "3 of 3 runs ended with out of memory: asked for 2 GiB."
     assert screen.charts == () and screen.tiles == ()
+
+
+def test_what_most_runs_ended_with_is_told_on_one_short_line():
+    rows = [replace(r, outcome=make_failure()) for r in make_matrix([LORA], ["sst2"])]
+    long = replace(rows[0], outcome=make_failure("error", "line\none " + "x" * 500 + "."))
+    assert show([long, *rows[1:]]).first.caveat.startswith("2 of 3 runs ended with out of memory")
+    alone = show([long], [r.job for r in rows]).first.caveat
+    assert alone.startswith("1 of 3 runs ended with error: line one xxx")
+    assert alone.endswith("xxx….") and len(alone) < 200
+    bare = replace(rows[0], outcome=make_failure("error", ""))
+    assert show([bare]).first.caveat == "1 of 1 run ended with error."
+    assert show([], [r.job for r in rows]).first.caveat == ""
 
 
 def signs(screen):
