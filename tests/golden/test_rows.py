@@ -119,7 +119,7 @@ def test_a_derived_file_of_an_older_schema_is_not_trusted(unpacked, monkeypatch)
         patch.setattr(parquet, "SCHEMA_VERSION", 7)
         store.rebuild()
     monkeypatch.setattr(part_cache, "_read", {})
-    assert store._noted() is None
+    assert part_cache.Noted(store.derived).note() is None
     assert store.read() == plain
 
 
@@ -162,7 +162,7 @@ def test_a_baseline_of_the_rows_holds_against_them(unpacked, peftmark):
 def add_column(monkeypatch, name="sparkle", kind="float64"):
     """A column more, as a later peftmark of the same schema would have it."""
     more = {**columns.COLUMNS, name: kind}
-    for module in (columns, parquet, store_module):
+    for module in (columns, parquet, part_cache):
         monkeypatch.setattr(module, "COLUMNS", more)
 
 
@@ -171,10 +171,10 @@ def test_another_column_loses_no_row(unpacked, monkeypatch, schema, suite, count
     store = Store(unpacked(schema), suite)
     plain = store.read()
     store.rebuild()
-    assert store._noted() is not None
+    assert part_cache.Noted(store.derived).note() is not None
     add_column(monkeypatch)
     monkeypatch.setattr(part_cache, "_read", {})
-    assert store._noted() is None, "its parts may have what it lacks"
+    assert part_cache.Noted(store.derived).note() is None, "its parts may have what it lacks"
     assert store.read() == plain
 
 

@@ -41,8 +41,10 @@ from peftmark.cli import (
     versions,
 )
 from peftmark.cli.command import Command
+from peftmark.cli.shared import tell_reading
 from peftmark.core.errors import Exit, Leave, UserError
 from peftmark.core.shown import plain
+from peftmark.storage.store import Store
 
 COMMANDS: tuple[Command, ...] = (
     run,
@@ -94,6 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     code: int = Exit.OK
     try:
         plugins.load()
+        Store.tell = tell_reading
         code = options.command(options)
         sys.stdout.flush()
     except UserError as error:

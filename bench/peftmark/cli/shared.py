@@ -17,9 +17,19 @@ def waiting_text(plan: Plan) -> str:
 
 def tell_predictions(done: int, total: int) -> None:
     """Say on the error stream how far predictions of memory are."""
+    _tell("Predicting memory", done, total, "steps")
+
+
+def tell_reading(done: int, total: int) -> None:
+    """Say on the error stream how far the reading of many rows is, every hundredth of the way."""
+    if done % max(1, total // 100) == 0 or done == total:
+        _tell("Reading results", done, total, "rows")
+
+
+def _tell(what: str, done: int, total: int, unit: str) -> None:
     live = sys.stderr.isatty()
     if total and (live or done in (0, total)):
         end = "" if live and done < total else "\n"
         start = "\r" if live else ""
-        text = f"{start}Predicting memory: {done} of {total} steps"
+        text = f"{start}{what}: {done} of {total} {unit}"
         print(text, end=end, file=sys.stderr, flush=True)

@@ -1,23 +1,28 @@
 """Reading a folder of many parts: a part is read once, and those of earlier runs in one piece.
 
 Opening ten thousand small Parquet files takes half a minute, one file of ten thousand rows some
-seconds. `results.parquet` notes which parts its rows came from and what those files looked like; as
-long as they still look so, its rows stand for them. The parts stay the truth: with any of them
-changed or gone, all are read again.
+seconds. `results.parquet`, and each file of the index that a killed run leaves, notes which parts
+its rows came from and what those files looked like; as long as they still look so, its rows stand
+for them. The parts stay the truth: with any of them changed or gone, they are all read again.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from peftmark.core.hashes import Stamp, stamp_of
-from peftmark.record.job import Record
+from peftmark.record.columns import COLUMNS, from_row
+from peftmark.record.job import SCHEMA_VERSION, Record
+from peftmark.storage.parquet import SEAL, check_seal
 
 INDEX = b"peftmark_parts"
+"""Key in the footer of a derived file: what its parts looked like, as JSON."""
+NAMES = b"peftmark_row_parts"
+"""Key in the footer of a derived file: the part of each of its rows, as JSON."""
 
 
 @dataclass(frozen=True)
@@ -75,35 +80,69 @@ def note(counting: Set[str], seen: Mapping[Path, Stamp]) -> dict[bytes, bytes]:
     return {INDEX: json.dumps(listed, sort_keys=True).encode()}
 
 
-def known(
-    seen: Mapping[Path, Stamp],
-    noted: Callable[[], bytes | None],
-    rows: Callable[[], Mapping[str, Record]],
-) -> dict[Path, Part]:
+@dataclass(frozen=True)
+class Noted:
+    """A derived file: rows of parts, and a note of what those looked like."""
+
+    path: Path
+
+    def note(self) -> bytes | None:
+        """What it notes of the parts; None if it can't be trusted or isn't there.
+
+        It is of no use if a peftmark wrote it that knew fewer columns than this one: its parts may
+        have them.
+        """
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            raw = self.path.read_bytes()
+            check_seal(raw)
+            found = pq.read_metadata(pa.BufferReader(raw))
+            facts = found.metadata or {}
+            whole = COLUMNS.keys() <= set(found.schema.to_arrow_schema().names)
+        except Exception:  # damaged bytes make the reader raise almost anything
+            return None
+        same_schema = facts.get(b"peftmark_schema") == str(SCHEMA_VERSION).encode()
+        named = same_schema and whole and NAMES in facts
+        return facts.get(INDEX) if named and SEAL in facts else None
+
+    def rows(self) -> dict[str, Record]:
+        """Its rows by the names of the parts they came from."""
+        import pyarrow.parquet as pq
+
+        with pq.ParquetFile(self.path, page_checksum_verification=True) as file:
+            groups = (file.read_row_group(i, use_threads=False) for i in range(file.num_row_groups))
+            records = [from_row(row) for group in groups for row in group.to_pylist()]
+            names = json.loads(file.metadata.metadata[NAMES])
+        return dict(zip(names, records, strict=True))
+
+
+def known(seen: Mapping[Path, Stamp], files: Iterable[Noted]) -> dict[Path, Part]:
     """The parts that needn't be read: as they were when this process or a derived file read them.
 
     Args:
         seen: the parts that there are (`stamps`).
-        noted: reads what `note` gave the derived file; None without one.
-        rows: reads the derived file: name of a part -> its record.
+        files: the derived files, each with parts of its own.
     """
     before = {path: _read[path] for path in seen.keys() & _read.keys()}
     found = {path: part for path, (stamp, part) in before.items() if stamp == seen[path]}
-    missing = {path.name: path for path in seen.keys() - found.keys()}
-    note_there = noted() if len(missing) > 1 else None
-    if note_there is None:
-        return found
-    listed: dict[str, Any] = json.loads(note_there)
     here = {path.name: path for path in seen}
-    if not missing.keys() & listed.keys() or any(
-        name not in here or list(seen[here[name]]) != stamp
-        for name, (_, stamp, _) in listed.items()
-    ):
-        return found
-    records = rows()
-    for name in missing.keys() & listed.keys():
-        kind, _, older = listed[name]
-        found[here[name]] = Part(records[name]) if kind == "row" else Part(older=older)
+    for file in files:
+        missing = {path.name for path in seen.keys() - found.keys()}
+        note_there = file.note() if len(missing) > 1 else None
+        if note_there is None:
+            continue
+        listed: dict[str, Any] = json.loads(note_there)
+        if not missing & listed.keys() or any(
+            name not in here or list(seen[here[name]]) != stamp
+            for name, (_, stamp, _) in listed.items()
+        ):
+            continue
+        records = file.rows()
+        for name in missing & listed.keys():
+            kind, _, older = listed[name]
+            found[here[name]] = Part(records[name]) if kind == "row" else Part(older=older)
     return found
 
 

@@ -10,6 +10,7 @@ Layout of `results/<suite>/`:
     adapters/                        trained adapters that are kept (`peftmark.storage.adapters`)
     quarantine/                      parts that could not be read
     results.parquet                  derived from the parts, rebuilt at the end of every run
+    index/                           the same of the run that goes on, 200 parts a file
 
 Every file carries the SHA-256 of its own bytes (`sealed`).
 """
@@ -23,15 +24,16 @@ import json
 import os
 import shutil
 import socket
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from peftmark.core.errors import StoreError
 from peftmark.core.files import sync
-from peftmark.record.columns import COLUMNS, from_row
+from peftmark.core.hashes import stamp_of
+from peftmark.record.columns import from_row
 from peftmark.record.job import SCHEMA_VERSION, Record
 from peftmark.storage import part_cache
 from peftmark.storage.adapters import Adapters
@@ -44,10 +46,13 @@ from peftmark.storage.attempts import (
     part_name,
 )
 from peftmark.storage.migrations import NoMigration, migrated
-from peftmark.storage.parquet import SEAL, check_seal, parquet_bytes, row_groups
+from peftmark.storage.parquet import check_seal, parquet_bytes, row_groups
+from peftmark.storage.part_cache import NAMES
 
-NAMES = b"peftmark_row_parts"
-"""Key in the footer of the derived file: the part of each of its rows, as JSON."""
+INDEXED = 200
+"""Parts of the run that goes on in a file of its index: reading them one by one takes a second."""
+TOLD = 500
+"""Parts from which on reading them one by one takes long enough to say how far it is."""
 FREE_BYTES_NEEDED = 32 * 1024 * 1024
 
 
@@ -77,7 +82,13 @@ class Store:
     Args:
         root: the results folder (`results/`).
         suite: checked suite name.
+
+    Attributes:
+        tell: is told how many of how many parts were read, where many are read one by one; of
+            every store of a process, as most commands read one somewhere within.
     """
+
+    tell: ClassVar[Callable[[int, int], None] | None] = None
 
     def __init__(self, root: Path, suite: str) -> None:
         self.folder = root / suite
@@ -87,6 +98,8 @@ class Store:
         self.adapters = Adapters(self.folder / "adapters")
         self.aside = self.folder / "quarantine"
         self.derived = self.folder / "results.parquet"
+        self.index = self.folder / "index"
+        self._fresh: list[tuple[Path, Record]] = []
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -128,8 +141,9 @@ class Store:
 
     def _sweep(self) -> None:
         """Remove temporary files a killed run left behind."""
-        for leftover in [*self.parts.glob(".*.tmp"), *self.folder.glob(".*.tmp")]:
-            leftover.unlink(missing_ok=True)
+        for folder in (self.parts, self.folder, self.index):
+            for leftover in folder.glob(".*.tmp"):
+                leftover.unlink(missing_ok=True)
         shutil.rmtree(self.scratch, ignore_errors=True)
         self.adapters.sweep()
 
@@ -144,10 +158,9 @@ class Store:
         if not there.is_dir():
             raise StoreError(f"{there} is not a folder", "Choose another --results folder.")
         seen = part_cache.stamps(self.parts)
-        parts = part_cache.known(seen, self._noted, self._rows)
-        for path in seen.keys() - parts.keys():
-            with suppress(FileNotFoundError):  # a run beside this reader has just set it aside
-                parts[path] = _part(path)
+        notes = [part_cache.Noted(path) for path in (self.derived, *self._indexed())]
+        parts = part_cache.known(seen, notes)
+        parts |= _read_each(seen.keys() - parts.keys(), Store.tell)
         part_cache.remember(seen, parts)
         found = {path: part.record for path, part in parts.items() if part.record is not None}
         in_time = [found[path] for path in sorted(found, key=lambda p: age(p, found[p]))]
@@ -184,37 +197,6 @@ class Store:
                 found[job_id] = [read[p] for p in sorted(read, key=lambda p: age(p, read[p]))]
         return found
 
-    def _noted(self) -> bytes | None:
-        """What `results.parquet` notes of the parts; None if it can't be trusted or isn't there.
-
-        It is of no use if a peftmark wrote it that knew fewer columns than this one: its parts may
-        have them.
-        """
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        try:
-            raw = self.derived.read_bytes()
-            check_seal(raw)
-            found = pq.read_metadata(pa.BufferReader(raw))
-            facts = found.metadata or {}
-            whole = COLUMNS.keys() <= set(found.schema.to_arrow_schema().names)
-        except Exception:  # damaged bytes make the reader raise almost anything
-            return None
-        same_schema = facts.get(b"peftmark_schema") == str(SCHEMA_VERSION).encode()
-        named = same_schema and whole and NAMES in facts
-        return facts.get(part_cache.INDEX) if named and SEAL in facts else None
-
-    def _rows(self) -> dict[str, Record]:
-        """The rows of `results.parquet` by the names of the parts they came from."""
-        import pyarrow.parquet as pq
-
-        with pq.ParquetFile(self.derived, page_checksum_verification=True) as file:
-            groups = (file.read_row_group(i, use_threads=False) for i in range(file.num_row_groups))
-            records = [from_row(row) for group in groups for row in group.to_pylist()]
-            names = json.loads(file.metadata.metadata[NAMES])
-        return dict(zip(names, records, strict=True))
-
     def quarantine(self, damaged: Iterable[Path]) -> None:
         """Move damaged parts aside, so that their jobs run again and nothing is lost."""
         for path in damaged:
@@ -239,7 +221,24 @@ class Store:
         """
         path = self.parts / part_name(record)
         _write(path, [record])
+        self._fresh.append((path, record))
+        if len(self._fresh) >= INDEXED:
+            self._write_index()
         return path
+
+    def _indexed(self) -> list[Path]:
+        return sorted(self.index.glob("[!.]*.parquet"))
+
+    def _write_index(self) -> None:
+        """Note the last parts of the run that goes on: if it is killed, nobody reads each again."""
+        fresh, self._fresh = dict(self._fresh), []
+        seen = {path: stamp_of(path) for path in fresh if path.exists()}
+        number = 1 + max((int(p.stem) for p in self._indexed() if p.stem.isdigit()), default=0)
+        names = [path.name for path in seen]
+        facts = {**part_cache.note(set(names), seen), NAMES: json.dumps(names).encode()}
+        with suppress(StoreError, OSError):  # the parts are the truth, and tell of a full disk
+            self.index.mkdir(exist_ok=True)
+            _write(self.index / f"{number:06d}.parquet", [fresh[path] for path in seen], facts)
 
     def rebuild(self) -> None:
         """Write `results.parquet` anew from the parts, with a note of what they looked like."""
@@ -250,6 +249,21 @@ class Store:
         of_rows = part_cache.names_of(rows, whole)
         note = part_cache.note(set(of_rows), whole)
         _write(self.derived, rows, {**note, NAMES: json.dumps(of_rows).encode()})
+        shutil.rmtree(self.index, ignore_errors=True)
+
+
+def _read_each(
+    paths: Collection[Path], tell: Callable[[int, int], None] | None
+) -> dict[Path, part_cache.Part]:
+    """What parts hold that nothing is known of yet."""
+    found = {}
+    told = tell if tell is not None and len(paths) >= TOLD else lambda _, __: None
+    for done, path in enumerate(paths):
+        told(done, len(paths))
+        with suppress(FileNotFoundError):  # a run beside this reader has just set it aside
+            found[path] = _part(path)
+    told(len(paths), len(paths))
+    return found
 
 
 def _part(path: Path) -> part_cache.Part:

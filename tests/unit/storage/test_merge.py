@@ -133,11 +133,11 @@ def test_a_derived_file_that_knew_one_row_a_job_is_not_trusted(tmp_path, monkeyp
     root = put(tmp_path / "a", row(0), row(0, THERE, attempt=2), row(1))
     store = Store(root, "demo")
     store.rebuild()
-    content = store.derived.read_bytes().replace(store_module.NAMES, b"peftmark_row_other")
+    content = store.derived.read_bytes().replace(part_cache.NAMES, b"peftmark_row_other")
     start = parquet._digest_at(content)
     unsealed = content[:start] + parquet.UNSEALED + content[start + 64 :]
     store.derived.write_bytes(parquet.sealed(unsealed))
-    assert store._noted() is None
+    assert part_cache.Noted(store.derived).note() is None
     monkeypatch.setattr(part_cache, "_read", {})
     assert len(store.read().rows) == 3
 
