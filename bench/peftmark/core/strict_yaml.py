@@ -14,6 +14,8 @@ import yaml
 from peftmark.core.errors import SuiteError
 
 MAX_SUITE_BYTES = 256 * 1024
+MOST_WHOLE = 2**63 - 1
+MOST_DIGITS = len(str(MOST_WHOLE))
 # What libyaml reads otherwise than PyYAML does: tabs, odd ends of lines, marks of byte order, a
 # comment that follows | or > without a space, and question marks outside comments.
 _DOUBTFUL = re.compile(
@@ -65,8 +67,23 @@ for _tag, _pattern, _first in (
     _Strict.add_implicit_resolver(
         f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), _first
     )
-# PyYAML reads `010` as 8.
-_Strict.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(node.value))
+
+
+def _whole(_: Any, node: yaml.ScalarNode) -> int:
+    """A whole number, decimal (PyYAML reads `010` as 8), that a column of 64 bits can hold."""
+    digits = node.value.lstrip("+-").lstrip("0") or "0"
+    # More digits than some thousand Python makes no number of.
+    value = int(digits) if len(digits) <= MOST_DIGITS else MOST_WHOLE + 1
+    if value > MOST_WHOLE:
+        shown = node.value if len(node.value) <= 24 else f"{node.value[:20]}..."
+        raise yaml.MarkedYAMLError(
+            problem=f"found {shown}; whole numbers go up to {MOST_WHOLE} (64 bits)",
+            problem_mark=node.start_mark,
+        )
+    return -value if node.value.startswith("-") else value
+
+
+_Strict.add_constructor("tag:yaml.org,2002:int", _whole)
 
 
 class _Loader(_Strict, yaml.SafeLoader):

@@ -23,6 +23,8 @@ from peftmark.suite.compatibility import check_reading, check_shown_as
 from peftmark.suite.recipes import VARIED, RecipeFaults, cells, resolve_recipe
 from peftmark.suite.schema import MethodEntry, Profile, SuiteFile
 
+MOST_JOBS = 1_000_000
+"""Jobs of a profile: listed they take some gigabytes, and at ten seconds each four months."""
 NEW_TOKENS = 32
 """Tokens that an answer may have where a suite says nothing."""
 LEDGER = Path("claims") / "claims.yaml"
@@ -48,6 +50,8 @@ def check(
     def task_of(name: str) -> Task:
         return known.get(name) or unread_task(suite, name)
 
+    if too_many := list(_check_count(suite)):
+        return too_many
     again = bool(known or models.keys() - MODELS.keys())
     faults: list[str] = [] if again else [*_check_claims(suite.claims, own)]
     if suite.suite != name:
@@ -123,6 +127,25 @@ def _check_targets(profile: Profile, where: str, task_of: Callable[[str], Task])
             if math.isinf(metric.high):
                 limits = f"is at least {metric.low}"
             yield f"{where}.tasks.{task_name}.target: found {entry.target}; {metric.key} {limits}"
+
+
+def _check_count(suite: SuiteFile) -> Iterator[str]:
+    """Matrices that no machine runs, told before their cells are listed."""
+    for name, profile in suite.profiles.items():
+        entries = profile.methods or suite.methods
+        varied = math.prod(len(getattr(profile.vary, one) or [""]) for one in VARIED)
+        tasks, trials = max(1, len(profile.tasks)), profile.tuning.seeds if profile.tuning else []
+        jobs = 0
+        for entry in entries:
+            sizes = sum(map(len, entry.sizes.values())) + len(entry.budget or [])
+            found = max(1, sizes) * len(entry.quantization) * varied * tasks
+            jobs += found * (len(profile.seeds) + len(trials) * len(entry.learning_rates or []))
+        if jobs > MOST_JOBS:
+            yield (
+                f"profiles.{name}: {jobs:,} jobs (cells \u00d7 tasks \u00d7 seeds, and trials); at "
+                f"most {MOST_JOBS:,} are planned. Take fewer sizes, seeds or tasks, or several "
+                "suites."
+            )
 
 
 def _check_vary(profile: Profile, where: str) -> Iterator[str]:

@@ -137,7 +137,7 @@ class RecipeLayer(Strict):
     """Part of a recipe; what it leaves out comes from the layers below it."""
 
     steps: Count | None = None
-    epochs: Positive | None = None
+    epochs: Annotated[float, Field(gt=0, le=100_000)] | None = None
     batch_size: Count | None = None
     learning_rate: Positive | None = None
     schedule: Literal["linear", "constant", "cosine"] | None = None
