@@ -11,6 +11,7 @@ REPORT ?=
 SHOTS ?= build/browser
 OLD ?=
 NEW ?=
+UV ?= uv
 
 # User text reaches the recipes as environment variables, unexpanded by make and quoted in the
 # shell, so that SUITE='glue; touch p' is just an unknown suite. ARGS is split into words only.
@@ -32,7 +33,7 @@ SELECT = set -f; set -- "$$SUITE"; \
 	[ -z "$$PROFILE" ] || set -- "$$@" "--profile=$$PROFILE"; \
 	[ -z "$$MIRROR" ] || set -- "$$@" "--mirror=$$MIRROR"
 
-.PHONY: help bench report versions memory-tables test test-all test-fast test-gpu test-browser overhead perf lint check format clean
+.PHONY: help bench report versions memory-tables test test-all test-fast test-gpu test-browser overhead perf lock lint check format clean
 .DEFAULT_GOAL := help
 
 help:  ## say what there is
@@ -48,16 +49,23 @@ help:  ## say what there is
 	@echo 'make memory-tables      predict docs/memory-tables.md anew'
 	@echo 'make overhead           measure what the meters cost (ARGS="--pairs 200")'
 	@echo 'make perf               measure how fast peftmark is, in under an hour (ARGS="--quick")'
+	@echo 'make lock               pin the hashes of constraints.txt anew (needs uv; UV=path)'
 	@echo 'make format             format the code'
 	@echo 'make clean              remove .venv and caches; results and reports stay'
 
-.venv/.installed: pyproject.toml constraints.txt
+.venv/.installed: pyproject.toml constraints.txt .ci/requirements.lock .ci/development.lock
 	@echo 'Installing into .venv (a few minutes the first time) ...'
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; use make PYTHON=...")'
 	@$(PYTHON) -m venv .venv
-	@.venv/bin/python -m pip install $(PIP_FLAGS) --no-compile -c constraints.txt -e '.[dev]'
+	@.venv/bin/python -m pip install $(PIP_FLAGS) --no-compile --require-hashes --no-deps \
+	  -r .ci/requirements.lock -r .ci/development.lock
+	@.venv/bin/python -m pip install $(PIP_FLAGS) --no-compile -c constraints.txt torch
+	@.venv/bin/python -m pip install $(PIP_FLAGS) --no-compile --no-deps --no-build-isolation -e .
 	@.venv/bin/python -m compileall -qq -j 0 .venv/lib || :  # on every core, where pip uses one
 	@touch $@
+
+lock: .venv/.installed  ## write the hashes of constraints.txt anew (needs uv: make lock UV=path)
+	@.ci/lock "$(UV)"
 
 bench: .venv/.installed  ## run a suite
 	@$(SELECT); exec .venv/bin/peftmark run "$$@" $$ARGS

@@ -581,6 +581,7 @@ def make(tmp_path):
         pytest.skip("make is not installed")
     for name in ("Makefile", "pyproject.toml", "constraints.txt"):
         shutil.copy(ROOT / name, tmp_path)
+    shutil.copytree(ROOT / ".ci", tmp_path / ".ci")
     program = tmp_path / ".venv" / "bin" / "peftmark"
     program.parent.mkdir(parents=True)
     program.write_text(RECORDER)

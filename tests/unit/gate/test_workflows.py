@@ -275,13 +275,15 @@ main(sys.argv[2:])
 @pytest.mark.heavy
 def test_the_comment_needs_no_package_but_those_its_job_installs(tmp_path):
     script = step(COMMENT, "Render the comment")["run"]
-    (packages,) = re.findall(r"-c constraints\.txt ([\w ]+)$", script, re.MULTILINE)
+    assert "--require-hashes --no-deps -r .ci/comment.lock" in script
+    lock = (ROOT / ".ci/comment.lock").read_text(encoding="utf-8")
+    packages = re.findall(r"^([\w-]+)==", lock, re.MULTILINE)
     found = show.to_json(judge(make_side(), make_side(), Policy()))
     file = tmp_path / "gate.json"
 
     def ended(content, code):
         file.write_text(content, encoding="utf-8")
-        modules = ",".join(closure(packages.split()))
+        modules = ",".join(closure(packages))
         run = subprocess.run(
             [sys.executable, "-c", BLOCK, modules, "comment", str(file)],
             cwd=ROOT,
@@ -582,10 +584,12 @@ def test_peftmark_is_pinned_and_the_library_under_test_takes_the_place_of_its_ow
     shell.stand_in(shell.bin / "python", VENV)
     ended = shell.run(INSTALL, INSTALL=library)
     assert ended.returncode == 0, ended.stderr
-    venv, pinned, *under_test = shell.calls()
+    venv, hashed, torch, own, *under_test = shell.calls()
     root = f"{GITHUB}/actions/gate/../../.."
     assert venv == ["-m", "venv", str(shell.temp / "peftmark-venv")]
-    assert pinned[-3:] == ["-c", f"{root}/constraints.txt", root]
+    assert hashed[-4:] == ["--require-hashes", "--no-deps", "-r", f"{root}/.ci/requirements.lock"]
+    assert torch[-3:] == ["-c", f"{root}/constraints.txt", "torch"]
+    assert own[-2:] == ["--no-deps", root]
     if not library:
         assert under_test == []
         return
