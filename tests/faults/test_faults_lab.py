@@ -248,7 +248,7 @@ def test_an_energy_counter_that_goes_backwards_is_a_null_with_a_reason(monkeypat
     monkeypatch.setattr(meters.nvml, "EnergyCounter", Falling)
     monkeypatch.setattr(meters.nvml, "contention", lambda uuid, pid: None)
     found = meters.Meters(torch.device("cpu"))
-    found._counters["gpu"] = Falling()
+    found._counters["gpu"] = meters._Difference(Falling())
     found._joules["gpu"] = meters.Reading(0.0)
     with found.phase("train"):
         found.step()
