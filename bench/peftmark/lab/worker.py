@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from peftmark.core.full_memory import says_memory_is_full
+from peftmark.machine.visible import see_only
 from peftmark.record.job import Job
 from peftmark.record.outcome import Outcome, Status
 
@@ -35,12 +36,12 @@ def main(connection: Any, job_json: str, places_json: str, log: str, device: str
         job_json: `Job.to_json()`.
         places_json: `Places` as JSON.
         log: file that takes everything printed.
-        device: UUID of the GPU to use, None for the CPU.
+        device: the GPU to use, as CUDA_VISIBLE_DEVICES names it; None for the CPU.
     """
     threading.Thread(target=_leave_with_supervisor, args=(connection,), daemon=True).start()
     _redirect(Path(log))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the supervisor to handle
-    os.environ["CUDA_VISIBLE_DEVICES"] = device or ""
+    see_only(device)
     job = Job.from_json(job_json)
 
     def send(message: dict[str, Any]) -> None:

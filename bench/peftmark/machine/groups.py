@@ -20,8 +20,8 @@ def cpu_quota() -> float | None:
     found = []
     for group in _groups(""):
         with suppress(OSError, ValueError, ArithmeticError):  # "max" is no number: no limit
-            quota, period = (group / "cpu.max").read_text().split()
-            found.append(int(quota) / int(period))
+            quota, period = map(int, (group / "cpu.max").read_text().split())
+            found.append(quota / period)
     for group in _groups("cpu"):
         with suppress(OSError, ValueError, ArithmeticError):
             quota, period = (

@@ -180,6 +180,7 @@ def make_plan(selection: Selection, recorded: bool = False, before: Plan | None 
         planned=planned,
         expanded=expanded,
         notes=[
+            *([venue.told] if venue.told else []),
             *_notes(expanded.jobs, contents, here=bool(venue.slots)),
             *notes_on(files),
             *notes_on(rows),
