@@ -171,6 +171,18 @@ def test_a_kill_by_the_kernel_for_memory_is_told_from_any_other(run, small_group
     assert run("fake_worker:dies")[0].status == "crashed", "that kill was counted before"
 
 
+def test_a_library_that_ends_the_worker_for_memory_is_told_from_any_other_abort(run):
+    found = run("aborts", seeds=(0, 1))
+    assert (found[0].status, found[0].status_reason) == (
+        "out_of_memory",
+        "a library ended the worker: its log has the words, in phase train",
+    )
+    assert (found[1].status, found[1].status_reason) == (
+        "crashed",
+        "the worker was killed by SIGABRT, in phase train",
+    )
+
+
 # --- 5: a worker killed at any point ------------------------------------------------------------
 
 

@@ -500,7 +500,8 @@ def test_every_fault_is_in_the_document_with_tests_that_exist():
         for line in DOCUMENT.read_text("utf-8").splitlines()
         if line.startswith("| ") and "::" in line
     ]
-    assert [int(row[0]) for row in rows] == list(range(1, 29))
+    assert [int(row[0]) for row in rows] == list(range(1, len(rows) + 1))
+    assert len(rows) >= 28, "the table is read"
     for row in rows:
         assert len(row) == 5 and all(cell.strip() for cell in row), row
         for file, name in re.findall(r"`(\w+\.py)::(\w+)`", row[-1]):

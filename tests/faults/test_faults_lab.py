@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ import tiny
 from peftmark.core.errors import UserError
 from peftmark.lab import recipe, step, train, worker
 from peftmark.lab.cache import keep
+from peftmark.lab.errors import Unsupported
 from peftmark.lab.measure import meters
 from peftmark.lab.worker import classify
 from peftmark.sources.assets import Places
@@ -97,6 +99,21 @@ def test_a_full_device_has_a_row_wherever_it_fills(guarded, monkeypatch, where, 
         RuntimeError("Error out of memory at line 380 in file /src/csrc/ops.cu"),
         RuntimeError("[enforce fail ...] DefaultCPUAllocator: can't allocate memory: you tried"),
         RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes."),
+        RuntimeError("could not create a primitive"),
+        RuntimeError("could not create a primitive. Run workload with ONEDNN_VERBOSE=all"),
+        RuntimeError("unable to mmap 8 bytes from file <a>: Cannot allocate memory (12)"),
+        ImportError("libx.so: failed to map segment: cannot allocate memory"),
+        RuntimeError("std::bad_alloc"),
+        RuntimeError("HIP out of memory. Tried to allocate 2.00 GiB."),
+        RuntimeError("HIP error: hipErrorOutOfMemory"),
+        RuntimeError("CUDA driver error: CUDA_ERROR_OUT_OF_MEMORY"),
+        RuntimeError("cudaErrorMemoryAllocation in pin_memory"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        RuntimeError("CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
+        RuntimeError("rocblas_status_memory_error"),
+        RuntimeError("nvmlDeviceGetHandleByIndex: NVML_ERROR_MEMORY"),
+        RuntimeError("Unable to allocate 3.2 GiB for an array with shape (4, 8)"),
+        SafetensorError("Error while reading: Cannot allocate memory (os error 12)"),
         MemoryError(),
     ],
 )
@@ -109,6 +126,16 @@ def test_memory_that_the_kernel_refuses_is_known():
     assert classify(error)[0] == "out_of_memory"
 
 
+@pytest.mark.parametrize("cause", [MemoryError(), RuntimeError(CUDA_TEXT)])
+@pytest.mark.parametrize("kind", [Unsupported, RuntimeError, partial(UserError, remedy="Mend it.")])
+def test_a_full_memory_that_another_error_reports_is_known(kind, cause):
+    error = kind("LoRA can't be made")
+    error.__cause__ = cause
+    assert classify(error)[0] == "out_of_memory"
+    told = classify(kind("LoRA can't be made"))[0]
+    assert told == ("unsupported" if kind is Unsupported else "crashed")
+
+
 def test_what_a_user_can_mend_is_told_in_two_sentences():
     told = classify(UserError("metric a:b returned nan", "It has to return a finite number."))
     assert told == ("crashed", "metric a:b returned nan. It has to return a finite number.")
@@ -116,10 +143,29 @@ def test_what_a_user_can_mend_is_told_in_two_sentences():
 
 @pytest.mark.parametrize(
     "text",
-    ["CUDA error: device-side assert triggered", "CUDA error: an illegal memory access", "memory"],
+    [
+        "CUDA error: device-side assert triggered",
+        "CUDA error: an illegal memory access",
+        "memory",
+        "could not create a primitive descriptor for the matmul primitive. Run workload with ...",
+        "could not create a primitive descriptor for a convolution forward propagation primitive",
+        "could not create a primitive for a gated mlp primitive",
+        "could not create primitive attribute",
+        "could not execute a primitive",
+        "libgomp.so.1: cannot allocate memory in static TLS block",
+        "unable to mmap 8 bytes from file <a>: Invalid argument (22)",
+        "out of resource: shared memory, Required: 131072, Hardware limit: 101376",
+        "CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`",
+        "CUDA error: too many resources requested for launch",
+    ],
 )
 def test_other_faults_are_no_full_memory(text):
     assert classify(RuntimeError(text))[0] == "crashed"
+
+
+@pytest.mark.parametrize("kind", [ValueError, KeyError, TypeError, UserError])
+def test_an_error_that_may_quote_a_row_is_no_full_memory(kind):
+    assert classify(kind("'the device is out of memory' is no label"))[0] == "crashed"
 
 
 # --- 5, 10: what jobs keep for each other in the cache ------------------------------------------
@@ -202,7 +248,7 @@ def test_an_energy_counter_that_goes_backwards_is_a_null_with_a_reason(monkeypat
     monkeypatch.setattr(meters.nvml, "EnergyCounter", Falling)
     monkeypatch.setattr(meters.nvml, "contention", lambda uuid, pid: None)
     found = meters.Meters(torch.device("cpu"))
-    found._counters["gpu"] = Falling()
+    found._counters["gpu"] = meters._Difference(Falling())
     found._joules["gpu"] = meters.Reading(0.0)
     with found.phase("train"):
         found.step()

@@ -31,6 +31,13 @@ class Counter:
             return None, self.reason
         return 1000 + self.watts * self.clock.now, ""
 
+    def start(self):
+        self.before = self.read()
+
+    def stop(self):
+        (before, told), (after, reason) = self.before, self.read()
+        return (None, told or reason) if told or reason else (after - before, "")
+
 
 @pytest.fixture
 def clock(monkeypatch):

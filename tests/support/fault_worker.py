@@ -95,6 +95,15 @@ def fills_its_group(connection, job_json, places_json, log, device, *more):
         held.append(b"x" * 2**20)
 
 
+def aborts(connection, job_json, places_json, log, device, *more):
+    """End as C++ does without memory at seed 0, and as it does for another reason at any other."""
+    line = Line(connection, job_json, log)
+    line.send(phase="train")
+    what = "std::bad_alloc" if line.job.seed == 0 else "std::out_of_range"
+    os.write(2, f"terminate called after throwing an instance of '{what}'\n".encode())
+    os.abort()
+
+
 # --- the pipe -----------------------------------------------------------------------------------
 
 

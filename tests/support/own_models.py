@@ -17,7 +17,7 @@ BERT: dict[str, Any] = {
     "num_hidden_layers": 1,
     "num_attention_heads": 2,
     "intermediate_size": 16,
-    "max_position_embeddings": 64,
+    "max_position_embeddings": 128,
     "type_vocab_size": 2,
     "pad_token_id": 0,
 }
@@ -28,7 +28,7 @@ GPT: dict[str, Any] = {
     "n_embd": 8,
     "n_layer": 1,
     "n_head": 2,
-    "n_positions": 64,
+    "n_positions": 128,
 }
 VOCABULARY = {"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3} | {f"w{i}": 4 + i for i in range(8)}
 TOKENIZER: dict[str, Any] = {

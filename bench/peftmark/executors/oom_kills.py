@@ -1,4 +1,4 @@
-"""Workers that the kernel killed because memory ran out: nobody else tells."""
+"""Workers that ended because memory ran out and could not say so themselves."""
 
 from __future__ import annotations
 
@@ -6,12 +6,24 @@ import signal
 from contextlib import suppress
 from pathlib import Path
 
+from peftmark.core.full_memory import says_memory_is_full
 from peftmark.executors.process import Worker
 from peftmark.record.outcome import Outcome
 
 # The cgroup's own counter where it can be read, else the whole machine's.
 # Version 1 of cgroups counts a group without those inside it, so it is not asked.
 _OOM_COUNTERS = (Path("/sys/fs/cgroup/memory.events"), Path("/proc/vmstat"))
+
+
+LAST_WORDS = 65_536
+"""Bytes at the end of a log that may hold why a library ended the process: all threads' stacks
+follow it."""
+
+
+def _last_words(log: Path) -> str:
+    with suppress(OSError):
+        return log.read_bytes()[-LAST_WORDS:].decode("utf-8", "replace")
+    return ""
 
 
 class OomKills:
@@ -28,6 +40,8 @@ class OomKills:
         name = next((s.name for s in signal.Signals if s == -code), f"signal {-code}")
         if -code == signal.SIGKILL and self._one_more():
             return Outcome("out_of_memory", "killed by the kernel's out-of-memory killer")
+        if -code == signal.SIGABRT and says_memory_is_full(_last_words(one.log)):
+            return Outcome("out_of_memory", "a library ended the worker: its log has the words")
         return Outcome("crashed", f"the worker was killed by {name}")
 
     def _one_more(self) -> bool:

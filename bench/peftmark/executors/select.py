@@ -13,6 +13,7 @@ from peftmark.executors.contract import Finished, Order
 from peftmark.executors.slots import Slot, cpu_slots, gpu_slots
 from peftmark.machine import nvml
 from peftmark.machine.environment import cores
+from peftmark.machine.visible import REMEDY
 
 EXECUTORS = ("local", "ray", "slurm")
 DEVICES = ("cpu", "cuda")
@@ -61,6 +62,7 @@ class Venue:
         at_once: jobs that run at the same time, at most.
         run: runs them.
         slots: places for workers on this machine; none where jobs run elsewhere.
+        told: what to tell a person who may have expected a GPU; empty for nothing.
     """
 
     device: Literal["cpu", "cuda"]
@@ -68,6 +70,7 @@ class Venue:
     at_once: int
     run: Callable[[Order], Iterator[Finished]]
     slots: list[Slot] = field(default_factory=list)
+    told: str = ""
 
 
 def choose(where: Where, jobs: int | None) -> Venue:
@@ -77,8 +80,8 @@ def choose(where: Where, jobs: int | None) -> Venue:
         jobs: most jobs at once, None for as many as there is room for.
 
     Raises:
-        UserError: options that contradict each other, a cluster that is not there, or more jobs
-            than GPUs.
+        UserError: options that contradict each other, a cluster that is not there, more jobs than
+            GPUs, or GPUs asked for that are not there.
     """
     _check(where)
     return VENUES[where.executor](where, jobs)
@@ -100,10 +103,14 @@ def _check(where: Where) -> None:
 
 
 def _here(where: Where, jobs: int | None) -> Venue:
-    found = [gpu.uuid for gpu in nvml.devices().found]
+    devices = nvml.devices()
+    if devices.refused:
+        raise UserError(devices.refused, REMEDY)
+    found = [gpu.uuid for gpu in devices.found]
     slots = _slots(jobs, found)
     run = partial(_run_here, slots=slots)
-    return Venue("cuda" if found else "cpu", len(found), len(slots), run, slots)
+    device: Literal["cpu", "cuda"] = "cuda" if found else "cpu"
+    return Venue(device, len(found), len(slots), run, slots, devices.told)
 
 
 def _run_here(order: Order, slots: Sequence[Slot]) -> Iterator[Finished]:

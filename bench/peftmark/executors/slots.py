@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from peftmark.executors.contract import needs_of
+from peftmark.machine.environment import allowed_cores
+from peftmark.machine.groups import cpu_quota, memory_left
 from peftmark.record.job import Job
 from peftmark.record.outcome import Outcome
 
 _CPU = Path("/sys/devices/system/cpu")
 _MEMINFO = Path("/proc/meminfo")
-# (limit, use) of the memory of this process's group, of cgroups v2 and v1, in a container.
-_GROUP_LIMITS = (
-    (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")),
-    (
-        Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
-        Path("/sys/fs/cgroup/memory/memory.usage_in_bytes"),
-    ),
-)
 
 
 @dataclass(frozen=True)
@@ -41,10 +34,10 @@ def cpu_slots(count: int) -> list[Slot]:
     """Places on the CPU, each bound to a core of its own if all the cores are taken.
 
     With fewer workers than cores the kernel chooses: two runs side by side must not meet on the
-    same core. With more there is none to give.
+    same core. With more there is none to give, and none with more than a quota has time for.
     """
-    cores = _in_order(allowed_cores())
-    if count != len(cores):
+    cores, quota = _in_order(allowed_cores()), cpu_quota()
+    if count != len(cores) or (quota is not None and quota < count):
         return [Slot()] * count
     return [Slot(cores=frozenset({core})) for core in cores]
 
@@ -57,13 +50,6 @@ def gpu_slots(devices: Mapping[str, frozenset[int]]) -> list[Slot]:
     """
     allowed = set(allowed_cores())
     return [Slot(uuid, frozenset(near & allowed)) for uuid, near in devices.items()]
-
-
-def allowed_cores() -> list[int]:
-    """Numbers of the cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))
 
 
 def _in_order(cores: Sequence[int]) -> list[int]:
@@ -86,9 +72,8 @@ def free_memory() -> int | None:
     with suppress(OSError, ValueError, IndexError):
         line = next(x for x in _MEMINFO.read_text().splitlines() if x.startswith("MemAvailable:"))
         found.append(int(line.split()[1]) * 1024)
-    for limit, use in _GROUP_LIMITS:
-        with suppress(OSError, ValueError):  # "max" is no number: there is no limit
-            found.append(int(limit.read_text()) - int(use.read_text()))
+    if (left := memory_left()) is not None:
+        found.append(left)
     return max(0, min(found)) if found else None
 
 

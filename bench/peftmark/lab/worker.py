@@ -19,16 +19,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from peftmark.core.full_memory import says_memory_is_full
+from peftmark.machine.visible import see_only
 from peftmark.record.job import Job
 from peftmark.record.outcome import Outcome, Status
 
-_OUT_OF_MEMORY_TEXTS = (
-    "out of memory",
-    "CUBLAS_STATUS_ALLOC_FAILED",
-    "NVML_SUCCESS == r INTERNAL ASSERT FAILED",  # torch's allocator on a MIG slice
-    "can't allocate memory",
-    "not enough memory",
-)
+_OF_VALUES = (LookupError, TypeError, ValueError)
+"""Errors whose text may quote anything, such as a row of a task."""
 
 
 def main(connection: Any, job_json: str, places_json: str, log: str, device: str | None) -> None:
@@ -39,12 +36,12 @@ def main(connection: Any, job_json: str, places_json: str, log: str, device: str
         job_json: `Job.to_json()`.
         places_json: `Places` as JSON.
         log: file that takes everything printed.
-        device: UUID of the GPU to use, None for the CPU.
+        device: the GPU to use, as CUDA_VISIBLE_DEVICES names it; None for the CPU.
     """
     threading.Thread(target=_leave_with_supervisor, args=(connection,), daemon=True).start()
     _redirect(Path(log))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the supervisor to handle
-    os.environ["CUDA_VISIBLE_DEVICES"] = device or ""
+    see_only(device)
     job = Job.from_json(job_json)
 
     def send(message: dict[str, Any]) -> None:
@@ -74,8 +71,6 @@ def _guarded(job: Job, places_json: str, send: Any) -> Outcome:
 
 def classify(error: Exception) -> tuple[Status, str]:
     """Status and reason of a job that raised."""
-    import torch
-
     from peftmark.core.errors import UserError
     from peftmark.lab.models import Unsupported
     from peftmark.lab.step import Diverged
@@ -86,18 +81,33 @@ def classify(error: Exception) -> tuple[Status, str]:
     text = " ".join(told.split())[:400] or type(error).__name__
     if isinstance(error, Diverged):
         return "diverged", text
+    if _memory_is_full(error):
+        return "out_of_memory", text
     if isinstance(error, Unsupported):
         return "unsupported", text
-    no_memory = isinstance(error, OSError) and error.errno == errno.ENOMEM
-    if (
-        isinstance(error, (torch.OutOfMemoryError, MemoryError))
-        or no_memory
-        or (isinstance(error, RuntimeError) and any(t in str(error) for t in _OUT_OF_MEMORY_TEXTS))
-    ):
-        return "out_of_memory", text
     if isinstance(error, UserError):
         return "crashed", text
     return "crashed", f"{type(error).__name__}: {text}"
+
+
+def _memory_is_full(error: BaseException) -> bool:
+    """Whether memory ran out, or an error says that it ended something because memory ran out.
+
+    Known by type first, then by text; of ours and of errors about values the text isn't asked.
+    """
+    import torch
+
+    from peftmark.core.errors import UserError
+    from peftmark.lab.models import Unsupported
+
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+        return True
+    quiet = isinstance(error, (UserError, Unsupported, *_OF_VALUES))
+    if not quiet and says_memory_is_full(str(error)):
+        return True
+    return error.__cause__ is not None and _memory_is_full(error.__cause__)
 
 
 def quiet_libraries() -> None:

@@ -17,6 +17,7 @@ from peftmark.catalog.plugins import plugin_of
 from peftmark.catalog.quantizations import QUANTIZATIONS
 from peftmark.core.files import PACKAGE
 from peftmark.machine import nvml
+from peftmark.machine.groups import cpu_quota
 from peftmark.record.job import Environment, Job, source_key
 
 OPTIONAL = tuple(dict.fromkeys(q.optional for q in QUANTIZATIONS.values() if q.optional))
@@ -135,7 +136,7 @@ def machine() -> dict[str, Any]:
         "cpu": cpu.get("model name") or platform.processor() or None,
         # Virtual processors of several generations share a name.
         "cpu_model": " ".join(cpu[key] for key in _CPU_MODEL if key in cpu) or None,
-        "cores": cores(),
+        "cores": len(allowed_cores()),
         "memory_bytes": _memory_bytes(),
         "simd": " ".join(sorted(f for f in flags if f.startswith(SIMD))) or None,
         "bf16_instructions": bool(flags & {"avx512_bf16", "amx_bf16"}) if flags else None,
@@ -146,11 +147,19 @@ def machine() -> dict[str, Any]:
     }
 
 
-def cores() -> int:
-    """Cores this process may use."""
+def allowed_cores() -> list[int]:
+    """Numbers of the cores that this process may run on."""
     if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+def cores() -> int:
+    """Processes that can be busy at once: one a core, or fewer where a container's quota of
+    processor time is less than that."""
+    quota = cpu_quota()
+    allowed = len(allowed_cores())
+    return allowed if quota is None else max(1, min(allowed, int(quota)))
 
 
 def _cpuinfo() -> dict[str, str]:

@@ -9,32 +9,16 @@ from __future__ import annotations
 import os
 import threading
 from contextlib import closing, suppress
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
+
+from peftmark.machine.torch_gpus import or_seen_by_torch
+from peftmark.machine.visible import VARIABLE, Devices, Gpu, choose
 
 ANSWER_SECONDS = 5.0
 """How long the end of a job waits for a driver that is busy with a reading."""
 
 _ON_THE_CPU = "the job ran on the CPU"
-
-
-@dataclass(frozen=True)
-class Gpu:
-    """One CUDA device as NVML names it; `uuid` is what CUDA_VISIBLE_DEVICES accepts."""
-
-    uuid: str
-    name: str
-    memory_bytes: int | None
-
-
-@dataclass(frozen=True)
-class Devices:
-    """Devices found, and the reason when there are none."""
-
-    found: tuple[Gpu, ...]
-    reason: str | None
-    driver: str | None = None
 
 
 def _text(value: Any) -> str:
@@ -63,44 +47,58 @@ def _reason(error: Exception) -> str:
 
 
 def devices() -> Devices:
-    """List the NVIDIA devices of this machine."""
+    """The devices of this machine that jobs may use: those that NVML lists and the environment
+    leaves, or, where NVML lists none, those that torch sees."""
+    found = _listed_devices()
+    if found.found or found.refused or found.told:
+        return found
+    return or_seen_by_torch(found)
+
+
+def _listed_devices() -> Devices:
     try:
         pynvml = _open()
     except Exception as error:  # a driver half installed raises more than NVMLError
         return Devices((), _reason(error))
     try:
-        listed = [_gpu(pynvml, i) for i in range(pynvml.nvmlDeviceGetCount())]
         driver = _text(pynvml.nvmlSystemGetDriverVersion())
-        found = _allowed(listed, os.environ.get("CUDA_VISIBLE_DEVICES"))
-        reason = "CUDA_VISIBLE_DEVICES leaves none" if listed else "NVML lists no device"
-        return Devices(found, None if found else reason, driver)
+        handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
+        listed: list[Gpu] = []
+        slices: dict[str, list[Gpu]] = {}
+        for handle in handles:
+            parts = _slices(pynvml, handle)
+            if parts is None:
+                listed.append(_gpu(pynvml, handle))
+            else:
+                slices[_text(pynvml.nvmlDeviceGetUUID(handle))] = parts
+                listed += parts
+        if not listed and slices:
+            text = f"{len(slices)} GPUs are in MIG mode and none has a slice (nvidia-smi mig -lgi)"
+            return Devices((), text, driver, refused=text)
+        return choose(listed, os.environ.get(VARIABLE), driver, slices)
     except Exception as error:
         return Devices((), _reason(error))
     finally:
         _shutdown(pynvml)
 
 
-def _allowed(listed: list[Gpu], visible: str | None) -> tuple[Gpu, ...]:
-    """The devices that CUDA_VISIBLE_DEVICES leaves, in its order.
-
-    It names devices by number or by the head of their UUID, and ends at the first unknown name.
-    Numbers count in NVML's (PCI) order here; CUDA counts so only with CUDA_DEVICE_ORDER=PCI_BUS_ID,
-    so on a machine with unlike cards UUIDs are the safe way.
-    """
-    if visible is None:
-        return tuple(listed)
-    allowed: list[Gpu] = []
-    for name in (part.strip() for part in visible.split(",")):
-        numbered = name.isdecimal() and int(name) < len(listed)
-        match = [listed[int(name)]] if numbered else [g for g in listed if g.uuid.startswith(name)]
-        if not name or len(match) != 1:
-            break
-        allowed += match
-    return tuple(allowed)
+def _slices(pynvml: Any, handle: Any) -> list[Gpu] | None:
+    """The slices (MIG) that a GPU is divided into, which CUDA then runs on alone; None if it isn't
+    divided."""
+    try:
+        if not pynvml.nvmlDeviceGetMigMode(handle)[0]:
+            return None
+        most = pynvml.nvmlDeviceGetMaxMigDeviceCount(handle)
+    except Exception:  # most boards and old drivers know no slices
+        return None
+    found = []
+    for place in range(most):
+        with suppress(Exception):  # a place without a slice
+            found.append(_gpu(pynvml, pynvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, place)))
+    return found
 
 
-def _gpu(pynvml: Any, index: int) -> Gpu:
-    handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+def _gpu(pynvml: Any, handle: Any) -> Gpu:
     try:
         memory: int | None = int(pynvml.nvmlDeviceGetMemoryInfo(handle).total)
     except pynvml.NVMLError:

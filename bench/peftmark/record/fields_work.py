@@ -28,8 +28,14 @@ ROWS: tuple[Field, ...] = (
         meter="RAPL",
         kind="cost",
         section="Energy",
-        summary="RAPL counters of all packages, machine-wide, read at the edges of phase `train`",
-        null="RAPL absent or for root only, less than 1 s of timed steps, job ended early",
+        summary=(
+            "RAPL counters of all packages, machine-wide, read at the edges of phase `train` and "
+            "in it at least every 30 s, since they start again after minutes"
+        ),
+        null=(
+            "RAPL absent or for root only, read too late to know how often a counter started "
+            "again, less than 1 s of timed steps, job ended early"
+        ),
     ),
     Field(
         "energy_flags",

@@ -14,7 +14,8 @@ from typing import Any
 from peftmark.catalog.plugins import all_found
 from peftmark.core.errors import UserError
 from peftmark.core.shown import plain
-from peftmark.machine.environment import NUMERIC, machine, versions
+from peftmark.machine.environment import NUMERIC, cores, machine, versions
+from peftmark.machine.groups import cpu_quota, memory_left
 from peftmark.sources.assets import default_cache, hub_reachable
 from peftmark.suite.expand import Facts, choose_profile
 from peftmark.suite.load import load_suite, suite_names
@@ -56,9 +57,21 @@ def examine() -> Iterator[Finding]:
 
 def _surroundings() -> Iterator[Finding]:
     facts = machine()
-    cores, memory = facts["cores"], facts["memory_bytes"]
+    count, memory = facts["cores"], facts["memory_bytes"]
     size = f"{memory / 2**30:.0f} GiB" if memory else "memory unknown"
-    yield Finding("cpu", True, f"{facts['cpu']}, {cores} cores, {size}: {cores} jobs at once")
+    yield Finding("cpu", True, f"{facts['cpu']}, {count} cores, {size}: {cores()} jobs at once")
+    if (quota := cpu_quota()) is not None:
+        yield Finding(
+            "quota of processor time",
+            True,
+            f"a control group gives {quota:g} of {count} cores' time: {cores()} jobs at once",
+        )
+    if (left := memory_left()) is not None and (memory is None or left < memory):
+        yield Finding(
+            "limit of memory",
+            True,
+            f"a control group leaves {max(0, left) / 2**30:.1f} GiB to this process and its jobs",
+        )
     fast = bool(facts["bf16_instructions"])
     yield Finding(
         "bf16 on the CPU",

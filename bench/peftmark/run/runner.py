@@ -39,6 +39,7 @@ from peftmark.suite.expand import (
     of_versions,
 )
 from peftmark.suite.load import Suite, needed_tasks
+from peftmark.suite.positions import check_positions
 from peftmark.suite.with_rows import load_with_rows
 
 if TYPE_CHECKING:
@@ -180,6 +181,8 @@ def make_plan(selection: Selection, recorded: bool = False, before: Plan | None 
         planned=planned,
         expanded=expanded,
         notes=[
+            *filter(None, [venue.told]),
+            *([] if recorded else check_positions(expanded.jobs, shapes_of(files))),
             *_notes(expanded.jobs, contents, here=bool(venue.slots)),
             *notes_on(files),
             *notes_on(rows),

@@ -16,6 +16,7 @@ from types import SimpleNamespace
 import pytest
 
 from peftmark.cli import parser
+from peftmark.machine import environment
 from peftmark.run import doctor, runner
 from peftmark.storage.store import Store
 from places import ROOT, SUPPORT
@@ -545,6 +546,22 @@ def test_doctor_says_what_is_there_and_what_is_missing(machine, capsys):
     assert findings["suite smoke"]["ok"]
     assert findings["results"]["ok"]
     assert all(f["ok"] or f["remedy"] for f in findings.values())
+
+
+def test_doctor_says_what_a_container_limits(machine, capsys, monkeypatch):
+    monkeypatch.setattr(environment, "allowed_cores", lambda: list(range(8)))
+    for module in (doctor, environment):
+        monkeypatch.setattr(module, "cpu_quota", lambda: 2.5)
+    monkeypatch.setattr(doctor, "memory_left", lambda: 2**29)
+    _, text = run_doctor(capsys)
+    quota = "a control group gives 2.5 of 8 cores' time: 2 jobs at once"
+    assert f"ok    quota of processor time: {quota}\n" in text
+    left = "a control group leaves 0.5 GiB to this process and its jobs"
+    assert f"ok    limit of memory: {left}\n" in text
+    monkeypatch.setattr(doctor, "cpu_quota", lambda: None)
+    monkeypatch.setattr(doctor, "memory_left", lambda: None)
+    _, text = run_doctor(capsys)
+    assert "control group" not in text
 
 
 def test_doctor_names_a_library_that_does_not_load_and_a_folder_that_is_a_file(machine, capsys):

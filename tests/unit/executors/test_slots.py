@@ -58,9 +58,17 @@ def run(tmp_path, monkeypatch):
 
 def test_workers_are_bound_to_cores_only_when_they_take_all_of_them(monkeypatch):
     monkeypatch.setattr(slots, "allowed_cores", lambda: [2, 3, 6])
+    monkeypatch.setattr(slots, "cpu_quota", lambda: None)
     assert cpu_slots(3) == [Slot(cores=frozenset({core})) for core in (2, 3, 6)]
     assert cpu_slots(2) == [Slot(), Slot()]
     assert cpu_slots(4) == [Slot()] * 4
+
+
+@pytest.mark.parametrize(("quota", "bound"), [(3.0, True), (2.9, False)])
+def test_workers_that_a_quota_has_no_time_for_are_not_bound(monkeypatch, quota, bound):
+    monkeypatch.setattr(slots, "allowed_cores", lambda: [2, 3, 6])
+    monkeypatch.setattr(slots, "cpu_quota", lambda: quota)
+    assert [bool(slot.cores) for slot in cpu_slots(3)] == [bound] * 3
 
 
 def test_one_thread_of_every_core_comes_before_their_twins(monkeypatch, tmp_path):
@@ -95,19 +103,13 @@ def test_a_worker_is_bound_to_the_cores_of_its_slot(run):
 def test_free_memory_is_what_the_machine_has_or_less_where_a_container_limits_it(
     monkeypatch, tmp_path
 ):
-    meminfo, limit, use = (tmp_path / name for name in ("meminfo", "max", "current"))
+    meminfo, limits = tmp_path / "meminfo", [None, 50_000, -500, None]
     meminfo.write_text("MemTotal: 9 kB\nMemAvailable:    4096 kB\n")
     monkeypatch.setattr(slots, "_MEMINFO", meminfo)
-    monkeypatch.setattr(slots, "_GROUP_LIMITS", ((limit, use),))
+    monkeypatch.setattr(slots, "memory_left", lambda: limits.pop(0))
     assert free_memory() == 4096 * 1024
-    use.write_text("1000\n")
-    limit.write_text("max\n")
-    assert free_memory() == 4096 * 1024
-    limit.write_text("51000\n")
-    assert free_memory() == 50000
-    limit.write_text("500\n")
+    assert free_memory() == 50_000
     assert free_memory() == 0
-    limit.unlink()
     meminfo.unlink()
     assert free_memory() is None
 

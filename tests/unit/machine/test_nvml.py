@@ -269,6 +269,44 @@ def test_hidden_devices_are_left_alone(install, monkeypatch, visible, names):
     assert (found.reason is None) == bool(names)
 
 
+def divided(names):
+    """A binding whose second GPU is in MIG mode, with slices of these names and a place for one
+    more."""
+
+    def at(handle, place):
+        if place == len(names):
+            raise FakeError("Not Found")
+        return f"slice-{place}"
+
+    title = {0: "Example GPU", 1: "Other GPU"} | {f"slice-{i}": n for i, n in enumerate(names)}
+    return fake_binding(
+        names=("Example GPU", "Other GPU"),
+        nvmlDeviceGetName=title.__getitem__,
+        nvmlDeviceGetUUID=lambda handle: f"{'MIG' if 'slice' in str(handle) else 'GPU'}-{handle}",
+        nvmlDeviceGetMigMode=lambda handle: [int(handle == 1), 0],
+        nvmlDeviceGetMaxMigDeviceCount=lambda handle: len(names) + 1,
+        nvmlDeviceGetMigDeviceHandleByIndex=at,
+    )
+
+
+def test_the_slices_of_a_gpu_are_devices_in_its_place(install, monkeypatch):
+    install(divided(["Other GPU MIG 3g", "Other GPU MIG 1g"]))
+    found = [gpu.uuid for gpu in nvml.devices().found]
+    assert found == ["GPU-0", "MIG-slice-0", "MIG-slice-1"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-slice-1")
+    assert nvml.devices().found == (Gpu("MIG-slice-1", "Other GPU MIG 1g", 80 * GIB),)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-1")
+    assert "names 2 of them (MIG-slice-0, MIG-slice-1)" in nvml.devices().refused
+
+
+def test_gpus_that_could_be_divided_and_are_not_in_slices_are_refused(install):
+    binding = install(divided([]))
+    binding.nvmlDeviceGetMigMode = lambda handle: [1, 1]
+    found = nvml.devices()
+    assert found.found == ()
+    assert found.refused.startswith("2 GPUs are in MIG mode and none has a slice")
+
+
 def test_a_device_that_hides_its_memory_is_still_a_device(install):
     install(fake_binding(nvmlDeviceGetMemoryInfo=fails))
     assert nvml.devices().found == (Gpu("GPU-0", "Example GPU", None),)

@@ -61,6 +61,33 @@ def refused(folder, error=UserError):
     return str(caught.value)
 
 
+# --- how long its rows may be ---------------------------------------------------------------------
+
+
+def test_rows_longer_than_its_positions_are_refused_before_anything_is_written(here):
+    assert planned(here).jobs[0].recipe.max_length == 128
+    suite(here, SUITE.replace("batch_size: 8", "batch_size: 8, max_length: 129"))
+    assert "max_length is 129; model mine has 128 positions, so at most 128" in refused(here)
+    entry = "[{method: prompt-tuning, size: [9]}, head]"
+    suite(here, SUITE.replace("[lora, head]", entry))
+    told = refused(here, SuiteError)
+    assert "max_length is 128 beside 9 virtual tokens of prompt tuning" in told
+    assert "so at most 119" in told
+    assert not (here / "results").exists()
+
+
+def test_a_report_of_earlier_rows_asks_for_no_positions(here):
+    suite(here, SUITE.replace("batch_size: 8", "batch_size: 8, max_length: 129"))
+    assert make_plan(selection(here), recorded=True).jobs
+
+
+def test_rows_longer_than_it_was_trained_on_are_a_note(here):
+    put(here / "mine", "config.json", BERT | {"model_type": "modernbert"})
+    suite(here, SUITE.replace("batch_size: 8", "batch_size: 8, max_length: 129"))
+    (note,) = [note for note in planned(here).notes if "positions" in note]
+    assert note.startswith("tickets: max_length 129 is beyond the 128 positions that model mine")
+
+
 # --- what a job carries ---------------------------------------------------------------------------
 
 

@@ -1,7 +1,8 @@
 """Clocks, memory and energy of one job, kept apart by phase.
 
 Readings are taken at the edges of a phase, after a synchronisation; inside the timed steps there is
-one time stamp a step. What cannot be read is None with a reason.
+one time stamp a step, and a thread that reads the processor's energy every half a minute. What
+cannot be read is None with a reason.
 """
 
 from __future__ import annotations
@@ -42,6 +43,25 @@ class Reading:
     reason: str = ""
 
 
+class _Difference:
+    """What a counter rises by between `start` and `stop`, for one that never starts again."""
+
+    def __init__(self, counter: nvml.EnergyCounter) -> None:
+        self._counter = counter
+        self._before: tuple[float | None, str] = None, ""
+
+    def start(self) -> None:
+        self._before = self._counter.read()
+
+    def stop(self) -> tuple[float | None, str]:
+        (start, start_reason), (after, reason) = self._before, self._counter.read()
+        if start is None or after is None:
+            return None, start_reason or reason
+        if after < start:
+            return None, f"the counter went backwards, from {start:.0f} to {after:.0f} J"
+        return after - start, ""
+
+
 class Meters:
     """Measures the phases of one job.
 
@@ -62,9 +82,9 @@ class Meters:
         self._open = False
         uuid = os.environ.get("CUDA_VISIBLE_DEVICES", "") if self._cuda else ""
         self._uuid = uuid
-        self._counters: dict[str, Any] = {
+        self._counters: dict[str, Rapl | _Difference] = {
             "cpu": Rapl(),
-            **({"gpu": nvml.EnergyCounter(uuid)} if uuid else {}),
+            **({"gpu": _Difference(nvml.EnergyCounter(uuid))} if uuid else {}),
         }
         self._joules: dict[str, Reading] = {name: Reading(0.0) for name in self._counters}
         self._flags: list[str] = []
@@ -77,7 +97,8 @@ class Meters:
         if training:
             self._before_training()
         timed = name == "train"
-        before = self._read_energy() if timed else {}
+        if timed:
+            self._start_energy()
         cpu = time.process_time()
         start = time.perf_counter()
         if timed:
@@ -91,7 +112,7 @@ class Meters:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
             if timed:
                 self.cpu_seconds += time.process_time() - cpu
-                self._add_energy(before)
+                self._add_energy()
             if training:
                 self._after_training()
 
@@ -171,24 +192,20 @@ class Meters:
 
     # --- energy ---------------------------------------------------------------------------------
 
-    def _read_energy(self) -> dict[str, tuple[float | None, str]]:
-        return {name: counter.read() for name, counter in self._counters.items()}
+    def _start_energy(self) -> None:
+        for counter in self._counters.values():
+            counter.start()
 
-    def _add_energy(self, before: dict[str, tuple[float | None, str]]) -> None:
-        readings = self._read_energy()
+    def _add_energy(self) -> None:
+        stretch = {name: counter.stop() for name, counter in self._counters.items()}
         if self._uuid and (found := nvml.contention(self._uuid, os.getpid())):
             self._flag(found)
-        for name, (after, reason) in readings.items():
-            start, start_reason = before[name]
-            so_far = self._joules[name].value
-            if start is None or after is None or so_far is None:
-                known = self._joules[name].reason
-                self._joules[name] = Reading(None, known or start_reason or reason)
-            elif after < start:
-                fell = f"the counter went backwards, from {start:.0f} to {after:.0f} J"
-                self._joules[name] = Reading(None, fell)
-            else:
-                self._joules[name] = Reading(so_far + after - start)
+        for name, (joules, reason) in stretch.items():
+            so_far = self._joules[name]
+            if so_far.value is None:
+                continue
+            total = None if joules is None else so_far.value + joules
+            self._joules[name] = Reading(total, reason)
 
     def _flag(self, text: str) -> None:
         if text not in self._flags:

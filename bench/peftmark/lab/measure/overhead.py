@@ -34,6 +34,7 @@ from peftmark.lab.rng import seed_all
 from peftmark.lab.step import Step
 from peftmark.lab.worker import quiet_libraries
 from peftmark.machine.nvml import DeviceMeter, devices
+from peftmark.machine.visible import see_only
 from peftmark.record.job import Job
 from peftmark.record.recipe import Recipe
 from peftmark.sources.assets import Places, default_cache, model_files
@@ -228,7 +229,7 @@ def main(arguments: list[str] | None = None) -> None:
     quiet_libraries()
     gpus = devices().found if torch.cuda.is_available() else ()
     uuid = gpus[0].uuid if gpus else None
-    os.environ["CUDA_VISIBLE_DEVICES"] = uuid or ""  # as a worker has it
+    see_only(uuid)  # as a worker does
     total = (2 * options.pairs + WARM_UP_BLOCKS) * options.steps
     job = job_to_meter("cuda" if uuid else "cpu", total)
     places = Places(None, ("package",), default_cache())

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from peftmark.catalog.methods import method_of
+from peftmark.catalog.positions import usable
 from peftmark.catalog.task import Task
 from peftmark.core.errors import UserError
 from peftmark.lab.data.batches import Shape
@@ -38,12 +39,6 @@ LENGTHS = (64, 128, 192)
 """Tokens that peaks at every other length are told from; kernels on a GPU work in blocks of 32."""
 
 MOST_ROWS = 1 << 20
-
-AFTER_PADDING = (
-    *("camembert", "data2vec-text", "ibert", "longformer", "mpnet", "roberta"),
-    *("roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod"),
-)
-"""Architectures whose positions are counted from behind the number of the padding token."""
 
 
 @dataclass(frozen=True)
@@ -211,7 +206,7 @@ def positions(config: Any) -> int | None:
     found = getattr(config, "max_position_embeddings", None)
     if not isinstance(found, int) or found <= 0:
         return None
-    return found - ((config.pad_token_id or 0) + 1 if config.model_type in AFTER_PADDING else 0)
+    return usable(found, config.model_type, config.pad_token_id or 0)
 
 
 def _changes(asked: Asked, job: Job) -> dict[str, int]:
