@@ -11,6 +11,7 @@ import pickle
 from dataclasses import replace
 from pathlib import Path
 
+from peftmark.catalog.architectures import OF_MODELS
 from peftmark.catalog.models import MODELS
 from peftmark.catalog.tasks import TASKS
 from peftmark.lab import worker
@@ -23,6 +24,8 @@ def name_as(mirror: Path, monkeypatch, model: str, **tasks: str) -> None:
     (mirror / "models" / "tiny").rename(mirror / "models" / model)
     (mirror / "tables").write_bytes(pickle.dumps((named, found)))
     monkeypatch.setitem(MODELS, model, named)
+    # Its configuration is the tiny one's, and not what is known of the real one's.
+    monkeypatch.delitem(OF_MODELS, model, raising=False)
     for name, task in found.items():
         monkeypatch.setitem(TASKS, name, task)
 
@@ -32,5 +35,6 @@ def main(connection, job_json, places_json, log, device):
     mirror = Path(json.loads(places_json)["mirror"])
     model, tasks = pickle.loads((mirror / "tables").read_bytes())
     MODELS[model.key] = model
+    OF_MODELS.pop(model.key, None)
     TASKS.update(tasks)
     worker.main(connection, job_json, places_json, log, device)
