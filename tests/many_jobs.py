@@ -2,9 +2,9 @@
 
     python tests/many_jobs.py --jobs 10000 --presses 20
 
-The command line runs with fake workers (`fake_worker.ok`), is killed with SIGKILL at half of its jobs,
-looked at with `peftmark plan`, started again until it is done, and all the while its own memory is
-read. Then Ctrl-C is pressed at random moments of runs of new folders. Prints what docs/faults.md says.
+The command line runs with fake workers (`fake_worker.ok`), is killed with SIGKILL at half of its
+jobs, looked at with `peftmark plan` and started again until it is done; all the while its memory is
+read. Then Ctrl-C is pressed at random moments of a run of a new folder.
 """
 
 from __future__ import annotations
