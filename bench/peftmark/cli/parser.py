@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import traceback
 from collections.abc import Sequence
+from types import TracebackType
 from typing import NoReturn
 
 from peftmark import __version__
@@ -42,7 +44,7 @@ from peftmark.cli import (
 )
 from peftmark.cli.command import Command
 from peftmark.core.errors import Exit, Leave, UserError
-from peftmark.core.shown import plain
+from peftmark.core.shown import plain, without_secrets
 
 COMMANDS: tuple[Command, ...] = (
     run,
@@ -91,6 +93,7 @@ def _exit_codes() -> str:
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Entry point of `peftmark`."""
     options = _parser().parse_args(arguments)
+    sys.excepthook = _traceback
     code: int = Exit.OK
     try:
         plugins.load()
@@ -106,6 +109,14 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         # What is still buffered has no reader; the interpreter would complain about it at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(int(code))
+
+
+def _traceback(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """A fault of ours, which may quote a URL."""
+    text = "".join(traceback.format_exception(kind, error, trace))
+    print(without_secrets(text), end="", file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:

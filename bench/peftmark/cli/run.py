@@ -20,6 +20,7 @@ from peftmark.cli.options import (
     add_suites,
     add_which_jobs_and_where,
     count,
+    count_from_zero,
     selection_of,
 )
 from peftmark.cli.shared import waiting_text
@@ -51,7 +52,7 @@ def add_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--timeout", type=count, metavar="SECONDS", help="time limit of a job")
     sub.add_argument(
         "--retries",
-        type=int,
+        type=count_from_zero,
         choices=range(6),
         default=1,
         metavar="N",

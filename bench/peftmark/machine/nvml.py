@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
+from peftmark.core.texts import whole_number
+
 ANSWER_SECONDS = 5.0
 """How long the end of a job waits for a driver that is busy with a reading."""
 
@@ -91,8 +93,11 @@ def _allowed(listed: list[Gpu], visible: str | None) -> tuple[Gpu, ...]:
         return tuple(listed)
     allowed: list[Gpu] = []
     for name in (part.strip() for part in visible.split(",")):
-        numbered = name.isdecimal() and int(name) < len(listed)
-        match = [listed[int(name)]] if numbered else [g for g in listed if g.uuid.startswith(name)]
+        place = whole_number(name)
+        if place is not None and place < len(listed):
+            match = [listed[place]]
+        else:
+            match = [g for g in listed if g.uuid.startswith(name)]
         if not name or len(match) != 1:
             break
         allowed += match

@@ -20,6 +20,7 @@ from importlib import metadata
 from pathlib import Path
 
 from peftmark.core.errors import Exit, UserError
+from peftmark.core.shown import without_secrets
 from peftmark.sources.assets import default_cache
 from peftmark.suite.load import load_suite
 
@@ -41,6 +42,16 @@ class Version:
     requirements: tuple[str, ...]
     python: Path
     results: Path
+
+    @property
+    def shown(self) -> str:
+        """The requirements for messages: without the passwords of URLs."""
+        return shown(self.requirements)
+
+
+def shown(requirements: Sequence[str]) -> str:
+    """Requirements as one line, without the passwords of URLs."""
+    return without_secrets(" ".join(requirements))
 
 
 def parse(text: str, option: str) -> tuple[str, ...]:
@@ -86,7 +97,8 @@ def _slug(requirements: Sequence[str]) -> str:
     """A folder's name: readable, and another for other requirements."""
     text = " ".join(requirements)
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-    return f"{re.sub(r'[^A-Za-z0-9.]+', '-', text).strip('-.')[:40]}-{digest}"
+    name = re.sub(r"[^A-Za-z0-9.]+", "-", without_secrets(text)).strip("-.")[:40]
+    return f"{name}-{digest}"
 
 
 def _environment(requirements: Sequence[str], say: Say) -> Path:
@@ -99,7 +111,7 @@ def _environment(requirements: Sequence[str], say: Say) -> Path:
     ready = folder / "peftmark.ready"
     if ready.is_file() and is_pinned(requirements):
         return python
-    say(f"Making an environment with {' '.join(requirements)} ...")
+    say(f"Making an environment with {shown(requirements)} ...")
     shutil.rmtree(folder, ignore_errors=True)
     _call([sys.executable, "-m", "venv", str(folder)], "make an environment")
     own = Path(_call([str(python), "-c", ASK_FOLDER], "ask an environment for its folder").strip())
@@ -168,7 +180,7 @@ def run_side(
         raise KeyboardInterrupt
     if code not in (Exit.OK, Exit.INCOMPLETE, Exit.NOT_REPEATABLE):
         raise UserError(
-            f"the run with {' '.join(side.requirements)} ended with code {code}",
+            f"the run with {side.shown} ended with code {code}",
             "Its message stands above; finished jobs are kept.",
         )
 

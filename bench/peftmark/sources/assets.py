@@ -26,7 +26,7 @@ from peftmark.catalog.origins import SOURCES, Hub
 from peftmark.core.errors import AssetError
 from peftmark.core.files import sync
 from peftmark.core.hashes import known_sha256
-from peftmark.core.shown import quoted
+from peftmark.core.shown import quoted, without_secrets
 from peftmark.sources.model_folder import BESIDE, only, read_json, refuse_redirects
 from peftmark.sources.model_folder import Located as Located
 from peftmark.sources.own_models import own_model_files
@@ -225,9 +225,9 @@ def hub_reachable(timeout: float = 3.0) -> tuple[bool, str]:
 
     if constants.HF_HUB_OFFLINE:
         return False, "offline mode is on (HF_HUB_OFFLINE)"
-    endpoint = constants.ENDPOINT
+    endpoint = without_secrets(constants.ENDPOINT)
     try:
-        answer = get_session().head(endpoint, timeout=timeout)
+        answer = get_session().head(constants.ENDPOINT, timeout=timeout)
     except Exception as error:  # the HTTP library's errors are not part of the hub's interface
         return False, f"{endpoint} can't be reached: {one_line(error)}"
     if answer.status_code >= 500:

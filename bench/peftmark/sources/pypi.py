@@ -14,6 +14,7 @@ from pathlib import Path
 
 from peftmark.catalog.origins import Package
 from peftmark.core.hashes import known_sha256, sha256_file
+from peftmark.core.shown import without_secrets
 
 PIP_SECONDS = 1800
 """Longest a package download may take in all; a dead connection fails much earlier."""
@@ -22,10 +23,15 @@ PIP_SECONDS = 1800
 class Unavailable(Exception):
     """A source doesn't have what was asked for; the text is the reason, in one line."""
 
+    def __init__(self, reason: str) -> None:
+        super().__init__(without_secrets(reason))
+
 
 def one_line(error: BaseException) -> str:
-    """An error of a library as one line: its kind and the first line of its text."""
-    text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    """An error of a library as one line: its kind and the first line of its text, without the
+    passwords of URLs."""
+    lines = without_secrets(str(error)).splitlines()
+    text = next((line.strip() for line in lines if line.strip()), "")
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
