@@ -45,6 +45,7 @@ from peftmark.cli import (
 from peftmark.cli.command import Command
 from peftmark.core.errors import Exit, Leave, UserError
 from peftmark.core.shown import plain, without_secrets
+from peftmark.run.stop import sigterm_leaves
 
 COMMANDS: tuple[Command, ...] = (
     run,
@@ -97,7 +98,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     code: int = Exit.OK
     try:
         plugins.load()
-        code = options.command(options)
+        with sigterm_leaves():
+            code = options.command(options)
         sys.stdout.flush()
     except UserError as error:
         # A key of a suite or a name of a file may hold what a terminal would act on.

@@ -91,6 +91,11 @@ def run(options: argparse.Namespace) -> int:
     stop = Stop()
     screen = Screen(console, None if options.no_report else options.reports)
     plan = carry_out(selection, screen, stop)
+    for path in screen.damaged:
+        if not path.exists():
+            console.print(
+                f"Set aside: {plan.store.aside / path.name}", markup=False, soft_wrap=True
+            )
     summary = summarise(plan, selection)
     _tell(summary, plan, console, options.json)
     if not options.no_report:
@@ -113,11 +118,13 @@ class Screen:
     def __init__(self, console: Any, reports: Path | None) -> None:
         self._console, self._reports = console, reports
         self.live: Path | None = None
+        self.damaged: Sequence[Path] = ()
 
     def planned(self, plan: Plan) -> None:
         """What would run is known."""
         if self._reports is not None:
             self.live = self._reports / plan.suite.name / "live.html"
+        self.damaged = list(plan.contents.damaged)
         _announce(plan, self._console)
 
     def fetching(self) -> None:
@@ -184,7 +191,7 @@ def _announce(plan: Plan, console: Any) -> None:
     for note in plan.notes:
         console.print(f"Note: {note}.", markup=False, soft_wrap=True)
     for path, why in plan.contents.damaged.items():
-        console.print(f"Set aside as unreadable: {path.name}: {why}", markup=False, soft_wrap=True)
+        console.print(f"Unreadable: {path.name}: {why}", markup=False, soft_wrap=True)
 
 
 def _tell(summary: Summary, plan: Plan, console: Any, as_json: bool) -> None:

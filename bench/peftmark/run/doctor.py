@@ -15,7 +15,8 @@ from peftmark.catalog.plugins import all_found
 from peftmark.core.errors import UserError
 from peftmark.core.shown import plain
 from peftmark.machine.environment import NUMERIC, machine, versions
-from peftmark.sources.assets import default_cache, hub_reachable
+from peftmark.sources.assets import default_cache
+from peftmark.sources.hub import hub_reachable
 from peftmark.suite.expand import Facts, choose_profile
 from peftmark.suite.load import load_suite, suite_names
 

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from peftmark.core.errors import Exit, UserError
 from peftmark.core.shown import without_secrets
-from peftmark.sources.assets import default_cache
+from peftmark.sources.cache_folder import default_cache
 from peftmark.suite.load import load_suite
 
 BASE = "peftmark_base.pth"
