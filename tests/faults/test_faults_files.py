@@ -367,6 +367,30 @@ def test_derived_files_are_sealed_too(store):
     assert parquet._digest_at(pa.py_buffer(b"no seal").to_pybytes()) == -1
 
 
+def test_set_aside_is_said_of_what_was_moved_alone(peftmark, tmp_path, monkeypatch):
+    command = ["run", "smoke", "--no-report"]
+    assert peftmark("fake_worker:ok", *command).returncode == 0
+    store = Store(tmp_path / "results", "smoke")
+    path = min(store.parts.iterdir())
+    path.write_bytes(path.read_bytes()[:-1])
+
+    def refuse(plan):
+        raise AssetError("no such model", "Fetch it.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "fetch", refuse)
+        done = peftmark("fake_worker:ok", *command)
+    assert done.returncode == 2
+    assert f"Unreadable: {path.name}" in done.stdout
+    assert "Set aside" not in done.stdout
+    assert path.is_file()
+    done = peftmark("fake_worker:ok", *command)
+    moved = Path("results") / "smoke" / "quarantine" / path.name
+    assert f"Set aside: {moved}" in done.stdout
+    assert moved.is_file()
+    assert "Set aside" not in peftmark("fake_worker:ok", *command).stdout
+
+
 def test_a_part_set_aside_by_a_run_beside_a_reader_is_no_error(store, monkeypatch):
     gone = store.append(make_record())
     store.append(make_record(job=make_job(seed=1)))
