@@ -22,6 +22,7 @@ from pathlib import Path
 from peftmark.core.errors import Exit, UserError
 from peftmark.core.shown import without_secrets
 from peftmark.sources.cache_folder import default_cache
+from peftmark.sources.children import run_module
 from peftmark.suite.load import load_suite
 
 BASE = "peftmark_base.pth"
@@ -117,10 +118,9 @@ def _environment(requirements: Sequence[str], say: Say) -> Path:
     own = Path(_call([str(python), "-c", ASK_FOLDER], "ask an environment for its folder").strip())
     # `addsitedir`, since a plain path would leave out what is installed there as editable.
     (own / BASE).write_text(f"import site; site.addsitedir({base!r})\n", encoding="utf-8")
-    pip = [str(python), "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
-    _call([*pip, *requirements], f"install {' '.join(requirements)}")
+    _pip(python, folder, requirements, f"install {shown(requirements)}")
     # pip keeps the code of an equal version that it sees in the environment below.
-    _call([*pip, "--force-reinstall", "--no-deps", *requirements], "install it anew")
+    _pip(python, folder, ["--force-reinstall", "--no-deps", *requirements], "install it anew")
     ready.touch()
     return python
 
@@ -130,14 +130,34 @@ def is_pinned(requirements: Sequence[str]) -> bool:
     return all(re.fullmatch(r"[\w.\-\[\]]+==[\w.!+]+", word) for word in requirements)
 
 
+def _pip(python: Path, folder: Path, words: Sequence[str], what: str) -> None:
+    """Install into an environment; what pip begins lies in the environment's folder, which is made
+    anew where a run was killed."""
+    scratch = folder / "fetching"
+    scratch.mkdir(exist_ok=True)
+    # From this folder: a requirement may be a path.
+    flags = ["--disable-pip-version-check", "install", "--quiet"]
+    done = run_module(
+        "pip",
+        [*flags, *words],
+        python=str(python),
+        environment={"TMPDIR": str(scratch)},
+    )
+    shutil.rmtree(scratch, ignore_errors=True)
+    if done.returncode:
+        raise _failed(what, done.stderr or done.stdout)
+
+
+def _failed(what: str, said: str) -> UserError:
+    last = " ".join(said.strip().splitlines()[-3:])[:400]
+    return UserError(f"can't {what}: {last}", "Check the requirement; nothing was run.")
+
+
 def _call(words: Sequence[str], what: str) -> str:
     try:
         return subprocess.run(words, capture_output=True, text=True, check=True).stdout
     except subprocess.CalledProcessError as error:
-        last = " ".join((error.stderr or error.stdout).strip().splitlines()[-3:])[:400]
-        raise UserError(
-            f"can't {what}: {last}", "Check the requirement; nothing was run."
-        ) from error
+        raise _failed(what, error.stderr or error.stdout) from error
     except OSError as error:
         raise UserError(
             f"can't {what}: {error.strerror}", "Check the disk and the rights."

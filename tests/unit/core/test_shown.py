@@ -7,6 +7,7 @@ import pytest
 from peftmark.core.errors import AssetError, UserError
 from peftmark.core.shown import without_secrets
 from peftmark.run import versions
+from peftmark.sources.hub import hub_reachable
 from peftmark.sources.pypi import Unavailable, one_line
 from peftmark.storage.remote import shown_url
 
@@ -63,6 +64,17 @@ def test_every_way_to_a_message_loses_them():
     for text in told:
         assert "hub.local" in text
         assert "pw" not in text
+
+
+def test_a_hub_that_does_not_answer_is_named_without_its_password(monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://me:pw@127.0.0.1:9")
+    reachable, why = hub_reachable(timeout=1)
+    assert not reachable
+    assert why.startswith("http://127.0.0.1:9 can't be reached: ")
+    assert "pw" not in why
 
 
 def test_requirements_with_other_passwords_are_other_environments():
