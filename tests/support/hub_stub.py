@@ -78,7 +78,7 @@ def serve(*repositories: Repository, hang: bool = False) -> Iterator[HubStub]:
 
 
 def _oid(data: bytes) -> str:
-    return hashlib.sha1(data).hexdigest()
+    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()  # Git's, as the hub's is
 
 
 class _Handler(BaseHTTPRequestHandler):

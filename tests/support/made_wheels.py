@@ -99,7 +99,7 @@ def index(pip_index: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     plain = subprocess.run
 
     def run(command: list[str], **options: Any) -> Any:
-        if command[1:4] != ["-m", "pip", "download"]:
+        if command[3:5] != ["pip", "download"]:
             return plain(command, **options)
         name, _, version = command[-1].partition("==")
         wheel = pip_index / f"{name.replace('-', '_')}-{version}-py3-none-any.whl"

@@ -141,7 +141,7 @@ class Source(Strict):
 
     title: Text
     where: Text
-    arxiv: Annotated[str, Field(pattern=r"^\d{4}\.\d{4,5}$")] | None = None
+    arxiv: Annotated[str, Field(pattern=r"^[0-9]{4}\.[0-9]{4,5}$")] | None = None
 
 
 class Setting(Strict):
@@ -171,7 +171,7 @@ class Claim(Strict):
         reading: where statement and tests go beyond the source's words, or fall short of them.
     """
 
-    id: Annotated[str, Field(pattern=r"^[A-Z]{1,8}\d{2,4}$")]
+    id: Annotated[str, Field(pattern=r"^[A-Z]{1,8}[0-9]{2,4}$")]
     statement: Text
     sources: Annotated[list[Source], Field(min_length=1)]
     setting: Setting

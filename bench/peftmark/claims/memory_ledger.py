@@ -54,7 +54,7 @@ class Figure(Strict):
     """
 
     id: Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
-    claim: Annotated[str, Field(pattern=r"^[A-Z]{1,8}\d{2,4}$")] | None
+    claim: Annotated[str, Field(pattern=r"^[A-Z]{1,8}[0-9]{2,4}$")] | None
     says: Text
     source: Text
     figure: Positive

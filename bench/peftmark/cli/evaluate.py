@@ -17,6 +17,7 @@ from peftmark.cli.options import (
     add_suite,
     add_suites,
     count,
+    count_from_zero,
 )
 from peftmark.core.errors import Exit, UserError
 
@@ -43,10 +44,10 @@ def add_options(sub: argparse.ArgumentParser) -> None:
     )
     sub.add_argument("--cell", metavar="NAME", help="only its adapters")
     sub.add_argument("--task", metavar="TASK", help="only adapters that were trained on it")
-    sub.add_argument("--seed", type=int, help="only adapters of this seed")
+    sub.add_argument("--seed", type=count_from_zero, help="only adapters of this seed")
     sub.add_argument(
         "--fewshot",
-        type=_from_zero,
+        type=count_from_zero,
         metavar="N",
         help="solved rows before each (default: the task's)",
     )
@@ -69,13 +70,6 @@ def add_options(sub: argparse.ArgumentParser) -> None:
     add_suites(sub)
     add_mirror(sub)
     add_results(sub)
-
-
-def _from_zero(text: str) -> int:
-    """A whole number from 0."""
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"found {text!r}; a whole number from 0")
-    return int(text)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -6,7 +6,14 @@ import argparse
 import json
 from typing import TYPE_CHECKING
 
-from peftmark.cli.options import add_mirror, add_profile, add_results, add_suite, add_suites
+from peftmark.cli.options import (
+    add_mirror,
+    add_profile,
+    add_results,
+    add_suite,
+    add_suites,
+    count_from_zero,
+)
 from peftmark.core.errors import Exit
 
 if TYPE_CHECKING:
@@ -25,7 +32,9 @@ def add_cell_and_task(sub: argparse.ArgumentParser, required: bool) -> None:
         help='as reports name it, such as "LoRA r8"',
     )
     sub.add_argument("--task", required=required, metavar="TASK", help="what it was trained on")
-    sub.add_argument("--seed", type=int, help="(default: the best that is kept, by selection rows)")
+    sub.add_argument(
+        "--seed", type=count_from_zero, help="(default: the best that is kept, by selection rows)"
+    )
     add_suites(sub)
     add_mirror(sub)
 

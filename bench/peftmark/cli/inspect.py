@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from peftmark.cli.options import add_suites
+from peftmark.cli.options import add_suites, count
 from peftmark.core.errors import Exit, UserError
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def add_options(sub: argparse.ArgumentParser) -> None:
         help="whose tokens are counted: a name, or the folder of one of yours",
     )
     sub.add_argument("--tokenizer", type=Path, metavar="FILE", help="a tokenizer.json instead")
-    sub.add_argument("--max-length", type=int, metavar="TOKENS", help="where rows are cut")
+    sub.add_argument("--max-length", type=count, metavar="TOKENS", help="where rows are cut")
     sub.add_argument("--show-texts", action="store_true", help=f"show the first {SHOWN_ROWS} rows")
 
 

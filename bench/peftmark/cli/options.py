@@ -7,6 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from peftmark.core.texts import whole_number
 from peftmark.executors.select import DEVICES, EXECUTORS, Where
 
 if TYPE_CHECKING:
@@ -43,9 +44,18 @@ def selection_of(options: argparse.Namespace) -> Selection:
 
 def count(text: str) -> int:
     """A whole number from 1."""
-    if not text.isdecimal() or int(text) < 1:
+    value = whole_number(text)
+    if not value:
         raise argparse.ArgumentTypeError(f"found {text!r}; a whole number from 1")
-    return int(text)
+    return value
+
+
+def count_from_zero(text: str) -> int:
+    """A whole number from 0."""
+    value = whole_number(text)
+    if value is None:
+        raise argparse.ArgumentTypeError(f"found {text!r}; a whole number from 0")
+    return value
 
 
 # --- suites -------------------------------------------------------------------------------------

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import traceback
 from collections.abc import Sequence
+from types import TracebackType
 from typing import NoReturn
 
 from peftmark import __version__
@@ -43,7 +45,8 @@ from peftmark.cli import (
 from peftmark.cli.command import Command
 from peftmark.cli.shared import tell_reading
 from peftmark.core.errors import Exit, Leave, UserError
-from peftmark.core.shown import plain
+from peftmark.core.shown import plain, without_secrets
+from peftmark.run.stop import sigterm_leaves
 from peftmark.storage.store import Store
 
 COMMANDS: tuple[Command, ...] = (
@@ -93,11 +96,13 @@ def _exit_codes() -> str:
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Entry point of `peftmark`."""
     options = _parser().parse_args(arguments)
+    sys.excepthook = _traceback
     code: int = Exit.OK
     try:
         plugins.load()
         Store.tell = tell_reading
-        code = options.command(options)
+        with sigterm_leaves():
+            code = options.command(options)
         sys.stdout.flush()
     except UserError as error:
         # A key of a suite or a name of a file may hold what a terminal would act on.
@@ -109,6 +114,14 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         # What is still buffered has no reader; the interpreter would complain about it at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(int(code))
+
+
+def _traceback(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """A fault of ours, which may quote a URL."""
+    text = "".join(traceback.format_exception(kind, error, trace))
+    print(without_secrets(text), end="", file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -20,6 +20,7 @@ from peftmark.cli.options import (
     add_suites,
     add_which_jobs_and_where,
     count,
+    count_from_zero,
     selection_of,
 )
 from peftmark.cli.shared import waiting_text
@@ -51,7 +52,7 @@ def add_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--timeout", type=count, metavar="SECONDS", help="time limit of a job")
     sub.add_argument(
         "--retries",
-        type=int,
+        type=count_from_zero,
         choices=range(6),
         default=1,
         metavar="N",
@@ -90,6 +91,11 @@ def run(options: argparse.Namespace) -> int:
     stop = Stop()
     screen = Screen(console, None if options.no_report else options.reports)
     plan = carry_out(selection, screen, stop)
+    for path in screen.damaged:
+        if not path.exists():
+            console.print(
+                f"Set aside: {plan.store.aside / path.name}", markup=False, soft_wrap=True
+            )
     summary = summarise(plan, selection)
     _tell(summary, plan, console, options.json)
     if not options.no_report:
@@ -112,11 +118,13 @@ class Screen:
     def __init__(self, console: Any, reports: Path | None) -> None:
         self._console, self._reports = console, reports
         self.live: Path | None = None
+        self.damaged: Sequence[Path] = ()
 
     def planned(self, plan: Plan) -> None:
         """What would run is known."""
         if self._reports is not None:
             self.live = self._reports / plan.suite.name / "live.html"
+        self.damaged = list(plan.contents.damaged)
         _announce(plan, self._console)
 
     def fetching(self) -> None:
@@ -183,7 +191,7 @@ def _announce(plan: Plan, console: Any) -> None:
     for note in plan.notes:
         console.print(f"Note: {note}.", markup=False, soft_wrap=True)
     for path, why in plan.contents.damaged.items():
-        console.print(f"Set aside as unreadable: {path.name}: {why}", markup=False, soft_wrap=True)
+        console.print(f"Unreadable: {path.name}: {why}", markup=False, soft_wrap=True)
 
 
 def _tell(summary: Summary, plan: Plan, console: Any, as_json: bool) -> None:

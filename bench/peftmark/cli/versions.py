@@ -53,7 +53,7 @@ def run(options: argparse.Namespace) -> int:
     from peftmark.gate.policy import read_policy
     from peftmark.gate.show import text, to_json
     from peftmark.gate.snapshot import of_results
-    from peftmark.run.versions import is_pinned, parse, prepare, run_side, turns
+    from peftmark.run.versions import is_pinned, parse, prepare, run_side, shown, turns
     from peftmark.storage.store import Store
 
     def say(line: str) -> None:
@@ -65,14 +65,14 @@ def run(options: argparse.Namespace) -> int:
     more = ["--jobs", str(options.jobs)] if options.jobs else []
     more += ["--mirror", str(options.mirror)] if options.mirror else []
     for number, side in turns(old, new, options.rounds):
-        say(f"Round {number + 1} of {options.rounds}: {' '.join(side.requirements)}")
+        say(f"Round {number + 1} of {options.rounds}: {side.shown}")
         again = number > 0 or not is_pinned(side.requirements)
         run_side(side, options.suite, options.profile, again, more)
     before, after = (
         of_results(Store(side.results, options.suite), options.suite, options.profile, None)
         for side in (old, new)
     )
-    labels = [short(" ".join(requirements), LONGEST) for requirements in wanted]
+    labels = [short(shown(requirements), LONGEST) for requirements in wanted]
     if labels[0] == labels[1]:
         labels = ["old", "new"]
     both = hold((Run(labels[0], before), Run(labels[1], after)))
@@ -81,7 +81,7 @@ def run(options: argparse.Namespace) -> int:
     folder = options.reports / options.suite / "versions"
     pages = compared.files(both, folder, "versions.md")
     written = write_all({**pages, folder / "versions.json": to_json(found)})
-    shown = text(found) if policy is not None else compared.text(both)
-    print(to_json(found).rstrip() if options.json else shown)
+    told = text(found) if policy is not None else compared.text(both)
+    print(to_json(found).rstrip() if options.json else told)
     say(f"Page: {written[0]}")
     return found.code or Exit.OK

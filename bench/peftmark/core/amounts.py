@@ -76,7 +76,7 @@ def parse_seconds(option: str, text: str) -> float:
 def parse_points(option: str, text: str) -> float:
     """Points from 0 to 100 such as 1.0; one point is 0.01 of the metric."""
     allowed = "a number of points from 0 to 100, such as 1.0; a point is 0.01 of the metric"
-    if not re.fullmatch(r"\d+(\.\d+)?", text) or float(text) > 100:
+    if not re.fullmatch(r"[0-9]+(\.[0-9]+)?", text) or float(text) > 100:
         raise _fault(option, text, allowed)
     return float(text)
 
@@ -122,7 +122,7 @@ def money_text(value: float, currency: str) -> str:
 
 
 def _parse(option: str, text: str, units: Mapping[str, int], allowed: str) -> float:
-    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([A-Za-z]*)", text)
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?([A-Za-z]*)", text)
     if match is None or match[2] not in units:
         raise _fault(option, text, allowed)
     return _usable(option, text, float(match[1]) * units[match[2]], allowed)

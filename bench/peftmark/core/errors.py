@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from enum import IntEnum
 
+from peftmark.core.shown import without_secrets
+
 
 class Exit(IntEnum):
     """Exit codes; each has one meaning and none is reused.
@@ -83,9 +85,10 @@ class UserError(Exception):
     """
 
     def __init__(self, what: str, remedy: str = "", *, code: Exit = Exit.USAGE) -> None:
-        super().__init__(what)
-        self.what = what
-        self.remedy = remedy
+        # Whatever a message quotes, a library's words among it.
+        self.what = without_secrets(what)
+        self.remedy = without_secrets(remedy)
+        super().__init__(self.what)
         self.code = code
 
     def __str__(self) -> str:

@@ -6,11 +6,13 @@ import glob
 import os
 import re
 import shutil
+import stat
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from peftmark.core.errors import StoreError, UserError
+from peftmark.core.errors import AssetError, StoreError, UserError
+from peftmark.core.shown import plain
 
 PACKAGE = Path(__file__).resolve().parents[1]
 """The folder of the package `peftmark`: in a checkout two levels below its root."""
@@ -45,6 +47,30 @@ def new_folder(to: Path) -> Iterator[Path]:
         ) from error
     finally:
         shutil.rmtree(made, ignore_errors=True)
+
+
+_SPECIAL = {
+    stat.S_IFIFO: "a pipe (FIFO)",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+def refuse_special(path: Path) -> None:
+    """Refuse what stands where a file belongs and may block, or never end, when it is opened. A
+    link is what it leads to.
+
+    Raises:
+        AssetError: it is a pipe, a socket or a device; it was not opened.
+    """
+    with suppress(OSError):  # whoever opens it says what is wrong
+        kind = _SPECIAL.get(stat.S_IFMT(path.stat().st_mode))
+        if kind is not None:
+            raise AssetError(
+                f"{plain(str(path))} is {kind}, and not a file: it was not opened",
+                "Put a file there, or name another one.",
+            )
 
 
 def sync(path: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from peftmark.core.errors import AssetError
+from peftmark.core.files import refuse_special
 
 Stamp = tuple[int, int, int, int]
 """A file's size in bytes, times of the last change to it and to its entry in ns, and number: at
@@ -24,8 +25,9 @@ def sha256_file(path: Path) -> str:
     """SHA-256 of a file's bytes as 64 hexadecimal digits.
 
     Raises:
-        AssetError: the file can't be read.
+        AssetError: the file can't be read, or is none.
     """
+    refuse_special(path)
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

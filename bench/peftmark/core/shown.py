@@ -1,7 +1,9 @@
-"""How strings that a user wrote are shown: no control character of theirs reaches a terminal."""
+"""How strings that a user wrote are shown: no control character of theirs reaches a terminal, and
+no password that stands in a URL reaches a message, a log, a row or a page."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 MOST_CHARACTERS = 60
@@ -16,6 +18,29 @@ def quoted(value: object, most: int = MOST_CHARACTERS) -> str:
 def short(text: str, most: int = MOST_CHARACTERS) -> str:
     """A text, cut after `most` characters."""
     return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+# The second is a password that holds a slash; a port isn't one. The third is a proxy as people name
+# it, without a scheme. What follows a question mark may be a key or a signature.
+_SECRETS = tuple(
+    (re.compile(pattern, re.ASCII), kept)
+    for pattern, kept in (
+        (r"(://)[^\s/@'\"<>]*@", r"\1"),
+        (r"(://)[^\s/@:'\"<>]*:(?![0-9]+(?:/|\s|$))[^\s@'\"<>]*@", r"\1"),
+        (r"(^|[\s'\"(=])[^\s/@:'\"(=]+:[^\s/@:'\"]+@(?=[\w.-]+(?::[0-9]|[.]))", r"\1"),
+        (r"([a-z][a-z0-9+.-]*://[^\s'\"<>?#]*)[?][^\s'\"<>]*", r"\1"),
+    )
+)
+
+
+def without_secrets(text: str) -> str:
+    """A text whose URLs have lost user, password and query: the one way by which addresses of hubs,
+    indexes, proxies and buckets come into messages."""
+    if "@" not in text and "?" not in text:
+        return text
+    for pattern, kept in _SECRETS:
+        text = pattern.sub(kept, text)
+    return text
 
 
 def plain(text: str) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from peftmark.core.errors import SuiteError
+from peftmark.core.files import refuse_special
 
 MAX_SUITE_BYTES = 256 * 1024
 MOST_WHOLE = 2**63 - 1
@@ -119,7 +120,9 @@ def read_yaml(path: Path) -> Any:
 
     Raises:
         SuiteError: with file, line and column, if it isn't YAML as allowed here.
+        AssetError: it is no file.
     """
+    refuse_special(path)
     try:
         with path.open("rb") as file:
             raw = file.read(MAX_SUITE_BYTES + 1)

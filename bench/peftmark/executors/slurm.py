@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from peftmark.core.errors import UserError
+from peftmark.core.texts import whole_number
 from peftmark.executors.cluster import Lost, drive
 from peftmark.executors.contract import Finished, Order
 from peftmark.executors.node import run_here
@@ -81,7 +82,7 @@ def settings(text: str) -> Settings:
                 f"--slurm: found {pair!r}" + (", a second time" if key in given else ""),
                 f"Give key=value,... each once, of cluster, {', '.join(KEYS)}.",
             )
-        if KEYS.get(key) is int and not (value.isdecimal() and int(value) > 0):
+        if KEYS.get(key) is int and not whole_number(value):
             raise UserError(f"--slurm: found {pair!r}", "It takes a whole number from 1.")
         given[key] = value
     cluster = given.pop("cluster", "slurm")

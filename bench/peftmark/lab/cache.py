@@ -22,7 +22,8 @@ from safetensors import SafetensorError
 
 from peftmark.core.errors import AssetError
 from peftmark.core.files import sync
-from peftmark.core.hashes import sha256_file, stamp_of
+from peftmark.core.hashes import sha256_file
+from peftmark.core.sealed import sealed, unsealed
 from peftmark.machine.environment import SOURCES, source_hash
 
 MANIFEST = "made.json"
@@ -89,8 +90,8 @@ def _make(folder: Path, make: Callable[[Path], dict[str, Any]]) -> Kept | None:
     scratch.mkdir()
     try:
         facts = make(scratch)
-        files = {path.name: [list(stamp_of(path)), sha256_file(path)] for path in scratch.iterdir()}
-        (scratch / MANIFEST).write_text(json.dumps({"facts": facts, "files": files}))
+        files = {path.name: sha256_file(path) for path in scratch.iterdir()}
+        (scratch / MANIFEST).write_text(sealed({"facts": facts, "files": files}))
         for path in [*scratch.iterdir(), scratch]:  # before the name says that it is whole
             sync(path)
         os.replace(scratch, folder)
@@ -100,13 +101,12 @@ def _make(folder: Path, make: Callable[[Path], dict[str, Any]]) -> Kept | None:
 
 
 def _intact(folder: Path) -> Kept | None:
-    """What is kept, if its files are those that were made."""
-    with suppress(OSError, ValueError, KeyError, TypeError, AssetError):
-        made = json.loads((folder / MANIFEST).read_text())
-        for name, (stamp, digest) in made["files"].items():
-            path = folder / name
-            # A copied cache has other stamps.
-            if list(stamp_of(path)) != stamp and sha256_file(path) != digest:
-                return None
-        return Kept(folder, made["facts"])
+    """What is kept, if its files are those that were made: every byte is read, since a bit that
+    flips on a disk leaves size and times as they were."""
+    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError, AssetError):
+        made = unsealed((folder / MANIFEST).read_text())
+        found = {path.name: sha256_file(path) for path in folder.iterdir()}
+        del found[MANIFEST]
+        if found == made["files"]:
+            return Kept(folder, made["facts"])
     return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -165,8 +166,14 @@ def score(
     found: dict[str, float] = {}
     plain = tuple(k for k in keys if k in PREDICTED and references.ndim == 1)
     if plain:
-        metric = GlueMetrics(config_name=",".join(plain), keep_in_memory=True)
-        result = metric.compute(predictions=predictions.tolist(), references=references.tolist())
+        # The library makes a folder for every metric; the usual place for it may not be writable.
+        with tempfile.TemporaryDirectory(prefix="metric-") as scratch:
+            metric = GlueMetrics(
+                config_name=",".join(plain), keep_in_memory=True, cache_dir=scratch
+            )
+            result = metric.compute(
+                predictions=predictions.tolist(), references=references.tolist()
+            )
         found |= {key: float(result[key]) for key in plain}
     for key in keys:
         if key in found or why_none(key, references):

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from peftmark.core.full_memory import says_memory_is_full
+from peftmark.core.shown import without_secrets
 from peftmark.machine.visible import see_only
 from peftmark.record.job import Job
 from peftmark.record.outcome import Outcome, Status
@@ -64,7 +65,7 @@ def _guarded(job: Job, places_json: str, send: Any) -> Outcome:
         return recipe.run(job, _places(places_json), send, _outbox(places_json))
     except Exception as error:
         with suppress(OSError):  # a log without room
-            traceback.print_exc()
+            print(without_secrets(traceback.format_exc()), file=sys.stderr)
         status, reason = classify(error)
         return Outcome(status=status, status_reason=reason)
 
@@ -75,7 +76,7 @@ def classify(error: Exception) -> tuple[Status, str]:
     from peftmark.lab.models import Unsupported
     from peftmark.lab.step import Diverged
 
-    told = str(error)
+    told = without_secrets(str(error))
     if isinstance(error, UserError) and error.remedy:
         told = f"{error.what.removesuffix('.')}. {error.remedy}"
     text = " ".join(told.split())[:400] or type(error).__name__

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from peftmark.core.shown import plain
+from peftmark.core.texts import whole_number
 
 VARIABLE = "CUDA_VISIBLE_DEVICES"
 VARIABLES = (VARIABLE, "HIP_VISIBLE_DEVICES")
@@ -98,8 +99,7 @@ def choose(
 
 
 def _named(name: str, listed: Sequence[Gpu], slices: Mapping[str, Sequence[Gpu]]) -> list[Gpu]:
-    if name.isdecimal():
-        number = int(name) if len(name) < 6 else len(listed)
+    if (number := whole_number(name[:6])) is not None and name.isdigit():
         return list(listed[number : number + 1])
     whole = [gpu for gpu in listed if gpu.uuid == name]
     divided = [one for uuid, parts in slices.items() if uuid.startswith(name) for one in parts]

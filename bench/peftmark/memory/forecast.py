@@ -26,6 +26,7 @@ from peftmark.catalog.methods import STEP_OF
 from peftmark.catalog.task import Task, TaskKind
 from peftmark.core.errors import StoreError
 from peftmark.core.files import write_all
+from peftmark.core.sealed import sealed, unsealed
 from peftmark.machine.environment import cores, software, source_hash
 from peftmark.record.job import Form, Job, source_key
 from peftmark.record.recipe import Causal
@@ -306,7 +307,7 @@ def _kept(cache: Path | None, text: str) -> Forecast | None:
     if cache is None:
         return None
     try:
-        return Forecast(**json.loads(_place(cache, text).read_text(encoding="utf-8")))
+        return Forecast(**unsealed(_place(cache, text).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None  # not there, or damaged: it is predicted anew
 
@@ -316,4 +317,4 @@ def _keep(cache: Path | None, text: str, found: Forecast) -> None:
     if cache is None or found.reason.startswith("the process"):
         return
     with suppress(StoreError):  # a cache that can't be written is gone without
-        write_all({_place(cache, text): json.dumps(asdict(found))})
+        write_all({_place(cache, text): sealed(asdict(found))})

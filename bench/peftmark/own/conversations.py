@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
+
+from peftmark.core.texts import read_json, shows_nothing
 
 ROLES = {
     "system": "system",
@@ -33,9 +34,9 @@ def turns_of(value: Any) -> Turns:
     """
     if isinstance(value, str):
         try:
-            value = json.loads(value)
+            value = read_json(value)
         except (ValueError, RecursionError) as error:
-            raise Odd("a conversation is text that is no JSON") from error
+            raise Odd("a conversation is text that is no JSON, or has a key twice") from error
     if not isinstance(value, list) or not all(isinstance(turn, dict) for turn in value):
         raise Odd("a conversation is no list of turns")
     return tuple(_turn(turn) for turn in value)
@@ -52,7 +53,7 @@ def _turn(turn: dict[str, Any]) -> tuple[str, str]:
             content = "".join(map(str, parts))
     if not isinstance(content, str):
         raise Odd("the content of a turn is not text")
-    if not content.strip():
+    if shows_nothing(content):
         raise Odd("a turn is empty")
     return known, content
 
@@ -77,7 +78,7 @@ def choices_of(value: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
         raise Odd("the choices are no list of texts")
     if len(value) < 2:
         raise Odd("a row has fewer than two choices")
-    if not all(choice.strip() for choice in value):
+    if any(map(shows_nothing, value)):
         raise Odd("a choice is empty")
     if len(set(value)) < len(value):
         raise Odd("two choices of a row are the same")

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
 from peftmark.core.shown import quoted
+from peftmark.core.texts import number, shows_nothing
 
 MISSING = frozenset({"NaN", "nan", "NA", "N/A", "n/a", "None", "null", "NULL", "<NA>", "#N/A", ""})
 """How programs write that a label is missing; where one is a class, `labels:` declares it."""
-_NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?")
 
 
 def label_word(value: object) -> str | None:
@@ -30,14 +29,15 @@ def label_word(value: object) -> str | None:
 
 def as_number(word: str) -> float | None:
     """The number that a word is; None if it is none."""
-    text = word.strip()
-    return float(text) if _NUMBER.fullmatch(text) else None
+    return number(word.strip())
 
 
 def missing(label: object, declared: Sequence[str]) -> bool:
     """Whether a label is none."""
     word = label_word(label)
-    return word is None or (word.strip() in MISSING and word.strip() not in declared)
+    if word is None or word.strip() in declared:
+        return word is None
+    return word.strip() in MISSING or shows_nothing(word)
 
 
 def hidden(words: Iterable[str | None], declared: Sequence[str]) -> bool:
@@ -53,7 +53,7 @@ def in_order(words: Iterable[str]) -> tuple[str, ...]:
     """Class names sorted: numbers by value, others by their characters (false before true)."""
     names = set(words)
     numbers = {name: as_number(name) for name in names}
-    if all(number is not None for number in numbers.values()):
+    if None not in numbers.values():
         return tuple(sorted(names, key=lambda name: (numbers[name] or 0.0, name)))
     return tuple(sorted(names))
 
@@ -68,9 +68,9 @@ def clashes(words: Iterable[str]) -> list[list[str]]:
 
 
 def _folded(word: str) -> object:
-    number = as_number(word)
-    if number is not None:
-        return number
+    value = as_number(word)
+    if value is not None:
+        return value
     text = unicodedata.normalize("NFKC", word).casefold()
     return "".join(c for c in text if c.isalnum()) or word.strip()
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from peftmark.catalog.metrics import decimals
 from peftmark.catalog.task import Example, Task
 from peftmark.core.errors import UserError
+from peftmark.core.files import refuse_special
 from peftmark.core.shown import plain, plural
 from peftmark.own.read import OwnRows
 from peftmark.own.warn import class_counts, copies
@@ -142,6 +143,7 @@ def _lengths(unit: str, counts: Sequence[int], max_length: int | None = None) ->
 def _tokens(file: Path, rows: Sequence[Example], max_length: int) -> Lengths:
     from tokenizers import Tokenizer
 
+    refuse_special(file)
     try:
         tokenizer = Tokenizer.from_file(str(file))
     except Exception as error:  # the library raises plain exceptions of its own

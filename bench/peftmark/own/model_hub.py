@@ -6,7 +6,6 @@ shown here.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
@@ -15,15 +14,17 @@ from pathlib import Path
 
 from peftmark.core.errors import AssetError, StoreError
 from peftmark.core.files import write_all
+from peftmark.core.sealed import sealed, unsealed
 from peftmark.core.shown import plain
-from peftmark.sources.assets import (
-    default_cache,
+from peftmark.sources.cache_folder import default_cache
+from peftmark.sources.hub import (
     hub_reachable,
     hub_reason,
     quiet_hub,
+    refuse_full_hub_cache,
     snapshot,
 )
-from peftmark.sources.model_folder import ADAPTER, BESIDE, CONFIG, INDEX, WEIGHTS
+from peftmark.sources.model_folder import ADAPTER, BESIDE, CONFIG, INDEX, WEIGHTS, blob_fault
 
 PATTERNS = (CONFIG, INDEX, "*.safetensors", *BESIDE)
 """What is asked for; folders inside of the repository are not."""
@@ -48,6 +49,7 @@ def hub_folder(hub: str) -> Path:
     note = default_cache() / "own-models" / "hub" / f"{hub.replace('/', '--')}.json"
     folder = _cached(repository, revision)
     if folder is not None and _whole(folder, note):
+        _check_blobs(folder, repository)
         return folder
     reachable, why = hub_reachable()
     if not reachable:
@@ -65,10 +67,12 @@ def hub_folder(hub: str) -> Path:
         for names in ([CONFIG], sorted(sizes)):
             folder = snapshot(repository, revision, names, local=False)
     except Exception as error:  # many kinds, from HTTP status to a file that came short
+        refuse_full_hub_cache(error, repository)
         raise _refused(repository, revision, error) from error
     assert folder is not None
+    _check_blobs(folder, repository)
     with suppress(StoreError):  # without it the hub is asked again
-        write_all({note: json.dumps(sorted(sizes))})
+        write_all({note: sealed(sorted(sizes))})
     return folder
 
 
@@ -100,10 +104,23 @@ def hub_config(hub: str) -> Path:
 def _whole(folder: Path, note: Path) -> bool:
     """Whether every file is there that the hub said belongs to the model."""
     try:
-        names = json.loads(note.read_text(encoding="utf-8"))
+        names = unsealed(note.read_text(encoding="utf-8"))
         return bool(names) and all((folder / str(name)).is_file() for name in names)
     except (OSError, ValueError, TypeError):
         return False
+
+
+def _check_blobs(folder: Path, repository: str) -> None:
+    """Hold files against the hashes that the hub's cache names them by: a damaged one would make
+    another model of it."""
+    for path in sorted(folder.iterdir()):
+        expected, found = blob_fault(path) if path.is_file() else ("", "")
+        if found != expected:
+            raise AssetError(
+                f"model {repository}: {path.resolve()} is damaged: its hash is {found}, expected "
+                f"{expected}",
+                f"Delete {path.resolve()} and try again: it is fetched anew.",
+            )
 
 
 def _sizes(repository: str, revision: str) -> dict[str, int]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from peftmark.core.errors import AssetError
+from peftmark.core.files import refuse_special
 from peftmark.core.shown import plain
 
 REMEDY = "A path is looked for in the working directory and beside the suite's file: mend it."
@@ -18,10 +19,11 @@ def find(name: str, places: Sequence[Path], folder: bool = False) -> Path:
         folder: whether it has to be a folder.
 
     Raises:
-        AssetError: it is in none of them; all are named.
+        AssetError: it is in none of them; all are named. Or it is neither file nor folder.
     """
     candidates = dict.fromkeys(place / Path(name).expanduser() for place in places)
     for path in candidates:
+        refuse_special(path)
         if path.is_dir() if folder else path.exists():
             return path
     looked = " nor ".join(plain(str(path)) for path in candidates)

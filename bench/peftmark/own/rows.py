@@ -13,6 +13,7 @@ from typing import Any
 
 from peftmark.core.errors import UserError
 from peftmark.core.shown import plain, quoted
+from peftmark.core.texts import number, shows_nothing
 from peftmark.own.choices import read_choices
 from peftmark.own.conversations import Odd, Turns, turns_of
 from peftmark.own.declared import LONGEST_NAME, OwnTask
@@ -139,7 +140,7 @@ def _column(sheet: Sheet, name: str) -> list[str | None]:
     _refuse_characters(sheet, name, values)
     return [
         None
-        if value is None or not value or value.isspace()
+        if value is None or shows_nothing(value)
         else value.replace(BREAK, "\n")
         if BREAK in value
         else value
@@ -218,7 +219,8 @@ def _several(sheet: Sheet, task: OwnTask) -> list[tuple[str, ...] | None]:
         if len(words) < len(items) or None in words:
             what = f"{quoted(name)}: a label is not a word or a number"
             raise sheet.refused([row], what, "Write a list of words.")
-        found.append(tuple(dict.fromkeys(s for word in words if word and (s := word.strip()))))
+        named = (word.strip() for word in words if word and not shows_nothing(word))
+        found.append(tuple(dict.fromkeys(named)))
     _refuse_odd_labels(sheet, [tags or () for tags in found])
     return found
 
@@ -249,8 +251,8 @@ def _from_columns(sheet: Sheet, names: Sequence[str]) -> list[tuple[str, ...] | 
 
 
 def _truth(word: str) -> bool | None:
-    number = as_number(word)
-    key = str(int(number)) if number in (0.0, 1.0) else word.strip().casefold()
+    value = as_number(word)
+    key = str(int(value)) if value in (0.0, 1.0) else word.strip().casefold()
     return _TRUTH.get(key)
 
 
@@ -265,16 +267,16 @@ def _scores(sheet: Sheet, task: OwnTask) -> list[float | None]:
     for row, value in enumerate(values):
         word = value if isinstance(value, str) else None
         # Whole numbers of any length go through words: too large ones become infinite.
-        number = value if isinstance(value, float) else as_number(str(value))
-        if (word is not None and missing(word, ())) or number is None:
+        score = value if isinstance(value, float) else number(str(value))
+        if (word is not None and missing(word, ())) or score is None:
             scores.append(None)
             if word is not None and not missing(word, ()):
                 wrong.append(row)
-        elif math.isnan(number):
+        elif math.isnan(score):
             scores.append(None)
         else:
-            scores.append(float(number))
-            if math.isinf(number):
+            scores.append(float(score))
+            if math.isinf(score):
                 wrong.append(row)
     if wrong:
         what = f"{quoted(name)} is {quoted(values[wrong[0]])} where a finite number belongs"

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from peftmark.core.files import refuse_special
 from peftmark.core.shown import quoted, quoted_list
 from peftmark.own.table import Table, refuse
 from peftmark.own.text_files import PACKED, read_text_file
@@ -28,6 +29,7 @@ def read_table(path: Path, separator: str | None = None, encoding: str | None = 
         UserError: it can't be read, is of no known form, or is malformed, with its line.
     """
     form, pack = _form(path)
+    refuse_special(path)
     if form in TEXT_FORMS:
         return read_text_file(path, form, pack, separator, encoding)
     return _columns(path, form)
@@ -102,6 +104,8 @@ def saved_folder(path: Path) -> dict[str, Table]:
         UserError: it is no such folder.
     """
     marks = ("dataset_dict.json", "state.json")
+    for file in path.rglob("*"):
+        refuse_special(file)
     if not any((path / mark).is_file() for mark in marks):
         raise refuse(
             str(path),

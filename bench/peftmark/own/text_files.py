@@ -21,6 +21,7 @@ from typing import Any
 
 from peftmark.core.errors import UserError
 from peftmark.core.shown import numbered, plural, quoted
+from peftmark.core.texts import JSON, read_json, shows_nothing
 from peftmark.own.table import Table, kind_of, refuse
 
 MOST_BYTES = 2**31
@@ -220,7 +221,9 @@ def _records(path: Path, text: str, separator: str) -> Iterator[tuple[int, list[
 def _header(
     path: Path, line: int, fields: Sequence[str], separator: str, said: str | None
 ) -> list[str]:
-    head, place = [name.strip() for name in fields], f"line {line}"
+    # A name that nobody can see is none.
+    head = ["" if shows_nothing(name) else name.strip() for name in fields]
+    place = f"line {line}"
     if not any(head):
         remedy = "Name the columns in the first line."
         raise refuse(str(path), place, "there is no header", remedy)
@@ -265,7 +268,7 @@ def _lines(path: Path, text: str) -> Iterator[tuple[int, Any]]:
         if not line or line.isspace():
             continue
         try:
-            value = _DECODER.decode(line)
+            value = read_json(line)
         except (ValueError, RecursionError) as error:
             raise _no_json(path, number, error) from error
         yield number, value
@@ -284,7 +287,7 @@ def _array(path: Path, text: str) -> Iterator[tuple[int, Any]]:
                 raise _no_json(path, line, ValueError("more follows the array"))
             return
         try:
-            value, after = _DECODER.raw_decode(text, at)
+            value, after = JSON.raw_decode(text, at)
         except (ValueError, RecursionError) as error:
             raise _no_json(path, line, error) from error
         yield line, value
@@ -301,15 +304,3 @@ def _no_json(path: Path, line: int, error: Exception) -> UserError:
         f"no JSON: {said}",
         "Mend the line: one JSON object a line, or one array of objects.",
     )
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    row = dict(pairs)
-    if len(row) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the key {quoted(twice)} stands twice")
-    return row
-
-
-_DECODER = json.JSONDecoder(object_pairs_hook=_once)

@@ -23,6 +23,7 @@ from types import FrameType
 from typing import Any
 
 from peftmark.core.errors import Exit, Leave, UserError
+from peftmark.core.texts import whole_number
 from peftmark.machine.environment import capture
 from peftmark.perf import matrix, page, pairs, trainers
 
@@ -154,9 +155,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
+    value = whole_number(text)
+    if not value:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
-    return int(text)
+    return value
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ One unit of a figure is one CSS pixel.
 from __future__ import annotations
 
 import io
+import logging
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, assert_never
 
@@ -55,6 +56,8 @@ if TYPE_CHECKING:
 
 def render_all(figures: Iterable[Figure]) -> dict[str, str]:
     """Name -> picture, as one `<svg>` element for a page that defines the colour variables."""
+    # Without a home it keeps its list of fonts for a moment, and says so at length.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     import matplotlib
 
     # Once for all: setting the style takes as long as drawing a small picture.

@@ -16,7 +16,8 @@ from peftmark.core.errors import UserError
 from peftmark.core.shown import plain
 from peftmark.machine.environment import NUMERIC, cores, machine, versions
 from peftmark.machine.groups import cpu_quota, memory_left
-from peftmark.sources.assets import default_cache, hub_reachable
+from peftmark.sources.assets import default_cache
+from peftmark.sources.hub import hub_reachable
 from peftmark.suite.expand import Facts, choose_profile
 from peftmark.suite.load import load_suite, suite_names
 

@@ -24,7 +24,8 @@ from peftmark.core.errors import AssetError, UserError
 from peftmark.core.shown import plain
 from peftmark.machine import nvml
 from peftmark.run.mirror_folder import explained, locked, place, write_manifest
-from peftmark.sources.assets import Places, default_cache, hub_reachable, model_files
+from peftmark.sources.assets import Places, default_cache, model_files
+from peftmark.sources.hub import hub_reachable
 from peftmark.sources.manifest import (
     AssetEntry,
     Manifest,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -11,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from peftmark.core.errors import StoreError
 from peftmark.core.files import write_all
 from peftmark.core.hashes import known_hashes, learn_hashes
+from peftmark.core.sealed import sealed, unsealed
 from peftmark.record.job import Record
-from peftmark.sources.assets import default_cache
+from peftmark.sources.cache_folder import default_cache
 from peftmark.sources.own_models import keep_own_model, own_model_note
 from peftmark.suite.expand import recorded_models
 from peftmark.suite.load import Suite
@@ -74,7 +74,7 @@ def _remembered(cache: Path) -> Iterator[None]:
     still the same. A run reads every file in full again (`peftmark.run.runner.fetch`)."""
     path, before = cache / "own-models" / "hashes.json", known_hashes()
     with suppress(OSError, ValueError, TypeError, AttributeError):
-        noted = json.loads(path.read_text(encoding="utf-8"))
+        noted = unsealed(path.read_text(encoding="utf-8"))
         learn_hashes({name: one for name, one in noted.items() if name not in before})
     learnt = known_hashes()
     yield
@@ -82,4 +82,4 @@ def _remembered(cache: Path) -> Iterator[None]:
         found = {name: one for name, one in found.items() if Path(name).is_file()}
         with suppress(StoreError, OSError):
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            write_all({path: json.dumps(found)})
+            write_all({path: sealed(found)})

@@ -16,7 +16,7 @@ from peftmark.core.shown import plain, quoted
 from peftmark.core.strict_yaml import Word, read_yaml, words_named, words_under
 from peftmark.own.declared import REPOSITORY
 from peftmark.own.declared_model import HUB
-from peftmark.sources.assets import hub_reachable, hub_reason, quiet_hub
+from peftmark.sources.hub import hub_reachable, hub_reason, quiet_hub
 from peftmark.suite.load import find_suite
 
 MAIN = "main"

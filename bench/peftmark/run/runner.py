@@ -23,7 +23,8 @@ from peftmark.run.own_metrics import try_own_metrics
 from peftmark.run.own_models import keep_own_models, read_own_models, shapes_of
 from peftmark.run.own_tasks import notes_on, private, read_own_tasks
 from peftmark.run.stop import Stop
-from peftmark.sources.assets import Located, Places, default_cache, hub_reachable, model_files
+from peftmark.sources.assets import Located, Places, default_cache, model_files
+from peftmark.sources.hub import hub_reachable
 from peftmark.sources.own_cache import keep_own
 from peftmark.sources.task_data import load_task
 from peftmark.storage.store import Contents, Store

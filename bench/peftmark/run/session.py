@@ -102,6 +102,7 @@ def carry_out(selection: Selection, watcher: Watcher, stop: Stop) -> Plan:
     with plan.store.lock():
         # Once more, now that no other run can finish jobs; the profile stays the chosen one.
         selection = replace(selection, profile=plan.profile)
+        plan.store.quarantine(plan.store.read().damaged)
         with stop.watching():
             for trials in (True, False):
                 _run_stage(trials, selection, watcher, stop, plan)

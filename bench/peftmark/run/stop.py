@@ -46,3 +46,22 @@ class Stop:
         finally:
             for number, old in before.items():
                 signal.signal(number, old)
+
+
+@contextmanager
+def sigterm_leaves() -> Iterator[None]:
+    """Have SIGTERM inside leave as Ctrl-C does: what was begun is cleaned up, and processes that
+    fetch or convert end. Where somebody handles it already, they go on doing so."""
+    here = threading.current_thread() is threading.main_thread()
+    if not here or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        raise Leave(Exit.TERMINATED)
+
+    signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)

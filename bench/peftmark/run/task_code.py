@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from peftmark.core.errors import UserError
+from peftmark.core.files import refuse_special
 from peftmark.core.shown import plain, quoted, short
 from peftmark.core.strict_yaml import Said, said_in
 
@@ -34,6 +35,7 @@ def check_tasks(folder: Path | None, trusted: bool) -> None:
 
 
 def _check(file: Path, folder: Path) -> None:
+    refuse_special(file)
     try:
         if file.stat().st_size > MAX_BYTES:
             raise ValueError(f"more than {MAX_BYTES:,} bytes")

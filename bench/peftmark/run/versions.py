@@ -20,7 +20,9 @@ from importlib import metadata
 from pathlib import Path
 
 from peftmark.core.errors import Exit, UserError
-from peftmark.sources.assets import default_cache
+from peftmark.core.shown import without_secrets
+from peftmark.sources.cache_folder import default_cache
+from peftmark.sources.children import run_module
 from peftmark.suite.load import load_suite
 
 BASE = "peftmark_base.pth"
@@ -41,6 +43,16 @@ class Version:
     requirements: tuple[str, ...]
     python: Path
     results: Path
+
+    @property
+    def shown(self) -> str:
+        """The requirements for messages: without the passwords of URLs."""
+        return shown(self.requirements)
+
+
+def shown(requirements: Sequence[str]) -> str:
+    """Requirements as one line, without the passwords of URLs."""
+    return without_secrets(" ".join(requirements))
 
 
 def parse(text: str, option: str) -> tuple[str, ...]:
@@ -86,7 +98,8 @@ def _slug(requirements: Sequence[str]) -> str:
     """A folder's name: readable, and another for other requirements."""
     text = " ".join(requirements)
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-    return f"{re.sub(r'[^A-Za-z0-9.]+', '-', text).strip('-.')[:40]}-{digest}"
+    name = re.sub(r"[^A-Za-z0-9.]+", "-", without_secrets(text)).strip("-.")[:40]
+    return f"{name}-{digest}"
 
 
 def _environment(requirements: Sequence[str], say: Say) -> Path:
@@ -99,16 +112,15 @@ def _environment(requirements: Sequence[str], say: Say) -> Path:
     ready = folder / "peftmark.ready"
     if ready.is_file() and is_pinned(requirements):
         return python
-    say(f"Making an environment with {' '.join(requirements)} ...")
+    say(f"Making an environment with {shown(requirements)} ...")
     shutil.rmtree(folder, ignore_errors=True)
     _call([sys.executable, "-m", "venv", str(folder)], "make an environment")
     own = Path(_call([str(python), "-c", ASK_FOLDER], "ask an environment for its folder").strip())
     # `addsitedir`, since a plain path would leave out what is installed there as editable.
     (own / BASE).write_text(f"import site; site.addsitedir({base!r})\n", encoding="utf-8")
-    pip = [str(python), "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
-    _call([*pip, *requirements], f"install {' '.join(requirements)}")
+    _pip(python, folder, requirements, f"install {shown(requirements)}")
     # pip keeps the code of an equal version that it sees in the environment below.
-    _call([*pip, "--force-reinstall", "--no-deps", *requirements], "install it anew")
+    _pip(python, folder, ["--force-reinstall", "--no-deps", *requirements], "install it anew")
     ready.touch()
     return python
 
@@ -118,14 +130,34 @@ def is_pinned(requirements: Sequence[str]) -> bool:
     return all(re.fullmatch(r"[\w.\-\[\]]+==[\w.!+]+", word) for word in requirements)
 
 
+def _pip(python: Path, folder: Path, words: Sequence[str], what: str) -> None:
+    """Install into an environment; what pip begins lies in the environment's folder, which is made
+    anew where a run was killed."""
+    scratch = folder / "fetching"
+    scratch.mkdir(exist_ok=True)
+    # From this folder: a requirement may be a path.
+    flags = ["--disable-pip-version-check", "install", "--quiet"]
+    done = run_module(
+        "pip",
+        [*flags, *words],
+        python=str(python),
+        environment={"TMPDIR": str(scratch)},
+    )
+    shutil.rmtree(scratch, ignore_errors=True)
+    if done.returncode:
+        raise _failed(what, done.stderr or done.stdout)
+
+
+def _failed(what: str, said: str) -> UserError:
+    last = " ".join(said.strip().splitlines()[-3:])[:400]
+    return UserError(f"can't {what}: {last}", "Check the requirement; nothing was run.")
+
+
 def _call(words: Sequence[str], what: str) -> str:
     try:
         return subprocess.run(words, capture_output=True, text=True, check=True).stdout
     except subprocess.CalledProcessError as error:
-        last = " ".join((error.stderr or error.stdout).strip().splitlines()[-3:])[:400]
-        raise UserError(
-            f"can't {what}: {last}", "Check the requirement; nothing was run."
-        ) from error
+        raise _failed(what, error.stderr or error.stdout) from error
     except OSError as error:
         raise UserError(
             f"can't {what}: {error.strerror}", "Check the disk and the rights."
@@ -168,7 +200,7 @@ def run_side(
         raise KeyboardInterrupt
     if code not in (Exit.OK, Exit.INCOMPLETE, Exit.NOT_REPEATABLE):
         raise UserError(
-            f"the run with {' '.join(side.requirements)} ended with code {code}",
+            f"the run with {side.shown} ended with code {code}",
             "Its message stands above; finished jobs are kept.",
         )
 

@@ -7,14 +7,9 @@ hide it. Packages are read with `zipfile` and never imported.
 
 from __future__ import annotations
 
-import logging
-import os
 import signal
-import subprocess
-import sys
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -23,14 +18,27 @@ from typing import TypeVar
 from peftmark.catalog.architectures import OF_MODELS, fixed
 from peftmark.catalog.models import Model
 from peftmark.catalog.origins import SOURCES, Hub
-from peftmark.core.errors import AssetError
-from peftmark.core.files import sync
+from peftmark.core.errors import AssetError, StoreError
+from peftmark.core.files import sync, write_all
 from peftmark.core.hashes import known_sha256
+from peftmark.core.sealed import sealed, unsealed
 from peftmark.core.shown import quoted
-from peftmark.sources.model_folder import BESIDE, only, read_json, refuse_redirects
+from peftmark.sources.cache_folder import cache_error, fetching, out_of_room
+from peftmark.sources.cache_folder import default_cache as default_cache
+from peftmark.sources.children import run_module
+from peftmark.sources.hub import hub_reachable, hub_reason, refuse_full_hub_cache, snapshot
+from peftmark.sources.model_folder import (
+    BESIDE,
+    blob_fault,
+    file_hashes,
+    lacking,
+    only,
+    read_json,
+    refuse_redirects,
+)
 from peftmark.sources.model_folder import Located as Located
 from peftmark.sources.own_models import own_model_files
-from peftmark.sources.pypi import Unavailable, one_at_a_time, one_line, package_files
+from peftmark.sources.pypi import Unavailable, one_at_a_time, package_files
 
 T = TypeVar("T")
 
@@ -38,12 +46,6 @@ T = TypeVar("T")
 CONVERTER = "peftmark.lab.gguf"
 
 _OTHER_WEIGHTS = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack")
-
-
-def default_cache() -> Path:
-    """The folder for fetched files: `PEFTMARK_CACHE`, or `~/.cache/peftmark`."""
-    named = os.environ.get("PEFTMARK_CACHE")
-    return Path(named).expanduser() if named else Path.home() / ".cache" / "peftmark"
 
 
 @dataclass(frozen=True)
@@ -141,11 +143,13 @@ def model_files(model: Model, places: Places) -> Located:
 def _check_file(model: Model, located: Located, name: str) -> None:
     expected = model.sealed.get(name)
     found = expected and known_sha256(located.path / name)
+    if expected is None:
+        expected, found = blob_fault(located.path / name)
     if found != expected:
         # The hub's cache shows links; the damaged bytes are in the file linked to.
         real = (located.path / name).resolve()
         raise AssetError(
-            f"{real} ({located.source}) is not {model.title}: SHA-256 is {found}, "
+            f"{real} ({located.source}) is not {model.title}: its hash is {found}, "
             f"expected {expected}",
             f"Delete {real} and fetch it again, or put the right file there.",
         )
@@ -163,10 +167,6 @@ def _check_config(model: Model, path: Path) -> None:
             )
 
 
-def _lacking(folder: Path, names: Sequence[str]) -> list[str]:
-    return [name for name in names if not (folder / name).is_file()]
-
-
 def _model_from_mirror(model: Model, mirror: Path | None) -> Located:
     if mirror is None:
         raise Unavailable("no mirror was given")
@@ -178,91 +178,16 @@ def _model_from_mirror(model: Model, mirror: Path | None) -> Located:
         folder = mirror / name
         if not folder.is_dir():
             continue
-        if lacking := _lacking(folder, (model.weights_file, *model.files)):
+        if missing := lacking(folder, (model.weights_file, *model.files)):
             hint = ""
-            if model.weights_file in lacking and any(any(folder.glob(p)) for p in _OTHER_WEIGHTS):
+            if model.weights_file in missing and any(any(folder.glob(p)) for p in _OTHER_WEIGHTS):
                 hint = f" (only safetensors weights are read{pinned})"
-            raise Unavailable(f"{folder} lacks {', '.join(lacking)}{hint}")
+            raise Unavailable(f"{folder} lacks {', '.join(missing)}{hint}")
         return Located(folder, f"mirror: {name}")
     raise Unavailable(f"no folder {' or '.join(folders)} in {mirror}")
 
 
 # --- the hub ---------------------------------------------------------------------------------
-
-
-@contextmanager
-def quiet_hub() -> Iterator[None]:
-    """Keep the hub library's progress bars and log lines off the terminal for a while."""
-    from huggingface_hub.utils import logging as hub_logging
-    from huggingface_hub.utils.tqdm import (
-        are_progress_bars_disabled,
-        disable_progress_bars,
-        enable_progress_bars,
-    )
-
-    level, bars = hub_logging.get_verbosity(), not are_progress_bars_disabled()
-    hub_logging.set_verbosity(logging.ERROR)
-    if bars:
-        disable_progress_bars()
-    try:
-        yield
-    finally:
-        hub_logging.set_verbosity(level)
-        if bars:
-            enable_progress_bars()
-
-
-def hub_reachable(timeout: float = 3.0) -> tuple[bool, str]:
-    """Whether the configured hub answers at all.
-
-    Args:
-        timeout: seconds to wait for a connection, and again for the answer.
-
-    Returns:
-        (True, "") or (False, the reason in one line). In offline mode nothing is contacted.
-    """
-    from huggingface_hub import constants, get_session
-
-    if constants.HF_HUB_OFFLINE:
-        return False, "offline mode is on (HF_HUB_OFFLINE)"
-    endpoint = constants.ENDPOINT
-    try:
-        answer = get_session().head(endpoint, timeout=timeout)
-    except Exception as error:  # the HTTP library's errors are not part of the hub's interface
-        return False, f"{endpoint} can't be reached: {one_line(error)}"
-    if answer.status_code >= 500:
-        return False, f"{endpoint} answers with HTTP status {answer.status_code}"
-    return True, ""
-
-
-def hub_reason(error: Exception, repository: str, revision: str) -> str:
-    """Why the hub's library failed, in one line that names repository and revision."""
-    kind = type(error).__name__
-    # The `datasets` library tells a missing revision only in its text.
-    if kind == "RevisionNotFoundError" or f"Revision '{revision}' doesn't exist" in str(error):
-        return f"{repository} has no revision {revision}"
-    if kind in ("RepositoryNotFoundError", "GatedRepoError", "DatasetNotFoundError"):
-        return f"{repository} does not exist there or needs a login ({kind})"
-    return f"{repository} at {revision[:12]}: {one_line(error)}"
-
-
-def snapshot(repository: str, revision: str, names: Sequence[str], *, local: bool) -> Path:
-    """The folder of the hub library's own cache with these files of a model at a commit.
-
-    Args:
-        local: whether the hub is left alone, and what the cache lacks is lacking.
-    """
-    from huggingface_hub import snapshot_download
-
-    with quiet_hub():
-        folder = snapshot_download(
-            repository,
-            revision=revision,
-            allow_patterns=list(names),
-            local_files_only=local,
-            etag_timeout=5,
-        )
-    return Path(folder)
 
 
 def _model_from_hub(model: Model, hub: Hub) -> Located:
@@ -272,7 +197,7 @@ def _model_from_hub(model: Model, hub: Hub) -> Located:
     # A pinned revision never changes: what the hub's own cache holds needs no network.
     with suppress(FileNotFoundError):
         folder = snapshot(repository, revision, names, local=True)
-        if not _lacking(folder, names):
+        if not lacking(folder, names):
             return Located(folder, source)
     reachable, why = hub_reachable()
     if not reachable:
@@ -280,9 +205,10 @@ def _model_from_hub(model: Model, hub: Hub) -> Located:
     try:
         folder = snapshot(repository, revision, names, local=False)
     except Exception as error:  # many kinds, from HTTP status to a file that came short
+        refuse_full_hub_cache(error, repository)
         raise Unavailable(hub_reason(error, repository, revision)) from error
-    if lacking := _lacking(folder, names):
-        raise Unavailable(f"{repository} at {revision[:12]} lacks {', '.join(lacking)}")
+    if missing := lacking(folder, names):
+        raise Unavailable(f"{repository} at {revision[:12]} lacks {', '.join(missing)}")
     return Located(folder, source)
 
 
@@ -312,10 +238,15 @@ def _converted(model: Model, source: Path, cache: Path) -> Path:
     folder = cache / "converted" / f"{model.key}-{made_by}"
     names = (model.weights_file, *model.files)
 
+    noted = folder.with_name(f"{folder.name}.made.json")
+
     def whole() -> bool:
-        return not _lacking(folder, names) and (
-            known_sha256(folder / model.weights_file) == model.weights_sha256
-        )
+        with suppress(OSError, AssetError, ValueError, KeyError, TypeError):
+            made = unsealed(noted.read_text(encoding="utf-8"))
+            return made[model.weights_file] == model.weights_sha256 and all(
+                known_sha256(folder / name) == made[name] for name in names
+            )
+        return False
 
     if whole():
         return folder
@@ -323,35 +254,38 @@ def _converted(model: Model, source: Path, cache: Path) -> Path:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with one_at_a_time(folder.with_name(f".{folder.name}.lock")):
             if not whole():
-                with tempfile.TemporaryDirectory(prefix=".convert-", dir=folder.parent) as scratch:
-                    _convert(model, source, Path(scratch))
+                with fetching(cache) as scratch:
+                    made = scratch / "made"
+                    made.mkdir()
+                    _convert(model, source, made)
                     folder.mkdir(exist_ok=True)
-                    for file in Path(scratch).iterdir():
+                    write_all({noted: sealed(file_hashes(made, names))})
+                    for file in made.iterdir():
                         sync(file)
                         file.replace(folder / file.name)
-    except OSError as error:
-        raise Unavailable(f"can't store it in {cache}: {error.strerror or error}") from error
+    except (OSError, StoreError) as error:
+        cause = out_of_room(error) or error
+        if isinstance(cause, OSError):
+            size = (source / model.gguf).stat().st_size
+            raise cache_error(cache, cause, f"the converted {model.title}", size) from error
+        raise
     return folder
 
 
 def _convert(model: Model, source: Path, target: Path) -> None:
     """In a process of its own: this one loads no torch, and transformers prints pages."""
-    ended = subprocess.run(
-        [sys.executable, "-P", "-m", CONVERTER, str(source), model.gguf, str(target)],
-        env=os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        check=False,
+    ended = run_module(
+        CONVERTER,
+        [str(source), model.gguf, str(target)],
+        environment={"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
     )
-    lacking = _lacking(target, (model.weights_file, *model.files))
+    missing = lacking(target, (model.weights_file, *model.files))
     if ended.returncode < 0:
         reason = f"the process was ended by {signal.Signals(-ended.returncode).name}"
     elif ended.returncode:
         reason = (ended.stderr.strip().splitlines() or [f"exit code {ended.returncode}"])[-1]
-    elif lacking:
-        reason = f"that gave no {', '.join(lacking)}"
+    elif missing:
+        reason = f"that gave no {', '.join(missing)}"
     else:
         return
     raise Unavailable(f"{model.gguf} can't be converted: {reason}")

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, ValidationError
 
 from peftmark.core.errors import AssetError
+from peftmark.core.files import refuse_special
 from peftmark.core.hashes import sha256_file
 from peftmark.core.strict import Strict
 
@@ -79,6 +80,7 @@ def read_manifest(mirror: Path) -> Manifest | None:
         AssetError: the file can't be read, or is not such a manifest.
     """
     path = mirror / MANIFEST
+    refuse_special(path)
     try:
         return Manifest.model_validate_json(path.read_bytes())
     except FileNotFoundError:
@@ -123,6 +125,7 @@ def fault_of(path: Path, expected: FileEntry | None) -> str:
     """What is wrong with a file in a few words; empty if it is as listed."""
     if expected is None:
         return f"{MANIFEST} has no hash of it"
+    refuse_special(path)
     if not path.is_file():
         return "it is missing"
     found = sha256_file(path)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from peftmark.core.errors import AssetError
+from peftmark.core.files import refuse_special
 from peftmark.core.hashes import known_sha256
 from peftmark.core.shown import plain, quoted
 
@@ -150,7 +152,7 @@ def weight_files(folder: Path) -> list[str]:
                 "folder",
                 "Save the model again.",
             )
-    if missing := [name for name in shards if not (folder / name).is_file()]:
+    if missing := lacking(folder, shards):
         raise AssetError(
             f"{folder} lacks {', '.join(missing[:5])}: {len(missing)} of the {len(shards)} shards "
             f"that {INDEX} names",
@@ -159,12 +161,24 @@ def weight_files(folder: Path) -> list[str]:
     return [INDEX, *shards]
 
 
+def lacking(folder: Path, names: Sequence[str]) -> list[str]:
+    """Those of the names that are no files of a folder.
+
+    Raises:
+        AssetError: one is a pipe, a socket or a device.
+    """
+    for name in names:
+        refuse_special(folder / name)
+    return [name for name in names if not (folder / name).is_file()]
+
+
 def files_read(folder: Path) -> list[str]:
     """Names of all files of a model's folder that are read, sorted.
 
     Raises:
         AssetError: weights, configuration or tokenizer are missing.
     """
+    lacking(folder, (CONFIG, WEIGHTS, INDEX, *BESIDE))  # refuses what is no file
     weights = weight_files(folder)
     there = [name for name in BESIDE if (folder / name).is_file()]
     if not (folder / CONFIG).is_file():
@@ -202,6 +216,26 @@ def all_hashes(folder: Path, weights: bool = True) -> dict[str, str]:
             and path.suffix in (".json", ".txt", ".model", ".jinja", ".codes", *ends)
         ),
     )
+
+
+def blob_fault(path: Path) -> tuple[str, str]:
+    """The hash that a file of the hub's cache is named by, and the one that it has; equal where
+    nothing is wrong, and empty for files elsewhere.
+
+    The cache links to blobs named by what the server says of them: the SHA-256 of a large file,
+    and of a small one what Git calls it.
+    """
+    real = path.resolve()
+    name = real.name
+    if real.parent.name != "blobs" or not re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", name):
+        return "", ""
+    if len(name) == 64:
+        return name, known_sha256(real)
+    content = real.read_bytes()
+    git = b"blob %d\0" % len(content) + content
+    # The second is what some stand-ins for the hub give.
+    known = [hashlib.sha1(one, usedforsecurity=False).hexdigest() for one in (git, content)]
+    return name, name if name in known else known[0]
 
 
 def listing_sha256(hashes: Mapping[str, str]) -> str:

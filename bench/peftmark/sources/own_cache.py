@@ -6,37 +6,36 @@ while jobs run. The copy holds the user's text, so nobody else may read it.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from peftmark.catalog.task import Example, Task
 from peftmark.core.errors import AssetError
-from peftmark.core.files import write_all
+from peftmark.core.sealed import sealed, unsealed
+from peftmark.sources.cache_folder import keep_text
 from peftmark.sources.rows import MORE, TaskData, fingerprint, row_values
 
 
 def own_file(cache: Path, found: str) -> Path:
     """Where the rows of a fingerprint are kept."""
-    return cache / "own" / f"{found}.jsonl"
+    return cache / "own" / f"{found}.json"
 
 
 def keep_own(data: TaskData, cache: Path) -> Path:
-    """Keep rows for workers; what is there already is left as it is.
+    """Keep rows for workers; a copy that is there already, and whole, is left as it is.
 
     Raises:
-        StoreError: the cache can't be written.
+        AssetError: the cache is full, or can't be written.
     """
     path = own_file(cache, data.fingerprint)
-    if path.is_file():
-        return path
     head = {"source": data.source, "train": len(data.train), "eval": len(data.eval)}
-    rows = (row_values(row) for row in (*data.train, *data.eval))
-    lines = (json.dumps(one, ensure_ascii=True) for one in (head, *rows))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.parent.chmod(0o700)  # also one that was there
-    write_all({path: "".join(f"{line}\n" for line in lines)})
+    text = sealed([head, *map(row_values, (*data.train, *data.eval))])
+    with suppress(OSError, ValueError):
+        if path.read_text(encoding="utf-8") == text:
+            return path
+    keep_text(cache, path, text, "a copy of your rows")
     return path
 
 
@@ -53,9 +52,8 @@ def load_own(task: Task, cache: Path) -> TaskData:
         "PEFTMARK_CACHE names it."
     )
     try:
-        head, *lines = path.read_bytes().splitlines()
-        said = json.loads(head)
-        rows = tuple(_row(json.loads(line)) for line in lines)
+        said, *values = unsealed(path.read_text(encoding="utf-8"))
+        rows = tuple(map(_row, values))
         train, evaluation = rows[: said["train"]], rows[said["train"] :]
     except OSError as error:
         why = f"{path} can't be read: {error.strerror or error}"

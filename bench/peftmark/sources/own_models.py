@@ -6,15 +6,15 @@ files stay where they are; they are verified on every load.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from peftmark.catalog.models import Model
 from peftmark.core.errors import AssetError
-from peftmark.core.files import write_all
+from peftmark.core.sealed import sealed, unsealed
 from peftmark.core.shown import plain
+from peftmark.sources.cache_folder import keep_text
 from peftmark.sources.model_folder import (
     Located,
     file_hashes,
@@ -36,12 +36,11 @@ def keep_own_model(
     """Note for workers where a model's files are.
 
     Raises:
-        StoreError: the cache can't be written.
+        AssetError: the cache is full, or can't be written.
     """
     note = {"folder": str(folder.absolute()), "source": source, "files": dict(hashes)}
     path = own_model_note(cache, model.identity)
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    write_all({path: json.dumps(note, indent=2, sort_keys=True) + "\n"})
+    keep_text(cache, path, sealed(note), f"a note of model {model.key}")
 
 
 def own_model_files(model: Model, cache: Path) -> Located:
@@ -52,7 +51,7 @@ def own_model_files(model: Model, cache: Path) -> Located:
     """
     path = own_model_note(cache, model.identity)
     try:
-        note: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        note: dict[str, Any] = unsealed(path.read_text(encoding="utf-8"))
         folder, source = Path(note["folder"]), str(note["source"])
         expected = {str(name): str(digest) for name, digest in note["files"].items()}
     except OSError as error:

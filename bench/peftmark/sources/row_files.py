@@ -6,14 +6,13 @@ is named with its line; nothing is skipped in silence.
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from peftmark.catalog.task import Example, Task
 from peftmark.core.errors import AssetError
+from peftmark.core.shown import quoted
+from peftmark.core.texts import number, read_json, shows_nothing
 
 SCORE_DIGITS = 3
 """Decimals of a score. GLUE writes three; the hub's 32-bit floats and the few long decimals of
@@ -48,8 +47,8 @@ def read_lines(path: Path, encoding: str = "utf-8-sig") -> Iterator[tuple[int, s
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
         raise malformed(path, line, "a NUL character", "text in UTF-8")
-    for number, line_text in enumerate(text.removesuffix("\n").split("\n"), 1):
-        yield number, line_text.removesuffix("\r")
+    for line_number, line_text in enumerate(text.removesuffix("\n").split("\n"), 1):
+        yield line_number, line_text.removesuffix("\r")
 
 
 def read_rows(path: Path, task: Task) -> list[Example]:
@@ -69,6 +68,9 @@ def read_rows(path: Path, task: Task) -> list[Example]:
 
 def _columns(names: Sequence[str], path: Path, task: Task, line: int = 1) -> list[int]:
     """Positions of the texts and the label, by GLUE's names or the hub's."""
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise malformed(path, line, f"two columns are named {quoted(twice)}", "each name once")
     for form in _forms(task):
         if all(name in names for name in form):
             return [names.index(name) for name in form]
@@ -110,7 +112,7 @@ def _tsv(path: Path, task: Task) -> Iterator[tuple[int, list[object]]]:
 def _jsonl(path: Path, task: Task) -> Iterator[tuple[int, list[object]]]:
     for line, text in read_lines(path):
         try:
-            value = json.loads(text)
+            value = read_json(text)
         except (ValueError, RecursionError) as error:
             raise malformed(path, line, f"not JSON ({error})", "one object a line") from error
         if not isinstance(value, dict):
@@ -152,10 +154,10 @@ def _text(path: Path, line: int, value: object, *, blank: bool) -> str:
     if not isinstance(value, str):
         raise malformed(path, line, f"text is {repr(value)[:80]}", "text")
     text = value.strip()
-    if not text and not blank:
-        raise malformed(path, line, "a text is empty", "text in every text column")
     if "\0" in text or (not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text)):
         raise malformed(path, line, f"text is {text[:80]!r}", "text without NUL or surrogates")
+    if shows_nothing(text) and not blank:
+        raise malformed(path, line, "a text is empty", "text in every text column")
     return text
 
 
@@ -164,19 +166,26 @@ def _label(path: Path, line: int, value: object, task: Task) -> int | float:
     known = isinstance(value, str | int | float) and not isinstance(value, bool)
     if task.bounds:
         low, high = task.bounds
-        score = math.nan
-        if known:
-            with suppress(ValueError, OverflowError):
-                score = float(value)  # type: ignore[arg-type]
-        if not low <= score <= high:
+        score = _score(value) if known else None
+        if score is None or not low <= score <= high:
             raise malformed(path, line, f"score is {shown}", f"a number from {low} to {high}")
         return round(score, SCORE_DIGITS)
     if known:
         # Parquet gives whole numbers as floats when one is missing.
-        label = f"{value:g}" if isinstance(value, float) else str(value).strip()
+        label = f"{value:g}" if isinstance(value, float) else str(value)
         if label in task.labels:
             return task.labels.index(label)
         if label in map(str, range(len(task.labels))):
             return int(label)
     names = ", ".join(f"{i} or {name}" for i, name in enumerate(task.labels))
     raise malformed(path, line, f"label is {shown}", f"one of {names}")
+
+
+def _score(value: object) -> float | None:
+    """A score, as a number or written as one; None if it is neither."""
+    if isinstance(value, str):
+        return number(value)
+    try:
+        return float(value)  # type: ignore[arg-type]
+    except OverflowError:
+        return None

@@ -12,8 +12,9 @@ from pathlib import Path
 from peftmark.catalog.origins import Hub, Package
 from peftmark.catalog.task import Example, Task
 from peftmark.core.errors import AssetError
+from peftmark.core.files import refuse_special
 from peftmark.sources.assets import Places, first_available
-from peftmark.sources.hub_datasets import fetch_splits
+from peftmark.sources.hub_datasets import fetch_splits, notes_of
 from peftmark.sources.own_cache import load_own
 from peftmark.sources.package_rows import read_package
 from peftmark.sources.pypi import Unavailable, package_files
@@ -117,6 +118,7 @@ def _split_file(folder: Path, stems: tuple[str, ...]) -> Path:
         for form in _FORMS:
             # The second name is what a clone of the hub's data set holds.
             for name in (f"{stem}.{form}", f"{stem}-00000-of-00001.{form}"):
+                refuse_special(folder / name)
                 if (folder / name).is_file():
                     return folder / name
     raise Unavailable(f"{folder} has no {' or '.join(stems)} as {', '.join(_FORMS)}")
@@ -139,13 +141,16 @@ def _from_hub(task: Task, hub: Hub, cache: Path) -> TaskData:
     damage = ""
     if all(file.is_file() for file in files):
         try:
-            return read()
+            # Rows that no fingerprint is known of are known by what was fetched.
+            if task.fingerprint is not None or None not in map(notes_of, files):
+                return read()
+            damage = f"; the copy in {folder} is damaged: its SHA-256 is not the noted one"
         except AssetError as error:
             # The copy is ours, so it is fetched again, once.
             damage = f"; the copy in the cache is damaged: {error.what}"
     wanted = dict(zip(files, (hub.train, hub.eval), strict=True))
     try:
-        fetch_splits(hub.repository, hub.revision, hub.config, wanted)
+        fetch_splits(hub.repository, hub.revision, hub.config, wanted, cache)
     except Unavailable as reason:
         raise Unavailable(f"{reason}{damage}") from reason
     return read()

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from peftmark.record.job import Record
 from peftmark.record.machine_kind import machine_keys
 
-PART_NAME = re.compile(r"([0-9a-f]{16})\.(\d+)(?:\.([0-9a-f]{12}))?\.parquet")
+PART_NAME = re.compile(r"([0-9a-f]{16})\.([0-9]+)(?:\.([0-9a-f]{12}))?\.parquet")
 """Job id, attempt and, in a merged folder, the first digits of the SHA-256 of the part's bytes."""
 DIGITS = 12
 

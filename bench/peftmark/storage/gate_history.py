@@ -27,7 +27,7 @@ HISTORY_VERSION = 1
 FOLDER = "history"
 _VERSION_KEY = b"peftmark_history"
 _RUN = re.compile(r"[0-9a-f]{16}")
-_AT = re.compile(r"\d{4}-\d\d-\d\dT[0-9:.]+(Z|[+-]\d\d:?\d\d)?")
+_AT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]+(Z|[+-][0-9]{2}:?[0-9]{2})?")
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from peftmark.catalog.peft_types import PEFT_TYPES
 from peftmark.catalog.quantizations import QUANTIZATIONS
 from peftmark.core.errors import UserError
+from peftmark.core.texts import keys_once
 from peftmark.storage.external import FULL, METHOD_COMPARISON, SUCCESS, ExternalRow
 from peftmark.storage.json_facts import Facts, clean
 
@@ -136,7 +137,7 @@ def _parse(raw: bytes) -> dict[str, Any]:
         ValueError: it is something else.
     """
     try:
-        tree = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique)
+        tree = json.loads(raw.decode("utf-8"), object_pairs_hook=keys_once)
     except UnicodeDecodeError as error:
         raise ValueError(f"not UTF-8 text (byte {error.start})") from error
     except RecursionError as error:
@@ -147,15 +148,6 @@ def _parse(raw: bytes) -> dict[str, Any]:
     if not isinstance(tree, dict) or any(not isinstance(tree.get(p), dict) for p in parts):
         raise ValueError("no result of method_comparison: it has no run_info and meta_info")
     return tree
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"the key {twice!r} stands twice in one object")
-    return found
 
 
 def _other_task(tree: dict[str, Any]) -> str:

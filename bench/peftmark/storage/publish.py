@@ -30,7 +30,7 @@ MANIFEST = "peftmark-manifest.json"
 FORMAT = 1
 """Version of the manifest; newer ones are refused."""
 DERIVED = "results.parquet"
-LOG_NAME = re.compile(r"[0-9a-f]{16}\.\d+\.log")
+LOG_NAME = re.compile(r"[0-9a-f]{16}\.[0-9]+\.log")
 MOST_FILES = 500_000
 MOST_MANIFEST_BYTES = 128 * 2**20
 

@@ -6,7 +6,6 @@ addresses and keys into it.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from peftmark.core.errors import UserError
+from peftmark.core.shown import without_secrets
 
 CHUNK = 1 << 20
 PACKAGES = {
@@ -133,9 +133,7 @@ def open_remote(url: str) -> Remote:
 
 def shown_url(url: str) -> str:
     """A URL for messages: without user, password and query, which may hold keys."""
-    bare = url
-    if "://" in url:
-        bare = re.sub(r"(://)[^/@]*@", r"\1", url.partition("?")[0].partition("#")[0])
+    bare = without_secrets(url.partition("?")[0].partition("#")[0] if "://" in url else url)
     return "".join(c if c.isprintable() else "?" for c in bare)
 
 

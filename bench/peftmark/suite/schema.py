@@ -65,7 +65,7 @@ def _budget(value: Any) -> Any:
     """A number of parameters, or a share of the base's written "0.1%"."""
     if (
         isinstance(value, str)
-        and re.fullmatch(r"\d{1,2}(\.\d+)?%", value)
+        and re.fullmatch(r"[0-9]{1,2}(\.[0-9]+)?%", value)
         and float(value[:-1]) > 0
     ):
         return value
@@ -87,7 +87,7 @@ def _plain(options: dict[str, Any]) -> dict[str, Any]:
 
 def _steps(value: Any) -> Any:
     """A number of steps, or a share of all steps written "10%"."""
-    if isinstance(value, str) and re.fullmatch(r"\d{1,2}(\.\d+)?%", value):
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,2}(\.[0-9]+)?%", value):
         return value
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return value

@@ -401,6 +401,52 @@ REFUSED = {
         CLASSED,
         "line 1: no JSON: the key 'body' stands twice",
     ),
+    "a key twice, deep": (
+        "f.jsonl",
+        '{"body": "a", "category": "x", "more": {"k": 1, "k": 2}}\n',
+        CLASSED,
+        "line 1: no JSON: the key 'k' stands twice",
+    ),
+    "a key twice in turns": (
+        "f.jsonl",
+        objects(m='[{"role": "user", "role": "user", "content": "a"}]'),
+        CHATS,
+        "'m': a conversation is text that is no JSON, or has a key twice",
+    ),
+    "a column twice": ("f.csv", "body,body\na,b\n", CLASSED, "line 1: columns 1 and 2 are both"),
+    "a name that nobody sees": (
+        "f.csv",
+        "body,\u200b,category,\u2800\na,b,c,d\n",
+        CLASSED,
+        "line 1: columns 2 and 4 have no name",
+    ),
+    "a text with nothing to see": (
+        "f.jsonl",
+        objects(body=at(6, "\u200b\xad\u2800", body), category=category),
+        CLASSED,
+        "line 7: a text is empty (1 of ",
+    ),
+    "a label with nothing to see": (
+        "f.jsonl",
+        objects(body=body, category=at(6, "\u2800", category)),
+        CLASSED,
+        "line 7: the label is missing",
+    ),
+    "a turn with nothing to see": (
+        "f.jsonl",
+        objects(m=at(6, [{"role": "user", "content": "\ufeff"}], turns("user", "assistant"))),
+        CHATS,
+        "line 7: 'm': a turn is empty",
+    ),
+    **{
+        f"a score {score!r}": (
+            "f.jsonl",
+            objects(body=body, category=at(6, score, lambda n: str(n % 5))),
+            SCORED,
+            "line 7: 'category' is",
+        )
+        for score in ("0_3", "\u0663", " 3", "0x3")
+    },
     "nesting": ("f.jsonl", "[" * 100_000, CLASSED, "line 1: no JSON"),
     "half a surrogate pair": (
         "f.jsonl",

@@ -11,6 +11,7 @@ import fake_runs
 from own_models import BERT, GPT, model_folder, put, tensors
 from peftmark.core.errors import AssetError, SuiteError, UserError
 from peftmark.core.hashes import forget_hashes
+from peftmark.core.sealed import unsealed
 from peftmark.record.job import Job
 from peftmark.run.runner import Selection, fetch, make_plan
 from peftmark.sources.assets import Places, model_files
@@ -195,7 +196,7 @@ def test_workers_find_the_files_by_the_identity_alone(here):
         model_files(model, places)
     (here / "mine" / "README.md").write_text("beside")
     assert fetch(plan)["mine"] == "own model: mine"
-    note = json.loads(own_model_note(here / "cache", model.identity).read_text())
+    note = unsealed(own_model_note(here / "cache", model.identity).read_text())
     assert note["folder"] == str(here / "mine")
     found = model_files(model, places).path
     assert sorted(path.name for path in found.iterdir()) == sorted(note["files"])

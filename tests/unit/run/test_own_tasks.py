@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import replace
 
@@ -13,6 +12,7 @@ import fake_runs
 from factory import make_outcome, make_record
 from peftmark.catalog.task import Example, Task
 from peftmark.core.errors import UserError
+from peftmark.core.sealed import unsealed
 from peftmark.record.columns import from_row, to_row
 from peftmark.run import runner
 from peftmark.run.own_metrics import made_up
@@ -122,7 +122,7 @@ def test_rows_are_kept_for_workers_only_when_they_run(here):
     for job in plan.jobs:
         assert own_file(cache, job.data_fingerprint).is_file()
     kept = own_file(cache, plan.jobs[0].data_fingerprint).read_text()
-    assert json.loads(kept.splitlines()[0]) == {
+    assert unsealed(kept)[0] == {
         "source": "own rows: tickets.csv",
         "train": 48,
         "eval": 12,

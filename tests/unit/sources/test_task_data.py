@@ -195,6 +195,10 @@ MALFORMED_TSV = {
     "empty text": (GOOD + b"1\t \tb\tentailment\n", "line 3: a text is empty"),
     "not UTF-8": (GOOD + b"1\t\xff\tb\tentailment\n", "line 3: byte 0xff is not UTF-8"),
     "NUL": (GOOD + b"1\ta\0\tb\tentailment\n", "line 3: a NUL character"),
+    "a column twice": (
+        b"index\tsentence1\tsentence2\tlabel\tlabel\n1\ta\tb\tentailment\tentailment\n",
+        "line 1: two columns are named 'label'",
+    ),
     "columns": (b"text\tlabel\na\t0\n", "line 1: columns are 'text', 'label'"),
 }
 
@@ -214,6 +218,10 @@ def test_malformed_tsv(content: bytes, message: str, tmp_path: Path) -> None:
 
 MALFORMED_JSON = {
     "not JSON": ('{"sentence": ', "line 1: not JSON"),
+    "a key twice": ('{"sentence": "a", "sentence": "b", "label": 1}', "line 1: not JSON (the key"),
+    "nothing to see": ('{"sentence": "\\u200b\\u2800", "label": 1}', "line 1: a text is empty"),
+    "spaced number": ('{"sentence": "a", "label": " 1"}', "line 1: label is ' 1'"),
+    "digit of another script": ('{"sentence": "a", "label": "\u0661"}', "line 1: label is"),
     "not an object": ("[1]", "line 1: found [1]"),
     "no label": ('{"sentence": "a"}', "line 1: columns are 'sentence'"),
     "no text": ('{"sentence": null, "label": 1}', "line 1: text is None"),
@@ -240,7 +248,9 @@ def test_malformed_jsonl(content: str, message: str, tmp_path: Path) -> None:
     assert message in caught.value.what
 
 
-@pytest.mark.parametrize("score", ["5.1", "-0.1", "nan", "inf", "high", ""])
+@pytest.mark.parametrize(
+    "score", ["5.1", "-0.1", "nan", "inf", "high", "", " 3", "0_3", "\u0663", "0x3"]
+)
 def test_scores_that_are_none(score: str, tmp_path: Path) -> None:
     task = TASKS["sts-b"]
     write_form(tmp_path / "m" / "sts-b" / "train.tsv", task, [("a", "b", score)])
