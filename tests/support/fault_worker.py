@@ -218,3 +218,39 @@ def steady(connection, job_json, places_json, log, device, *more):
         train_seconds=time.monotonic(),
         initial_weights_hash=hashlib.sha256(known.encode()).hexdigest(),
     )
+
+
+# --- whatever a worker sends ---------------------------------------------------------------------
+
+
+def sends_what_the_file_says(connection, job_json, places_json, log, device, *more):
+    """At seed 0 send the bytes of the file `sent` beside the log and then a good outcome; finish at
+    any other seed."""
+    line = Line(connection, job_json, log)
+    if line.job.seed == 0:
+        left = memoryview(line.log.with_name("sent").read_bytes())
+        while left:
+            left = left[os.write(connection.fileno(), left) :]
+    line.finish()
+
+
+def sends_without_end(connection, job_json, places_json, log, device, *more):
+    """At seed 0 announce two gigabytes and send for ever; finish at any other seed."""
+    line = Line(connection, job_json, log)
+    if line.job.seed == 0:
+        os.write(connection.fileno(), struct.pack("!i", 2**31 - 1))
+        while True:
+            os.write(connection.fileno(), b"[" * 2**16)
+    line.finish()
+
+
+def floods_until_the_others_end(connection, job_json, places_json, log, device, *more):
+    """At seed 0 tell steps without a pause until seeds 1 and 2 have ended; each ends by itself."""
+    line = Line(connection, job_json, log)
+    ended = line.log.parent
+    if line.job.seed == 0:
+        while len(list(ended.glob("*.ended"))) < 2:
+            line.send(step=1, steps=20, note="x" * 1000)
+    else:
+        line.log.with_suffix(".ended").touch()
+    line.finish()

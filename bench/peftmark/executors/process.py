@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import math
 import multiprocessing
 import multiprocessing.util
 import os
@@ -34,11 +33,12 @@ from peftmark.executors.contract import (
     nothing_left,
     utc_now,
 )
-from peftmark.executors.protocol import Broken, Inbox
+from peftmark.executors.protocol import MOST_AT_ONCE, MOST_BYTES, Broken, Inbox
 from peftmark.executors.slots import Slot
 from peftmark.machine.nvml import DeviceMeter, contended
 from peftmark.record.job import Job
 from peftmark.record.outcome import Outcome
+from peftmark.record.sent import cut
 from peftmark.sources.assets import Places
 
 PRELOAD = ("peftmark.lab.recipe", "peftmark.lab.methods.adalora")
@@ -264,27 +264,23 @@ def listen(running: Sequence[Worker], listener: Listener) -> None:
             _take(one, listener)
 
 
-def _take(one: Worker, listener: Listener | None) -> None:
+def _take(one: Worker, listener: Listener | None, most: int = MOST_AT_ONCE) -> None:
     try:
-        for message in one.inbox.take():
-            if "outcome" in message:
-                one.outcome = _checked(Outcome.from_json(message["outcome"]))
+        for message in one.inbox.take(most):
+            if isinstance(message, Outcome):
+                if one.outcome is not None:
+                    one.outcome = None
+                    raise Broken("a second outcome")
+                one.outcome = message
             else:
                 one.last.update(message)
                 if listener is not None:
                     listener(one.job, message)
-    except (Broken, KeyError, TypeError, ValueError) as error:
+    except Broken as error:
+        one.inbox.close()  # nothing that it sends after this may pass for its outcome
         if one.outcome is None and one.stopped is None:
-            told = f"the worker sent what is no message of ours ({error})"
+            told = f"the worker sent what is no message of ours ({cut(str(error))})"
             one.stopped = _with_place(Outcome("crashed", told), one)
-
-
-def _checked(outcome: Outcome) -> Outcome:
-    """A finished run without a finite score is no result."""
-    score = math.nan if outcome.metric_value is None else outcome.metric_value
-    if outcome.status == "ok" and not math.isfinite(score):
-        return replace(outcome, status="invalid", status_reason="the metric is not a finite number")
-    return outcome
 
 
 def end(running: Sequence[Worker], outcome: Outcome, stacks: bool = False) -> None:
@@ -352,7 +348,7 @@ def finish(one: Worker, died: Callable[[Worker], Outcome]) -> Finished:
     Args:
         died: the outcome of a worker that left none and was not stopped.
     """
-    _take(one, None)
+    _take(one, None, MOST_BYTES)
     one.inbox.close()
     one.process.join()
     _bound(one.log)
