@@ -254,3 +254,48 @@ def floods_until_the_others_end(connection, job_json, places_json, log, device, 
     else:
         line.log.with_suffix(".ended").touch()
     line.finish()
+
+
+# --- the server that workers are forked from -----------------------------------------------------
+
+
+def kills_its_server_once(connection, job_json, places_json, log, device, *more):
+    """In the first attempt at seed 0 kill the process that this one was forked from, and hang."""
+    line = Line(connection, job_json, log)
+    if line.job.seed == 0 and line.log.name.endswith(".1.log"):
+        line.log.with_suffix(".pid").write_text(str(os.getpid()))
+        line.send(step=7, steps=120)
+        os.kill(os.getppid(), signal.SIGKILL)
+        signal.pause()
+    line.finish()
+
+
+def stops_its_server(connection, job_json, places_json, log, device, *more):
+    """Stop the process that this one was forked from, and finish."""
+    line = Line(connection, job_json, log)
+    os.kill(os.getppid(), signal.SIGSTOP)
+    line.finish()
+
+
+def tells_its_interpreter(connection, job_json, places_json, log, device, *more):
+    """Tell the switches of Python and what is left of them in the environment."""
+    line = Line(connection, job_json, log)
+    print("a dash \u2013 for the log")
+    switches = [sys.flags.optimize, sys.flags.dev_mode, sys.warnoptions, sys.stdout.encoding]
+    line.finish(data_source=json.dumps([switches, sorted(k for k in os.environ if "PYTHON" in k)]))
+
+
+class _Unreadable(BaseException):
+    def __str__(self):
+        raise RuntimeError
+
+
+def leaves_as_the_job_says(*arguments):
+    """Raise in the real worker what no `except Exception` holds, one thing a seed; torch can't be
+    loaded either."""
+
+    def run(job, places, progress, outbox):
+        raise [SystemExit(3), KeyboardInterrupt("a library"), _Unreadable()][job.seed]
+
+    sys.modules["torch"] = None
+    _with_recipe(run, *arguments)

@@ -65,22 +65,28 @@ def _guarded(job: Job, places_json: str, send: Any) -> Outcome:
         quiet_libraries()
         bring(job)
         return recipe.run(job, _places(places_json), send, _outbox(places_json))
-    except Exception as error:
-        with suppress(OSError):  # a log without room
+    except BaseException as error:  # a library may leave by SystemExit when it is loaded
+        with suppress(Exception):  # a log without room, an error that can't be told
             traceback.print_exc()
         status, reason = classify(error)
         return Outcome(status=status, status_reason=reason)
 
 
-def classify(error: Exception) -> tuple[Status, str]:
+def classify(error: BaseException) -> tuple[Status, str]:
     """Status and reason of a job that raised."""
-    import torch
+    try:
+        told = str(error)
+    except Exception:
+        told = "an error that can't be told"
+    try:
+        import torch
 
+        from peftmark.lab.models import Unsupported
+        from peftmark.lab.step import Diverged
+    except BaseException:  # a library that can't be loaded: that is what was raised
+        return "crashed", f"{type(error).__name__}: {' '.join(told.split())[:400]}"
     from peftmark.core.errors import UserError
-    from peftmark.lab.models import Unsupported
-    from peftmark.lab.step import Diverged
 
-    told = str(error)
     if isinstance(error, UserError) and error.remedy:
         told = f"{error.what.removesuffix('.')}. {error.remedy}"
     text = " ".join(told.split())[:400] or type(error).__name__
@@ -145,11 +151,16 @@ def _leave_with_supervisor(connection: Any) -> None:
 def _redirect(log: Path) -> None:
     log.parent.mkdir(parents=True, exist_ok=True)
     handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError, OSError, ValueError):
+            stream.flush()
     os.dup2(handle, 1)
     os.dup2(handle, 2)
     os.close(handle)
+    for stream in (sys.stdout, sys.stderr):
+        # Whatever the terminal can show: a library that prints another character must not fail.
+        with suppress(AttributeError, ValueError):  # not the ones that Python opened
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")  # type: ignore[union-attr]
     faulthandler.enable()
     # The supervisor asks a worker that took too long where it is, before it ends it.
     faulthandler.register(signal.SIGUSR1)

@@ -6,13 +6,17 @@ import json
 import math
 import re
 
+import pyarrow.parquet as pq
 import pytest
 
 from factory import make_job, make_record
 from peftmark.record.columns import to_row
+from peftmark.record.job import SCHEMA_VERSION
 from peftmark.record.outcome import CurvePoint, Outcome, numbers
 from peftmark.record.sent import MOST_REASON, outcome_of
 from peftmark.storage.parquet import parquet_bytes, row_groups
+from peftmark.storage.store import record_of
+from places import DOCS
 
 GOOD = Outcome(
     "ok",
@@ -35,6 +39,14 @@ def sent(**changes):
 
 def test_an_outcome_comes_back_as_it_was():
     assert outcome_of(GOOD.to_json()) == GOOD
+
+
+def test_outcomes_of_real_jobs_come_back_as_they_were():
+    """Nothing that a job measures is refused, cut or made null."""
+    table = pq.ParquetFile(DOCS / "example" / "rows.parquet").read(use_threads=False)
+    rows = [record_of(row, SCHEMA_VERSION).outcome for row in table.to_pylist()]
+    assert len(rows) > 50
+    assert [outcome_of(one.to_json()) for one in rows] == rows
 
 
 POINT = {"step": 1, "loss": 0.5, "metric": 0.5, "seconds": 1.0}
