@@ -8,6 +8,9 @@ if __name__ == "__main__":
     # such as statistics.py. Metrics of one's own are found there all the same.
     if not sys.flags.safe_path and sys.path[:1] == [os.getcwd()]:
         del sys.path[0]
+    from peftmark.core.interpreter import start_afresh
+
+    start_afresh()  # before anything is loaded that a switch of Python could stop
     from peftmark.cli.parser import main
 
     main()

@@ -17,8 +17,8 @@ from peftmark.catalog.methods import METHODS
 from peftmark.catalog.peft_types import PEFT_TYPES
 from peftmark.catalog.tasks import TASKS
 from peftmark.executors.contract import Order
+from peftmark.executors.launch import WORKER_ENVIRONMENT
 from peftmark.executors.local import run_jobs
-from peftmark.executors.process import WORKER_ENVIRONMENT
 from peftmark.executors.slots import Slot
 from peftmark.lab import recipe
 from peftmark.lab.step import BITSANDBYTES

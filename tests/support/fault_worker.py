@@ -227,3 +227,84 @@ def steady(connection, job_json, places_json, log, device, *more):
         train_seconds=time.monotonic(),
         initial_weights_hash=hashlib.sha256(known.encode()).hexdigest(),
     )
+
+
+# --- whatever a worker sends ---------------------------------------------------------------------
+
+
+def sends_what_the_file_says(connection, job_json, places_json, log, device, *more):
+    """At seed 0 send the bytes of the file `sent` beside the log and then a good outcome; finish at
+    any other seed."""
+    line = Line(connection, job_json, log)
+    if line.job.seed == 0:
+        left = memoryview(line.log.with_name("sent").read_bytes())
+        while left:
+            left = left[os.write(connection.fileno(), left) :]
+    line.finish()
+
+
+def sends_without_end(connection, job_json, places_json, log, device, *more):
+    """At seed 0 announce two gigabytes and send for ever; finish at any other seed."""
+    line = Line(connection, job_json, log)
+    if line.job.seed == 0:
+        os.write(connection.fileno(), struct.pack("!i", 2**31 - 1))
+        while True:
+            os.write(connection.fileno(), b"[" * 2**16)
+    line.finish()
+
+
+def floods_until_the_others_end(connection, job_json, places_json, log, device, *more):
+    """At seed 0 tell steps without a pause until seeds 1 and 2 have ended; each ends by itself."""
+    line = Line(connection, job_json, log)
+    ended = line.log.parent
+    if line.job.seed == 0:
+        while len(list(ended.glob("*.ended"))) < 2:
+            line.send(step=1, steps=20, note="x" * 1000)
+    else:
+        line.log.with_suffix(".ended").touch()
+    line.finish()
+
+
+# --- the server that workers are forked from -----------------------------------------------------
+
+
+def kills_its_server_once(connection, job_json, places_json, log, device, *more):
+    """In the first attempt at seed 0 kill the process that this one was forked from, and hang."""
+    line = Line(connection, job_json, log)
+    if line.job.seed == 0 and line.log.name.endswith(".1.log"):
+        line.log.with_suffix(".pid").write_text(str(os.getpid()))
+        line.send(step=7, steps=120)
+        os.kill(os.getppid(), signal.SIGKILL)
+        signal.pause()
+    line.finish()
+
+
+def stops_its_server(connection, job_json, places_json, log, device, *more):
+    """Stop the process that this one was forked from, and finish."""
+    line = Line(connection, job_json, log)
+    os.kill(os.getppid(), signal.SIGSTOP)
+    line.finish()
+
+
+def tells_its_interpreter(connection, job_json, places_json, log, device, *more):
+    """Tell the switches of Python and what is left of them in the environment."""
+    line = Line(connection, job_json, log)
+    print("a dash \u2013 for the log")
+    switches = [sys.flags.optimize, sys.flags.dev_mode, sys.warnoptions, sys.stdout.encoding]
+    line.finish(data_source=json.dumps([switches, sorted(k for k in os.environ if "PYTHON" in k)]))
+
+
+class _Unreadable(BaseException):
+    def __str__(self):
+        raise RuntimeError
+
+
+def leaves_as_the_job_says(*arguments):
+    """Raise in the real worker what no `except Exception` holds, one thing a seed; torch can't be
+    loaded either."""
+
+    def run(job, places, progress, outbox):
+        raise [SystemExit(3), KeyboardInterrupt("a library"), _Unreadable()][job.seed]
+
+    sys.modules["torch"] = None
+    _with_recipe(run, *arguments)

@@ -77,17 +77,8 @@ def run(options: argparse.Namespace) -> int:
     written = _write_gate(found, list(cells), options.reports / options.suite / "gate")
     append(options.results, points(found, after))
     assert found.code is not None
-    _say(to_json(found) if options.json else f"{text(found)}\nPage: {written[-1]}\n")
+    sys.stdout.write(to_json(found) if options.json else f"{text(found)}\nPage: {written[-1]}\n")
     return found.code
-
-
-def _say(text: str) -> None:
-    """Print; a reader that has gone does not change the verdict."""
-    try:
-        sys.stdout.write(text)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _write_gate(found: Gate, cells: list[Cell], folder: Path) -> list[Path]:

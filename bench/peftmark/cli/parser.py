@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -44,7 +43,9 @@ from peftmark.cli import (
 )
 from peftmark.cli.command import Command
 from peftmark.cli.shared import tell_reading
+from peftmark.cli.terminal import Terminal
 from peftmark.core.errors import Exit, Leave, UserError
+from peftmark.core.interpreter import start_afresh
 from peftmark.core.shown import plain, without_secrets
 from peftmark.run.stop import sigterm_leaves
 from peftmark.storage.store import Store
@@ -95,25 +96,36 @@ def _exit_codes() -> str:
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Entry point of `peftmark`."""
-    options = _parser().parse_args(arguments)
+    if arguments is None:
+        start_afresh()
     sys.excepthook = _traceback
-    code: int = Exit.OK
+    terminal = Terminal()
+    code = _carry_out(arguments)
+    lost = terminal.lost()
+    if lost and code == Exit.OK:
+        print(f"peftmark: standard output could not be written: {lost}", file=sys.stderr)
+        code = Exit.USAGE
+    sys.exit(code)
+
+
+def _carry_out(arguments: Sequence[str] | None) -> int:
+    """Do what is asked for; the exit code."""
     try:
+        options = _parser().parse_args(arguments)
         plugins.load()
         Store.tell = tell_reading
         with sigterm_leaves():
-            code = options.command(options)
-        sys.stdout.flush()
+            return int(options.command(options))
+    except SystemExit as left:  # of the parser
+        return left.code if isinstance(left.code, int) else int(Exit.OK)
     except UserError as error:
         # A key of a suite or a name of a file may hold what a terminal would act on.
         print("\n".join(map(plain, f"peftmark: {error}".split("\n"))), file=sys.stderr)
-        code = error.code
+        return int(error.code)
     except KeyboardInterrupt as left:
-        code = left.code if isinstance(left, Leave) else Exit.INTERRUPTED
-    except BrokenPipeError:
-        # What is still buffered has no reader; the interpreter would complain about it at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    sys.exit(int(code))
+        return int(left.code if isinstance(left, Leave) else Exit.INTERRUPTED)
+    except BrokenPipeError:  # of a stream that a program has put in place of ours
+        return int(Exit.OK)
 
 
 def _traceback(

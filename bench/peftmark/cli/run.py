@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from peftmark.cli.options import (
     OF_MACHINE,
@@ -24,6 +25,8 @@ from peftmark.cli.options import (
     selection_of,
 )
 from peftmark.cli.shared import waiting_text
+from peftmark.cli.terminal import as_it_is
+from peftmark.core.shown import visible
 from peftmark.executors.select import DEVICES
 
 if TYPE_CHECKING:
@@ -78,8 +81,6 @@ def run(options: argparse.Namespace) -> int:
     """Run what has no result yet, then report."""
     from dataclasses import replace
 
-    from rich.console import Console
-
     from peftmark.api.reporting import write_report
     from peftmark.report.live_file import lead_on
     from peftmark.run.runner import make_plan
@@ -87,7 +88,7 @@ def run(options: argparse.Namespace) -> int:
     from peftmark.run.stop import Stop
 
     selection = selection_of(options)
-    console = Console(stderr=options.json, highlight=False)
+    console = console_on(sys.stderr if options.json else sys.stdout)
     stop = Stop()
     screen = Screen(console, None if options.no_report else options.reports)
     plan = carry_out(selection, screen, stop)
@@ -106,6 +107,18 @@ def run(options: argparse.Namespace) -> int:
             lead_on(screen.live, written[0].name)
         console.print(f"Report: {written[0]}", markup=False, soft_wrap=True)
     return stop.code if stop.asked() else summary.code
+
+
+def console_on(stream: TextIO) -> Any:
+    """A console to draw on: no string that it is given acts on the terminal, only what it draws."""
+    from rich.console import Console
+
+    class Careful(Console):
+        def print(self, *objects: Any, **options: Any) -> None:
+            shown = [visible(one) if isinstance(one, str) else one for one in objects]
+            super().print(*shown, **options)
+
+    return Careful(file=as_it_is(stream), highlight=False)
 
 
 class Screen:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+from peftmark.cli.terminal import as_it_is
+
 if TYPE_CHECKING:
     from peftmark.run.runner import Plan
 
@@ -32,4 +34,4 @@ def _tell(what: str, done: int, total: int, unit: str) -> None:
         end = "" if live and done < total else "\n"
         start = "\r" if live else ""
         text = f"{start}{what}: {done} of {total} {unit}"
-        print(text, end=end, file=sys.stderr, flush=True)
+        print(text, end=end, file=as_it_is(sys.stderr), flush=True)

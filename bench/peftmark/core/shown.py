@@ -6,6 +6,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+_UNSEEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # control characters but the tab and the line's end
+    "\u061c\u200e\u200f\u202a-\u202e\u2066-\u206f"  # that turn the direction of writing
+    "\u00ad\u180e\u200b-\u200d\u2060-\u2065\ufeff"  # of no width
+    "\u2028\u2029\ufff9-\ufffb\U000e0000-\U000e0fff\ud800-\udfff]"  # others that nobody sees
+)
+MARK = "\N{REPLACEMENT CHARACTER}"
 MOST_CHARACTERS = 60
 MOST_PLACES = 12
 
@@ -45,7 +52,13 @@ def without_secrets(text: str) -> str:
 
 def plain(text: str) -> str:
     """A string on one line, with a mark in place of what can't be printed."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return "".join(c if c.isprintable() else MARK for c in text)
+
+
+def visible(text: str) -> str:
+    """A text of any number of lines, with a mark in place of each character that would act on a
+    terminal or a page, or show the text as another one than it is."""
+    return _UNSEEN.sub(MARK, text)
 
 
 def quoted_list(values: Sequence[object], most: int = MOST_PLACES) -> str:

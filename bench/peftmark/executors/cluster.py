@@ -14,6 +14,7 @@ from peftmark.executors.parcel import unpack
 from peftmark.machine.environment import versions
 from peftmark.record.job import Environment, Job
 from peftmark.record.outcome import Outcome
+from peftmark.record.sent import cut
 
 NO_READINGS = "the node sent no readings"
 
@@ -112,12 +113,12 @@ def drive(order: Order, cluster: Cluster, at_once: int) -> Iterator[Finished]:
 
 def _taken(order: Order, call: _Call, result: str | Lost, stopped: bool) -> Finished:
     """How a call ended, its log written beside the others."""
-    if isinstance(result, Lost):
+    told = result if isinstance(result, Lost) else _told(call.job, result)
+    if isinstance(told, Lost):
         if stopped:
             return _ended(call, Outcome("interrupted", "stopped by the user"))
-        done, log = _ended(call, result.outcome, result.outside), result.detail
+        done, log = _ended(call, told.outcome, told.outside), told.detail
     else:
-        told = answer(call.job, result)
         log = told.log
         done = told.finished or _ended(call, Outcome("crashed", told.refused), node=told.node)
         done = _unpacked(order, done, told)
@@ -125,6 +126,15 @@ def _taken(order: Order, call: _Call, result: str | Lost, stopped: bool) -> Fini
     text = log.encode("utf-8", "replace")
     log_file(order.logs, call.job, call.attempt).write_bytes(text)
     return done
+
+
+def _told(job: Job, result: str) -> Answer | Lost:
+    """What a node answered. One answer that is none, as of a file that was cut, ends no run."""
+    try:
+        return answer(job, result)
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+        reason = f"the node sent what is no answer of ours ({type(error).__name__}: {error})"
+        return Lost(Outcome("crashed", cut(reason)))
 
 
 def _unpacked(order: Order, done: Finished, told: Answer) -> Finished:

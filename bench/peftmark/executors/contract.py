@@ -11,6 +11,7 @@ from typing import Any
 
 from peftmark.record.job import Environment, Job
 from peftmark.record.outcome import Outcome
+from peftmark.record.sent import outcome_of
 from peftmark.sources.assets import Places
 
 WORKER = "peftmark.lab.worker:main"
@@ -110,9 +111,13 @@ class Finished:
 
     @staticmethod
     def from_json(job: Job, text: str) -> Finished:
-        """The inverse of `to_json`."""
+        """The inverse of `to_json`.
+
+        Raises:
+            ValueError, TypeError, KeyError: it is none.
+        """
         data = json.loads(text)
-        data["outcome"] = Outcome.from_json(data["outcome"])
+        data["outcome"] = outcome_of(data["outcome"])
         if data["environment"] is not None:
             data["environment"] = Environment(**data["environment"])
         return Finished(job=job, **data)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from peftmark.core.errors import UserError
 from peftmark.executors.contract import Finished, Order, needs_of, utc_now
+from peftmark.executors.launch import NotStarted
 from peftmark.executors.oom_kills import OomKills
 from peftmark.executors.process import Starter, Worker, end, finish, kill, listen
 from peftmark.executors.slots import Room, Slot, free_memory
@@ -63,7 +64,8 @@ def run_jobs(order: Order, slots: Sequence[Slot], room: Room | None = None) -> I
     fitting = [(job, n) for job, n in order.jobs if needs_of(job) not in order.refused]
     for job, attempt in order.jobs:
         if (job, attempt) not in fitting:
-            yield _refused(job, attempt, order.refused[needs_of(job)])
+            why = order.refused[needs_of(job)]
+            yield _never_ran(job, attempt, Outcome("unsupported", why))
     waiting = [_Waiting(job, attempt, order.retries) for job, attempt in fitting]
     if not waiting:
         return
@@ -76,7 +78,8 @@ def run_jobs(order: Order, slots: Sequence[Slot], room: Room | None = None) -> I
     )
     try:
         while waiting or state.running:
-            _fill_slots(state, order, room, starter, gpu)
+            for one, why in _fill_slots(state, order, room, starter, gpu):
+                yield _never_ran(one.job, one.attempt, Outcome("crashed", why))
             workers = [worker for worker, _ in state.running.values()]
             listen(workers, order.listener)
             kill([worker for worker in workers if worker.stopped is not None and worker.alive])
@@ -105,13 +108,22 @@ def run_jobs(order: Order, slots: Sequence[Slot], room: Room | None = None) -> I
         starter.end()
 
 
-def _fill_slots(state: _State, order: Order, room: Room, starter: Starter, gpu: bool) -> None:
-    """Start jobs, as many as there are free slots and memory for."""
+def _fill_slots(
+    state: _State, order: Order, room: Room, starter: Starter, gpu: bool
+) -> Iterator[tuple[_Waiting, str]]:
+    """Start jobs, as many as there are free slots and memory for; those that could not be started,
+    and why."""
     while state.free and not order.stop():
         one = _next(state.waiting, [w for _, w in state.running.values()], room)
         if one is None:
             return
-        worker = starter.start(one.job, one.attempt, state.free.pop(0))
+        slot = state.free.pop(0)
+        try:
+            worker = starter.start(one.job, one.attempt, slot)
+        except NotStarted as error:
+            state.free.insert(0, slot)
+            yield one, str(error)
+            continue
         state.running[worker.process.pid] = worker, one
         if len(state.running) + order.beside > 1 and not gpu:
             for beside, _ in state.running.values():
@@ -137,13 +149,10 @@ def _next_try(one: _Waiting, outside: str) -> _Waiting:
     )
 
 
-def _refused(job: Job, attempt: int, reason: str) -> Finished:
+def _never_ran(job: Job, attempt: int, outcome: Outcome) -> Finished:
     """The ending of a job that was never started."""
     now = utc_now()
-    nothing = "the job was not started"
-    return Finished(
-        job, attempt, Outcome("unsupported", reason), now, now, 0.0, None, None, nothing
-    )
+    return Finished(job, attempt, outcome, now, now, 0.0, None, None, "the job was not started")
 
 
 def _next(waiting: list[_Waiting], running: Sequence[_Waiting], room: Room) -> _Waiting | None:
@@ -163,7 +172,7 @@ def _outside(worker: Worker, outcome: Outcome, lost: set[str]) -> str:
         return "its GPU was lost"
     if outcome.status == "out_of_memory" and worker.shared:
         return MEMORY
-    if outcome.status == "crashed" and worker.killed:
+    if outcome.status == "crashed" and (worker.killed or worker.lost):
         return "its worker was killed"
     return ""
 

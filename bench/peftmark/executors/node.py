@@ -145,7 +145,7 @@ def answer(job: Job, result_json: str) -> Answer:
     if "refused" in result:
         return Answer(None, result["refused"], Environment(**result["environment"]))
     finished = Finished.from_json(job, result["finished"])
-    return Answer(finished, log=result["log"], left=result.get("left", {}))
+    return Answer(finished, log=str(result["log"]), left=result.get("left", {}))
 
 
 def _refused(reason: str) -> str:

@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from peftmark.core.full_memory import says_memory_is_full
+from peftmark.executors.launch import signal_name
 from peftmark.executors.process import Worker
 from peftmark.record.outcome import Outcome
 
@@ -37,12 +38,11 @@ class OomKills:
         code = one.process.exitcode
         if code is None or code >= 0:
             return Outcome("crashed", f"the worker ended with exit code {code} and no outcome")
-        name = next((s.name for s in signal.Signals if s == -code), f"signal {-code}")
         if -code == signal.SIGKILL and self._one_more():
             return Outcome("out_of_memory", "killed by the kernel's out-of-memory killer")
         if -code == signal.SIGABRT and says_memory_is_full(_last_words(one.log)):
             return Outcome("out_of_memory", "a library ended the worker: its log has the words")
-        return Outcome("crashed", f"the worker was killed by {name}")
+        return Outcome("crashed", f"the worker was killed by {signal_name(-code)}")
 
     def _one_more(self) -> bool:
         """Whether there is a kill not yet put down to a worker; it counts for one now."""

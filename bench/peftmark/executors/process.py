@@ -8,21 +8,16 @@ from __future__ import annotations
 
 import importlib
 import json
-import math
-import multiprocessing
-import multiprocessing.util
 import os
 import shutil
 import signal
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import wait
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from peftmark.core.hashes import known_hashes
@@ -34,35 +29,22 @@ from peftmark.executors.contract import (
     nothing_left,
     utc_now,
 )
-from peftmark.executors.protocol import Broken, Inbox
+from peftmark.executors.launch import Launcher, NotStarted
+from peftmark.executors.protocol import MOST_AT_ONCE, MOST_BYTES, Broken, Inbox
 from peftmark.executors.slots import Slot
 from peftmark.machine.nvml import DeviceMeter, contended
 from peftmark.record.job import Job
 from peftmark.record.outcome import Outcome
+from peftmark.record.sent import cut
 from peftmark.sources.assets import Places
 
-PRELOAD = ("peftmark.lab.recipe", "peftmark.lab.methods.adalora")
 GRACE_SECONDS = 5.0
 STACK_SECONDS = 0.2
-LONGEST_FOLDER = 60
 MAX_LOG_BYTES = 1024 * 1024
+ORPHANED = 255
 
-WORKER_ENVIRONMENT = {
-    # One thread a worker: threads that contend for cores slow each other down, and their number
-    # changes bits.
-    "OMP_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-    # cuBLAS is deterministic only with a fixed workspace.
-    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
-    # The supervisor fetched every asset before the first job; a worker never uses the network.
-    "HF_HUB_OFFLINE": "1",
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    # The server that workers are forked from would import from the working directory first, where a
-    # user's file may be named like a module.
-    "PYTHONSAFEPATH": "1",
-}
+LOST = Outcome("crashed", "the process that the worker was forked from ended before it")
+"""Of a worker that nobody could watch over any more, and that was ended for it."""
 
 JOBS_AT_ONCE = "PEFTMARK_JOBS_AT_ONCE"
 """Variable that tells a worker how many jobs run at once: they share the machine's counters."""
@@ -78,6 +60,7 @@ class Worker:
         stopped: why the supervisor ended it.
         scratch: folder for its temporary files, removed at its end.
         shared: whether another job ran beside it at any time, in the same memory.
+        lost: whether the server that it was forked from ended before it did.
     """
 
     job: Job
@@ -94,6 +77,7 @@ class Worker:
     outcome: Outcome | None = None
     stopped: Outcome | None = None
     shared: bool = False
+    lost: bool = False
 
     @property
     def alive(self) -> bool:
@@ -106,17 +90,24 @@ class Worker:
         code = self.process.exitcode
         return self.outcome is None and self.stopped is None and code is not None and code < 0
 
+    @property
+    def orphaned(self) -> bool:
+        """Whether it lives on without the server that it was forked from, the only one that could
+        tell of its end: `multiprocessing` then takes it for ended, with this code."""
+        if self.process.exitcode != ORPHANED:
+            return False
+        with suppress(OSError):
+            os.kill(self.process.pid, 0)
+            return True
+        return False
+
     def older_than(self, seconds: float | None) -> bool:
         """Whether it has run for longer than this."""
         return seconds is not None and time.monotonic() - self.start > seconds
 
 
 class Starter:
-    """Starts worker processes.
-
-    On the CPU a worker is forked from a server that has torch loaded, in 0.02 s where a fresh
-    process spends 6 to 8 s on imports (measured on two cores). With a GPU each worker is a fresh
-    process: CUDA must not be touched before a fork.
+    """Starts worker processes on jobs.
 
     Args:
         worker: "module:function" that a worker process runs.
@@ -136,11 +127,7 @@ class Starter:
         beside: int = 0,
         leaves: Callable[[Job, int], Path | None] = nothing_left,
     ) -> None:
-        self._context: Any = multiprocessing.get_context("spawn" if gpu else "forkserver")
-        if not gpu:
-            _choose_socket_folder()
-            if worker == WORKER:
-                self._context.set_forkserver_preload(list(PRELOAD))
+        self._launcher = Launcher(gpu, preload=worker == WORKER)
         self._worker, self._logs = worker, logs
         self._scratch = logs.resolve().with_name("scratch")
         self._at_once = f"up to {at_once + beside}" if beside else str(at_once)
@@ -153,8 +140,13 @@ class Starter:
         }
 
     def start(self, job: Job, attempt: int, slot: Slot) -> Worker:
-        """Start a worker on a job."""
-        ours, theirs = self._context.Pipe()
+        """Start a worker on a job.
+
+        Raises:
+            NotStarted: it could not be.
+        """
+        context = self._launcher.context
+        ours, theirs = context.Pipe()
         log = log_file(self._logs, job, attempt)
         scratch = self._scratch / log.stem
         outbox = self._leaves(job, attempt)
@@ -164,7 +156,7 @@ class Starter:
             "cores": sorted(slot.cores),
             "scratch": str(scratch),
         }
-        process = self._context.Process(
+        process = context.Process(
             target=_child,
             args=(
                 setup,
@@ -178,10 +170,15 @@ class Starter:
             daemon=True,
         )
         meter = DeviceMeter(slot.device).__enter__()  # its idle reading is without the worker
-        with _environment(WORKER_ENVIRONMENT), _no_main_program():
-            process.start()
+        try:
+            self._launcher.start(process)
+        except NotStarted:
+            meter.__exit__(None, None, None)
+            ours.close()
+            raise
+        finally:
+            theirs.close()
         meter.pid = process.pid
-        theirs.close()
         return Worker(
             job,
             attempt,
@@ -197,19 +194,9 @@ class Starter:
 
     def end(self) -> None:
         """Remove what held the workers' temporary files, once none is left."""
+        self._launcher.end()
         with suppress(OSError):
             self._scratch.rmdir()
-
-
-def _choose_socket_folder() -> None:
-    """Have `multiprocessing` keep its socket in a short path: some 100 bytes are allowed."""
-    before = tempfile.gettempdir()
-    try:
-        if len(os.fsencode(before)) > LONGEST_FOLDER:
-            tempfile.tempdir = "/tmp"  # noqa: S108 (a folder of its own is made inside)
-        multiprocessing.util.get_temp_dir()
-    finally:
-        tempfile.tempdir = before
 
 
 def _child(setup: Mapping[str, Any], worker: str, connection: Any, *arguments: Any) -> None:
@@ -228,32 +215,6 @@ def _child(setup: Mapping[str, Any], worker: str, connection: Any, *arguments: A
     getattr(importlib.import_module(module), function)(connection, *arguments)
 
 
-@contextmanager
-def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables for the processes started inside."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-
-
-@contextmanager
-def _no_main_program() -> Iterator[None]:
-    """Hide the program that runs here: a child would import it, on a Ray node all of Ray."""
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
-
-
 def listen(running: Sequence[Worker], listener: Listener) -> None:
     """Wait up to half a second for messages or deaths, and take in what came."""
     by_handle = {r.inbox.connection: r for r in running if not r.inbox.closed}
@@ -264,27 +225,23 @@ def listen(running: Sequence[Worker], listener: Listener) -> None:
             _take(one, listener)
 
 
-def _take(one: Worker, listener: Listener | None) -> None:
+def _take(one: Worker, listener: Listener | None, most: int = MOST_AT_ONCE) -> None:
     try:
-        for message in one.inbox.take():
-            if "outcome" in message:
-                one.outcome = _checked(Outcome.from_json(message["outcome"]))
+        for message in one.inbox.take(most):
+            if isinstance(message, Outcome):
+                if one.outcome is not None:
+                    one.outcome = None
+                    raise Broken("a second outcome")
+                one.outcome = message
             else:
                 one.last.update(message)
                 if listener is not None:
                     listener(one.job, message)
-    except (Broken, KeyError, TypeError, ValueError) as error:
+    except Broken as error:
+        one.inbox.close()  # nothing that it sends after this may pass for its outcome
         if one.outcome is None and one.stopped is None:
-            told = f"the worker sent what is no message of ours ({error})"
+            told = f"the worker sent what is no message of ours ({cut(str(error))})"
             one.stopped = _with_place(Outcome("crashed", told), one)
-
-
-def _checked(outcome: Outcome) -> Outcome:
-    """A finished run without a finite score is no result."""
-    score = math.nan if outcome.metric_value is None else outcome.metric_value
-    if outcome.status == "ok" and not math.isfinite(score):
-        return replace(outcome, status="invalid", status_reason="the metric is not a finite number")
-    return outcome
 
 
 def end(running: Sequence[Worker], outcome: Outcome, stacks: bool = False) -> None:
@@ -352,13 +309,16 @@ def finish(one: Worker, died: Callable[[Worker], Outcome]) -> Finished:
     Args:
         died: the outcome of a worker that left none and was not stopped.
     """
-    _take(one, None)
+    _take(one, None, MOST_BYTES)
+    if one.orphaned:
+        one.lost = one.outcome is None and one.stopped is None
+        _signal(one, signal.SIGKILL)
     one.inbox.close()
     one.process.join()
     _bound(one.log)
     shutil.rmtree(one.scratch, ignore_errors=True)
     one.meter.__exit__(None, None, None)
-    outcome = one.outcome or one.stopped or died(one)
+    outcome = one.outcome or one.stopped or (LOST if one.lost else died(one))
     if one.stopped is not outcome and outcome.status not in ("ok", "invalid", "unsupported"):
         outcome = _with_place(outcome, one)
     flag = contended(one.meter.others)

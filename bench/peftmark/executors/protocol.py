@@ -1,18 +1,31 @@
 """What workers send: JSON messages, framed as `multiprocessing` frames them.
 
 Read without ever waiting: a worker that stops in the middle of a message must not stop its
-supervisor, and one that sends rubbish costs no job but its own.
+supervisor, and one that sends rubbish costs no job but its own. Little is read at once and no
+message may be long, so that one that never stops sending takes neither time nor memory of others.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import struct
+from collections.abc import Iterator
 from typing import Any
+
+from peftmark.core.shown import plain, quoted
+from peftmark.record.outcome import Outcome
+from peftmark.record.sent import MOST_COUNT, MOST_EXACT, outcome_of
 
 _HEADER = struct.Struct("!i")
 _PIECE = 1 << 16
+MOST_BYTES = 64 << 20
+"""Bytes of a message: an outcome with scores of more than a million rows has room."""
+MOST_AT_ONCE = 1 << 20
+"""Bytes that are read from one worker before others have their turn."""
+MOST_PHASE = 60
+"""Characters of the name of a phase."""
 
 
 class Broken(Exception):
@@ -39,41 +52,91 @@ class Inbox:
     def close(self) -> None:
         """Take nothing in any more."""
         self.connection.close()
+        self._pending.clear()
 
-    def take(self) -> list[dict[str, Any]]:
-        """The whole messages that have come; half of one stays until its rest comes.
+    def take(self, most: int = MOST_AT_ONCE) -> Iterator[dict[str, Any] | Outcome]:
+        """The messages that have come whole: progress as `progress` makes it, and the outcome. Half
+        of one stays until its rest comes.
+
+        Args:
+            most: bytes that are read now.
 
         Raises:
             Broken: what came is no message; the inbox is closed.
         """
-        self._read()
-        found = []
+        over = self._read(most)
         try:
-            while len(self._pending) >= _HEADER.size:
-                (size,) = _HEADER.unpack_from(self._pending)
-                if size < 0:
-                    raise ValueError("a length below zero")
-                end = _HEADER.size + size
-                if len(self._pending) < end:
-                    break
-                message = json.loads(bytes(self._pending[_HEADER.size : end]))
-                if not isinstance(message, dict):
-                    raise ValueError("no object")
-                del self._pending[:end]
-                found.append(message)
-        except ValueError as error:
+            while (message := self._next()) is not None:
+                yield message
+        except (ValueError, RecursionError) as error:
             self.close()
-            raise Broken(str(error)) from error
-        return found
+            told = "lists in lists without end" if isinstance(error, RecursionError) else error
+            raise Broken(str(told)) from error
+        if over:
+            self.close()
 
-    def _read(self) -> None:
+    def _next(self) -> dict[str, Any] | Outcome | None:
+        """The first message, if all of it is there."""
+        if len(self._pending) < _HEADER.size:
+            return None
+        (size,) = _HEADER.unpack_from(self._pending)
+        if not 0 <= size <= MOST_BYTES:
+            raise ValueError(f"a length of {size:,} bytes")
+        end = _HEADER.size + size
+        if len(self._pending) < end:
+            return None
+        message = json.loads(self._pending[_HEADER.size : end].decode())
+        del self._pending[:end]
+        if not isinstance(message, dict):
+            raise ValueError("no object")
+        if "outcome" not in message:
+            return progress(message)
+        if not isinstance(message["outcome"], str):
+            raise ValueError("the outcome is no text")
+        return outcome_of(message["outcome"])
+
+    def _read(self, most: int) -> bool:
+        """Take in what waits, up to a limit; whether nothing more can come."""
         if self.closed:
-            return
+            return False
+        taken = 0
         try:
-            while piece := os.read(self.connection.fileno(), _PIECE):
+            while taken < most:
+                piece = os.read(self.connection.fileno(), _PIECE)
+                if not piece:
+                    return True
                 self._pending += piece
-            self.close()
+                taken += len(piece)
         except BlockingIOError:
             pass
         except OSError:
-            self.close()
+            return True
+        return False
+
+
+def progress(message: dict[str, Any]) -> dict[str, Any]:
+    """What a message says about how far a job is: `phase`, `step`, `steps` and `metric`, each of
+    its type; no other key, so that what is kept of a worker can't grow.
+
+    Raises:
+        ValueError: one of them is of another type.
+    """
+    found: dict[str, Any] = {}
+    for name in ("step", "steps"):
+        if name in message:
+            count = message[name]
+            if type(count) is not int or not 0 <= count <= MOST_COUNT:
+                raise ValueError(f"{name} can't be {quoted(count)}")
+            found[name] = count
+    if "metric" in message:
+        score = message["metric"]
+        if type(score) is not float and not (type(score) is int and abs(score) <= MOST_EXACT):
+            raise ValueError(f"metric can't be {quoted(score)}")
+        if math.isfinite(score):  # nothing can be drawn of another; the outcome will tell
+            found["metric"] = float(score)
+    if "phase" in message:
+        phase = message["phase"]
+        if not isinstance(phase, str) or len(phase) > MOST_PHASE:
+            raise ValueError(f"phase can't be {quoted(phase)}")
+        found["phase"] = plain(phase)
+    return found

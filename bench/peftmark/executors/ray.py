@@ -126,7 +126,7 @@ class _Tasks:
         try:
             return str(self._ray.get(handle))
         except errors.RayTaskError as error:  # peftmark is missing there, or has a fault
-            last = str(error).strip().splitlines()[-1]
+            last = (str(error).strip().splitlines() or ["no reason"])[-1]
             return Lost(Outcome("crashed", f"peftmark failed on the node: {last}"), "", str(error))
         except errors.RayError as error:
             return Lost(Outcome("crashed", f"Ray lost the job: {one_line(error)}"), "", str(error))

@@ -7,9 +7,11 @@ the logs of the results, where only who may write results writes.
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -50,6 +52,8 @@ _STATES: dict[str, Outcome] = {
     "TIMEOUT": Outcome("timed_out", "over the time limit of its Slurm job"),
     "OUT_OF_MEMORY": Outcome("out_of_memory", "killed by Slurm for its memory"),
 }
+_OF_CLUSTER = ("SLURM_CONF", "SLURM_JWT", "SLURM_CLUSTERS")
+"""Variables that say which cluster and how to reach it, and nothing of an allocation."""
 _OUTSIDE = ("NODE_FAIL", "PREEMPTED", "BOOT_FAIL", "INTERRUPTED")
 
 
@@ -82,6 +86,8 @@ def settings(text: str) -> Settings:
                 f"--slurm: found {pair!r}" + (", a second time" if key in given else ""),
                 f"Give key=value,... each once, of cluster, {', '.join(KEYS)}.",
             )
+        if not pair.isprintable():  # a line of its own in sbatch's script is an option of its own
+            raise UserError(f"--slurm: found {pair!r}", "Leave out what can't be printed.")
         if KEYS.get(key) is int and not whole_number(value):
             raise UserError(f"--slurm: found {pair!r}", "It takes a whole number from 1.")
         given[key] = value
@@ -141,6 +147,19 @@ def run_jobs(
     yield from drive(order, _Submitted(library(), order, given, device), at_once)
 
 
+@contextmanager
+def _as_outside(submitit: Any) -> Iterator[None]:
+    """Submit as from outside an allocation: a job that is submitted inside one would take over its
+    settings, such as its memory and its tasks, from the environment."""
+    if "SLURM_JOB_ID" not in os.environ:
+        yield  # what is set here, such as SBATCH_ACCOUNT, is the user's own
+        return
+    kept = {name: os.environ[name] for name in _OF_CLUSTER if name in os.environ}
+    with submitit.helpers.clean_env():
+        os.environ.update(kept)
+        yield
+
+
 class _Submitted:
     """Jobs as Slurm jobs.
 
@@ -150,9 +169,13 @@ class _Submitted:
 
     def __init__(self, submitit: Any, order: Order, given: Settings, device: str) -> None:
         self._submitit = submitit
-        self._executor = submitit.AutoExecutor(
-            folder=order.logs / "submitit", cluster=given.cluster
-        )
+        folder = order.logs / "submitit"
+        if not str(folder.resolve()).isprintable():
+            raise UserError(
+                f"--results: Slurm can't write to {str(folder.resolve())!r}",
+                "Choose a folder whose path has nothing in it that can't be printed.",
+            )
+        self._executor = submitit.AutoExecutor(folder=folder, cluster=given.cluster)
         parameters: dict[str, Any] = {f"slurm_{key}": value for key, value in given.others.items()}
         if device == "cuda" and not {"gpus_per_node", "gres"} & set(given.others):
             parameters["gpus_per_node"] = 1
@@ -161,9 +184,10 @@ class _Submitted:
         )
 
     def submit(self, payloads: Sequence[str]) -> list[Any]:
-        if len(payloads) == 1:
-            return [self._executor.submit(run_here, payloads[0])]
-        return list(self._executor.map_array(run_here, payloads))
+        with _as_outside(self._submitit):
+            if len(payloads) == 1:
+                return [self._executor.submit(run_here, payloads[0])]
+            return list(self._executor.map_array(run_here, payloads))
 
     def started(self, handle: Any) -> bool:
         return str(handle.state).upper() in ("RUNNING", "COMPLETING")

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from peftmark.analysis.scale import limits_of, of_difference
 from peftmark.analysis.stats import Estimate
 from peftmark.core.errors import Exit, UserError
+from peftmark.core.shown import visible
 from peftmark.gate.checks import CHECKS, group_of
 from peftmark.gate.result import GATE, KINDS, MARKS, CellResult, Change, Finding, Gate, Side
 from peftmark.render import words
@@ -263,7 +264,7 @@ def junit(gate: Gate) -> str:
                 continue
             name = f"{check} of {cell}" if cell else check
             case = Xml.SubElement(
-                suite, "testcase", classname=f"{gate.suite}.gate", name=_clean(name)
+                suite, "testcase", classname=_clean(f"{gate.suite}.gate"), name=_clean(name)
             )
             count += 1
             _outcome(case, mine, tally)
@@ -297,7 +298,7 @@ def _outcome(case: Xml.Element, found: Sequence[Finding], tally: dict[str, int])
 
 def _clean(value: str) -> str:
     """Without the characters that XML can't hold."""
-    return re.sub(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "?", value)
+    return re.sub(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "?", visible(value))
 
 
 # --- JSON ---------------------------------------------------------------------------------------

@@ -63,20 +63,30 @@ def _guarded(job: Job, places_json: str, send: Any) -> Outcome:
         quiet_libraries()
         bring(job)
         return recipe.run(job, _places(places_json), send, _outbox(places_json))
-    except Exception as error:
-        with suppress(OSError):  # a log without room
+    except BaseException as error:  # a library may leave by SystemExit when it is loaded
+        with suppress(Exception):  # a log without room, an error that can't be told
             print(without_secrets(traceback.format_exc()), file=sys.stderr)
         status, reason = classify(error)
         return Outcome(status=status, status_reason=reason)
 
 
-def classify(error: Exception) -> tuple[Status, str]:
+def classify(error: BaseException) -> tuple[Status, str]:
     """Status and reason of a job that raised."""
-    from peftmark.core.errors import UserError
-    from peftmark.lab.models import Unsupported
-    from peftmark.lab.step import Diverged
+    try:
+        told = without_secrets(str(error))
+    except Exception:
+        told = "an error that can't be told"
+    try:
+        import torch  # noqa: F401 (needed below)
 
-    told = without_secrets(str(error))
+        from peftmark.lab.models import Unsupported
+        from peftmark.lab.step import Diverged
+    except BaseException:  # a library that can't be loaded: that is what was raised
+        full = isinstance(error, MemoryError) or says_memory_is_full(told)
+        text = f"{type(error).__name__}: {' '.join(told.split())[:400]}"
+        return "out_of_memory" if full else "crashed", text
+    from peftmark.core.errors import UserError
+
     if isinstance(error, UserError) and error.remedy:
         told = f"{error.what.removesuffix('.')}. {error.remedy}"
     text = " ".join(told.split())[:400] or type(error).__name__
@@ -156,11 +166,16 @@ def _leave_with_supervisor(connection: Any) -> None:
 def _redirect(log: Path) -> None:
     log.parent.mkdir(parents=True, exist_ok=True)
     handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError, OSError, ValueError):
+            stream.flush()
     os.dup2(handle, 1)
     os.dup2(handle, 2)
     os.close(handle)
+    for stream in (sys.stdout, sys.stderr):
+        # Whatever the terminal can show: a library that prints another character must not fail.
+        with suppress(AttributeError, ValueError):  # not the ones that Python opened
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")  # type: ignore[union-attr]
     faulthandler.enable()
     # The supervisor asks a worker that took too long where it is, before it ends it.
     faulthandler.register(signal.SIGUSR1)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import os
 import queue
 import subprocess
 import sys
@@ -26,6 +25,7 @@ from peftmark.catalog.methods import STEP_OF
 from peftmark.catalog.task import Task, TaskKind
 from peftmark.core.errors import StoreError
 from peftmark.core.files import write_all
+from peftmark.core.interpreter import passed_on
 from peftmark.core.sealed import sealed, unsealed
 from peftmark.machine.environment import cores, software, source_hash
 from peftmark.record.job import Form, Job, source_key
@@ -253,13 +253,15 @@ def _ask(
 
 
 def _start(log: Any) -> subprocess.Popen[str]:
-    environment = os.environ | {
-        "OMP_NUM_THREADS": "1",
-        "MKL_NUM_THREADS": "1",
-        "CUDA_VISIBLE_DEVICES": "",
-        "HF_HUB_OFFLINE": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-    }
+    environment = passed_on(
+        {
+            "OMP_NUM_THREADS": "1",
+            "MKL_NUM_THREADS": "1",
+            "CUDA_VISIBLE_DEVICES": "",
+            "HF_HUB_OFFLINE": "1",
+            "TOKENIZERS_PARALLELISM": "false",
+        }
+    )
     return subprocess.Popen(
         [sys.executable, "-P", "-m", WORKER],
         stdin=subprocess.PIPE,

@@ -9,7 +9,7 @@ import json
 from array import array
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
-from typing import Literal
+from typing import Any, Literal
 
 Status = Literal[
     "ok",
@@ -179,8 +179,13 @@ class Outcome:
 
     @staticmethod
     def from_json(text: str) -> Outcome:
-        """The inverse of `to_json`; an unknown key is an error."""
-        data = json.loads(text)
+        """The inverse of `to_json`; an unknown key is an error. What others may have written is
+        for `peftmark.record.sent` to read."""
+        return Outcome.from_data(json.loads(text))
+
+    @staticmethod
+    def from_data(data: dict[str, Any]) -> Outcome:
+        """An outcome from what its JSON says, which becomes its own."""
         data["curve"] = tuple(CurvePoint(**p) for p in data["curve"])
         data["warnings"] = tuple(data["warnings"])
         for name in ("energy_flags", "completions"):

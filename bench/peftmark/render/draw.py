@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import logging
+import warnings
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, assert_never
 
@@ -61,7 +62,9 @@ def render_all(figures: Iterable[Figure]) -> dict[str, str]:
     import matplotlib
 
     # Once for all: setting the style takes as long as drawing a small picture.
-    with matplotlib.rc_context():
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        # Text stays text: whatever the reader has for a character is drawn.
+        warnings.filterwarnings("ignore", "Glyph .* missing from")
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(STYLE)
         return {figure.name: _render(figure) for figure in figures}

@@ -11,6 +11,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from peftmark.core.shown import visible
 from peftmark.render import shapes, terms
 from peftmark.render.page import FAILED, Entry, Grid, Page
 from peftmark.render.series import dark_rules, light_rules
@@ -50,7 +51,7 @@ def render(page: Page, pictures: Mapping[str, str]) -> str:
             paper=lambda text: Markup(terms.paper(text)),  # noqa: S704 - escaped there
         )
     )
-    return text.lstrip()
+    return visible(text.lstrip())
 
 
 def environment() -> Environment:

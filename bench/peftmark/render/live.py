@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from peftmark.core.shown import visible
 from peftmark.render.html import css, environment
 
 WIDTH, HEIGHT, EDGE = 320, 120, 8
@@ -69,7 +70,7 @@ def render(page: LivePage) -> str:
         width=WIDTH,
         height=HEIGHT,
     )  # fmt: skip
-    return text.lstrip()
+    return visible(text.lstrip())
 
 
 def moved(target: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from peftmark.core.shown import visible
 from peftmark.render.page import (
     Block,
     Column,
@@ -136,7 +137,7 @@ def _links(page: Page) -> str:
 
 def escape(text: str) -> str:
     """Text that Markdown shows as it is: on one line, no markup, no mentions."""
-    line = " ".join(text.split())
+    line = visible(" ".join(text.split()))
     line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     line = re.sub(r"([\\`*_|\[\]#~])", r"\\\1", line)
     line = re.sub(r"^([-+]|\d+[.)])(?=\s)", lambda m: f"{m[1][:-1]}\\{m[1][-1]}", line)

@@ -10,6 +10,7 @@ import html
 import re
 import textwrap
 
+from peftmark.core.shown import visible
 from peftmark.render.series import SERIES, dark_rules
 
 INK, MUTED, LINE, PAPER = "#010203", "#010204", "#010205", "#010206"
@@ -71,4 +72,4 @@ def inline(text: str, name: str, label: str, note: str, width: int, height: int)
 def standalone(svg: str) -> str:
     """The same picture as a file of its own, with the colours of both themes inside."""
     end = svg.index(">") + 1
-    return f"{svg[:end]}\n{STANDALONE}{svg[end:]}\n"
+    return visible(f"{svg[:end]}\n{STANDALONE}{svg[end:]}\n")

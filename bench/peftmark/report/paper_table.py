@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from html import escape as html_escape
@@ -20,7 +21,7 @@ from peftmark.analysis.table import MEAN, ResultTable, Score, overall_score, tas
 from peftmark.catalog.methods import Cell
 from peftmark.catalog.metrics import sign_of
 from peftmark.core.errors import UserError
-from peftmark.core.shown import quoted
+from peftmark.core.shown import quoted, visible
 from peftmark.render import latex, markdown, words
 from peftmark.render.page import Entry
 from peftmark.report import missing, quality, score_entries, summary, validity
@@ -302,7 +303,7 @@ def _as_latex(made: PaperTable) -> str:
             "\\begin{table}",
             "\\centering",
             f"\\caption{{{latex.escape(' '.join([*made.caption, *_dashes(made)]))}}}",
-            f"\\label{{{made.label}}}",
+            f"\\label{{{re.sub('[^a-z0-9:_-]', '-', made.label)}}}",
             f"\\begin{{tabular}}{{l{' r@{}l' * width}}}",
             "\\toprule",
             line("", (latex.across(latex.escape(title)) for title in titles)),
@@ -342,7 +343,9 @@ def _as_html(made: PaperTable) -> str:
     ]
     caption = f"<caption>{html_escape(' '.join(made.caption))}</caption>"
     head = f'<thead><tr><th scope="col">cell</th>{heads}</tr></thead>'
-    return "\n".join(["<table>", caption, head, "<tbody>", *rows, "</tbody>", "</table>", ""])
+    return visible(
+        "\n".join(["<table>", caption, head, "<tbody>", *rows, "</tbody>", "</table>", ""])
+    )
 
 
 def _as_csv(made: PaperTable) -> str:

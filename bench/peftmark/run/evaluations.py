@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -18,9 +17,10 @@ from typing import Any
 from peftmark import __version__
 from peftmark.catalog.methods import cell_title
 from peftmark.core.errors import UserError
+from peftmark.core.interpreter import passed_on
 from peftmark.core.shown import plain, quoted, quoted_list
 from peftmark.executors.contract import utc_now
-from peftmark.executors.process import WORKER_ENVIRONMENT
+from peftmark.executors.launch import WORKER_ENVIRONMENT
 from peftmark.record.kept import Kept
 from peftmark.run.kept_models import told_places
 from peftmark.run.runner import places_of
@@ -270,7 +270,7 @@ def _lines(sent: dict[str, Any], online: bool) -> Iterator[dict[str, Any]]:
 def environment(online: bool) -> dict[str, str]:
     """Variables of the process that loads: without network unless it is asked for, and metrics are
     never fetched, for those are programs."""
-    found = {**os.environ, **{name: WORKER_ENVIRONMENT[name] for name in KEPT_OF_ENVIRONMENT}}
+    found = passed_on({name: WORKER_ENVIRONMENT[name] for name in KEPT_OF_ENVIRONMENT})
     found["HF_EVALUATE_OFFLINE"] = "1"
     for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
         if not online:

@@ -14,7 +14,7 @@ from peftmark.catalog.methods import cell_title
 from peftmark.catalog.task import Example
 from peftmark.core.errors import UserError
 from peftmark.core.shown import plain, quoted, quoted_list
-from peftmark.executors.process import WORKER_ENVIRONMENT
+from peftmark.executors.launch import WORKER_ENVIRONMENT
 from peftmark.record.job import Record
 from peftmark.record.kept import Kept
 from peftmark.run.keep import at_least, group

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from peftmark.core.interpreter import passed_on
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ def ask(module: str, question: Any, environment: Mapping[str, str] | None = None
         text=True,
         errors="replace",
         check=False,
-        env={**os.environ, **(environment or {})},
+        env=passed_on(environment),
     )
     last = (ended.stderr.strip().splitlines() or [""])[-1]
     try:

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from peftmark.analysis.validity import FLAG_KINDS, Flag, Repeat
 from peftmark.catalog.methods import cell_title
 from peftmark.catalog.metrics import decimals, metric_title
-from peftmark.core.shown import plural
+from peftmark.core.shown import plural, visible
 from peftmark.executors.contract import Finished
 from peftmark.record.job import Job
 
@@ -93,7 +93,7 @@ class Board:
             return
         bar = self._bars.get(job.job_id)
         if bar is None:
-            title = escape(job_title(job))
+            title = escape(visible(job_title(job)))
             bar = self._progress.add_task(title, total=job.recipe.steps, note="")
             self._bars[job.job_id] = bar
         if "step" in message:

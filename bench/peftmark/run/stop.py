@@ -28,8 +28,9 @@ class Stop:
 
     @contextmanager
     def watching(self) -> Iterator[Stop]:
-        """Handle the two signals inside. Off the main thread nothing is handled: Python has signals
-        in the main thread alone, whose program decides what they end."""
+        """Handle the two signals inside, and go on when the terminal goes (SIGHUP); the server that
+        workers are forked from takes over what is ignored. Off the main thread nothing is handled:
+        Python has signals in the main thread alone, whose program decides what they end."""
         if threading.current_thread() is not threading.main_thread():
             yield self
             return
@@ -41,6 +42,7 @@ class Stop:
                 raise Leave(self.code)
 
         before = {n: signal.signal(n, handle) for n in (signal.SIGINT, signal.SIGTERM)}
+        before[signal.SIGHUP] = signal.signal(signal.SIGHUP, signal.SIG_IGN)
         try:
             yield self
         finally:

@@ -83,6 +83,25 @@ def test_what_is_too_large_or_leads_out_of_its_folder_stays_away_and_costs_no_ro
     assert not [path for path in (tmp_path / "outbox").iterdir() if path.suffix != ".part"]
 
 
+@pytest.mark.parametrize(
+    "sent",
+    [
+        "",
+        "{",
+        "[]",
+        "[" * 100_000,
+        "{}",
+        '{"finished": "{}"}',
+        '{"finished": 3, "log": ""}',
+        '{"refused": "no", "environment": {"word": 1}}',
+    ],
+)
+def test_an_answer_that_is_none_is_the_end_of_its_own_job_alone(order, sent):
+    [done] = drive(order(), Scripted(sent), at_once=1)
+    assert done.outcome.status == "crashed"
+    assert done.outcome.status_reason.startswith("the node sent what is no answer of ours (")
+
+
 def test_of_a_job_that_is_not_kept_nothing_is_sent(order, tmp_path):
     [done] = drive(order("fake_worker:leaves", outbox=tmp_path / "o"), Scripted(None), at_once=1)
     assert done.outcome.status == "ok"

@@ -102,6 +102,9 @@ def test_settings_are_read_and_split_from_what_is_ours(monkeypatch):
         ("time=5,time=6", "--slurm: found 'time=6', a second time", "once"),
         ("cluster=debug", "--slurm: found cluster=debug", "slurm and local"),
         ("cluster=local,mem=4G", "--slurm: cluster=local has no use for mem", "all but time"),
+        ("comment=a\n#SBATCH --x,time=5", "--slurm: found 'comment=a\\n#SBATCH --x'", "printed"),
+        ("comment=a\u2028b,time=5", "--slurm: found 'comment=a\\u2028b'", "printed"),
+        ("cluster=\x1b[2J", "--slurm: found 'cluster=\\x1b[2J'", "printed"),
         ("time=5", "there is no Slurm here: no command srun", "sbatch"),
     ],
 )
@@ -214,13 +217,28 @@ def test_stopping_interrupts_what_runs_and_starts_no_more(run, notes):
     wait_for(lambda: not any(psutil.pid_exists(pid) for _, pid in begun(notes)))
 
 
+def test_a_folder_that_would_be_lines_of_its_own_in_the_script_is_refused(tmp_path, notes):
+    order = Order(
+        jobs=[(make_job(), 1)],
+        places=Places(None, ("package",), tmp_path / "cache"),
+        logs=tmp_path / "a\n#SBATCH --x" / "logs",
+        worker="cluster_worker:works",
+    )
+    with pytest.raises(UserError, match="--results: Slurm can't write to "):
+        list(slurm.run_jobs(order, Settings("local", 60), "cpu", at_once=1))
+    assert not order.logs.exists()
+
+
 # --- through commands that stand in for Slurm's -------------------------------------------------
 
+OF_AN_ALLOCATION = ("SLURM_JOB_ID", "SLURM_NTASKS", "SLURM_MEM_PER_NODE", "SBATCH_GRES", "RANK")
 SBATCH = """#!{python}
 import os, re, subprocess, sys
 text = open(sys.argv[1]).read()
 with open({seen!r}, "a") as seen:
     seen.write(text)
+if set(os.environ) & set({allocation!r}) or os.environ["SLURM_CONF"] != "/etc/slurm/other.conf":
+    open({seen!r}.removesuffix("seen") + "inherited", "w").close()
 tasks = re.search(r"--array=0-(\\d+)", text)
 number = str(os.getpid())
 for task in range(int(tasks[1]) + 1) if tasks else [None]:
@@ -247,11 +265,15 @@ for name in [b for a, b in zip(sys.argv, sys.argv[1:]) if a == "-j"]:
 
 def test_jobs_go_through_sbatch_as_an_array_and_singly(tmp_path, notes, monkeypatch):
     seen, commands = tmp_path / "seen", tmp_path / "bin"
+    told_to = {"python": sys.executable, "seen": str(seen), "allocation": OF_AN_ALLOCATION}
     commands.mkdir()
     for name, text in {"sbatch": SBATCH, "srun": SRUN, "sacct": SACCT}.items():
-        (commands / name).write_text(text.format(python=sys.executable, seen=str(seen)))
+        (commands / name).write_text(text.format(**told_to))
         (commands / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{commands}:{os.environ['PATH']}")
+    for name in OF_AN_ALLOCATION:
+        monkeypatch.setenv(name, "7")
+    monkeypatch.setenv("SLURM_CONF", "/etc/slurm/other.conf")
     jobs = [(make_job(seed=seed), 1) for seed in range(3)]
     order = Order(
         jobs,
@@ -264,6 +286,7 @@ def test_jobs_go_through_sbatch_as_an_array_and_singly(tmp_path, notes, monkeypa
         (seed, 1, "ok", ""): 1 for seed in range(3)
     }
     told = seen.read_text().splitlines()
+    assert not (tmp_path / "inherited").exists()
     wanted = ["partition=short", "time=7", "exclusive", "gpus-per-node=1", "job-name=peftmark"]
     for option in wanted:
         assert told.count(f"#SBATCH --{option}") == 2, option
