@@ -296,13 +296,19 @@ def _as_latex(made: PaperTable) -> str:
 
     titles, hints = zip(*made.columns, strict=True)
     width = len(made.columns)
+    caption = " ".join([*made.caption, *_dashes(made)])
+    names = (row[0].cell for row in (*made.rows, made.baseline))
+    rare = latex.beyond("".join([caption, *titles, *hints, *names]))
+    needs = "\\usepackage{booktabs}"
+    if rare:
+        needs += f" and, for {' '.join(rare)}, LuaLaTeX or XeLaTeX with a font that has them"
     rules = [f"\\cmidrule(lr){{{2 * i + 2}-{2 * i + 3}}}" for i in range(width)]
     return "\n".join(
         [
-            f"% made by peftmark {__version__}; needs \\usepackage{{booktabs}}",
+            f"% made by peftmark {__version__}; needs {needs}",
             "\\begin{table}",
             "\\centering",
-            f"\\caption{{{latex.escape(' '.join([*made.caption, *_dashes(made)]))}}}",
+            f"\\caption{{{latex.escape(caption)}}}",
             f"\\label{{{re.sub('[^a-z0-9:_-]', '-', made.label)}}}",
             f"\\begin{{tabular}}{{l{' r@{}l' * width}}}",
             "\\toprule",

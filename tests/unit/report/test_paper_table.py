@@ -286,3 +286,31 @@ def test_latex_compiles(table, tmp_path):
     (tmp_path / "a.tex").write_text(start + rendered(table, "latex") + "\\end{document}\n")
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "a.tex"]
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "rare"),
+    [
+        ("Spearman ρ ↑ ± 0.1 × 10³ · µ", ""),
+        ("Zürich, çà et là, Łódź, smørrebrød, Straße, œuvre, Škoda, ő", ""),
+        ("分類 и ☃", "и☃分類"),
+        ("\u1ec7", "\u1ec7"),  # two accents on one letter
+    ],
+)
+def test_what_pdflatex_knows_nothing_of_is_told(text, rare):
+    assert latex.beyond(text) == rare
+
+
+@pytest.mark.heavy
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no LaTeX here")
+def test_whatever_is_not_told_compiles(tmp_path):
+    every = [chr(code) for code in range(0x20, 0x3000) if chr(code).isprintable()]
+    known = [c for c in every if not latex.beyond(c)]
+    assert len(known) > 250
+    body = "\n\n".join(latex.escape(c) for c in known)
+    (tmp_path / "a.tex").write_text(
+        f"\\documentclass{{article}}\\begin{{document}}{body}\\end{{document}}"
+    )
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "a.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-600:]
