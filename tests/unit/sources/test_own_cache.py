@@ -80,3 +80,9 @@ def test_rows_that_are_not_there_say_where_they_belong(tmp_path):
     with pytest.raises(AssetError, match="PEFTMARK_CACHE") as error:
         load_task(task, Places(None, ("package",), tmp_path))
     assert str(own_file(tmp_path, str(task.fingerprint))) in str(error.value)
+
+
+def test_the_same_rows_of_another_file_are_said_to_be_of_that_one(tmp_path):
+    data, _, task = kept(tmp_path)
+    keep_own(replace(data, source="own rows: renamed.csv"), tmp_path)
+    assert load_task(task, Places(None, ("package",), tmp_path)).source == "own rows: renamed.csv"
