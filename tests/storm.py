@@ -3,8 +3,10 @@
     python tests/storm.py --kills 200 --suite smoke --profile offline --seed 0 --minutes 15
 
 The real command line runs with real workers. At random moments one of its workers or the command
-itself is killed with SIGKILL, and it is started again until its jobs are done; then another folder
-begins, until all kills are spent. Every folder must hold what an undisturbed run holds.
+itself is killed with SIGKILL; with --all, the server that workers are forked from is killed or
+stopped too, and files of the cache are cut or get a flipped byte. It is started again until its jobs
+are done; then another folder begins, until all kills are spent. Every folder must hold what an
+undisturbed run holds.
 `test_storm.py` does the same with jobs of some ten milliseconds and more kinds of trouble.
 """
 
@@ -13,12 +15,15 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -53,12 +58,14 @@ class Storm:
         folder: working folder of the runs; results, reports and temporary files are inside.
         luck: source of moments and victims.
         done: what happened, counted.
+        cache: a cache of its own, whose files may be damaged; None for the user's, which may not.
     """
 
     command: list[str]
     folder: Path
     luck: random.Random
     done: Counter[str] = field(default_factory=Counter)
+    cache: Path | None = None
     process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> subprocess.Popen[bytes]:
@@ -72,7 +79,9 @@ class Storm:
                 cwd=self.folder,
                 stdout=output,
                 stderr=output,
-                env=os.environ | {"TMPDIR": str(scratch), "PYTHONPATH": os.pathsep.join(paths)},
+                env=os.environ
+                | {"TMPDIR": str(scratch), "PYTHONPATH": os.pathsep.join(paths)}
+                | ({} if self.cache is None else {"PEFTMARK_CACHE": str(self.cache)}),
             )
         self.done["starts"] += 1
         return self.process
@@ -112,6 +121,37 @@ class Storm:
             raise Broken(f"{len(alive)} processes outlive their supervisor by {ORPHAN_SECONDS} s")
         return True
 
+    def hurt_server(self) -> bool:
+        """Kill or stop the server that workers are forked from; False if there is none."""
+        assert self.process is not None
+        servers = [c for c in _children(self.process.pid) if _is_server(c)]
+        if not servers:
+            return False
+        how = self.luck.choice((signal.SIGKILL, signal.SIGSTOP))
+        with suppress(psutil.NoSuchProcess):
+            servers[0].send_signal(how)
+            self.done["servers killed" if how == signal.SIGKILL else "servers stopped"] += 1
+        return True
+
+    def hurt_cache(self) -> bool:
+        """Cut a file of the cache in half, or flip one of its bytes; False if there is none."""
+        assert self.cache is not None
+        kinds = [folder for folder in sorted(self.cache.glob("*")) if folder.is_dir()]
+        files = [p for p in self.luck.choice(kinds).rglob("*") if p.is_file()] if kinds else []
+        if not files:
+            return False
+        path = self.luck.choice(sorted(files))
+        with suppress(OSError):  # a worker may have put another in its place
+            raw = bytearray(path.read_bytes())
+            if raw and self.luck.random() < 0.5:
+                raw[self.luck.randrange(len(raw))] ^= 1 << self.luck.randrange(8)
+                path.write_bytes(raw)
+                self.done["bytes flipped"] += 1
+            else:
+                path.write_bytes(raw[: len(raw) // 2])
+                self.done["files cut"] += 1
+        return True
+
     def calm(self, codes: tuple[int, ...] = (FINISHED,), starts: int = 1) -> None:
         """Start the command undisturbed until it says that everything is done.
 
@@ -136,6 +176,12 @@ def _children(pid: int) -> list[psutil.Process]:
         return psutil.Process(pid).children(recursive=True)
     except psutil.NoSuchProcess:
         return []
+
+
+def _is_server(process: psutil.Process) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return "forkserver" in " ".join(process.cmdline()) and bool(process.is_running())
+    return False
 
 
 def workers(pid: int) -> list[psutil.Process]:
@@ -218,8 +264,14 @@ def rage(storm: Storm, gap: float, more: Callable[[], bool]) -> None:
         process = storm.start()
         calm_starts += not more()
         while more() and storm.running(0):
-            kill = storm.luck.choice((storm.kill_worker, storm.kill_supervisor))
-            while kill == storm.kill_worker and storm.running(0.1) and not workers(process.pid):
+            kills = [storm.kill_worker, storm.kill_supervisor]
+            kills += [storm.hurt_server, storm.hurt_cache] * (storm.cache is not None)
+            kill = storm.luck.choice(kills)
+            while (
+                kill in (storm.kill_worker, storm.hurt_server)
+                and storm.running(0.1)
+                and not workers(process.pid)
+            ):
                 pass  # most of a start goes by before there is one
             if storm.running(storm.luck.expovariate(1 / gap)) and more():
                 kill()
@@ -240,6 +292,9 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=15, help="no kill after this time")
     parser.add_argument("--gap", type=float, default=4, help="mean seconds between two kills")
     parser.add_argument("--folder", type=Path, help="keep everything here")
+    parser.add_argument(
+        "--all", action="store_true", help="damage a cache of the storm's own and its server too"
+    )
     parser.add_argument("more", nargs="*", help="further options of `peftmark run`, after --")
     options = parser.parse_args()
     if options.folder is not None:
@@ -259,10 +314,11 @@ def _storms(options: argparse.Namespace, folder: Path) -> int:
         return Selection(options.suite, options.profile, results=results)
 
     def kills() -> int:
-        return total["workers killed"] + total["supervisors killed"]
+        return total.total() - total["starts"]
 
     begin = time.monotonic()
-    undisturbed = Storm(command, folder / "undisturbed", luck)
+    cache = folder / "cache" if options.all else None
+    undisturbed = Storm(command, folder / "undisturbed", luck, cache=cache)
     undisturbed.calm()
     calm = figures(selection(undisturbed.folder))
     print(f"undisturbed: {len(calm)} jobs in {time.monotonic() - begin:.0f} s", flush=True)
@@ -274,6 +330,8 @@ def _storms(options: argparse.Namespace, folder: Path) -> int:
     while more():
         rounds += 1
         storm = Storm(command, folder / f"round-{rounds}", luck, total)
+        if cache is not None:
+            storm.cache = shutil.copytree(cache, storm.folder / "cache")
         try:
             rage(storm, options.gap, more)
             found += faults(selection(storm.folder), storm.folder, calm)
