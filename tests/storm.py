@@ -4,8 +4,8 @@
 
 The real command line runs with real workers. At random moments one of its workers or the command
 itself is killed with SIGKILL; with --all, the server that workers are forked from is killed or
-stopped too, and files of the cache are cut or get a flipped byte. It is started again until its jobs
-are done; then another folder begins, until all kills are spent. Every folder must hold what an
+stopped too, and files of the cache are cut or get a flipped byte. It is started again until its
+jobs are done; then another folder begins, until all kills are spent. Every folder must hold what an
 undisturbed run holds.
 `test_storm.py` does the same with jobs of some ten milliseconds and more kinds of trouble.
 """
