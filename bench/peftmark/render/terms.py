@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from html import escape
 
+_CLOSING = re.compile(r"[,.;:)!?]+")
 ARXIV = re.compile(r"arXiv (\d{4}\.\d{4,5}|[a-z-]+/\d{7})")
 
 
@@ -58,6 +59,10 @@ def in_text(text: str, keys: Mapping[str, str]) -> str:
     for i in range(1, len(parts), 2):
         name = parts[i]
         parts[i] = escape(name) if name in seen else button(name, keys)
+        if name not in seen and (after := _CLOSING.match(parts[i + 1])):
+            # A browser may break a line behind a button, which is no place to begin one with ",".
+            parts[i] = f'<span class="whole">{parts[i]}{escape(after[0])}</span>'
+            parts[i + 1] = parts[i + 1][after.end() :]
         seen.add(name)
     parts[::2] = map(escape, parts[::2])
     return "".join(parts)

@@ -81,3 +81,12 @@ def test_markdown_ends_with_the_lines():
         "- **LoRA:** a low-rank &lt;update&gt;. Hu 2021, arXiv 2106.09685\n"
         "- **TREC questions:** what is asked for"
     )
+
+
+def test_no_line_begins_with_what_closes_a_name():
+    found = terms.in_text("LoRA r8, trec. LoRA r8, (LoRA) and", KEYS)
+    shown = [terms.button(name, KEYS) for name in ("LoRA r8", "trec", "LoRA")]
+    assert found == (
+        f'<span class="whole">{shown[0]},</span> <span class="whole">{shown[1]}.</span> LoRA r8, '
+        f'(<span class="whole">{shown[2]})</span> and'
+    )
