@@ -62,7 +62,8 @@ def run(options: argparse.Namespace) -> int:
         print(f"Guessed: {reason}.")
     for line in lines(look(own, tokenizer_of(model, task.kind))):
         print(line)
-    print(f"\nWrote {path}. Next:\n  make bench SUITE={name}\nor\n  {_command(options)}")
+    made = f"  make bench SUITE={name}\nor\n" if Path("Makefile").is_file() else ""
+    print(f"\nWrote {path}. Next:\n{made}  {_command(options)}")
     return Exit.OK
 
 

@@ -249,6 +249,14 @@ GUESSED = {
 }
 
 
+def test_new_names_the_makefile_where_there_is_one(peftmark, tmp_path):
+    name, content, _ = GUESSED["booleans"]
+    write(tmp_path, name, content)
+    write(tmp_path, "Makefile", "bench:\n")
+    _, said, _ = peftmark("new", "mine", "--data", name)
+    assert said.endswith("Next:\n  make bench SUITE=mine\nor\n  peftmark run mine\n")
+
+
 @pytest.mark.parametrize("case", GUESSED)
 def test_new_guesses_says_why_and_writes_a_suite_that_reads_the_same(peftmark, tmp_path, case):
     name, content, expected = GUESSED[case]
@@ -256,7 +264,7 @@ def test_new_guesses_says_why_and_writes_a_suite_that_reads_the_same(peftmark, t
     code, said, error = peftmark("new", "mine", "--data", name)
     assert (code, error) == (0, "")
     assert "Guessed: " in said
-    assert said.endswith("make bench SUITE=mine\nor\n  peftmark run mine\n")
+    assert said.endswith("mine.yaml. Next:\n  peftmark run mine\n")
     suite = read_yaml(tmp_path / "suites" / "mine.yaml")
     declared = suite["tasks"]["mine"]
     assert expected.items() <= declared.items()
