@@ -37,7 +37,7 @@ IN_TEXT = re.compile(rf"\btime\.(?:{'|'.join(CLOCKS)})\(|\btimeout=\d")
 PATIENT = {"PATIENCE", "None"}
 
 # Tools that are started by hand, and tests for a machine that `make test` is not for.
-OUTSIDE = {"gpu", "inject.py", "storm.py", "ray_smoke.py", "browser"}
+OUTSIDE = {"gpu", "inject.py", "storm.py", "many_jobs.py", "ray_smoke.py", "browser"}
 
 # file -> {what the clock is in: why that is no verdict by the clock}
 ALLOWED = {

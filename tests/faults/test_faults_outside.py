@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -26,7 +25,7 @@ from peftmark.sources.cache_folder import cache_error, default_cache, fetching, 
 from peftmark.sources.children import run_module
 from peftmark.sources.hub import sweep_partials
 from peftmark.sources.model_folder import blob_fault
-from waiting import PATIENCE
+from waiting import PATIENCE, wait_for
 
 # --- downloads ------------------------------------------------------------------------------------
 
@@ -88,31 +87,23 @@ def test_what_a_killed_download_of_the_hub_left_goes_and_a_living_one_stays(tmp_
 def test_a_process_that_fetches_ends_when_its_starter_is_killed(tmp_path):
     """By a pipe that closes, whatever ended the starter: no signal reaches a child by itself."""
     (tmp_path / "slow.py").write_text(
-        "import os, time\nopen('pid', 'w').write(str(os.getpid()))\nos.rename('pid', 'there')\n"
-        "time.sleep(600)\n"
+        "import os, signal\nopen('pid', 'w').write(str(os.getpid()))\nos.rename('pid', 'there')\n"
+        "signal.pause()\n"
     )
     starter = (
         "from pathlib import Path\nfrom peftmark.sources.children import run_module\n"
         f"run_module('slow', [], folder=Path({str(tmp_path)!r}))"
     )
     process = subprocess.Popen([sys.executable, "-c", starter])
-    child = _wait(lambda: int((tmp_path / "there").read_text()))
+    child = wait_for(lambda: _number(tmp_path / "there"))
     process.kill()
     process.wait()
-    _wait(lambda: _is_gone(child))
+    wait_for(lambda: _is_gone(child))
 
 
-def _wait(found):
-    """What becomes true, or is read, in a while."""
-    limit = time.monotonic() + PATIENCE
-    while time.monotonic() < limit:
-        try:
-            if value := found():
-                return value
-        except OSError:
-            pass
-        time.sleep(0.02)
-    raise AssertionError("it never came")
+def _number(path):
+    """What a process has written of itself; None until it has."""
+    return int(path.read_text()) if path.exists() else None
 
 
 def _is_gone(number):
@@ -133,16 +124,16 @@ def test_a_child_that_ends_by_itself_gives_what_it_printed(tmp_path):
 def test_sigterm_while_files_are_fetched_leaves_as_ctrl_c_does(tmp_path):
     told = tmp_path / "there"
     code = (
-        "import sys, time\nfrom pathlib import Path\nfrom peftmark.cli import parser, doctor\n"
+        "import signal, sys\nfrom pathlib import Path\nfrom peftmark.cli import parser, doctor\n"
         "from peftmark.sources.cache_folder import fetching\n"
         "def slow(options):\n"
         f"    with fetching(Path({str(tmp_path)!r})):\n"
         f"        Path({str(told)!r}).touch()\n"
-        "        time.sleep(600)\n"
+        "        signal.pause()\n"
         "doctor.run = slow\nparser.main(['doctor'])\n"
     )
     process = subprocess.Popen([sys.executable, "-c", code])
-    _wait(told.exists)
+    wait_for(told.exists)
     process.send_signal(signal.SIGTERM)
     assert process.wait(PATIENCE) == 143
     assert list((tmp_path / "fetching").glob("*/")) == []

@@ -23,7 +23,7 @@ from peftmark.run.own_metrics import try_own_metrics
 from peftmark.run.own_models import keep_own_models, read_own_models, shapes_of
 from peftmark.run.own_tasks import notes_on, private, read_own_tasks
 from peftmark.run.stop import Stop
-from peftmark.sources.assets import Located, Places, default_cache, model_files
+from peftmark.sources.assets import Places, default_cache, model_files
 from peftmark.sources.hub import hub_reachable
 from peftmark.sources.own_cache import keep_own
 from peftmark.sources.task_data import load_task
@@ -290,7 +290,7 @@ def fetch(plan: Plan) -> dict[str, str]:
     profile = plan.suite.profiles[plan.profile]
     keep_own_models(plan.own_files, plan.places.cache)
     found = {
-        name: _told(model_files(plan.suite.model(name), plan.places))
+        name: model_files(plan.suite.model(name), plan.places).told
         for name in dict.fromkeys(job.model for job in plan.to_run)
     }
     for name in needed_tasks(profile, (job.task for job in plan.to_run)):
@@ -298,13 +298,6 @@ def fetch(plan: Plan) -> dict[str, str]:
             keep_own(plan.own_rows[name].data, plan.places.cache)
         found[name] = load_task(plan.suite.task(name), plan.places).source
     return found
-
-
-def _told(located: Located) -> str:
-    """A source in words, with the files that only the source stands for."""
-    if not located.unsealed:
-        return located.source
-    return f"{located.source} (no hash is known of {', '.join(located.unsealed)})"
 
 
 def execute(

@@ -71,6 +71,13 @@ class Located:
     source: str
     unsealed: tuple[str, ...] = ()
 
+    @property
+    def told(self) -> str:
+        """The source in words, with the files that only the source stands for."""
+        if not self.unsealed:
+            return self.source
+        return f"{self.source} (no hash is known of {', '.join(self.unsealed)})"
+
 
 def read_json(path: Path) -> dict[str, Any]:
     """A file of a model that holds a JSON object.

@@ -10,6 +10,7 @@ from peftmark.run import versions
 from peftmark.sources.hub import hub_reachable
 from peftmark.sources.pypi import Unavailable, one_line
 from peftmark.storage.remote import shown_url
+from waiting import PATIENCE
 
 SHOWN = {
     "https://me:pw@hub.local": "https://hub.local",
@@ -71,7 +72,7 @@ def test_a_hub_that_does_not_answer_is_named_without_its_password(monkeypatch):
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "ENDPOINT", "http://me:pw@127.0.0.1:9")
-    reachable, why = hub_reachable(timeout=1)
+    reachable, why = hub_reachable(timeout=PATIENCE)
     assert not reachable
     assert why.startswith("http://127.0.0.1:9 can't be reached: ")
     assert "pw" not in why

@@ -345,7 +345,9 @@ def test_bf16_on_a_cpu_without_its_instructions_is_noted(selection, monkeypatch,
 
 def test_rows_of_an_older_peftmark_are_counted(selection, monkeypatch):
     run(selection)
-    monkeypatch.setattr(store, "SCHEMA_VERSION", store.SCHEMA_VERSION + 1)
+    newer = store.SCHEMA_VERSION + 1
+    for module in (store, part_cache):
+        monkeypatch.setattr(module, "SCHEMA_VERSION", newer)
     monkeypatch.setattr(part_cache, "_read", {})  # another process
     plan = make_plan(selection)
     assert [note[:29] for note in plan.notes] == ["7 rows of an older peftmark ("]
