@@ -115,6 +115,9 @@ class Storm:
         family = _children(self.process.pid)
         self.process.kill()
         self.process.wait()
+        for one in family:  # a process that somebody stopped can't see that its supervisor is gone
+            with suppress(psutil.NoSuchProcess):
+                one.send_signal(signal.SIGCONT)
         self.done["supervisors killed"] += 1
         _, alive = psutil.wait_procs(family, ORPHAN_SECONDS)
         if alive:
