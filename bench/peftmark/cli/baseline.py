@@ -36,6 +36,8 @@ def run(options: argparse.Namespace) -> int:
     from peftmark.storage.store import Store
 
     reason = " ".join(options.reason.split())
+    if not reason.isprintable():  # nor is a byte that is no UTF-8
+        raise UserError("--reason holds what can't be printed", "Give a sentence in UTF-8.")
     if not reason:
         raise UserError("--reason is empty", "Say in a sentence why these numbers are right.")
     folder = options.source.resolve()

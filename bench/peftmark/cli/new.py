@@ -10,6 +10,7 @@ from typing import Any
 from peftmark.cli.inspect import add_columns, declared, tokenizer_of
 from peftmark.cli.options import add_suites
 from peftmark.core.errors import Exit, UserError
+from peftmark.core.shown import quoted
 
 NAME = "new"
 HELP = "write a suite for rows of your own; what you don't say is guessed and told"
@@ -47,6 +48,11 @@ def run(options: argparse.Namespace) -> int:
     from peftmark.sources.assets import default_cache
 
     name = options.name
+    if not str(options.data).isprintable():
+        raise UserError(
+            f"--data: the file's name {quoted(str(options.data))} holds what can't be printed",
+            "Rename it: letters, digits and what UTF-8 has.",
+        )
     path = _place(name, options)
     found, task = declared(options, options.data)
     model = options.model or default_model(task.kind)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import errno
+import os
+import resource
 import sys
 import traceback
 from collections.abc import Sequence
@@ -50,6 +53,8 @@ from peftmark.core.shown import plain, without_secrets
 from peftmark.run.stop import sigterm_leaves
 from peftmark.storage.store import Store
 
+SCARCE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+"""Errors of a machine that has no more to give, whatever asks."""
 COMMANDS: tuple[Command, ...] = (
     run,
     report,
@@ -112,6 +117,7 @@ def _carry_out(arguments: Sequence[str] | None) -> int:
     """Do what is asked for; the exit code."""
     try:
         options = _parser().parse_args(arguments)
+        _in_a_folder()
         plugins.load()
         Store.tell = tell_reading
         with sigterm_leaves():
@@ -122,10 +128,37 @@ def _carry_out(arguments: Sequence[str] | None) -> int:
         # A key of a suite or a name of a file may hold what a terminal would act on.
         print("\n".join(map(plain, f"peftmark: {error}".split("\n"))), file=sys.stderr)
         return int(error.code)
+    except MemoryError:
+        print(f"peftmark: there is no memory left{_limit('RLIMIT_AS', 'v')}", file=sys.stderr)
+        return int(Exit.USAGE)
+    except OSError as error:
+        if error.errno not in SCARCE:
+            raise
+        limit = _limit("RLIMIT_NOFILE", "n") if error.errno == errno.EMFILE else ""
+        print(f"peftmark: {(error.strerror or str(error)).lower()}{limit}", file=sys.stderr)
+        return int(Exit.USAGE)
     except KeyboardInterrupt as left:
         return int(left.code if isinstance(left, Leave) else Exit.INTERRUPTED)
     except BrokenPipeError:  # of a stream that a program has put in place of ours
         return int(Exit.OK)
+
+
+def _in_a_folder() -> None:
+    """Raises:
+    UserError: the working folder was removed, so no path means anything.
+    """
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise UserError(
+            "the folder that this shell is in was removed", "Go to another one: cd FOLDER."
+        ) from None
+
+
+def _limit(name: str, option: str) -> str:
+    """A limit of this process in words; empty where it has none."""
+    soft, _ = resource.getrlimit(getattr(resource, name))
+    return "" if soft == resource.RLIM_INFINITY else f" (this shell's limit: ulimit -{option})"
 
 
 def _traceback(

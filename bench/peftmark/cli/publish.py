@@ -34,6 +34,9 @@ def add_options(sub: argparse.ArgumentParser) -> None:
         action="store_true",
         help="rows too that hold what models wrote to rows of your own",
     )
+    sub.add_argument(
+        "--again", action="store_true", help="send every file anew, as after damage in the store"
+    )
     add_results(sub)
 
 
@@ -52,12 +55,13 @@ def run(options: argparse.Namespace) -> int:
     if options.dry_run:
         _tell(options.json, _facts(what, to.shown), _listing(what, to.shown))
         return code
-    sent = publish(what, to)
+    sent = publish(what, to, options.again)
     facts: dict[str, object]
     facts = {"url": to.shown, "written": sent.written, "removed": sent.removed}
     facts |= {"unchanged": len(sent.kept), "left_out": left}
     text = [
-        f"{to.shown}: {len(sent.written):,} files written, {len(sent.kept):,} were there already"
+        f"{to.shown}: {len(sent.written):,} files written, {len(sent.kept):,} stand in its "
+        "manifest already, which `peftmark pull` checks and --again sends anew"
         + (f", {len(sent.removed):,} removed." if sent.removed else "."),
         *_unread(what),
         f"Fetch them: peftmark pull {to.shown} --to DIR",

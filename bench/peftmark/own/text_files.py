@@ -34,6 +34,15 @@ PACKED: Mapping[str, Callable[[Path], BufferedIOBase]] = {
     "bz2": bz2.BZ2File,
     "xz": lzma.LZMAFile,
 }
+COMPRESSED = {
+    "gz": b"\x1f\x8b\x08",
+    "bz2": b"BZh",
+    "xz": b"\xfd7zXZ\x00",
+    "zst": b"\x28\xb5\x2f\xfd",
+    "zip": b"PK\x03\x04",
+    "7z": b"7z\xbc\xaf\x27\x1c",
+}
+"""Kind of a compressed file -> how it begins."""
 NO_BREAKS = "Quote texts that hold the separator or newlines; a quote inside is written twice."
 
 
@@ -71,6 +80,10 @@ def _bytes(path: Path, pack: str) -> bytes:
         raise refuse(str(path), "", what, "Check its name and rights.") from error
     if len(raw) > MOST_BYTES:
         raise refuse(str(path), "", "it has more than 2 GiB", "Use Parquet, or several files.")
+    kind = next((kind for kind, start in COMPRESSED.items() if raw.startswith(start)), "")
+    if kind and not pack:
+        remedy = f"Name it {path.name}.{kind}, or unpack it." if kind in PACKED else "Unpack it."
+        raise refuse(str(path), "", f"it is compressed ({kind})", remedy)
     if not raw.strip():
         raise refuse(str(path), "", "it is empty", "Give a file with a header and rows.")
     return raw
@@ -115,6 +128,8 @@ def _wide(raw: bytes, said: str | None) -> str:
     at every other place; empty if it is in none, or was said to be in one."""
     if said is not None and codecs.lookup(said).name.startswith("utf-16"):
         return ""
+    if raw.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+        return "utf-32"
     if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "utf-16"
     start = raw[:MOST_LOOKED_AT]
@@ -128,7 +143,7 @@ def _wide(raw: bytes, said: str | None) -> str:
 
 
 def _of_wide(path: Path, wide: str, encoding: str | None) -> UserError:
-    shown = "UTF-16" if wide == "utf-16" else f"UTF-16 ({wide})"
+    shown = wide.upper() if wide in ("utf-16", "utf-32") else f"UTF-16 ({wide})"
     return refuse(
         str(path),
         "",

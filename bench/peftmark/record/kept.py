@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from peftmark.record.job import Job
@@ -31,6 +32,7 @@ class Kept:
         which: whether it is kept as the best of its cell and task, or as one of all.
         selection: primary metric on the selection rows of the weights that are kept, those of the
             last step; None where the recipe cuts no selection rows.
+        files: SHA-256 of each file of the adapter; empty of those that an older peftmark kept.
     """
 
     job: Job
@@ -40,6 +42,7 @@ class Kept:
     attempt: int = 0
     which: str = "best"
     selection: float | None = None
+    files: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """The note as it is written."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import resource
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -20,6 +21,9 @@ from peftmark.sources.assets import default_cache
 from peftmark.sources.hub import hub_reachable
 from peftmark.suite.expand import Facts, choose_profile
 from peftmark.suite.load import load_suite, suite_names
+
+SPACE_OF_LIBRARIES = 8 * 2**30
+"""Address space that torch and what stands on it map when they are loaded, with room to work."""
 
 
 @dataclass(frozen=True)
@@ -127,12 +131,22 @@ def _library(name: str, version: str | None) -> Finding:
     remedy = "In a checkout of peftmark: pip install -c constraints.txt ."
     if version is None:
         return Finding(name, False, "not installed", remedy, needed=True)
+    if (space := _address_space()) is not None and space < SPACE_OF_LIBRARIES:
+        # Their native parts ask for memory again and again, and no signal is heard meanwhile.
+        told = f"{version}, not loaded: this shell allows {space / 2**30:.1f} GiB of address space"
+        return Finding(name, False, told, "Lift the limit: ulimit -v unlimited.", needed=True)
     try:
         importlib.import_module(name)
     except Exception as error:  # a broken native library raises anything
         text = " ".join(str(error).split())[:200]
         return Finding(name, False, f"{version} fails to load: {text}", remedy, needed=True)
     return Finding(name, True, version, needed=True)
+
+
+def _address_space() -> int | None:
+    """Bytes of address space that this process may have; None without a limit."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_AS)
+    return None if soft == resource.RLIM_INFINITY else soft
 
 
 def _folder(what: str, path: Path) -> Finding:

@@ -110,6 +110,8 @@ def adapters_of(store: Store, wanted: Wanted) -> dict[Path, Kept]:
             "no kept adapter of a language model is of that cell, task, seed and profile",
             f"Kept are {quoted_list(sorted(there))}.",
         )
+    for path, one in found.items():
+        store.adapters.check(path, one)
     return found
 
 

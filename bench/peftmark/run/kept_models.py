@@ -97,6 +97,7 @@ def find(store: Store, asked: Asked) -> Found:
         newest = max(fit, key=lambda p: p.stat().st_mtime)
         fit = {p: k for p, k in fit.items() if group(k.job) == group(fit[newest].job)}
     best = reduce(lambda a, b: a if at_least(fit[a], fit[b]) else b, fit)
+    store.adapters.check(best, fit[best])
     record = store.read().records.get(fit[best].job.job_id)
     return Found(best, fit[best], record)
 

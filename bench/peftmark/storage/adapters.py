@@ -12,10 +12,13 @@ import os
 import re
 import shutil
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from peftmark.catalog.methods import cell_title
+from peftmark.core.errors import UserError
 from peftmark.core.files import sync
+from peftmark.core.hashes import sha256_file
 from peftmark.record.kept import NOTES, Kept, Unreadable
 
 CARD = "README.md"
@@ -64,6 +67,10 @@ class Adapters:
             OSError: it can't be written; nothing of it is in its place then.
         """
         place = self.place(kept)
+        paths = sorted(path for path in left.rglob("*") if path.is_file())
+        names = {path.relative_to(left).as_posix(): path for path in paths}
+        own = {name: sha256_file(path) for name, path in names.items() if name not in (NOTES, CARD)}
+        kept = replace(kept, files=own)
         (left / NOTES).write_text(kept.to_json(), encoding="utf-8")
         (left / CARD).write_text(card, encoding="utf-8")
         for path in sorted(left.rglob("*")):
@@ -75,6 +82,25 @@ class Adapters:
         os.replace(left, place)
         sync(place.parent)
         return place
+
+    def check(self, folder: Path, kept: Kept) -> None:
+        """Hold a kept adapter's files against what they were when they were kept.
+
+        Raises:
+            UserError: one is missing, or another than what was trained.
+        """
+        for name, expected in kept.files.items():
+            path = folder / name
+            fault = "" if path.is_file() else "is missing"
+            if not fault and sha256_file(path) != expected:
+                fault = "is not what was trained: other bytes"
+            if fault:
+                job = kept.job
+                raise UserError(
+                    f"{path} {fault}",
+                    f"Train it anew: peftmark run {job.suite} --profile {job.profile} --again "
+                    f"--job {job.job_id}",
+                )
 
     def remove(self, folder: Path) -> None:
         """Remove a kept adapter; what can't be removed at once is no adapter any more."""

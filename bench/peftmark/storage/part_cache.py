@@ -9,6 +9,7 @@ for them. The parts stay the truth: with any of them changed or gone, they are a
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,9 +45,17 @@ _read: dict[Path, tuple[Stamp, Part]] = {}
 
 
 def stamps(folder: Path) -> dict[Path, Stamp]:
-    """The parts of a folder and what their files look like, in no order."""
-    found = {}
-    for path in folder.glob("*.parquet"):
+    """The parts of a folder and what their files look like, in no order.
+
+    Raises:
+        OSError: the folder is there and can't be listed, so nobody knows what it holds.
+    """
+    found: dict[Path, Stamp] = {}
+    try:
+        names = os.listdir(folder)
+    except FileNotFoundError:
+        return found
+    for path in (folder / name for name in names if name.endswith(".parquet")):
         try:
             if path.is_file():
                 found[path.absolute()] = stamp_of(path)
@@ -109,9 +118,12 @@ class Noted:
 
     def rows(self) -> dict[str, Record]:
         """Its rows by the names of the parts they came from."""
+        import pyarrow as pa
         import pyarrow.parquet as pq
 
-        with pq.ParquetFile(self.path, page_checksum_verification=True) as file:
+        # Not by its name, which pyarrow takes as UTF-8 alone.
+        raw = pa.BufferReader(self.path.read_bytes())
+        with pq.ParquetFile(raw, page_checksum_verification=True) as file:
             groups = (file.read_row_group(i, use_threads=False) for i in range(file.num_row_groups))
             records = [from_row(row) for group in groups for row in group.to_pylist()]
             names = json.loads(file.metadata.metadata[NAMES])

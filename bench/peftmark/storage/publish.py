@@ -118,8 +118,11 @@ def bundle(store: Store, logs: bool) -> Bundle:
     return Bundle(store.folder.name, files, contents, texts, len(every))
 
 
-def publish(what: Bundle, to: Remote) -> Sent:
+def publish(what: Bundle, to: Remote, again: bool = False) -> Sent:
     """Send what is not there yet, the manifest last.
+
+    Args:
+        again: send every file anew, also those that the manifest there has with their size.
 
     Raises:
         UserError: the place can't be written, or holds something else.
@@ -135,7 +138,7 @@ def publish(what: Bundle, to: Remote) -> Sent:
     there = to.sizes()
     sent = Sent()
     for name, entry in listed.items():
-        as_it_is = known.get(name) == entry and there.get(name) == entry.size
+        as_it_is = not again and known.get(name) == entry and there.get(name) == entry.size
         (sent.kept if as_it_is else sent.written).append(name)
     sent.removed = sorted(known.keys() - listed.keys())
     if not sent.written and not sent.removed and known:

@@ -17,7 +17,6 @@ Every file carries the SHA-256 of its own bytes (`sealed`).
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import hashlib
 import json
@@ -26,7 +25,7 @@ import shutil
 import socket
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -45,6 +44,7 @@ from peftmark.storage.attempts import (
     match_of,
     part_name,
 )
+from peftmark.storage.disk_errors import explained, readable
 from peftmark.storage.migrations import NoMigration, migrated
 from peftmark.storage.parquet import check_seal, parquet_bytes, row_groups
 from peftmark.storage.part_cache import NAMES
@@ -108,12 +108,15 @@ class Store:
         Raises:
             StoreError: if another run holds it, or the folder can't be written.
         """
-        with _explained(self.folder):
+        with explained(self.folder):
             self.parts.mkdir(parents=True, exist_ok=True)
+        with explained(self.logs):
             self.logs.mkdir(exist_ok=True)
-            handle = os.open(self.folder / "run.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        lock = self.folder / "run.lock"
+        with explained(lock):
+            handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            with _explained(self.folder):
+            with explained(self.folder):
                 try:
                     fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
@@ -157,7 +160,8 @@ class Store:
         there = next(f for f in (self.folder, *self.folder.absolute().parents) if f.exists())
         if not there.is_dir():
             raise StoreError(f"{there} is not a folder", "Choose another --results folder.")
-        seen = part_cache.stamps(self.parts)
+        with readable(self.parts):
+            seen = part_cache.stamps(self.parts)
         notes = [part_cache.Noted(path) for path in (self.derived, *self._indexed())]
         parts = part_cache.known(seen, notes)
         parts |= _read_each(seen.keys() - parts.keys(), Store.tell)
@@ -200,7 +204,7 @@ class Store:
     def quarantine(self, damaged: Iterable[Path]) -> None:
         """Move damaged parts aside, so that their jobs run again and nothing is lost."""
         for path in damaged:
-            with _explained(path):
+            with explained(path):
                 self.aside.mkdir(exist_ok=True)
                 os.replace(path, self.aside / path.name)
 
@@ -219,7 +223,9 @@ class Store:
         Raises:
             StoreError: if it can't be written; earlier results are untouched.
         """
-        path = self.parts / part_name(record)
+        while (path := self.parts / part_name(record)).exists():
+            # Somebody put a row of the job there meanwhile, by hand: nothing is written over.
+            record = replace(record, attempt=record.attempt + 1)
         _write(path, [record])
         self._fresh.append((path, record))
         if len(self._fresh) >= INDEXED:
@@ -268,7 +274,7 @@ def _read_each(
 
 def _part(path: Path) -> part_cache.Part:
     """What a part holds."""
-    with _explained(path, but=FileNotFoundError):
+    with explained(path, but=FileNotFoundError):
         raw = path.read_bytes()
     return part_of(path, raw)
 
@@ -349,7 +355,7 @@ def _write(
 ) -> None:
     content = parquet_bytes(row_groups(records), facts)
     temporary = path.with_name(f".{path.name}.tmp")
-    with _explained(path):
+    with explained(path):
         try:
             with open(temporary, "wb") as handle:
                 handle.write(content)
@@ -360,21 +366,3 @@ def _write(
         finally:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
-
-
-@contextmanager
-def _explained(path: Path, but: type[OSError] | tuple[()] = ()) -> Iterator[None]:
-    """Turn operating-system errors, but one kind, into one clear message."""
-    try:
-        yield
-    except but:
-        raise
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        what = "the disk is full" if full else (error.strerror or str(error))
-        raise StoreError(
-            f"{path}: {what}; results written before are intact",
-            "Free some space and run the same command again: finished jobs are not repeated."
-            if full
-            else "Check the folder and its permissions, or choose another --results folder.",
-        ) from error

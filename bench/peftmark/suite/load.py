@@ -164,7 +164,11 @@ def find_suite(name: str, own: Path | None = None) -> Path:
         )
     for folder in suite_folders(own):
         path = folder / f"{name}.yaml"
-        if path.is_file():
+        try:
+            there = path.is_file()
+        except OSError as error:
+            raise SuiteError(f"{folder} can't be read: {error.strerror or error}") from error
+        if there:
             if path.resolve().parent != folder.resolve():
                 raise SuiteError(f"suite {name!r}: {path} is a link that leaves its folder")
             return path

@@ -337,7 +337,7 @@ def test_the_commands_send_and_fetch(tmp_path, store, capsys):
     code, said = command(
         capsys, "publish", "demo", "--to", "flat://k:SECRET@bucket/out", "--results", results
     )
-    assert code == 0 and "7 files written, 0 were there already." in said.out
+    assert code == 0 and "7 files written, 0 stand in its manifest already" in said.out
     assert "SECRET" not in said.out
     code, said = command(
         capsys, "pull", "flat://k:SECRET@bucket/out", "--to", tmp_path / "back", "--json"
