@@ -29,6 +29,8 @@ Read = Callable[[Record], float | None]
 """Reads one number from a row; None where the row doesn't have it."""
 
 NOT_RUN = "not run"
+TO_COME = (NOT_RUN, "interrupted")
+"""Statuses of jobs that the next run makes: whoever stopped a run made none of its jobs fail."""
 
 
 @dataclass(frozen=True)
@@ -163,6 +165,17 @@ class ResultTable:
     def counts(self) -> Counter[str]:
         """Number of planned jobs of purpose "report" by status, "not run" included."""
         return Counter(s.status for s in self.slots)
+
+    @property
+    def failed(self) -> int:
+        """Planned jobs of purpose "report" that ended and didn't finish."""
+        return len(self.slots) - self.counts()["ok"] - self.left
+
+    @property
+    def left(self) -> int:
+        """Those that are still to come: not run yet, or stopped by whoever ran them."""
+        counts = self.counts()
+        return sum(counts[status] for status in TO_COME)
 
     def planned(self, purpose: Purpose) -> tuple[Slot, ...]:
         """Every planned job of a purpose with its row, in the order of the plan."""

@@ -13,7 +13,7 @@ from peftmark.analysis.comparison import MARGIN, Difference, against_reference
 from peftmark.analysis.floor import LITTLE, NOT_SHOWN, why_below
 from peftmark.analysis.guess import Unbeaten, unbeaten
 from peftmark.analysis.stats import NEARLY_ZERO
-from peftmark.analysis.table import NOT_RUN, ResultTable, overall_score, ratio
+from peftmark.analysis.table import ResultTable, overall_score, ratio
 from peftmark.catalog.methods import Cell, method_of
 from peftmark.render import words
 from peftmark.render.page import shorten
@@ -242,11 +242,10 @@ def _named(table: ResultTable) -> set[Cell]:
 
 def _failed(table: ResultTable) -> str:
     """That runs failed or are still to come; empty where all finished."""
-    counts, planned = table.counts(), len(table.slots)
-    if counts["ok"] == planned:
+    failed, left = table.failed, table.left
+    if not failed and not left:
         return ""
-    failed, left = planned - counts["ok"] - counts[NOT_RUN], counts[NOT_RUN]
-    runs = words.plural(planned, "run")
+    runs = words.plural(len(table.slots), "run")
     if not failed:
         return f"{left} of {runs} not run yet"
     return f"{failed} of {runs} failed" + (f", {left} not run yet" if left else "")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from peftmark.analysis.table import NOT_RUN, ResultTable, Slot
+from peftmark.analysis.table import NOT_RUN, TO_COME, ResultTable, Slot
 from peftmark.catalog.methods import Cell
 from peftmark.record.outcome import STATUSES
 from peftmark.render import words
@@ -30,13 +30,13 @@ def section(table: ResultTable) -> Section:
 def _lead(table: ResultTable) -> str:
     counts = table.counts()
     planned = len(table.slots)
-    failed = planned - counts["ok"] - counts[NOT_RUN]
+    failed = table.failed
     text = f"{words.plural(planned, 'job')} planned: {_tally(table.slots)}."
     if failed:
         parts = [
             f"{words.status(name)} {n}"
             for name, n in sorted(counts.items())
-            if name not in ("ok", NOT_RUN)
+            if name not in ("ok", *TO_COME)
         ]
         text += f" Failed: {words.listing(parts)}."
     if table.unsupported:
@@ -52,7 +52,7 @@ def _lead(table: ResultTable) -> str:
 def _tally(slots: Sequence[Slot]) -> str:
     """Jobs by how they ended, in words."""
     ok = sum(s.ok for s in slots)
-    idle = sum(s.status == NOT_RUN for s in slots)
+    idle = sum(s.status in TO_COME for s in slots)
     return f"{ok} ok, {len(slots) - ok - idle} failed, {idle} not run yet"
 
 
@@ -88,7 +88,7 @@ def _marks(table: ResultTable, cell: Cell, task: str) -> Entry:
         waits = any((s.job.cell, s.job.task) == (cell, task) for s in table.planned("tuning"))
         return words.missing("waits for its tuning trials" if waits else "not planned")
     ok = sum(s.ok for s in slots)
-    text = " ".join(OK if s.ok else TO_DO if s.status == NOT_RUN else FAILED for s in slots)
+    text = " ".join(OK if s.ok else TO_DO if s.status in TO_COME else FAILED for s in slots)
     rest = missing.status_text(slots)
     note = f"{ok}/{len(slots)} ok" + (f"; {rest}" if rest else "")
     return Entry(text, note, "marks", float(ok))

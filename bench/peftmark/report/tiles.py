@@ -9,7 +9,7 @@ from peftmark.advice.recommend import Answer
 from peftmark.advice.trade import MEMORY, PARAMETERS, TIME, Cost, Front
 from peftmark.analysis.comparison import against_reference
 from peftmark.analysis.floor import below_floor
-from peftmark.analysis.table import NOT_RUN, ResultTable
+from peftmark.analysis.table import ResultTable
 from peftmark.analysis.validity import FLAG_KINDS
 from peftmark.catalog.methods import Cell
 from peftmark.render import words
@@ -163,10 +163,9 @@ def _flagged(findings: Findings) -> Sign:
 
 
 def _failed(table: ResultTable) -> Sign:
-    counts, planned = table.counts(), len(table.slots)
-    failed = planned - counts["ok"] - counts[NOT_RUN]
-    if failed:
+    planned = len(table.slots)
+    if failed := table.failed:
         return Sign("care", f"{failed} of {words.plural(planned, 'run')} failed", "coverage")
-    if counts[NOT_RUN]:
-        return Sign("care", f"{counts[NOT_RUN]} of {planned} not run yet", "coverage")
+    if table.left:
+        return Sign("care", f"{table.left} of {planned} not run yet", "coverage")
     return Sign("good", f"all {words.plural(planned, 'run')} finished", "coverage")

@@ -214,3 +214,18 @@ def test_what_few_seeds_find_is_what_the_limit_of_the_caveat_says(seeds, alone, 
     found = compare([[v / statistics.stdev(values) for v in values]])
     assert minimum_detectable_effect(found, 0.05) == pytest.approx(alone, abs=0.05)
     assert minimum_detectable_effect(found, 0.05 / 5) == pytest.approx(of_five, abs=0.05)
+
+
+def test_whoever_stops_a_run_makes_none_of_its_jobs_fail():
+    rows = make_matrix([LORA, QLORA], ["sst2"], range(4))
+    stopped = [replace(r, outcome=make_failure("interrupted", "by a signal")) for r in rows[6:7]]
+    page = show([*rows[:6], *stopped], [r.job for r in rows])
+    assert page.first.caveat.startswith("2 of 8 runs not run yet, reduced scale")
+    assert signs(page.first)[-1] == ("care", "2 of 8 not run yet")
+    lead = next(s for s in page.sections if s.key == "coverage").lead
+    assert lead.startswith("8 jobs planned: 6 ok, 0 failed, 2 not run yet.")
+    broken = [replace(r, outcome=make_failure("crashed", "x")) for r in rows[7:]]
+    page = show([*rows[:6], *stopped, *broken])
+    assert page.first.caveat.startswith("1 of 8 runs failed, 1 not run yet, ")
+    lead = next(s for s in page.sections if s.key == "coverage").lead
+    assert lead.startswith("8 jobs planned: 6 ok, 1 failed, 1 not run yet. Failed: crashed 1.")
