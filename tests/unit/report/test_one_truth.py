@@ -89,6 +89,6 @@ def test_the_example_has_no_number_of_seeds_in_every_entry(example):
 def test_both_files_open_with_the_same_two_sentences(example):
     text = (Path(EXAMPLE.parent) / "report.md").read_text("utf-8").split("\n\n")
     answer, caveat = text[2].strip("*"), text[3]
-    plain = re.sub(r"</?button.*?>", "", example.replace("\u00a0", " "))
+    plain = re.sub(r"</?(?:button|span).*?>", "", example.replace("\u00a0", " "))
     assert f'<p class="answer">{answer}</p>' in plain
     assert f'<p class="caveat">{caveat}</p>' in plain
