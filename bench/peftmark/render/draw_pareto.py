@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from peftmark.render.chart_specs import Scatter, ScatterPoint
+from peftmark.render.page import shorten
 from peftmark.render.series import COLOURS
 from peftmark.render.style import heading, label, marker, new_canvas, panel
 from peftmark.render.svg import INK, LINE, MUTED, PAPER
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 LEFT, BOTTOM, RIGHT, TOP = 52, 46, 14, 30
 LETTER, LINE_HEIGHT = 6.7, 14
 """Pixels of a letter and a line of the 12 px drawing font."""
+MEAN_LETTER = 6.2
+"""The same of a letter in a line of many."""
 FAINT = 0.6
 FOOT = 0.2
 """Share of the panel for what scores far below the others."""
@@ -43,13 +46,22 @@ def draw_scatter(scatter: Scatter) -> Canvas:
     axes.set_axisbelow(True)
     _ticks(axes, scatter)
     axes.set_xlabel(scatter.x_axis, labelpad=6)
-    heading(axes, scatter.y_axis)
+    heading(axes, _that_fits(scatter.y_axis, scatter.size[0] - LEFT))
     _front(axes, scatter)
     _guess(axes, scatter)
     for point in sorted(scatter.points, key=lambda p: p.standing not in ("off", "below the floor")):
         _point(axes, point, scatter.unit)
     _names(axes, scatter)
     return canvas
+
+
+def _that_fits(text: str, pixels: int) -> str:
+    """What an axis is, with an arrow for its direction where the words would leave the picture."""
+    most = int(pixels / MEAN_LETTER)
+    if len(text) <= most:
+        return text
+    short = text.replace(", higher is better", " ↑").replace(", lower is better", " ↓")
+    return shorten(short, most)
 
 
 def _limits(axes: Axes, scatter: Scatter) -> None:

@@ -528,3 +528,14 @@ def test_a_group_may_take_any_base_or_only_some_sizes():
     assert members(Group("any", ("lora",), None)) == "in all 3 pairs of cells"
     assert members(Group("quantised", ("lora",), True)).startswith("QLoRA r8 to full fine-tuning")
     assert members(Group("high", ("lora",), None, (16, 64))).startswith("LoRA r16 to full")
+
+
+def test_what_an_axis_is_stays_in_the_picture_of_a_phone():
+    wide, phone = 640 - 52, 358 - 52
+    text = "share of the way to perfect, mean over tasks, higher is better"
+    assert draw_pareto._that_fits(text, wide) == text
+    assert draw_pareto._that_fits(text, phone) == "share of the way to perfect, mean over tasks ↑"
+    short = "score, mean over tasks, higher is better"
+    assert draw_pareto._that_fits(short, phone) == short
+    longest = draw_pareto._that_fits("x" * 80, phone)
+    assert longest.endswith("…") and len(longest) * 6.2 <= phone
