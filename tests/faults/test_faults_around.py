@@ -162,11 +162,12 @@ def test_damage_in_a_store_is_mended_by_sending_all_again(store, tmp_path):
 @pytest.mark.parametrize(
     ("name", "raw", "what", "remedy"),
     [
-        ("rows.csv", gzip.compress(b"a,b\n1,2\n"), r"compressed \(gz\)", "rows.csv.gz"),
+        ("rows.csv", gzip.compress(b"a,b\n1,2\n", mtime=0), r"compressed \(gz\)", "rows.csv.gz"),
         ("rows.csv", b"PK\x03\x04" + b"x" * 50, r"compressed \(zip\)", "Unpack it"),
         ("rows.jsonl", b"\x28\xb5\x2f\xfd" + b"x" * 50, r"compressed \(zst\)", "Unpack it"),
         ("rows.csv", "a,b\nx,y\n".encode("utf-32"), "it is UTF-32", "encoding: utf-32"),
     ],
+    ids=["gzip", "zip", "zstandard", "utf-32"],
 )
 def test_a_file_in_another_dress_is_told_as_what_it_is(tmp_path, name, raw, what, remedy):
     (tmp_path / name).write_bytes(raw)
