@@ -34,6 +34,7 @@ print(json.dumps([found.status, found.metric_value, [point.loss for point in fou
 """
 
 
+@pytest.mark.slow
 @pytest.mark.heavy
 def test_a_job_needs_no_home_and_no_folder_of_the_hubs(tmp_path):
     """Neither is there, and neither can be made: a file stands in their place."""
