@@ -114,6 +114,11 @@ def open_remote(url: str) -> Remote:
 
     shown = shown_url(url)
     protocol = url.partition("://")[0] if "://" in url else "file"
+    if protocol == "file" and "://" in url and set("?#") & set(url):
+        raise UserError(
+            f"{shown}: in a file:// URL the path ends at ? and #",
+            "Give the folder as a path, without file://.",
+        )
     try:
         fs, path = url_to_fs(url)
     except ImportError as error:

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from peftmark.core.errors import Exit, UserError
+from peftmark.core.shown import plain
 from peftmark.storage.store import Contents
 
 
@@ -18,7 +19,10 @@ def unread(contents: Contents) -> list[str]:
         for which, count in sorted(Counter(contents.older.values()).items())
     ]
     if contents.damaged:
-        found.append(f"{_count(len(contents.damaged), 'part')} can't be read, being damaged")
+        path, why = next(iter(contents.damaged.items()))
+        more = f", and {len(contents.damaged) - 1:,} more" if len(contents.damaged) > 1 else ""
+        count = _count(len(contents.damaged), "part")
+        found.append(f"{count} can't be read, being damaged ({plain(path.name)}: {why}{more})")
     return found
 
 

@@ -190,11 +190,16 @@ def test_what_can_not_be_read_is_named_and_counted(store, monkeypatch):
     append_old(store, monkeypatch, [3], schema=2)
     (store.parts / f"{'0' * 16}.1.parquet").write_bytes(b"damaged")
     contents = store.read()
-    assert unread(contents) == [
+    *older, damaged = unread(contents)
+    assert older == [
         "1 row of an older peftmark (schema 2) can't be read",
         "3 rows of an older peftmark (schema 3) can't be read",
-        "1 part can't be read, being damaged",
     ]
+    name = f"{'0' * 16}.1.parquet"
+    assert damaged.startswith(f"1 part can't be read, being damaged ({name}: Parquet ")
+    (store.parts / f"{'1' * 16}.1.parquet").write_bytes(b"damaged")
+    assert unread(store.read())[-1].startswith(f"2 parts can't be read, being damaged ({name}: ")
+    assert unread(store.read())[-1].endswith(", and 1 more)")
     error = no_results(store.folder, contents, "Run them first: peftmark run smoke.")
     assert "holds no results that this peftmark can read: 1 row" in error.what
     assert "peftmark that wrote them" in error.remedy and "set aside" in error.remedy

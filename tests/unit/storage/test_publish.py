@@ -397,3 +397,10 @@ def test_pull_writes_over_nothing(tmp_path, store, capsys):
     publish(bundle(store, logs=False), open_remote("flat://bucket/out"))
     code, said = command(capsys, "pull", "flat://bucket/out", "--to", store.folder.parent)
     assert code == 2 and "is there already" in said.err
+
+
+@pytest.mark.parametrize("mark", ["#", "?"])
+def test_a_path_that_a_url_would_cut_is_taken_as_a_path_alone(tmp_path, mark):
+    with pytest.raises(UserError, match="the path ends at"):
+        open_remote(f"file://{tmp_path}/store{mark}1")
+    assert open_remote(f"{tmp_path}/store{mark}1").local == tmp_path / f"store{mark}1"
