@@ -61,12 +61,12 @@ def run_jobs(order: Order, slots: Sequence[Slot], room: Room | None = None) -> I
         UserError: every GPU is lost, and jobs are left.
     """
     room = room or Room(free_memory(), order.needs)
-    fitting = [(job, n) for job, n in order.jobs if needs_of(job) not in order.refused]
+    waiting = []
     for job, attempt in order.jobs:
-        if (job, attempt) not in fitting:
-            why = order.refused[needs_of(job)]
+        if (why := order.refused.get(needs_of(job))) is None:
+            waiting.append(_Waiting(job, attempt, order.retries))
+        else:
             yield _never_ran(job, attempt, Outcome("unsupported", why))
-    waiting = [_Waiting(job, attempt, order.retries) for job, attempt in fitting]
     if not waiting:
         return
     state = _State(waiting, running={}, free=list(slots), lost=set())

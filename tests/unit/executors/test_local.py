@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from calls import calls_of
 from factory import make_job
 from peftmark.executors import oom_kills, process
 from peftmark.executors.contract import Order
@@ -265,6 +266,20 @@ def test_leaving_the_generator_early_ends_the_workers(tmp_path):
     assert alive(pid)
     finished.close()
     assert not alive(pid)
+
+
+def test_a_job_of_two_thousand_waits_no_longer_for_its_start_than_one_of_two_hundred(tmp_path):
+    """Every job held against every other took 20 s of 10,000, in which no Ctrl-C was heard."""
+
+    def calls(count):
+        jobs = [(make_job(seed=seed), 1) for seed in range(count)]
+        places = Places(None, ("package",), tmp_path)
+        order = Order(jobs, places, tmp_path, stop=lambda: True)
+        return calls_of(lambda: list(run_jobs(order, [Slot()])))
+
+    calls(2)  # what is made once
+    few, many = calls(200), calls(2000)
+    assert many < 11 * few
 
 
 def test_the_environment_of_the_supervisor_stays_as_it_was(run, monkeypatch):
