@@ -13,14 +13,14 @@ import psutil
 import pytest
 
 from factory import make_job
-from peftmark.core.interpreter import NOT_PASSED_ON, passed_on, started_with
+from peftmark.core.interpreter import NOT_PASSED_ON
 from peftmark.executors import launch, process
 from peftmark.executors.contract import Order
 from peftmark.executors.local import run_jobs
 from peftmark.executors.slots import Slot
 from peftmark.sources.assets import Places
 from places import SUPPORT
-from waiting import wait_for
+from waiting import PATIENCE, wait_for
 
 pytestmark = pytest.mark.heavy
 LOUD = {"PYTHONVERBOSE", "PYTHONWARNDEFAULTENCODING", "PYTHONDUMPREFS", "PYTHONMALLOCSTATS"}
@@ -165,18 +165,28 @@ def test_switches_of_python_do_not_reach_a_job(elsewhere):
     assert "PYTHONSAFEPATH" in left
 
 
-def test_the_switches_of_this_process_stay(monkeypatch):
-    monkeypatch.setenv("PYTHONWARNINGS", "error")
-    monkeypatch.delenv("PYTHONINSPECT", raising=False)
-    before = dict(os.environ)
-    with started_with({"OMP_NUM_THREADS": "1"}):
-        assert "PYTHONWARNINGS" not in os.environ
-        assert os.environ["OMP_NUM_THREADS"] == "1"
-    assert dict(os.environ) == before
-    assert passed_on({"A": "1"}) == {
-        **{name: value for name, value in before.items() if name != "PYTHONWARNINGS"},
-        "A": "1",
-    }
+STAY = """
+import os
+from peftmark.core.interpreter import passed_on, started_with
+os.environ["PYTHONWARNINGS"] = "error"
+before = dict(os.environ)
+with started_with({"OMP_NUM_THREADS": "1"}):
+    assert "PYTHONWARNINGS" not in os.environ
+    assert os.environ["OMP_NUM_THREADS"] == "1"
+assert dict(os.environ) == before
+kept = {name: value for name, value in before.items() if name != "PYTHONWARNINGS"}
+assert passed_on({"A": "1"}) == {**kept, "A": "1"}
+"""
+
+
+@pytest.mark.heavy
+def test_the_switches_of_this_process_stay():
+    """In a process of its own: a thread of another test may start workers meanwhile."""
+    names = {name: os.environ[name] for name in os.environ if name not in NOT_PASSED_ON}
+    done = subprocess.run(
+        [sys.executable, "-c", STAY], env=names, capture_output=True, text=True, timeout=PATIENCE
+    )
+    assert done.returncode == 0, done.stderr
 
 
 class Dying:
