@@ -1,6 +1,6 @@
 """Ten thousand jobs that cost nothing, through the real supervisor: memory, resumption, Ctrl-C.
 
-    python tests/many_jobs.py --jobs 10000 --presses 20
+    PYTHONPATH=tests/support python tests/many_jobs.py --jobs 10000 --presses 20
 
 The command line runs with fake workers (`fake_worker.ok`), is killed with SIGKILL at half of its
 jobs, looked at with `peftmark plan` and started again until it is done; all the while its memory is
@@ -23,31 +23,11 @@ from pathlib import Path
 
 import psutil
 
+import large_suite
+
 HERE = Path(__file__).resolve().parent
 SUPPORT = HERE / "support"
 MIB = 2**20
-INTERRUPTED = 130
-SUITE = """
-suite: large
-version: 1
-summary: made up
-reference: {{method: head}}
-radar: {{}}
-recipe: {{batch_size: 16, steps: 10, learning_rate: 1e-3}}
-methods:
-  - {{method: head}}
-  - {{method: lora, rank: [2, 4, 8, 16], recipe: {{targets: attention, alpha: 8}}}}
-profiles:
-  quick:
-    summary: s
-    needs: nothing
-    scale: reduced
-    sources: [package]
-    model: minilm-l6
-    seeds: {seeds}
-    tasks: {{trec: {{}}, sst-2: {{}}, cola: {{}}, rte: {{}}}}
-"""
-JOBS_A_SEED = 5 * 4
 COMMAND = f"""
 import sys
 sys.path.insert(0, {str(SUPPORT)!r})
@@ -106,8 +86,8 @@ class Run:
 def made(folder: Path, jobs: int) -> Run:
     """A folder with the suite."""
     (folder / "suites").mkdir(parents=True)
-    seeds = list(range(jobs // JOBS_A_SEED))
-    (folder / "suites/large.yaml").write_text(SUITE.format(seeds=seeds), encoding="utf-8")
+    text = large_suite.text(jobs // large_suite.JOBS_A_SEED)
+    (folder / "suites/large.yaml").write_text(text, encoding="utf-8")
     return Run(folder)
 
 

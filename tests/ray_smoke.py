@@ -1,7 +1,7 @@
 """Run a real suite on a Ray cluster of this machine, kill a node, and compare with a local run.
 
     peftmark run smoke --profile offline --results LOCAL
-    python tests/ray_smoke.py LOCAL --suite smoke --profile offline --revive
+    PYTHONPATH=tests/support python tests/ray_smoke.py LOCAL --suite smoke --revive
 
 A head and a second node of one CPU each start on the loopback. After the first finished job the
 second node is killed, and with --revive another one joins. Every job must be done once, and every

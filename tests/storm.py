@@ -1,6 +1,6 @@
 """Kill runs at random moments and see that nothing is lost, doubled, half written or changed.
 
-    python tests/storm.py --kills 200 --suite smoke --profile offline --seed 0 --minutes 15
+    PYTHONPATH=tests/support python tests/storm.py --kills 200 --suite smoke --seed 0 --minutes 15
 
 The real command line runs with real workers. At random moments one of its workers or the command
 itself is killed with SIGKILL; with --all, the server that workers are forked from is killed or

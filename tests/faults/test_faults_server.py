@@ -181,7 +181,7 @@ assert passed_on({"A": "1"}) == {**kept, "A": "1"}
 
 @pytest.mark.heavy
 def test_the_switches_of_this_process_stay():
-    """In a process of its own: a thread of another test may start workers meanwhile."""
+    """In a process of its own: Ray sets PYTHONBREAKPOINT in one that used it."""
     names = {name: os.environ[name] for name in os.environ if name not in NOT_PASSED_ON}
     done = subprocess.run(
         [sys.executable, "-c", STAY], env=names, capture_output=True, text=True, timeout=PATIENCE

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+import large_suite
 from calls import calls_of
 from factory import LORA, REPORT_OPTIONS, make_matrix
 from peftmark.report import write as report
@@ -32,32 +33,12 @@ BYTES_OF_A_SUPERVISOR = 175_000_000
 million the statistics of the page that is written while jobs run."""
 SHARE_OF_A_CORE = 0.02
 
-SEEDS = JOBS // 5 // 4
-SUITE = """
-suite: large
-version: 1
-summary: made up
-reference: {{method: head}}
-radar: {{}}
-recipe: {{batch_size: 16, steps: 10, learning_rate: 1e-3}}
-methods:
-  - {{method: head}}
-  - {{method: lora, rank: [2, 4, 8, 16], recipe: {{targets: attention, alpha: 8}}}}
-profiles:
-  quick:
-    summary: s
-    needs: nothing
-    scale: reduced
-    sources: [package]
-    model: minilm-l6
-    seeds: {seeds}
-    tasks: {{trec: {{}}, sst-2: {{}}, cola: {{}}, rte: {{}}}}
-"""
+SEEDS = JOBS // large_suite.JOBS_A_SEED
 
 
 def planned(folder, seeds=SEEDS):
     """The jobs of the large suite with so many seeds."""
-    (folder / "large.yaml").write_text(SUITE.format(seeds=list(range(seeds))))
+    (folder / "large.yaml").write_text(large_suite.text(seeds))
     jobs = expand(load_suite("large", folder), "quick", "cpu").jobs
     return decide(jobs, {}, {}, again=False)
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 
 import pytest
 
 from peftmark.suite.expand import expand
 from peftmark.suite.load import load_suite
 from places import ROOT, SUITES
+from waiting import PATIENCE
 
 PAGES = ("gate.md", "claims.md")
 
@@ -28,3 +32,27 @@ def test_the_steps_of_the_full_profile_are_those_that_the_first_page_tells():
     jobs = expand(load_suite("glue", SUITES), "full", "cuda").jobs
     millions = round(sum(job.recipe.steps for job in jobs) / 1e6)
     assert f"**{millions} million optimizer steps**" in (ROOT / "README.md").read_text("utf-8")
+
+
+SCRIPT = re.compile(r"(PYTHONPATH=\S+ )?(?:\.venv/bin/)?python (tests/[\w/]+\.py)")
+
+
+def scripts():
+    """Every script of the tests that a page, or the script itself, says how to start."""
+    pages = [*(ROOT / "docs").rglob("*.md"), *ROOT.glob("*.md"), *(ROOT / "tests").rglob("*.py")]
+    told = (SCRIPT.findall(page.read_text(encoding="utf-8")) for page in pages)
+    return sorted({call for calls in told for call in calls})
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize(("path", "script"), scripts())
+def test_a_script_that_is_told_loads_as_it_is_told(path, script):
+    bare = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    given = dict([path.strip().split("=")]) if path else {}
+    # As `python FILE` does: its own folder first.
+    code = "import runpy, sys\nsys.path[0] = sys.argv[2]\nrunpy.run_path(sys.argv[1])\n"
+    done = subprocess.run(
+        [sys.executable, "-c", code, script, str((ROOT / script).parent)],
+        cwd=ROOT, env={**bare, **given}, capture_output=True, text=True, timeout=PATIENCE,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-500:]

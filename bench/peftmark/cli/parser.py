@@ -144,8 +144,10 @@ def _carry_out(arguments: Sequence[str] | None) -> int:
 
 
 def _in_a_folder() -> None:
-    """Raises:
-    UserError: the working folder was removed, so no path means anything.
+    """Make sure that there is a folder to work in.
+
+    Raises:
+        UserError: it was removed, so no path means anything.
     """
     try:
         os.getcwd()

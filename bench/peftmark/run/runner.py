@@ -125,6 +125,11 @@ class Plan:
         """Jobs that would run."""
         return [p.job for p in self.planned if p.action == "run"]
 
+    def settles(self, profile: str, device: str) -> bool:
+        """Whether a later plan of the command has the same jobs: only trials' rows choose any."""
+        without_trials = self.suite.profiles[self.profile].tuning is None
+        return (self.profile, self.venue.device) == (profile, device) and without_trials
+
     @property
     def known_jobs(self) -> list[Job]:
         """Every job of the profile as far as it is known; names of cells and tasks are theirs."""
@@ -149,7 +154,8 @@ def make_plan(selection: Selection, recorded: bool = False, before: Plan | None 
         UserError: anything wrong with the suite, its own models and tasks, the selection or the
             results folder.
     """
-    suite = before.suite if before else _suite(selection)
+    asked = selection.suite, selection.suites, selection.results
+    suite = before.suite if before else load_with_rows(*asked)
     claims = before.claims if before else _claims(suite, selection)
     if selection.mirror is not None and not selection.mirror.is_dir():
         raise UserError(
@@ -168,7 +174,10 @@ def make_plan(selection: Selection, recorded: bool = False, before: Plan | None 
         suite, files = read_own_models(suite, profile, known)
         suite, rows = read_own_tasks(suite, profile, known)
     installed = software()
-    expanded = expand(suite, profile, venue.device, of_versions(contents.records, installed))
+    if before is not None and before.settles(profile, venue.device):
+        expanded = before.expanded  # with the ids of its jobs
+    else:
+        expanded = expand(suite, profile, venue.device, of_versions(contents.records, installed))
     planned = decide(expanded.jobs, contents.records, installed, selection.again)
     if not recorded:
         check_here(one for p in planned if p.action == "run" for one in p.job.plugins)
@@ -195,10 +204,6 @@ def make_plan(selection: Selection, recorded: bool = False, before: Plan | None 
         places=places_of(suite, profile, selection.mirror),
         venue=venue,
     )
-
-
-def _suite(selection: Selection) -> Suite:
-    return load_with_rows(selection.suite, selection.suites, selection.results)
 
 
 def _only(

@@ -1,6 +1,8 @@
 """How often the gate is wrong where the truth is known: simulated suites with noise of seeds.
 
-docs/gate.md has the figures that `python tests/unit/gate/test_gate_noise.py` prints.
+docs/gate.md has the figures that it prints:
+
+    PYTHONPATH=tests/support python tests/unit/gate/test_gate_noise.py
 """
 
 from __future__ import annotations

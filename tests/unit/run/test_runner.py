@@ -447,3 +447,21 @@ def test_every_finished_job_leaves_a_line(live):
     assert "done in 0:0" in shown
     assert live or len(shown.splitlines()) == 3
     assert live == ("all jobs" in shown)
+
+
+def test_a_later_plan_of_a_command_keeps_its_jobs_and_takes_rows_anew(selection):
+    """Their ids are hashes, and ten thousand of them take a second: a run plans four times."""
+    first = make_plan(selection)
+    run(selection)
+    later = make_plan(selection, before=first)
+    assert later.expanded is first.expanded
+    assert later.to_run == [] and later.planned == make_plan(selection).planned
+
+
+def test_where_trials_choose_rates_a_later_plan_has_other_jobs(selection):
+    tuned = replace(selection, profile="tuned")
+    first = make_plan(tuned)
+    run(tuned)
+    later = make_plan(tuned, before=first)
+    assert later.expanded.waiting < first.expanded.waiting
+    assert later.planned == make_plan(tuned).planned
