@@ -55,8 +55,14 @@ def pick(answers: Mapping[str, Answer]) -> tuple[Tile, tuple[Cell, ...]]:
         and (c.figures["memory"] or dear) < dear
     ]
     if not close:
-        alone = "the highest mean; nothing that takes less memory is shown to come close"
-        return Tile(title, best, alone), (answer.best,)
+        rivals = [c for c in (*answer.picks, *answer.others) if c.trains and not c.low]
+        cheapest = dear is not None and all((c.figures["memory"] or 0) >= dear for c in rivals)
+        alone = (
+            "nothing that takes less memory is above the quality floor"
+            if cheapest
+            else "nothing that takes less memory is shown to come close"
+        )
+        return Tile(title, best, f"the highest mean; {alone}"), (answer.best,)
     near = max(close, key=lambda c: c.behind.estimate.mean if c.behind else 0.0)
     note = f"{near.title} takes less memory and {_away(near)}"
     return Tile(title, f"{near.title} or {best}", note), (near.cell, answer.best)

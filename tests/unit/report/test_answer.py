@@ -142,6 +142,14 @@ def test_what_most_runs_ended_with_is_told_on_one_short_line():
     assert show([], [r.job for r in rows]).first.caveat == ""
 
 
+def test_the_best_cell_that_is_the_cheapest_too_is_said_to_be():
+    pick = first(lora=0.60, qlora=0.85, head=0.51).tiles[0]  # the frozen head takes less
+    assert (pick.value, pick.note) == (
+        "QLoRA r8",
+        "the highest mean; nothing that takes less memory is above the quality floor",
+    )
+
+
 def signs(screen):
     return [(s.state, s.text) for s in screen.tiles[-1].signs]
 
