@@ -125,11 +125,6 @@ class Plan:
         """Jobs that would run."""
         return [p.job for p in self.planned if p.action == "run"]
 
-    def settles(self, profile: str, device: str) -> bool:
-        """Whether a later plan of the command has the same jobs: only trials' rows choose any."""
-        without_trials = self.suite.profiles[self.profile].tuning is None
-        return (self.profile, self.venue.device) == (profile, device) and without_trials
-
     @property
     def known_jobs(self) -> list[Job]:
         """Every job of the profile as far as it is known; names of cells and tasks are theirs."""
@@ -174,10 +169,7 @@ def make_plan(selection: Selection, recorded: bool = False, before: Plan | None 
         suite, files = read_own_models(suite, profile, known)
         suite, rows = read_own_tasks(suite, profile, known)
     installed = software()
-    if before is not None and before.settles(profile, venue.device):
-        expanded = before.expanded  # with the ids of its jobs
-    else:
-        expanded = expand(suite, profile, venue.device, of_versions(contents.records, installed))
+    expanded = _expanded(before, suite, profile, venue, of_versions(contents.records, installed))
     planned = decide(expanded.jobs, contents.records, installed, selection.again)
     if not recorded:
         check_here(one for p in planned if p.action == "run" for one in p.job.plugins)
@@ -204,6 +196,15 @@ def make_plan(selection: Selection, recorded: bool = False, before: Plan | None 
         places=places_of(suite, profile, selection.mirror),
         venue=venue,
     )
+
+
+def _expanded(
+    before: Plan | None, suite: Suite, profile: str, venue: Venue, records: Mapping[str, Record]
+) -> Expanded:
+    """The profile's jobs: where no trials choose rates, those of an earlier plan with their ids."""
+    if before is not None and before.profile == profile and suite.profiles[profile].tuning is None:
+        return before.expanded
+    return expand(suite, profile, venue.device, records)
 
 
 def _only(
