@@ -41,7 +41,7 @@ from peftmark.cli.parser import main
 main(sys.argv[1:])
 """
 SUITES = ("--profile", "quick", "--suites", "suites")
-RUN = ("run", "large", *SUITES, "--jobs", "2", "--keep", "none", "--no-report")
+RUN = ("run", "large", *SUITES, "--jobs", "2", "--keep", "none")
 
 
 @dataclass
@@ -51,10 +51,10 @@ class Run:
     folder: Path
     process: subprocess.Popen[str] | None = None
 
-    def start(self) -> subprocess.Popen[str]:
+    def start(self, *more: str) -> subprocess.Popen[str]:
         """Begin, or go on."""
         self.process = subprocess.Popen(
-            [sys.executable, "-c", COMMAND, *RUN],
+            [sys.executable, "-c", COMMAND, *RUN, *more],
             cwd=self.folder,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -104,7 +104,7 @@ def whole(folder: Path, jobs: int) -> None:
     """A run of all jobs that is killed at half of them and goes on."""
     run, told = made(folder / "whole", jobs), {}
     every, began = max(1, jobs // 10), time.monotonic()
-    run.start()
+    run.start("--no-report")
     memory(run, jobs // 2, told, every)
     run.process.kill()
     run.process.wait()
@@ -114,7 +114,7 @@ def whole(folder: Path, jobs: int) -> None:
         clock, spent, said = run.plan()
         print(f"plan: {clock:.1f} s, {spent:.1f} s of a processor; stderr: {said}")
     began = time.monotonic()
-    run.start()
+    run.start("--no-report")
     memory(run, jobs + 2, told, every)
     said = run.process.communicate()[1]
     print(
@@ -127,12 +127,12 @@ def whole(folder: Path, jobs: int) -> None:
         print(f"  supervisor at {parts:,} rows: {size / MIB:,.0f} MiB")
 
 
-def pressed(folder: Path, jobs: int, presses: int, luck: random.Random) -> None:
-    """Ctrl-C at random moments of a run that goes on and on: seconds until it has ended."""
+def pressed(folder: Path, jobs: int, presses: int, within: float, luck: random.Random) -> None:
+    """Ctrl-C at random moments of a run with its report that goes on and on: seconds to its end."""
     run, found = made(folder / "pressed", jobs), []
     for _ in range(presses):
         process = run.start()
-        time.sleep(luck.uniform(0.0, 12.0))
+        time.sleep(luck.uniform(0.0, within))
         if process.poll() is not None:
             print(f"over before Ctrl-C: {process.communicate()[1][-300:]}")
             continue
@@ -151,12 +151,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--jobs", type=int, default=10_000)
     parser.add_argument("--presses", type=int, default=20)
+    parser.add_argument("--within", type=float, default=30.0, help="seconds, of each press")
+    parser.add_argument("--only-presses", action="store_true")
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        whole(Path(folder), asked.jobs)
+        if not asked.only_presses:
+            whole(Path(folder), asked.jobs)
         if asked.presses:
-            pressed(Path(folder), asked.jobs, asked.presses, random.Random(asked.seed))
+            luck = random.Random(asked.seed)
+            pressed(Path(folder), asked.jobs, asked.presses, asked.within, luck)
 
 
 if __name__ == "__main__":

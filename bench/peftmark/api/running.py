@@ -16,7 +16,7 @@ from peftmark.record.job import Job, Purpose, Record
 from peftmark.record.outcome import Status
 from peftmark.run.progress import clock, job_title
 from peftmark.run.runner import Plan, Selection
-from peftmark.run.session import Summary, carry_out, summarise
+from peftmark.run.session import Summary, carry_out
 from peftmark.run.stop import Stop
 
 
@@ -143,10 +143,9 @@ class _Watcher:
 def watched_run(selection: Selection, ended: Callback | None, going: Callback | None) -> Summary:
     """Run what has no result yet; see `peftmark.run`."""
     stop = Stop()
-    plan = carry_out(selection, _Watcher(ended, going), stop)
+    _, summary = carry_out(selection, _Watcher(ended, going), stop)
     if stop.asked():
         raise Leave(stop.code)
-    summary = summarise(plan, selection)
     if summary.code == Exit.NOT_REPEATABLE and summary.repeat is not None:
         told = f"{job_title(summary.repeat.job)} gave other numbers than the job it repeats"
         warnings.warn(f"{told} ({summary.repeat.detail}): do not trust these results", stacklevel=4)

@@ -84,21 +84,29 @@ def run(options: argparse.Namespace) -> int:
     from peftmark.api.reporting import write_report
     from peftmark.report.live_file import lead_on
     from peftmark.run.runner import make_plan
-    from peftmark.run.session import carry_out, summarise
+    from peftmark.run.session import carry_out
     from peftmark.run.stop import Stop
 
     selection = selection_of(options)
     console = console_on(sys.stderr if options.json else sys.stdout)
     stop = Stop()
     screen = Screen(console, None if options.no_report else options.reports)
-    plan = carry_out(selection, screen, stop)
+    plan, summary = carry_out(selection, screen, stop)
     for path in screen.damaged:
         if not path.exists():
             console.print(
                 f"Set aside: {plan.store.aside / path.name}", markup=False, soft_wrap=True
             )
-    summary = summarise(plan, selection)
-    _tell(summary, plan, console, options.json)
+    _tell(summary, plan, console, options.json, stop.asked())
+    if stop.asked():
+        screen.stopped()
+        console.print(
+            "Stopped. The same command goes on; without running more, `peftmark report "
+            f"{plan.suite.name}` writes the report of what is there.",
+            markup=False,
+            soft_wrap=True,
+        )
+        return stop.code
     if not options.no_report:
         everything = replace(selection, profile=plan.profile, only=(), again=False)
         after = make_plan(everything, before=plan)
@@ -106,7 +114,7 @@ def run(options: argparse.Namespace) -> int:
         if screen.live is not None and screen.live.is_file():
             lead_on(screen.live, written[0].name)
         console.print(f"Report: {written[0]}", markup=False, soft_wrap=True)
-    return stop.code if stop.asked() else summary.code
+    return summary.code
 
 
 def console_on(stream: TextIO) -> Any:
@@ -131,6 +139,7 @@ class Screen:
     def __init__(self, console: Any, reports: Path | None) -> None:
         self._console, self._reports = console, reports
         self.live: Path | None = None
+        self._page: LiveFile | None = None
         self.damaged: Sequence[Path] = ()
 
     def planned(self, plan: Plan) -> None:
@@ -161,7 +170,7 @@ class Screen:
             stage = "trials of learning rates" if trials else "jobs with the chosen learning rates"
             self._console.print(f"{len(jobs)} {stage}:", markup=False)
         with Board(self._console, jobs, plan.venue.at_once) as board:
-            page = LiveFile(
+            self._page = page = LiveFile(
                 self.live,
                 f"{plan.suite.name}, profile {plan.profile}",
                 plan.jobs,
@@ -171,6 +180,11 @@ class Screen:
             )
             page.begin()
             yield BoardAndPage(board, page)
+
+    def stopped(self) -> None:
+        """The run was ended by hand."""
+        if self._page is not None:
+            self._page.stopped()
 
 
 @dataclass(frozen=True)
@@ -207,7 +221,7 @@ def _announce(plan: Plan, console: Any) -> None:
         console.print(f"Unreadable: {path.name}: {why}", markup=False, soft_wrap=True)
 
 
-def _tell(summary: Summary, plan: Plan, console: Any, as_json: bool) -> None:
+def _tell(summary: Summary, plan: Plan, console: Any, as_json: bool, stopped: bool) -> None:
     """Print how the selected jobs stand and what is suspect about them."""
     from peftmark.run.progress import tell_suspects
 
@@ -218,6 +232,7 @@ def _tell(summary: Summary, plan: Plan, console: Any, as_json: bool) -> None:
     if not as_json:
         return
     repeat = summary.repeat
+    flags = [{"kind": f.kind, "job": f.job.job_id, "detail": f.detail} for f in summary.flags]
     facts = {
         "suite": summary.suite,
         "profile": summary.profile,
@@ -225,7 +240,7 @@ def _tell(summary: Summary, plan: Plan, console: Any, as_json: bool) -> None:
         "waiting": summary.waiting,
         "results": str(summary.results),
         "repeatability": repeat and {"verdict": repeat.verdict, "detail": repeat.detail},
-        "flags": [{"kind": f.kind, "job": f.job.job_id, "detail": f.detail} for f in summary.flags],
+        "flags": None if stopped else flags,
         "notes": summary.notes,
     }
     print(json.dumps(facts, indent=2))

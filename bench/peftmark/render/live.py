@@ -44,7 +44,7 @@ class LivePage:
     """A run that is going.
 
     Attributes:
-        refresh: seconds after which the page is read again.
+        refresh: seconds after which the page is read again; 0 for never.
         state: how many jobs are done, and what is left, in a sentence.
         tasks: heads of the board.
         board: a row a cell: its title and a text a task, a sign a seed.

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from peftmark.analysis.comparison import against_reference
-from peftmark.analysis.table import ResultTable, build
+from peftmark.analysis.table import TO_COME, ResultTable, build
 from peftmark.catalog.methods import Cell, cell_title
 from peftmark.record.job import Job, Record
 from peftmark.render import words
@@ -34,6 +34,7 @@ def live_page(
     going: Mapping[str, Going],
     reference: Cell,
     state: str,
+    refresh: int = REFRESH,
 ) -> LivePage:
     """The page of a run at one moment.
 
@@ -42,6 +43,7 @@ def live_page(
         records: job id -> its row, of those that ended.
         going: job id -> what is known of those that run.
         state: how many jobs are done, and what is left.
+        refresh: seconds after which a browser reads the page again; 0 for never.
     """
     known = [records[job.job_id] for job in planned if job.job_id in records]
     table = build(known, planned, reference)
@@ -51,7 +53,7 @@ def live_page(
     more = [f"{len(running) - MOST_RUNNING} more"] if len(running) > MOST_RUNNING else []
     return LivePage(
         title=title,
-        refresh=REFRESH,
+        refresh=refresh,
         state=state,
         tasks=table.tasks,
         board=[
@@ -76,7 +78,7 @@ def _signs(table: ResultTable, cell: Cell, task: str, going: Mapping[str, Going]
         if slot.job.job_id in going:
             found.append("◐")
         else:
-            found.append("○" if slot.record is None else "●" if slot.ok else "✕")
+            found.append("○" if slot.status in TO_COME else "●" if slot.ok else "✕")
     return " ".join(found) or "-"
 
 

@@ -7,12 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from peftmark.analysis.table import TO_COME
 from peftmark.catalog.methods import Cell
 from peftmark.core.errors import StoreError
 from peftmark.core.files import write_all
 from peftmark.record.job import Job, Record
 from peftmark.render.live import moved, render
-from peftmark.report.live import Going, live_page
+from peftmark.report.live import REFRESH, Going, live_page
 
 LEAST = 2.0
 """Seconds between two pages at least: a page of many jobs takes a while to make."""
@@ -66,15 +67,23 @@ class LiveFile:
         """Write the page for the first time."""
         self._write(0.0)
 
-    def _write(self, least: float) -> None:
+    def stopped(self) -> None:
+        """Write the page for the last time: the run was stopped, and no report follows."""
+        self._going.clear()
+        self._write(0.0, "Stopped. The same command goes on. ", refresh=0)
+
+    def _write(self, least: float, said: str = "", refresh: int = REFRESH) -> None:
         now = self._clock()
         if self._path is None or (self._written is not None and now - self._written < least):
             return
-        done = sum(job.job_id in self._records for job in self._planned)
-        left = self.left()
-        state = f"{done} of {len(self._planned)} jobs have ended{f'; {left}' if left else ''}."
+        found = [self._records.get(job.job_id) for job in self._planned]
+        done = sum(r is not None and r.outcome.status not in TO_COME for r in found)
+        left = "" if said else self.left()
+        state = (
+            f"{said}{done} of {len(self._planned)} jobs have ended{f'; {left}' if left else ''}."
+        )
         page = live_page(
-            self._title, self._planned, self._records, self._going, self._reference, state
+            self._title, self._planned, self._records, self._going, self._reference, state, refresh
         )
         if not _put(self._path, render(page)):
             self._path = None

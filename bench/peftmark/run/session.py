@@ -5,6 +5,7 @@ The command line and `peftmark.run` go through here; they differ in who watches.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -57,9 +58,10 @@ class Summary:
     Attributes:
         jobs: status, or "not run" -> number of jobs.
         waiting: jobs that are not known yet, since trials of their learning rate are missing.
-        results: the file of all rows.
-        repeat: what became of the job that runs twice; None if none was selected.
-        flags: what is suspect about finished jobs.
+        results: the file of all rows; of a run that was stopped the folder of its parts.
+        repeat: what became of the job that runs twice; None if none was selected, or if the run was
+            stopped.
+        flags: what is suspect about finished jobs; of a run that was stopped nobody looked.
         notes: what a person should know, a sentence each.
         code: what the command line exits with: 0 if everything asked for was done, 6 if jobs
             are missing or failed, 7 if the same code gave other numbers (`Exit`).
@@ -81,11 +83,14 @@ class Summary:
         return self.code == Exit.OK
 
 
-def carry_out(selection: Selection, watcher: Watcher, stop: Stop) -> Plan:
+def carry_out(selection: Selection, watcher: Watcher, stop: Stop) -> tuple[Plan, Summary]:
     """Run what has no result yet.
 
+    Whoever stops a run waits for it: its rows are stored, and not read again.
+
     Returns:
-        the plan as it stands after the run, with every row.
+        the plan as it stands after the run, with every row, or of a run that was stopped with the
+        rows from before; and how its jobs stand.
 
     Raises:
         UserError: anything wrong with the suite, its models and rows, or the results folder.
@@ -103,11 +108,18 @@ def carry_out(selection: Selection, watcher: Watcher, stop: Stop) -> Plan:
         # Once more, now that no other run can finish jobs; the profile stays the chosen one.
         selection = replace(selection, profile=plan.profile)
         plan.store.quarantine(plan.store.read().damaged)
+        ended: dict[str, str] = {}
         with stop.watching():
             for trials in (True, False):
-                _run_stage(trials, selection, watcher, stop, plan)
+                if not stop.asked():
+                    plan = runner.make_plan(selection, before=plan)
+                    _run_stage(trials, selection, watcher, stop, plan, ended)
+        if stop.asked():
+            plan.store.leave()
+            return plan, _stopped(plan, selection, ended)
         plan.store.rebuild()
-    return runner.make_plan(selection, before=plan)
+    plan = runner.make_plan(selection, before=plan)
+    return plan, _summary(plan, selection)
 
 
 def _with_room(plan: Plan, selection: Selection) -> Plan:
@@ -126,33 +138,55 @@ def _with_room(plan: Plan, selection: Selection) -> Plan:
 
 
 def _run_stage(
-    trials: bool, selection: Selection, watcher: Watcher, stop: Stop, before: Plan
+    trials: bool,
+    selection: Selection,
+    watcher: Watcher,
+    stop: Stop,
+    plan: Plan,
+    ended: dict[str, str],
 ) -> None:
-    """Run the trials of learning rates, or, planned anew, the jobs that use what they chose."""
-    if stop.asked():
-        return
-    plan = runner.make_plan(selection, before=before)
+    """Run the trials of learning rates, or the jobs that use what they chose.
+
+    Args:
+        ended: is told the status of each job that ends.
+    """
     jobs = [job for job in plan.to_run if (job.purpose == "tuning") == trials]
     if not jobs:
         return
     with watcher.stage(plan, jobs, trials) as told:
         for record, done in runner.execute(plan, jobs, selection, told.event, stop):
             told.finished(record, done)
+            if ended.get(record.job.job_id) != "ok":  # the last ok attempt counts
+                ended[record.job.job_id] = record.outcome.status
 
 
-def summarise(plan: Plan, selection: Selection) -> Summary:
-    """How the jobs of a plan stand.
+def _counts(plan: Plan, ended: Mapping[str, str]) -> dict[str, int]:
+    """Status, or "not run" -> number of jobs of a plan, some of which ended since it was made."""
+    known: dict[str, str] = {
+        job_id: record.outcome.status for job_id, record in plan.contents.records.items()
+    }
+    known |= {job_id: s for job_id, s in ended.items() if known.get(job_id) != "ok"}
+    return dict(Counter(known.get(job.job_id, "not run") for job in plan.jobs))
 
-    Args:
-        plan: as `carry_out` returns it.
-        selection: what was asked for.
-    """
+
+def _stopped(plan: Plan, selection: Selection, ended: Mapping[str, str]) -> Summary:
+    """How the jobs stand of a run that was stopped."""
+    return Summary(
+        suite=plan.suite.name,
+        profile=plan.profile,
+        jobs=_counts(plan, ended),
+        waiting=plan.expanded.waiting,
+        results=plan.store.parts,
+        repeat=None,
+        flags=[],
+        notes=plan.notes,
+        code=Exit.INCOMPLETE,
+    )
+
+
+def _summary(plan: Plan, selection: Selection) -> Summary:
+    """How the jobs of a plan stand whose rows are all read."""
     records = plan.contents.records
-    counts: dict[str, int] = {}
-    for job in plan.jobs:
-        record = records.get(job.job_id)
-        status = record.outcome.status if record else "not run"
-        counts[status] = counts.get(status, 0) + 1
     repeat = repeatability(plan.jobs, records, by_machine(plan.contents.rows))
     waiting = 0 if selection.only else plan.expanded.waiting
     settled = sum(r is not None and r.settled for r in (records.get(j.job_id) for j in plan.jobs))
@@ -162,7 +196,7 @@ def summarise(plan: Plan, selection: Selection) -> Summary:
     return Summary(
         suite=plan.suite.name,
         profile=plan.profile,
-        jobs=counts,
+        jobs=_counts(plan, {}),
         waiting=plan.expanded.waiting,
         results=plan.store.derived,
         repeat=repeat,

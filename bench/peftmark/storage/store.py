@@ -10,7 +10,8 @@ Layout of `results/<suite>/`:
     adapters/                        trained adapters that are kept (`peftmark.storage.adapters`)
     quarantine/                      parts that could not be read
     results.parquet                  derived from the parts, rebuilt at the end of every run
-    index/                           the same of the run that goes on, 200 parts a file
+    index/                           the same of the run that goes on or was stopped, 200 parts
+                                     a file
 
 Every file carries the SHA-256 of its own bytes (`sealed`).
 """
@@ -52,7 +53,8 @@ from peftmark.storage.part_cache import NAMES
 INDEXED = 200
 """Parts of the run that goes on in a file of its index: reading them one by one takes a second."""
 TOLD = 500
-"""Parts from which on reading them one by one takes long enough to say how far it is."""
+"""Parts from which on reading them one by one takes long enough to say how far it is, and writing
+them once more too long for somebody who has pressed Ctrl-C."""
 FREE_BYTES_NEEDED = 32 * 1024 * 1024
 
 
@@ -245,6 +247,13 @@ class Store:
         with suppress(StoreError, OSError):  # the parts are the truth, and tell of a full disk
             self.index.mkdir(exist_ok=True)
             _write(self.index / f"{number:06d}.parquet", [fresh[path] for path in seen], facts)
+
+    def leave(self) -> None:
+        """End a run that somebody waits for: many rows are only noted, not written once more."""
+        if len(part_cache.stamps(self.parts)) < TOLD:
+            self.rebuild()
+        elif self._fresh:
+            self._write_index()
 
     def rebuild(self) -> None:
         """Write `results.parquet` anew from the parts, with a note of what they looked like."""

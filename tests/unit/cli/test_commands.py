@@ -18,6 +18,7 @@ import pytest
 from peftmark.cli import parser
 from peftmark.machine import environment
 from peftmark.run import doctor, runner
+from peftmark.storage import store as store_module
 from peftmark.storage.store import Store
 from places import ROOT, SUPPORT
 from waiting import PATIENCE, wait_for
@@ -286,12 +287,44 @@ def test_a_signal_keeps_what_is_finished_and_stores_what_ran(peftmark, tmp_path,
         output, errors = process.communicate(timeout=PATIENCE)
     assert (process.returncode, errors) == (code, "")
     assert "9 jobs: 2 interrupted, 3 not run, 4 ok" in output
+    assert "Stopped. The same command goes on; without running more, `peftmark report" in output
     statuses = [r.outcome.status for r in store.read().records.values()]
     assert sorted(statuses) == ["interrupted"] * 2 + ["ok"] * 4
 
     done = peftmark("run", "smoke", "--no-report", worker="ok")
     assert done.returncode == 0
     assert "4 already done, 5 to run" in done.stdout
+
+
+def test_a_run_that_is_stopped_reads_no_row_again_and_writes_no_report(
+    peftmark, tmp_path, monkeypatch
+):
+    assert peftmark("run", "smoke", "--no-report", worker="exits").returncode == 6
+    append, read, asked, late = Store.append, Store.read, [], []
+
+    def press_once(store, record):
+        path = append(store, record)
+        if not asked:
+            asked.append(record.job.job_id)
+            signal.raise_signal(signal.SIGINT)
+        return path
+
+    def watched(store):
+        late.extend(asked)
+        return read(store)
+
+    monkeypatch.setattr(Store, "append", press_once)
+    monkeypatch.setattr(Store, "read", watched)
+    monkeypatch.setattr(store_module, "TOLD", 5)
+    done = peftmark("run", "smoke", "--jobs", "1", "--json")
+    assert done.returncode == 130 and late == []
+    facts = json.loads(done.stdout)
+    assert facts["jobs"] == {"crashed": 8, "ok": 1}, "what ended before and what ended now"
+    assert (facts["flags"], facts["repeatability"]) == (None, None), "nobody looked"
+    assert Path(facts["results"]) == Path("results/smoke/parts")
+    assert not (tmp_path / "reports" / "smoke" / "index.html").exists()
+    page = (tmp_path / "reports" / "smoke" / "live.html").read_text(encoding="utf-8")
+    assert "Stopped. The same command goes on. 9 of 9 jobs have ended." in page
 
 
 def test_a_job_that_gives_other_numbers_the_second_time_is_told_loudly(peftmark, tmp_path):

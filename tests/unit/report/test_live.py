@@ -64,6 +64,12 @@ def test_what_ended_well_and_what_failed_have_signs_of_their_own():
     assert (signs(page).count("●"), signs(page).count("✕")) == (1, 1)
 
 
+def test_what_was_interrupted_is_to_come(tmp_path):
+    outcome = replace(MATRIX[1].outcome, status="interrupted")
+    page = page_of(ended=[MATRIX[0], replace(MATRIX[1], outcome=outcome)])
+    assert (signs(page).count("●"), signs(page).count("✕")) == (1, 0)
+
+
 def test_verdicts_are_words_that_decide_nothing_until_all_is_in():
     page = page_of(ended=MATRIX)
     assert set(signs(page)) == {"●"}
@@ -124,6 +130,20 @@ def test_in_the_end_it_leads_to_the_report(tmp_path):
     lead_on(tmp_path / "live.html", "index.html")
     text = (tmp_path / "live.html").read_text(encoding="utf-8")
     assert 'content="0; url=index.html"' in text and 'href="index.html"' in text
+
+
+def test_of_a_run_that_was_stopped_the_page_stays_as_it_is_and_says_so(tmp_path):
+    clock = Clock()
+    page = live(tmp_path / "live.html", clock)
+    page.begin()
+    page.event(PLANNED[2], {"step": 10, "steps": 120})
+    page.finished(MATRIX[0])
+    page.finished(replace(MATRIX[1], outcome=replace(MATRIX[1].outcome, status="interrupted")))
+    page.stopped()
+    text = (tmp_path / "live.html").read_text(encoding="utf-8")
+    assert f"Stopped. The same command goes on. 1 of {len(PLANNED)} jobs have ended." in text
+    assert 'http-equiv="refresh"' not in text and "running ·" not in text and "Now:" not in text
+    assert text.count("●") == 2, "one job, and the legend"
 
 
 @pytest.mark.parametrize("name", ["<script>alert(1)</script>", "a&b"])

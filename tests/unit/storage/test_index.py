@@ -127,6 +127,28 @@ def test_the_end_of_a_run_leaves_one_file_for_all(store, fresh):
     assert len(store.read().records) == 12 and opened == []
 
 
+def test_a_run_that_is_stopped_with_many_parts_notes_the_last_and_writes_no_row_again(
+    store, fresh, monkeypatch
+):
+    monkeypatch.setattr(store_module, "TOLD", 12)
+    opened = fresh()
+    store.leave()
+    assert opened == [] and not store.derived.exists()
+    assert [path.stem for path in sorted(store.index.iterdir())] == ["000001", "000002", "000003"]
+    contents = Store(store.folder.parent, "demo").read()
+    assert opened == [] and contents.records == one_by_one(store)
+    fresh()
+    store.leave()
+    assert len(list(store.index.iterdir())) == 3, "there is nothing new to note"
+    store.rebuild()
+    assert not store.index.exists() and store.derived.is_file()
+
+
+def test_a_run_that_is_stopped_with_few_parts_leaves_one_file_for_all(store):
+    store.leave()
+    assert not store.index.exists() and store.derived.is_file()
+
+
 def test_an_index_that_cannot_be_written_costs_no_row(tmp_path, monkeypatch):
     monkeypatch.setattr(store_module, "INDEXED", 5)
     made = Store(tmp_path, "demo")
