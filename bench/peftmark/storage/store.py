@@ -239,6 +239,8 @@ class Store:
 
     def _write_index(self) -> None:
         """Note the last parts of the run that goes on: if it is killed, nobody reads each again."""
+        if not self._fresh:
+            return
         fresh, self._fresh = dict(self._fresh), []
         seen = {path: stamp_of(path) for path in fresh if path.exists()}
         number = 1 + max((int(p.stem) for p in self._indexed() if p.stem.isdigit()), default=0)
@@ -252,11 +254,12 @@ class Store:
         """End a run that somebody waits for: many rows are only noted, not written once more."""
         if len(part_cache.stamps(self.parts)) < TOLD:
             self.rebuild()
-        elif self._fresh:
+        else:
             self._write_index()
 
     def rebuild(self) -> None:
         """Write `results.parquet` anew from the parts, with a note of what they looked like."""
+        self._write_index()  # in one piece the last parts are read in a fraction of the time
         seen = part_cache.stamps(self.parts)
         contents = self.read()
         rows = in_order(contents.rows)

@@ -144,6 +144,12 @@ def test_a_run_that_is_stopped_with_many_parts_notes_the_last_and_writes_no_row_
     assert not store.index.exists() and store.derived.is_file()
 
 
+def test_the_end_of_a_run_opens_no_part_that_the_run_wrote(store, fresh):
+    opened = fresh()
+    store.rebuild()
+    assert opened == [] and len(store.read().records) == 12
+
+
 def test_a_run_that_is_stopped_with_few_parts_leaves_one_file_for_all(store):
     store.leave()
     assert not store.index.exists() and store.derived.is_file()
