@@ -32,7 +32,7 @@ from typing import Any, ClassVar
 
 from peftmark.core.errors import StoreError
 from peftmark.core.files import sync
-from peftmark.core.hashes import stamp_of
+from peftmark.core.hashes import Stamp, stamp_of
 from peftmark.record.columns import from_row
 from peftmark.record.job import SCHEMA_VERSION, Record
 from peftmark.storage import part_cache
@@ -101,7 +101,7 @@ class Store:
         self.aside = self.folder / "quarantine"
         self.derived = self.folder / "results.parquet"
         self.index = self.folder / "index"
-        self._fresh: list[tuple[Path, Record]] = []
+        self._fresh: dict[Path, tuple[Stamp, Record]] = {}
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -229,7 +229,8 @@ class Store:
             # Somebody put a row of the job there meanwhile, by hand: nothing is written over.
             record = replace(record, attempt=record.attempt + 1)
         _write(path, [record])
-        self._fresh.append((path, record))
+        # What the file looks like now: another that takes its place is not what was written.
+        self._fresh[path] = (stamp_of(path), record)
         if len(self._fresh) >= INDEXED:
             self._write_index()
         return path
@@ -241,14 +242,14 @@ class Store:
         """Note the last parts of the run that goes on: if it is killed, nobody reads each again."""
         if not self._fresh:
             return
-        fresh, self._fresh = dict(self._fresh), []
-        seen = {path: stamp_of(path) for path in fresh if path.exists()}
+        fresh, self._fresh = self._fresh, {}
+        seen = {path: stamp for path, (stamp, _) in fresh.items() if path.exists()}
         number = 1 + max((int(p.stem) for p in self._indexed() if p.stem.isdigit()), default=0)
         names = [path.name for path in seen]
         facts = {**part_cache.note(set(names), seen), NAMES: json.dumps(names).encode()}
         with suppress(StoreError, OSError):  # the parts are the truth, and tell of a full disk
             self.index.mkdir(exist_ok=True)
-            _write(self.index / f"{number:06d}.parquet", [fresh[path] for path in seen], facts)
+            _write(self.index / f"{number:06d}.parquet", [fresh[path][1] for path in seen], facts)
 
     def leave(self) -> None:
         """End a run that somebody waits for: many rows are only noted, not written once more."""

@@ -150,6 +150,18 @@ def test_the_end_of_a_run_opens_no_part_that_the_run_wrote(store, fresh):
     assert opened == [] and len(store.read().records) == 12
 
 
+def test_a_part_that_is_damaged_while_its_run_goes_on_is_seen_at_the_end(tmp_path):
+    made = Store(tmp_path, "demo")
+    with made.lock():
+        paths = [made.append(record) for record in ROWS[:3]]
+        paths[1].write_bytes(paths[1].read_bytes()[:-5])
+        paths[2].unlink()
+        made.rebuild()
+    contents = Store(tmp_path, "demo").read()
+    assert set(contents.damaged) == {paths[1].absolute()}
+    assert list(contents.records) == [ROWS[0].job.job_id]
+
+
 def test_a_run_that_is_stopped_with_few_parts_leaves_one_file_for_all(store):
     store.leave()
     assert not store.index.exists() and store.derived.is_file()
