@@ -307,7 +307,7 @@ def is_pending(number, pid):
     ("number", "code"),
     [
         (signal.SIGINT, 130),
-        (signal.SIGTERM, 143),
+        pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow),
     ],
 )
 def test_a_second_signal_ends_the_run_at_once(command, tmp_path, number, code):

@@ -320,6 +320,7 @@ def test_no_flipped_bit_is_ever_read_as_another_value(part):
         assert found is None or (in_key and found == record), f"bit {bit}"
 
 
+@pytest.mark.slow
 def test_page_checksums_alone_would_miss_some(part, monkeypatch):
     """Why a part has a seal besides."""
     path, raw, _ = part
@@ -490,7 +491,8 @@ parser.main(["report", "smoke"])
 """
 
 
-@pytest.mark.parametrize("number", [1, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [1, 3])
 def test_a_report_killed_while_it_is_written_leaves_whole_files(peftmark, tmp_path, number):
     assert peftmark("fake_worker:ok", "run", "smoke").returncode == 0
     folder = tmp_path / "reports" / "smoke"

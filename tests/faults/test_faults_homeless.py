@@ -82,7 +82,7 @@ PLACES = {
 }
 
 
-@pytest.mark.heavy
+@pytest.mark.slow
 def test_seed_of_hashes_language_zone_mask_and_user_change_no_byte(tmp_path):
     """Of a row, and of the pages of stored rows; nor does a home that isn't there."""
     found = []

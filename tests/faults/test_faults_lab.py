@@ -66,9 +66,9 @@ def failing(call, at):
     ("where", "name", "at", "steps"),
     [
         (recipe.Build, "prepare", 1, []),
-        (step.Step, "__call__", 1, []),
+        pytest.param(step.Step, "__call__", 1, [], marks=pytest.mark.slow),
         (step.Step, "__call__", 9, [2, 6, 6]),
-        (train, "evaluate", 1, [2, 6]),
+        pytest.param(train, "evaluate", 1, [2, 6], marks=pytest.mark.slow),
         (train, "evaluate", 2, [2, 6, 6, 10, 12]),
     ],
     ids=["before any step", "first step", "midway", "first evaluation", "last evaluation"],

@@ -137,6 +137,7 @@ def test_an_address_without_a_cluster_is_one_message(monkeypatch):
 # --- on two nodes -------------------------------------------------------------------------------
 
 
+@pytest.mark.slow  # a cluster of Ray takes long to start
 def test_jobs_run_on_the_nodes_and_come_back_with_log_and_machine(cluster, notes, order):
     told = []
     one = order("meets", (0, 1), listener=lambda job, message: told.append((job.seed, message)))
@@ -155,6 +156,7 @@ def test_jobs_run_on_the_nodes_and_come_back_with_log_and_machine(cluster, notes
         assert log.read_bytes() == b"worked on a node\n"
 
 
+@pytest.mark.slow  # a cluster of Ray takes long to start
 def test_ray_gets_our_function_by_its_name(cluster):
     from ray import cloudpickle
 
@@ -164,6 +166,7 @@ def test_ray_gets_our_function_by_its_name(cluster):
     assert b"run_here" in text
 
 
+@pytest.mark.slow  # a cluster of Ray takes long to start
 def test_a_worker_killed_on_its_node_is_tried_again_by_us(cluster, notes, order):
     finished = run(cluster, order("is_killed_once", (0,), retries=1))
     assert [(f.attempt, f.outcome.status, f.again) for f in finished] == [
@@ -172,6 +175,7 @@ def test_a_worker_killed_on_its_node_is_tried_again_by_us(cluster, notes, order)
     ]
 
 
+@pytest.mark.slow  # a cluster of Ray takes long to start
 def test_a_node_with_other_versions_refuses_and_says_which(cluster, notes, order, monkeypatch):
     here = remote._versions()
     monkeypatch.setattr(remote, "_versions", lambda: {**here, "torch": "1.0"})
@@ -182,6 +186,7 @@ def test_a_node_with_other_versions_refuses_and_says_which(cluster, notes, order
     assert not begun(notes)
 
 
+@pytest.mark.slow  # a cluster of Ray takes long to start
 def test_stopping_interrupts_what_runs_and_starts_no_more(cluster, notes, order):
     one = order("hangs", range(5), stop=lambda: len(begun(notes)) == 2)
     finished = run(cluster, one)

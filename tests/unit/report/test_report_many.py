@@ -157,7 +157,7 @@ def test_a_page_of_ninety_cells_opens_as_short_as_one_of_six(tmp_path):
     assert 1 <= len(found.tables) <= 4
 
 
-@pytest.mark.heavy
+@pytest.mark.slow
 def test_long_tables_scroll_on_the_page_and_fold_in_markdown(tmp_path, many):
     files = write(tmp_path, many)
     assert 'class="scroll tall"' in files["index.html"]
