@@ -150,6 +150,8 @@ SPOKEN_BY = (
     "lab.export.worker",
     "lab.measure.overhead",
     "lab.memory.worker",
+    "lab.duration.batch_shapes",
+    "lab.duration.reference_steps",
 )
 
 

@@ -9,7 +9,6 @@ from dataclasses import replace
 
 import pytest
 
-from factory import make_record
 from peftmark.catalog.architectures import ARCHITECTURES
 from peftmark.catalog.tasks import TASKS
 from peftmark.cli import plan
@@ -172,7 +171,7 @@ def test_what_fits_is_found_and_is_the_most():
 
 def found_for(name="smoke", **named):
     jobs = expand(load_suite(name), "offline", "cpu").jobs
-    return plan_estimates.outlooks(jobs, named.pop("records", {}), None, **named)
+    return plan_estimates.outlooks(jobs, None, **named)
 
 
 def test_a_cell_and_task_is_one_outlook_with_its_parts(asked):
@@ -181,12 +180,12 @@ def test_a_cell_and_task_is_one_outlook_with_its_parts(asked):
     text = "\n".join(plan.memory_lines(found, None))
     assert "trec, 16 rows of 20 tokens" in text
     assert "QLoRA r8" in text and "on the CPU" in text
-    assert all(one.fits is None and one.seconds is None for one in found)
+    assert all(one.fits is None for one in found)
 
 
 def test_cells_with_batches_of_their_own_have_a_table_of_their_own(asked):
     jobs = [replace(real(job_for(batch_size=size)), size=size) for size in (4, 8)]
-    text = "\n".join(plan.memory_lines(plan_estimates.outlooks(jobs, {}, None), None))
+    text = "\n".join(plan.memory_lines(plan_estimates.outlooks(jobs, None), None))
     assert "sst-2, 4 rows of" in text and "sst-2, 8 rows of" in text
 
 
@@ -209,7 +208,7 @@ def test_what_cannot_be_predicted_says_so(asked):
     jobs = [job_for("sensitive-layers"), replace(job_for(), model="a-model-of-ones-own")]
     jobs = [replace(job, task="sst-2") for job in jobs]
     jobs[0] = replace(jobs[0], model="minilm-l6")
-    text = "\n".join(plan.memory_lines(plan_estimates.outlooks(jobs, {}, None), None))
+    text = "\n".join(plan.memory_lines(plan_estimates.outlooks(jobs, None), None))
     assert "not predicted: it chooses by data" in text
     assert "not predicted: its architecture is told by its files alone" in text
 
@@ -222,37 +221,6 @@ def test_another_architecture_by_name_or_file(asked, tmp_path):
     for wrong, said in (("nothing", "neither"), (str(tmp_path / "x.json"), "no configuration")):
         with pytest.raises(UserError, match=said):
             found_for(model=wrong)
-
-
-def test_time_is_told_from_rows_of_this_machine_alone(asked):
-    jobs = [j for j in expand(load_suite("smoke"), "offline", "cpu").jobs if j.purpose == "report"]
-    lora = next(job for job in jobs if job.method == "lora" and job.quantization == "none")
-    here = make_record(job=lora)
-    here = replace(
-        here,
-        outcome=replace(here.outcome, step_seconds_p50=0.25),
-        environment=replace(here.environment, machine=plan_estimates.machine()),
-    )
-    records = {lora.job_id: here}
-    found = {one.job.cell: one for one in plan_estimates.outlooks(jobs, records, None)}
-    own = found[lora.cell]
-    assert own.seconds == lora.recipe.steps * 0.25
-    assert own.basis == "one row of this cell and task"
-    other = next(one for cell, one in found.items() if cell != lora.cell)
-    expected = own.seconds * other.forecast.flops / own.forecast.flops
-    assert other.seconds == pytest.approx(expected)
-    elsewhere = {lora.job_id: make_record(job=lora)}
-    assert all(one.seconds is None for one in plan_estimates.outlooks(jobs, elsewhere, None))
-
-
-def test_time_is_not_told_from_rows_on_a_base_stored_otherwise(asked):
-    jobs = [j for j in expand(load_suite("smoke"), "offline", "cpu").jobs if j.purpose == "report"]
-    lora = next(job for job in jobs if job.method == "lora" and job.quantization == "none")
-    low = replace(lora, variant="low", recipe=replace(lora.recipe, weights="bf16"))
-    here = make_record(job=low)
-    here = replace(here, environment=replace(here.environment, machine=plan_estimates.machine()))
-    (told,) = plan_estimates.outlooks([lora], {low.job_id: here}, None)
-    assert told.seconds is None
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,6 @@ def _predicted(plan: Plan, target: Device | None) -> dict[Any, dict[str, Any]]:
     """(cell, task) -> what a step takes."""
     found = outlooks(
         plan.jobs,
-        plan.contents.records,
         plan.places.cache,
         target,
         shapes=shapes_of(plan.own_files),

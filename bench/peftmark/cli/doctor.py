@@ -12,15 +12,21 @@ HELP = "say what this machine can run, what is missing, and the remedy"
 
 
 def add_options(sub: argparse.ArgumentParser) -> None:
-    """None beside those of every command."""
+    """Whether to measure the machine."""
+    sub.add_argument(
+        "--calibrate",
+        action="store_true",
+        help="measure once, in some 20 seconds, what operations cost here: `peftmark plan` then "
+        "predicts how long jobs take",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
     """What this machine can run."""
-    from peftmark.run.doctor import examine
+    from peftmark.run.doctor import calibration, examine
 
     findings = []
-    for finding in examine():
+    for finding in calibration() if options.calibrate else examine():
         findings.append(finding)
         if options.json:
             continue

@@ -19,6 +19,7 @@ from peftmark.cli.options import (
     add_which_jobs_and_where,
     selection_of,
 )
+from peftmark.cli.plan_time import time_facts, time_lines, times_of
 from peftmark.cli.shared import tell_predictions, waiting_text
 from peftmark.core.errors import Exit, UserError
 from peftmark.executors.select import DEVICES
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from peftmark.run.runner import Plan
 
 NAME = "plan"
-HELP = "print the jobs of a suite, why each would run, and the memory it takes"
+HELP = "print the jobs of a suite, why each would run, and the memory and time it takes"
 
 MIB = 2**20
 
@@ -81,18 +82,22 @@ def run(options: argparse.Namespace) -> int:
     if not options.no_memory:
         found = outlooks(
             made.jobs,
-            made.contents.records,
             made.places.cache,
             target,
             options.model,
             shapes_of(made.own_files),
             tell_predictions,
         )
+    timed = None
+    if target is None and options.model is None and not options.no_memory:
+        timed = times_of(made)
     if options.json:
-        print(json.dumps(_facts(made, found, target), indent=2))
+        print(json.dumps(_facts(made, found, target) | {"time": time_facts(timed)}, indent=2))
         return Exit.OK
     if found:
         print("\n".join(memory_lines(found, target)))
+    if timed is not None:
+        print("\n".join(time_lines(timed)))
     return Exit.OK
 
 
@@ -130,8 +135,6 @@ def _facts(plan: Plan, found: Sequence[Outlook], target: Device | None) -> dict[
             "tokens": one.job.recipe.max_length,
             **asdict(one.forecast),
             "fits": one.fits,
-            "train_seconds": one.seconds,
-            "train_seconds_basis": one.basis,
         }
         for one in found
     ]
@@ -197,9 +200,9 @@ def _of_device(target: Device) -> str:
 
 
 def _table(found: Sequence[Outlook], target: Device | None) -> Iterator[str]:
-    head = ["cell", "peak", *(part.head for part in LIVE_PARTS), "trainable", "GFLOP", "training"]
+    head = ["cell", "peak", *(part.head for part in LIVE_PARTS), "trainable", "GFLOP"]
     if target is not None:
-        head[-1:] = ["fits", "most rows", "longest"]
+        head += ["fits", "most rows", "longest"]
     rows = [_row(one, target) for one in found]
     first, *lines = aligned(head, rows, numbers=range(1, len(head)))
     yield f"  {first}"
@@ -207,9 +210,6 @@ def _table(found: Sequence[Outlook], target: Device | None) -> Iterator[str]:
         yield f"  {line}"
         if one.fits is False:
             yield f"    {advice(one, target)}"
-    if target is None:
-        for basis in dict.fromkeys(o.basis for o in found if o.seconds is not None):
-            yield f"  Time of training from {basis}."
 
 
 def _row(one: Outlook, target: Device | None) -> list[str]:
@@ -224,7 +224,7 @@ def _row(one: Outlook, target: Device | None) -> list[str]:
         f"{told.flops / 1e9:,.1f}",
     ]
     if target is None:
-        return [*row, "" if one.seconds is None else _clock(one.seconds)]
+        return row
     rows, tokens = told.largest_rows, told.largest_tokens
     return [
         *row,
@@ -252,9 +252,3 @@ def advice(one: Outlook, target: Device | None) -> str:
 
 def _mib(size: int) -> str:
     return f"{size / MIB:,.1f}" if size < 10 * MIB else f"{size / MIB:,.0f}"
-
-
-def _clock(seconds: float) -> str:
-    from peftmark.run.progress import clock
-
-    return clock(seconds)

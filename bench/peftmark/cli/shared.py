@@ -22,6 +22,11 @@ def tell_predictions(done: int, total: int) -> None:
     _tell("Predicting memory", done, total, "steps")
 
 
+def tell_timing(done: int, total: int) -> None:
+    """Say on the error stream how far predictions of time are."""
+    _tell("Predicting time", done, total, "steps")
+
+
 def tell_reading(done: int, total: int) -> None:
     """Say on the error stream how far the reading of many rows is, every hundredth of the way."""
     if done % max(1, total // 100) == 0 or done == total:

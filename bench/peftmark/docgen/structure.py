@@ -22,6 +22,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("machine", "storage", "own"),
     ("suite", "executors", "analysis"),
     ("lab", "memory", "render"),
+    ("duration",),
     ("run", "claims", "gate", "compare", "advice", "trend", "perf"),
     ("docgen", "report"),
     ("api",),

@@ -77,6 +77,7 @@ class Forecast:
             where nobody asked or the program changes with the rows.
         largest_tokens: likewise for the longest row, in steps of 64, at these rows.
         changes: single change -> bytes at the peak with it, rounded up; for what doesn't fit.
+        work: of the step, as `peftmark.lab.duration.work.Amounts`; empty if nothing was counted.
     """
 
     reason: str = ""
@@ -89,6 +90,7 @@ class Forecast:
     largest_rows: int | None = None
     largest_tokens: int | None = None
     changes: dict[str, int] = field(default_factory=dict)
+    work: dict[str, list[int]] = field(default_factory=dict)
 
     @property
     def total(self) -> int:

@@ -1,13 +1,12 @@
-"""What the jobs of a plan will take: memory by component, operations, parameters and time.
+"""What the jobs of a plan will take: memory by component, operations and parameters.
 
 Memory is that of a step on a batch whose longest row has the recipe's greatest length, the most
-there can be. Time is told from rows that this machine has measured, and from nothing else.
+there can be.
 """
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -15,11 +14,10 @@ from typing import Any
 
 from peftmark.catalog.architectures import LANGUAGE_MODELS, OF_MODELS
 from peftmark.core.errors import AssetError, UserError
-from peftmark.machine.environment import machine
 from peftmark.machine.gpus import Device, room
 from peftmark.memory.forecast import Forecast, Request, forecasts, request
 from peftmark.own.model import read_config
-from peftmark.record.job import Job, Record
+from peftmark.record.job import Job
 
 UNKNOWN = "its architecture is told by its files alone; give its config.json as --model"
 
@@ -32,20 +30,15 @@ class Outlook:
         job: one of its jobs.
         fits: whether its tensors fit the device; None if no device was named or nothing could be
             predicted.
-        seconds: of a job's training steps; None if no row tells.
-        basis: what the seconds are told from, or why there are none.
     """
 
     job: Job
     forecast: Forecast
     fits: bool | None
-    seconds: float | None
-    basis: str
 
 
 def outlooks(
     jobs: Iterable[Job],
-    records: Mapping[str, Record],
     cache: Path | None,
     device: Device | None = None,
     model: str | None = None,
@@ -55,7 +48,6 @@ def outlooks(
     """An outlook for every cell and task of the jobs that enter comparisons.
 
     Args:
-        records: job id -> the record that counts.
         device: the GPU to plan for; None for the device that the jobs are for.
         model: an architecture by name, `config.json`, folder or `hub:owner/name`, in place of the
             jobs' own.
@@ -76,11 +68,8 @@ def outlooks(
     told = forecasts([one for one in asked if one is not None], cache, heard=heard)
     answers = iter(told)
     told = [Forecast(reason=UNKNOWN) if one is None else next(answers) for one in asked]
-    # Rows of another model, or measured elsewhere than on the device, say nothing of time.
-    rows = [] if device or model else _rows(records.values())
     return [
-        Outlook(job, one, _fits(one, left), *_time(job, one, rows, found.values(), told))
-        for job, one in zip(found.values(), told, strict=True)
+        Outlook(job, one, _fits(one, left)) for job, one in zip(found.values(), told, strict=True)
     ]
 
 
@@ -128,46 +117,3 @@ def config_of(name: str) -> Mapping[str, Any]:
 
 def _fits(one: Forecast, left: int | None) -> bool | None:
     return None if left is None or one.reason else one.allocated <= left
-
-
-def _rows(records: Iterable[Record]) -> list[Record]:
-    """Rows measured on this machine, with the time of a step."""
-    here = machine()
-    return [
-        record
-        for record in records
-        if record.ok and record.outcome.step_seconds_p50 and record.environment.machine == here
-    ]
-
-
-def _time(
-    job: Job,
-    forecast: Forecast,
-    rows: Sequence[Record],
-    jobs: Iterable[Job],
-    told: Sequence[Forecast],
-) -> tuple[float | None, str]:
-    """Seconds of a job's steps, and what they are told from."""
-    same = [row for row in rows if (row.job.cell, row.job.task) == (job.cell, job.task)]
-    steps = job.recipe.steps
-    if same:
-        seconds = statistics.median(row.outcome.step_seconds_p50 or 0.0 for row in same)
-        return steps * seconds, f"{_count(same)} of this cell and task"
-    work = {(other.cell, other.task): one.flops for other, one in zip(jobs, told, strict=True)}
-    # Steps of the other cells on this task, by what they compute more or less.
-    others = [
-        (row.outcome.step_seconds_p50 or 0.0) * forecast.flops / work[row.job.cell, row.job.task]
-        for row in rows
-        if row.job.task == job.task
-        and row.job.recipe.precision == job.recipe.precision
-        and row.job.recipe.weights == job.recipe.weights
-        and work.get((row.job.cell, row.job.task))
-    ]
-    if not others or not forecast.flops:
-        return None, "no row of this machine and task"
-    seconds = statistics.median(others)
-    return steps * seconds, f"{_count(others)} of other cells on this task, by operations"
-
-
-def _count(rows: Sequence[Any]) -> str:
-    return "one row" if len(rows) == 1 else f"{len(rows)} rows"

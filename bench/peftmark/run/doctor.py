@@ -15,6 +15,7 @@ from typing import Any
 from peftmark.catalog.plugins import all_found
 from peftmark.core.errors import UserError
 from peftmark.core.shown import plain
+from peftmark.duration.rates import calibrated
 from peftmark.machine.environment import NUMERIC, cores, machine, versions
 from peftmark.machine.groups import cpu_quota, memory_left
 from peftmark.sources.assets import default_cache
@@ -59,6 +60,28 @@ def examine() -> Iterator[Finding]:
     installed = versions()
     for name in NUMERIC:
         yield _library(name, installed.get(name))
+
+
+def calibration() -> Iterator[Finding]:
+    """Measure what operations cost here, and say what was found.
+
+    Raises:
+        UserError: nothing could be measured.
+    """
+    yield Finding("calibration", True, "measuring what operations cost here, some 20 seconds ...")
+    rates = calibrated(default_cache())
+    products = {
+        name.partition(" ")[2]: 1e-9 / cost[1]
+        for name, cost in sorted(rates.costs.items())
+        if name.startswith("mm ") and cost[1]
+    }
+    told = ", ".join(f"{rate:,.0f} GFLOP/s in {kind}" for kind, rate in products.items())
+    yield Finding(
+        "calibration",
+        True,
+        f"{len(rates.costs)} operations measured by {cores()} processes at once; matrix products: "
+        f"{told or 'not told apart'}",
+    )
 
 
 def _surroundings() -> Iterator[Finding]:

@@ -53,10 +53,10 @@ def test_jobs_are_predicted_and_admitted_by_the_folders_configuration(here, monk
     monkeypatch.setattr(plan_estimates, "forecasts", predicted)
     monkeypatch.setattr(admission, "forecasts", predicted)
     made = plan(here)
-    found = outlooks(made.jobs, {}, None, shapes=shapes_of(made.own_files))
+    found = outlooks(made.jobs, None, shapes=shapes_of(made.own_files))
     assert [one.forecast.total for one in found] == [1 << 50] * 4
     assert asked == [BERT] * 4
-    assert all(one.forecast.reason for one in outlooks(made.jobs, {}, None))
+    assert all(one.forecast.reason for one in outlooks(made.jobs, None))
     told = foresee(made.jobs, {}, 1, 10**6, None, shapes_of(made.own_files))
     assert len(told.refused) == 4
     assert foresee(made.jobs, {}, 1, 10**6, None) == admission.Foreseen()

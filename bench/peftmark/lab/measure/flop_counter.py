@@ -21,8 +21,7 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, job: Job) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.total = 0
-        make: Any = FlopCounterMode
-        self._table = make(display=False, custom_mapping=_counted(job)).flop_registry
+        self._table = table_of(job.quantization)
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -40,7 +39,14 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return result
 
 
-def _counted(job: Job) -> dict[Any, Any]:
+def table_of(quantization: str) -> dict[Any, Any]:
+    """Operation -> how to count it, on a base of this quantization."""
+    make: Any = FlopCounterMode
+    found: dict[Any, Any] = make(display=False, custom_mapping=_counted(quantization)).flop_registry
+    return found
+
+
+def _counted(quantization: str) -> dict[Any, Any]:
     """How to count what torch's counter doesn't know: fused attention on a CPU, and the operations
     of the base's back-end.
 
@@ -59,4 +65,4 @@ def _counted(job: Job) -> dict[Any, Any]:
         aten._scaled_dot_product_flash_attention_for_cpu: attend,
         aten._scaled_dot_product_flash_attention_for_cpu_backward: attend_back,
     }
-    return counted | backend_of(job.quantization).formulas()
+    return counted | backend_of(quantization).formulas()

@@ -13,7 +13,7 @@ import copy
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 from unittest import mock
 
@@ -25,8 +25,8 @@ from peftmark.catalog.methods import STEP_OF, known_method
 from peftmark.catalog.task import SPOKEN, Task
 from peftmark.lab.build import Build
 from peftmark.lab.data.batches import Batch, Shape
+from peftmark.lab.duration.work import Amounts, Work, count_scoring
 from peftmark.lab.measure import parameter_counts
-from peftmark.lab.measure.flop_counter import Operations
 from peftmark.lab.measure.probe import Probed
 from peftmark.lab.memory.code_books import code_books
 from peftmark.lab.memory.cuda_emulation import AsCuda, bitsandbytes_as_on_cuda
@@ -83,6 +83,7 @@ class Seen:
         pass_flops: of its first pass.
         trainable: parameters that train.
         total: parameters of the model, 4-bit ones counted unpacked.
+        work: of the last step, if operations were asked for.
     """
 
     trace: Trace
@@ -91,6 +92,7 @@ class Seen:
     trainable: int
     total: int
     pass_flops: int = 0
+    work: Amounts = field(default_factory=dict)
 
 
 def run(
@@ -125,7 +127,7 @@ def run(
         loss = chunked_language_loss if form.fused_loss else None
         step = Step(job, task, prepared, CPU, loss, values=False)
 
-        live, counter = LiveTensors(prepared.model), Operations(job)
+        live, counter = LiveTensors(prepared.model), Work(job)
         first = 0
         with live:
             if len(shapes) == 1:
@@ -138,13 +140,18 @@ def run(
                 with counter if last else nullcontext():
                     first = _take(step, number, maker, passes, inputs, mask_given, live, counter)
                 live.end_step()
+        counted = counter.total
+        if flops:
+            batch = maker.batch(shapes[-1][-1], inputs)
+            count_scoring(counter, prepared.model, batch, job, task.kind in SPOKEN)
         return Seen(
             live.trace(),
             sum(paged),
-            counter.total if flops else None,
+            counted if flops else None,
             sum(p.numel() for _, p in trainable(prepared.model)),
             parameter_counts.parameters(prepared.model),
             first if flops else 0,
+            counter.amounts,
         )
 
 
@@ -156,7 +163,7 @@ def _take(
     inputs: Sequence[str],
     mask_given: bool,
     live: LiveTensors,
-    counter: Operations,
+    counter: Work,
 ) -> int:
     """Take a step; the operations counted by the end of its first pass."""
     # Of a batch in one pass the whole is the part.
@@ -169,6 +176,7 @@ def _take(
         last = place == len(passes) - 1
         losses.append(step.gradients(number, next(parts), share, last))
         counted.append(counter.total)
+    counter.part = "update"
     step.update(number)
     del dropped, losses
     return counted[0]
@@ -325,6 +333,7 @@ class _Maker:
                 quantizer.postprocess_model(model)
         if quantizer is not None:
             backend_of(self.job.quantization).stand_in(model, quantizer)
+            backend_of(self.job.quantization).loaded(model)
             check_quantised(model, self.job, parts)
             attend_in_one_type(model, self.job)
         given: _Given = {}

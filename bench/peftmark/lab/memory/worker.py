@@ -24,6 +24,7 @@ from peftmark.catalog.positions import usable
 from peftmark.catalog.task import Task
 from peftmark.core.errors import UserError
 from peftmark.lab.data.batches import Shape
+from peftmark.lab.duration.work import Amounts
 from peftmark.lab.memory.fake_step import NotSymbolic, Seen, run, unforeseen
 from peftmark.lab.memory.meta_model import config_of
 from peftmark.lab.memory.scaling import Family, family, interpolated
@@ -93,7 +94,21 @@ class Asked:
         passes = [shape] * min(job.recipe.gradient_accumulation, 2)
         seen = run(job, self.task(), config, [passes], self.form, flops=flops)
         left = job.recipe.gradient_accumulation - len(passes)
-        return replace(seen, flops=seen.flops and seen.flops + left * seen.pass_flops)
+        return replace(
+            seen,
+            flops=seen.flops and seen.flops + left * seen.pass_flops,
+            work=_more_passes(seen.work, len(passes), left),
+        )
+
+
+def _more_passes(work: Amounts, passes: int, left: int) -> Amounts:
+    """The work of a step with more passes, each as those that were taken."""
+    return {
+        name: amounts
+        if name.startswith(("update", "scored"))
+        else [n + n * left // passes for n in amounts]
+        for name, amounts in work.items()
+    }
 
 
 def answer(asked: Asked) -> list[dict[str, Any]]:
@@ -128,6 +143,7 @@ def _told(seen: Seen) -> dict[str, Any]:
     return _facts(seen) | {
         "live": asdict(seen.trace.peak()),
         "allocated": seen.trace.peak(ALLOCATOR_BLOCK).total,
+        "work": seen.work,
     }
 
 
@@ -171,12 +187,19 @@ def _between(seen: dict[int, Seen]) -> Callable[[int], dict[str, Any]] | None:
         return None
     facts = [_facts(seen[rank]) for rank in found.sizes]
     values = np.array([list(one.values()) for one in facts])
+    work = [seen[rank].work for rank in found.sizes]
+    if any(one.keys() != work[0].keys() for one in work):
+        return None
+    amounts = np.array([list(one.values()) for one in work]).reshape(len(work), -1, 3)
 
     def told(rank: int) -> dict[str, Any]:
         numbers = interpolated(found.sizes, values, rank)
         return dict(zip(facts[0], map(int, numbers), strict=True)) | {
             "live": asdict(found.peak_at(rank)),
             "allocated": found.total_at(rank, ALLOCATOR_BLOCK),
+            "work": dict(
+                zip(work[0], interpolated(found.sizes, amounts, rank).tolist(), strict=True)
+            ),
         }
 
     return told

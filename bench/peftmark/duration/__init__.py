@@ -1,0 +1,1 @@
+"""The time of jobs, predicted; nothing here loads torch."""

@@ -1,0 +1,124 @@
+"""The shapes of jobs' batches: read from their rows by a process of its own, and kept.
+
+They depend on the rows, the tokenizer and the recipe; methods and bases share them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from peftmark.core.errors import StoreError
+from peftmark.core.files import write_all
+from peftmark.core.interpreter import passed_on
+from peftmark.core.sealed import sealed, unsealed
+from peftmark.duration.jobs import Shapes
+from peftmark.machine.environment import source_hash, versions
+from peftmark.record.job import Job
+from peftmark.sources.assets import Places
+
+WORKER = "peftmark.lab.duration.batch_shapes"
+
+
+def shapes_of(
+    jobs: Sequence[Job],
+    places: Places,
+    heard: Callable[[int, int], None] = lambda done, total: None,
+) -> list[Shapes]:
+    """The shapes of each job's batches; with a reason where its rows can't be read here.
+
+    Nothing is fetched: of rows and models of the hub those count that are there.
+    """
+    texts = [_text(job) for job in jobs]
+    distinct = dict(zip(texts, jobs, strict=True))
+    found = {text: one for text in distinct if (one := _kept(places.cache, text)) is not None}
+    missing = {text: job for text, job in distinct.items() if text not in found}
+    if missing:
+        with _process() as process:
+            for text, job in missing.items():
+                heard(len(found), len(distinct))
+                found[text] = _told(process, job, places)
+                if not found[text].reason:
+                    _keep(places.cache, text, found[text])
+            process.kill()
+    return [found[text] for text in texts]
+
+
+def _text(job: Job) -> str:
+    """All of a job that its batches' shapes depend on, as JSON."""
+    recipe = job.recipe
+    return json.dumps(
+        {
+            "model": [job.model, job.model_identity],
+            "task": [job.task, job.task_version, job.data_fingerprint, job.purpose == "tuning"],
+            "causal": None if job.causal is None else asdict(job.causal),
+            "recipe": [
+                recipe.steps,
+                recipe.batch_size,
+                recipe.window_batches,
+                recipe.max_length,
+                recipe.train_rows,
+                recipe.selection_rows,
+                recipe.eval_rows,
+                recipe.eval_batch_size,
+            ],
+            "made_by": [source_hash("peftmark.lab"), versions()],
+        },
+        sort_keys=True,
+        default=str,
+    )
+
+
+def _process() -> subprocess.Popen[str]:
+    variables = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", WORKER],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=passed_on(variables | {"TOKENIZERS_PARALLELISM": "false"}),
+    )
+
+
+def _told(process: subprocess.Popen[str], job: Job, places: Places) -> Shapes:
+    assert process.stdin is not None and process.stdout is not None
+    where: dict[str, Any] = {
+        "mirror": None if places.mirror is None else str(places.mirror),
+        "sources": places.sources,
+        "cache": str(places.cache),
+        "hashes": {},
+    }
+    line = ""
+    with suppress(OSError, ValueError):  # the pipe of a process that ended
+        asked = json.dumps({"job": replace(job, seed=0).to_json(), "places": json.dumps(where)})
+        process.stdin.write(f"{asked}\n")
+        process.stdin.flush()
+        line = process.stdout.readline()
+    try:
+        return Shapes(**json.loads(line))
+    except (ValueError, TypeError):
+        return Shapes(reason="the process that reads the rows ended")
+
+
+def _place(cache: Path, text: str) -> Path:
+    return cache / "batch-shapes" / f"{hashlib.sha256(text.encode()).hexdigest()}.json"
+
+
+def _kept(cache: Path, text: str) -> Shapes | None:
+    try:
+        return Shapes(**unsealed(_place(cache, text).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None  # not there, or damaged: it is read anew
+
+
+def _keep(cache: Path, text: str, found: Shapes) -> None:
+    with suppress(StoreError):  # a cache that can't be written is gone without
+        write_all({_place(cache, text): sealed(asdict(found))})

@@ -1,0 +1,1 @@
+"""What a step dispatches, and how long operations take on this machine."""
