@@ -13,7 +13,8 @@ import torch
 import tiny
 from peftmark.catalog.architectures import ARCHITECTURES
 from peftmark.catalog.tasks import TASKS
-from peftmark.duration.rates import fitted
+from peftmark.cli import parser
+from peftmark.duration.rates import Rates, fitted
 from peftmark.duration.shapes import shapes_of
 from peftmark.lab.data.batches import Shape
 from peftmark.lab.duration import batch_shapes, reference_steps
@@ -22,6 +23,8 @@ from peftmark.lab.memory import worker
 from peftmark.lab.memory.fake_step import run
 from peftmark.lab.memory.meta_model import config_of
 from peftmark.record.job import Form
+from peftmark.run.expected import expected
+from peftmark.run.runner import Selection, make_plan
 from peftmark.sources.assets import Places
 from symbolic_jobs import job_for
 
@@ -201,3 +204,22 @@ def test_the_process_that_times_prints_a_line_of_json(monkeypatch):
     )
     done = subprocess.run([sys.executable, "-c", script, "fp32"], capture_output=True, text=True)
     assert "mm float32" in json.loads(done.stdout), done.stderr
+
+
+@pytest.mark.heavy
+def test_rows_of_ones_own_are_predicted_before_any_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PEFTMARK_CACHE", str(tmp_path / "cache"))
+    rows = [f"text number {i} about {'ham' if i % 2 else 'eggs'},{i % 2}" for i in range(60)]
+    (tmp_path / "mine.csv").write_text("\n".join(["text,label", *rows, ""]))
+    with pytest.raises(SystemExit) as left:
+        parser.main(["new", "mine", "--data", "mine.csv"])
+    assert left.value.code == 0, capsys.readouterr().err
+    plan = make_plan(Selection("mine"))
+    rates = Rates({}, (1e-5, 0.0, 1e-10))
+    plan = replace(
+        plan, planned=[p for p in plan.planned if p.job.method in ("head", "bag-of-words")]
+    )
+    found = {key[0].method: one for key, one in expected(plan, rates).items()}
+    assert found["head"].reason == "" and found["head"].phases["train"] > 0
+    assert 0 < found["bag-of-words"].seconds < found["head"].seconds

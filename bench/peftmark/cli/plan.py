@@ -89,7 +89,7 @@ def run(options: argparse.Namespace) -> int:
             tell_predictions,
         )
     timed = None
-    if target is None and options.model is None and not options.no_memory:
+    if target is None and options.model is None and made.slots and not options.no_memory:
         timed = times_of(made)
     if options.json:
         print(json.dumps(_facts(made, found, target) | {"time": time_facts(timed)}, indent=2))

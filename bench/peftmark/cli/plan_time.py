@@ -23,36 +23,31 @@ class Times:
 
     Attributes:
         found: cell, task and purpose -> the estimate.
-        total: seconds until the jobs that would run have ended; None if some of them is unknown.
+        total: seconds until those of the jobs that would run have ended whose time is known.
         unknown: reasons why a job's time isn't known -> number of jobs.
     """
 
     plan: Plan
     found: Mapping[Key, Estimate]
-    total: float | None
+    total: float
     unknown: Mapping[str, int]
 
 
 def times_of(plan: Plan) -> Times:
     """Predict what the jobs of a plan take here."""
-    from peftmark.duration.estimates import corrected, estimates, key_of, wall_seconds
+    from peftmark.duration.estimates import corrected, key_of, wall_seconds
     from peftmark.duration.rates import known
-    from peftmark.run.own_models import shapes_of
+    from peftmark.run.expected import expected
 
-    configs = shapes_of(plan.own_files)
-    rates = known(plan.places.cache)
-    found = corrected(
-        estimates(plan.jobs, rates, plan.places, configs, tell_timing),
-        plan.contents.records.values(),
-    )
+    found = expected(plan, known(plan.places.cache), tell_timing)
+    found = corrected(found, plan.contents.records.values())
     told = [found[key_of(job)] for job in plan.to_run]
     seconds = [one.seconds for one in told if one.seconds is not None]
     unknown: dict[str, int] = {}
     for one in told:
         if one.seconds is None:
             unknown[one.reason] = unknown.get(one.reason, 0) + 1
-    total = None if unknown else wall_seconds(seconds, plan.venue.at_once)
-    return Times(plan, found, total, unknown)
+    return Times(plan, found, wall_seconds(seconds, plan.venue.at_once), unknown)
 
 
 def time_lines(times: Times) -> Iterator[str]:
@@ -74,10 +69,12 @@ def time_lines(times: Times) -> Iterator[str]:
     yield from _table(report or times.found)
     for why, count in times.unknown.items():
         yield f"  Not known for {count} of {len(plan.to_run)} jobs to run: {why}."
-    if times.total is not None and plan.to_run:
+    count = len(plan.to_run) - sum(times.unknown.values())
+    if count:
+        others = " without those" if times.unknown else ""
         yield (
-            f"  {len(plan.to_run)} jobs to run, {plan.venue.at_once} at once: about "
-            f"{_clock(times.total)}{waiting_text(plan)}."
+            f"  {count} jobs to run, {plan.venue.at_once} at once: about "
+            f"{_clock(times.total)}{others}{waiting_text(plan)}."
         )
 
 

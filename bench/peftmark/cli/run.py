@@ -74,7 +74,25 @@ def add_options(sub: argparse.ArgumentParser) -> None:
         help="trained adapters that are kept: best (default: of each cell and task, by selection "
         "rows), all or none; of some alone as all:CELL, none:@TASK or all:CELL@TASK (repeatable)",
     )
+    sub.add_argument(
+        "--hours",
+        type=hours,
+        metavar="H",
+        help="run as many seeds as end in this time, each for every cell and task, by what is "
+        "predicted and corrected as jobs end",
+    )
     sub.add_argument("--no-report", action="store_true", help="do not write the report")
+
+
+def hours(text: str) -> float:
+    """A time above zero, in hours."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 1e5:
+        raise argparse.ArgumentTypeError(f"found {text!r}; hours, such as 2 or 0.5")
+    return value
 
 
 def run(options: argparse.Namespace) -> int:
@@ -91,7 +109,15 @@ def run(options: argparse.Namespace) -> int:
     console = console_on(sys.stderr if options.json else sys.stdout)
     stop = Stop()
     screen = Screen(console, None if options.no_report else options.reports)
-    plan, summary = carry_out(selection, screen, stop)
+    budget = None
+    if options.hours is not None:
+        from peftmark.run.time_budget import TimeBudget
+
+        budget = TimeBudget(
+            options.hours,
+            lambda text: console.print(f"{text}.", markup=False, soft_wrap=True),
+        )
+    plan, summary = carry_out(selection, screen, stop, budget)
     for path in screen.damaged:
         if not path.exists():
             console.print(

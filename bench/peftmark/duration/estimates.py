@@ -11,7 +11,7 @@ from typing import Any
 
 from peftmark.catalog.architectures import OF_MODELS
 from peftmark.catalog.methods import Cell, known_method
-from peftmark.duration.jobs import Step, phases
+from peftmark.duration.jobs import START, Step, phases
 from peftmark.duration.rates import Rates
 from peftmark.duration.shapes import shapes_of
 from peftmark.machine.environment import machine
@@ -70,7 +70,8 @@ def estimates(
     configs: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
     heard: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[Key, Estimate]:
-    """An estimate for every cell, task and purpose.
+    """An estimate for every cell, task and purpose; of a line that needs no training only what it
+    takes to start and to read the rows.
 
     Args:
         rates: of this machine; None if it isn't calibrated.
@@ -93,6 +94,9 @@ def estimates(
         if config is None or shape.reason:
             why = shape.reason or "its architecture is told by its files alone"
             found[key] = Estimate(reason=why)
+            continue
+        if known_method(job.method).fits:
+            found[key] = Estimate({"start": START + shape.read_seconds})
             continue
         whole = request(job, job.task_facts, config)
         asked[key] = [replace(whole, tokens=n) for n in _lengths(whole.tokens)]
@@ -138,7 +142,7 @@ def _refused(job: Job) -> str:
     """Why a job's time isn't predicted; empty if it is."""
     if job.device != "cpu":
         return "the rates are those of the CPU"
-    if known_method(job.method).fits or not known_method(job.method).trains:
+    if not (known_method(job.method).fits or known_method(job.method).trains):
         return "it takes no training step"
     return ""
 

@@ -6,11 +6,11 @@ The command line and `peftmark.run` go through here; they differ in who watches.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from peftmark.analysis.machines import by_machine
 from peftmark.analysis.validity import Flag, Repeat, flags, repeatability
@@ -23,6 +23,9 @@ from peftmark.run.runner import Plan, Selection
 from peftmark.run.stop import Stop
 from peftmark.sources.manifest import check_mirror
 from peftmark.suite.load import needed_models, needed_tasks
+
+if TYPE_CHECKING:
+    from peftmark.run.time_budget import TimeBudget
 
 
 class Stage(Protocol):
@@ -83,8 +86,13 @@ class Summary:
         return self.code == Exit.OK
 
 
-def carry_out(selection: Selection, watcher: Watcher, stop: Stop) -> tuple[Plan, Summary]:
+def carry_out(
+    selection: Selection, watcher: Watcher, stop: Stop, budget: TimeBudget | None = None
+) -> tuple[Plan, Summary]:
     """Run what has no result yet.
+
+    Args:
+        budget: hours that the run may take; None for as long as it takes.
 
     Whoever stops a run waits for it: its rows are stored, and not read again.
 
@@ -97,6 +105,8 @@ def carry_out(selection: Selection, watcher: Watcher, stop: Stop) -> tuple[Plan,
     """
     plan = _with_room(runner.make_plan(selection), selection)
     watcher.planned(plan)
+    if budget is not None:
+        budget.admit(plan)
     if plan.to_run:  # before anything is written
         if selection.mirror is not None:
             profile = plan.suite.profiles[plan.profile]
@@ -113,13 +123,16 @@ def carry_out(selection: Selection, watcher: Watcher, stop: Stop) -> tuple[Plan,
             for trials in (True, False):
                 if not stop.asked():
                     plan = runner.make_plan(selection, before=plan)
-                    _run_stage(trials, selection, watcher, stop, plan, ended)
+                    jobs = [job for job in plan.to_run if (job.purpose == "tuning") == trials]
+                    blocks = [jobs] if budget is None else budget.blocks(plan, jobs)
+                    for block in blocks:
+                        _run_jobs(block, trials, selection, watcher, stop, plan, ended, budget)
         if stop.asked():
             plan.store.leave()
             return plan, _stopped(plan, selection, ended)
         plan.store.rebuild()
     plan = runner.make_plan(selection, before=plan)
-    return plan, _summary(plan, selection)
+    return plan, _summary(plan, selection, budget.left_out if budget is not None else ())
 
 
 def _with_room(plan: Plan, selection: Selection) -> Plan:
@@ -137,27 +150,30 @@ def _with_room(plan: Plan, selection: Selection) -> Plan:
     return replace(plan, notes=[*plan.notes, told]) if told else plan
 
 
-def _run_stage(
+def _run_jobs(
+    jobs: Sequence[Job],
     trials: bool,
     selection: Selection,
     watcher: Watcher,
     stop: Stop,
     plan: Plan,
     ended: dict[str, str],
+    budget: TimeBudget | None,
 ) -> None:
-    """Run the trials of learning rates, or the jobs that use what they chose.
+    """Run trials of learning rates, or jobs that use what they chose.
 
     Args:
         ended: is told the status of each job that ends.
     """
-    jobs = [job for job in plan.to_run if (job.purpose == "tuning") == trials]
-    if not jobs:
+    if not jobs or stop.asked():
         return
     with watcher.stage(plan, jobs, trials) as told:
         for record, done in runner.execute(plan, jobs, selection, told.event, stop):
             told.finished(record, done)
             if ended.get(record.job.job_id) != "ok":  # the last ok attempt counts
                 ended[record.job.job_id] = record.outcome.status
+            if budget is not None:
+                budget.heard(record)
 
 
 def _counts(plan: Plan, ended: Mapping[str, str]) -> dict[str, int]:
@@ -184,13 +200,18 @@ def _stopped(plan: Plan, selection: Selection, ended: Mapping[str, str]) -> Summ
     )
 
 
-def _summary(plan: Plan, selection: Selection) -> Summary:
-    """How the jobs of a plan stand whose rows are all read."""
+def _summary(plan: Plan, selection: Selection, left_out: Collection[str] = ()) -> Summary:
+    """How the jobs of a plan stand whose rows are all read.
+
+    Args:
+        left_out: ids of jobs that nobody expects, since they take longer than there is time.
+    """
     records = plan.contents.records
     repeat = repeatability(plan.jobs, records, by_machine(plan.contents.rows))
     waiting = 0 if selection.only else plan.expanded.waiting
-    settled = sum(r is not None and r.settled for r in (records.get(j.job_id) for j in plan.jobs))
-    code = Exit.OK if settled == len(plan.jobs) + waiting else Exit.INCOMPLETE
+    asked = [job for job in plan.jobs if job.job_id not in left_out]
+    settled = sum(r is not None and r.settled for r in (records.get(j.job_id) for j in asked))
+    code = Exit.OK if settled == len(asked) + waiting else Exit.INCOMPLETE
     if repeat is not None and repeat.verdict == "different":
         code = Exit.NOT_REPEATABLE
     return Summary(

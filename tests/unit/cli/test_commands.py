@@ -327,6 +327,33 @@ def test_a_run_that_is_stopped_reads_no_row_again_and_writes_no_report(
     assert "Stopped. The same command goes on. 9 of 9 jobs have ended." in page
 
 
+def test_hours_run_whole_seeds_and_leave_the_rest_out(peftmark, tmp_path, monkeypatch):
+    from peftmark.duration.estimates import Estimate, key_of
+    from peftmark.run import time_budget
+
+    def expected(plan, _):
+        return {key_of(job): Estimate({"train": 1000.0}) for job in plan.jobs}
+
+    monkeypatch.setattr(time_budget, "known", lambda cache: ())
+    monkeypatch.setattr(time_budget, "expected", expected)
+    monkeypatch.setattr(time_budget, "corrected", lambda found, records: found)
+    done = peftmark("run", "smoke", "--hours", "0.5", "--jobs", "2")
+    assert done.returncode == 2 and not (tmp_path / "results").exists()
+    assert "--hours: seed 0 (5 jobs) alone takes about 50:00 here with 2 at once" in done.stderr
+
+    left = iter([3600.0, 3600.0, 600.0])  # as the plan is made, and before each seed
+    monkeypatch.setattr(time_budget.TimeBudget, "_left", lambda self: next(left))
+    done = peftmark("run", "smoke", "--hours", "1", "--jobs", "2")
+    assert done.returncode == 0, "all that was asked for"
+    assert "seed 0 (5 jobs): about 50:00 of 1:00:00 left." in done.stdout
+    assert "Left out: seed 1 (4 jobs), about 33:20 more" in done.stdout
+    assert "9 jobs: 4 not run, 5 ok" in done.stdout
+    report = (tmp_path / "reports" / "smoke" / "report.md").read_text(encoding="utf-8")
+    assert "not run yet" in report
+    assert peftmark("run", "smoke", "--no-report").returncode == 0
+    assert peftmark("run", "smoke", "--hours", "0").returncode == 2
+
+
 def test_a_job_that_gives_other_numbers_the_second_time_is_told_loudly(peftmark, tmp_path):
     logs = tmp_path / "results" / "smoke" / "logs"
     logs.mkdir(parents=True)

@@ -131,6 +131,15 @@ def test_what_cannot_be_predicted_says_why(predicted):
     assert run([on_gpu])[key_of(on_gpu)].reason == "the rates are those of the CPU"
 
 
+def test_a_line_that_needs_no_training_takes_its_start_and_its_rows(predicted):
+    run, told = predicted
+    told["shapes"] = Shapes(train=[10], read_seconds=2.0)
+    line = replace(REAL[0], method="bag-of-words", size=None)
+    assert run([line])[key_of(line)].seconds == START + 2.0
+    untouched = replace(REAL[0], method="base", size=None)
+    assert run([untouched])[key_of(untouched)].reason == "it takes no training step"
+
+
 def here(row, seconds):
     return replace(
         row,
@@ -183,12 +192,12 @@ def test_the_table_names_what_was_measured_and_what_nobody_knows(monkeypatch):
         expanded=SimpleNamespace(waiting=3),
     )
 
-    text = "\n".join(plan_time.time_lines(plan_time.Times(plan, found, None, {"no rows here": 2})))
+    text = "\n".join(plan_time.time_lines(plan_time.Times(plan, found, 90.0, {"no rows here": 2})))
     assert "1:02*" in text and "1:15" in text and "?" in text
     assert "Not known for 2 of 8 jobs to run: no rows here." in text
-    assert "jobs to run, 2 at once" not in text
+    assert "6 jobs to run, 2 at once: about 1:30 without those, then 3 that wait" in text
     text = "\n".join(plan_time.time_lines(plan_time.Times(plan, found, 300.0, {})))
     assert "8 jobs to run, 2 at once: about 5:00, then 3 that wait for trials." in text
     nothing = dict.fromkeys(keys, Estimate(reason=UNCALIBRATED))
-    text = "\n".join(plan_time.time_lines(plan_time.Times(plan, nothing, None, {UNCALIBRATED: 8})))
+    text = "\n".join(plan_time.time_lines(plan_time.Times(plan, nothing, 0.0, {UNCALIBRATED: 8})))
     assert "not calibrated" in text and "peftmark doctor --calibrate" in text

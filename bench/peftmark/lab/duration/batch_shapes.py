@@ -98,7 +98,8 @@ def main() -> None:
                 bring(job)
                 told = shapes(job, _places(asked["places"]))
             except (UserError, Unsupported, OSError, ValueError) as error:
-                told = {"reason": " ".join(str(error).split())[:300]}
+                what = error.what if isinstance(error, UserError) else str(error)
+                told = {"reason": " ".join(what.split())[:300].rstrip(".")}
         print(json.dumps(told), file=out, flush=True)
 
 
