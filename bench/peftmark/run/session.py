@@ -170,8 +170,7 @@ def _run_jobs(
     with watcher.stage(plan, jobs, trials) as told:
         for record, done in runner.execute(plan, jobs, selection, told.event, stop):
             told.finished(record, done)
-            if ended.get(record.job.job_id) != "ok":  # the last ok attempt counts
-                ended[record.job.job_id] = record.outcome.status
+            ended[record.job.job_id] = record.outcome.status
             if budget is not None:
                 budget.heard(record)
 
@@ -181,6 +180,7 @@ def _counts(plan: Plan, ended: Mapping[str, str]) -> dict[str, int]:
     known: dict[str, str] = {
         job_id: record.outcome.status for job_id, record in plan.contents.records.items()
     }
+    # The last ok attempt counts.
     known |= {job_id: s for job_id, s in ended.items() if known.get(job_id) != "ok"}
     return dict(Counter(known.get(job.job_id, "not run") for job in plan.jobs))
 

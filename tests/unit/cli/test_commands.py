@@ -296,6 +296,40 @@ def test_a_signal_keeps_what_is_finished_and_stores_what_ran(peftmark, tmp_path,
     assert "4 already done, 5 to run" in done.stdout
 
 
+def test_a_plan_says_what_time_it_takes_where_the_machine_was_measured(peftmark, monkeypatch):
+    from peftmark.duration import rates
+    from peftmark.duration.estimates import UNCALIBRATED, Estimate, key_of
+    from peftmark.memory import plan_estimates
+    from peftmark.run import expected
+
+    monkeypatch.setattr(plan_estimates, "outlooks", lambda *_: [])
+    facts = json.loads(peftmark("plan", "smoke", "--json").stdout)["time"]
+    assert facts["unknown"] == {UNCALIBRATED: 9} and facts["jobs"][0]["seconds"] is None
+    assert "`peftmark doctor --calibrate` measures it" in peftmark("plan", "smoke").stdout
+    told = peftmark("plan", "smoke", "--no-memory", "--json")
+    assert json.loads(told.stdout)["time"] is None, "nobody asked"
+
+    def measured(command, **options):
+        sizes = [[9, 10**8, 2**20, 1e-3], [9, 10**9, 2**21, 9e-3]]
+        text = json.dumps({"mm float32": sizes, "view -": [[9, 0, 0, 1e-6]]})
+        return SimpleNamespace(communicate=lambda: (text, None), kill=int, wait=int)
+
+    monkeypatch.setattr(rates.subprocess, "Popen", measured)
+    done = peftmark("doctor", "--calibrate")
+    assert done.returncode == 0 and "2 operations measured by" in done.stdout
+    assert "GFLOP/s in float32" in done.stdout
+
+    def estimates(jobs, found, *_):
+        assert found.costs.keys() == {"mm float32", "view -"}, "as it was measured"
+        return {key_of(job): Estimate({"train": 30.0, "evaluate": 3.0}) for job in jobs}
+
+    monkeypatch.setattr(expected, "estimates", estimates)
+    told = peftmark("plan", "smoke", "--jobs", "2").stdout
+    assert "9 jobs to run, 2 at once: about 2:45." in told and "0:33" in told
+    facts = json.loads(peftmark("plan", "smoke", "--jobs", "2", "--json").stdout)["time"]
+    assert facts["total_seconds"] == 165.0 and facts["jobs"][0]["phases"]["train"] == 30.0
+
+
 def test_a_run_that_is_stopped_reads_no_row_again_and_writes_no_report(
     peftmark, tmp_path, monkeypatch
 ):
