@@ -123,6 +123,14 @@ def numbers_of(folder, count):
     return wait_for(whole)
 
 
+def stopped(folder, count):
+    """Process ids of this many workers that have stopped themselves: before that, each signal is
+    heard, and a worker whose supervisor is gone ends."""
+    pids = numbers_of(folder, count)
+    wait_for(lambda: all(psutil.Process(pid).status() == psutil.STATUS_STOPPED for pid in pids))
+    return pids
+
+
 # --- 1: what a row says of a job that failed ----------------------------------------------------
 
 
@@ -262,7 +270,7 @@ def test_a_worker_that_outlives_its_supervisor_does_not_keep_the_lock(command, t
     """Stopped workers can't end themselves; the next run must not wait for them."""
     store = Store(tmp_path / "results", "smoke")
     first = command("fault_worker:is_stopped")
-    pids = numbers_of(store.logs, 2)
+    pids = stopped(store.logs, 2)
     first.kill()
     first.wait()
     try:
@@ -288,7 +296,7 @@ def test_no_process_of_a_run_but_the_supervisor_holds_the_lock(run, tmp_path):
 
 def test_a_signal_ends_workers_that_ignore_it(command, tmp_path):
     one = command("fault_worker:is_stopped")  # SIGTERM does nothing to it
-    pids = numbers_of(Store(tmp_path / "results", "smoke").logs, 2)
+    pids = stopped(Store(tmp_path / "results", "smoke").logs, 2)
     one.send_signal(signal.SIGTERM)
     output, _ = one.communicate(timeout=PATIENCE)
     assert one.returncode == 143
@@ -313,7 +321,7 @@ def is_pending(number, pid):
 def test_a_second_signal_ends_the_run_at_once(command, tmp_path, number, code):
     """The first one waits, here for ever, for workers to end that were asked to."""
     one = command("fault_worker:is_stopped", grace=10 * PATIENCE)
-    pids = numbers_of(Store(tmp_path / "results", "smoke").logs, 2)
+    pids = stopped(Store(tmp_path / "results", "smoke").logs, 2)
     one.send_signal(number)
     wait_for(lambda: all(is_pending(signal.SIGTERM, pid) for pid in pids))
     one.send_signal(number)
