@@ -11,7 +11,6 @@ import pytest
 import torch
 
 import tiny
-from peftmark.catalog.architectures import ARCHITECTURES
 from peftmark.catalog.tasks import TASKS
 from peftmark.cli import parser
 from peftmark.duration.rates import Rates, fitted
@@ -26,17 +25,9 @@ from peftmark.record.job import Form
 from peftmark.run.expected import expected
 from peftmark.run.runner import Selection, make_plan
 from peftmark.sources.assets import Places
-from symbolic_jobs import job_for
+from symbolic_jobs import ONE_LAYER, SMALL, job_for
 
 TASK = TASKS["sst-2"]
-SMALL = ARCHITECTURES["minilm-l6"] | {
-    "hidden_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "intermediate_size": 128,
-    "vocab_size": 500,
-}
-ONE_LAYER = SMALL | {"num_hidden_layers": 1}
 
 
 def work_of(job, tokens=16, config=ONE_LAYER):
@@ -199,7 +190,8 @@ def test_rows_that_are_not_here_are_a_reason_and_nothing_is_kept(tmp_path):
 @pytest.mark.heavy
 def test_the_process_that_times_prints_a_line_of_json(monkeypatch):
     script = (
-        "from peftmark.lab.duration import reference_steps as r; "
+        "from functools import partial; from peftmark.lab.duration import reference_steps as r; "
+        "r.timed = partial(r.timed, seconds=1e9); "
         "r.SHAPES = (r.Shape('encoder', 24, 2, (6,), 100),); r.main()"
     )
     done = subprocess.run([sys.executable, "-c", script, "fp32"], capture_output=True, text=True)

@@ -27,22 +27,10 @@ from peftmark.lab.step import Step, chunked_language_loss, language_loss, task_l
 from peftmark.machine.gpus import ALLOCATOR_BLOCK
 from peftmark.record.job import Form
 from peftmark.sources.assets import Places
-from symbolic_jobs import LANGUAGE, LARGE, SMALL_LANGUAGE, job_for
+from symbolic_jobs import LANGUAGE, LARGE, ONE_LAYER, SMALL, SMALL_LANGUAGE, job_for
 
 CPU = torch.device("cpu")
 TASK = TASKS["sst-2"]
-SMALL = ARCHITECTURES["minilm-l6"] | {
-    "hidden_size": 64,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "intermediate_size": 128,
-    "vocab_size": 500,
-}
-
-
-ONE_LAYER = SMALL | {"num_hidden_layers": 1}
-
-
 _peaks = {}
 
 

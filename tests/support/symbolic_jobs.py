@@ -5,10 +5,19 @@ from __future__ import annotations
 from dataclasses import replace
 
 import tiny
-from peftmark.catalog.architectures import LANGUAGE_MODELS
+from peftmark.catalog.architectures import ARCHITECTURES, LANGUAGE_MODELS
 from peftmark.catalog.tasks import TASKS
 
 LANGUAGE = replace(TASKS["sst-2"], key="language", kind="language", labels=())
+
+SMALL = ARCHITECTURES["minilm-l6"] | {
+    "hidden_size": 64,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "intermediate_size": 128,
+    "vocab_size": 500,
+}
+ONE_LAYER = SMALL | {"num_hidden_layers": 1}
 
 SMALL_LANGUAGE = LANGUAGE_MODELS["llama-7b"] | {
     "hidden_size": 512,

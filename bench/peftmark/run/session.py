@@ -129,7 +129,7 @@ def carry_out(
                         _run_jobs(block, trials, selection, watcher, stop, plan, ended, budget)
         if stop.asked():
             plan.store.leave()
-            return plan, _stopped(plan, selection, ended)
+            return plan, _stopped(plan, ended)
         plan.store.rebuild()
     plan = runner.make_plan(selection, before=plan)
     return plan, _summary(plan, selection, budget.left_out if budget is not None else ())
@@ -185,7 +185,7 @@ def _counts(plan: Plan, ended: Mapping[str, str]) -> dict[str, int]:
     return dict(Counter(known.get(job.job_id, "not run") for job in plan.jobs))
 
 
-def _stopped(plan: Plan, selection: Selection, ended: Mapping[str, str]) -> Summary:
+def _stopped(plan: Plan, ended: Mapping[str, str]) -> Summary:
     """How the jobs stand of a run that was stopped."""
     return Summary(
         suite=plan.suite.name,

@@ -43,8 +43,8 @@ def shapes(job: Job, places: Places) -> dict[str, Any]:
     seconds = time.perf_counter() - start
     return {
         "train": work.longest,
-        "scored": _scored(work.eval),
-        "selected": [] if work.selection is None else _scored(work.selection),
+        "scored": _passes(work.eval.batches),
+        "selected": [] if work.selection is None else _passes(work.selection.batches),
         "timed": _passes(work.latency),
         "written": _written(work.eval)
         + ([] if work.selection is None else _written(work.selection)),
@@ -58,10 +58,6 @@ def _work(job: Job, places: Places) -> Work:
     files = model_files(job.model_facts, places)
     tokenizer = load_tokenizer(files.path)
     return prepare_work(job, task, data, tokenizer, files.path, places.cache)
-
-
-def _scored(held: HeldOut) -> list[tuple[int, int]]:
-    return _passes(held.batches)
 
 
 def _passes(batches: Sequence[Batch]) -> list[tuple[int, int]]:
