@@ -26,8 +26,8 @@ def share_rows(one: Job, other: Job) -> bool:
 def _origins(task: Task) -> set[object]:
     """Splits on the hub, and files of packages by their content, that a task's rows come from."""
     found: set[object] = set()
-    if task.hub is not None:
-        found.add((task.hub.repository, task.hub.config, task.hub.eval))
+    if task.eval_hub is not None:
+        found.add((task.eval_hub.repository, task.eval_hub.config, task.eval_hub.eval))
     if task.package is not None:
         found.update(digest for _, digest in task.package.files)
     return found

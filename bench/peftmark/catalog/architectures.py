@@ -139,6 +139,7 @@ OF_MODELS: dict[str, dict[str, Any]] = ARCHITECTURES | {
     "smollm2-135m-q4": LANGUAGE_MODELS["smollm2-135m"],
     "smollm2-135m-instruct": LANGUAGE_MODELS["smollm2-135m"],
     "smollm2-1.7b": LANGUAGE_MODELS["smollm2-1.7b"],
+    "qwen2.5-0.5b": LANGUAGE_MODELS["qwen2.5-0.5b"],
 }
 """Model of `peftmark.catalog.models` -> its configuration."""
 

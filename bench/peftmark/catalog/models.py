@@ -187,7 +187,7 @@ MODELS: dict[str, Model] = {
             licence="MIT",
             summary="RoBERTa 12x768, the encoder of the LoRA paper's GLUE table; from the hub",
         ),
-        # The hashes of the next two were read in public records, two unrelated ones each, which
+        # The hashes of the next three were read in public records, two unrelated ones each, which
         # agree; their bytes were never seen here (docs/published-recipes.md).
         Model(
             key="roberta-large",
@@ -239,8 +239,8 @@ MODELS: dict[str, Model] = {
             gguf="SmolLM2-135M-Instruct.Q4_1.gguf",
             template_sha256="872be49dbb638044ad01b60388f48d469ff2980e5f0dccdc22ec907db54d0788",
         ),
-        # The hashes of the next two were read in public records, several unrelated ones each; their
-        # bytes were never seen here.
+        # The hashes of the next three were read in public records, several unrelated ones each;
+        # their bytes were never seen here.
         Model(
             key="smollm2-135m-instruct",
             title="SmolLM2-135M-Instruct",
@@ -252,6 +252,17 @@ MODELS: dict[str, Model] = {
             parameters=134_515_008,
             licence="Apache-2.0",
             summary="Llama 30x576, the original of the one that went through 4 bits; from the hub",
+            causal=True,
+        ),
+        Model(
+            key="qwen2.5-0.5b",
+            title="Qwen2.5-0.5B",
+            weights_sha256="88c142557820ccad55bb59756bfcfcf891de9cc6202816bd346445188a0ed342",
+            hub=Hub("Qwen/Qwen2.5-0.5B", "060db6499f32faf8b98477b0a26969ef7d8b9987"),
+            packages=(),
+            parameters=494_032_768,
+            licence="Apache-2.0",
+            summary="Qwen2 24x896, the smallest that answers school mathematics; from the hub",
             causal=True,
         ),
         Model(

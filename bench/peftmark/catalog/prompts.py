@@ -100,6 +100,7 @@ PROMPTS: dict[str, Prompt] = {
     "chatterbot": Prompt("Question: {text}\nAnswer:"),
     "dolly": Prompt("### Instruction:\n{text}\n\n### Response:"),
     "gsm8k": Prompt("Question: {text}\nAnswer:"),
+    "metamathqa": Prompt("Question: {text}\nThink step by step.\nAnswer:"),
 }
 """Task -> its prompt. Language tasks are shown as they are."""
 

@@ -49,6 +49,8 @@ class Task:
         hub: pinned data set on the hub, None if it has none.
         hub_fields: text columns on the hub where they differ from `fields`; the label column
             is always `label` there.
+        evaluated: pinned data set on the hub with the evaluation rows, where another has those to
+            train on; its columns are `fields`.
         package: wheel on PyPI that holds the rows, None if there is none.
         bounds: lowest and highest allowed score of the published rows, None for class labels.
         cuts: (low, high) where classes are derived from scores: up to low is class 0, from
@@ -83,6 +85,7 @@ class Task:
     header: tuple[str, ...] = ()
     hub: Hub | None = None
     hub_fields: tuple[str, ...] = ()
+    evaluated: Hub | None = None
     package: Package | None = None
     bounds: tuple[float, float] | None = None
     cuts: tuple[float, float] | None = None
@@ -94,6 +97,11 @@ class Task:
     words: tuple[str, ...] = ()
     code: str = ""
     paper: str = ""
+
+    @property
+    def eval_hub(self) -> Hub | None:
+        """The data set on the hub that holds the evaluation rows."""
+        return self.evaluated or self.hub
 
 
 def read_by(task: Task, causal: bool) -> TaskKind | None:
@@ -113,7 +121,8 @@ def expected_fingerprint(task: Task) -> str:
     """A task's identity: its fingerprint, or `revision:<sha>` where the bytes were never seen."""
     if task.fingerprint is not None:
         return task.fingerprint
-    return f"revision:{task.hub.revision}" if task.hub else "unknown"
+    pinned = [one.revision for one in (task.hub, task.evaluated) if one is not None]
+    return f"revision:{'+'.join(pinned)}" if pinned else "unknown"
 
 
 @dataclass(frozen=True, slots=True)

@@ -214,6 +214,34 @@ TEXTS = (
         hub=Hub("openai/gsm8k", "740312add88f781978c0658806c59bc2815b9866", "main", eval="test"),
         answer=r"####\s*(-?[\d,]*\.?\d+)",
     ),
+    # As in PEFT's own comparison, which trains on the first 20,000 rows in the file's order.
+    Task(
+        key="metamathqa",
+        title="MetaMathQA to GSM8K",
+        kind="instruction",
+        labels=(),
+        metric="exact_match",
+        also=("rouge_l", "completion_perplexity"),
+        train_rows=20_000,
+        eval_rows=1319,
+        summary="trained on rewritten school mathematics, evaluated on GSM8K's own test rows",
+        licence="MIT",
+        paper="Yu et al. 2023, arXiv 2309.12284; Cobbe et al. 2021, arXiv 2110.14168",
+        mirror=("metamathqa",),
+        fields=("question", "answer"),
+        label_field="",
+        hub_fields=("query", "response"),
+        hub=Hub(
+            "meta-math/MetaMathQA",
+            "aa4f34d3d2d3231299b5b03d9b3e5a20da45aa18",
+            train="train[:20000]",
+        ),
+        evaluated=Hub(
+            "openai/gsm8k", "740312add88f781978c0658806c59bc2815b9866", "main", eval="test"
+        ),
+        derived="the first 20,000 of 395,000 rows; evaluated on the test rows of another data set",
+        answer=r"(?:####|[Tt]he answer is:?)\s*\$?(-?[\d,]*\.?\d+)",
+    ),
     Task(
         key="wikitext-2",
         title="WikiText-2",

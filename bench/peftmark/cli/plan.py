@@ -21,6 +21,7 @@ from peftmark.cli.options import (
 )
 from peftmark.cli.plan_time import time_facts, time_lines, times_of
 from peftmark.cli.shared import tell_predictions, waiting_text
+from peftmark.core.amounts import parse_hour_price
 from peftmark.core.errors import Exit, UserError
 from peftmark.executors.select import DEVICES
 from peftmark.machine.gpus import (
@@ -56,7 +57,13 @@ def add_options(sub: argparse.ArgumentParser) -> None:
         "--device",
         dest="gpu",
         metavar="GPU",
-        help="say what fits a GPU, by name (RTX 4090, A100-40) or size (24GB)",
+        help="say what fits a GPU, by name (RTX 4090, A100-40) or size (24GB), and how long jobs "
+        "take there",
+    )
+    sub.add_argument(
+        "--price",
+        metavar="AMOUNT",
+        help="what an hour of the machine costs, such as 2.50USD; says what the run would",
     )
     sub.add_argument(
         "--model",
@@ -74,6 +81,7 @@ def run(options: argparse.Namespace) -> int:
     from peftmark.run.runner import make_plan
 
     target = None if options.gpu is None else _gpu(options.gpu)
+    price = None if options.price is None else parse_hour_price("--price", options.price)
     made = make_plan(selection_of(options))
     if not options.json:
         # At once: to predict memory takes seconds, or minutes for models that were never seen.
@@ -89,15 +97,15 @@ def run(options: argparse.Namespace) -> int:
             tell_predictions,
         )
     timed = None
-    if target is None and options.model is None and made.slots and not options.no_memory:
-        timed = times_of(made)
+    if options.model is None and not options.no_memory:
+        timed = times_of(made, target, options.jobs)
     if options.json:
         print(json.dumps(_facts(made, found, target) | {"time": time_facts(timed)}, indent=2))
         return Exit.OK
     if found:
         print("\n".join(memory_lines(found, target)))
     if timed is not None:
-        print("\n".join(time_lines(timed)))
+        print("\n".join(time_lines(timed, price)))
     return Exit.OK
 
 

@@ -15,7 +15,7 @@ from peftmark.cli.options import (
     add_suites,
     selection_of,
 )
-from peftmark.core.amounts import parse_price
+from peftmark.core.amounts import parse_hour_price
 from peftmark.core.errors import Exit
 
 NAME = "report"
@@ -41,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
     """Report from stored results."""
     from peftmark.api.reporting import stored_plan, write_report
 
-    price = None if options.price is None else parse_price("--price", options.price)
+    price = None if options.price is None else parse_hour_price("--price", options.price)
     plan = stored_plan(selection_of(options))
     written = write_report(plan, options.results, options.reports, price)
     if options.json:

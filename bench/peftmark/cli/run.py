@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,10 +27,12 @@ from peftmark.cli.options import (
 )
 from peftmark.cli.shared import waiting_text
 from peftmark.cli.terminal import as_it_is
+from peftmark.core.errors import UserError
 from peftmark.core.shown import visible
 from peftmark.executors.select import DEVICES
 
 if TYPE_CHECKING:
+    from peftmark.core.amounts import Price
     from peftmark.executors.contract import Finished
     from peftmark.record.job import Job, Record
     from peftmark.report.live_file import LiveFile
@@ -81,6 +84,17 @@ def add_options(sub: argparse.ArgumentParser) -> None:
         help="run as many seeds as end in this time, each for every cell and task, by what is "
         "predicted and corrected as jobs end",
     )
+    sub.add_argument(
+        "--price",
+        metavar="AMOUNT",
+        help="what an hour of the machine costs, such as 2.50USD; the report adds a run's price",
+    )
+    sub.add_argument(
+        "--max-cost",
+        metavar="AMOUNT",
+        help="as --hours, by what the machine costs, such as 5USD; needs --price",
+    )
+    sub.add_argument("--yes", action="store_true", help="run a long profile (docs/suites.md)")
     sub.add_argument("--no-report", action="store_true", help="do not write the report")
 
 
@@ -95,6 +109,28 @@ def hours(text: str) -> float:
     return value
 
 
+def time_limit(options: argparse.Namespace) -> tuple[float | None, Price | None]:
+    """Hours that the run may take by --hours and by --max-cost, None for any number; and what an
+    hour costs.
+
+    Raises:
+        UserError: an amount that is none, or a cost without a price in its currency.
+    """
+    from peftmark.core.amounts import parse_hour_price, parse_price
+
+    price = None if options.price is None else parse_hour_price("--price", options.price)
+    if options.max_cost is None:
+        return options.hours, price
+    most = parse_price("--max-cost", options.max_cost)
+    if price is None or price.currency != most.currency:
+        found = "no --price" if price is None else f"--price in {price.currency}"
+        raise UserError(
+            f"--max-cost {options.max_cost} with {found}",
+            f"Say what an hour of the machine costs, such as --price 2.50{most.currency}.",
+        )
+    return min(options.hours or math.inf, most.hour / price.hour), price
+
+
 def run(options: argparse.Namespace) -> int:
     """Run what has no result yet, then report."""
     from dataclasses import replace
@@ -105,16 +141,18 @@ def run(options: argparse.Namespace) -> int:
     from peftmark.run.session import carry_out
     from peftmark.run.stop import Stop
 
+    most_hours, price = time_limit(options)
     selection = selection_of(options)
     console = console_on(sys.stderr if options.json else sys.stdout)
     stop = Stop()
-    screen = Screen(console, None if options.no_report else options.reports)
+    agreed = options.yes or bool(options.job) or most_hours is not None
+    screen = Screen(console, None if options.no_report else options.reports, agreed)
     budget = None
-    if options.hours is not None:
+    if most_hours is not None:
         from peftmark.run.time_budget import TimeBudget
 
         budget = TimeBudget(
-            options.hours,
+            most_hours,
             lambda text: console.print(f"{text}.", markup=False, soft_wrap=True),
         )
     plan, summary = carry_out(selection, screen, stop, budget)
@@ -136,7 +174,7 @@ def run(options: argparse.Namespace) -> int:
     if not options.no_report:
         everything = replace(selection, profile=plan.profile, only=(), again=False)
         after = make_plan(everything, before=plan)
-        written = write_report(after, options.results, options.reports)
+        written = write_report(after, options.results, options.reports, price)
         if screen.live is not None and screen.live.is_file():
             lead_on(screen.live, written[0].name)
         console.print(f"Report: {written[0]}", markup=False, soft_wrap=True)
@@ -160,16 +198,23 @@ class Screen:
 
     Args:
         reports: the folder of reports; None for no page.
+        agreed: whether a long profile may run.
     """
 
-    def __init__(self, console: Any, reports: Path | None) -> None:
-        self._console, self._reports = console, reports
+    def __init__(self, console: Any, reports: Path | None, agreed: bool = True) -> None:
+        self._console, self._reports, self._agreed = console, reports, agreed
         self.live: Path | None = None
         self._page: LiveFile | None = None
         self.damaged: Sequence[Path] = ()
 
     def planned(self, plan: Plan) -> None:
-        """What would run is known."""
+        """What would run is known.
+
+        Raises:
+            UserError: it is long, and nobody agreed.
+        """
+        if not self._agreed:
+            _ask(plan)
         if self._reports is not None:
             self.live = self._reports / plan.suite.name / "live.html"
         self.damaged = list(plan.contents.damaged)
@@ -229,6 +274,27 @@ class BoardAndPage:
         """A job ended, or one try of it."""
         self.board.finished(done)
         self.page.finished(record)
+
+
+def _ask(plan: Plan) -> None:
+    """Refuse to run a long profile, and say what it takes.
+
+    Raises:
+        UserError: the profile is long.
+    """
+    from peftmark.cli.plan_time import known_time
+
+    if not plan.suite.profiles[plan.profile].long or not plan.to_run:
+        return
+    steps = sum(job.recipe.steps for job in plan.to_run)
+    command = f"peftmark plan {plan.suite.name} --profile {plan.profile}"
+    time = known_time(plan)
+    raise UserError(
+        f"profile {plan.profile} of suite {plan.suite.name} is long: {len(plan.to_run):,} jobs of "
+        f"{steps:,} training steps in all{waiting_text(plan)}" + (f", {time} here" if time else ""),
+        f"Add --yes to run them (make: ARGS=--yes), --hours for as many seeds as fit, or name a "
+        f"shorter profile; `{command} --device GPU` says how long they take.",
+    )
 
 
 def _announce(plan: Plan, console: Any) -> None:

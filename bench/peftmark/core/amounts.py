@@ -114,6 +114,11 @@ def parse_price(option: str, text: str) -> Price:
     return price
 
 
+def parse_hour_price(option: str, text: str) -> Price:
+    """What an hour of a machine costs, such as 2.50USD or 2.50USD/h."""
+    return parse_price(option, text.removesuffix("/h"))
+
+
 def money_text(value: float, currency: str) -> str:
     """An amount of money: two digits after the point, more of what is below 1."""
     if value >= 100:

@@ -6,14 +6,14 @@ import heapq
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from peftmark.catalog.architectures import OF_MODELS
 from peftmark.catalog.methods import Cell, known_method
-from peftmark.duration.jobs import START, Step, phases
-from peftmark.duration.rates import Rates
-from peftmark.duration.shapes import shapes_of
+from peftmark.duration.jobs import START, Costs, Shapes, Step, phases
+from peftmark.duration.shapes import NOT_YET, longest_shapes, shapes_of
 from peftmark.machine.environment import machine
 from peftmark.memory.forecast import Request, forecasts, request
 from peftmark.record.job import Job, Record
@@ -22,6 +22,7 @@ from peftmark.sources.assets import Places
 SHORT = 16
 """Tokens of the shorter of the two batches that every length is told from."""
 
+NO_CONFIG = "its architecture is told by its files alone"
 UNCALIBRATED = "this machine is not calibrated"
 
 Key = tuple[Cell, str, str]
@@ -38,17 +39,26 @@ class Estimate:
         measured: median seconds of jobs of the same cell and task that have run here.
         correction: what predictions have to be multiplied by, as such jobs of the cell on other
             tasks say, or of other cells; 1 if none has run.
+        left_out: seconds of the phases that a trial leaves out.
+        at_most: why rows were taken to be as long as the recipe lets them; empty if they are known.
     """
 
     phases: dict[str, float] = field(default_factory=dict)
     reason: str = ""
     measured: float | None = None
     correction: float = 1.0
+    left_out: float = 0.0
+    at_most: str = ""
 
     @property
     def predicted(self) -> float | None:
         """The whole job, from the work of its steps alone; None where that isn't known."""
         return sum(self.phases.values()) if self.phases else None
+
+    @property
+    def whole(self) -> float | None:
+        """What a reported job takes whose trial this is the estimate of."""
+        return self.seconds if self.seconds is None else self.seconds + self.left_out
 
     @property
     def seconds(self) -> float | None:
@@ -65,55 +75,105 @@ def key_of(job: Job) -> Key:
 
 def estimates(
     jobs: Iterable[Job],
-    rates: Rates | None,
+    costs: Costs | None,
     places: Places,
     configs: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
     heard: Callable[[int, int], None] = lambda done, total: None,
+    only_kept: bool = False,
 ) -> dict[Key, Estimate]:
     """An estimate for every cell, task and purpose; of a line that needs no training only what it
     takes to start and to read the rows.
 
     Args:
-        rates: of this machine; None if it isn't calibrated.
+        costs: of operations on the device; None if nobody knows them.
         places: where rows are; nothing is fetched.
         configs: configurations of the user's own models, by model.
         heard: told how many of how many steps are predicted.
+        only_kept: start no process; what the cache doesn't hold has a reason instead.
     """
     one_each: dict[Key, Job] = {}
     for job in jobs:
         one_each.setdefault(key_of(job), job)
-    if rates is None:
+    if costs is None:
         return {key: Estimate(reason=UNCALIBRATED) for key in one_each}
-    found = {key: Estimate(reason=why) for key, job in one_each.items() if (why := _refused(job))}
-    left = {key: job for key, job in one_each.items() if key not in found}
-    shapes = shapes_of(list(left.values()), places)
-    every = {**OF_MODELS, **configs}
-    asked: dict[Key, list[Request]] = {}
-    for (key, job), shape in zip(left.items(), shapes, strict=True):
-        config = every.get(job.model)
-        if config is None or shape.reason:
-            why = shape.reason or "its architecture is told by its files alone"
-            found[key] = Estimate(reason=why)
-            continue
-        if known_method(job.method).fits:
-            found[key] = Estimate({"start": START + shape.read_seconds})
-            continue
-        whole = request(job, job.task_facts, config)
-        asked[key] = [replace(whole, tokens=n) for n in _lengths(whole.tokens)]
-    told = iter(
-        forecasts([one for two in asked.values() for one in two], places.cache, heard=heard)
-    )
-    of_shape = dict(zip(left, shapes, strict=True))
-    for key, several in asked.items():
-        answers = [next(told) for _ in several]
-        why = next((one.reason for one in answers if one.reason), "")
-        if why:
-            found[key] = Estimate(reason=why)
-            continue
-        work = {one.tokens: answer.work for one, answer in zip(several, answers, strict=True)}
-        step = Step(several[0].rows, work, rates)
-        found[key] = Estimate(phases(left[key], step, of_shape[key], answers[-1].parameters))
+    left = {key: job for key, job in one_each.items() if job.device == costs.device}
+    where = "the CPU" if costs.device == "cpu" else "a GPU"
+    found = {
+        key: Estimate(reason=f"the rates are those of {where}")
+        for key in one_each.keys() - left.keys()
+    }
+    every, shapes = {**OF_MODELS, **configs}, dict[Key, Shapes]()
+    told = shapes_of(list(left.values()), places, only_kept=only_kept)
+    for (key, job), shape in zip(left.items(), told, strict=True):
+        if job.model not in every or shape.reason == NOT_YET:
+            found[key] = Estimate(reason=shape.reason or NO_CONFIG)
+        elif known_method(job.method).fits:
+            start = START[costs.device] + shape.read_seconds
+            found[key] = Estimate({"start": start}, at_most=shape.reason)
+        else:
+            shapes[key] = shape
+    asked = {
+        key: request(left[key], left[key].task_facts, every[left[key].model])
+        for key in shapes
+        if known_method(left[key].method).trains
+    }
+    steps = _steps(asked, costs, places.cache, heard, only_kept)
+    for key, shape in shapes.items():
+        found[key] = _of_job(left[key], shape, _step_of(key, left, steps))
     return found
+
+
+_Told = tuple[Step, int] | str
+"""A step and the parameters of the model, or why there is none."""
+
+
+def _steps(
+    asked: Mapping[Key, Request],
+    costs: Costs,
+    cache: Path | None,
+    heard: Callable[[int, int], None],
+    only_kept: bool,
+) -> dict[Key, _Told]:
+    """The step that each asks for, told from steps at a few lengths."""
+    several = {
+        key: [replace(one, tokens=n) for n in _lengths(one.tokens)] for key, one in asked.items()
+    }
+    wanted = [one for lengths in several.values() for one in lengths]
+    told = iter(forecasts(wanted, cache, heard=heard, only_kept=only_kept))
+    found: dict[Key, _Told] = {}
+    for key, lengths in several.items():
+        answers = [next(told) for _ in lengths]
+        work = {one.tokens: answer.work for one, answer in zip(lengths, answers, strict=True)}
+        step = Step(lengths[0].rows, work, costs), answers[-1].parameters
+        found[key] = next((one.reason for one in answers if one.reason), step)
+    return found
+
+
+def _step_of(key: Key, jobs: Mapping[Key, Job], steps: Mapping[Key, _Told]) -> _Told:
+    """The step of a job; of one that takes its base as it is that of another on the same base and
+    task, whose passes that train nothing are the same."""
+    if key in steps:
+        return steps[key]
+    job = jobs[key]
+    alike = (
+        told
+        for other, told in steps.items()
+        if (jobs[other].model, jobs[other].task) == (job.model, job.task)
+    )
+    return next(
+        (told for told in alike if not isinstance(told, str)),
+        "no method beside it that trains the same base is predicted",
+    )
+
+
+def _of_job(job: Job, shapes: Shapes, told: _Told) -> Estimate:
+    if isinstance(told, str):
+        return Estimate(reason=told)
+    step, parameters = told
+    known = longest_shapes(job) if shapes.reason else shapes
+    made = phases(job, step, known, parameters)
+    whole = sum(phases(replace(job, purpose="report"), step, known, parameters).values())
+    return Estimate(made, left_out=whole - sum(made.values()), at_most=shapes.reason)
 
 
 def corrected(found: Mapping[Key, Estimate], records: Iterable[Record]) -> dict[Key, Estimate]:
@@ -136,15 +196,6 @@ def corrected(found: Mapping[Key, Estimate], records: Iterable[Record]) -> dict[
         correction = statistics.median(told) if told else 1.0
         made[key] = replace(one, measured=measured.get(key), correction=correction)
     return made
-
-
-def _refused(job: Job) -> str:
-    """Why a job's time isn't predicted; empty if it is."""
-    if job.device != "cpu":
-        return "the rates are those of the CPU"
-    if not (known_method(job.method).fits or known_method(job.method).trains):
-        return "it takes no training step"
-    return ""
 
 
 def _lengths(most: int) -> list[int]:

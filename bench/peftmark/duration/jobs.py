@@ -6,22 +6,39 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import ceil, prod
+from typing import Literal, Protocol
 
 from peftmark.catalog.methods import known_method
-from peftmark.duration.rates import Rates
 from peftmark.record.job import Job
 
 ROUNDS = 5
 """Passes over the latency set for one latency (`peftmark.lab.deploy`)."""
-START = 0.5
-"""Seconds from a worker's fork to its first phase and from its last to the stored row, seen on
-two cores (2026-11-29)."""
+START = {"cpu": 0.5, "cuda": 3.0}
+"""Device -> seconds from a worker's fork to its first phase and from its last to the stored row:
+on a CPU as seen on two cores (2026-11-29); on a GPU, whose context and libraries each worker
+loads, what nobody measured yet."""
 LOADED_PER_SECOND = 2e8
 """Parameters that are read, checked and put in place a second. Nobody measured it by itself: of
 22.7 million it makes a tenth of a second, and jobs took 0.2 to 0.3 with their rows."""
 FOLLOWED, SYMBOLIC = 4, 40
 """What it takes to follow an operation's storages and to run it without values, in calls of an
 operation that does next to nothing; chosen after twelve jobs of `glue` on the same machine."""
+
+
+class Costs(Protocol):
+    """What a step's operations take on a device."""
+
+    @property
+    def device(self) -> Literal["cpu", "cuda"]:
+        """Where they run."""
+
+    @property
+    def call(self) -> float:
+        """Seconds of the processor for an operation that does next to nothing."""
+
+    def seconds(self, work: Mapping[str, Sequence[float]], part: str, scale: float = 1.0) -> float:
+        """Seconds of a part of a step; `scale` of operations and bytes, for other numbers of
+        rows."""
 
 
 @dataclass(frozen=True)
@@ -52,13 +69,13 @@ class Step:
     Attributes:
         rows: of a pass.
         work: tokens -> work of the step at that length, at two lengths at least.
-        rates: of the machine.
+        costs: of the device.
     """
 
     rows: int
     work: Mapping[int, Mapping[str, Sequence[int]]]
-    rates: Rates
-    _known: dict[tuple[str, float], list[float]] = field(default_factory=dict)
+    costs: Costs
+    _known: dict[tuple[str, int, float], float] = field(default_factory=dict)
 
     def seconds(self, tokens: int) -> float:
         """Of a step whose longest row has so many tokens."""
@@ -74,11 +91,26 @@ class Step:
         return sum(calls for calls, *_ in next(iter(self.work.values())).values())
 
     def _part(self, part: str, tokens: int, scale: float = 1.0) -> float:
-        known = self._known.get((part, scale))
-        if known is None:
-            known = [self.rates.seconds(one, part, scale) for one in self.work.values()]
-            self._known[part, scale] = known
-        return max(0.0, between(list(self.work), known, tokens))
+        key = part, tokens, scale
+        if key not in self._known:
+            found = self.costs.seconds(self._at(part, tokens), part, scale)
+            self._known[key] = max(0.0, found)
+        return self._known[key]
+
+    def _at(self, part: str, tokens: int) -> dict[str, list[float]]:
+        """The work of a part at a length, whose amounts are polynomials of it."""
+        lengths, works = list(self.work), list(self.work.values())
+        names = dict.fromkeys(name for one in works for name in one if name.startswith(f"{part} "))
+        return {
+            name: [
+                between(lengths, amounts, tokens)
+                for amounts in zip(*(one.get(name, NOTHING) for one in works), strict=True)
+            ]
+            for name in names
+        }
+
+
+NOTHING = (0, 0, 0)
 
 
 def between(places: Sequence[int], values: Sequence[float], at: float) -> float:
@@ -90,17 +122,20 @@ def between(places: Sequence[int], values: Sequence[float], at: float) -> float:
 
 
 def phases(job: Job, step: Step, shapes: Shapes, parameters: int = 0) -> dict[str, float]:
-    """Phase -> seconds, of a job that trains to the end.
+    """Phase -> seconds, of a job that trains to the end, or of one that takes a base as it is.
 
     Args:
+        step: of the latter a step of another method on the same base and task, of which only the
+            passes count that train nothing.
         parameters: of the model, which are read again for each copy of it.
     """
     recipe = job.recipe
-    evaluations = ceil(recipe.steps / recipe.eval_every)
+    trains = known_method(job.method).trains
+    evaluations = ceil(recipe.steps / recipe.eval_every) if trains else 1
     copy = parameters / LOADED_PER_SECOND
     found = {
-        "start": START + shapes.read_seconds + copy,
-        "train": sum(map(step.seconds, shapes.train)),
+        "start": START[step.costs.device] + shapes.read_seconds + copy,
+        "train": sum(map(step.seconds, shapes.train)) if trains else 0.0,
         "evaluate": evaluations * _scored(step, (*shapes.scored, *shapes.selected)),
         "generate": evaluations * _written(step, shapes.written),
     }
@@ -110,9 +145,11 @@ def phases(job: Job, step: Step, shapes: Shapes, parameters: int = 0) -> dict[st
     passes = ROUNDS + 2
     if known_method(job.method).freezes and known_method(job.method).size:
         passes += ROUNDS + 1  # once more with the adapter merged
+    if not trains:
+        return found | {"deploy": copy + passes * timed}
     lengths = sorted(set(shapes.train))
     probed = {lengths[0], lengths[-1], lengths[len(lengths) // 2]} if lengths else set()
-    call = step.rates.other[0]
+    call = step.costs.call
     return found | {
         "deploy": copy + passes * timed,
         "probe": copy + sum(step.seconds(n) + FOLLOWED * call * step.calls for n in probed),

@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 from peftmark.core.errors import StoreError, UserError
 from peftmark.core.files import write_all
@@ -49,7 +50,17 @@ class Rates:
     other: Sequence[float]
     fresh: float = 0.0
 
-    def seconds(self, work: Mapping[str, Sequence[int]], part: str, scale: float = 1.0) -> float:
+    @property
+    def device(self) -> Literal["cpu", "cuda"]:
+        """Where they are measured."""
+        return "cpu"
+
+    @property
+    def call(self) -> float:
+        """Seconds of an operation that does next to nothing."""
+        return self.other[0]
+
+    def seconds(self, work: Mapping[str, Sequence[float]], part: str, scale: float = 1.0) -> float:
         """Seconds of a part of a step.
 
         Args:

@@ -15,6 +15,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from peftmark.catalog.task import SPOKEN
 from peftmark.core.errors import StoreError
 from peftmark.core.files import write_all
 from peftmark.core.interpreter import passed_on
@@ -25,22 +26,32 @@ from peftmark.record.job import Job
 from peftmark.sources.assets import Places
 
 WORKER = "peftmark.lab.duration.batch_shapes"
+TIMED = {False: (8, 8), True: (2, 4)}
+"""Whether a language model reads -> batches and rows of each that inference is timed on
+(`peftmark.lab.data.held_out`)."""
+NOT_YET = "its rows were not looked at on this machine yet"
 
 
 def shapes_of(
     jobs: Sequence[Job],
     places: Places,
     heard: Callable[[int, int], None] = lambda done, total: None,
+    only_kept: bool = False,
 ) -> list[Shapes]:
     """The shapes of each job's batches; with a reason where its rows can't be read here.
 
     Nothing is fetched: of rows and models of the hub those count that are there.
+
+    Args:
+        only_kept: start no process; what the cache doesn't hold has a reason instead.
     """
     texts = [_text(job) for job in jobs]
     distinct = dict(zip(texts, jobs, strict=True))
     found = {text: one for text in distinct if (one := _kept(places.cache, text)) is not None}
     missing = {text: job for text, job in distinct.items() if text not in found}
-    if missing:
+    if only_kept:
+        found |= dict.fromkeys(missing, Shapes(reason=NOT_YET))
+    elif missing:
         with _process() as process:
             for text, job in missing.items():
                 heard(len(found), len(distinct))
@@ -49,6 +60,30 @@ def shapes_of(
                     _keep(places.cache, text, found[text])
             process.kill()
     return [found[text] for text in texts]
+
+
+def longest_shapes(job: Job) -> Shapes:
+    """Shapes of batches whose every row is as long as the recipe lets it be: what to reckon with
+    where rows or their tokenizer aren't here."""
+    recipe, task = job.recipe, job.task_facts
+    longest = recipe.max_length
+    held = min(recipe.eval_rows or task.eval_rows, task.eval_rows)
+    scored = _batches(held, recipe.eval_batch_size, longest)
+    selected = _batches(recipe.selection_rows, recipe.eval_batch_size, longest)
+    many, rows = TIMED[task.kind in SPOKEN or job.causal is not None]
+    new = None if job.causal is None or task.kind != "instruction" else job.causal.new_tokens
+    return Shapes(
+        train=[longest] * recipe.steps,
+        scored=scored,
+        selected=selected,
+        timed=[(min(held, rows), longest)] * many,
+        written=[] if new is None else [(*one, new) for one in (*scored, *selected)],
+    )
+
+
+def _batches(rows: int, size: int, tokens: int) -> list[tuple[int, int]]:
+    full, rest = divmod(rows, size)
+    return [(size, tokens)] * full + ([(rest, tokens)] if rest else [])
 
 
 def _text(job: Job) -> str:

@@ -139,11 +139,12 @@ def device(text: str) -> Device:
 
     Args:
         text: a size such as 24GB (24e9 bytes) or 24GiB, a key, a title, or the name that the
-            driver gives the board; case, spaces and dashes don't matter.
+            driver gives the board; case, spaces and dashes don't matter. A name that several
+            boards have, such as A100, stands for the one with the least memory.
 
     Raises:
-        UserError: no GPU of the table has this name, several have, or the size is below 1 byte
-            or not below 10 TB.
+        UserError: no GPU of the table has this name, or the size is below 1 byte or not below
+            10 TB.
     """
     text = text.strip()
     if size := read_size(text):
@@ -152,15 +153,10 @@ def device(text: str) -> Device:
     found = [d for d in DEVICES.values() if asked in (_squeezed(d.key), _squeezed(d.title))]
     # A whole name goes first: "RTX 3090" is not the Ti.
     found = found or [d for d in DEVICES.values() if _fits(asked, d)]
-    if len(found) == 1:
-        return found[0]
-    if not found:
-        raise _unknown(text, asked)
-    names = ", ".join(f"{d.key} ({d.title})" for d in found)
-    raise UserError(
-        f"device {text!r} is the name of {len(found)} GPUs: {names}",
-        "Name one of them, or give a size such as 24GB.",
-    )
+    if found:
+        # What fits the smallest of a family fits them all.
+        return min(found, key=lambda one: one.memory_bytes)
+    raise _unknown(text, asked)
 
 
 def _of_size(size: Size) -> Device:

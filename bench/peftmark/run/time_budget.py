@@ -1,4 +1,8 @@
-"""`--hours`: blocks of equal seeds for all cells, while the next is predicted to end in time."""
+"""`--hours`: blocks of equal seeds for all cells, while the next is predicted to end in time.
+
+Where not even the first seed of every task fits, those of its tasks run that do, the shortest
+first, so that hours too few for the whole suite still compare all cells somewhere.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +13,8 @@ from typing import TYPE_CHECKING
 
 from peftmark.core.errors import UserError
 from peftmark.duration.estimates import Estimate, Key, corrected, key_of, wall_seconds
-from peftmark.duration.rates import calibrated, known
 from peftmark.record.job import Job, Record
-from peftmark.run.expected import expected
+from peftmark.run.expected import costs_here, expected, measured_costs
 from peftmark.run.own_models import keep_own_models
 from peftmark.run.progress import clock as shown
 
@@ -38,6 +41,7 @@ class TimeBudget:
         self._start = clock()
         self._found: Mapping[Key, Estimate] = {}
         self._ended: list[Record] = []
+        self._tasks: set[str] | None = None
         self.left_out: set[str] = set()
 
     def admit(self, plan: Plan) -> None:
@@ -46,20 +50,49 @@ class TimeBudget:
         Raises:
             UserError: not even the first block fits, or a job's time can't be predicted.
         """
-        trials = [job for job in plan.to_run if job.purpose == "tuning"]
-        jobs = trials or plan.to_run
-        if not jobs:
+        if not plan.to_run:
             return
         self._predict(plan)
-        first = by_seed(jobs)[0]
-        needed, left = self._needed(plan, first), self._left()
-        if needed > left:
+        trials = [job for job in plan.to_run if job.purpose == "tuning"]
+        first = by_seed(trials or plan.to_run)[0]
+        # Trials alone answer nothing: the jobs that use what they choose have to fit too, and one
+        # of a cell and task takes about as long as its trial.
+        later = list({key_of(job): job for job in trials}.values())
+        needed, left = self._needed(plan, first) + self._needed(plan, later), self._left()
+        if needed <= left:
+            return
+        self._tasks = self._fitting(plan, first, later, left)
+        tasks = list(dict.fromkeys(job.task for job in first))
+        shortest = f"{_named(first)} alone takes about {shown(needed)} here"
+        if not self._tasks:
             raise UserError(
-                f"--hours: {_named(first)} alone takes about {shown(needed)} here with "
-                f"{plan.venue.at_once} at once, and {shown(max(0.0, left))} are left of "
-                f"{shown(self._seconds)}",
+                f"--hours: {shortest} with {plan.venue.at_once} at once, and "
+                f"{shown(max(0.0, left))} are left of {shown(self._seconds)}"
+                + (", too few for any of its tasks" if len(tasks) > 1 else ""),
                 "Give more hours, or a profile or suite that takes less (peftmark plan).",
             )
+        chosen = [task for task in tasks if task in self._tasks]
+        self._tell(
+            f"{shortest}, and {shown(left)} are left: of its {len(tasks)} tasks only "
+            f"{', '.join(chosen)} run"
+        )
+
+    def _fitting(
+        self, plan: Plan, first: Sequence[Job], later: Sequence[Job], left: float
+    ) -> set[str]:
+        """As many tasks of a block as fit together, the shortest first."""
+
+        def needed(tasks: set[str]) -> float:
+            return sum(
+                self._needed(plan, [job for job in jobs if job.task in tasks])
+                for jobs in (first, later)
+            )
+
+        found: set[str] = set()
+        for task in sorted({job.task for job in first}, key=lambda task: (needed({task}), task)):
+            if needed(found | {task}) <= left:
+                found.add(task)
+        return found
 
     def blocks(self, plan: Plan, jobs: Sequence[Job]) -> Iterator[list[Job]]:
         """The jobs that fit, a seed after the other; each block by what those before it took.
@@ -72,6 +105,10 @@ class TimeBudget:
         if not {key_of(job) for job in jobs} <= self._found.keys():
             self._predict(plan)  # jobs with the rates that trials chose
         waiting = by_seed(jobs)
+        if self._tasks is not None:
+            others = [job for job in jobs if job.task not in self._tasks]
+            self.left_out |= {job.job_id for job in others}
+            waiting = by_seed([job for job in jobs if job.task in self._tasks])
         while waiting:
             block = waiting[0]
             needed, left = self._needed(plan, block), self._left()
@@ -86,15 +123,17 @@ class TimeBudget:
         self._ended.append(record)
 
     def _predict(self, plan: Plan) -> None:
-        rates = known(plan.places.cache)
-        if rates is None:
+        costs = costs_here(plan)
+        if costs is None:
             self._tell("This machine is measured first, once, in some 20 seconds")
-            rates = calibrated(plan.places.cache)
+            costs = measured_costs(plan)
         keep_own_models(plan.own_files, plan.places.cache)  # as the run does next
-        self._found = expected(plan, rates)
+        self._found = expected(plan, costs)
 
     def _needed(self, plan: Plan, block: Sequence[Job]) -> float:
         """Seconds that a block takes, by all that is known now."""
+        if not block:
+            return 0.0
         records = [*plan.contents.records.values(), *self._ended]
         found = corrected(self._found, records)
         told = [found[key_of(job)] for job in block]

@@ -108,7 +108,7 @@ def _from_mirror(task: Task, places: Places) -> TaskData:
 
 def _evaluation_stems(task: Task) -> tuple[str, ...]:
     """Names of the evaluation file: that of the hub's split first, in GLUE's words and its own."""
-    split = task.hub.eval if task.hub else "validation"
+    split = task.eval_hub.eval if task.eval_hub else "validation"
     own = (split.replace("validation", "dev"), split) if split.isidentifier() else ()
     return tuple(dict.fromkeys((*own, "dev", "validation", "eval")))
 
@@ -130,9 +130,12 @@ def _from_hub(task: Task, hub: Hub, cache: Path) -> TaskData:
     The library's own offline fallback takes "the latest cached version" whatever the revision,
     so the pinned copy is ours.
     """
-    folder = cache / "hub" / hub.repository.replace("/", "--") / hub.revision / (hub.config or "")
-    files = (folder / "train.parquet", folder / "eval.parquet")
-    source = f"hub: {hub.repository} {hub.config or ''} at {hub.revision[:12]}"
+    evaluated = task.evaluated or hub
+    files = (_kept_in(hub, cache) / "train.parquet", _kept_in(evaluated, cache) / "eval.parquet")
+    source = " and ".join(
+        f"hub: {one.repository} {one.config or ''} at {one.revision[:12]}"
+        for one in dict.fromkeys((hub, evaluated))
+    )
     remedy = "The hub's data differ from the pinned ones: use a mirror or another source."
 
     def read() -> TaskData:
@@ -144,16 +147,24 @@ def _from_hub(task: Task, hub: Hub, cache: Path) -> TaskData:
             # Rows that no fingerprint is known of are known by what was fetched.
             if task.fingerprint is not None or None not in map(notes_of, files):
                 return read()
-            damage = f"; the copy in {folder} is damaged: its SHA-256 is not the noted one"
+            damage = f"; the copy in {files[0].parent} is damaged: its SHA-256 is not the noted one"
         except AssetError as error:
             # The copy is ours, so it is fetched again, once.
             damage = f"; the copy in the cache is damaged: {error.what}"
-    wanted = dict(zip(files, (hub.train, hub.eval), strict=True))
+    splits: dict[Hub, dict[Path, str]] = {}
+    splits.setdefault(hub, {})[files[0]] = hub.train
+    splits.setdefault(evaluated, {})[files[1]] = evaluated.eval
     try:
-        fetch_splits(hub.repository, hub.revision, hub.config, wanted, cache)
+        for one, wanted in splits.items():
+            fetch_splits(one.repository, one.revision, one.config, wanted, cache)
     except Unavailable as reason:
         raise Unavailable(f"{reason}{damage}") from reason
     return read()
+
+
+def _kept_in(hub: Hub, cache: Path) -> Path:
+    """Our folder for a data set's splits."""
+    return cache / "hub" / hub.repository.replace("/", "--") / hub.revision / (hub.config or "")
 
 
 def _from_package(task: Task, package: Package, cache: Path) -> TaskData:

@@ -83,9 +83,13 @@ def choose_profile(suite: Suite, wanted: str | None, facts: Facts) -> tuple[str,
 
 
 def _needs_met(profile: Profile, facts: Facts) -> tuple[bool, str]:
-    if profile.needs == "gpu":
+    if profile.long:
+        return False, "long, so only by name"
+    if profile.needs in ("gpu", "device"):
         if not facts.gpus:
             return False, "no CUDA device"
+        if profile.needs == "device":
+            return True, f"{facts.gpus} CUDA devices"
         return facts.data, f"{facts.gpus} CUDA devices, {facts.data_reason}"
     if profile.needs == "data":
         return facts.data, facts.data_reason

@@ -263,7 +263,9 @@ class Profile(Strict):
         scale: whether it is the whole experiment or a cut-down one, which every page and verdict
             made of its rows says. A suite must tell (`peftmark.suite.load`).
         needs: what must be there for the profile to be chosen by itself: reachable data (a mirror,
-            or a hub that answers), a GPU and such data, or nothing.
+            or a hub that answers), a GPU and such data, a GPU alone (device), or nothing.
+        long: whether it is never chosen by itself, and runs only where somebody says so after
+            what it takes was told; no job changes.
         sources: where models and rows may come from, tried in this order.
         methods: replaces the suite's list of methods.
         vary: values of settings that every cell is crossed with.
@@ -274,7 +276,8 @@ class Profile(Strict):
     """
 
     summary: str
-    needs: Literal["gpu", "data", "nothing"]
+    needs: Literal["gpu", "device", "data", "nothing"]
+    long: bool = False
     scale: Literal["full", "reduced"] | None = None
     sources: Annotated[list[SourceName], Field(min_length=1)]
     model: AnyModel

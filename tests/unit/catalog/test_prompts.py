@@ -28,6 +28,7 @@ PINNED = {
     "chatterbot": "1:3c9fe6feb33c5d8e",
     "dolly": "1:7c10bd2e34eee248",
     "gsm8k": "1:3c9fe6feb33c5d8e",
+    "metamathqa": "1:24f067b166ef5755",
 }
 
 

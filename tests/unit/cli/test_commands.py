@@ -368,7 +368,7 @@ def test_hours_run_whole_seeds_and_leave_the_rest_out(peftmark, tmp_path, monkey
     def expected(plan, _):
         return {key_of(job): Estimate({"train": 1000.0}) for job in plan.jobs}
 
-    monkeypatch.setattr(time_budget, "known", lambda cache: ())
+    monkeypatch.setattr(time_budget, "costs_here", lambda plan: ())
     monkeypatch.setattr(time_budget, "expected", expected)
     monkeypatch.setattr(time_budget, "corrected", lambda found, records: found)
     done = peftmark("run", "smoke", "--hours", "0.5", "--jobs", "2")

@@ -20,7 +20,9 @@ from peftmark.duration.estimates import (
 )
 from peftmark.duration.jobs import FOLLOWED, START, SYMBOLIC, Shapes, Step, between, phases
 from peftmark.duration.rates import Rates
+from peftmark.duration.shapes import NOT_YET, longest_shapes
 from peftmark.memory.forecast import Forecast
+from peftmark.record.recipe import Causal
 
 RATES = Rates({"mm float32": (0.0, 0.0, 1e-3)}, (1e-4, 0.0, 0.0))
 ROWS = make_matrix([LORA, FULL], ["sst2", "stsb"], range(2))
@@ -64,7 +66,7 @@ def test_phases_are_those_of_the_jobs_batches():
         read_seconds=2.0,
     )
     found = phases(job, step(), shapes, parameters=10**8)
-    assert found["start"] == pytest.approx(START + 2.0 + 0.5)
+    assert found["start"] == pytest.approx(START["cpu"] + 2.0 + 0.5)
     assert found["train"] == pytest.approx((160 * 3 + 4 * 3) / 1000)
     assert found["evaluate"] == pytest.approx(2 * (0.030 + 0.020)), "twice: every 3, and at the end"
     assert found["generate"] == pytest.approx(2 * (0.005 + 6 * 0.001))
@@ -95,11 +97,13 @@ def test_without_a_calibration_there_is_a_reason_and_no_number():
 def predicted(monkeypatch):
     """Predictions without processes."""
     told = {"shapes": Shapes(train=[10]), "reason": ""}
-    monkeypatch.setattr(module, "shapes_of", lambda jobs, places: [told["shapes"]] * len(jobs))
+    monkeypatch.setattr(
+        module, "shapes_of", lambda jobs, places, only_kept: [told["shapes"]] * len(jobs)
+    )
     monkeypatch.setattr(
         module,
         "forecasts",
-        lambda asked, cache, heard: [
+        lambda asked, cache, heard, only_kept: [
             Forecast(reason=told["reason"], work=work(one.tokens)) for one in asked
         ],
     )
@@ -125,8 +129,8 @@ def test_what_cannot_be_predicted_says_why(predicted):
     job = REAL[0]
     told["reason"] = "it chooses by data"
     assert run([job])[key_of(job)].reason == "it chooses by data"
-    told["shapes"] = Shapes(reason="no rows here")
-    assert run([job])[key_of(job)].reason == "no rows here"
+    told["shapes"] = Shapes(reason=NOT_YET)
+    assert run([job])[key_of(job)].reason == NOT_YET
     on_gpu = replace(job, device="cuda")
     assert run([on_gpu])[key_of(on_gpu)].reason == "the rates are those of the CPU"
 
@@ -135,9 +139,43 @@ def test_a_line_that_needs_no_training_takes_its_start_and_its_rows(predicted):
     run, told = predicted
     told["shapes"] = Shapes(train=[10], read_seconds=2.0)
     line = replace(REAL[0], method="bag-of-words", size=None)
-    assert run([line])[key_of(line)].seconds == START + 2.0
+    assert run([line])[key_of(line)].seconds == START["cpu"] + 2.0
+
+
+def test_a_base_as_it_is_takes_the_passes_of_a_method_beside_it(predicted):
+    run, told = predicted
+    told["shapes"] = Shapes(train=[10], scored=[(4, 30)], timed=[(4, 10)])
     untouched = replace(REAL[0], method="base", size=None)
-    assert run([untouched])[key_of(untouched)].reason == "it takes no training step"
+    why = "no method beside it that trains the same base is predicted"
+    assert run([untouched])[key_of(untouched)].reason == why
+    found = run([untouched, REAL[0]])[key_of(untouched)]
+    tokens = REAL[0].recipe.pass_rows  # of the step; a pass has four rows
+    scored = 0.030 * 4 / tokens
+    assert found.phases["evaluate"] == pytest.approx(scored), "once"
+    assert found.phases["train"] == 0.0 and "probe" not in found.phases
+
+
+def test_rows_that_are_not_here_are_taken_as_long_as_they_may_be(predicted):
+    run, told = predicted
+    told["shapes"] = Shapes(reason="no rows here")
+    job = REAL[0]
+    found = run([job])[key_of(job)]
+    recipe = job.recipe
+    step = 3 * recipe.max_length / 1000 + 0.003
+    assert found.at_most == "no rows here" and not found.reason
+    assert found.phases["train"] == pytest.approx(recipe.steps * step)
+    shapes = longest_shapes(job)
+    assert sum(rows for rows, _ in shapes.scored) == min(872, recipe.eval_rows or 872)
+    assert shapes.timed == [(8, recipe.max_length)] * 8 and not shapes.written
+    spoken = replace(
+        job,
+        task="gsm8k",
+        causal=Causal("1:x", 64, ""),
+        recipe=replace(recipe, eval_rows=30, eval_batch_size=20, selection_rows=5),
+    )
+    n = recipe.max_length
+    assert longest_shapes(spoken).written == [(20, n, 64), (10, n, 64), (5, n, 64)]
+    assert longest_shapes(spoken).timed == [(4, n)] * 2
 
 
 def here(row, seconds):
@@ -192,12 +230,16 @@ def test_the_table_names_what_was_measured_and_what_nobody_knows(monkeypatch):
         expanded=SimpleNamespace(waiting=3),
     )
 
-    text = "\n".join(plan_time.time_lines(plan_time.Times(plan, found, 90.0, {"no rows here": 2})))
+    text = "\n".join(
+        plan_time.time_lines(plan_time.Times(plan, found, 90.0, {"no rows here": 2}, 2))
+    )
     assert "1:02*" in text and "1:15" in text and "?" in text
     assert "Not known for 2 of 8 jobs to run: no rows here." in text
     assert "6 jobs to run, 2 at once: about 1:30 without those, then 3 that wait" in text
-    text = "\n".join(plan_time.time_lines(plan_time.Times(plan, found, 300.0, {})))
+    text = "\n".join(plan_time.time_lines(plan_time.Times(plan, found, 300.0, {}, 2)))
     assert "8 jobs to run, 2 at once: about 5:00, then 3 that wait for trials." in text
     nothing = dict.fromkeys(keys, Estimate(reason=UNCALIBRATED))
-    text = "\n".join(plan_time.time_lines(plan_time.Times(plan, nothing, 0.0, {UNCALIBRATED: 8})))
+    text = "\n".join(
+        plan_time.time_lines(plan_time.Times(plan, nothing, 0.0, {UNCALIBRATED: 8}, 2))
+    )
     assert "not calibrated" in text and "peftmark doctor --calibrate" in text

@@ -41,7 +41,7 @@ def plan_of(jobs, done=()):
 def made(monkeypatch):
     """A budget on a clock of its own; every job is predicted to take 100 s, so a seed takes 200."""
     clock, said = Clock(), []
-    monkeypatch.setattr(time_budget, "known", lambda cache: Rates({}, (0.0, 0.0, 0.0)))
+    monkeypatch.setattr(time_budget, "costs_here", lambda plan: Rates({}, (0.0, 0.0, 0.0)))
     monkeypatch.setattr(
         time_budget,
         "expected",
@@ -99,8 +99,35 @@ def test_what_jobs_took_corrects_what_the_next_are_said_to(made):
 
 def test_hours_too_few_for_one_seed_are_refused_before_anything_runs(made):
     budget, _, _ = made
-    with pytest.raises(UserError, match=r"seed 0 \(4 jobs\) alone takes about 3:20 here with 2 at"):
-        budget(150).admit(plan_of(JOBS))
+    with pytest.raises(
+        UserError,
+        match=r"seed 0 \(4 jobs\) alone takes about 3:20 here .*too few for any of its tasks",
+    ):
+        budget(90).admit(plan_of(JOBS))
+
+
+def test_hours_too_few_for_every_task_run_those_that_fit(made, monkeypatch):
+    budget, _, said = made
+    seconds = {"sst2": 100.0, "stsb": 60.0}
+    found = {key_of(job): Estimate({"train": seconds[job.task]}) for job in JOBS}
+    monkeypatch.setattr(time_budget, "expected", lambda *_: found)
+    one, plan = budget(150), plan_of(JOBS)
+    one.admit(plan)
+    assert said == [
+        "seed 0 (4 jobs) alone takes about 2:40 here, and 2:30 are left: of its 2 tasks only "
+        "stsb run"
+    ]
+    ran = [job for block in one.blocks(plan, plan.to_run) for job in block]
+    assert {(job.task, job.seed) for job in ran} == {("stsb", seed) for seed in range(5)}
+    assert one.left_out == {job.job_id for job in JOBS if job.task == "sst2"}
+
+
+def test_trials_count_with_the_jobs_that_use_what_they_choose(made):
+    budget, _, _ = made
+    trials = [replace(job, purpose="tuning") for job in JOBS if job.seed == 0]
+    with pytest.raises(UserError, match="trials of seed 0"):
+        budget(190).admit(plan_of(trials))
+    budget(401).admit(plan_of(trials))
 
 
 def test_rows_from_before_count_and_nothing_to_run_is_no_fault(made):
@@ -119,8 +146,8 @@ def test_trials_are_a_block_of_their_own_and_come_first(made):
     trials = [replace(job, purpose="tuning") for job in JOBS if job.seed == 0]
     plan = plan_of([*trials, *JOBS])
     with pytest.raises(UserError, match="trials of seed 0"):
-        budget(150).admit(plan)
-    one = budget(250)
+        budget(90).admit(plan)
+    one = budget(450)
     one.admit(plan)
     assert next(one.blocks(plan, trials)) == trials
 
@@ -149,9 +176,9 @@ def test_a_job_that_nobody_can_tell_counts_as_the_mean_of_the_others(made, monke
 def test_a_machine_that_nobody_measured_is_measured_first(made, monkeypatch):
     budget, _, said = made
     measured = []
-    monkeypatch.setattr(time_budget, "known", lambda cache: None)
+    monkeypatch.setattr(time_budget, "costs_here", lambda plan: None)
     monkeypatch.setattr(
-        time_budget, "calibrated", lambda cache: measured.append(1) or Rates({}, (0.0, 0.0, 0.0))
+        time_budget, "measured_costs", lambda plan: measured.append(1) or Rates({}, (0.0, 0.0, 0.0))
     )
     budget(9999).admit(plan_of(JOBS))
     assert measured == [1] and "measured first" in said[0]

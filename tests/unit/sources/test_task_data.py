@@ -21,6 +21,7 @@ from peftmark.catalog.task import Example, Task, expected_fingerprint
 from peftmark.catalog.tasks import TASKS
 from peftmark.catalog.tasks_causal import TEXTS as TEXT_TASKS
 from peftmark.core.errors import AssetError
+from peftmark.sources import task_data
 from peftmark.sources.assets import Places, default_cache
 from peftmark.sources.rows import TaskData, fingerprint, overlap
 from peftmark.sources.task_data import load_task
@@ -41,22 +42,23 @@ def test_every_task_is_described_in_full(task: Task) -> None:
     assert (task.kind in ("classification", "regression")) == bool(task.label_field)
     assert (task.bounds is not None) == bool(task.kind == "regression" or task.cuts)
     assert task.train_rows > task.eval_rows > 0
-    made_here = {"sts-pairs", "movie", "trec", "dolly"}
+    made_here = {"sts-pairs", "movie", "trec", "dolly", "metamathqa"}
     made_here |= {one.key for one in TEXT_TASKS if one.package}
     assert bool(task.derived) == (task.key in made_here)
     assert len(task.fields) in {"instruction": (2, 3), "language": (1,)}.get(task.kind, (1, 2))
     assert task.hub or task.package
     hexadecimal = re.compile("[0-9a-f]+")
-    if task.hub:
-        assert hexadecimal.fullmatch(task.hub.revision)
-        assert len(task.hub.revision) == 40
+    pinned = [one.revision for one in (task.hub, task.evaluated) if one]
+    for revision in pinned:
+        assert hexadecimal.fullmatch(revision)
+        assert len(revision) == 40
     if task.package:
         for digest in (task.package.sha256, *(d for _, d in task.package.files)):
             assert hexadecimal.fullmatch(digest)
             assert len(digest) == 64
     assert task.mirror
     if task.fingerprint is None:
-        assert expected_fingerprint(task) == f"revision:{task.hub.revision if task.hub else ''}"
+        assert expected_fingerprint(task) == f"revision:{'+'.join(pinned)}"
     else:
         assert hexadecimal.fullmatch(task.fingerprint)
         assert len(task.fingerprint) == 64
@@ -492,6 +494,47 @@ def test_task_from_the_hub(tmp_path: Path) -> None:
     assert "the copy in the cache is damaged" in gone
     with serve(dataset()) as hub:
         assert call(hub.url, tmp_path, fingerprint=known) == got
+
+
+def test_rows_to_train_on_and_rows_to_evaluate_on_of_two_data_sets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def fetch(
+        repository: str, revision: str, config: str | None, files: dict[Path, str], cache: Path
+    ) -> None:
+        for file, split in files.items():
+            asked.append((repository, revision[:4], config, split))
+            of_train = repository == "meta-math/MetaMathQA"
+            names = ("query", "response") if of_train else ("question", "answer")
+            file.parent.mkdir(parents=True, exist_ok=True)
+            row = pd.DataFrame([[f"{split}?", "#### 4"]], columns=names)
+            row.to_parquet(file)
+
+    monkeypatch.setattr(task_data, "fetch_splits", fetch)
+    task = tiny(TASKS["metamathqa"], 1, 1)
+    data = load_task(task, places(tmp_path, "hub"))
+    assert asked == [
+        ("meta-math/MetaMathQA", "aa4f", None, "train[:20000]"),
+        ("openai/gsm8k", "7403", "main", "test"),
+    ]
+    assert [row.text for row in (*data.train, *data.eval)] == ["train[:20000]?", "test?"]
+    assert "MetaMathQA" in data.source and " and hub: openai/gsm8k main at 7403" in data.source
+    folder = tmp_path / "m" / "MetaMathQA"
+    folder.mkdir(parents=True)
+    (folder / "train.jsonl").write_text('{"query": "a", "response": "The answer is: 4"}\n')
+    (folder / "test.jsonl").write_text('{"question": "b", "answer": "#### 4"}\n')
+    data = load_task(task, places(tmp_path / "m"))
+    assert (data.train[0].pair, data.eval[0].text) == ("The answer is: 4", "b")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["so 3.\n#### 1,234", "The answer is: 1,234", "the answer is $1,234", "The answer is 1,234."],
+)
+def test_what_counts_of_an_answer_in_the_words_of_either_data_set(text: str) -> None:
+    assert re.findall(TASKS["metamathqa"].answer, text) == ["1,234"]
 
 
 @pytest.mark.heavy

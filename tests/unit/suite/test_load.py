@@ -471,8 +471,8 @@ def test_a_folder_of_suites_that_is_not_one_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("facts", "chosen"),
     [
-        (Facts(1, True, "a mirror is given"), "full"),
-        (Facts(1, False, "no hub"), "offline"),
+        (Facts(1, True, "a mirror is given"), "gpu"),
+        (Facts(1, False, "no hub"), "gpu-offline"),
         (Facts(0, True, "a mirror is given"), "cpu"),
         (Facts(0, False, "no hub"), "offline"),
     ],
@@ -485,8 +485,8 @@ def test_the_first_profile_whose_needs_are_met_is_chosen_with_the_reason(facts, 
 
 def test_an_unknown_profile_is_answered_with_the_known_ones():
     suite = load_suite("glue", SUITES)
-    with pytest.raises(Exception, match=r"no profile 'gpu'.*\n.*full, cpu, offline, offline-tuned"):
-        choose_profile(suite, "gpu", Facts(0, True, ""))
+    with pytest.raises(Exception, match=r"no profile 'tpu'.*\n.*full, gpu, gpu-offline, cpu, off"):
+        choose_profile(suite, "tpu", Facts(0, True, ""))
 
 
 def test_a_price_of_an_hour_has_a_currency_and_changes_no_job(tmp_path):

@@ -84,13 +84,14 @@ class Reference:
     """A small model that trains.
 
     Attributes:
-        shape, variant, precision: which.
+        shape, variant, precision, device: which.
         model, optimizer: made from them.
     """
 
     shape: Shape
     variant: str
     precision: str
+    device: str = "cpu"
     model: nn.Module = field(init=False)
     optimizer: torch.optim.Optimizer = field(init=False)
 
@@ -105,7 +106,7 @@ class Reference:
             targets = _linear(model)
             made: Any = get_peft_model
             model = made(model, LoraConfig(r=8, target_modules=targets, lora_dropout=0.1))
-        self.model = model.train()
+        self.model = model.to(self.device).train()
         train = [p for p in model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(train, lr=1e-4, foreach=False)
 
@@ -128,10 +129,11 @@ class Reference:
             self._logits(tokens)
 
     def _logits(self, tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
-        ids = torch.randint(5, self.shape.vocabulary, (self.shape.rows, tokens))
+        size = (self.shape.rows, tokens)
+        ids = torch.randint(5, self.shape.vocabulary, size, device=self.device)
         mask = torch.ones_like(ids)
         mask[0, -2:] = 0
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.precision == "bf16"):
+        with torch.autocast(self.device, torch.bfloat16, enabled=self.precision == "bf16"):
             return ids, self.model(input_ids=ids, attention_mask=mask).logits
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -20,6 +21,9 @@ first: glibc keeps none above (M_MMAP_THRESHOLD, mallopt(3))."""
 NEW = "+"
 """Behind the number type of operations that make such a tensor: a byte costs them several times
 more."""
+
+UNPACKED = 4
+"""Bytes of a 4-bit weight that are written and read again where a product unpacks it to 16 bits."""
 
 Amounts = dict[str, list[int]]
 """Part of a step (forward, backward, update, or scored: a pass over rows that aren't trained on),
@@ -89,4 +93,7 @@ def kind_of(func: Any, args: Any, kwargs: Any, result: Any) -> tuple[str, int]:
     given = {id(one) for one in read}
     if any(one.numel() * one.element_size() >= FRESH and id(one) not in given for one in made):
         kind += NEW
-    return f"{name} {kind}", sum(one.numel() * one.element_size() for one in (*made, *read))
+    size = sum(one.numel() * one.element_size() for one in (*made, *read))
+    if operation == "gemm_4bit":
+        size += UNPACKED * math.prod(args[2])
+    return f"{name} {kind}", size
