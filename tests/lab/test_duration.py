@@ -13,6 +13,8 @@ import torch
 import tiny
 from peftmark.catalog.tasks import TASKS
 from peftmark.cli import parser
+from peftmark.core.interpreter import passed_on
+from peftmark.duration.cards import measured
 from peftmark.duration.rates import Rates, fitted
 from peftmark.duration.shapes import shapes_of
 from peftmark.lab.data.batches import Shape
@@ -168,7 +170,7 @@ def test_shapes_are_those_of_the_jobs_own_batches(places):
     assert found["written"] == [] and found["read_seconds"] > 0
 
 
-@pytest.mark.heavy
+@pytest.mark.slow
 def test_a_process_tells_them_once_for_cells_that_share_them(places, monkeypatch):
     jobs = [packaged(), replace(packaged(), method="head"), packaged(label_smoothing=0.1)]
     one, other, third = shapes_of(jobs, places)
@@ -187,7 +189,7 @@ def test_rows_that_are_not_here_are_a_reason_and_nothing_is_kept(tmp_path):
     assert not (tmp_path / "cache" / "batch-shapes").exists()
 
 
-@pytest.mark.heavy
+@pytest.mark.slow
 def test_the_process_that_times_prints_a_line_of_json(monkeypatch):
     script = (
         "from functools import partial; from peftmark.lab.duration import reference_steps as r; "
@@ -198,7 +200,7 @@ def test_the_process_that_times_prints_a_line_of_json(monkeypatch):
     assert "mm float32" in json.loads(done.stdout), done.stderr
 
 
-@pytest.mark.heavy
+@pytest.mark.slow
 def test_rows_of_ones_own_are_predicted_before_any_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PEFTMARK_CACHE", str(tmp_path / "cache"))
@@ -215,3 +217,22 @@ def test_rows_of_ones_own_are_predicted_before_any_run(tmp_path, monkeypatch, ca
     found = {key[0].method: one for key, one in expected(plan, rates).items()}
     assert found["head"].reason == "" and found["head"].phases["train"] > 0
     assert 0 < found["bag-of-words"].seconds < found["head"].seconds
+
+
+@pytest.mark.slow
+def test_the_process_that_measures_a_gpu_says_all_that_a_card_needs():
+    """On the CPU: the same code, with smaller sizes."""
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "peftmark.lab.duration.card_rates", "cpu"],
+        capture_output=True,
+        text=True,
+        env=passed_on({"OMP_NUM_THREADS": "1"}),
+    )
+    told = json.loads(done.stdout)
+    assert told.keys() == {
+        "bf16", "fp16", "fp32", "bandwidth", "step", "operations", "views",
+    }  # fmt: skip
+    assert all(value > 0 for value in told.values())
+    assert told["operations"] > 100 and told["views"] > 100
+    card = measured("this processor", told)
+    assert card.view < card.launch < 1e-2

@@ -138,6 +138,7 @@ def test_a_hybrid_is_one_lora_with_a_rank_for_each_module(tmp_path, monkeypatch)
     assert (config["base_model_name_or_path"], config["revision"]) == ("nobody/tiny", "0" * 40)
 
 
+@pytest.mark.slow
 def test_exports_load_where_peftmark_cannot_be_imported(leave, tmp_path, capsys):
     exports = []
     for name, job, options in (

@@ -121,6 +121,7 @@ def test_asking_loads_no_torch_and_opens_no_socket():
     assert told.total > 4 * 22_713_216 > told.trainable > 0
 
 
+@pytest.mark.slow
 def test_many_ranks_are_told_from_a_few_runs():
     small = MINILM | {
         "hidden_size": 32,
@@ -145,6 +146,7 @@ def test_ranks_that_follow_no_polynomial_are_each_run(monkeypatch):
     assert [sum(one["live"].values()) for one in told] == [job.size**3 for job in jobs]
 
 
+@pytest.mark.slow
 def test_what_fits_is_found_and_is_the_most():
     small = MINILM | {
         "hidden_size": 32,

@@ -50,6 +50,7 @@ def lowest_recall(outcome):
     return min(float((found[wanted == label] == label).mean()) for label in set(wanted.tolist()))
 
 
+@pytest.mark.slow
 def test_the_worker_runs_a_job_with_each_plug_in(here, monkeypatch):
     monkeypatch.setattr(after_training, "predicted_peak", unpredicted)
     plan = make_plan(Selection("halves", jobs=1))

@@ -76,6 +76,7 @@ def test_of_text_each_token_counts_alike(causal):
         torch.testing.assert_close(by_parts[name], gradient, rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_pass_holds_its_part_of_the_activations_and_is_predicted(places):
     one, four = (
         run(places, tiny.job("lora", gradient_accumulation=n, precision="bf16")) for n in (1, 4)

@@ -161,10 +161,13 @@ def _facts(plan: Plan, found: Sequence[Outlook], target: Device | None) -> dict[
 
 
 def _job_lines(plan: Plan) -> Iterator[str]:
+    from peftmark.run.neighbours import neighbours_text
     from peftmark.run.progress import job_title
 
     yield f"Suite {plan.suite.name} v{plan.suite.version}: {plan.suite.summary}"
     yield f"Profile {plan.profile} ({plan.profile_reason})"
+    if beside := neighbours_text(plan):
+        yield beside
     for planned in plan.planned:
         title = job_title(planned.job)
         yield f"  {planned.job.job_id}  {planned.action:4}  {title}: {planned.reason}"

@@ -235,12 +235,14 @@ class Screen:
     def stage(self, plan: Plan, jobs: Sequence[Job], trials: bool) -> Iterator[Stage]:
         """Bars, and the page, while some jobs run."""
         from peftmark.report.live_file import LiveFile
+        from peftmark.run.expected import known_predictions
         from peftmark.run.progress import Board
 
         if plan.expanded.choices:
             stage = "trials of learning rates" if trials else "jobs with the chosen learning rates"
             self._console.print(f"{len(jobs)} {stage}:", markup=False)
-        with Board(self._console, jobs, plan.venue.at_once) as board:
+        predicted = known_predictions(plan)
+        with Board(self._console, jobs, plan.venue.at_once, predicted) as board:
             self._page = page = LiveFile(
                 self.live,
                 f"{plan.suite.name}, profile {plan.profile}",
@@ -300,6 +302,8 @@ def _ask(plan: Plan) -> None:
 def _announce(plan: Plan, console: Any) -> None:
     from rich.markup import escape
 
+    from peftmark.run.neighbours import neighbours_text
+
     done = len(plan.planned) - len(plan.to_run)
     console.print(
         f"Suite {plan.suite.name} v{plan.suite.version}, profile [bold]{plan.profile}[/] "
@@ -307,6 +311,8 @@ def _announce(plan: Plan, console: Any) -> None:
         f"{len(plan.to_run)} to run{waiting_text(plan)}, {plan.venue.at_once} at once.",
         soft_wrap=True,
     )
+    if plan.to_run and (beside := neighbours_text(plan)):
+        console.print(beside, markup=False, soft_wrap=True)
     for note in plan.notes:
         console.print(f"Note: {note}.", markup=False, soft_wrap=True)
     for path, why in plan.contents.damaged.items():

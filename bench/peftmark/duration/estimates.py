@@ -203,6 +203,44 @@ def _lengths(most: int) -> list[int]:
     return sorted({min(SHORT, most), *([most // 4] if most > 256 else []), most})
 
 
+@dataclass(frozen=True)
+class Ended:
+    """A job that ended: what it shares a prediction with, what it was predicted to take, and what
+    it took."""
+
+    key: Key
+    predicted: float
+    took: float
+
+
+def remaining(waiting: Mapping[Key, Sequence[float]], ended: Sequence[Ended]) -> float:
+    """Seconds of jobs that are left, one after the other.
+
+    A job takes what jobs of its cell and task took here; else its prediction, multiplied by how far
+    off those of the cell were, or else those of all cells.
+
+    Args:
+        waiting: predictions of the jobs that are left.
+        ended: jobs of the same run.
+    """
+    took: dict[Key, list[float]] = {}
+    ratios: dict[Cell, list[float]] = {}
+    for one in ended:
+        took.setdefault(one.key, []).append(one.took)
+        if one.predicted > 0:
+            ratios.setdefault(one.key[0], []).append(one.took / one.predicted)
+    every = [ratio for of_cell in ratios.values() for ratio in of_cell]
+    overall = statistics.median(every) if every else 1.0
+    total = 0.0
+    for key, predictions in waiting.items():
+        if key in took:
+            total += len(predictions) * statistics.median(took[key])
+        else:
+            of_cell = ratios.get(key[0])
+            total += sum(predictions) * (statistics.median(of_cell) if of_cell else overall)
+    return total
+
+
 def wall_seconds(seconds: Sequence[float], at_once: int) -> float:
     """Seconds until jobs have ended that begin in this order, so many at once."""
     free = [0.0] * max(1, at_once)

@@ -52,6 +52,7 @@ OF_MACHINE = {
     "CUDA events",
     "supervisor's clock",
     "the meters",
+    "calibration",
     "NVML",
     "NVML's energy counter",
     "RAPL",

@@ -196,6 +196,22 @@ ROWS: tuple[Field, ...] = (
         null="",
     ),
     Field(
+        "predicted_seconds",
+        "float64",
+        "predicted wall time",
+        unit="seconds",
+        phase="plan",
+        meter="calibration",
+        kind="fact",
+        section="Time",
+        summary=(
+            "what the job was predicted to take before any job ran, from the work of its steps and "
+            "the rates of the machine (docs/time.md); over or under `wall_seconds` tells how far "
+            "off"
+        ),
+        null="the machine was not calibrated, or nobody had planned such jobs on it",
+    ),
+    Field(
         "started_at",
         "string",
         "start",

@@ -17,7 +17,7 @@ from peftmark.catalog.architectures import OF_MODELS, sizes_of
 from peftmark.executors.contract import needs_of
 from peftmark.machine.gpus import room
 from peftmark.memory.forecast import Forecast, forecasts, request
-from peftmark.record.job import Job
+from peftmark.record.job import Job, Record
 
 PROCESS_BYTES = 620_000_000
 """Resident memory of a worker on a CPU before its first step (`rss_before_train_bytes` of the rows
@@ -41,6 +41,17 @@ class Foreseen:
 
     needs: dict[str, int] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
+
+
+def needs_seen(records: Iterable[Record]) -> dict[str, int]:
+    """Memory that earlier jobs took, by what decides it."""
+    found: dict[str, int] = {}
+    for record in records:
+        taken = record.outcome.vmhwm_bytes
+        if taken is not None:
+            key = needs_of(record.job)
+            found[key] = max(found.get(key, 0), taken)
+    return found
 
 
 def foresee(

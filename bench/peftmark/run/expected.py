@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from peftmark.duration.cards import card_of, measured_card
-from peftmark.duration.estimates import Estimate, estimates
+from peftmark.duration.estimates import Estimate, Key, estimates, key_of
 from peftmark.duration.rates import calibrated, known
+from peftmark.duration.shapes import NOT_YET
 from peftmark.machine import nvml
+from peftmark.memory.forecast import NOT_YET as FORECAST_NOT_YET
 from peftmark.run.own_models import shapes_of
 from peftmark.sources.own_cache import keep_own
 
 if TYPE_CHECKING:
-    from peftmark.duration.estimates import Key
     from peftmark.duration.jobs import Costs
+    from peftmark.record.job import Job
+    from peftmark.record.outcome import Outcome
     from peftmark.run.runner import Plan
 
 
@@ -37,6 +40,30 @@ def measured_costs(plan: Plan) -> Costs:
     if plan.venue.device == "cpu":
         return calibrated(plan.places.cache)
     return measured_card(plan.places.cache, nvml.devices().found[0])
+
+
+NOT_PLANNED = "not predicted on this machine yet: `peftmark plan` does"
+
+
+def known_predictions(plan: Plan) -> dict[Key, Estimate]:
+    """What is known at once of the time of a plan's jobs, before any of them ran; with a reason
+    where nothing is."""
+    if not plan.slots:
+        return {}
+    found = expected(plan, costs_here(plan), only_kept=True)
+    return {
+        key: replace(one, reason=NOT_PLANNED) if one.reason in (NOT_YET, FORECAST_NOT_YET) else one
+        for key, one in found.items()
+    }
+
+
+def with_prediction(outcome: Outcome, job: Job, known: Mapping[Key, Estimate]) -> Outcome:
+    """The outcome with what the job was predicted to take, or why that isn't known."""
+    one = known.get(key_of(job))
+    if one is not None and one.predicted is not None:
+        return replace(outcome, predicted_seconds=round(one.predicted, 3))
+    why = one.reason if one is not None else "nothing is predicted of a cluster's nodes"
+    return replace(outcome, null_reasons={**outcome.null_reasons, "predicted_seconds": why})
 
 
 def expected(

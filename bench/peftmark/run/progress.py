@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
-from types import TracebackType
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType, TracebackType
 from typing import Any
 
 from rich.console import Console
@@ -16,6 +16,7 @@ from peftmark.analysis.validity import FLAG_KINDS, Flag, Repeat
 from peftmark.catalog.methods import cell_title
 from peftmark.catalog.metrics import decimals, metric_title
 from peftmark.core.shown import plural, visible
+from peftmark.duration.estimates import Ended, Estimate, Key, key_of, remaining
 from peftmark.executors.contract import Finished
 from peftmark.record.job import Job
 
@@ -46,15 +47,24 @@ class Board:
         console: where to draw.
         jobs: the jobs that will run.
         slots: how many run at once, for the time left.
+        predicted: what jobs are predicted to take, as far as that is known.
     """
 
-    def __init__(self, console: Console, jobs: Sequence[Job], slots: int) -> None:
+    def __init__(
+        self,
+        console: Console,
+        jobs: Sequence[Job],
+        slots: int,
+        predicted: Mapping[Key, Estimate] = MappingProxyType({}),
+    ) -> None:
         self._console = console
         self._live = console.is_terminal
         self._total = len(jobs)
         self._slots = max(1, min(slots, self._total))
         self._done = 0
         self._wall: list[float] = []
+        self._waiting = {job.job_id: job for job in jobs}
+        self._predicted, self._ended = predicted, list[Ended]()
         self._bars: dict[str, TaskID] = {}
         self._start = self._said = time.monotonic()
         self._running: dict[str, tuple[Job, Any]] = {}
@@ -118,6 +128,10 @@ class Board:
             return
         self._done += 1
         self._wall.append(done.wall_seconds)
+        self._waiting.pop(done.job.job_id, None)
+        known = self._of(done.job)
+        if known is not None:
+            self._ended.append(Ended(key_of(done.job), known, done.wall_seconds))
         left = self._left()
         self._progress.update(self._all, completed=self._done, note=left)
         outcome = done.outcome
@@ -132,8 +146,8 @@ class Board:
         )
 
     def left(self) -> str:
-        """What is left of the run, in words; empty while no job has ended."""
-        return self._left() if self._wall or not self._total - self._done else ""
+        """What is left of the run, in words; empty while nobody knows."""
+        return self._left()
 
     def _still(self) -> None:
         """On a console that shows no bars: say what runs, where nothing was said for a while."""
@@ -155,11 +169,26 @@ class Board:
         self._console.print(text, highlight=False, soft_wrap=True)
 
     def _left(self) -> str:
-        remaining = self._total - self._done
-        if not remaining:
+        left = self._total - self._done
+        if not left:
             return f"done in {clock(time.monotonic() - self._start)}"
+        waiting: dict[Key, list[float]] = {}
+        for job in self._waiting.values():
+            known = self._of(job)
+            if known is None:
+                break
+            waiting.setdefault(key_of(job), []).append(known)
+        else:
+            return f"about {clock(remaining(waiting, self._ended) / self._slots)} left"
+        if not self._wall:
+            return ""
         mean = sum(self._wall) / len(self._wall)
-        return f"about {clock(mean * remaining / self._slots)} left"
+        return f"about {clock(mean * left / self._slots)} left"
+
+    def _of(self, job: Job) -> float | None:
+        """Seconds that a job is predicted to take; None if nobody knows."""
+        one = self._predicted.get(key_of(job))
+        return None if one is None else one.predicted
 
 
 def tell_suspects(repeat: Repeat | None, found: Sequence[Flag], console: Console) -> None:

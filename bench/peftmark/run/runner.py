@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING
 
 from peftmark.core.errors import UserError
 from peftmark.core.hashes import forget_hashes
-from peftmark.executors.contract import WORKER, Finished, Listener, Order, needs_of
+from peftmark.executors.contract import WORKER, Finished, Listener, Order
 from peftmark.executors.select import HERE, Venue, Where, choose
 from peftmark.executors.slots import Slot
 from peftmark.machine import nvml
 from peftmark.machine.environment import capture, machine, of_job, software
 from peftmark.record.job import Job, Record
 from peftmark.record.plugin import check_here
-from peftmark.run.admission import Foreseen, foresee
+from peftmark.run.admission import Foreseen, foresee, needs_seen
+from peftmark.run.expected import known_predictions, with_prediction
 from peftmark.run.keep import Keeper, read_rules
 from peftmark.run.own_metrics import try_own_metrics
 from peftmark.run.own_models import keep_own_models, read_own_models, shapes_of
@@ -322,8 +323,9 @@ def execute(
     plan.store.quarantine(plan.contents.damaged)
     environment = capture()
     last = plan.store.last_attempts()
-    known = _needs(plan.contents)
+    known = needs_seen(plan.contents.records.values())
     foreseen = _foreseen(plan, jobs, known)
+    predicted = known_predictions(plan)
     keeper = Keeper(plan.store.adapters, read_rules(selection.keep, plan.known_jobs))
     order = Order(
         jobs=[(job, last.get(job.job_id, 0) + 1) for job in jobs],
@@ -341,6 +343,7 @@ def execute(
     )
     for done in plan.venue.run(order):
         outcome = done.outcome if selection.show_texts else private(done.job, done.outcome)
+        outcome = with_prediction(outcome, done.job, predicted)
         if plan.expanded.untuned(done.job):
             outcome = replace(outcome, warnings=(*outcome.warnings, UNTUNED))
         record = Record(
@@ -373,17 +376,6 @@ def _foreseen(plan: Plan, jobs: Sequence[Job], known: Mapping[str, int]) -> Fore
         return foresee(jobs, known, 1, max(sizes, default=None), plan.places.cache, shapes)
     memory = machine()["memory_bytes"]
     return foresee(jobs, known, len(plan.slots), memory, plan.places.cache, shapes)
-
-
-def _needs(contents: Contents) -> dict[str, int]:
-    """Memory that earlier jobs took, by what decides it."""
-    found: dict[str, int] = {}
-    for record in contents.records.values():
-        taken = record.outcome.vmhwm_bytes
-        if taken is not None:
-            key = needs_of(record.job)
-            found[key] = max(found.get(key, 0), taken)
-    return found
 
 
 def command(job: Job, selection: Selection) -> str:

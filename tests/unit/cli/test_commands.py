@@ -752,3 +752,71 @@ def test_make_without_a_suite_runs_the_smoke_suite_and_splits_args(make):
     assert make("bench") == ["run", "smoke"]
     words = make("bench", "SUITE=glue", "PROFILE=cpu", "MIRROR=my data", "ARGS=--jobs 2 --json")
     assert words == ["run", "glue", "--profile=cpu", "--mirror=my data", "--jobs", "2", "--json"]
+
+
+def test_a_long_profile_runs_only_where_somebody_says_so(peftmark, tmp_path):
+    done = peftmark("run", "glue", "--profile", "full", "--jobs", "2")
+    assert done.returncode == 2 and not (tmp_path / "results").exists()
+    assert (
+        "profile full of suite glue is long: 401 jobs of 11,258,770 training steps" in done.stderr
+    )
+    assert "Add --yes to run them (make: ARGS=--yes)" in done.stderr
+    done = peftmark("plan", "glue", "--profile", "full", "--no-memory", "--json")
+    job = json.loads(done.stdout)["jobs"][0]["job_id"]
+    for agreed in (("--yes",), ("--job", job)):  # what a row's own command has
+        done = peftmark("run", "glue", "--profile", "full", *agreed)
+        assert "is long" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--max-cost", "5USD"], "--max-cost 5USD with no --price"),
+        (["--max-cost", "5USD", "--price", "2EUR"], "--max-cost 5USD with --price in EUR"),
+        (["--max-cost", "5", "--price", "2USD"], "--max-cost: found '5'"),
+        (["--price", "2.5/h"], "--price: found '2.5'"),
+    ],
+)
+def test_a_cost_needs_a_price_in_its_currency(peftmark, tmp_path, options, told):
+    done = peftmark("run", "smoke", *options)
+    assert done.returncode == 2 and told in done.stderr
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_cost_is_the_hours_that_it_buys():
+    from argparse import Namespace
+
+    from peftmark.cli.run import time_limit
+
+    def limit(hours, cost, price):
+        return time_limit(Namespace(hours=hours, max_cost=cost, price=price))[0]
+
+    assert limit(None, "5USD", "2.50USD/h") == 2.0
+    assert limit(1.5, "5USD", "2.50USD") == 1.5
+    assert limit(3.0, "5USD", "2.50USD") == 2.0
+    assert limit(None, None, "2.50USD") is None
+
+
+def test_a_plan_says_how_long_jobs_take_on_a_named_gpu(peftmark, monkeypatch):
+    from peftmark.duration.cards import CARDS
+    from peftmark.duration.estimates import Estimate, key_of
+    from peftmark.run import expected
+
+    asked = []
+
+    def found(plan, costs, heard, only_kept=False):
+        asked.append(costs)
+        return {key_of(job): Estimate({"train": 60.0}) for job in plan.jobs}
+
+    monkeypatch.setattr(expected, "expected", found)
+    monkeypatch.setattr("peftmark.memory.plan_estimates.outlooks", lambda *_: [])
+    done = peftmark("plan", "smoke", "--device", "rtx4090", "--price", "2.00USD/h")
+    assert done.returncode == 0, done.stderr
+    assert asked == [CARDS["rtx-4090"]]
+    assert "Time of a job on one RTX 4090, predicted" in done.stdout
+    assert "9 jobs to run, 1 at once: about 9:00." in done.stdout
+    assert "At 2.00 USD an hour that is about 0.300 USD." in done.stdout
+    done = peftmark("plan", "smoke", "--device", "24GB", "--jobs", "3")
+    assert "Not known for 9 of 9 jobs to run: no rates are known of 24GB." in done.stdout
+    facts = json.loads(peftmark("plan", "smoke", "--device", "t4", "--json").stdout)["time"]
+    assert (facts["card"], facts["total_seconds"], facts["later_seconds"]) == ("T4", 540.0, None)

@@ -12,10 +12,12 @@ from peftmark.cli import plan_time
 from peftmark.duration import estimates as module
 from peftmark.duration.estimates import (
     UNCALIBRATED,
+    Ended,
     Estimate,
     corrected,
     estimates,
     key_of,
+    remaining,
     wall_seconds,
 )
 from peftmark.duration.jobs import FOLLOWED, START, SYMBOLIC, Shapes, Step, between, phases
@@ -243,3 +245,22 @@ def test_the_table_names_what_was_measured_and_what_nobody_knows(monkeypatch):
         plan_time.time_lines(plan_time.Times(plan, nothing, 0.0, {UNCALIBRATED: 8}, 2))
     )
     assert "not calibrated" in text and "peftmark doctor --calibrate" in text
+
+
+def test_what_is_left_is_told_by_what_has_ended():
+    a1, a2, b1 = (key_of(job) for job in (ROWS[0].job, *two_others()))
+    waiting = {a1: [10.0, 10.0], a2: [20.0], b1: [5.0]}
+    assert remaining(waiting, []) == 45.0, "as predicted, before any job ended"
+    ended = [Ended(a1, 10.0, 15.0)]
+    assert remaining(waiting, ended) == pytest.approx(2 * 15 + 20 * 1.5 + 5 * 1.5)
+    ended += [Ended(b1, 5.0, 20.0)]
+    assert remaining(waiting, ended) == pytest.approx(2 * 15 + 20 * 1.5 + 20)
+    assert remaining({}, ended) == 0.0
+
+
+def two_others():
+    """A job of the first row's cell on the other task, and one of the other cell."""
+    first = ROWS[0].job
+    same = next(r.job for r in ROWS if r.job.cell == first.cell and r.job.task != first.task)
+    other = next(r.job for r in ROWS if r.job.cell != first.cell)
+    return same, other

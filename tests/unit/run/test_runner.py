@@ -16,6 +16,7 @@ from rich.console import Console
 import fake_runs
 from factory import make_failure, make_job, make_outcome, make_recipe, make_record
 from peftmark.core.errors import StoreError, UserError
+from peftmark.duration.estimates import Estimate, key_of
 from peftmark.executors import select, slots
 from peftmark.executors.contract import Finished, needs_of
 from peftmark.executors.slots import Slot
@@ -76,7 +77,11 @@ def run(selection, ways=None, stop=None):
     """Run what is to run with fake workers; returns (seed, method, attempt, status) of each."""
     pairs = fake_runs.run(selection, ways, stop)
     for record, done in pairs:
-        assert (record.job, record.outcome) == (done.job, done.outcome)
+        assert record.job == done.job
+        # The supervisor alone knows what was predicted.
+        reasons = dict(record.outcome.null_reasons)
+        assert reasons.pop("predicted_seconds")
+        assert replace(record.outcome, null_reasons=reasons) == done.outcome
     return sorted((r.job.seed, r.job.method, r.attempt, r.outcome.status) for r, _ in pairs)
 
 
@@ -102,6 +107,21 @@ def test_a_run_is_stored_and_running_it_again_does_nothing(selection):
     assert sorted(p.name for p in plan.store.parts.iterdir()) == before
     assert pq.read_table(plan.store.derived).num_rows == 7
     assert len(list(plan.store.logs.glob("*.1.log"))) == 7
+
+
+def test_a_stored_record_says_what_it_was_predicted_to_take(selection, monkeypatch):
+    known = {}
+
+    def predicted(plan):
+        known.update({key_of(job): Estimate({"train": 7.25}) for job in plan.jobs[:1]})
+        return known
+
+    monkeypatch.setattr(runner, "known_predictions", predicted)
+    told = {record.job.method: record.outcome for record, _ in fake_runs.run(selection)}
+    assert told["head"].predicted_seconds == 7.25
+    assert told["lora"].predicted_seconds is None
+    stored = make_plan(selection).contents.records.values()
+    assert {r.outcome.predicted_seconds for r in stored} == {7.25, None}
 
 
 def test_a_stored_record_says_where_and_how_it_was_made(selection):

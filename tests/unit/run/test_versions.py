@@ -62,6 +62,7 @@ def test_an_environment_has_its_version_and_everything_else_of_this_one(tmp_path
         __import__("tinything")
 
 
+@pytest.mark.slow
 def test_what_pip_can_t_install_is_one_clear_message(tmp_path, monkeypatch):
     monkeypatch.setenv("PEFTMARK_CACHE", str(tmp_path / "cache"))
     with pytest.raises(UserError, match=r"can't install .*nowhere\.whl"):
