@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import statistics
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -161,7 +162,7 @@ def run(options: argparse.Namespace) -> int:
             console.print(
                 f"Set aside: {plan.store.aside / path.name}", markup=False, soft_wrap=True
             )
-    _tell(summary, plan, console, options.json, stop.asked())
+    _tell(summary, plan, screen, console, options.json, stop.asked())
     if stop.asked():
         screen.stopped()
         console.print(
@@ -199,6 +200,10 @@ class Screen:
     Args:
         reports: the folder of reports; None for no page.
         agreed: whether a long profile may run.
+
+    Attributes:
+        damaged: files of the results folder that can't be read.
+        ended: seconds that jobs of this run were predicted to take, and took.
     """
 
     def __init__(self, console: Any, reports: Path | None, agreed: bool = True) -> None:
@@ -206,6 +211,7 @@ class Screen:
         self.live: Path | None = None
         self._page: LiveFile | None = None
         self.damaged: Sequence[Path] = ()
+        self.ended: list[tuple[float, float]] = []
 
     def planned(self, plan: Plan) -> None:
         """What would run is known.
@@ -252,7 +258,7 @@ class Screen:
                 board.left,
             )
             page.begin()
-            yield BoardAndPage(board, page)
+            yield BoardAndPage(board, page, self.ended)
 
     def stopped(self) -> None:
         """The run was ended by hand."""
@@ -266,6 +272,7 @@ class BoardAndPage:
 
     board: Board
     page: LiveFile
+    ended: list[tuple[float, float]]
 
     def event(self, job: Job, message: dict[str, Any]) -> None:
         """A worker's message."""
@@ -274,6 +281,9 @@ class BoardAndPage:
 
     def finished(self, record: Record, done: Finished) -> None:
         """A job ended, or one try of it."""
+        predicted = record.outcome.predicted_seconds
+        if record.ok and predicted:
+            self.ended.append((predicted, record.wall_seconds))
         self.board.finished(done)
         self.page.finished(record)
 
@@ -319,13 +329,35 @@ def _announce(plan: Plan, console: Any) -> None:
         console.print(f"Unreadable: {path.name}: {why}", markup=False, soft_wrap=True)
 
 
-def _tell(summary: Summary, plan: Plan, console: Any, as_json: bool, stopped: bool) -> None:
+def took_text(ended: Sequence[tuple[float, float]]) -> str:
+    """How far the times of jobs were from what was predicted before any of them ran; empty if
+    nothing was. Other work beside them shows here.
+
+    Args:
+        ended: seconds predicted, and taken.
+    """
+    if not ended:
+        return ""
+    ratios = sorted(took / predicted for predicted, took in ended)
+    told = f"{statistics.median(ratios):.2f} times what was predicted"
+    if len(ratios) == 1:
+        return f"Time: the job took {told}."
+    return (
+        f"Time: {len(ratios)} jobs took {told} (median; {ratios[0]:.2f} to {ratios[-1]:.2f} times)."
+    )
+
+
+def _tell(
+    summary: Summary, plan: Plan, screen: Screen, console: Any, as_json: bool, stopped: bool
+) -> None:
     """Print how the selected jobs stand and what is suspect about them."""
     from peftmark.run.progress import tell_suspects
 
     text = ", ".join(f"{count} {status}" for status, count in sorted(summary.jobs.items()))
     line = f"{len(plan.jobs)} jobs: {text}{waiting_text(plan)}. Results: {summary.results}"
     console.print(line, markup=False, soft_wrap=True)
+    if took := took_text(screen.ended):
+        console.print(took, markup=False, soft_wrap=True)
     tell_suspects(summary.repeat, summary.flags, console)
     if not as_json:
         return

@@ -820,3 +820,13 @@ def test_a_plan_says_how_long_jobs_take_on_a_named_gpu(peftmark, monkeypatch):
     assert "Not known for 9 of 9 jobs to run: no rates are known of 24GB." in done.stdout
     facts = json.loads(peftmark("plan", "smoke", "--device", "t4", "--json").stdout)["time"]
     assert (facts["card"], facts["total_seconds"], facts["later_seconds"]) == ("T4", 540.0, None)
+
+
+def test_how_far_predictions_were_off_is_told():
+    from peftmark.cli.run import took_text
+
+    assert took_text([]) == ""
+    assert took_text([(10.0, 15.0)]) == "Time: the job took 1.50 times what was predicted."
+    assert took_text([(10.0, 15.0), (10.0, 8.0), (20.0, 22.0)]) == (
+        "Time: 3 jobs took 1.10 times what was predicted (median; 0.80 to 1.50 times)."
+    )
