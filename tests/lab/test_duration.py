@@ -236,3 +236,15 @@ def test_the_process_that_measures_a_gpu_says_all_that_a_card_needs():
     assert told["operations"] > 100 and told["views"] > 100
     card = measured("this processor", told)
     assert card.view < card.launch < 1e-2
+
+
+def test_what_is_known_without_torch_is_what_jobs_do():
+    from peftmark.duration.jobs import UNRELATED
+    from peftmark.duration.shapes import TIMED
+    from peftmark.lab import forgetting
+    from peftmark.lab.data import held_out
+
+    batches = forgetting.ROWS // forgetting.BATCH
+    assert [(forgetting.BATCH, forgetting.LENGTH)] * batches == UNRELATED
+    assert TIMED[False] == (held_out.LATENCY_BATCHES, held_out.LATENCY_ROWS)
+    assert TIMED[True] == held_out.LATENCY_SPOKEN

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import statistics
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from peftmark.analysis.resampled_metrics import MEANS, WEIGHTED
 from peftmark.analysis.scale import POINT, point, span
+from peftmark.analysis.sequential import Look, sequential_p, sequentially_equivalent
+from peftmark.analysis.sequential import seen as seen_looks
 from peftmark.analysis.shared_rows import sharing_pairs
 from peftmark.analysis.stats import (
     Comparison,
@@ -109,36 +111,51 @@ def judge(
     scores: Mapping[Key, Score],
     margin: Callable[[Key], float | None] = lambda _: MARGIN,
     sign: Callable[[Key], float] = lambda _: 1.0,
+    seen: Callable[[Key], Sequence[Look] | None] = lambda _: None,
 ) -> dict[Key, Difference]:
     """Judge paired differences together, as one family; those without a pair are left out.
 
     Args:
         margin: what counts as equivalent; None where nothing does.
         sign: 1 if more is better, −1 if less is.
+        seen: looks of a run that added seeds until it was decided; None where their number was
+            fixed.
     """
     known = {key: score for key, score in scores.items() if score.by_seed}
     found = {key: compare(s.strata).within(s.limits) for key, s in known.items()}
-    adjusted = dict(zip(found, holm([c.p for c in found.values()]), strict=True))
-    size = sum(c.p is not None for c in found.values())
+    at = {key: seen(key) for key in known}
+    p = {
+        key: c.p if (looks := at[key]) is None else sequential_p(seed_by_seed(known[key]), looks)
+        for key, c in found.items()
+    }
+    adjusted = dict(zip(found, holm(list(p.values())), strict=True))
+    size = sum(one is not None for one in p.values())
+
+    def alike(key: Key) -> bool:
+        within, looks, level = margin(key), at[key], ALPHA / max(1, size)
+        if within is None:
+            return False
+        if looks is None:
+            return equivalent(found[key], within, level)
+        return sequentially_equivalent(seed_by_seed(known[key]), looks, within, level)
+
     return {
-        key: Difference(
-            known[key],
-            comparison,
-            adjusted[key],
-            (within := margin(key)) is not None
-            and equivalent(comparison, within, ALPHA / max(1, size)),
-            size,
-            sign(key),
-        )
+        key: Difference(known[key], comparison, adjusted[key], alike(key), size, sign(key))
         for key, comparison in found.items()
     }
+
+
+def seed_by_seed(score: Score) -> list[tuple[int, tuple[float, ...]]]:
+    """Seed -> its value on each task."""
+    seeds = [seed for seed, _ in score.by_seed]
+    return list(zip(seeds, zip(*score.strata, strict=True), strict=True))
 
 
 def against_reference(table: ResultTable) -> dict[Cell, Difference]:
     """Every other cell less the reference, over all tasks."""
     base = overall_score(table, table.reference)
     scores = {c: difference(overall_score(table, c), base) for c in _scored(table, base)}
-    return judge(scores, lambda _: _margin(table))
+    return judge(scores, lambda _: _margin(table), seen=lambda cell: seen_looks(table, cell))
 
 
 def _margin(table: ResultTable) -> float | None:
@@ -159,7 +176,12 @@ def by_task(table: ResultTable) -> dict[tuple[Cell, str], Difference]:
             scores[cell, task] = difference(task_score(table, cell, task), base)
     margins = {task: task_margin(table, task) for task in table.tasks}
     signs = {task: sign_of(table.example(task).metric) for task in table.tasks}
-    return judge(scores, lambda key: margins[key[1]], lambda key: signs[key[1]])
+    return judge(
+        scores,
+        lambda key: margins[key[1]],
+        lambda key: signs[key[1]],
+        lambda key: seen_looks(table, key[0]),
+    )
 
 
 def task_margin(table: ResultTable, task: str) -> float | None:
@@ -196,7 +218,10 @@ def _pairs(table: ResultTable) -> Mapping[tuple[Cell, Cell], Difference]:
             rest = []  # so many comparisons would show next to nothing
         for family in (mine, rest):
             found = {(a, b): difference(scores[a], scores[b]) for a, b in family}
-            table.pairs.update(judge(found, lambda _: _margin(table)))
+            judged = judge(
+                found, lambda _: _margin(table), seen=lambda pair: seen_looks(table, *pair)
+            )
+            table.pairs.update(judged)
     return table.pairs
 
 

@@ -196,13 +196,13 @@ def independent(tasks: Differences) -> Comparison:
     return Comparison(Estimate(mean, half_width, n), p, se, df, n)
 
 
-def _noise(rng: Generator, tasks: Tasks, count: int, n: int) -> Scores:
+def noise(rng: Generator, tasks: Tasks, count: int, n: int) -> Scores:
     """Deviations with these SDs and this correlation: count x tasks x seeds."""
     own = rng.standard_normal((count, len(tasks.spreads), n))
     luck = rng.standard_normal((count, 1, n))
     mixed = math.sqrt(1 - tasks.correlation) * own + math.sqrt(tasks.correlation) * luck
-    noise: Scores = mixed * np.asarray(tasks.spreads)[:, None]
-    return noise
+    found: Scores = mixed * np.asarray(tasks.spreads)[:, None]
+    return found
 
 
 def _suite(rng: Generator, tasks: Tasks, n: int, fall: float = 0.0) -> Scores:
@@ -210,7 +210,7 @@ def _suite(rng: Generator, tasks: Tasks, n: int, fall: float = 0.0) -> Scores:
 
     What a seed adds to all cells alike would cancel in every pair, so it is left out.
     """
-    scores: Scores = _noise(rng, tasks, CELLS, n) / math.sqrt(2)
+    scores: Scores = noise(rng, tasks, CELLS, n) / math.sqrt(2)
     return scores - fall * (rng.random(scores.shape) < COLLAPSES) if fall else scores
 
 
@@ -222,10 +222,10 @@ def _covers(label: str, by: Compare, fall: float = 0.0) -> Measure:
     """Coverage of a difference of which one side's runs may fall."""
 
     def measure(rng: Generator, n: int, draws: int) -> Share:
-        noise = _noise(rng, TASKS[label], draws, n)
+        drawn = noise(rng, TASKS[label], draws, n)
         if fall:
-            noise = noise - fall * (rng.random(noise.shape) < COLLAPSES)
-        return _share(_holds(by(d.tolist()).estimate, -fall * COLLAPSES) for d in noise)
+            drawn = drawn - fall * (rng.random(drawn.shape) < COLLAPSES)
+        return _share(_holds(by(d.tolist()).estimate, -fall * COLLAPSES) for d in drawn)
 
     return measure
 
@@ -234,7 +234,7 @@ def _coverage() -> dict[str, Measure]:
     def of_t(label: str) -> Measure:
         return lambda rng, n, draws: _share(
             _holds(t_interval(score.mean(axis=0).tolist()))
-            for score in _noise(rng, TASKS[label], draws, n)
+            for score in noise(rng, TASKS[label], draws, n)
         )
 
     scores = {f"score, {label}": of_t(label) for label in TASKS}
@@ -284,7 +284,7 @@ def _alarms() -> dict[str, Measure]:
 
 def _finds_alone(gain: float, label: str, by: Compare) -> Measure:
     def measure(rng: Generator, n: int, draws: int) -> Share:
-        found = (by((d + gain).tolist()) for d in _noise(rng, TASKS[label], draws, n))
+        found = (by((d + gain).tolist()) for d in noise(rng, TASKS[label], draws, n))
         return _share(c.p is not None and c.p <= ALPHA and c.estimate.mean > 0 for c in found)
 
     return measure
@@ -319,7 +319,7 @@ def _equivalence() -> dict[str, Measure]:
     def row(label: str, margin: float, truth: float) -> Measure:
         return lambda rng, n, draws: _share(
             equivalent(compare((d + truth).tolist()), margin)
-            for d in _noise(rng, TASKS[label], draws, n)
+            for d in noise(rng, TASKS[label], draws, n)
         )
 
     rows: dict[str, Measure] = {}

@@ -73,6 +73,8 @@ class ResultTable:
         records: job id -> row of every planned job that has one; of a machine that isn't the main
             one less its times and the like (`peftmark.analysis.machines`).
         machines: where the rows were made.
+        most_seeds: of a run that adds seeds until it is decided, how many there may be; None where
+            their number was fixed.
     """
 
     slots: tuple[Slot, ...]
@@ -83,6 +85,7 @@ class ResultTable:
     jobs: tuple[Job, ...]
     records: Mapping[str, Record]
     machines: Machines
+    most_seeds: int | None = None
 
     def of(self, cell: Cell | None = None, task: str | None = None) -> tuple[Slot, ...]:
         """The slots of a cell, of a task, or of both."""
@@ -208,7 +211,9 @@ def build(records: Sequence[Record], planned: Sequence[Job], reference: Cell) ->
     reported.sort(key=lambda j: (cells.index(j.cell), tasks.index(j.task), j.seed))
     slots = tuple(Slot(j, rows.get(j.job_id)) for j in reported)
     kept = {job_id: rows[job_id] for job_id in jobs if job_id in rows}
-    return ResultTable(slots, cells, tasks, reference, strays, tuple(jobs.values()), kept, machines)
+    most = max((r.outcome.most_seeds or 0 for r in kept.values()), default=0) or None
+    every = tuple(jobs.values())
+    return ResultTable(slots, cells, tasks, reference, strays, every, kept, machines, most)
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from peftmark.analysis.table import build
 from peftmark.analysis.unknown_names import unknown_names
 from peftmark.core.amounts import Price, read_price
 from peftmark.report.report_input import ReportInput
 from peftmark.report.write import write
 from peftmark.run.runner import Plan, Selection, make_plan
+from peftmark.run.until_decided import decisions_text
 from peftmark.storage.external import load_external
 from peftmark.storage.store import Store
 from peftmark.storage.unread import no_results, unread
@@ -58,7 +60,11 @@ def write_report(
     notes += [f"{clause[:1].upper()}{clause[1:]}." for clause in clauses]
     # The rows decide the device, so that a report can be made on another machine.
     known_rows = {i: r for i, r in plan.contents.records.items() if r.job.profile == plan.profile}
-    jobs = as_recorded(plan.suite, plan.profile, known_rows).jobs if mine else plan.jobs
+    jobs = plan.jobs
+    if mine:
+        jobs = as_recorded(plan.suite, plan.profile, known_rows).jobs
+        table = build(list(known_rows.values()), jobs, plan.suite.report.reference)
+        notes += [f"{told[:1].upper()}{told[1:]}." for told in [decisions_text(table)] if told]
     profile = plan.suite.profiles[plan.profile]
     # What is known of elsewhere is of language models.
     elsewhere = load_external(results) if any(job.causal for job in jobs) else ()

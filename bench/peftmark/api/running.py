@@ -135,6 +135,8 @@ class _Watcher:
 
     def fetched(self, sources: Mapping[str, str]) -> None: ...
 
+    def looking(self, text: str) -> None: ...
+
     @contextmanager
     def stage(self, plan: Plan, jobs: Sequence[Job], trials: bool) -> Iterator[_Stage]:
         yield _Stage(len(jobs), self.ended, self.going)

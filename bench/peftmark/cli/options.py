@@ -7,10 +7,12 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from peftmark.core.errors import UserError
 from peftmark.core.texts import whole_number
 from peftmark.executors.select import DEVICES, EXECUTORS, Where
 
 if TYPE_CHECKING:
+    from peftmark.core.amounts import Price
     from peftmark.run.runner import Selection
 
 # What `--profile` means where it is left out.
@@ -163,3 +165,90 @@ def add_which_jobs_and_where(sub: argparse.ArgumentParser) -> None:
         choices=DEVICES,
         help="what the cluster's nodes have (Ray is asked)",
     )
+
+
+# --- how much of a suite runs ---------------------------------------------------------------------
+
+MOST_SEEDS = 12
+
+
+def add_limits(sub: argparse.ArgumentParser) -> None:
+    """How much may run."""
+    sub.add_argument(
+        "--hours",
+        type=hours,
+        metavar="H",
+        help="run as many seeds as end in this time, each for every cell and task, by what is "
+        "predicted and corrected as jobs end",
+    )
+    sub.add_argument(
+        "--until-decided",
+        action="store_true",
+        help="add seeds, a look at a time, until every cell is told from the reference or shown to "
+        "be equivalent (docs/statistics.md)",
+    )
+    sub.add_argument(
+        "--max-seeds",
+        type=count,
+        metavar="N",
+        help=f"most seeds with --until-decided (default: {MOST_SEEDS})",
+    )
+    sub.add_argument(
+        "--price",
+        metavar="AMOUNT",
+        help="what an hour of the machine costs, such as 2.50USD; the report adds a run's price",
+    )
+    sub.add_argument(
+        "--max-cost",
+        metavar="AMOUNT",
+        help="as --hours, by what the machine costs, such as 5USD; needs --price",
+    )
+
+
+def hours(text: str) -> float:
+    """A time above zero, in hours."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 1e5:
+        raise argparse.ArgumentTypeError(f"found {text!r}; hours, such as 2 or 0.5")
+    return value
+
+
+def time_limit(options: argparse.Namespace) -> tuple[float | None, Price | None]:
+    """Hours that the run may take by --hours and by --max-cost, None for any number; and what an
+    hour costs.
+
+    Raises:
+        UserError: an amount that is none, or a cost without a price in its currency.
+    """
+    from peftmark.core.amounts import parse_hour_price, parse_price
+
+    price = None if options.price is None else parse_hour_price("--price", options.price)
+    if options.max_cost is None:
+        return options.hours, price
+    most = parse_price("--max-cost", options.max_cost)
+    if price is None or price.currency != most.currency:
+        found = "no --price" if price is None else f"--price in {price.currency}"
+        raise UserError(
+            f"--max-cost {options.max_cost} with {found}",
+            f"Say what an hour of the machine costs, such as --price 2.50{most.currency}.",
+        )
+    return min(options.hours or float("inf"), most.hour / price.hour), price
+
+
+def most_seeds(options: argparse.Namespace) -> int | None:
+    """Seeds that may be added at most; None where their number is the profile's.
+
+    Raises:
+        UserError: options that contradict one another.
+    """
+    if not options.until_decided:
+        if options.max_seeds is not None:
+            raise UserError("--max-seeds says nothing without --until-decided", "Add that.")
+        return None
+    if options.job or options.again:
+        name = "--job" if options.job else "--again"
+        raise UserError(f"--until-decided chooses the jobs, and so does {name}", "Leave one out.")
+    return int(options.max_seeds or MOST_SEEDS)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
-import statistics
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from peftmark.cli.options import (
     OF_MACHINE,
+    add_limits,
     add_mirror,
     add_profile,
     add_reports,
@@ -24,7 +23,9 @@ from peftmark.cli.options import (
     add_which_jobs_and_where,
     count,
     count_from_zero,
+    most_seeds,
     selection_of,
+    time_limit,
 )
 from peftmark.cli.shared import waiting_text
 from peftmark.cli.terminal import as_it_is
@@ -33,7 +34,6 @@ from peftmark.core.shown import visible
 from peftmark.executors.select import DEVICES
 
 if TYPE_CHECKING:
-    from peftmark.core.amounts import Price
     from peftmark.executors.contract import Finished
     from peftmark.record.job import Job, Record
     from peftmark.report.live_file import LiveFile
@@ -78,58 +78,9 @@ def add_options(sub: argparse.ArgumentParser) -> None:
         help="trained adapters that are kept: best (default: of each cell and task, by selection "
         "rows), all or none; of some alone as all:CELL, none:@TASK or all:CELL@TASK (repeatable)",
     )
-    sub.add_argument(
-        "--hours",
-        type=hours,
-        metavar="H",
-        help="run as many seeds as end in this time, each for every cell and task, by what is "
-        "predicted and corrected as jobs end",
-    )
-    sub.add_argument(
-        "--price",
-        metavar="AMOUNT",
-        help="what an hour of the machine costs, such as 2.50USD; the report adds a run's price",
-    )
-    sub.add_argument(
-        "--max-cost",
-        metavar="AMOUNT",
-        help="as --hours, by what the machine costs, such as 5USD; needs --price",
-    )
+    add_limits(sub)
     sub.add_argument("--yes", action="store_true", help="run a long profile (docs/suites.md)")
     sub.add_argument("--no-report", action="store_true", help="do not write the report")
-
-
-def hours(text: str) -> float:
-    """A time above zero, in hours."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < 1e5:
-        raise argparse.ArgumentTypeError(f"found {text!r}; hours, such as 2 or 0.5")
-    return value
-
-
-def time_limit(options: argparse.Namespace) -> tuple[float | None, Price | None]:
-    """Hours that the run may take by --hours and by --max-cost, None for any number; and what an
-    hour costs.
-
-    Raises:
-        UserError: an amount that is none, or a cost without a price in its currency.
-    """
-    from peftmark.core.amounts import parse_hour_price, parse_price
-
-    price = None if options.price is None else parse_hour_price("--price", options.price)
-    if options.max_cost is None:
-        return options.hours, price
-    most = parse_price("--max-cost", options.max_cost)
-    if price is None or price.currency != most.currency:
-        found = "no --price" if price is None else f"--price in {price.currency}"
-        raise UserError(
-            f"--max-cost {options.max_cost} with {found}",
-            f"Say what an hour of the machine costs, such as --price 2.50{most.currency}.",
-        )
-    return min(options.hours or math.inf, most.hour / price.hour), price
 
 
 def run(options: argparse.Namespace) -> int:
@@ -143,7 +94,7 @@ def run(options: argparse.Namespace) -> int:
     from peftmark.run.stop import Stop
 
     most_hours, price = time_limit(options)
-    selection = selection_of(options)
+    selection = replace(selection_of(options), most_seeds=most_seeds(options))
     console = console_on(sys.stderr if options.json else sys.stdout)
     stop = Stop()
     agreed = options.yes or bool(options.job) or most_hours is not None
@@ -237,6 +188,10 @@ class Screen:
         if self.live is not None:
             self._console.print(f"While it runs: {self.live}", markup=False, soft_wrap=True)
 
+    def looking(self, text: str) -> None:
+        """Seeds are about to be added."""
+        self._console.print(f"{text}.", markup=False, soft_wrap=True)
+
     @contextmanager
     def stage(self, plan: Plan, jobs: Sequence[Job], trials: bool) -> Iterator[Stage]:
         """Bars, and the page, while some jobs run."""
@@ -252,7 +207,7 @@ class Screen:
             self._page = page = LiveFile(
                 self.live,
                 f"{plan.suite.name}, profile {plan.profile}",
-                plan.jobs,
+                list({job.job_id: job for job in (*plan.jobs, *jobs)}.values()),
                 plan.contents.records,
                 plan.suite.report.reference,
                 board.left,
@@ -336,6 +291,8 @@ def took_text(ended: Sequence[tuple[float, float]]) -> str:
     Args:
         ended: seconds predicted, and taken.
     """
+    import statistics
+
     if not ended:
         return ""
     ratios = sorted(took / predicted for predicted, took in ended)

@@ -23,6 +23,11 @@ def add_options(sub: argparse.ArgumentParser) -> None:
         default=argparse.SUPPRESS,
         help=argparse.SUPPRESS,
     )
+    sub.add_argument(
+        "--looks",
+        action="store_true",
+        help="of runs that add seeds until they are decided, with a third as many suites",
+    )
     sub.add_argument("--draws", type=count, default=20000, help="simulated intervals")
 
 
@@ -30,6 +35,11 @@ def run(options: argparse.Namespace) -> int:
     """How often the statistics are right where the truth is known."""
     from peftmark.analysis.simulation import simulation_text
 
-    text = simulation_text(options.repeats, options.draws)
+    if options.looks:
+        from peftmark.analysis.simulation_looks import looks_text
+
+        text = looks_text(max(1, options.repeats // 3))
+    else:
+        text = simulation_text(options.repeats, options.draws)
     print(json.dumps({"tables": text}, indent=2) if options.json else text)
     return Exit.OK

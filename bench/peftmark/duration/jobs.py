@@ -20,6 +20,8 @@ loads, what nobody measured yet."""
 LOADED_PER_SECOND = 2e8
 """Parameters that are read, checked and put in place a second. Nobody measured it by itself: of
 22.7 million it makes a tenth of a second, and jobs took 0.2 to 0.3 with their rows."""
+UNRELATED = [(8, 128)] * 5
+"""Rows and tokens of the text that forgetting is measured on (`peftmark.lab.forgetting`)."""
 FOLLOWED, SYMBOLIC = 4, 40
 """What it takes to follow an operation's storages and to run it without values, in calls of an
 operation that does next to nothing; chosen after twelve jobs of `glue` on the same machine."""
@@ -141,12 +143,14 @@ def phases(job: Job, step: Step, shapes: Shapes, parameters: int = 0) -> dict[st
     }
     if job.purpose == "tuning":
         return found
+    if job.causal is not None:  # what was forgotten of other text
+        found["forget"] = _scored(step, UNRELATED)
+    if not trains:
+        return found
     timed = _scored(step, shapes.timed)
     passes = ROUNDS + 2
     if known_method(job.method).freezes and known_method(job.method).size:
         passes += ROUNDS + 1  # once more with the adapter merged
-    if not trains:
-        return found | {"deploy": copy + passes * timed}
     lengths = sorted(set(shapes.train))
     probed = {lengths[0], lengths[-1], lengths[len(lengths) // 2]} if lengths else set()
     call = step.costs.call

@@ -212,6 +212,32 @@ ROWS: tuple[Field, ...] = (
         null="the machine was not calibrated, or nobody had planned such jobs on it",
     ),
     Field(
+        "most_seeds",
+        "int64",
+        "most seeds",
+        unit="seeds",
+        phase="plan",
+        meter="count",
+        kind="fact",
+        section="Validity",
+        summary=(
+            "of a run that adds seeds until its questions are decided, how many there may be at "
+            "most; its p values pay for every look (docs/statistics.md)"
+        ),
+        null="the number of seeds was fixed",
+    ),
+    Field(
+        "look",
+        "int64",
+        "look",
+        phase="plan",
+        meter="count",
+        kind="fact",
+        section="Validity",
+        summary="of such a run, the number of the look that the job was run for, from 1",
+        null="the number of seeds was fixed",
+    ),
+    Field(
         "started_at",
         "string",
         "start",

@@ -66,6 +66,11 @@ def numbers(values: Iterable[float]) -> Numbers[float]:
     return array("f", values)
 
 
+FIRST_LOOK = 3
+"""Seeds at the first look of a run that adds them until it is decided: two have one degree of
+freedom."""
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What a worker reports. A null means unknown or meaningless; `null_reasons` says why.
@@ -171,6 +176,8 @@ class Outcome:
     model_source: str | None = None
     phase_seconds: dict[str, float] = field(default_factory=dict)
     predicted_seconds: float | None = None
+    most_seeds: int | None = None
+    look: int | None = None
     warnings: tuple[str, ...] = ()
     null_reasons: dict[str, str] = field(default_factory=dict)
 

@@ -20,6 +20,7 @@ from peftmark.record.plugin import check_here
 from peftmark.run.admission import Foreseen, foresee, needs_seen
 from peftmark.run.expected import known_predictions, with_prediction
 from peftmark.run.keep import Keeper, read_rules
+from peftmark.run.notes import notes_of_plan
 from peftmark.run.own_metrics import try_own_metrics
 from peftmark.run.own_models import keep_own_models, read_own_models, shapes_of
 from peftmark.run.own_tasks import notes_on, private, read_own_tasks
@@ -29,7 +30,7 @@ from peftmark.sources.hub import hub_reachable
 from peftmark.sources.own_cache import keep_own
 from peftmark.sources.task_data import load_task
 from peftmark.storage.store import Contents, Store
-from peftmark.storage.unread import unread
+from peftmark.suite.added_seeds import with_look, with_looks
 from peftmark.suite.checks import suite_folders
 from peftmark.suite.expand import (
     Expanded,
@@ -70,6 +71,8 @@ class Selection:
         where: the executor and what it needs to know.
         show_texts: keep what models write to rows of the user's own.
         keep: which trained adapters are kept, as `peftmark.run.keep` reads it.
+        most_seeds: seeds that there may be at most, where they are added until all is decided.
+        look: for which look the jobs are run, of such a run.
     """
 
     suite: str
@@ -85,6 +88,8 @@ class Selection:
     where: Where = HERE
     show_texts: bool = False
     keep: tuple[str, ...] = ()
+    most_seeds: int | None = None
+    look: int | None = None
 
 
 @dataclass(frozen=True)
@@ -170,7 +175,7 @@ def make_plan(selection: Selection, recorded: bool = False, before: Plan | None 
         suite, files = read_own_models(suite, profile, known)
         suite, rows = read_own_tasks(suite, profile, known)
     installed = software()
-    expanded = _expanded(before, suite, profile, venue, of_versions(contents.records, installed))
+    expanded = _expanded(before, suite, profile, venue, contents, installed)
     planned = decide(expanded.jobs, contents.records, installed, selection.again)
     if not recorded:
         check_here(one for p in planned if p.action == "run" for one in p.job.plugins)
@@ -186,7 +191,7 @@ def make_plan(selection: Selection, recorded: bool = False, before: Plan | None 
         notes=[
             *filter(None, [venue.told]),
             *([] if recorded else check_positions(expanded.jobs, shapes_of(files))),
-            *_notes(expanded.jobs, contents, here=bool(venue.slots)),
+            *notes_of_plan(expanded.jobs, contents, here=bool(venue.slots)),
             *notes_on(files),
             *notes_on(rows),
         ],
@@ -200,12 +205,22 @@ def make_plan(selection: Selection, recorded: bool = False, before: Plan | None 
 
 
 def _expanded(
-    before: Plan | None, suite: Suite, profile: str, venue: Venue, records: Mapping[str, Record]
+    before: Plan | None,
+    suite: Suite,
+    profile: str,
+    venue: Venue,
+    contents: Contents,
+    installed: Mapping[str, str],
 ) -> Expanded:
-    """The profile's jobs: where no trials choose rates, those of an earlier plan with their ids."""
+    """The profile's jobs: where no trials choose rates, those of an earlier plan with their ids;
+    and those of seeds that were added to them."""
     if before is not None and before.profile == profile and suite.profiles[profile].tuning is None:
-        return before.expanded
-    return expand(suite, profile, venue.device, records)
+        found = before.expanded
+    else:
+        records = of_versions(contents.records, installed)
+        found = expand(suite, profile, venue.device, records)
+    jobs = with_looks(found.jobs, contents.records, profile)
+    return found if jobs is found.jobs else replace(found, jobs=list(jobs))
 
 
 def _only(
@@ -239,19 +254,6 @@ def _claims(suite: Suite, selection: Selection) -> tuple[Claim, ...]:
 
     ledger = load_claims(suite_folders(selection.suites))
     return tuple(ledger[key] for key in suite.claims)
-
-
-def _notes(jobs: Sequence[Job], contents: Contents, here: bool) -> list[str]:
-    notes = []
-    on_cpu = {job.recipe.precision for job in jobs if here and job.device == "cpu"}
-    if "fp16" in on_cpu:
-        notes.append("fp16 on a CPU is slow; its times say nothing about fp16 elsewhere")
-    if "bf16" in on_cpu and machine()["bf16_instructions"] is False:
-        notes.append(
-            "no fast bf16 path: this CPU has no bf16 instructions, so bf16 jobs run, but their "
-            "times say nothing about bf16 elsewhere"
-        )
-    return [*notes, *unread(contents)]
 
 
 def _facts(selection: Selection, suite: Suite, gpus: int) -> Facts:
@@ -344,6 +346,7 @@ def execute(
     for done in plan.venue.run(order):
         outcome = done.outcome if selection.show_texts else private(done.job, done.outcome)
         outcome = with_prediction(outcome, done.job, predicted)
+        outcome = with_look(outcome, done.job, selection.most_seeds, selection.look)
         if plan.expanded.untuned(done.job):
             outcome = replace(outcome, warnings=(*outcome.warnings, UNTUNED))
         record = Record(

@@ -22,6 +22,7 @@ from peftmark.run.keep import need_of, read_rules
 from peftmark.run.runner import Plan, Selection
 from peftmark.run.stop import Stop
 from peftmark.sources.manifest import check_mirror
+from peftmark.suite.expand import Planned
 from peftmark.suite.load import needed_models, needed_tasks
 
 if TYPE_CHECKING:
@@ -49,6 +50,9 @@ class Watcher(Protocol):
 
     def fetched(self, sources: Mapping[str, str]) -> None:
         """Asset -> where it came from."""
+
+    def looking(self, text: str) -> None:
+        """Seeds are about to be added; for which look, in words."""
 
     def stage(self, plan: Plan, jobs: Sequence[Job], trials: bool) -> AbstractContextManager[Stage]:
         """Around the trials of learning rates, or the jobs that use what they chose."""
@@ -104,16 +108,21 @@ def carry_out(
         UserError: anything wrong with the suite, its models and rows, or the results folder.
     """
     plan = _with_room(runner.make_plan(selection), selection)
+    if selection.most_seeds is not None:
+        from peftmark.run.until_decided import check
+
+        check(plan, selection.most_seeds)
     watcher.planned(plan)
     if budget is not None:
         budget.admit(plan)
-    if plan.to_run:  # before anything is written
+    wanted = _wanted(plan, selection)
+    if wanted.to_run:  # before anything is written
         if selection.mirror is not None:
             profile = plan.suite.profiles[plan.profile]
             models = needed_models(profile, plan.suite.methods(plan.profile))
             check_mirror(selection.mirror, models, needed_tasks(profile))
         watcher.fetching()
-        watcher.fetched(runner.fetch(plan))
+        watcher.fetched(runner.fetch(wanted))
     with plan.store.lock():
         # Once more, now that no other run can finish jobs; the profile stays the chosen one.
         selection = replace(selection, profile=plan.profile)
@@ -124,6 +133,9 @@ def carry_out(
                 if not stop.asked():
                     plan = runner.make_plan(selection, before=plan)
                     jobs = [job for job in plan.to_run if (job.purpose == "tuning") == trials]
+                    if selection.most_seeds is not None and not trials:
+                        _run_looks(selection, watcher, stop, plan, ended, budget)
+                        continue
                     blocks = [jobs] if budget is None else budget.blocks(plan, jobs)
                     for block in blocks:
                         _run_jobs(block, trials, selection, watcher, stop, plan, ended, budget)
@@ -133,6 +145,13 @@ def carry_out(
         plan.store.rebuild()
     plan = runner.make_plan(selection, before=plan)
     return plan, _summary(plan, selection, budget.left_out if budget is not None else ())
+
+
+def _wanted(plan: Plan, selection: Selection) -> Plan:
+    """The plan with all jobs whose models and rows may be needed: seeds may be added to any."""
+    if selection.most_seeds is None:
+        return plan
+    return replace(plan, planned=[Planned(job, "run", "") for job in plan.jobs])
 
 
 def _with_room(plan: Plan, selection: Selection) -> Plan:
@@ -173,6 +192,38 @@ def _run_jobs(
             ended[record.job.job_id] = record.outcome.status
             if budget is not None:
                 budget.heard(record)
+
+
+def _run_looks(
+    selection: Selection,
+    watcher: Watcher,
+    stop: Stop,
+    plan: Plan,
+    ended: dict[str, str],
+    budget: TimeBudget | None,
+) -> None:
+    """Run the jobs of one look after the other, until all is decided, or time or seeds are up; last
+    the repeat."""
+    # Statistics are loaded where a run looks, and by no other.
+    from peftmark.run.until_decided import next_block
+
+    assert selection.most_seeds is not None
+    while not stop.asked():
+        records = plan.contents.records
+
+        def done(job: Job, records: Mapping[str, Record] = records) -> bool:
+            record = records.get(job.job_id)
+            return job.job_id in ended or (record is not None and record.settled)
+
+        block = next_block(plan, selection.most_seeds, done)
+        if block is None or (budget is not None and not budget.takes(plan, block.jobs)):
+            break
+        watcher.looking(block.text)
+        look = replace(selection, look=block.look)
+        _run_jobs(block.jobs, False, look, watcher, stop, plan, ended, budget)
+        plan = runner.make_plan(selection, before=plan)
+    repeats = [job for job in plan.to_run if job.purpose == "repeat" and job.job_id not in ended]
+    _run_jobs(repeats, False, selection, watcher, stop, plan, ended, budget)
 
 
 def _counts(plan: Plan, ended: Mapping[str, str]) -> dict[str, int]:

@@ -118,6 +118,22 @@ class TimeBudget:
             self._tell(f"{_named(block)}: about {shown(needed)} of {shown(left)} left")
             yield waiting.pop(0)
 
+    def takes(self, plan: Plan, block: Sequence[Job]) -> bool:
+        """Whether jobs that belong together are predicted to end in time, which is told.
+
+        Raises:
+            UserError: a job's time can't be predicted.
+        """
+        if not {key_of(job) for job in block} <= self._found.keys():
+            self._predict(plan)
+        needed, left = self._needed(plan, block), self._left()
+        if needed > left:
+            self._tell(
+                f"Left out: {_named(block)}, which would take about {shown(needed)}; "
+                f"{shown(max(0.0, left))} are left"
+            )
+        return needed <= left
+
     def heard(self, record: Record) -> None:
         """A job ended here."""
         self._ended.append(record)

@@ -19,6 +19,7 @@ from peftmark.record.own import carried
 from peftmark.record.own_model import carried_model
 from peftmark.record.plugin import note, used
 from peftmark.record.recipe import Causal
+from peftmark.suite.added_seeds import with_looks
 from peftmark.suite.checks import new_tokens
 from peftmark.suite.load import Suite
 from peftmark.suite.lr_trials import Choice, choices
@@ -172,7 +173,8 @@ def as_recorded(suite: Suite, profile_name: str, records: Mapping[str, Record]) 
         suite = suite.with_tasks(known)
     devices = sorted({r.job.device for r in records.values()}) or ["cpu"]
     plans = [expand(suite, profile_name, device, records) for device in devices]
-    return max(plans, key=lambda plan: sum(job.job_id in records for job in plan.jobs))
+    best = max(plans, key=lambda plan: sum(job.job_id in records for job in plan.jobs))
+    return replace(best, jobs=list(with_looks(best.jobs, records, profile_name)))
 
 
 def _all_recorded(

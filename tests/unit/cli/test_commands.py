@@ -786,7 +786,7 @@ def test_a_cost_needs_a_price_in_its_currency(peftmark, tmp_path, options, told)
 def test_a_cost_is_the_hours_that_it_buys():
     from argparse import Namespace
 
-    from peftmark.cli.run import time_limit
+    from peftmark.cli.options import time_limit
 
     def limit(hours, cost, price):
         return time_limit(Namespace(hours=hours, max_cost=cost, price=price))[0]
@@ -830,3 +830,31 @@ def test_how_far_predictions_were_off_is_told():
     assert took_text([(10.0, 15.0), (10.0, 8.0), (20.0, 22.0)]) == (
         "Time: 3 jobs took 1.10 times what was predicted (median; 0.80 to 1.50 times)."
     )
+
+
+def test_seeds_are_added_look_by_look_and_a_rerun_comes_to_the_same(peftmark, tmp_path):
+    done = peftmark("run", "smoke", "--until-decided", "--max-seeds", "4", "--jobs", "2")
+    assert done.returncode == 0, done.stderr
+    assert "Look 1 of 2: 3 seeds, 3 cells in question." in done.stdout
+    assert "Look 2 of 2: 4 seeds, 3 cells in question." in done.stdout
+    assert "17 jobs: 17 ok" in done.stdout, "four cells on four seeds, and the repeat"
+    report = (tmp_path / "reports" / "smoke" / "report.md").read_text(encoding="utf-8")
+    assert "Seeds were added until each cell was told from the reference, at most 4" in report
+    again = peftmark("run", "smoke", "--until-decided", "--max-seeds", "4")
+    assert again.returncode == 0 and "Look" not in again.stdout
+    other = peftmark("run", "smoke", "--until-decided", "--max-seeds", "6")
+    assert other.returncode == 2 and "were made with at most 4 seeds" in other.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--max-seeds", "5"], "--max-seeds says nothing without --until-decided"),
+        (["--until-decided", "--again"], "--until-decided chooses the jobs, and so does --again"),
+        (["--until-decided", "--max-seeds", "2"], "--max-seeds 2: the first look takes 3 seeds"),
+    ],
+)
+def test_options_that_contradict_looks_are_refused(peftmark, tmp_path, options, told):
+    done = peftmark("run", "smoke", *options)
+    assert done.returncode == 2 and told in done.stderr
+    assert not (tmp_path / "results").exists()

@@ -154,7 +154,12 @@ def test_a_base_as_it_is_takes_the_passes_of_a_method_beside_it(predicted):
     tokens = REAL[0].recipe.pass_rows  # of the step; a pass has four rows
     scored = 0.030 * 4 / tokens
     assert found.phases["evaluate"] == pytest.approx(scored), "once"
-    assert found.phases["train"] == 0.0 and "probe" not in found.phases
+    assert found.phases["train"] == 0.0
+    assert found.phases.keys() == {"start", "train", "evaluate", "generate"}
+    spoken = replace(untouched, causal=Causal("1:x", 8, ""))
+    found = run([spoken, replace(REAL[0], causal=Causal("1:x", 8, ""))])
+    read = 5 * 0.128 * 8 / REAL[0].recipe.pass_rows
+    assert [one.phases["forget"] for one in found.values()] == pytest.approx([read] * 2)
 
 
 def test_rows_that_are_not_here_are_taken_as_long_as_they_may_be(predicted):

@@ -23,6 +23,7 @@ from peftmark.executors.slots import Slot
 from peftmark.machine import nvml
 from peftmark.machine.nvml import Devices, Gpu
 from peftmark.record.outcome import Outcome
+from peftmark.run import notes as plan_notes
 from peftmark.run import runner
 from peftmark.run.progress import Board, clock, job_title
 from peftmark.run.runner import Selection, command, execute, fetch, make_plan
@@ -80,7 +81,7 @@ def run(selection, ways=None, stop=None):
         assert record.job == done.job
         # The supervisor alone knows what was predicted.
         reasons = dict(record.outcome.null_reasons)
-        assert reasons.pop("predicted_seconds")
+        assert all(reasons.pop(name) for name in ("predicted_seconds", "most_seeds", "look"))
         assert replace(record.outcome, null_reasons=reasons) == done.outcome
     return sorted((r.job.seed, r.job.method, r.attempt, r.outcome.status) for r, _ in pairs)
 
@@ -353,7 +354,7 @@ def test_a_plan_that_cannot_be_made_says_why_and_what_to_do(selection, changes, 
 
 @pytest.mark.parametrize("instructions", [False, True, None])
 def test_bf16_on_a_cpu_without_its_instructions_is_noted(selection, monkeypatch, instructions):
-    monkeypatch.setattr(runner, "machine", lambda: {"bf16_instructions": instructions})
+    monkeypatch.setattr(plan_notes, "machine", lambda: {"bf16_instructions": instructions})
     assert make_plan(selection).notes == []
     suite = selection.suites / "demo.yaml"
     suite.write_text(suite.read_text().replace("recipe: {batch", "recipe: {precision: bf16, batch"))

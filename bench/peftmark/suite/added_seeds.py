@@ -1,0 +1,57 @@
+"""The jobs of a profile that a run added seeds to, until its questions were decided."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from peftmark.catalog.methods import Cell
+from peftmark.record.job import Job, Record
+from peftmark.record.outcome import FIRST_LOOK, Outcome
+
+
+def first_jobs(jobs: Iterable[Job]) -> dict[tuple[Cell, str], Job]:
+    """A reported job of each cell and task."""
+    found: dict[tuple[Cell, str], Job] = {}
+    for job in jobs:
+        if job.purpose == "report":
+            found.setdefault((job.cell, job.task), job)
+    return found
+
+
+def with_looks(jobs: Sequence[Job], records: Mapping[str, Record], profile: str) -> Sequence[Job]:
+    """A profile's jobs as its rows have them: those that ran, with seeds that the profile doesn't
+    name, and of the others those of the first look. Without rows of such a run the jobs as they
+    are.
+
+    Args:
+        jobs: the profile's, as its file says.
+    """
+    mine = [r for r in records.values() if r.job.profile == profile]
+    most = max((r.outcome.most_seeds or 0 for r in mine), default=0)
+    if not most:
+        return jobs
+    first = first_jobs(jobs)
+    early = list(dict.fromkeys(job.seed for job in jobs if job.purpose == "report"))
+    early = early[: min(FIRST_LOOK, most)]
+    kept = [
+        job for job in jobs if job.purpose != "report" or job.job_id in records or job.seed in early
+    ]
+    known = {job.job_id for job in kept}
+    added = []
+    for record in sorted(mine, key=lambda r: (r.job.seed, r.finished_at)):
+        base = first.get((record.job.cell, record.job.task))
+        if base is None or record.job.purpose != "report" or record.job.job_id in known:
+            continue
+        job = replace(base, seed=record.job.seed)
+        if job.job_id == record.job.job_id:
+            added.append(job)
+    return [*kept, *added]
+
+
+def with_look(outcome: Outcome, job: Job, most: int | None, look: int | None) -> Outcome:
+    """The outcome of a reported job with what it was run for, or that the seeds were fixed."""
+    if most is not None and job.purpose == "report":
+        return replace(outcome, most_seeds=most, look=look)
+    fixed = dict.fromkeys(("most_seeds", "look"), "the number of seeds was fixed")
+    return replace(outcome, null_reasons=outcome.null_reasons | fixed)
