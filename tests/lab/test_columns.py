@@ -17,8 +17,10 @@ from peftmark.record.fields import FIELDS
 from peftmark.record.job import Job, Record
 from peftmark.record.outcome import Outcome
 from peftmark.record.recipe import AdaLoraSchedule
+from peftmark.run.expected import with_prediction
 from peftmark.sources.assets import Places, default_cache, model_files
 from peftmark.sources.task_data import load_task
+from peftmark.suite.added_seeds import with_look
 from places import DOCS
 
 DOCUMENT = DOCS / "columns.md"
@@ -79,21 +81,21 @@ def row_of(method: str, quantization: str, purpose: str = "report") -> dict:
 
 def stored(job: Job, outcome: Outcome) -> dict:
     """The row of a job that ended so."""
-    return to_row(
-        Record(
-            job=job,
-            outcome=outcome,
-            environment=make_environment(),
-            attempt=1,
-            started_at="2026-01-01T00:00:00Z",
-            finished_at="2026-01-01T00:00:09Z",
-            wall_seconds=9.0,
-            nvml_process_bytes=None,
-            nvml_device_bytes=None,
-            nvml_reason="the job ran on the CPU",
-            command="peftmark run",
-        )
+    record = Record(
+        job=job,
+        outcome=outcome,
+        environment=make_environment(),
+        attempt=1,
+        started_at="2026-01-01T00:00:00Z",
+        finished_at="2026-01-01T00:00:09Z",
+        wall_seconds=9.0,
+        nvml_process_bytes=None,
+        nvml_device_bytes=None,
+        nvml_reason="the job ran on the CPU",
+        command="peftmark run",
     )
+    # As the supervisor does, which alone knows them.
+    return to_row(with_look(with_prediction(record, {}), None, None))
 
 
 @pytest.mark.real

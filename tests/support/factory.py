@@ -180,7 +180,6 @@ def make_outcome(**changes: Any) -> Outcome:
         data_fingerprint="f" * 64,
         model_source="package demo-model 1.0",
         phase_seconds={"load": 1.0, "train": 12.0},
-        predicted_seconds=18.0,
         null_reasons={
             "exploding_step": "the gradient norm never rose by half three times in a row",
             "penalty": "the method adds no term to the loss",

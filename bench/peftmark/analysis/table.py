@@ -211,7 +211,7 @@ def build(records: Sequence[Record], planned: Sequence[Job], reference: Cell) ->
     reported.sort(key=lambda j: (cells.index(j.cell), tasks.index(j.task), j.seed))
     slots = tuple(Slot(j, rows.get(j.job_id)) for j in reported)
     kept = {job_id: rows[job_id] for job_id in jobs if job_id in rows}
-    most = max((r.outcome.most_seeds or 0 for r in kept.values()), default=0) or None
+    most = max((r.most_seeds or 0 for r in kept.values()), default=0) or None
     every = tuple(jobs.values())
     return ResultTable(slots, cells, tasks, reference, strays, every, kept, machines, most)
 

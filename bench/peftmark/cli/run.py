@@ -236,7 +236,7 @@ class BoardAndPage:
 
     def finished(self, record: Record, done: Finished) -> None:
         """A job ended, or one try of it."""
-        predicted = record.outcome.predicted_seconds
+        predicted = record.predicted_seconds
         if record.ok and predicted:
             self.ended.append((predicted, record.wall_seconds))
         self.board.finished(done)

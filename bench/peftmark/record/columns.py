@@ -39,9 +39,12 @@ JOB_COLUMNS = {
 OUTCOME_COLUMNS = {field.key: field.type for field in FIELDS.values()}
 COLUMNS = {**JOB_COLUMNS, **OUTCOME_COLUMNS}
 JSON_COLUMNS = tuple(name for name, kind in COLUMNS.items() if kind == "json")
+BEFOREHAND = ("predicted_seconds", "most_seeds", "look")
+"""Columns of what the supervisor knew before the job ran."""
 NULLABLE = {
     "nvml_process_bytes",
     "nvml_device_bytes",
+    *BEFOREHAND,
     *(name for name in OUTCOME_FIELDS if name != "status"),
 }
 """Columns that a row may lack, as one does that was written before they were added."""
@@ -67,6 +70,7 @@ def to_row(record: Record) -> dict[str, Any]:
         "warnings": list(outcome.warnings),
         "energy_flags": list(outcome.energy_flags),
         "completions": list(outcome.completions),
+        **{name: getattr(record, name) for name in BEFOREHAND},
         "nvml_process_bytes": record.nvml_process_bytes,
         "nvml_device_bytes": record.nvml_device_bytes,
         "wall_seconds": record.wall_seconds,
@@ -131,6 +135,7 @@ def from_row(row: dict[str, Any]) -> Record:
         nvml_reason=next(filter(None, nvml), ""),
         command=row["command"],
         schema=row["schema"],
+        **{name: row[name] for name in BEFOREHAND},
     )
 
 

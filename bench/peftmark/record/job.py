@@ -253,6 +253,8 @@ class Record:
         nvml_reason: why one or both are None; empty if neither is.
         command: shell command that runs just this job again.
         schema: version of the stored columns that the row was written with.
+        predicted_seconds, most_seeds, look: what the supervisor knew before the job ran
+            (`peftmark.record.fields`); why one is None stands among the outcome's reasons.
     """
 
     job: Job
@@ -267,6 +269,9 @@ class Record:
     nvml_reason: str
     command: str
     schema: int = SCHEMA_VERSION
+    predicted_seconds: float | None = None
+    most_seeds: int | None = None
+    look: int | None = None
 
     @property
     def ok(self) -> bool:

@@ -175,9 +175,6 @@ class Outcome:
     data_fingerprint: str | None = None
     model_source: str | None = None
     phase_seconds: dict[str, float] = field(default_factory=dict)
-    predicted_seconds: float | None = None
-    most_seeds: int | None = None
-    look: int | None = None
     warnings: tuple[str, ...] = ()
     null_reasons: dict[str, str] = field(default_factory=dict)
 

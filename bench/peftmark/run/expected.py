@@ -17,8 +17,7 @@ from peftmark.sources.own_cache import keep_own
 
 if TYPE_CHECKING:
     from peftmark.duration.jobs import Costs
-    from peftmark.record.job import Job
-    from peftmark.record.outcome import Outcome
+    from peftmark.record.job import Record
     from peftmark.run.runner import Plan
 
 
@@ -57,13 +56,14 @@ def known_predictions(plan: Plan) -> dict[Key, Estimate]:
     }
 
 
-def with_prediction(outcome: Outcome, job: Job, known: Mapping[Key, Estimate]) -> Outcome:
-    """The outcome with what the job was predicted to take, or why that isn't known."""
-    one = known.get(key_of(job))
+def with_prediction(record: Record, known: Mapping[Key, Estimate]) -> Record:
+    """The row with what its job was predicted to take, or why that isn't known."""
+    one = known.get(key_of(record.job))
     if one is not None and one.predicted is not None:
-        return replace(outcome, predicted_seconds=round(one.predicted, 3))
+        return replace(record, predicted_seconds=round(one.predicted, 3))
     why = one.reason if one is not None else "nothing is predicted of a cluster's nodes"
-    return replace(outcome, null_reasons={**outcome.null_reasons, "predicted_seconds": why})
+    reasons = record.outcome.null_reasons | {"predicted_seconds": why}
+    return replace(record, outcome=replace(record.outcome, null_reasons=reasons))
 
 
 def expected(

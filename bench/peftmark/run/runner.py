@@ -345,8 +345,6 @@ def execute(
     )
     for done in plan.venue.run(order):
         outcome = done.outcome if selection.show_texts else private(done.job, done.outcome)
-        outcome = with_prediction(outcome, done.job, predicted)
-        outcome = with_look(outcome, done.job, selection.most_seeds, selection.look)
         if plan.expanded.untuned(done.job):
             outcome = replace(outcome, warnings=(*outcome.warnings, UNTUNED))
         record = Record(
@@ -362,6 +360,8 @@ def execute(
             nvml_reason=done.nvml_reason,
             command=command(done.job, selection),
         )
+        record = with_prediction(record, predicted)
+        record = with_look(record, selection.most_seeds, selection.look)
         record = keeper.take(record, order.leaves(done.job, done.attempt))
         plan.store.append(record)
         keeper.prune(record)

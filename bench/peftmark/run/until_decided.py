@@ -64,9 +64,9 @@ def check(plan: Plan, most: int) -> None:
             f"Give at least {FIRST_LOOK}.",
         )
     before = {
-        r.outcome.most_seeds
+        r.most_seeds
         for r in plan.contents.records.values()
-        if r.outcome.most_seeds and r.job.profile == plan.profile
+        if r.most_seeds and r.job.profile == plan.profile
     }
     if before - {most}:
         found = max(before - {most})

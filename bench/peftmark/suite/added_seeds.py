@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from peftmark.catalog.methods import Cell
 from peftmark.record.job import Job, Record
-from peftmark.record.outcome import FIRST_LOOK, Outcome
+from peftmark.record.outcome import FIRST_LOOK
 
 
 def first_jobs(jobs: Iterable[Job]) -> dict[tuple[Cell, str], Job]:
@@ -28,7 +28,7 @@ def with_looks(jobs: Sequence[Job], records: Mapping[str, Record], profile: str)
         jobs: the profile's, as its file says.
     """
     mine = [r for r in records.values() if r.job.profile == profile]
-    most = max((r.outcome.most_seeds or 0 for r in mine), default=0)
+    most = max((r.most_seeds or 0 for r in mine), default=0)
     if not most:
         return jobs
     first = first_jobs(jobs)
@@ -49,9 +49,10 @@ def with_looks(jobs: Sequence[Job], records: Mapping[str, Record], profile: str)
     return [*kept, *added]
 
 
-def with_look(outcome: Outcome, job: Job, most: int | None, look: int | None) -> Outcome:
-    """The outcome of a reported job with what it was run for, or that the seeds were fixed."""
-    if most is not None and job.purpose == "report":
-        return replace(outcome, most_seeds=most, look=look)
+def with_look(record: Record, most: int | None, look: int | None) -> Record:
+    """The row of a reported job with what it was run for, or that the seeds were fixed."""
+    if most is not None and record.job.purpose == "report":
+        return replace(record, most_seeds=most, look=look)
     fixed = dict.fromkeys(("most_seeds", "look"), "the number of seeds was fixed")
-    return replace(outcome, null_reasons=outcome.null_reasons | fixed)
+    reasons = record.outcome.null_reasons | fixed
+    return replace(record, outcome=replace(record.outcome, null_reasons=reasons))

@@ -14,6 +14,7 @@ from peftmark.analysis.sequential import (
 )
 from peftmark.analysis.simulation_looks import Seen, looks_text, play, played
 from peftmark.analysis.stats import compare, equivalent
+from places import DOCS
 
 
 @pytest.mark.parametrize(
@@ -92,3 +93,10 @@ def test_the_tables_are_the_same_for_the_same_seed():
     assert text == looks_text(3, 7)
     assert text.count("\n| ") == 1 + 4 + 2 * 2 * 3
     assert "| gain of 2 SD, 1 task: seeds saved |" in text
+
+
+@pytest.mark.slow
+def test_the_document_has_what_the_command_prints():
+    page = (DOCS / "statistics.md").read_text(encoding="utf-8")
+    shown = page.split("<!-- looks: begin -->\n")[1].split("\n<!-- looks: end -->")[0]
+    assert shown == looks_text()

@@ -118,11 +118,11 @@ def test_a_stored_record_says_what_it_was_predicted_to_take(selection, monkeypat
         return known
 
     monkeypatch.setattr(runner, "known_predictions", predicted)
-    told = {record.job.method: record.outcome for record, _ in fake_runs.run(selection)}
+    told = {record.job.method: record for record, _ in fake_runs.run(selection)}
     assert told["head"].predicted_seconds == 7.25
     assert told["lora"].predicted_seconds is None
     stored = make_plan(selection).contents.records.values()
-    assert {r.outcome.predicted_seconds for r in stored} == {7.25, None}
+    assert {r.predicted_seconds for r in stored} == {7.25, None}
 
 
 def test_a_stored_record_says_where_and_how_it_was_made(selection):

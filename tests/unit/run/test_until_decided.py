@@ -12,6 +12,7 @@ from peftmark.analysis.comparison import against_reference, pairwise
 from peftmark.analysis.sequential import seen
 from peftmark.analysis.table import build
 from peftmark.core.errors import UserError
+from peftmark.record.columns import from_row, to_row
 from peftmark.run.until_decided import check, decisions_text, next_block
 from peftmark.suite.added_seeds import with_look, with_looks
 from peftmark.suite.expand import Expanded
@@ -38,8 +39,8 @@ def row(one, most=12):
     """A row whose cell is the reference's level, far above it, or all over the place."""
     level, spread = LEVEL[one.job.cell]
     value = level + spread * NOISE[one.job.seed]
-    outcome = replace(one.outcome, metric_value=value, most_seeds=most, look=1)
-    return replace(one, outcome=outcome)
+    outcome = replace(one.outcome, metric_value=value)
+    return replace(one, outcome=outcome, most_seeds=most, look=1)
 
 
 def plan_of(rows, seeds=(0, 1, 2)):
@@ -127,7 +128,7 @@ def test_the_jobs_of_a_report_are_those_that_ran_and_the_first_looks():
     for job in with_looks(jobs, plan.contents.records, plan.profile):
         seeds.setdefault(job.cell.method, []).append(job.seed)
     assert seeds == {"lora": [0, 1, 2, 3], "head": [0, 1, 2, 3], "full": [0, 1, 2]}
-    fixed = {k: replace(r, outcome=replace(r.outcome, most_seeds=None)) for k, r in
+    fixed = {k: replace(r, most_seeds=None) for k, r in
              plan.contents.records.items()}  # fmt: skip
     assert with_looks(jobs, fixed, plan.profile) == jobs
 
@@ -158,15 +159,17 @@ def test_a_look_that_is_not_whole_does_not_count():
     table = table_of(rows)
     assert seen(table, HEAD) == ()
     assert against_reference(table)[HEAD].adjusted is None
-    fixed = [replace(r, outcome=replace(r.outcome, most_seeds=None)) for r in rows]
+    fixed = [replace(r, most_seeds=None) for r in rows]
     assert seen(table_of(fixed), HEAD) is None and decisions_text(table_of(fixed)) == ""
 
 
 def test_rows_say_what_they_were_run_for():
-    job, outcome = ROWS[0].job, replace(ROWS[0].outcome, most_seeds=None, look=None)
-    found = with_look(outcome, job, 12, 3)
+    found = with_look(ROWS[0], 12, 3)
     assert (found.most_seeds, found.look) == (12, 3)
-    for one in (with_look(outcome, job, None, None),
-                with_look(outcome, replace(job, purpose="repeat"), 12, 3)):  # fmt: skip
+    repeat = replace(ROWS[0], job=replace(ROWS[0].job, purpose="repeat"))
+    for one in (with_look(ROWS[0], None, None), with_look(repeat, 12, 3)):
         assert (one.most_seeds, one.look) == (None, None)
-        assert one.null_reasons["look"] == "the number of seeds was fixed"
+        assert one.null_reason("look") == "the number of seeds was fixed"
+        assert from_row(to_row(one)).null_reason("most_seeds") == "the number of seeds was fixed"
+    back = from_row(to_row(found))
+    assert (back.most_seeds, back.look) == (12, 3)
