@@ -65,6 +65,8 @@ def test_a_large_new_tensor_costs_more_than_the_same_bytes_that_are_there():
 @pytest.fixture
 def told(tmp_path, monkeypatch):
     """Processes that measure, in place of ours: what they print is given."""
+    # What the file is named by is computed once, in a process where other tests act another machine.
+    module._made_by.cache_clear()
     said = []
 
     class Process:
@@ -84,7 +86,8 @@ def told(tmp_path, monkeypatch):
 
     monkeypatch.setattr(module.subprocess, "Popen", Process)
     monkeypatch.setattr(module, "precisions_here", lambda: ["fp32"])
-    return said
+    yield said
+    module._made_by.cache_clear()
 
 
 def test_what_is_measured_is_kept_for_the_next_process(told, tmp_path):
