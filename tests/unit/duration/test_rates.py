@@ -65,7 +65,7 @@ def test_a_large_new_tensor_costs_more_than_the_same_bytes_that_are_there():
 @pytest.fixture
 def told(tmp_path, monkeypatch):
     """Processes that measure, in place of ours: what they print is given."""
-    # What the file is named by is computed once, in a process where other tests act another machine.
+    # What names the file is computed once, in a process where other tests act another machine.
     module._made_by.cache_clear()
     said = []
 
