@@ -208,17 +208,19 @@ def _run_looks(
     from peftmark.run.until_decided import next_block
 
     assert selection.most_seeds is not None
+    tried: set[str] = set()  # once a command, however a job ends
     while not stop.asked():
         records = plan.contents.records
 
         def done(job: Job, records: Mapping[str, Record] = records) -> bool:
             record = records.get(job.job_id)
-            return job.job_id in ended or (record is not None and record.settled)
+            return job.job_id in tried or (record is not None and record.settled)
 
         block = next_block(plan, selection.most_seeds, done)
         if block is None or (budget is not None and not budget.takes(plan, block.jobs)):
             break
         watcher.looking(block.text)
+        tried |= {job.job_id for job in block.jobs}
         look = replace(selection, look=block.look)
         _run_jobs(block.jobs, False, look, watcher, stop, plan, ended, budget)
         plan = runner.make_plan(selection, before=plan)
