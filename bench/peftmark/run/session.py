@@ -211,11 +211,7 @@ def _run_looks(
     tried: set[str] = set()  # once a command, however a job ends
     while not stop.asked():
         records = plan.contents.records
-
-        def done(job: Job, records: Mapping[str, Record] = records) -> bool:
-            record = records.get(job.job_id)
-            return job.job_id in tried or (record is not None and record.settled)
-
+        done = tried | {job_id for job_id, record in records.items() if record.settled}
         block = next_block(plan, selection.most_seeds, done)
         if block is None or (budget is not None and not budget.takes(plan, block.jobs)):
             break

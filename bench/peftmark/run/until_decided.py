@@ -7,7 +7,7 @@ a run that was killed, or goes on elsewhere, comes to the same looks and the sam
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -77,11 +77,11 @@ def check(plan: Plan, most: int) -> None:
         )
 
 
-def next_block(plan: Plan, most: int, done: Callable[[Job], bool]) -> Block | None:
+def next_block(plan: Plan, most: int, done: Collection[str]) -> Block | None:
     """The jobs that come next; None when every question is answered or no seed may be added.
 
     Args:
-        done: whether a job needs no run: it has a row that counts, or was tried by this command.
+        done: ids of jobs that need no run: they have a row that counts, or this command tried them.
     """
     first, seeds = first_jobs(plan.expanded.jobs), _seeds(plan, most)
     reference = plan.suite.report.reference
@@ -96,7 +96,7 @@ def next_block(plan: Plan, most: int, done: Callable[[Job], bool]) -> Block | No
             for (cell, _), job in first.items()
             if cell in cells and not _among(planned, job, seed)
         ]
-        missing = [job for job in planned if not done(job)]
+        missing = [job for job in planned if job.job_id not in done]
         if missing:
             return Block(look.number, len(every), len(look.seeds), missing, cells)
         table = build(list(plan.contents.records.values()), planned, reference)

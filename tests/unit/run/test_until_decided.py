@@ -63,8 +63,7 @@ def profile():
 
 def block_of(plan, most=12):
     plan.suite.profiles = {plan.profile: next(iter(plan.suite.profiles.values()))}
-    records = plan.contents.records
-    return next_block(plan, most, lambda job: job.job_id in records)
+    return next_block(plan, most, set(plan.contents.records))
 
 
 def upto(seeds, cells=(LORA, FULL, HEAD)):
