@@ -754,18 +754,28 @@ def test_make_without_a_suite_runs_the_smoke_suite_and_splits_args(make):
     assert words == ["run", "glue", "--profile=cpu", "--mirror=my data", "--jobs", "2", "--json"]
 
 
-def test_a_long_profile_runs_only_where_somebody_says_so(peftmark, tmp_path):
+def test_a_long_profile_runs_only_where_somebody_says_so(peftmark, tmp_path, monkeypatch):
+    from peftmark.core.errors import UserError
+
+    def told(plan, console):
+        raise UserError("told, so nobody asked", "It ends here.")
+
+    def job_of_full():
+        done = peftmark("plan", "glue", "--profile", "full", "--no-memory", "--json")
+        return json.loads(done.stdout)["jobs"][0]["job_id"]
+
     done = peftmark("run", "glue", "--profile", "full", "--jobs", "2")
     assert done.returncode == 2 and not (tmp_path / "results").exists()
     assert (
         "profile full of suite glue is long: 401 jobs of 11,258,770 training steps" in done.stderr
     )
     assert "Add --yes to run them (make: ARGS=--yes)" in done.stderr
-    done = peftmark("plan", "glue", "--profile", "full", "--no-memory", "--json")
-    job = json.loads(done.stdout)["jobs"][0]["job_id"]
-    for agreed in (("--yes",), ("--job", job)):  # what a row's own command has
+    # From here on it would run, so it ends where the plan is told.
+    monkeypatch.setattr("peftmark.cli.run._announce", told)
+    for agreed in (["--yes"], ["--job", job_of_full()], ["--hours", "1"], []):
         done = peftmark("run", "glue", "--profile", "full", *agreed)
-        assert "is long" not in done.stderr
+        assert ("is long" in done.stderr) == (not agreed)
+        assert ("told, so nobody asked" in done.stderr) == bool(agreed)
 
 
 @pytest.mark.parametrize(
