@@ -8,13 +8,13 @@ from dataclasses import replace
 
 import pytest
 
-from factory import make_environment, make_job, make_recipe
+from factory import make_job, make_recipe, make_record
 from peftmark.catalog.models import MODELS
 from peftmark.catalog.tasks import TASKS
 from peftmark.core.errors import AssetError
 from peftmark.record.columns import COLUMNS, JOB_COLUMNS, to_row
 from peftmark.record.fields import FIELDS
-from peftmark.record.job import Job, Record
+from peftmark.record.job import Job
 from peftmark.record.outcome import Outcome
 from peftmark.record.recipe import AdaLoraSchedule
 from peftmark.run.expected import with_prediction
@@ -81,19 +81,7 @@ def row_of(method: str, quantization: str, purpose: str = "report") -> dict:
 
 def stored(job: Job, outcome: Outcome) -> dict:
     """The row of a job that ended so."""
-    record = Record(
-        job=job,
-        outcome=outcome,
-        environment=make_environment(),
-        attempt=1,
-        started_at="2026-01-01T00:00:00Z",
-        finished_at="2026-01-01T00:00:09Z",
-        wall_seconds=9.0,
-        nvml_process_bytes=None,
-        nvml_device_bytes=None,
-        nvml_reason="the job ran on the CPU",
-        command="peftmark run",
-    )
+    record = make_record(job=job, outcome=outcome)
     # As the supervisor does, which alone knows them.
     return to_row(with_look(with_prediction(record, {}), None, None))
 

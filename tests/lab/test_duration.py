@@ -235,7 +235,7 @@ def test_the_process_that_measures_a_gpu_says_all_that_a_card_needs():
     assert all(value > 0 for value in told.values())
     assert told["operations"] > 100 and told["views"] > 100
     card = measured("this processor", told)
-    assert card.view < card.launch < 1e-2
+    assert 0 < card.view < card.launch
 
 
 def test_what_is_known_without_torch_is_what_jobs_do():

@@ -7,6 +7,7 @@ tasks; "SD" is the standard deviation of a paired difference on a task.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -108,7 +109,9 @@ def looks_text(suites: int = 1000, seed: int = 1) -> str:
         seed: of everything drawn.
     """
     head = ["| | at most 12 seeds | at most 20 | at most 30 |", "|---|---|---|---|"]
-    alarms = [_row(f"false alarms, {name}", name, 0.0, suites, seed, _alarms) for name in NULLS]
+    alarms = [
+        _row(f"false alarms, {name}", name, 0.0, suites, seed, _share("alarms")) for name in NULLS
+    ]
     rows = []
     for gain in (1.0, 2.0):
         for label in (ONE, EQUAL):
@@ -127,16 +130,14 @@ def looks_text(suites: int = 1000, seed: int = 1) -> str:
     )
 
 
-def _alarms(seen: Seen, most: int) -> str:
-    return str(Share(sum(seen.alarms), len(seen.alarms)))
+def _share(what: str) -> Callable[[Seen, int], str]:
+    """How often something happened, by the attribute that noted it."""
 
+    def told(seen: Seen, most: int) -> str:
+        found: list[bool] = getattr(seen, what)
+        return str(Share(sum(found), len(found)))
 
-def _found(seen: Seen, most: int) -> str:
-    return str(Share(sum(seen.found), len(seen.found)))
-
-
-def _fixed(seen: Seen, most: int) -> str:
-    return str(Share(sum(seen.fixed), len(seen.fixed)))
+    return told
 
 
 def _saved(seen: Seen, most: int) -> str:
@@ -144,25 +145,22 @@ def _saved(seen: Seen, most: int) -> str:
 
 
 READ: Mapping[str, Callable[[Seen, int], str]] = {
-    "found": _found,
-    "found with all seeds at once": _fixed,
+    "found": _share("found"),
+    "found with all seeds at once": _share("fixed"),
     "seeds saved": _saved,
 }
-_KNOWN: dict[tuple[str, float, int, int, int], Seen] = {}
 
 
+@functools.cache
 def played(label: str, gain: float, most: int, suites: int, seed: int) -> Seen:
     """Simulated runs of one kind; each kind has a stream of its own."""
-    key = label, gain, most, suites, seed
-    if key not in _KNOWN:
-        draw = NULLS.get(label) or _normal(label)
-        place = [*NULLS, ONE].index(label)
-        rng = np.random.default_rng([seed, place, round(gain), most])
-        seen = Seen()
-        for _ in range(suites):
-            play(draw(rng, most), gain, most, seen)
-        _KNOWN[key] = seen
-    return _KNOWN[key]
+    draw = NULLS.get(label) or _normal(label)
+    place = [*NULLS, ONE].index(label)
+    rng = np.random.default_rng([seed, place, round(gain), most])
+    seen = Seen()
+    for _ in range(suites):
+        play(draw(rng, most), gain, most, seen)
+    return seen
 
 
 def _row(

@@ -63,8 +63,10 @@ def write_report(
     jobs = plan.jobs
     if mine:
         jobs = as_recorded(plan.suite, plan.profile, known_rows).jobs
+    if any(record.most_seeds for record in mine):
         table = build(list(known_rows.values()), jobs, plan.suite.report.reference)
-        notes += [f"{told[:1].upper()}{told[1:]}." for told in [decisions_text(table)] if told]
+        told = decisions_text(table)
+        notes.append(f"{told[:1].upper()}{told[1:]}.")
     profile = plan.suite.profiles[plan.profile]
     # What is known of elsewhere is of language models.
     elsewhere = load_external(results) if any(job.causal for job in jobs) else ()

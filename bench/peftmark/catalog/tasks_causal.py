@@ -34,6 +34,7 @@ _CHATTERBOT = (
     "86de5300afb9a80826386339d3bec79c0a72eb0358abb8327e2ecef5ae0ce154",
     "chatterbot_corpus/data/english",
 )
+_GSM8K = Hub("openai/gsm8k", "740312add88f781978c0658806c59bc2815b9866", "main", eval="test")
 _PASSAGES = "consecutive sentences joined to passages of up to 400 characters"
 
 TEXTS = (
@@ -211,7 +212,7 @@ TEXTS = (
         mirror=("gsm8k",),
         fields=("question", "answer"),
         label_field="",
-        hub=Hub("openai/gsm8k", "740312add88f781978c0658806c59bc2815b9866", "main", eval="test"),
+        hub=_GSM8K,
         answer=r"####\s*(-?[\d,]*\.?\d+)",
     ),
     # As in PEFT's own comparison, which trains on the first 20,000 rows in the file's order.
@@ -236,9 +237,7 @@ TEXTS = (
             "aa4f34d3d2d3231299b5b03d9b3e5a20da45aa18",
             train="train[:20000]",
         ),
-        evaluated=Hub(
-            "openai/gsm8k", "740312add88f781978c0658806c59bc2815b9866", "main", eval="test"
-        ),
+        evaluated=_GSM8K,
         derived="the first 20,000 of 395,000 rows; evaluated on the test rows of another data set",
         answer=r"(?:####|[Tt]he answer is:?)\s*\$?(-?[\d,]*\.?\d+)",
     ),

@@ -48,6 +48,8 @@ class Neighbour:
 def neighbours_text(plan: Plan) -> str:
     """The next smaller profile of a plan's suite and the next larger one, in a sentence each; empty
     if it has no other whose jobs are known."""
+    if len(plan.suite.profiles) == 1:
+        return ""
     own = _work(plan, plan.expanded)
     found = []
     for name in plan.suite.profiles:

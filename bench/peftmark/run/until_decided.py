@@ -7,7 +7,7 @@ a run that was killed, or goes on elsewhere, comes to the same looks and the sam
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -86,31 +86,23 @@ def next_block(plan: Plan, most: int, done: Collection[str]) -> Block | None:
     first, seeds = first_jobs(plan.expanded.jobs), _seeds(plan, most)
     reference = plan.suite.report.reference
     cells = tuple(dict.fromkeys(cell for cell, _ in first))
-    planned: list[Job] = []
+    planned: dict[tuple[Cell, str, int], Job] = {}
     every = looks(seeds, most)
     for look in every:
-        planned += [
-            replace(job, seed=seed)
-            for seed in seeds
-            if seed in look.seeds
-            for (cell, _), job in first.items()
-            if cell in cells and not _among(planned, job, seed)
-        ]
-        missing = [job for job in planned if job.job_id not in done]
+        for seed in (seed for seed in seeds if seed in look.seeds):
+            for (cell, task), job in first.items():
+                if cell in cells and (cell, task, seed) not in planned:
+                    planned[cell, task, seed] = replace(job, seed=seed)
+        jobs = list(planned.values())
+        missing = [job for job in jobs if job.job_id not in done]
         if missing:
             return Block(look.number, len(every), len(look.seeds), missing, cells)
-        table = build(list(plan.contents.records.values()), planned, reference)
+        table = build(list(plan.contents.records.values()), jobs, reference)
         found = against_reference(replace(table, most_seeds=most))
         cells = (reference, *(c for c in cells if c != reference and _open(found.get(c))))
         if len(cells) == 1:
             return None
     return None
-
-
-def _among(planned: Sequence[Job], job: Job, seed: int) -> bool:
-    return any(
-        one.seed == seed and one.cell == job.cell and one.task == job.task for one in planned
-    )
 
 
 def _open(one: Difference | None) -> bool:
