@@ -868,3 +868,15 @@ def test_options_that_contradict_looks_are_refused(peftmark, tmp_path, options, 
     done = peftmark("run", "smoke", *options)
     assert done.returncode == 2 and told in done.stderr
     assert not (tmp_path / "results").exists()
+
+
+def test_a_run_says_how_far_its_predictions_were_off(peftmark, monkeypatch):
+    from peftmark.duration.estimates import Estimate, key_of
+    from peftmark.run import runner
+
+    def known(plan):
+        return {key_of(job): Estimate({"train": 1e-3}) for job in plan.jobs}
+
+    monkeypatch.setattr(runner, "known_predictions", known)
+    done = peftmark("run", "smoke")
+    assert "Time: 9 jobs took " in done.stdout and " times what was predicted" in done.stdout

@@ -470,6 +470,16 @@ def test_every_finished_job_leaves_a_line(live):
     assert live == ("all jobs" in shown)
 
 
+def test_the_time_left_is_what_is_predicted_and_then_what_ended_jobs_say():
+    jobs = [make_job(seed=seed) for seed in range(5)]
+    known = {key_of(jobs[0]): Estimate({"train": 100.0})}
+    console = Console(file=io.StringIO(), width=200)
+    with Board(console, jobs, slots=2, predicted=known) as board:
+        assert board.left() == "about 4:10 left", "five of 100 s, two at once"
+        board.finished(ended(0, make_outcome()))
+        assert board.left() == "about 2:10 left", "four of 65 s, as the first took"
+
+
 def test_a_later_plan_of_a_command_keeps_its_jobs_and_takes_rows_anew(selection):
     """Their ids are hashes, and ten thousand of them take a second: a run plans four times."""
     first = make_plan(selection)

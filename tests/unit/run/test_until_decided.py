@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from factory import FULL, HEAD, LORA, make_matrix
-from peftmark.analysis.comparison import against_reference, pairwise
+from peftmark.analysis.comparison import against_reference, by_task, pairwise
 from peftmark.analysis.sequential import seen
 from peftmark.analysis.table import build
 from peftmark.core.errors import UserError
@@ -146,6 +146,8 @@ def test_every_p_of_a_report_pays_for_the_looks():
     assert found[FULL].adjusted == pytest.approx(2 * plain / (9 / 144)) and plain < 1e-4
     assert found[FULL].verdict == "higher" and found[HEAD].verdict == "undecided"
     assert len(seen(table, FULL)) == 1 and len(seen(table, HEAD)) == 2
+    alone = by_task(table)[FULL, "sst2"]
+    assert alone.adjusted == pytest.approx(2 * alone.comparison.p / (9 / 144)), "on a task too"
     assert pairwise(table)[LORA, FULL].adjusted == pytest.approx(found[FULL].adjusted)
     text = decisions_text(table)
     assert "at most 12, and every p pays for all looks" in text
