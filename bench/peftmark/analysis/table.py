@@ -331,7 +331,7 @@ def difference(score: Score, reference: Score) -> Score:
     """Paired differences, score less reference, over the seeds that both have, task by task."""
     mine = {seed: i for i, (seed, _) in enumerate(score.by_seed)}
     theirs = {seed: i for i, (seed, _) in enumerate(reference.by_seed)}
-    planned = max(score.planned, reference.planned)
+    planned = min(score.planned, reference.planned)  # a decided cell gets no more seeds
     seeds = [seed for seed in mine if seed in theirs]
     if not seeds:
         return Score((), planned)

@@ -38,10 +38,8 @@ class Neighbour:
         """Such as "gpu (about 27:10, needs a GPU)"."""
         if self.seconds is not None:
             takes = f"about {clock(self.seconds)}"
-        elif self.times >= 1:
-            takes = f"{self.times:,.3g} times the work"
         else:
-            takes = f"1/{1 / self.times:,.3g} of the work"
+            takes = f"{self.times:,.2g} times the work"
         return f"{self.name} ({', '.join(filter(None, [takes, self.asks]))})"
 
 

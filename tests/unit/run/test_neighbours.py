@@ -23,7 +23,7 @@ def test_the_next_larger_and_smaller_are_told_with_what_they_ask_for(plan):
     gpu = make_plan(Selection("glue", "gpu", results=plan.store.folder))
     told = neighbours_text(gpu)
     assert "Next larger: full (" in told and "from the hub or a mirror, only with --yes)" in told
-    assert "Next smaller: gpu-offline (1/" in told and "of the work, for a GPU)." in told
+    assert "Next smaller: gpu-offline (0." in told and "times the work, for a GPU)." in told
 
 
 def test_a_time_stands_where_the_cache_tells_all_of_it(plan, monkeypatch):
@@ -36,8 +36,8 @@ def test_a_time_stands_where_the_cache_tells_all_of_it(plan, monkeypatch):
 
 
 def test_how_it_reads():
-    assert Neighbour("x", 12.34, None, "").text == "x (12.3 times the work)"
-    assert Neighbour("x", 0.25, None, "for a GPU").text == "x (1/4 of the work, for a GPU)"
+    assert Neighbour("x", 12.34, None, "").text == "x (12 times the work)"
+    assert Neighbour("x", 0.25, None, "for a GPU").text == "x (0.25 times the work, for a GPU)"
     assert Neighbour("x", 0.25, 90.0, "").text == "x (about 1:30)"
 
 

@@ -144,6 +144,7 @@ def test_every_p_of_a_report_pays_for_the_looks():
     found = against_reference(table)
     plain = found[FULL].comparison.p
     assert found[FULL].adjusted == pytest.approx(2 * plain / (9 / 144)) and plain < 1e-4
+    assert found[FULL].score.complete, "three seeds were planned of it, and are there"
     assert found[FULL].verdict == "higher" and found[HEAD].verdict == "undecided"
     assert len(seen(table, FULL)) == 1 and len(seen(table, HEAD)) == 2
     alone = by_task(table)[FULL, "sst2"]
