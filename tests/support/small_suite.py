@@ -76,9 +76,9 @@ QUICK = ("profiles", "quick")
 SCHEDULE = ("methods", ADALORA, "recipe", "adalora")
 
 
-def changed(*changes: tuple[tuple[Any, ...], Any]) -> dict[str, Any]:
-    """BASE with the value at each path replaced, or removed where it is None."""
-    data = copy.deepcopy(BASE)
+def changed(*changes: tuple[tuple[Any, ...], Any], base: dict[str, Any] = BASE) -> dict[str, Any]:
+    """BASE, or another suite, with the value at each path replaced, or removed where it is None."""
+    data = copy.deepcopy(base)
     for path, value in changes:
         at: Any = data
         for part in path[:-1]:

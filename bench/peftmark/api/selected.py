@@ -19,6 +19,7 @@ from peftmark.storage.store import Contents, Store
 from peftmark.storage.unread import no_results, unread
 from peftmark.suite.expand import as_recorded
 from peftmark.suite.load import Suite, load_suite
+from peftmark.suite.trials import recipe_key
 
 NO_REFERENCE = Cell("", None, "none", "")
 """Stands for the reference where no suite names one: no cell is called so."""
@@ -213,8 +214,9 @@ def _planned(
     newest: dict[tuple[object, ...], Job] = {}
     for record in sorted(rows.values(), key=lambda r: (r.finished_at, r.job.job_id)):
         job = record.job
-        rate = job.recipe.learning_rate if job.purpose == "tuning" else None
-        newest[job.purpose, job.cell, job.task, job.seed, rate] = job
+        trial = job.purpose == "tuning"
+        tried = (job.recipe.steps, recipe_key(job.recipe)) if trial else None
+        newest[job.purpose, job.cell, job.task, job.seed, tried] = job
     jobs = list(newest.values())
     there = any(job.cell == reference for job in jobs)
     return jobs, reference if there else NO_REFERENCE

@@ -31,8 +31,7 @@ class Times:
         unknown: reasons why a job's time isn't known -> number of jobs.
         at_once: jobs at the same time.
         card: the GPU that they are planned for, or that this machine has; None for its CPU.
-        later: seconds of jobs that wait for trials, taken to be as long as these; None if no time
-            is known.
+        later: seconds of jobs that wait for trials; None without any, or if no time is known.
     """
 
     plan: Plan
@@ -92,13 +91,12 @@ def times_of(
 
 
 def _later(plan: Plan, found: Mapping[Key, Estimate], at_once: int) -> float | None:
-    """Seconds of the jobs that wait for trials: the mean of a trial of each cell and task, with
-    what trials leave out, times their number."""
-    if not plan.expanded.waiting:
-        return None
-    trials = [one.whole for (_, _, purpose), one in found.items() if purpose == "tuning"]
-    known = [seconds for seconds in trials if seconds is not None]
-    return sum(known) / len(known) * plan.expanded.waiting / at_once if known else None
+    """Seconds of the jobs that wait for trials; None without any, or if no time is known."""
+    from peftmark.duration.estimates import key_of, wall_seconds
+
+    told = [found[key_of(job)].seconds for job in plan.expanded.waits]
+    known = [seconds for seconds in told if seconds is not None]
+    return wall_seconds(known, at_once) if known else None
 
 
 def time_lines(times: Times, price: Price | None = None) -> Iterator[str]:

@@ -26,7 +26,8 @@ NO_CONFIG = "its architecture is told by its files alone"
 UNCALIBRATED = "this machine is not calibrated"
 
 Key = tuple[Cell, str, str]
-"""Cell, task and purpose, which share a prediction."""
+"""Cell, task and purpose, which share a prediction; trials of one length alone."""
+TRIAL = "tuning"
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,6 @@ class Estimate:
         measured: median seconds of jobs of the same cell and task that have run here.
         correction: what predictions have to be multiplied by, as such jobs of the cell on other
             tasks say, or of other cells; 1 if none has run.
-        left_out: seconds of the phases that a trial leaves out.
         at_most: why rows were taken to be as long as the recipe lets them; empty if they are known.
     """
 
@@ -47,18 +47,12 @@ class Estimate:
     reason: str = ""
     measured: float | None = None
     correction: float = 1.0
-    left_out: float = 0.0
     at_most: str = ""
 
     @property
     def predicted(self) -> float | None:
         """The whole job, from the work of its steps alone; None where that isn't known."""
         return sum(self.phases.values()) if self.phases else None
-
-    @property
-    def whole(self) -> float | None:
-        """What a reported job takes whose trial this is the estimate of."""
-        return self.seconds if self.seconds is None else self.seconds + self.left_out
 
     @property
     def seconds(self) -> float | None:
@@ -70,7 +64,8 @@ class Estimate:
 
 def key_of(job: Job) -> Key:
     """What jobs that share a prediction have in common."""
-    return job.cell, job.task, job.purpose.replace("repeat", "report")
+    purpose = f"{TRIAL}:{job.recipe.steps}" if job.purpose == TRIAL else "report"
+    return job.cell, job.task, purpose
 
 
 def estimates(
@@ -171,9 +166,7 @@ def _of_job(job: Job, shapes: Shapes, told: _Told) -> Estimate:
         return Estimate(reason=told)
     step, parameters = told
     known = longest_shapes(job) if shapes.reason else shapes
-    made = phases(job, step, known, parameters)
-    whole = sum(phases(replace(job, purpose="report"), step, known, parameters).values())
-    return Estimate(made, left_out=whole - sum(made.values()), at_most=shapes.reason)
+    return Estimate(phases(job, step, known, parameters), at_most=shapes.reason)
 
 
 def corrected(found: Mapping[Key, Estimate], records: Iterable[Record]) -> dict[Key, Estimate]:

@@ -163,24 +163,35 @@ class Waits:
 
 @dataclass(frozen=True)
 class SweepLine:
-    """Scores of one cell by learning rate; a rate without a score breaks the line.
+    """Scores of one cell by the values of a setting; a value without a score breaks the line.
 
     Attributes:
-        points: (learning rate, score), sorted by rate.
-        chosen: the rate that the score picks; None without a score.
+        points: (value, score), in the order in which they are drawn.
+        chosen: the value that was chosen; None if none was.
+        flat: values whose score is as good as the best, or nearly.
     """
 
     mark: Mark
     points: tuple[tuple[float, float | None], ...]
     chosen: float | None
+    flat: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """Score against learning rate on one task."""
+    """Score against a setting on one task.
+
+    Attributes:
+        axis: what the scores are.
+        knob: what the values are.
+        names: values that are words, or numbers on no scale, in their order from 0; empty for
+            numbers on a log scale.
+    """
 
     lines: tuple[SweepLine, ...]
     axis: str
+    knob: str = "learning rate"
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -164,25 +164,30 @@ def _leader(axes: Axes, start: float, end: float, colour: str) -> None:
 
 
 def draw_sweep(sweep: Sweep) -> Canvas:
-    """Score against learning rate: a line a cell, a ring around the chosen rate."""
+    """Score against a setting: a line a cell, broad where it is flat, a ring around what was
+    chosen."""
     from matplotlib.ticker import NullLocator
 
     labels = [label(line.mark) for line in sweep.lines]
     canvas = new_canvas(500, 320)
     axes = panel(canvas, 46, 44, label_width(labels) + 24, 26)
-    axes.set_xscale("log")
+    if not sweep.names:
+        axes.set_xscale("log")
     styles = looks([line.mark for line in sweep.lines])
     for name, line, style in zip(labels, sweep.lines, styles, strict=True):
         _sweep(axes, line, name, style)
-    rates = sorted({rate for line in sweep.lines for rate, _ in line.points})
-    ticks = _apart(rates)
-    axes.set_xticks(ticks, [words.rate(r) for r in ticks])
+    if sweep.names:
+        axes.set_xticks(range(len(sweep.names)), sweep.names)
+    else:
+        values = sorted({value for line in sweep.lines for value, _ in line.points})
+        ticks = _apart(values)
+        axes.set_xticks(ticks, [words.rate(value) for value in ticks])
     axes.xaxis.set_minor_locator(NullLocator())
     axes.margins(x=0.06, y=0.1)
     axes.locator_params(axis="y", nbins=6)
     axes.grid(axis="y", color=LINE, linewidth=0.75)
     axes.set_axisbelow(True)
-    axes.set_xlabel("learning rate, log scale", labelpad=6)
+    axes.set_xlabel(sweep.knob if sweep.names else f"{sweep.knob}, log scale", labelpad=6)
     heading(axes, sweep.axis)
     axes.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False, handlelength=1.6)
     return canvas
@@ -199,9 +204,12 @@ def _apart(rates: list[float]) -> list[float]:
 
 
 def _sweep(axes: Axes, line: SweepLine, name: str, style: dict[str, Any]) -> None:
+    values = [value for value, _ in line.points]
     scores = [math.nan if score is None else score for _, score in line.points]
-    axes.plot([rate for rate, _ in line.points], scores, markersize=5, label=name, **style)
-    for rate, score in line.points:
-        if rate == line.chosen and score is not None:
+    flat = [s if v in line.flat else math.nan for v, s in zip(values, scores, strict=True)]
+    axes.plot(values, flat, color=style["color"], linewidth=9, alpha=0.25, zorder=1)
+    axes.plot(values, scores, markersize=5, label=name, **style)
+    for value, score in line.points:
+        if value == line.chosen and score is not None:
             look: dict[str, Any] = {"marker": "o", "fillstyle": "none", "color": INK}
-            axes.plot([rate], [score], markersize=13, markeredgewidth=1.25, **look)
+            axes.plot([value], [score], markersize=13, markeredgewidth=1.25, **look)

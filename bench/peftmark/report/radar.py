@@ -13,7 +13,7 @@ from peftmark.record.job import RadarAxis, Record, ReportOptions
 from peftmark.render import words
 from peftmark.render.chart_specs import Outline, Radar, RadarPoint
 from peftmark.render.page import Column, Entry, Fact, Figure, Grid, Paragraph, Section, marks
-from peftmark.report import cell_selection, lr_sensitivity, missing, score_entries, summary
+from peftmark.report import cell_selection, missing, score_entries, summary, tuning, tuning_pictures
 
 READ = {
     "speed": "samples_per_second",
@@ -25,7 +25,7 @@ TITLES = {
     "quality": ("quality", "share of the way from the baseline predictor to the best possible"),
     **{axis: (axis, f"{title(name)}, ratio to the reference") for axis, name in READ.items()},
     "steps_to_target": ("steps to target", "ratio to the reference, if every pair reached it"),
-    "ease_of_use": ("ease of use", f"share of the learning rates {lr_sensitivity.NEAR}"),
+    "ease_of_use": ("ease of use", f"share of the learning rates {tuning_pictures.NEAR}"),
 }
 ABSOLUTE = ("quality", "ease_of_use")
 """Axes that are no ratio to the reference."""
@@ -92,7 +92,7 @@ def axis_value(table: ResultTable, cell: Cell, key: str) -> Ratio:
             return Ratio(None, 0, score.planned, note)
         return Ratio(score.estimate.mean, len(score.by_seed), score.planned)
     if key == "ease_of_use":
-        return lr_sensitivity.ease(table, cell)
+        return tuning.ease(table, cell)
     if key == "memory":
         return summary.memory_ratio(table, cell)
     if key == "steps_to_target":

@@ -24,7 +24,6 @@ from peftmark.report import (
     glossary,
     language,
     learning,
-    lr_sensitivity,
     machines,
     pareto,
     provenance,
@@ -34,6 +33,7 @@ from peftmark.report import (
     recommendation,
     summary,
     tiles,
+    tuning,
     validity,
 )
 from peftmark.report import claims as reported_claims
@@ -166,7 +166,7 @@ SECTIONS = (
     SectionRow(_finished, lambda of: learning.section(of.table)),
     SectionRow(_writes, lambda of: language.section(of.table)),
     SectionRow(_ranked, lambda of: ranks.section(of.table)),
-    SectionRow(_tuned, lambda of: lr_sensitivity.section(of.table)),
+    SectionRow(_tuned, lambda of: tuning.section(of.table)),
     SectionRow(_finished, lambda of: radar.section(of.table, of.given.options)),
     SectionRow(_claimed, lambda of: reported_claims.section(of.table, of.given.claims)),
     SectionRow(_finished, lambda of: recommendation.section(of.table, of.answers)),

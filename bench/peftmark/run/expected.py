@@ -83,7 +83,7 @@ def expected(
         heard: told how many of how many steps are predicted.
         only_kept: start no process; what the cache doesn't hold has a reason instead.
     """
-    jobs = plan.jobs
+    jobs = [*plan.jobs, *plan.expanded.waits]
     if costs is not None:
         # One of each kind: ten thousand jobs of a plan share a few predictions.
         one_each = {key_of(job): job for job in jobs}

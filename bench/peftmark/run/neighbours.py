@@ -75,21 +75,19 @@ def _neighbour(plan: Plan, name: str, own: float) -> Neighbour | None:
 
 
 def _work(plan: Plan, expanded: Expanded) -> float:
-    """Steps, rows, tokens and parameters multiplied; jobs that wait for trials are taken to be as
-    large as the others on the mean."""
-    known = sum(
+    """Steps, rows, tokens and parameters multiplied."""
+    return sum(
         job.recipe.steps
         * job.recipe.batch_size
         * job.recipe.max_length
         * plan.suite.model(job.model).parameters
-        for job in expanded.jobs
+        for job in (*expanded.jobs, *expanded.waits)
     )
-    return known * (1 + expanded.waiting / max(1, len(expanded.jobs)))
 
 
 def _seconds(plan: Plan, expanded: Expanded) -> float | None:
-    jobs: Sequence[Job] = expanded.jobs
-    if not plan.slots or expanded.waiting:
+    jobs: Sequence[Job] = [*expanded.jobs, *expanded.waits]
+    if not plan.slots:
         return None
     found = estimates(jobs, costs_here(plan), plan.places, only_kept=True)
     known = [seconds for job in jobs if (seconds := found[key_of(job)].seconds) is not None]

@@ -29,7 +29,13 @@ def job_title(job: Job) -> str:
     """Cell, task and seed of a job, such as "QLoRA r8 on sts-b, seed 0", and its purpose."""
     title = f"{cell_title(*job.cell)} on {job.task}, seed {job.seed}"
     if job.purpose == "tuning":
-        return f"{title}, trial of learning rate {job.recipe.learning_rate:g}"
+        penalty = (
+            f", penalty {job.recipe.adalora.orthogonal_weight:g}" if job.recipe.adalora else ""
+        )
+        return (
+            f"{title}, trial of learning rate {job.recipe.learning_rate:g}{penalty}, "
+            f"{job.recipe.steps} steps"
+        )
     return f"{title}, repeat" if job.purpose == "repeat" else title
 
 

@@ -129,16 +129,13 @@ def carry_out(
         plan.store.quarantine(plan.store.read().damaged)
         ended: dict[str, str] = {}
         with stop.watching():
-            for trials in (True, False):
-                if not stop.asked():
-                    plan = runner.make_plan(selection, before=plan)
-                    jobs = [job for job in plan.to_run if (job.purpose == "tuning") == trials]
-                    if selection.most_seeds is not None and not trials:
-                        _run_looks(selection, watcher, stop, plan, ended, budget)
-                        continue
-                    blocks = [jobs] if budget is None else budget.blocks(plan, jobs)
-                    for block in blocks:
-                        _run_jobs(block, trials, selection, watcher, stop, plan, ended, budget)
+            plan = _run_trials(selection, watcher, stop, plan, ended, budget)
+            if not stop.asked():
+                jobs = [job for job in plan.to_run if job.purpose != "tuning"]
+                if selection.most_seeds is not None:
+                    _run_looks(selection, watcher, stop, plan, ended, budget)
+                else:
+                    _run_blocks(jobs, False, selection, watcher, stop, plan, ended, budget)
         if stop.asked():
             plan.store.leave()
             return plan, _stopped(plan, ended)
@@ -167,6 +164,41 @@ def _with_room(plan: Plan, selection: Selection) -> Plan:
     need.check(selection.results)
     told = need.told(plan.store.adapters.folder)
     return replace(plan, notes=[*plan.notes, told]) if told else plan
+
+
+def _run_trials(
+    selection: Selection,
+    watcher: Watcher,
+    stop: Stop,
+    plan: Plan,
+    ended: dict[str, str],
+    budget: TimeBudget | None,
+) -> Plan:
+    """Run the trials, a round after the other; the plan with what they chose."""
+    tried: set[str] = set()  # once a command, however a trial ends
+    while not stop.asked():
+        plan = runner.make_plan(selection, before=plan)
+        jobs = [j for j in plan.to_run if j.purpose == "tuning" and j.job_id not in tried]
+        if not jobs:
+            break
+        _run_blocks(jobs, True, selection, watcher, stop, plan, ended, budget)
+        tried |= {job.job_id for job in jobs}
+    return plan
+
+
+def _run_blocks(
+    jobs: Sequence[Job],
+    trials: bool,
+    selection: Selection,
+    watcher: Watcher,
+    stop: Stop,
+    plan: Plan,
+    ended: dict[str, str],
+    budget: TimeBudget | None,
+) -> None:
+    """Run jobs, or as many seeds of them as there is time for."""
+    for block in [jobs] if budget is None else budget.blocks(plan, jobs):
+        _run_jobs(block, trials, selection, watcher, stop, plan, ended, budget)
 
 
 def _run_jobs(

@@ -55,9 +55,11 @@ class TimeBudget:
         self._predict(plan)
         trials = [job for job in plan.to_run if job.purpose == "tuning"]
         first = by_seed(trials or plan.to_run)[0]
-        # Trials alone answer nothing: the jobs that use what they choose have to fit too, and one
-        # of a cell and task takes about as long as its trial.
-        later = list({key_of(job): job for job in trials}.values())
+        # Trials alone answer nothing: those of later rounds, and a job of each cell and task that
+        # uses what they choose, have to fit too.
+        later = [job for job in plan.expanded.waits if job.purpose == "tuning"]
+        reported = (job for job in plan.expanded.waits if job.purpose != "tuning")
+        later += {key_of(job): job for job in reported}.values()
         needed, left = self._needed(plan, first) + self._needed(plan, later), self._left()
         if needed <= left:
             return

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
+
+from pydantic import ValidationError
 
 from peftmark.catalog.method import Method
 from peftmark.catalog.methods import Cell, known_method, size_text
-from peftmark.suite.recipes import ADAPTER_FIELDS, VARIED, set_values
+from peftmark.suite.recipes import ADAPTER_FIELDS, VARIED, set_values, tuned_layer
 from peftmark.suite.schema import MethodEntry
 
 
@@ -38,9 +41,7 @@ def check_cells(entries: list[MethodEntry], where: str) -> Iterator[str]:
                         "the recipe of the suite, a profile or a task, or vary it for all cells "
                         "with a profile's vary"
                     )
-        rates = entry.learning_rates or []
-        if rates != sorted(set(rates)):
-            yield f"{at}.learning_rates: found {rates}; each rate once, in ascending order"
+        yield from check_grid(entry, method, at)
         for cell, _ in entry.cells():
             if cell in seen:
                 yield (
@@ -48,6 +49,49 @@ def check_cells(entries: list[MethodEntry], where: str) -> Iterator[str]:
                     "one method apart by `variant`"
                 )
             seen.add(cell)
+
+
+def check_grid(entry: MethodEntry, method: Method, at: str) -> Iterator[str]:
+    """Faults of the values that trials try."""
+    rates = entry.learning_rates or []
+    if rates != sorted(set(rates)):
+        yield f"{at}.learning_rates: found {rates}; each rate once, in ascending order"
+    if entry.tune is None:
+        return
+    if entry.learning_rates is not None:
+        yield f"{at}.learning_rates: stands beside `tune`; write it there, as tune.learning_rate"
+    for name, values in entry.tune.items():
+        where = f"{at}.tune.{name}"
+        texts = list(map(repr, values))
+        if len(set(texts)) < len(texts):
+            yield f"{where}: found {values}; each value once"
+        elif all(isinstance(value, int | float) for value in values) and values != sorted(values):
+            yield f"{where}: found {values}; numbers in ascending order"
+        setting, dot, _ = name.partition(".")
+        if setting == "options":
+            pass  # every value is looked at below
+        elif (setting in ADAPTER_FIELDS and setting not in method.settings) or (
+            dot and not method.schedule
+        ):
+            yield f"{where}: means nothing for {entry.method}, remove it"
+            continue
+        for value in values:
+            yield from (
+                f"{where}: found {value!r}; {why}"
+                for why in _value_faults(entry, method, name, value)
+            )
+
+
+def _value_faults(entry: MethodEntry, method: Method, name: str, value: Any) -> Iterator[str]:
+    """What is wrong with a value of a setting."""
+    try:
+        _, options = tuned_layer({name: value})
+    except ValidationError as error:
+        yield error.errors()[0]["msg"]
+        return
+    for option, fault in method.option_faults(entry.options | options):
+        if option in options:
+            yield fault
 
 
 def check_sizes(entry: MethodEntry, method: Method, at: str) -> Iterator[str]:

@@ -18,9 +18,10 @@ from peftmark.core.files import PACKAGE, SUITE_NAME
 from peftmark.core.shown import quoted
 from peftmark.core.strict_yaml import read_yaml
 from peftmark.record.recipe import Recipe
-from peftmark.suite.cell_checks import cell_words, check_cells, check_sizes
+from peftmark.suite.cell_checks import cell_words, check_cells, check_grid, check_sizes
 from peftmark.suite.compatibility import check_reading, check_shown_as
 from peftmark.suite.recipes import VARIED, RecipeFaults, cells, resolve_recipe
+from peftmark.suite.rounds import UnequalRounds, rounds_of, seeds_of
 from peftmark.suite.schema import MethodEntry, Profile, SuiteFile
 
 MOST_JOBS = 1_000_000
@@ -134,12 +135,14 @@ def _check_count(suite: SuiteFile) -> Iterator[str]:
     for name, profile in suite.profiles.items():
         entries = profile.methods or suite.methods
         varied = math.prod(len(getattr(profile.vary, one) or [""]) for one in VARIED)
-        tasks, trials = max(1, len(profile.tasks)), profile.tuning.seeds if profile.tuning else []
+        tasks, tuning = max(1, len(profile.tasks)), profile.tuning
         jobs = 0
         for entry in entries:
             sizes = sum(map(len, entry.sizes.values())) + len(entry.budget or [])
             found = max(1, sizes) * len(entry.quantization) * varied * tasks
-            jobs += found * (len(profile.seeds) + len(trials) * len(entry.learning_rates or []))
+            settings = math.prod(map(len, entry.grid.values())) if entry.grid else 0
+            trials = settings * len(tuning.seeds) if tuning else 0
+            jobs += found * (len(profile.seeds) + trials)
         if jobs > MOST_JOBS:
             yield (
                 f"profiles.{name}: {jobs:,} jobs (cells \u00d7 tasks \u00d7 seeds, and trials); at "
@@ -158,33 +161,37 @@ def _check_vary(profile: Profile, where: str) -> Iterator[str]:
 def _check_tuning(
     profile: Profile, entries: list[MethodEntry], where: str, methods_at: str
 ) -> Iterator[str]:
-    """Every method gets the same number of trials, on seeds that are not reported."""
-    if profile.tuning is None:
+    """Every method gets trials, on seeds that are not reported."""
+    tuning = profile.tuning
+    if tuning is None:
         return
-    seeds = profile.tuning.seeds
-    if len(set(seeds)) < len(seeds):
-        yield f"{where}.tuning.seeds: found {seeds}; each seed may stand once"
-    if both := sorted(set(seeds) & set(profile.seeds)):
+    if len(set(tuning.seeds)) < len(tuning.seeds):
+        yield f"{where}.tuning.seeds: found {tuning.seeds}; each seed may stand once"
+    grids = {
+        i: len(entry.settings())
+        for i, entry in enumerate(entries)
+        if entry.grid and known_method(entry.method).trains
+    }
+    taken = {seed for count in grids.values() for seed in seeds_of(count, tuning)}
+    if both := sorted(({*tuning.seeds} | taken) & set(profile.seeds)):
+        more = "" if set(both) & set(tuning.seeds) else " (each round takes the next)"
         yield (
-            f"{where}.tuning.seeds: found {both}, which are seeds of the reported jobs too; "
+            f"{where}.tuning.seeds: found {both}{more}, which are seeds of the reported jobs too; "
             f"take other numbers than {profile.seeds}"
         )
-    grids = {
-        i: entry.learning_rates
-        for i, entry in enumerate(entries)
-        if entry.learning_rates and known_method(entry.method).trains
-    }
     for index, entry in enumerate(entries):
-        at = f"{methods_at}[{index}] ({entry.method}).learning_rates"
+        name = "tune" if entry.tune is not None else "learning_rates"
+        at = f"{methods_at}[{index}] ({entry.method}).{name}"
         if untrained := known_method(entry.method).untrained:
-            if entry.learning_rates:
+            if entry.grid:
                 yield f"{at}: {untrained}, remove it"
         elif index not in grids:
             yield f"{at}: missing; {where} has tuning, so every method needs a grid"
-        elif len(grids[index]) != len(first := next(iter(grids.values()))):
+        elif tuning.trainings is None and grids[index] != (first := next(iter(grids.values()))):
+            what = "rates" if name == "learning_rates" else "settings"
             yield (
-                f"{at}: found {len(grids[index])} rates where the first grid has {len(first)}; "
-                "every method gets the same number of trials"
+                f"{at}: found {grids[index]} {what} where the first grid has {first}; every method "
+                "gets the same number of trials, or the same steps (tuning.trainings)"
             )
 
 
@@ -197,6 +204,7 @@ def _check_recipes(
 ) -> list[str]:
     faults: list[str] = []
     tasks = [task for task in map(task_of, profile.tasks) if not task.own or task.train_rows]
+    lengths: dict[str, int] = {}
     for entry in entries:
         method = known_method(entry.method)
         if any(check_sizes(entry, method, "")) or any(method.option_faults(entry.options)):
@@ -207,9 +215,47 @@ def _check_recipes(
                 try:
                     recipe = resolve_recipe(suite, profile, entry, cell, task)
                     faults += _check_room(profile, task, recipe, where)
+                    told = _check_trials(suite, profile, entry, cell, task, recipe, lengths)
+                    faults += [f"{where}, {name} on {task.key}: {one}" for one in told]
                 except RecipeFaults as error:
                     faults += [f"{where}, {name} on {task.key}: {one}" for one in error.faults]
     return faults
+
+
+def _check_trials(
+    suite: SuiteFile,
+    profile: Profile,
+    entry: MethodEntry,
+    cell: Cell,
+    task: Task,
+    recipe: Recipe,
+    lengths: dict[str, int],
+) -> Iterator[str]:
+    """What trials of a cell on a task can't be.
+
+    Args:
+        lengths: task -> steps of the cells before this one.
+    """
+    settings = entry.settings()
+    if (
+        profile.tuning is None
+        or not settings
+        or any(check_grid(entry, known_method(entry.method), ""))
+    ):
+        return
+    for setting in settings:
+        resolve_recipe(suite, profile, entry, cell, task, setting)
+    if profile.tuning.trainings is None:
+        return
+    try:
+        rounds_of(len(settings), recipe.steps, profile.tuning)
+    except UnequalRounds as error:
+        yield f"tuning.trainings: {error}"
+    if lengths.setdefault(task.key, recipe.steps) != recipe.steps:
+        yield (
+            f"steps: found {recipe.steps} where another method has {lengths[task.key]}; with "
+            "tuning.trainings every method of a task trains for the same steps"
+        )
 
 
 def _check_room(profile: Profile, task: Task, recipe: Recipe, where: str) -> Iterator[str]:

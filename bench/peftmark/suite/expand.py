@@ -21,10 +21,11 @@ from peftmark.record.plugin import note, used
 from peftmark.record.recipe import Causal
 from peftmark.suite.added_seeds import with_looks
 from peftmark.suite.checks import new_tokens
+from peftmark.suite.equal_tuning import rates_text, tuned
 from peftmark.suite.load import Suite
-from peftmark.suite.lr_trials import Choice, choices
 from peftmark.suite.recipes import cells, resolve_recipe
 from peftmark.suite.schema import Profile
+from peftmark.suite.trials import Choice
 
 THREADS = 1
 """Torch threads of a worker. Their number changes bits, and contending threads slow down."""
@@ -103,14 +104,20 @@ class Expanded:
 
     Attributes:
         jobs: in running order: trials, reported jobs, the repeat.
-        waiting: jobs that are not among them yet, since trials that choose their learning rate
-            are still to be made.
+        waits: stand-ins for the jobs that are not among them yet, since trials that choose their
+            settings are still to be made: later trials, and reported jobs, with settings that may
+            not be theirs.
         choices: what the trials say so far.
     """
 
     jobs: list[Job]
-    waiting: int
+    waits: list[Job]
     choices: dict[tuple[Cell, str], Choice]
+
+    @property
+    def waiting(self) -> int:
+        """Number of jobs that are not known yet."""
+        return len(self.waits)
 
     def untuned(self, job: Job) -> bool:
         """Whether the job should have been tuned, but no trial of its cell and task finished."""
@@ -133,28 +140,17 @@ def expand(
         note(job.plugins, newest=True)
     profile = suite.profiles[profile_name]
     base = _base_jobs(suite, profile_name, device)
-    found: dict[tuple[Cell, str], Choice] = {}
-    trials: list[Job] = []
-    if profile.tuning is not None:
-        grids = {
-            cell: entry.learning_rates or []
-            for entry in suite.methods(profile_name)
-            for cell in cells(entry, profile)
-        }
-        trials = [
-            replace(
-                job, purpose="tuning", seed=seed, recipe=replace(job.recipe, learning_rate=rate)
-            )
-            for seed in profile.tuning.seeds
-            for job in base
-            for rate in grids[job.cell]
-        ]
-        found = choices(trials, records or {})
+    trials = tuned(suite, profile_name, base, records or {})
     reported = [replace(job, seed=seed) for seed in profile.seeds for job in base]
     wanted = [*reported, replace(_repeated(base), seed=profile.seeds[0], purpose="repeat")]
-    ready = [_tuned(job, found.get((job.cell, job.task))) for job in wanted]
-    jobs = [job for job in ready if job is not None]
-    return Expanded([*trials, *jobs], len(wanted) - len(jobs), found)
+    jobs, waits = list(trials.trials), list(trials.later)
+    for job in wanted:
+        recipe = trials.recipes.get((job.cell, job.task), job.recipe)
+        if recipe is None:
+            waits.append(job)
+        else:
+            jobs.append(replace(job, recipe=recipe))
+    return Expanded(jobs, waits, trials.choices)
 
 
 def as_recorded(suite: Suite, profile_name: str, records: Mapping[str, Record]) -> Expanded:
@@ -242,7 +238,7 @@ def _base_jobs(suite: Suite, profile_name: str, device: Literal["cpu", "cuda"]) 
             own_model=carried_model(model),
             plugins=used(_names(suite, cell, task, model)),
             scale=profile.scale or "reduced",
-            rates=_rates(profile),
+            rates=rates_text(profile),
         )
         for task in map(suite.task, profile.tasks)
         for entry in suite.methods(profile_name)
@@ -259,13 +255,6 @@ def _names(suite: Suite, cell: Cell, task: Task, model: Model) -> Iterator[tuple
         yield "metric", key
     own: tuple[tuple[Kind, str], ...] = (("task", task.key), ("model", model.key))
     yield from (name for name in own if name in suite.plugged)
-
-
-def _rates(profile: Profile) -> str:
-    """Where the learning rates come from."""
-    if profile.tuning is not None:
-        return "chosen by trials on selection rows, equally many for every cell"
-    return f"fixed in the suite: {profile.rates}" if profile.rates else "fixed in the suite"
 
 
 def _causal(suite: Suite, profile: Profile, task: Task) -> Causal:
@@ -292,16 +281,6 @@ def _repeated(base: Sequence[Job]) -> Job:
     return min(of_cell, key=lambda job: job.recipe.steps * job.recipe.batch_size)
 
 
-def _tuned(job: Job, choice: Choice | None) -> Job | None:
-    """The job with the learning rate its trials chose; None while trials are to be made."""
-    if choice is None:
-        return job
-    if choice.missing:
-        return None
-    rate = job.recipe.learning_rate if choice.chosen is None else choice.chosen
-    return replace(job, recipe=replace(job.recipe, learning_rate=rate))
-
-
 def of_versions(records: Mapping[str, Record], versions: Mapping[str, str]) -> dict[str, Record]:
     """The records made with these library versions."""
     return {
@@ -323,7 +302,8 @@ def decide(
         again: run finished jobs too.
     """
     in_time = sorted(records.values(), key=lambda r: (r.finished_at, r.job.job_id))
-    before = {_place(earlier.job): earlier for earlier in in_time}
+    planned = {job.job_id for job in jobs}
+    before = {_place(old.job): old for old in in_time if old.job.job_id not in planned}
     decided = []
     for job in jobs:
         record = records.get(job.job_id)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from pydantic import BaseModel
@@ -19,7 +20,7 @@ from peftmark.catalog.methods import LORA, Cell, known_method
 from peftmark.catalog.quantizations import quantization_of
 from peftmark.catalog.task import Task
 from peftmark.record.recipe import AdaLoraSchedule, Recipe, first_stage_steps
-from peftmark.suite.schema import MethodEntry, Profile, RecipeLayer, SuiteFile
+from peftmark.suite.schema import OPTIONS, MethodEntry, Profile, RecipeLayer, SuiteFile
 
 ADAPTER_FIELDS = LORA
 
@@ -190,38 +191,60 @@ def _adalora(
     )
 
 
+def tuned_layer(setting: Mapping[str, Any]) -> tuple[RecipeLayer, dict[str, Any]]:
+    """What a setting that trials try sets in a recipe, and among the method's own options.
+
+    Args:
+        setting: name as in an entry's `tune` -> value.
+
+    Raises:
+        ValidationError: a value that its setting can't have.
+    """
+    options = {n.removeprefix(OPTIONS): v for n, v in setting.items() if n.startswith(OPTIONS)}
+    own = {n: v for n, v in setting.items() if "." not in n}
+    nested = {n.partition(".")[2]: v for n, v in setting.items() if n.startswith("adalora.")}
+    return RecipeLayer.model_validate(own | ({"adalora": nested} if nested else {})), options
+
+
+def _layers(suite: SuiteFile, profile: Profile, entry: MethodEntry, task: str) -> list[RecipeLayer]:
+    """The layers of a recipe, later ones winning."""
+    on_task = entry.task_recipe.get(task, RecipeLayer())
+    return [suite.recipe, profile.recipe, profile.tasks[task].recipe, entry.recipe, on_task]
+
+
 def resolve_recipe(
-    suite: SuiteFile, profile: Profile, entry: MethodEntry, cell: Cell, task: Task
+    suite: SuiteFile,
+    profile: Profile,
+    entry: MethodEntry,
+    cell: Cell,
+    task: Task,
+    setting: Mapping[str, Any] = MappingProxyType({}),
 ) -> Recipe:
     """Fold the layers for one cell on one task.
+
+    Args:
+        setting: of the entry's grid, above every layer.
 
     Raises:
         RecipeFaults: with every fault; never for a suite that was checked.
     """
     method, task_name = known_method(entry.method), task.key
-    task_layer = profile.tasks[task_name].recipe
-    layers = [suite.recipe, profile.recipe, task_layer, entry.recipe]
-    values = _merge([*layers, entry.task_recipe.get(task_name, RecipeLayer())])
+    tuned, options = tuned_layer(setting)
+    values = _merge([*_layers(suite, profile, entry, task_name), tuned])
     faults: list[str] = []
 
     def tell(key: str, what: str) -> None:
         faults.append(f"{key}: {what}")
 
-    values.update(cells(entry, profile)[cell], options=method.resolved_options(entry.options))
+    values.update(
+        cells(entry, profile)[cell], options=method.resolved_options(entry.options | options)
+    )
     if not method.trains:
-        # What says how to train says nothing of it: its jobs are the same whatever stands there.
-        values.pop("epochs", None)
-        values.update(learning_rate=0.0, steps=1, batch_size=1, eval_every=1, warmup=0)
-        values.update(gradient_accumulation=1, early_stopping=None, label_smoothing=0.0)
+        _untrained(values)
     if not method.freezes:
         values["weights"] = "fp32"
     rows = _row_limits(values, task, tell)
-    needed = ["batch_size", "learning_rate"]
-    needed += [name for name in ("targets", "alpha") if name in method.settings]
-    missing = [name for name in needed if name not in values]
-    if "steps" not in values and "epochs" not in values:
-        missing.append("steps (or epochs)")
-    if missing:
+    if missing := _missing(values, method):
         tell("recipe", f"{', '.join(missing)} set nowhere for {entry.method} on {task_name}")
         raise RecipeFaults(faults)
     if values["batch_size"] > rows:
@@ -249,6 +272,24 @@ def resolve_recipe(
     if base is None or not base.double:
         values["double_quantization"] = None
     return Recipe(**values)
+
+
+def _missing(values: Mapping[str, Any], method: Method) -> list[str]:
+    """What has to be written down and stands nowhere."""
+    needed = ["batch_size", "learning_rate"]
+    needed += [name for name in ("targets", "alpha") if name in method.settings]
+    missing = [name for name in needed if name not in values]
+    if "steps" not in values and "epochs" not in values:
+        missing.append("steps (or epochs)")
+    return missing
+
+
+def _untrained(values: dict[str, Any]) -> None:
+    """What says how to train says nothing of a method that doesn't: its jobs are the same whatever
+    stands there."""
+    values.pop("epochs", None)
+    values.update(learning_rate=0.0, steps=1, batch_size=1, eval_every=1, warmup=0)
+    values.update(gradient_accumulation=1, early_stopping=None, label_smoothing=0.0)
 
 
 def _check_step(values: Mapping[str, Any], method: Method, task: Task, fault: Fault) -> None:

@@ -6,6 +6,7 @@ cells, schedules that don't fit) is checked in `peftmark.suite.load`.
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Iterator
@@ -43,6 +44,15 @@ from peftmark.suite.price import PriceText
 
 RADAR_AXES = ("quality", "speed", "memory", "parameters", "steps_to_target", "ease_of_use")
 SIZE_KEYS = ("size", "rank", "width", "tokens")
+OPTIONS = "options."
+"""What stands before the name of a method's own setting."""
+TUNED = (
+    *("learning_rate", "schedule", "weight_decay", "max_grad_norm", "label_smoothing"),
+    *("head_dropout", "alpha", "dropout"),
+    *("adalora.beta1", "adalora.beta2", "adalora.orthogonal_weight"),
+)
+"""Settings that trials may vary: none that changes what a step costs or which rows are
+read, and none that is counted in steps, since trials are shorter."""
 TARGET_SETS = ("all-linear", "query-value", "attention")
 
 
@@ -73,6 +83,17 @@ def _budget(value: Any) -> Any:
         return value
     raise PydanticCustomError(
         "budget", "a number of parameters, or a share of the base's such as 0.1%"
+    )
+
+
+def _knob(name: str) -> str:
+    """The name of a setting that trials may vary."""
+    if name in TUNED or (name.startswith(OPTIONS) and len(name) > len(OPTIONS)):
+        return name
+    raise PydanticCustomError(
+        "knob",
+        "not a setting that trials vary; allowed: {allowed}, {options}NAME",
+        {"allowed": ", ".join(TUNED), "options": OPTIONS},
     )
 
 
@@ -117,6 +138,7 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 Sizes = Annotated[list[Annotated[int, Field(ge=1, le=4096)]], Field(min_length=1)]
 Word = Annotated[str, Field(min_length=1, max_length=40, pattern=r"^[^\x00-\x1f\x7f]+$")]
+KnobName = Annotated[str, AfterValidator(_knob)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 
@@ -201,7 +223,9 @@ class MethodEntry(Strict):
         budget: parameters in place of a size, which is solved for on the real architecture.
         variant: a word that tells the entry from others of the same method in every table.
         options: settings of the method's own.
-        learning_rates: the grid that a profile with `tuning` tries; unused without.
+        tune: the values of each setting that a profile with `tuning` tries, every combination of
+            them; unused without.
+        learning_rates: the same for a grid of rates alone.
         model: another model than the profile's; the cells say which.
     """
 
@@ -218,8 +242,24 @@ class MethodEntry(Strict):
         default_factory=lambda: ["none"]
     )
     learning_rates: Annotated[list[Positive], Field(min_length=2)] | None = None
+    tune: dict[KnobName, Annotated[list[Any], Field(min_length=2)]] | None = None
     recipe: RecipeLayer = RecipeLayer()
     task_recipe: dict[AnyTask, RecipeLayer] = Field(default_factory=dict)
+
+    @property
+    def grid(self) -> dict[str, list[Any]]:
+        """Setting -> the values that trials try, the learning rate first."""
+        if self.learning_rates:
+            return {"learning_rate": list(self.learning_rates)}
+        given = self.tune or {}
+        return {name: given[name] for name in sorted(given, key=lambda n: n != "learning_rate")}
+
+    def settings(self) -> list[dict[str, Any]]:
+        """Every combination of the grid's values; none without a grid."""
+        grid = self.grid
+        if not grid:
+            return []
+        return [dict(zip(grid, one, strict=True)) for one in itertools.product(*grid.values())]
 
     @property
     def sizes(self) -> dict[str, list[int]]:
@@ -251,9 +291,17 @@ class Vary(Strict):
 
 
 class Tuning(Strict):
-    """Trials of every learning rate of a grid, before the jobs that are reported."""
+    """Trials of the settings of a grid, before the jobs that are reported.
+
+    Attributes:
+        seeds: of the trials; none that is reported.
+        trainings: steps that the trials of a cell on a task take together, in trainings as long as
+            a reported one, the same for every method (`peftmark.suite.rounds`); without it every
+            setting is trained at whole length, and all grids have equally many.
+    """
 
     seeds: Annotated[list[Seed], Field(min_length=1)]
+    trainings: Annotated[int, Field(ge=4, le=100)] | None = None
 
 
 class Profile(Strict):

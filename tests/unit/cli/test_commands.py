@@ -167,7 +167,10 @@ def test_importing_anything_but_the_lab_loads_no_torch_and_changes_nothing():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["run", "glew"], ["no suite 'glew'", "Known suites: adalora-settings, base-weights, "]),
+        (
+            ["run", "glew"],
+            ["no suite 'glew'", "Known suites: adalora-settings, adalora-tuned, base-weights, "],
+        ),
         (["run", "../glue"], ["'../glue'", "never by a path"]),
         (["report", "/etc/passwd"], ["'/etc/passwd'", "never by a path"]),
         (["plan", "glue; touch p"], ["'glue; touch p'", "never by a path"]),

@@ -19,7 +19,9 @@ from factory import (
     make_trials,
 )
 from peftmark.analysis import table
+from peftmark.catalog.methods import cell_title
 from peftmark.record.job import RadarAxis
+from peftmark.record.recipe import AdaLoraSchedule
 from peftmark.render import chart_specs, draw, page
 from peftmark.report import costs
 from peftmark.report import radar as glance
@@ -255,7 +257,7 @@ def test_the_sensitivity_to_the_learning_rate_by_hand():
     assert row(shown, caption, "LoRA r8")[1].note == "2e-3"
     edge = row(shown, caption, "QLoRA r8")[1]
     assert (edge.text, edge.note) == ("25\u00a0%", "5e-3, edge of the grid")
-    assert row(shown, caption, "head only")[2].note == "no learning rate was tuned"
+    assert row(shown, caption, "head only")[2].note == "nothing was tuned"
     assert section(shown, "tuning").lead.startswith(
         "Least sensitive to the learning rate: LoRA r8, 75"
     )
@@ -266,6 +268,54 @@ def test_the_sensitivity_to_the_learning_rate_by_hand():
     scores = row(shown, "Every learning rate", "QLoRA r8")
     assert [e.text for e in scores[2:]] == ["0.500", "diverged", "0.700", "0.800"]
     assert scores[3].note == "1e-3" and scores[5].note == "5e-3, chosen"
+
+
+WEIGHTS = (0.0, 0.1)
+FIRST_ROUND = {(1e-3, 0.0): 0.6, (1e-3, 0.1): 0.5, (2e-3, 0.0): 0.7, (2e-3, 0.1): 0.694}
+
+
+def rounds(cell=ADALORA, task="sst2"):
+    """Trials of two rates and two penalties, short, and of the best two of them, whole."""
+    base = make_trials([cell], [task])[0]
+    found = []
+    for (rate, weight), score in FIRST_ROUND.items():
+        for steps, seed in ((30, 100), (120, 101)):
+            if steps == 120 and rate == 1e-3:
+                continue
+            schedule = AdaLoraSchedule(12, 3, 9, 5, 0.85, 0.85, weight)
+            recipe = replace(base.job.recipe, steps=steps, learning_rate=rate, adalora=schedule)
+            job = replace(base.job, seed=seed, recipe=recipe)
+            better = 0.1 if (steps, weight) == (120, 0.1) else 0.0
+            outcome = make_outcome(metric_value=score + better)
+            found.append(replace(base, job=job, outcome=outcome))
+    return found
+
+
+def test_every_setting_that_was_tuned_has_its_picture_and_what_it_took_and_gave():
+    shown = show([*rounds(), *make_matrix(cells=[ADALORA], tasks=["sst2"])])
+    name = cell_title(*ADALORA)
+    share = row(shown, "Share of the settings", name)[1]
+    assert share.text == "50\u00a0%"
+    assert share.note == "2e-3, penalty 0.1, edge of the grid"
+    ledger = [e.text for e in row(shown, "What tuning took", name)]
+    assert ledger == [name, "sst2", "6", "360", "4 × 30, 2 × 120", "0.053"]
+    rate, penalty = (
+        next(f for f in shown.figures() if f.name == wanted)
+        for wanted in ("rates-0", "tuned-orthogonal-weight-0")
+    )
+    assert rate.drawing.lines[0].points == ((1e-3, 0.6), (2e-3, 0.7))
+    assert (rate.drawing.lines[0].flat, rate.drawing.lines[0].chosen) == ((2e-3,), 2e-3)
+    assert penalty.drawing.names == ("0", "0.1")
+    assert penalty.drawing.lines[0].points == ((0.0, 0.7), (1.0, 0.694))
+    assert (penalty.drawing.lines[0].flat, penalty.drawing.lines[0].chosen) == ((0.0, 1.0), 1.0)
+    assert penalty.finding == f"Chosen: {name} 0.1."
+    assert "after 30 steps, the best over the others tried" in penalty.note
+    assert ">penalty<" in draw.render(penalty)
+    text = paragraphs(shown, "tuning")
+    assert "the better ones for more" in text and "Tuning seeds: 100 and 101;" in text
+    scores = row(shown, "Every setting and its score", name)
+    assert [e.text for e in scores[2:]] == ["0.600", "0.500", "0.700", "0.694"]
+    assert scores[5].note == "2e-3, penalty 0.1, chosen"
 
 
 def test_trials_that_are_missing_leave_the_share_open():
@@ -300,7 +350,7 @@ def test_ease_of_use_can_be_a_radar_axis():
     shown = show([*tuned, *rows], options=options)
     radar = grid(shown, "numbers of the radar")
     assert radar.rows[0][-1].text == "0.750"
-    assert radar.rows[1][-1].note == "no learning rate was tuned"
+    assert radar.rows[1][-1].note == "nothing was tuned"
     built = table.build([*tuned, *rows], [r.job for r in [*tuned, *rows]], LORA)
     assert glance.points(built, LORA, options)[-1].position == pytest.approx(0.75)
     untuned = grid(show(rows, options=options), "numbers of the radar")

@@ -44,5 +44,5 @@ def test_how_it_reads():
 def test_a_suite_of_one_profile_has_none(tmp_path):
     one = make_plan(Selection("perf", "offline", results=tmp_path))
     assert neighbours_text(one) == ""
-    nothing = SimpleNamespace(jobs=[], waiting=0)
+    nothing = SimpleNamespace(jobs=[], waits=[])
     assert module._work(one, nothing) == 0

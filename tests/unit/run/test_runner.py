@@ -444,7 +444,7 @@ def test_a_title_tells_what_a_job_is_for():
     assert job_title(make_job(variant="bf16")) == "LoRA r8, bf16 on sst2, seed 0"
     assert job_title(make_job(purpose="repeat")) == "LoRA r8 on sst2, seed 0, repeat"
     trial = make_job(purpose="tuning", seed=9, recipe=recipe)
-    assert job_title(trial) == "LoRA r8 on sst2, seed 9, trial of learning rate 0.002"
+    assert job_title(trial) == "LoRA r8 on sst2, seed 9, trial of learning rate 0.002, 120 steps"
 
 
 @pytest.mark.parametrize("live", [True, False])

@@ -26,9 +26,10 @@ class Clock:
         return self.now
 
 
-def plan_of(jobs, done=()):
+def plan_of(jobs, done=(), waits=()):
     return SimpleNamespace(
         jobs=list(jobs),
+        expanded=SimpleNamespace(waits=list(waits)),
         to_run=list(jobs),
         places=SimpleNamespace(cache=None),
         own_files={},
@@ -45,7 +46,9 @@ def made(monkeypatch):
     monkeypatch.setattr(
         time_budget,
         "expected",
-        lambda plan, _: {key_of(job): Estimate({"train": 100.0}) for job in plan.jobs},
+        lambda plan, _: {
+            key_of(job): Estimate({"train": 100.0}) for job in (*plan.jobs, *plan.expanded.waits)
+        },
     )
 
     def budget(seconds):
@@ -126,8 +129,19 @@ def test_trials_count_with_the_jobs_that_use_what_they_choose(made):
     budget, _, _ = made
     trials = [replace(job, purpose="tuning") for job in JOBS if job.seed == 0]
     with pytest.raises(UserError, match="trials of seed 0"):
-        budget(190).admit(plan_of(trials))
-    budget(401).admit(plan_of(trials))
+        budget(190).admit(plan_of(trials, waits=JOBS))
+    budget(401).admit(plan_of(trials, waits=JOBS))
+
+
+def test_trials_of_later_rounds_count_too(made):
+    budget, _, said = made
+    trials = [replace(job, purpose="tuning") for job in JOBS if job.seed == 0]
+    later = [replace(job, purpose="tuning") for job in JOBS if job.seed == 1]
+    plan = plan_of(trials, waits=[*later, *JOBS])
+    budget(601).admit(plan)
+    assert said == []
+    budget(590).admit(plan)
+    assert "trials of seed 0 (4 jobs) alone takes about 10:00 here" in said[0]
 
 
 def test_rows_from_before_count_and_nothing_to_run_is_no_fault(made):

@@ -21,6 +21,7 @@ from peftmark.suite.load import (
     suite_names,
 )
 from peftmark.suite.recipes import cells
+from peftmark.suite.rounds import rounds_of
 from peftmark.suite.schema import MAX_SUITE_BYTES
 from places import SUITES
 from small_suite import (
@@ -53,8 +54,13 @@ def test_every_profile_of_a_shipped_suite_expands_to_distinct_jobs(name):
         pairs *= len(content.tasks)
         trials = 0
         if content.tuning:
-            rates = len(suite.methods(profile)[0].learning_rates)
-            trials = pairs * rates * len(content.tuning.seeds)
+            grids = [
+                len(entry.settings())
+                for entry in suite.methods(profile)
+                for _ in cells(entry, content)
+            ]
+            rounds = [one for n in grids for one in rounds_of(n, 1000, content.tuning)]
+            trials = len(content.tasks) * sum(one.trials for one in rounds)
         assert len(expanded.jobs) + expanded.waiting == trials + pairs * len(content.seeds) + 1
         assert len({job.job_id for job in expanded.jobs}) == len(expanded.jobs)
         assert suite.report.reference in {job.cell for job in expanded.jobs}

@@ -8,7 +8,7 @@ import pytest
 
 from factory import HEAD, LORA, make_failure, make_job, make_outcome, make_recipe, make_record
 from peftmark.catalog.metrics import METRICS
-from peftmark.suite.lr_trials import choices, trials
+from peftmark.suite.trials import choices, trials
 
 RATES = (1e-3, 2e-3, 4e-3)
 
@@ -36,6 +36,14 @@ def choice(scores, seeds):
     return found
 
 
+def rates(found):
+    return tuple(one.setting[0] for one in found.tried)
+
+
+def scores_of(found):
+    return tuple(one.score for one in found.tried)
+
+
 def of(*scores):
     """The choice for one score a rate."""
     return choice(dict(zip(((rate, 100) for rate in RATES), scores, strict=True)), seeds=(100,))
@@ -44,19 +52,19 @@ def of(*scores):
 def test_the_rate_with_the_best_mean_over_seeds_is_chosen():
     scores = {(1e-3, 7): 0.9, (1e-3, 8): 0.1, (2e-3, 7): 0.6, (2e-3, 8): 0.8}
     found = choice(scores | {(4e-3, 7): 0.2, (4e-3, 8): 0.3}, seeds=(7, 8))
-    assert found.rates == RATES
-    assert found.scores == pytest.approx((0.5, 0.7, 0.25))
-    assert (found.cell, found.task, found.chosen, found.missing) == (LORA, "sst2", 2e-3, 0)
+    assert (found.knobs, rates(found)) == (("learning_rate",), RATES)
+    assert scores_of(found) == pytest.approx((0.5, 0.7, 0.25))
+    assert (found.cell, found.task, found.chosen, found.missing) == (LORA, "sst2", (2e-3,), 0)
 
 
 def test_a_tie_goes_to_the_smaller_rate():
-    assert of(0.1, 0.8, 0.8).chosen == 2e-3
+    assert of(0.1, 0.8, 0.8).chosen == (2e-3,)
 
 
 def test_a_lower_score_wins_where_lower_is_better(monkeypatch):
     monkeypatch.setitem(METRICS, "accuracy", replace(METRICS["accuracy"], direction="lower"))
-    assert of(0.3, 0.5, 0.4).chosen == 1e-3
-    assert of(0.4, 0.3, 0.3).chosen == 2e-3
+    assert of(0.3, 0.5, 0.4).chosen == (1e-3,)
+    assert of(0.4, 0.3, 0.3).chosen == (2e-3,)
     assert of(0.3, 0.5, 0.305).within(0.01) == pytest.approx(2 / 3)
 
 
@@ -67,7 +75,7 @@ def test_the_rate_with_the_lowest_error_is_chosen(metric):
     for job, value in zip(jobs, (16.0, 12.0, 30.0), strict=True):
         records |= row(job, value)
     [found] = choices(jobs, records).values()
-    assert found.chosen == RATES[1]
+    assert found.chosen == (RATES[1],)
     assert found.within(4.0) == pytest.approx(2 / 3)
 
 
@@ -75,8 +83,8 @@ def test_the_rate_with_the_lowest_error_is_chosen(metric):
 def test_a_rate_with_a_failed_trial_has_no_score_and_is_not_missing(status):
     scores = {(1e-3, 7): 0.9, (1e-3, 8): status, (2e-3, 7): 0.5, (2e-3, 8): 0.5}
     found = choice(scores | {(4e-3, 7): status, (4e-3, 8): status}, seeds=(7, 8))
-    assert found.scores == (None, 0.5, None)
-    assert (found.chosen, found.missing) == (2e-3, 0)
+    assert scores_of(found) == (None, 0.5, None)
+    assert (found.chosen, found.missing) == ((2e-3,), 0)
     assert found.within(1.0) == pytest.approx(1 / 3)
 
 
@@ -87,7 +95,7 @@ def test_without_any_score_nothing_is_chosen():
 
 def test_trials_without_a_row_or_stopped_by_the_user_are_missing():
     found = of(0.5, "interrupted", None)
-    assert found.scores == (0.5, None, None)
+    assert scores_of(found) == (0.5, None, None)
     assert found.missing == 2
 
 
@@ -115,7 +123,7 @@ def test_cells_and_tasks_are_apart_and_other_purposes_are_passed_over():
         records |= row(job, 0.9)
     found = choices([*reported, *jobs], records)
     assert list(found) == [(HEAD, "sst2"), (LORA, "sst2"), (LORA, "stsb")]
-    assert found[HEAD, "sst2"].scores == (0.1, 0.2)
+    assert scores_of(found[HEAD, "sst2"]) == (0.1, 0.2)
     assert found[LORA, "sst2"].missing == 1
     assert trials([*reported, *jobs]) == jobs
     assert choices(reported, records) == {}

@@ -1,0 +1,119 @@
+"""Pictures of trials: the score over each setting that was tuned, one for each task."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from peftmark.analysis.table import ResultTable
+from peftmark.catalog.methods import Cell
+from peftmark.render import words
+from peftmark.render.chart_specs import Mark, Sweep, SweepLine
+from peftmark.render.page import Figure, marks
+from peftmark.report import cell_selection
+from peftmark.report.quality import metric_of
+from peftmark.suite.trials import RATE, Choice
+
+NEAR = "within one point of the best"
+"""A score this close to the best counts as good as the best; `scale.point` of the metric."""
+
+TITLES = {
+    RATE: "learning rate",
+    "adalora.orthogonal_weight": "penalty",
+    "adalora.beta1": "beta1",
+    "adalora.beta2": "beta2",
+}
+"""Setting -> its name in a report; of others the suite's own, without what stands before a dot."""
+
+
+def value_text(knob: str, value: Any) -> str:
+    """A value of a setting, as a report shows it."""
+    if knob == RATE:
+        return words.rate(value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def title_of(knob: str) -> str:
+    """The name of a setting in a report."""
+    return TITLES.get(knob) or knob.rpartition(".")[2].replace("_", " ")
+
+
+def knobs_of(found: Iterable[Choice]) -> list[str]:
+    """Every setting that was varied for some cell, the learning rate first."""
+    names = dict.fromkeys(knob for choice in found for knob in choice.knobs)
+    return sorted(names, key=lambda name: name != RATE)
+
+
+def pictures(
+    table: ResultTable,
+    found: Mapping[Cell, Choice],
+    knob: str,
+    tolerance: float | None,
+) -> list[Figure]:
+    """The score over one setting on one task: a line a cell, in panels of a few.
+
+    Args:
+        found: cell -> what its trials on the task say.
+        tolerance: one point of the task's metric; None where it has none.
+    """
+    chosen = {
+        cell: choice
+        for cell in cell_selection.picks(table)
+        if (choice := found.get(cell)) and choice.chosen is not None and knob in choice.knobs
+    }
+    if not chosen:
+        return []
+    task = next(iter(chosen.values())).task
+    key, index = metric_of(table, task), table.tasks.index(task)
+    names = _names_of(chosen, knob)
+    look = marks(table.cells)
+    lines = {c: _line(look[c], choice, knob, names, tolerance) for c, choice in chosen.items()}
+    axis = f"{words.metric_title(key)} on selection rows, {words.direction(key)}"
+    short = {choice.first_steps for choice in chosen.values()}
+    several = any(len(choice.knobs) > 1 for choice in chosen.values())
+    note = (
+        f"One point a value, after {words.span(short)} steps"
+        f"{', the best over the others tried' if several else ''}; the ring marks what was chosen, "
+        f"a broad line what is {NEAR}. What failed is a gap."
+    )
+    stem = "rates" if knob == RATE else f"tuned-{knob.rpartition('.')[2].replace('_', '-')}"
+    figures = []
+    for part, cells in enumerate(cell_selection.panels(table, list(lines))):
+        drawing = Sweep(tuple(lines[c] for c in cells), axis, title_of(knob), tuple(names))
+        name = f"{stem}-{index}" + (f"-{part}" if part else "")
+        text = _finding({cell: chosen[cell] for cell in cells}, knob)
+        title = task if knob == RATE else f"{task}, {title_of(knob)}"
+        figures.append(Figure(name, text, drawing, note, title=title))
+    return figures
+
+
+def _names_of(chosen: Mapping[Cell, Choice], knob: str) -> list[str]:
+    """The values of all cells in their order; empty for those that a log scale has room for."""
+    values = list(dict.fromkeys(v for c in chosen.values() for v, _ in c.along(knob)))
+    numbers = [v for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
+    if len(numbers) == len(values):
+        if min(numbers) > 0:
+            return []
+        values = sorted(values)
+    return [value_text(knob, value) for value in values]
+
+
+def _line(
+    mark: Mark, choice: Choice, knob: str, names: Sequence[str], tolerance: float | None
+) -> SweepLine:
+    def place(value: Any) -> float:
+        return float(names.index(value_text(knob, value)) if names else value)
+
+    assert choice.chosen is not None
+    flat = () if tolerance is None else tuple(map(place, choice.flat(knob, tolerance)))
+    points = sorted((place(value), score) for value, score in choice.along(knob))
+    return SweepLine(mark, tuple(points), place(choice.chosen[choice.knobs.index(knob)]), flat)
+
+
+def _finding(chosen: Mapping[Cell, Choice], knob: str) -> str:
+    told = []
+    for cell, choice in chosen.items():
+        assert choice.chosen is not None
+        value = choice.chosen[choice.knobs.index(knob)]
+        told.append(f"{words.title(cell)} {value_text(knob, value)}")
+    return f"Chosen: {words.listing(told)}."
