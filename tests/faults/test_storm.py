@@ -36,6 +36,27 @@ profiles:
 """
 JOBS = 4 * 5 + 1
 
+# Trials in rounds, and seeds that are added until cells are told apart: which jobs there are follows
+# from rows. Rank 8 is told from rank 4 at the first look, the others are not at once.
+GROWING = """
+suite: storm
+version: 1
+summary: made up
+reference: {method: lora, rank: 4}
+radar: {}
+recipe: {batch_size: 16, steps: 20, learning_rate: 1e-3}
+methods:
+  - {method: head, tune: {learning_rate: [1e-3, 2e-3, 3e-3]}}
+  - method: lora
+    rank: [2, 4, 8]
+    tune: {learning_rate: [1e-3, 2e-3, 3e-3], alpha: [8, 16]}
+    recipe: {targets: attention}
+profiles:
+  quick: {summary: s, needs: nothing, scale: reduced,
+         sources: [package], model: minilm-l6, seeds: [0, 1, 2],
+          tuning: {seeds: [100], trainings: 5}, tasks: {trec: {}}}
+"""
+
 # The command line with a worker and assets that cost nothing.
 FAKE = f"""
 import sys
@@ -45,9 +66,10 @@ stand_ins.load_early()
 from functools import partial
 from peftmark.run import runner
 runner.fetch = lambda plan: {{}}
-runner.execute = partial(runner.execute, worker="fault_worker:steady")
+runner.execute = partial(runner.execute, worker="fault_worker:" + sys.argv[1])
 from peftmark.cli.parser import main
-main(["run", "storm", "--profile", "quick", "--suites", "suites", "--jobs", "2", "--no-report"])
+main(["run", "storm", "--profile", "quick", "--suites", "suites", "--jobs", "2", "--no-report",
+      *sys.argv[2:]])
 """
 
 
@@ -60,10 +82,10 @@ def storm(tmp_path):
         found.kill_supervisor()
 
 
-def storm_in(folder, luck):
+def storm_in(folder, luck, suite=SUITE, arguments=("steady",)):
     (folder / "suites").mkdir(parents=True)
-    (folder / "suites" / "storm.yaml").write_text(SUITE)
-    return Storm([sys.executable, "-c", FAKE], folder, luck)
+    (folder / "suites" / "storm.yaml").write_text(suite)
+    return Storm([sys.executable, "-c", FAKE, *arguments], folder, luck)
 
 
 def selection(folder):
@@ -160,6 +182,34 @@ def test_storms(undisturbed, storm, seed):
         return luck.choice(KINDS)
 
     rage(storm, undisturbed, TROUBLES, trouble)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", SEEDS)
+def test_storms_while_trials_and_looks_decide_what_comes_next(tmp_path, seed):
+    """Same looks, same verdicts, same jobs, whenever it was killed."""
+    luck = random.Random(seed)
+    arguments = ("told_apart", "--until-decided", "--max-seeds", "6")
+    calm = storm_in(tmp_path / "calm", luck, GROWING, arguments)
+    calm.calm()
+    undisturbed = figures(selection(calm.folder))
+    looks = {(row["look"], row["method"]) for row in undisturbed.values()}
+    assert {("1", "'lora'"), ("2", "'lora'")} <= looks, "seeds were added"
+    purposes = [row["purpose"] for row in undisturbed.values()]
+    assert purposes.count("'tuning'") == 3 * (6 + 2) + 3 + 2, "and rounds"
+    mine = storm_in(tmp_path / "storm", luck, GROWING, arguments)
+
+    def trouble():
+        if luck.random() < 0.8:
+            more_rows(mine, 1)
+        mine.running(luck.uniform(0.0, 0.5))
+        return luck.choice(KINDS)
+
+    try:
+        rage(mine, undisturbed, TROUBLES, trouble)
+    finally:
+        if mine.process is not None and mine.process.poll() is None:
+            mine.kill_supervisor()
 
 
 def rage(storm, undisturbed, count, trouble):

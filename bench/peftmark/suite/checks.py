@@ -209,6 +209,8 @@ def _check_recipes(
         method = known_method(entry.method)
         if any(check_sizes(entry, method, "")) or any(method.option_faults(entry.options)):
             continue
+        if any(check_grid(entry, method, "")):
+            continue
         for task in tasks:
             for cell in cells(entry, profile):
                 name = " ".join(filter(None, (cell.method, size_text(cell.method, cell.size))))

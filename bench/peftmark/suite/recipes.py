@@ -207,9 +207,11 @@ def tuned_layer(setting: Mapping[str, Any]) -> tuple[RecipeLayer, dict[str, Any]
 
 
 def _layers(suite: SuiteFile, profile: Profile, entry: MethodEntry, task: str) -> list[RecipeLayer]:
-    """The layers of a recipe, later ones winning."""
+    """The layers of a recipe, later ones winning; first of all the middle of what trials try."""
+    middle = {name: values[(len(values) - 1) // 2] for name, values in entry.grid.items()}
+    first, _ = tuned_layer(middle if profile.tuning else {})
     on_task = entry.task_recipe.get(task, RecipeLayer())
-    return [suite.recipe, profile.recipe, profile.tasks[task].recipe, entry.recipe, on_task]
+    return [first, suite.recipe, profile.recipe, profile.tasks[task].recipe, entry.recipe, on_task]
 
 
 def resolve_recipe(

@@ -286,7 +286,6 @@ TUNED = changed(*GRIDS, ((*QUICK, "tuning"), {"seeds": [7, 8]}))
         ((*QUICK, "tuning", "seeds"), [], ["tuning.seeds: found []", "at least 1"]),
         (("recipe", "selection_rows"), 0, ["selection_rows: found 0", "tuning"]),
         (("methods", LORA, "recipe", "selection_rows"), 0, ["lora rank 8 on trec: selection_rows"]),
-        (("recipe", "learning_rate"), None, ["learning_rate set nowhere"]),
     ],
 )
 def test_tuning_that_is_not_equal_is_refused(tmp_path, path, value, words):
@@ -300,6 +299,18 @@ def test_tuning_that_is_not_equal_is_refused(tmp_path, path, value, words):
     message = refusal(tmp_path, content)
     for word in words:
         assert word in message
+
+
+def test_what_is_tuned_and_set_nowhere_else_is_the_middle_of_its_grid(tmp_path):
+    content = copy.deepcopy(TUNED)
+    del content["recipe"]["learning_rate"]
+    for entry in content["methods"]:
+        entry["learning_rates"] = [1e-3, 2e-3, 4e-3, 8e-3]
+    write(tmp_path, content)
+    waits = expand(load_suite("demo", tmp_path), "quick", "cpu").waits
+    assert {job.recipe.learning_rate for job in waits} == {2e-3}
+    del content["profiles"]["quick"]["tuning"]
+    assert "learning_rate set nowhere" in refusal(tmp_path, content)
 
 
 def test_grids_are_unused_without_tuning(tmp_path):
