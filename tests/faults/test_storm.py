@@ -36,8 +36,8 @@ profiles:
 """
 JOBS = 4 * 5 + 1
 
-# Trials in rounds, and seeds that are added until cells are told apart: which jobs there are follows
-# from rows. Rank 8 is told from rank 4 at the first look, the others are not at once.
+# Trials in rounds, and seeds that are added until cells are told apart: which jobs there are
+# follows from rows. Rank 8 is told from rank 4 at the first look, the others are not at once.
 GROWING = """
 suite: storm
 version: 1

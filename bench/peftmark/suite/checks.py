@@ -239,11 +239,7 @@ def _check_trials(
         lengths: task -> steps of the cells before this one.
     """
     settings = entry.settings()
-    if (
-        profile.tuning is None
-        or not settings
-        or any(check_grid(entry, known_method(entry.method), ""))
-    ):
+    if profile.tuning is None or not settings:
         return
     for setting in settings:
         resolve_recipe(suite, profile, entry, cell, task, setting)
