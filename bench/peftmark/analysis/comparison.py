@@ -155,10 +155,14 @@ def against_reference(table: ResultTable) -> dict[Cell, Difference]:
     """Every other cell less the reference, over all tasks."""
     base = overall_score(table, table.reference)
     scores = {c: difference(overall_score(table, c), base) for c in _scored(table, base)}
-    return judge(scores, lambda _: _margin(table), seen=lambda cell: seen_looks(table, cell))
+    return judge(
+        scores,
+        lambda _: margin_of(table),
+        seen=lambda cell: seen_looks(table, cell, table.reference),
+    )
 
 
-def _margin(table: ResultTable) -> float | None:
+def margin_of(table: ResultTable) -> float | None:
     """What counts as equivalent over all tasks; None where gains are averaged."""
     return MARGIN if table.scale.in_points else None
 
@@ -180,7 +184,7 @@ def by_task(table: ResultTable) -> dict[tuple[Cell, str], Difference]:
         scores,
         lambda key: margins[key[1]],
         lambda key: signs[key[1]],
-        lambda key: seen_looks(table, key[0]),
+        lambda key: seen_looks(table, key[0], table.reference),
     )
 
 
@@ -219,7 +223,7 @@ def _pairs(table: ResultTable) -> Mapping[tuple[Cell, Cell], Difference]:
         for family in (mine, rest):
             found = {(a, b): difference(scores[a], scores[b]) for a, b in family}
             judged = judge(
-                found, lambda _: _margin(table), seen=lambda pair: seen_looks(table, *pair)
+                found, lambda _: margin_of(table), seen=lambda pair: seen_looks(table, *pair)
             )
             table.pairs.update(judged)
     return table.pairs

@@ -64,13 +64,13 @@ def looks(seeds: Sequence[int], most: int) -> tuple[Look, ...]:
 
 
 def seen(table: ResultTable, *cells: Cell) -> tuple[Look, ...] | None:
-    """The looks at which these cells and the reference are whole: every planned job has ended that
-    is in by then. None where the number of seeds was fixed."""
+    """The looks at which these cells are whole: every planned job has ended that is in by then.
+    None where the number of seeds was fixed."""
     if table.most_seeds is None:
         return None
     order = dict.fromkeys(job.seed for job in table.jobs if job.purpose == "report")
     ended: dict[Cell, dict[int, bool]] = {}
-    for cell in {*cells, table.reference}:
+    for cell in cells:
         by_seed = ended.setdefault(cell, {})
         for slot in table.of(cell):
             seed = slot.job.seed
@@ -108,6 +108,30 @@ def sequentially_equivalent(
         for look in seen
         if (one := _at(by_seed, look)) is not None
     )
+
+
+def looks_beyond(
+    by_seed: Sequence[tuple[int, Sequence[float]]], seen: Collection[Look], margin: float
+) -> float | None:
+    """p of "the difference lies within the margin" over all looks so far; None where no look has
+    one. Each is one-sided, on the side where the mean lies (Murphy and Myors, Journal of Applied
+    Psychology 84, 1999: tests of a minimum effect).
+
+    Args:
+        margin: above 0, in the unit of the differences.
+    """
+    found = []
+    for look in seen:
+        one = _at(by_seed, look)
+        if one is None or one.p is None:
+            continue
+        side = 1.0 if one.estimate.mean > 0 else -1.0
+        moved = [(seed, [v - side * margin for v in tasks]) for seed, tasks in by_seed]
+        beyond = _at(moved, look)
+        if beyond is not None and beyond.p is not None:
+            far = side * beyond.estimate.mean > 0
+            found.append((beyond.p / 2 if far else 1.0) / look.share)
+    return min(1.0, *found) if found else None
 
 
 def _at(by_seed: Sequence[tuple[int, Sequence[float]]], look: Look) -> Comparison | None:

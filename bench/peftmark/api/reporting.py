@@ -65,7 +65,7 @@ def write_report(
         jobs = as_recorded(plan.suite, plan.profile, known_rows).jobs
     if any(record.most_seeds for record in mine):
         table = build(list(known_rows.values()), jobs, plan.suite.report.reference)
-        told = decisions_text(table)
+        told = decisions_text(table, max(record.question or "reference" for record in mine))
         notes.append(f"{told[:1].upper()}{told[1:]}.")
     profile = plan.suite.profiles[plan.profile]
     # What is known of elsewhere is of language models.

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from peftmark.core.errors import UserError
+from peftmark.core.questions import QUESTIONS
 from peftmark.core.texts import whole_number
 from peftmark.executors.select import DEVICES, EXECUTORS, Where
 
@@ -184,8 +185,13 @@ def add_limits(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--until-decided",
         action="store_true",
-        help="add seeds, a look at a time, until every cell is told from the reference or shown to "
-        "be equivalent (docs/statistics.md)",
+        help="add seeds, a look at a time, until the question is answered (docs/statistics.md)",
+    )
+    sub.add_argument(
+        "--question",
+        choices=QUESTIONS,
+        help="with --until-decided: how every cell stands beside the reference (the default), "
+        "which is best, or which lie within the margin of the reference",
     )
     sub.add_argument(
         "--max-seeds",
@@ -245,8 +251,10 @@ def most_seeds(options: argparse.Namespace) -> int | None:
         UserError: options that contradict one another.
     """
     if not options.until_decided:
-        if options.max_seeds is not None:
-            raise UserError("--max-seeds says nothing without --until-decided", "Add that.")
+        for name in ("max_seeds", "question"):
+            if getattr(options, name) is not None:
+                option = "--" + name.replace("_", "-")
+                raise UserError(f"{option} says nothing without --until-decided", "Add that.")
         return None
     if options.job or options.again:
         name = "--job" if options.job else "--again"

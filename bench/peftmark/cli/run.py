@@ -94,7 +94,11 @@ def run(options: argparse.Namespace) -> int:
     from peftmark.run.stop import Stop
 
     most_hours, price = time_limit(options)
-    selection = replace(selection_of(options), most_seeds=most_seeds(options))
+    selection = replace(
+        selection_of(options),
+        most_seeds=most_seeds(options),
+        question=options.question or "reference",
+    )
     console = console_on(sys.stderr if options.json else sys.stdout)
     stop = Stop()
     agreed = options.yes or bool(options.job) or most_hours is not None

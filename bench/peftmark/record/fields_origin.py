@@ -238,6 +238,20 @@ ROWS: tuple[Field, ...] = (
         null="the number of seeds was fixed",
     ),
     Field(
+        "question",
+        "string",
+        "question",
+        phase="plan",
+        meter="suite",
+        kind="fact",
+        section="Validity",
+        summary=(
+            "of such a run, what seeds were added for: `reference` (how each cell stands beside "
+            "the reference), `best` (which is first) or `equivalence` (which lie within the margin)"
+        ),
+        null="the number of seeds was fixed",
+    ),
+    Field(
         "started_at",
         "string",
         "start",

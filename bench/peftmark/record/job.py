@@ -253,7 +253,7 @@ class Record:
         nvml_reason: why one or both are None; empty if neither is.
         command: shell command that runs just this job again.
         schema: version of the stored columns that the row was written with.
-        predicted_seconds, most_seeds, look: what the supervisor knew before the job ran
+        predicted_seconds, most_seeds, look, question: what the supervisor knew before the job ran
             (`peftmark.record.fields`); why one is None stands among the outcome's reasons.
     """
 
@@ -272,6 +272,7 @@ class Record:
     predicted_seconds: float | None = None
     most_seeds: int | None = None
     look: int | None = None
+    question: str | None = None
 
     @property
     def ok(self) -> bool:

@@ -73,6 +73,7 @@ class Selection:
         keep: which trained adapters are kept, as `peftmark.run.keep` reads it.
         most_seeds: seeds that there may be at most, where they are added until all is decided.
         look: for which look the jobs are run, of such a run.
+        question: what seeds are added for (`peftmark.analysis.questions`).
     """
 
     suite: str
@@ -90,6 +91,7 @@ class Selection:
     keep: tuple[str, ...] = ()
     most_seeds: int | None = None
     look: int | None = None
+    question: str = "reference"
 
 
 @dataclass(frozen=True)
@@ -361,7 +363,7 @@ def execute(
             command=command(done.job, selection),
         )
         record = with_prediction(record, predicted)
-        record = with_look(record, selection.most_seeds, selection.look)
+        record = with_look(record, selection.most_seeds, selection.look, selection.question)
         record = keeper.take(record, order.leaves(done.job, done.attempt))
         plan.store.append(record)
         keeper.prune(record)

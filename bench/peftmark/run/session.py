@@ -108,10 +108,11 @@ def carry_out(
         UserError: anything wrong with the suite, its models and rows, or the results folder.
     """
     plan = _with_room(runner.make_plan(selection), selection)
+    selection = _as_profile_says(selection, plan)
     if selection.most_seeds is not None:
         from peftmark.run.until_decided import check
 
-        check(plan, selection.most_seeds)
+        check(plan, selection.most_seeds, selection.question)
     watcher.planned(plan)
     if budget is not None:
         budget.admit(plan)
@@ -142,6 +143,14 @@ def carry_out(
         plan.store.rebuild()
     plan = runner.make_plan(selection, before=plan)
     return plan, _summary(plan, selection, budget.left_out if budget is not None else ())
+
+
+def _as_profile_says(selection: Selection, plan: Plan) -> Selection:
+    """The selection with what a profile says of seeds that are added, where nobody chose jobs."""
+    decide = plan.suite.profiles[plan.profile].decide
+    if decide is None or selection.most_seeds is not None or selection.only or selection.again:
+        return selection
+    return replace(selection, most_seeds=decide.max_seeds, question=decide.question)
 
 
 def _wanted(plan: Plan, selection: Selection) -> Plan:
@@ -244,7 +253,7 @@ def _run_looks(
     while not stop.asked():
         records = plan.contents.records
         done = tried | {job_id for job_id, record in records.items() if record.settled}
-        block = next_block(plan, selection.most_seeds, done)
+        block = next_block(plan, selection.most_seeds, done, selection.question)
         if block is None or (budget is not None and not budget.takes(plan, block.jobs)):
             break
         watcher.looking(block.text)

@@ -1,8 +1,8 @@
-"""`--until-decided`: seeds are added, a look at a time, until every cell's question is answered.
+"""`--until-decided`: seeds are added, a look at a time, until the question is answered
+(`peftmark.analysis.questions`).
 
-The question of a cell is how it stands beside the reference: better, worse, or equivalent within
-the margin (`peftmark.analysis.comparison`). Which jobs a look needs follows from the rows alone, so
-a run that was killed, or goes on elsewhere, comes to the same looks and the same verdicts.
+Which jobs a look needs follows from the rows alone, so a run that was killed, or goes on elsewhere,
+comes to the same looks and the same verdicts.
 """
 
 from __future__ import annotations
@@ -11,7 +11,14 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from peftmark.analysis.comparison import Difference, against_reference
+from peftmark.analysis.comparison import against_reference
+from peftmark.analysis.questions import (
+    DECIDED,
+    beyond_margin,
+    contenders,
+    open_beside_reference,
+    open_cells,
+)
 from peftmark.analysis.sequential import looks, seen, sizes
 from peftmark.analysis.table import ResultTable, build
 from peftmark.catalog.methods import Cell, cell_title
@@ -23,8 +30,6 @@ from peftmark.suite.added_seeds import first_jobs
 if TYPE_CHECKING:
     from peftmark.run.runner import Plan
 
-DECIDED = ("higher", "lower", "equivalent")
-
 
 @dataclass(frozen=True)
 class Block:
@@ -35,7 +40,8 @@ class Block:
         of: how many looks there may be.
         seeds: that are in by then.
         jobs: that have no row yet.
-        cells: whose question is open, with the reference.
+        cells: that still need seeds.
+        question: what seeds are added for.
     """
 
     look: int
@@ -43,31 +49,39 @@ class Block:
     seeds: int
     jobs: list[Job]
     cells: tuple[Cell, ...]
+    question: str = "reference"
 
     @property
     def text(self) -> str:
         """In words, such as "Look 2 of 6: 4 seeds, 3 cells in question"."""
-        count = len(self.cells) - 1
+        count = len(self.cells) - (self.question != "best")  # the reference isn't in question
         cells = f"{count} cell{'' if count == 1 else 's'} in question"
         return f"Look {self.look} of {self.of}: {self.seeds} seeds, {cells}"
 
 
-def check(plan: Plan, most: int) -> None:
-    """Whether a run may add seeds to a profile up to so many.
+def check(plan: Plan, most: int, question: str) -> None:
+    """Whether a run may add seeds to a profile up to so many, for a question.
 
     Raises:
-        UserError: too few seeds for a look, or rows of a run with another number.
+        UserError: too few seeds for a look, or rows of a run with another number or question.
     """
     if most < FIRST_LOOK:
         raise UserError(
             f"--max-seeds {most}: the first look takes {FIRST_LOOK} seeds",
             f"Give at least {FIRST_LOOK}.",
         )
-    before = {
-        r.most_seeds
-        for r in plan.contents.records.values()
-        if r.most_seeds and r.job.profile == plan.profile
-    }
+    rows = [
+        r for r in plan.contents.records.values() if r.most_seeds and r.job.profile == plan.profile
+    ]
+    asked = {r.question or "reference" for r in rows}
+    if asked - {question}:
+        other = max(asked - {question})
+        raise UserError(
+            f"--question {question}: rows of profile {plan.profile} were made for the question "
+            f"{other!r}, which decided who got seeds",
+            f"Give --question {other}, or another folder with --results.",
+        )
+    before = {r.most_seeds for r in rows if r.most_seeds}
     if before - {most}:
         found = max(before - {most})
         raise UserError(
@@ -77,7 +91,9 @@ def check(plan: Plan, most: int) -> None:
         )
 
 
-def next_block(plan: Plan, most: int, done: Collection[str]) -> Block | None:
+def next_block(
+    plan: Plan, most: int, done: Collection[str], question: str = "reference"
+) -> Block | None:
     """The jobs that come next; None when every question is answered or no seed may be added.
 
     Args:
@@ -96,17 +112,12 @@ def next_block(plan: Plan, most: int, done: Collection[str]) -> Block | None:
         jobs = list(planned.values())
         missing = [job for job in jobs if job.job_id not in done]
         if missing:
-            return Block(look.number, len(every), len(look.seeds), missing, cells)
+            return Block(look.number, len(every), len(look.seeds), missing, cells, question)
         table = build(list(plan.contents.records.values()), jobs, reference)
-        found = against_reference(replace(table, most_seeds=most))
-        cells = (reference, *(c for c in cells if c != reference and _open(found.get(c))))
-        if len(cells) == 1:
+        cells = open_cells(replace(table, most_seeds=most), question, cells)
+        if not cells:
             return None
     return None
-
-
-def _open(one: Difference | None) -> bool:
-    return one is None or one.verdict not in DECIDED
 
 
 def _seeds(plan: Plan, most: int) -> list[int]:
@@ -117,25 +128,58 @@ def _seeds(plan: Plan, most: int) -> list[int]:
     return found
 
 
-def decisions_text(table: ResultTable) -> str:
+def decisions_text(table: ResultTable, question: str = "reference") -> str:
     """When each cell's question was answered, in a sentence; empty where the number of seeds was
     fixed."""
     most = table.most_seeds
     if most is None:
         return ""
-    of, found = len(sizes(most)), against_reference(table)
-    told = []
-    for cell, one in found.items():
-        at = len(seen(table, cell) or ())
-        seeds = len(one.score.by_seed)
-        name = cell_title(*cell)
-        if not _open(one):
-            told.append(f"{name} {one.verdict} at look {at} of {of} ({seeds} seeds)")
-            continue
-        half = one.comparison.estimate.half_width
-        size = "" if half is None else f", its difference known to ±{half:.3f} with 95 %"
-        told.append(f"{name} still undecided at {seeds} seeds{size}")
+    goals = {
+        "reference": "each cell was told from the reference",
+        "best": "all cells but those that may be first were shown to be lower than another",
+        "equivalence": "each cell was shown to lie within the margin of the reference or outside",
+    }
+    told = _contest(table) if question == "best" else _beside_reference(table, question)
     return (
-        f"seeds were added until each cell was told from the reference, at most {most}, and every "
-        f"p pays for all looks: {'; '.join(told)}"
+        f"seeds were added until {goals[question]}, at most {most}, and every p pays for all "
+        f"looks: {'; '.join(told)}"
     )
+
+
+def _beside_reference(table: ResultTable, question: str) -> list[str]:
+    still = open_beside_reference(table, question)
+    beyond = beyond_margin(table) if question == "equivalence" else []
+    told = []
+    for cell, one in against_reference(table).items():
+        seeds = len(one.score.by_seed)
+        if cell in still:
+            half = one.comparison.estimate.half_width
+            size = "" if half is None else f", its difference known to ±{half:.3f} with 95 %"
+            told.append(f"{cell_title(*cell)} still undecided at {seeds} seeds{size}")
+            continue
+        what: str = one.verdict if one.verdict in DECIDED else "equivalent"
+        if question == "equivalence":
+            what = "outside the margin" if cell in beyond else "equivalent"
+        told.append(_at_look(table, cell, what, seeds))
+    return told
+
+
+def _contest(table: ResultTable) -> list[str]:
+    left = contenders(table, table.cells)
+    told = []
+    for cell in table.cells:
+        seeds = len({slot.job.seed for slot in table.of(cell) if slot.ok})
+        if not seeds:
+            told.append(f"{cell_title(*cell)} has no score")
+        elif cell not in left:
+            told.append(_at_look(table, cell, "lower than another", seeds))
+        elif len(left) == 1:
+            told.append(_at_look(table, cell, "first", seeds))
+        else:
+            told.append(f"{cell_title(*cell)} may be first, after {seeds} seeds")
+    return told
+
+
+def _at_look(table: ResultTable, cell: Cell, what: str, seeds: int) -> str:
+    of, at = len(sizes(table.most_seeds or seeds)), len(seen(table, cell) or ())
+    return f"{cell_title(*cell)} {what} at look {at} of {of} ({seeds} seeds)"

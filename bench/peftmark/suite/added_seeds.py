@@ -49,10 +49,10 @@ def with_looks(jobs: Sequence[Job], records: Mapping[str, Record], profile: str)
     return [*kept, *added]
 
 
-def with_look(record: Record, most: int | None, look: int | None) -> Record:
+def with_look(record: Record, most: int | None, look: int | None, question: str) -> Record:
     """The row of a reported job with what it was run for, or that the seeds were fixed."""
     if most is not None and record.job.purpose == "report":
-        return replace(record, most_seeds=most, look=look)
-    fixed = dict.fromkeys(("most_seeds", "look"), "the number of seeds was fixed")
+        return replace(record, most_seeds=most, look=look, question=question)
+    fixed = dict.fromkeys(("most_seeds", "look", "question"), "the number of seeds was fixed")
     reasons = record.outcome.null_reasons | fixed
     return replace(record, outcome=replace(record.outcome, null_reasons=reasons))

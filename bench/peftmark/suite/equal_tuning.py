@@ -13,7 +13,8 @@ from peftmark.record.recipe import Recipe
 from peftmark.suite.load import Suite
 from peftmark.suite.recipes import cells, resolve_recipe
 from peftmark.suite.rounds import Round, rounds_of, shortened
-from peftmark.suite.schema import MethodEntry, Profile, Tuning
+from peftmark.suite.schema import MethodEntry, Profile
+from peftmark.suite.schema_runs import Tuning
 from peftmark.suite.trials import Choice, choices, recipe_key, score_of, to_be_made
 
 BY_TRIALS = "chosen by trials on selection rows"

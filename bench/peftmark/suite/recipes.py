@@ -20,7 +20,8 @@ from peftmark.catalog.methods import LORA, Cell, known_method
 from peftmark.catalog.quantizations import quantization_of
 from peftmark.catalog.task import Task
 from peftmark.record.recipe import AdaLoraSchedule, Recipe, first_stage_steps
-from peftmark.suite.schema import OPTIONS, MethodEntry, Profile, RecipeLayer, SuiteFile
+from peftmark.suite.schema import MethodEntry, Profile, RecipeLayer, SuiteFile
+from peftmark.suite.schema_runs import OPTIONS
 
 ADAPTER_FIELDS = LORA
 

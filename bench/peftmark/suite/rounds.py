@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from peftmark.record.recipe import Recipe
-from peftmark.suite.schema import Tuning
+from peftmark.suite.schema_runs import Tuning
 
 TOLERANCE = 0.02
 """Share of the steps that a method's trials may differ by from what every method gets."""

@@ -41,18 +41,10 @@ from peftmark.suite.names import (
     model_word,
 )
 from peftmark.suite.price import PriceText
+from peftmark.suite.schema_runs import Decide, KnobName, Seed, Tuning, Vary
 
 RADAR_AXES = ("quality", "speed", "memory", "parameters", "steps_to_target", "ease_of_use")
 SIZE_KEYS = ("size", "rank", "width", "tokens")
-OPTIONS = "options."
-"""What stands before the name of a method's own setting."""
-TUNED = (
-    *("learning_rate", "schedule", "weight_decay", "max_grad_norm", "label_smoothing"),
-    *("head_dropout", "alpha", "dropout"),
-    *("adalora.beta1", "adalora.beta2", "adalora.orthogonal_weight"),
-)
-"""Settings that trials may vary: none that changes what a step costs or which rows are
-read, and none that is counted in steps, since trials are shorter."""
 TARGET_SETS = ("all-linear", "query-value", "attention")
 
 
@@ -83,17 +75,6 @@ def _budget(value: Any) -> Any:
         return value
     raise PydanticCustomError(
         "budget", "a number of parameters, or a share of the base's such as 0.1%"
-    )
-
-
-def _knob(name: str) -> str:
-    """The name of a setting that trials may vary."""
-    if name in TUNED or (name.startswith(OPTIONS) and len(name) > len(OPTIONS)):
-        return name
-    raise PydanticCustomError(
-        "knob",
-        "not a setting that trials vary; allowed: {allowed}, {options}NAME",
-        {"allowed": ", ".join(TUNED), "options": OPTIONS},
     )
 
 
@@ -138,8 +119,6 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 Sizes = Annotated[list[Annotated[int, Field(ge=1, le=4096)]], Field(min_length=1)]
 Word = Annotated[str, Field(min_length=1, max_length=40, pattern=r"^[^\x00-\x1f\x7f]+$")]
-KnobName = Annotated[str, AfterValidator(_knob)]
-Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 
 class AdaLoraLayer(Strict):
@@ -282,28 +261,6 @@ class MethodEntry(Strict):
                 yield Cell(self.method, size, quantization, ", ".join(words)), budget
 
 
-class Vary(Strict):
-    """Axes that cross every cell of a profile alike; see `peftmark.suite.load.variants`."""
-
-    precision: Annotated[list[Precision], Field(min_length=2)] | None = None
-    weights: Annotated[list[Precision], Field(min_length=2)] | None = None
-    gradient_checkpointing: Annotated[list[bool], Field(min_length=2)] | None = None
-
-
-class Tuning(Strict):
-    """Trials of the settings of a grid, before the jobs that are reported.
-
-    Attributes:
-        seeds: of the trials; none that is reported.
-        trainings: steps that the trials of a cell on a task take together, in trainings as long as
-            a reported one, the same for every method (`peftmark.suite.rounds`); without it every
-            setting is trained at whole length, and all grids have equally many.
-    """
-
-    seeds: Annotated[list[Seed], Field(min_length=1)]
-    trainings: Annotated[int, Field(ge=4, le=100)] | None = None
-
-
 class Profile(Strict):
     """One size of a suite: a model, its tasks, seeds and sources of data.
 
@@ -317,7 +274,8 @@ class Profile(Strict):
         sources: where models and rows may come from, tried in this order.
         methods: replaces the suite's list of methods.
         vary: values of settings that every cell is crossed with.
-        tuning: choose learning rates by trials; without it `learning_rate` counts.
+        tuning: choose settings by trials; without it the recipe's own count.
+        decide: add seeds until a question is answered.
         rates: where learning rates without trials come from; verdicts say it, and no job changes.
         price: what an hour of the machine costs, for the report's price of a run; no job changes.
         unrelated: a language task not among `tasks`, to tell what a language model forgot.
@@ -334,6 +292,7 @@ class Profile(Strict):
     methods: Annotated[list[MethodEntry], Field(min_length=1)] | None = None
     vary: Vary = Vary()
     tuning: Tuning | None = None
+    decide: Decide | None = None
     rates: Annotated[str, Field(min_length=3, max_length=200)] = ""
     price: PriceText = ""
     unrelated: TaskName | None = None

@@ -31,6 +31,7 @@ OF_THE_RECORD = (
     "predicted_seconds",
     "most_seeds",
     "look",
+    "question",
     "wall_seconds",
     "started_at",
     "finished_at",

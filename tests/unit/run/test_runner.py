@@ -81,7 +81,9 @@ def run(selection, ways=None, stop=None):
         assert record.job == done.job
         # The supervisor alone knows what was predicted.
         reasons = dict(record.outcome.null_reasons)
-        assert all(reasons.pop(name) for name in ("predicted_seconds", "most_seeds", "look"))
+        assert all(
+            reasons.pop(name) for name in ("predicted_seconds", "most_seeds", "look", "question")
+        )
         assert replace(record.outcome, null_reasons=reasons) == done.outcome
     return sorted((r.job.seed, r.job.method, r.attempt, r.outcome.status) for r, _ in pairs)
 

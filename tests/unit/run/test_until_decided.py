@@ -6,16 +6,21 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+from scipy.special import stdtr
 
 from factory import FULL, HEAD, LORA, make_matrix
 from peftmark.analysis.comparison import against_reference, by_task, pairwise
-from peftmark.analysis.sequential import seen
+from peftmark.analysis.sequential import looks, looks_beyond, seen
 from peftmark.analysis.table import build
 from peftmark.core.errors import UserError
 from peftmark.record.columns import from_row, to_row
+from peftmark.run.runner import Selection
+from peftmark.run.session import _as_profile_says
 from peftmark.run.until_decided import check, decisions_text, next_block
 from peftmark.suite.added_seeds import with_look, with_looks
 from peftmark.suite.expand import Expanded
+from peftmark.suite.load import load_suite
+from small_suite import QUICK, changed, refusal, write
 
 ROWS = make_matrix([LORA, FULL, HEAD], ["sst2"], range(12))
 NOISE = [
@@ -46,7 +51,7 @@ def row(one, most=12):
 def plan_of(rows, seeds=(0, 1, 2)):
     first = [one.job for one in ROWS if one.job.seed in seeds]
     return SimpleNamespace(
-        expanded=Expanded(sorted(first, key=lambda job: job.seed), 0, {}),
+        expanded=Expanded(sorted(first, key=lambda job: job.seed), [], {}),
         suite=SimpleNamespace(
             profiles={"quick": SimpleNamespace(seeds=list(seeds))},
             report=SimpleNamespace(reference=LORA),
@@ -61,9 +66,9 @@ def profile():
     assert {one.job.profile for one in ROWS} == {ROWS[0].job.profile}
 
 
-def block_of(plan, most=12):
+def block_of(plan, most=12, question="reference"):
     plan.suite.profiles = {plan.profile: next(iter(plan.suite.profiles.values()))}
-    return next_block(plan, most, set(plan.contents.records))
+    return next_block(plan, most, set(plan.contents.records), question)
 
 
 def upto(seeds, cells=(LORA, FULL, HEAD)):
@@ -112,11 +117,108 @@ def test_a_job_that_failed_counts_as_ended_and_its_seed_as_missing():
 
 def test_another_number_of_seeds_than_the_rows_have_is_refused():
     plan = plan_of(upto({0, 1, 2}))
-    check(plan, 12)
+    check(plan, 12, "reference")
     with pytest.raises(UserError, match="were made with at most 12 seeds"):
-        check(plan, 20)
+        check(plan, 20, "reference")
     with pytest.raises(UserError, match="the first look takes 3 seeds"):
-        check(plan_of([]), 2)
+        check(plan_of([]), 2, "reference")
+
+
+def test_rows_of_another_question_are_refused():
+    rows = [replace(one, question="best") for one in upto({0, 1, 2})]
+    check(plan_of(rows), 12, "best")
+    with pytest.raises(UserError, match="rows of profile quick were made for the question 'best'"):
+        check(plan_of(rows), 12, "reference")
+    with pytest.raises(UserError, match="for the question 'reference'"):
+        check(plan_of(upto({0, 1, 2})), 12, "best")  # rows from before there was another
+
+
+# --- which is best -------------------------------------------------------------------------------
+
+
+def test_what_cannot_be_first_any_more_gets_no_more_seeds_not_even_the_reference():
+    """The reference is shown to be lower than full fine-tuning; head only is all over the place."""
+    rows = upto({0, 1, 2})
+    block = block_of(plan_of(rows), question="best")
+    assert asked(block) == [("full", 3), ("head", 3)]
+    assert block.text == "Look 2 of 6: 4 seeds, 2 cells in question"
+
+
+def test_it_ends_with_one_cell_left_and_says_when():
+    rows = upto({0, 1, 2}, (LORA, FULL))
+    first = list(rows)
+    plan = plan_of(first)
+    plan.expanded = replace(
+        plan.expanded, jobs=[job for job in plan.expanded.jobs if job.cell != HEAD]
+    )
+    assert block_of(plan, question="best") is None
+    table = build(first, plan.expanded.jobs, LORA)
+    text = decisions_text(table, "best")
+    assert "full fine-tuning first at look 1 of 6 (3 seeds)" in text
+    assert "LoRA r8 lower than another at look 1 of 6 (3 seeds)" in text
+
+
+def test_it_ends_where_all_that_are_left_are_equivalent():
+    def same(one):
+        value = 0.9 + 1e-4 * NOISE[one.job.seed] * (1 if one.job.cell == FULL else -1)
+        return replace(row(one), outcome=replace(one.outcome, metric_value=value))
+
+    rows = [same(one) for one in ROWS if one.job.seed < 3 and one.job.cell in (LORA, FULL)]
+    plan = plan_of(rows)
+    plan.expanded = replace(
+        plan.expanded, jobs=[job for job in plan.expanded.jobs if job.cell != HEAD]
+    )
+    assert block_of(plan, question="best") is None
+    text = decisions_text(build(rows, plan.expanded.jobs, LORA), "best")
+    assert "LoRA r8 may be first, after 3 seeds; full fine-tuning may be first" in text
+
+
+def test_a_cell_that_never_finishes_gets_no_more_seeds():
+    rows = upto({0, 1, 2})
+    failed = {"status": "crashed", "metric_value": None}
+    rows = [
+        replace(r, outcome=replace(r.outcome, **failed)) if r.job.cell == HEAD else r for r in rows
+    ]
+    assert block_of(plan_of(rows), question="best") is None
+    assert block_of(plan_of(rows)) is None
+    assert "head only has no score" in decisions_text(table_of(rows), "best")
+
+
+# --- what lies within the margin -----------------------------------------------------------------
+
+
+def test_a_difference_that_is_shown_and_not_shown_to_pass_the_margin_is_open():
+    """0.013 better: shown to be higher, and not shown to be more than 0.01 higher."""
+
+    def better(one, by):
+        value = 0.8 + by * (one.job.cell == FULL) + NOISE[one.job.seed] * (one.job.cell == LORA)
+        return replace(row(one), outcome=replace(one.outcome, metric_value=value))
+
+    def left(by):
+        rows = [better(one, by) for one in ROWS if one.job.seed < 3 and one.job.cell != HEAD]
+        plan = plan_of(rows)
+        plan.expanded = replace(
+            plan.expanded, jobs=[job for job in plan.expanded.jobs if job.cell != HEAD]
+        )
+        found = block_of(plan, question="equivalence"), block_of(plan)
+        return found, decisions_text(build(rows, plan.expanded.jobs, LORA), "equivalence")
+
+    (open_, plain), text = left(0.013)
+    assert plain is None and asked(open_) == [("full", 3), ("lora", 3)]
+    assert "full fine-tuning still undecided at 3 seeds" in text
+    (far, _), text = left(0.4)
+    assert far is None and "full fine-tuning outside the margin at look 1 of 6 (3 seeds)" in text
+
+
+def test_the_p_of_a_margin_is_one_sided_and_pays_for_the_looks():
+    looks_ = looks((0, 1, 2), 12)
+    by_seed = [(0, [0.031]), (1, [0.029]), (2, [0.030])]
+    p = looks_beyond(by_seed, looks_, 0.01)
+    t = 0.02 / (0.001 / 3**0.5)
+    assert p == pytest.approx(float(stdtr(2, -t)) / (9 / 144))
+    assert looks_beyond([(s, [-v for v in x]) for s, x in by_seed], looks_, 0.01) == p
+    assert looks_beyond(by_seed, looks_, 0.05) == 1.0
+    assert looks_beyond(by_seed, (), 0.01) is None
 
 
 def test_the_jobs_of_a_report_are_those_that_ran_and_the_first_looks():
@@ -166,12 +268,30 @@ def test_a_look_that_is_not_whole_does_not_count():
 
 
 def test_rows_say_what_they_were_run_for():
-    found = with_look(ROWS[0], 12, 3)
-    assert (found.most_seeds, found.look) == (12, 3)
+    found = with_look(ROWS[0], 12, 3, "best")
+    assert (found.most_seeds, found.look, found.question) == (12, 3, "best")
     repeat = replace(ROWS[0], job=replace(ROWS[0].job, purpose="repeat"))
-    for one in (with_look(ROWS[0], None, None), with_look(repeat, 12, 3)):
-        assert (one.most_seeds, one.look) == (None, None)
+    for one in (with_look(ROWS[0], None, None, "best"), with_look(repeat, 12, 3, "best")):
+        assert (one.most_seeds, one.look, one.question) == (None, None, None)
         assert one.null_reason("look") == "the number of seeds was fixed"
         assert from_row(to_row(one)).null_reason("most_seeds") == "the number of seeds was fixed"
     back = from_row(to_row(found))
-    assert (back.most_seeds, back.look) == (12, 3)
+    assert (back.most_seeds, back.look, back.question) == (12, 3, "best")
+
+
+# --- what a profile says -------------------------------------------------------------------------
+
+
+def test_a_profile_may_say_that_seeds_are_added(tmp_path):
+    decide = {"question": "best", "max_seeds": 5}
+    write(tmp_path, changed(((*QUICK, "decide"), decide)))
+    suite = load_suite("demo", tmp_path)
+    plan = SimpleNamespace(suite=suite, profile="quick")
+    told = _as_profile_says(Selection("demo"), plan)
+    assert (told.most_seeds, told.question) == (5, "best")
+    asked = Selection("demo", most_seeds=9)
+    assert _as_profile_says(asked, plan) is asked
+    for chosen in (Selection("demo", only=("x",)), Selection("demo", again=True)):
+        assert _as_profile_says(chosen, plan) is chosen, "somebody chose the jobs"
+    message = refusal(tmp_path, changed(((*QUICK, "decide"), {"max_seeds": 2, "question": "x"})))
+    assert "max_seeds" in message and "'reference', 'best' or 'equivalence'" in message

@@ -100,6 +100,7 @@ FULL = make_record(
     attempt=3,
     predicted_seconds=18.0,
     most_seeds=12,
+    question="best",
     look=2,
 )
 NULLS = make_record(

@@ -7,7 +7,7 @@ import pytest
 from factory import make_recipe
 from peftmark.record.recipe import AdaLoraSchedule
 from peftmark.suite.rounds import Round, UnequalRounds, rounds_of, seeds_of, shortened
-from peftmark.suite.schema import Tuning
+from peftmark.suite.schema_runs import Tuning
 
 
 def tuning(trainings=6, *seeds):
