@@ -53,10 +53,10 @@ def run(options: argparse.Namespace) -> int:
             f"--data: the file's name {quoted(str(options.data))} holds what can't be printed",
             "Rename it: letters, digits and what UTF-8 has.",
         )
-    path = _place(name, options)
+    path = place(name, options.suites, options.force)
     found, task = declared(options, options.data)
     model = options.model or default_model(task.kind)
-    causal = _check_model(model, task.kind, options.read_as)
+    causal = check_model(model, task.kind, options.read_as)
     own = read_own(name, task, [Path.cwd()], default_cache())
     keys: dict[str, Any] = {**found.keys, "train": str(options.data)}
     text = suite_text(name, keys, model, METHODS[causal], found.why, options.read_as)
@@ -80,8 +80,12 @@ def _command(options: argparse.Namespace) -> str:
     return f"peftmark run {options.name}{where}"
 
 
-def _place(name: str, options: argparse.Namespace) -> Path:
-    """Where the suite is written.
+def place(name: str, suites: Path | None, force: bool) -> Path:
+    """Where a suite is written.
+
+    Args:
+        suites: the user's folder of suites.
+        force: whether another of that name may be written over, or hidden.
 
     Raises:
         UserError: the name can't be a suite's or a task's, or there is such a suite.
@@ -103,16 +107,16 @@ def _place(name: str, options: argparse.Namespace) -> Path:
     if name in TASKS:
         what = f"{name!r} is a task of the catalogue"
         raise UserError(what, f"Choose another name, such as my-{name}.")
-    path = (options.suites or Path("suites")) / f"{name}.yaml"
-    if (path.exists() or path.is_symlink()) and not options.force:
+    path = (suites or Path("suites")) / f"{name}.yaml"
+    if (path.exists() or path.is_symlink()) and not force:
         raise UserError(f"there is a suite {path}", "Choose another name, or pass --force.")
-    if (suite_folders(None)[-1] / path.name).is_file() and not options.force:
+    if (suite_folders(None)[-1] / path.name).is_file() and not force:
         what = f"{name!r} is a suite of peftmark's, which yours would hide"
         raise UserError(what, f"Choose another name, such as my-{name}, or pass --force.")
     return path
 
 
-def _check_model(name: str, kind: str, asked: str | None) -> bool:
+def check_model(name: str, kind: str, asked: str | None) -> bool:
     """Whether a model is a causal language model.
 
     Args:

@@ -42,6 +42,7 @@ from peftmark.cli import (
     simulate,
     table,
     trend,
+    try_out,
     versions,
 )
 from peftmark.cli.command import Command
@@ -56,6 +57,7 @@ from peftmark.storage.store import Store
 SCARCE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 """Errors of a machine that has no more to give, whatever asks."""
 COMMANDS: tuple[Command, ...] = (
+    try_out,
     run,
     report,
     table,

@@ -30,6 +30,7 @@ def suite_text(
     methods: Sequence[str],
     why: Sequence[str],
     read_as: str | None = None,
+    more: Sequence[str] = (),
 ) -> str:
     """A suite of one task as YAML.
 
@@ -37,7 +38,9 @@ def suite_text(
         name: of the suite and its task.
         keys: the task's declaration.
         why: what was guessed and why, for the comments.
+        methods: each as it stands in a list.
         read_as: what the user's own model is taken for; None for what its configuration says.
+        more: further lines at the top level.
     """
     ordered = sorted(keys, key=lambda key: _ORDER.index(key) if key in _ORDER else 9)
     given = [key for key in ordered if keys[key] is not None and keys[key] != []]
@@ -48,6 +51,7 @@ def suite_text(
             *(f"# Guessed: {plain(reason)}." for reason in why),
             f"suite: {yaml_value(name)}",
             *_model(model, read_as),
+            *more,
             "tasks:",
             f"  {yaml_value(name)}:  # `peftmark inspect` looks at the rows",
             *declared,

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from peftmark.catalog.method import Method
 from peftmark.catalog.methods import PREFIX, known_method, method_of
 from peftmark.catalog.models import MODELS, Model
 from peftmark.catalog.plugins import declaration
@@ -99,6 +100,11 @@ SCHEDULE: Mapping[str, Any] = {
 }
 """AdaLoRA's, in shares of the steps, as in suite methods."""
 
+GRID = (0.25, 0.5, 1, 2)
+"""Rates that trials try, over the one that is filled in without them."""
+PENALTIES = [0, 0.1]
+"""Weights of AdaLoRA's penalty that trials try: none, and that of its paper."""
+
 Plain = dict[str, Any]
 
 
@@ -124,6 +130,7 @@ def fill(raw: Any, name: str, models: Mapping[str, Model] = MODELS) -> tuple[Any
             told.append(f"{key}: {_word(value)} ({why})")
 
     model, seeds = found.pop("model"), found.pop("seeds", None)
+    runs = {key: found.pop(key) for key in ("tuning", "decide") if key in found}
     known = models.get(model) if isinstance(model, str) else None
     tasks = _tasks(found)
     shared = found.get("recipe", {})
@@ -133,7 +140,7 @@ def fill(raw: Any, name: str, models: Mapping[str, Model] = MODELS) -> tuple[Any
     left_out("radar", {k: dict(v) for k, v in RADAR.items()}, "as in the shipped suites")
     if isinstance(found.get("methods"), list):
         found["methods"] = [
-            _entry(item, models.get(str(_named(item, model))), shared, told)
+            _entry(item, models.get(str(_named(item, model))), shared, "tuning" in runs, told)
             for item in found["methods"]
         ]
         if "reference" not in found:
@@ -157,6 +164,7 @@ def fill(raw: Any, name: str, models: Mapping[str, Model] = MODELS) -> tuple[Any
         "model": model,
         "seeds": seeds,
         "tasks": tasks,
+        **runs,
     }
     _unrelated(found, profile, known, told)
     found["profiles"] = {"default": profile}
@@ -210,8 +218,12 @@ def _tasks(found: Plain) -> Plain:
     return {}
 
 
-def _entry(item: Any, model: Model | None, shared: Any, told: list[str]) -> Any:
-    """A method of the list with size, learning rate and what else it needs."""
+def _entry(item: Any, model: Model | None, shared: Any, tuned: bool, told: list[str]) -> Any:
+    """A method of the list with size, learning rate and what else it needs.
+
+    Args:
+        tuned: whether trials choose settings, so that it needs a grid.
+    """
     entry = {"method": item} if isinstance(item, str) else item
     if not _known(entry):
         return entry
@@ -221,6 +233,8 @@ def _entry(item: Any, model: Model | None, shared: Any, told: list[str]) -> Any:
     method = known_method(entry["method"])
     more = dict(_left_out(method.key, entry, model, {**shared, **own}))
     recipe = {**more.pop("recipe", {}), **own}
+    if tuned and not entry.keys() & {"tune", "learning_rates"}:
+        more |= _grid(method, {**shared, **recipe})
     if more or recipe != own:
         said = [f"{k} {_word(v)}" for k, v in more.items()]
         said += [f"{k} {_word(v)}" for k, v in recipe.items() if k not in own]
@@ -256,6 +270,17 @@ def _left_out(
     if method.schedule and "adalora" not in given:
         recipe["adalora"] = dict(SCHEDULE)
     yield "recipe", recipe
+
+
+def _grid(method: Method, recipe: Plain) -> Plain:
+    """What trials try of a method: rates around its own, and AdaLoRA's penalty."""
+    rate = recipe.get("learning_rate")
+    if not method.trains or not isinstance(rate, int | float):
+        return {}
+    grid: Plain = {"learning_rate": [float(f"{rate * factor:.3g}") for factor in GRID]}
+    if method.key == "adalora":
+        grid["adalora.orthogonal_weight"] = list(PENALTIES)
+    return {"tune": grid}
 
 
 def _is_large(model: Model | None) -> bool:

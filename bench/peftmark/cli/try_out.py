@@ -1,0 +1,212 @@
+"""The command `try`: from a file of one's own to an answer and an adapter."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from peftmark.cli import new
+from peftmark.cli.inspect import add_columns, declared
+from peftmark.cli.options import (
+    add_reports,
+    add_results,
+    add_suites,
+    count,
+    hours,
+)
+from peftmark.core.errors import UserError
+
+if TYPE_CHECKING:
+    from peftmark.advice.recommend import Answer
+    from peftmark.advice.short_answer import Outcome
+    from peftmark.run.runner import Plan
+
+NAME = "try"
+HELP = "which method to use on rows of your own: writes a suite, tunes, runs until decided, answers"
+HOURS = 1.0
+MAX_DROP = "1"
+MADE_BY = "# Made by `peftmark try`"
+TOLD = "# Told: "
+
+
+def add_options(sub: argparse.ArgumentParser) -> None:
+    """The file, what its columns are, and what may be spent."""
+    sub.add_argument("data", type=Path, metavar="FILE", help="a file of rows")
+    add_columns(sub)
+    sub.add_argument("--name", help="name of the suite and its task (default: from the file's)")
+    sub.add_argument(
+        "--model",
+        metavar="NAME",
+        help="the model to fine-tune: a name (see: peftmark list), or the folder of one of yours",
+    )
+    sub.add_argument("--read-as", choices=new.READ_AS, help="what your own model is taken for")
+    sub.add_argument(
+        "--hours", type=hours, default=HOURS, metavar="H", help="that all may take (default: 1)"
+    )
+    sub.add_argument(
+        "--memory", metavar="SIZE", help="of the GPU it has to fit, such as 24GB or RTX 4090"
+    )
+    sub.add_argument(
+        "--max-drop",
+        default=MAX_DROP,
+        metavar="POINTS",
+        help="points below the best that you accept for a method that costs less (default: 1)",
+    )
+    sub.add_argument("--jobs", type=count, help="most jobs at once (default: one per GPU or core)")
+    sub.add_argument("--mirror", type=Path, metavar="DIR", help="local data sets and models")
+    add_suites(sub)
+    add_results(sub)
+    add_reports(sub)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Write the suite, run it until it is decided or time is up, and answer."""
+    from peftmark.api.reporting import write_report
+    from peftmark.cli.run import Screen, console_on
+    from peftmark.report.live_file import lead_on
+    from peftmark.run.runner import Selection, make_plan
+    from peftmark.run.session import carry_out
+    from peftmark.run.stop import Stop
+    from peftmark.run.time_budget import TimeBudget
+
+    begin = time.monotonic()
+    console = console_on(sys.stderr)
+
+    def tell(text: str) -> None:
+        console.print(f"{text}.", markup=False, soft_wrap=True)
+
+    name = options.name or _name(options.data)
+    selection = Selection(
+        name,
+        mirror=options.mirror,
+        suites=options.suites,
+        results=options.results,
+        jobs=options.jobs,
+    )
+    length, left_out = _suite(options, replace(selection, suite=name), tell)
+    left = options.hours - (time.monotonic() - begin) / 3600
+    stop = Stop()
+    screen = Screen(console, options.reports)
+    plan, summary = carry_out(selection, screen, stop, TimeBudget(max(left, 1e-3), tell))
+    if stop.asked():
+        screen.stopped()
+        tell("Stopped. The same command goes on")
+        return stop.code
+    plan = make_plan(replace(selection, profile=plan.profile), before=plan)
+    written = write_report(plan, options.results, options.reports)
+    if screen.live is not None and screen.live.is_file():
+        lead_on(screen.live, written[0].name)
+    outcome = _outcome(plan, summary.jobs, left_out, length, written[0])
+    _answer(_advised(options, name), outcome, options.json)
+    return summary.code
+
+
+def _name(data: Path) -> str:
+    """A suite's name from a file's, and not one that peftmark's own suites and tasks have."""
+    import re
+
+    from peftmark.catalog.tasks import TASKS
+    from peftmark.suite.checks import suite_folders
+    from peftmark.suite.load import RESERVED
+
+    stem = re.sub(r"[^a-z0-9]+", "-", data.name.split(".")[0].lower()).strip("-")[:37] or "rows"
+    ours = {path.stem for path in suite_folders(None)[-1].glob("*.yaml")}
+    return f"my-{stem}" if stem in {*TASKS, *ours, *RESERVED} else stem
+
+
+def _suite(options: argparse.Namespace, selection: Any, tell: Any) -> tuple[str, tuple[str, ...]]:
+    """Write the suite, or take the one that this command wrote before.
+
+    Returns:
+        how long a training is, as a sentence, and why methods are not in it.
+
+    Raises:
+        UserError: the file can't be read, another suite has the name, or nothing fits.
+    """
+    from peftmark.core.files import write_all
+    from peftmark.machine.gpus import device
+    from peftmark.own.suite_text import default_model
+    from peftmark.run.try_suite import Wanted, fitted
+
+    found, task = declared(options, options.data)
+    model = options.model or default_model(task.kind)
+    causal = new.check_model(model, task.kind, options.read_as)
+    keys: dict[str, Any] = {**found.keys, "train": str(options.data)}
+    path = (options.suites or Path("suites")) / f"{selection.suite}.yaml"
+    asked = f"{MADE_BY} from {json.dumps([keys, model, options.read_as, options.memory])}"
+    if path.is_file():
+        lines = path.read_text(encoding="utf-8").splitlines()
+        if lines[:1] == [asked] and lines[1].startswith(TOLD):
+            tell(f"Goes on with {path}, which the same command wrote before")
+            length, *left_out = json.loads(lines[1].removeprefix(TOLD))
+            return length, tuple(left_out)
+    path = new.place(selection.suite, options.suites, force=False)
+    wanted = Wanted(
+        name=selection.suite,
+        keys=keys,
+        why=found.why,
+        model=model,
+        causal=causal,
+        read_as=options.read_as,
+        hours=options.hours,
+        device=None if options.memory is None else device(options.memory),
+    )
+    made = fitted(wanted, selection, tell)
+    told = f"{TOLD}{json.dumps([made.told, *made.left_out])}"
+    write_all({path: f"{asked}\n{told}\n{made.text}"})
+    tell(f"Wrote {path}: {made.told}")
+    return made.told, made.left_out
+
+
+def _outcome(
+    plan: Plan, jobs: dict[str, int], left_out: tuple[str, ...], length: str, report: Path
+) -> Outcome:
+    from peftmark.advice.short_answer import Outcome
+
+    kept = plan.store.adapters.entries()
+    return Outcome(
+        name=plan.suite.name,
+        left_out=left_out,
+        length=length,
+        adapters={kept[folder].job.cell: folder for folder in sorted(kept)},
+        report=report,
+        unfinished=sum(n for status, n in jobs.items() if status != "ok"),
+    )
+
+
+def _advised(options: argparse.Namespace, name: str) -> Answer | None:
+    from peftmark.advice.answer import advise
+
+    try:
+        found = advise(
+            options.results,
+            name,
+            memory=None,
+            max_drop=options.max_drop,
+        )
+    except UserError:
+        return None
+    return found.answers[0] if found.answers else None
+
+
+def _answer(answer: Answer | None, outcome: Outcome, as_json: bool) -> None:
+    from peftmark.advice.short_answer import lines, pick_of
+
+    told = lines(answer, outcome)
+    if not as_json:
+        print("\n".join(told))
+        return
+    pick = None if answer is None else pick_of(answer)
+    facts = {
+        "use": None if pick is None else pick.title,
+        "lines": told,
+        "suite": outcome.name,
+        "adapters": {str(cell.stored): str(path) for cell, path in outcome.adapters.items()},
+        "report": None if outcome.report is None else str(outcome.report),
+    }
+    print(json.dumps(facts, indent=2))
