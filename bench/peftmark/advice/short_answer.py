@@ -113,16 +113,15 @@ def _costs(pick: Candidate, answer: Answer) -> str:
 
 def _open(table: ResultTable, pick: Cell) -> str:
     """Which others may be as good; that nothing is told apart by one seed."""
-    seeds = words.span(
-        len({slot.job.seed for slot in table.of(cell) if slot.ok}) for cell in table.cells
-    )
+    counts = {len({slot.job.seed for slot in table.of(c) if slot.ok}) for c in table.cells}
+    seeds = f"{words.span(counts)} seed{'' if counts == {1} else 's'}"
     left = [c for c in contenders(table, table.cells) if c != pick and c.trains]
     if not left:
-        return f"Every other method is shown to score lower ({seeds} seeds)."
+        return f"Every other method is shown to score lower ({seeds})."
     names = [cell_title(*cell) for cell in left]
     more = f" and {len(names) - MOST_OPEN} more" if len(names) > MOST_OPEN else ""
     return (
-        f"Not told apart from the best at {seeds} seeds: {', '.join(names[:MOST_OPEN])}{more}; the "
+        f"Not told apart from the best at {seeds}: {', '.join(names[:MOST_OPEN])}{more}; the "
         "choice among them is by cost."
     )
 

@@ -254,11 +254,15 @@ def _run_looks(
         records = plan.contents.records
         done = tried | {job_id for job_id, record in records.items() if record.settled}
         block = next_block(plan, selection.most_seeds, done, selection.question)
-        if block is None or (budget is not None and not budget.takes(plan, block.jobs)):
+        if block is None:
+            break
+        look = replace(selection, look=block.look)
+        if budget is not None and not budget.takes(plan, block.jobs):
+            if block.look == 1:  # some seeds answer something, none nothing
+                _run_blocks(block.jobs, False, look, watcher, stop, plan, ended, budget)
             break
         watcher.looking(block.text)
         tried |= {job.job_id for job in block.jobs}
-        look = replace(selection, look=block.look)
         _run_jobs(block.jobs, False, look, watcher, stop, plan, ended, budget)
         plan = runner.make_plan(selection, before=plan)
     repeats = [job for job in plan.to_run if job.purpose == "repeat" and job.job_id not in ended]

@@ -46,7 +46,7 @@ TUNING_SEED = 100
 TRAININGS = 4
 """Steps of a cell's trials, in trainings as long as a reported one: a grid of four rates once."""
 MAX_SEEDS = 12
-SHARE = 0.8
+SHARE = 0.65
 """Of the hours, what trials and the first look may be predicted to take: predictions are off by
 some tens of percent (docs/time.md), and the report takes time too."""
 FEWEST, MOST_EPOCHS = 40, 5.0

@@ -1,0 +1,247 @@
+"""`peftmark try`: the suite that fits, what it prints, and going on."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from factory import make_outcome, make_record
+from own_files import separated, tickets, write
+from peftmark.advice.answer import advise
+from peftmark.advice.short_answer import MOST_LINES, Outcome, lines
+from peftmark.api import reporting
+from peftmark.catalog.methods import Cell, cell_title
+from peftmark.cli import parser, try_out
+from peftmark.core.strict_yaml import read_yaml
+from peftmark.duration.estimates import Estimate, key_of
+from peftmark.executors.contract import Finished
+from peftmark.machine.environment import capture
+from peftmark.memory.forecast import Forecast
+from peftmark.run import runner, time_budget, try_suite
+from peftmark.suite.load import load_suite
+
+COLUMNS = ("--text", "body", "--label", "category")
+A_START, A_STEP = 2.0, 0.02
+"""Seconds that a job and a step of it are predicted to take."""
+TOOK = {"seconds": 1.0}
+"""What a job takes, as its row says."""
+SCORES = {"full": 0.90, "lora": 0.905, "adalora": 0.85, "head": 0.7, "bag-of-words": 0.6}
+
+
+def predicted(plan, costs, *_):
+    jobs = [*plan.jobs, *plan.expanded.waits]
+    return {key_of(j): Estimate({"train": A_START + A_STEP * j.recipe.steps}) for j in jobs}
+
+
+def outcome_of(job):
+    value = SCORES[job.method] - 0.002 * (job.quantization != "none")
+    value += 0.0005 * (job.seed % 3) + 0.001 * (job.recipe.learning_rate == 1e-3)
+    return make_outcome(metric_value=value)
+
+
+def executed(plan, jobs, selection, listener, stop):
+    here = capture()
+    for job in jobs:
+        made = make_record(
+            job=job, outcome=outcome_of(job), environment=here, wall_seconds=TOOK["seconds"]
+        )
+        made = runner.with_look(made, selection.most_seeds, selection.look, selection.question)
+        plan.store.append(made)
+        at = made.finished_at
+        yield made, Finished(job, 1, made.outcome, at, at, took, None, None, "no GPU")
+
+
+@pytest.fixture
+def peftmark(no_devices, tmp_path, monkeypatch, capsys):
+    """Run a command in a folder with 240 tickets, whose jobs end at once; code and what it said."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PEFTMARK_CACHE", str(tmp_path / "cache"))
+    write(tmp_path, "tickets.csv", separated(("body", "category"), tickets(240)))
+    for module in (try_suite, time_budget):
+        monkeypatch.setattr(module, "costs_here", lambda plan: SimpleNamespace(device="cpu"))
+        monkeypatch.setattr(module, "expected", predicted)
+    monkeypatch.setattr(runner, "fetch", lambda plan: {})
+    monkeypatch.setattr(runner, "execute", executed)
+    page = Path("reports/tickets/index.html")
+    monkeypatch.setattr(reporting, "write_report", lambda plan, results, reports: [page])
+
+    def run(*words):
+        with pytest.raises(SystemExit) as left:
+            parser.main(list(words))
+        said = capsys.readouterr()
+        return left.value.code, said.out, said.err
+
+    return run
+
+
+# --- the suite that fits --------------------------------------------------------------------------
+
+
+def test_as_many_steps_as_fit_into_the_hours_and_at_most_five_passes(peftmark, tmp_path):
+    code, _, err = peftmark("try", "tickets.csv", *COLUMNS, "--hours", "1", "--jobs", "2")
+    assert code == 0, err
+    suite = load_suite("tickets", tmp_path / "suites")
+    jobs = suite.profiles["default"]
+    assert suite.file.recipe.steps == 54, "five passes of 172 rows, 16 at a time"
+    assert (jobs.tuning.seeds, jobs.tuning.trainings) == ([100], 4)
+    assert (jobs.decide.question, jobs.decide.max_seeds) == ("best", 12)
+
+
+def test_hours_that_hold_fewer_steps_get_fewer(monkeypatch):
+    seconds = {40: 1000.0, 400: 4600.0}
+    asked = []
+
+    def planned(wanted, methods, steps, selection):
+        asked.append(steps)
+        return steps
+
+    monkeypatch.setattr(try_suite, "_planned", planned)
+    monkeypatch.setattr(try_suite, "_seconds", lambda steps, tell: seconds.get(steps, 2339.0))
+    wanted = SimpleNamespace(hours=1.0)
+    found = try_suite._steps(wanted, ["lora"], None, 40, 400, lambda text: None)
+    assert found == (174, 2339.0), "of 0.65 hours 2340 s, 10 s a step above 1000 s at 40"
+    assert asked == [400, 174]
+
+
+def test_hours_too_few_for_any_comparison_are_refused_with_those_that_do(peftmark, tmp_path):
+    code, out, err = peftmark("try", "tickets.csv", *COLUMNS, "--hours", "0.02", "--jobs", "2")
+    assert (code, out) == (2, "")
+    assert "--hours 0.02: the shortest comparison of 6 methods takes about" in err
+    enough = re.search(r"Give --hours ([0-9.]+) or more", err)[1]
+    assert not (tmp_path / "suites").exists() and not (tmp_path / "results").exists()
+    code, _, err = peftmark("try", "tickets.csv", *COLUMNS, "--hours", enough, "--jobs", "2")
+    assert code == 0, err
+
+
+def fits_below(most):
+    def outlooks(jobs, cache, device, shapes):
+        one_each = {job.cell: job for job in jobs if job.purpose == "report"}
+        sizes = {"full": 900, "adalora": 310, "lora": 300, "head": 100}
+        return [
+            SimpleNamespace(
+                job=job,
+                forecast=Forecast(live={"all": 1024**2 * sizes[cell.method]}),
+                fits=sizes[cell.method] < most,
+            )
+            for cell, job in one_each.items()
+        ]
+
+    return outlooks
+
+
+def test_what_does_not_fit_the_memory_is_left_out_and_told(peftmark, tmp_path, monkeypatch):
+    monkeypatch.setattr(try_suite, "outlooks", fits_below(500))
+    code, out, _ = peftmark("try", "tickets.csv", *COLUMNS, "--memory", "1GB", "--jobs", "2")
+    assert code == 0
+    methods = [entry.method for entry in load_suite("tickets", tmp_path / "suites").file.methods]
+    assert methods == ["lora", "lora", "adalora", "head", "bag-of-words"]
+    assert re.search(r"Not tried: full fine-tuning would take 900 MiB where \d+ MiB are left", out)
+
+
+def test_memory_that_nothing_fits_is_refused(peftmark, tmp_path, monkeypatch):
+    monkeypatch.setattr(try_suite, "outlooks", fits_below(200))
+    code, _, err = peftmark("try", "tickets.csv", *COLUMNS, "--memory", "1GB")
+    assert code == 2 and "--memory: nothing that trains fits: LoRA r8 would take 300 MiB" in err
+    assert not (tmp_path / "suites").exists()
+
+
+def test_a_machine_whose_speed_nobody_knows_takes_one_pass(monkeypatch):
+    monkeypatch.setattr(try_suite, "_seconds", lambda plan, tell: None)
+    said = []
+    found = try_suite._steps(SimpleNamespace(hours=1.0), ["lora"], None, None, 500, said.append)
+    assert found == (100, None) and "Nobody knows how long a step takes" in said[0]
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("tickets.csv", "tickets"),
+        ("My Tickets (2).final.csv.gz", "my-tickets-2"),
+        ("reviews.csv", "my-reviews"),
+        ("glue.csv", "my-glue"),
+        ("\N{SNOWMAN}.csv", "rows"),
+    ],
+)
+def test_a_suite_is_named_after_the_file_and_hides_none_of_ours(file, name):
+    assert try_out._name(Path(file)) == name
+
+
+# --- the answer -----------------------------------------------------------------------------------
+
+
+def test_it_answers_in_ten_lines_and_goes_on_where_it_was(peftmark, tmp_path):
+    command = ("try", "tickets.csv", *COLUMNS, "--hours", "1", "--jobs", "2")
+    code, out, err = peftmark(*command)
+    told = out.splitlines()
+    assert code == 0 and len(told) <= MOST_LINES
+    assert told[0] == "Use LoRA r8, learning rate 1e-3 (the best of 4 by trials)."
+    assert told[1].startswith("Because: Nothing that takes less peak memory than LoRA r8 (520 MiB)")
+    assert any(line.startswith("Report: reports") for line in told)
+    assert "Trainings have 54 steps (5.0 passes over the rows)." in out
+    assert "trials of learning rates" in err and "Look 1 of 6" in err
+
+    rows = len(list((tmp_path / "results" / "tickets" / "parts").glob("*.parquet")))
+    code, again, err = peftmark(*command)
+    assert (code, again) == (0, out), "the same answer, and why methods are missing is not lost"
+    assert "Goes on with suites/tickets.yaml" in err
+    assert len(list((tmp_path / "results" / "tickets" / "parts").glob("*.parquet"))) == rows
+
+
+def test_where_jobs_take_longer_than_predicted_some_seeds_answer(peftmark, monkeypatch):
+    """Trials took five times as long: the first look doesn't fit any more, a seed of it does."""
+    monkeypatch.setitem(TOOK, "seconds", 20.0)
+    code, out, err = peftmark("try", "tickets.csv", *COLUMNS, "--hours", "0.04", "--jobs", "2")
+    assert code == 6 and "Left out: seeds 0, 1, 2" in err and "\nseed 0 (6 jobs): about" in err
+    assert out.startswith("Use LoRA r8, learning rate 1e-3")
+    assert "at 1 seed:" in out and "planned runs did not fit or failed: the same command" in out
+
+
+def test_another_suite_of_that_name_is_not_touched(peftmark, tmp_path):
+    (tmp_path / "suites").mkdir()
+    (tmp_path / "suites" / "tickets.yaml").write_text("mine")
+    code, _, err = peftmark("try", "tickets.csv", *COLUMNS)
+    assert code == 2 and "there is a suite suites/tickets.yaml" in err
+    assert (tmp_path / "suites" / "tickets.yaml").read_text() == "mine"
+
+
+def test_facts_are_the_same_as_json(peftmark):
+    code, out, _ = peftmark("try", "tickets.csv", *COLUMNS, "--jobs", "2", "--json")
+    facts = json.loads(out)
+    assert code == 0 and facts["use"] == "LoRA r8" and facts["suite"] == "tickets"
+    assert facts["lines"][0].startswith("Use LoRA r8")
+
+
+def test_without_rows_there_is_no_answer_and_what_is_missing_is_said():
+    outcome = Outcome(
+        "tickets", ("full would take 9 GiB",), "Trainings have 40 steps.", {}, None, 5
+    )
+    assert lines(None, outcome) == [
+        "No answer yet: No run has ended.",
+        "Not tried: full would take 9 GiB.",
+        "Trainings have 40 steps. 5 planned runs did not fit or failed: the same command goes on.",
+    ]
+
+
+def test_an_adapter_is_named_with_how_plain_peft_loads_it(peftmark, tmp_path):
+    peftmark("try", "tickets.csv", *COLUMNS, "--jobs", "2")
+    [answer] = advise(tmp_path / "results", "tickets", max_drop="1").answers
+    cell = Cell("lora", 8, "none", "")
+    outcome = Outcome("tickets", (), "", {cell: Path("results/tickets/adapters/x")}, None, 0)
+    told = "\n".join(lines(answer, outcome))
+    assert "Adapter: results/tickets/adapters/x; for plain PEFT: peftmark export tickets" in told
+    assert f"--cell '{cell_title(*cell)}' --task tickets --to DIR" in told
+    none = replace(outcome, adapters={})
+    assert "Adapter" not in "\n".join(lines(answer, none))
+
+
+def test_the_suite_says_what_made_it_and_is_a_suite_like_others(peftmark, tmp_path):
+    peftmark("try", "tickets.csv", *COLUMNS, "--jobs", "2")
+    path = tmp_path / "suites" / "tickets.yaml"
+    assert path.read_text().startswith("# Made by `peftmark try` from ")
+    assert read_yaml(path)["tasks"]["tickets"]["label"] == "category"
+    assert "tickets" in peftmark("plan", "tickets", "--no-memory")[1]
