@@ -19,7 +19,7 @@ from peftmark.cli.options import (
     count,
     hours,
 )
-from peftmark.core.errors import UserError
+from peftmark.core.errors import Exit, UserError
 
 if TYPE_CHECKING:
     from peftmark.advice.recommend import Answer
@@ -102,8 +102,9 @@ def run(options: argparse.Namespace) -> int:
     if screen.live is not None and screen.live.is_file():
         lead_on(screen.live, written[0].name)
     outcome = _outcome(plan, summary.jobs, left_out, length, written[0])
-    _answer(_advised(options, name), outcome, options.json)
-    return summary.code
+    answer = _advised(options, name)
+    _answer(answer, outcome, options.json)
+    return summary.code if answer is not None and answer.picks else Exit.INCOMPLETE
 
 
 def _name(data: Path) -> str:
@@ -159,7 +160,7 @@ def _suite(options: argparse.Namespace, selection: Any, tell: Any) -> tuple[str,
     made = fitted(wanted, selection, tell)
     told = f"{TOLD}{json.dumps([made.told, *made.left_out])}"
     write_all({path: f"{asked}\n{told}\n{made.text}"})
-    tell(f"Wrote {path}: {made.told}")
+    tell(f"Wrote {path}: {made.told.rstrip('.')}")
     return made.told, made.left_out
 
 

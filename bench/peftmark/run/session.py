@@ -243,8 +243,8 @@ def _run_looks(
     ended: dict[str, str],
     budget: TimeBudget | None,
 ) -> None:
-    """Run the jobs of one look after the other, until all is decided, or time or seeds are up; last
-    the repeat."""
+    """Run the jobs of one look after the other, until all is decided, or time or seeds are up; with
+    the first the repeat."""
     # Statistics are loaded where a run looks, and by no other.
     from peftmark.run.until_decided import next_block
 
@@ -254,19 +254,20 @@ def _run_looks(
         records = plan.contents.records
         done = tried | {job_id for job_id, record in records.items() if record.settled}
         block = next_block(plan, selection.most_seeds, done, selection.question)
-        if block is None:
-            break
-        look = replace(selection, look=block.look)
-        if budget is not None and not budget.takes(plan, block.jobs):
-            if block.look == 1:  # some seeds answer something, none nothing
+        repeats = [j for j in plan.to_run if j.purpose == "repeat" and j.job_id not in ended]
+        jobs = [*(block.jobs if block is not None else ()), *repeats]
+        look = selection if block is None else replace(selection, look=block.look)
+        if not jobs or (budget is not None and not budget.takes(plan, jobs)):
+            if block is not None and block.look == 1:  # some seeds answer something, none nothing
                 _run_blocks(block.jobs, False, look, watcher, stop, plan, ended, budget)
             break
-        watcher.looking(block.text)
-        tried |= {job.job_id for job in block.jobs}
-        _run_jobs(block.jobs, False, look, watcher, stop, plan, ended, budget)
+        if block is not None:
+            watcher.looking(block.text)
+        tried |= {job.job_id for job in jobs}
+        _run_jobs(jobs, False, look, watcher, stop, plan, ended, budget)
+        if block is None:
+            break
         plan = runner.make_plan(selection, before=plan)
-    repeats = [job for job in plan.to_run if job.purpose == "repeat" and job.job_id not in ended]
-    _run_jobs(repeats, False, selection, watcher, stop, plan, ended, budget)
 
 
 def _counts(plan: Plan, ended: Mapping[str, str]) -> dict[str, int]:

@@ -35,10 +35,14 @@ class TimeBudget:
     """
 
     def __init__(
-        self, hours: float, tell: Callable[[str], None], clock: Callable[[], float] = time.monotonic
+        self,
+        hours: float,
+        tell: Callable[[str], None],
+        clock: Callable[[], float] | None = None,
     ) -> None:
-        self._seconds, self._tell, self._clock = 3600 * hours, tell, clock
-        self._start = clock()
+        self._seconds, self._tell = 3600 * hours, tell
+        self._clock = clock or time.monotonic
+        self._start = self._clock()
         self._found: Mapping[Key, Estimate] = {}
         self._ended: list[Record] = []
         self._tasks: set[str] | None = None

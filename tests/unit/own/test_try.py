@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,14 +21,17 @@ from peftmark.cli import parser, try_out
 from peftmark.core.strict_yaml import read_yaml
 from peftmark.duration.estimates import Estimate, key_of
 from peftmark.executors.contract import Finished
+from peftmark.machine import nvml
 from peftmark.machine.environment import capture
 from peftmark.memory.forecast import Forecast
 from peftmark.run import runner, time_budget, try_suite
 from peftmark.suite.load import load_suite
+from waiting import Clock
 
 COLUMNS = ("--text", "body", "--label", "category")
 A_START, A_STEP = 2.0, 0.02
 """Seconds that a job and a step of it are predicted to take."""
+CLOCK = Clock()
 TOOK = {"seconds": 1.0}
 """What a job takes, as its row says."""
 SCORES = {"full": 0.90, "lora": 0.905, "adalora": 0.85, "head": 0.7, "bag-of-words": 0.6}
@@ -47,45 +51,70 @@ def outcome_of(job):
 def executed(plan, jobs, selection, listener, stop):
     here = capture()
     for job in jobs:
-        made = make_record(
-            job=job, outcome=outcome_of(job), environment=here, wall_seconds=TOOK["seconds"]
-        )
+        outcome, took = outcome_of(job), TOOK["seconds"]
+        made = make_record(job=job, outcome=outcome, environment=here, wall_seconds=took)
         made = runner.with_look(made, selection.most_seeds, selection.look, selection.question)
         plan.store.append(made)
         at = made.finished_at
+        CLOCK.now += took / 2  # two at once
         yield made, Finished(job, 1, made.outcome, at, at, took, None, None, "no GPU")
+
+
+def prepare(patch, folder):
+    """What the fixtures share: a folder with 240 tickets, whose jobs end at once."""
+    patch.chdir(folder)
+    patch.setenv("PEFTMARK_CACHE", str(folder / "cache"))
+    write(folder, "tickets.csv", separated(("body", "category"), tickets(240)))
+    patch.setattr(time_budget, "time", CLOCK)
+    patch.setattr(try_out, "time", CLOCK)
+    for module in (try_suite, time_budget):
+        patch.setattr(module, "costs_here", lambda plan: SimpleNamespace(device="cpu"))
+        patch.setattr(module, "expected", predicted)
+    patch.setattr(runner, "fetch", lambda plan: {})
+    patch.setattr(runner, "execute", executed)
+    page = Path("reports/tickets/index.html")
+    patch.setattr(reporting, "write_report", lambda plan, results, reports: [page])
+
+
+def run(capsys, *words):
+    """A command; its exit code and what it said."""
+    with pytest.raises(SystemExit) as left:
+        parser.main(list(words))
+    said = capsys.readouterr()
+    return left.value.code, said.out, said.err
 
 
 @pytest.fixture
 def peftmark(no_devices, tmp_path, monkeypatch, capsys):
-    """Run a command in a folder with 240 tickets, whose jobs end at once; code and what it said."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PEFTMARK_CACHE", str(tmp_path / "cache"))
-    write(tmp_path, "tickets.csv", separated(("body", "category"), tickets(240)))
-    for module in (try_suite, time_budget):
-        monkeypatch.setattr(module, "costs_here", lambda plan: SimpleNamespace(device="cpu"))
-        monkeypatch.setattr(module, "expected", predicted)
-    monkeypatch.setattr(runner, "fetch", lambda plan: {})
-    monkeypatch.setattr(runner, "execute", executed)
-    page = Path("reports/tickets/index.html")
-    monkeypatch.setattr(reporting, "write_report", lambda plan, results, reports: [page])
+    """Run a command in a folder of the test's own."""
+    prepare(monkeypatch, tmp_path)
+    return partial(run, capsys)
 
-    def run(*words):
-        with pytest.raises(SystemExit) as left:
-            parser.main(list(words))
-        said = capsys.readouterr()
-        return left.value.code, said.out, said.err
 
-    return run
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A folder in which `try` has ended."""
+    folder = tmp_path_factory.mktemp("try")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(nvml, "devices", lambda: nvml.Devices((), "none"))
+        prepare(patch, folder)
+        with pytest.raises(SystemExit):
+            parser.main(["try", "tickets.csv", *COLUMNS, "--hours", "1", "--jobs", "2"])
+    return folder
+
+
+@pytest.fixture
+def again(no_devices, finished, monkeypatch, capsys):
+    """Run a command in the folder in which `try` has ended."""
+    prepare(monkeypatch, finished)
+    return partial(run, capsys)
 
 
 # --- the suite that fits --------------------------------------------------------------------------
 
 
-def test_as_many_steps_as_fit_into_the_hours_and_at_most_five_passes(peftmark, tmp_path):
-    code, _, err = peftmark("try", "tickets.csv", *COLUMNS, "--hours", "1", "--jobs", "2")
-    assert code == 0, err
-    suite = load_suite("tickets", tmp_path / "suites")
+def test_as_many_steps_as_fit_into_the_hours_and_at_most_five_passes(finished):
+    suite = load_suite("tickets", finished / "suites")
     jobs = suite.profiles["default"]
     assert suite.file.recipe.steps == 54, "five passes of 172 rows, 16 at a time"
     assert (jobs.tuning.seeds, jobs.tuning.trainings) == ([100], 4)
@@ -112,10 +141,10 @@ def test_hours_too_few_for_any_comparison_are_refused_with_those_that_do(peftmar
     code, out, err = peftmark("try", "tickets.csv", *COLUMNS, "--hours", "0.02", "--jobs", "2")
     assert (code, out) == (2, "")
     assert "--hours 0.02: the shortest comparison of 6 methods takes about" in err
-    enough = re.search(r"Give --hours ([0-9.]+) or more", err)[1]
+    enough = float(re.search(r"Give --hours ([0-9.]+) or more", err)[1])
+    minutes, seconds = map(int, re.search(r"about (\d+):(\d+) here", err).groups())
+    assert 0 <= enough * try_suite.SHARE * 3600 - 60 * minutes - seconds < 40
     assert not (tmp_path / "suites").exists() and not (tmp_path / "results").exists()
-    code, _, err = peftmark("try", "tickets.csv", *COLUMNS, "--hours", enough, "--jobs", "2")
-    assert code == 0, err
 
 
 def fits_below(most):
@@ -174,31 +203,36 @@ def test_a_suite_is_named_after_the_file_and_hides_none_of_ours(file, name):
 # --- the answer -----------------------------------------------------------------------------------
 
 
-def test_it_answers_in_ten_lines_and_goes_on_where_it_was(peftmark, tmp_path):
-    command = ("try", "tickets.csv", *COLUMNS, "--hours", "1", "--jobs", "2")
-    code, out, err = peftmark(*command)
+def test_it_answers_in_ten_lines_and_goes_on_where_it_was(again, finished):
+    """The same answer, and why methods are missing is not lost."""
+    parts = finished / "results" / "tickets" / "parts"
+    rows = len(list(parts.glob("*.parquet")))
+    code, out, err = again("try", "tickets.csv", *COLUMNS, "--hours", "1", "--jobs", "2")
+    assert len(list(parts.glob("*.parquet"))) == rows
+    assert "Goes on with suites/tickets.yaml" in err
     told = out.splitlines()
     assert code == 0 and len(told) <= MOST_LINES
     assert told[0] == "Use LoRA r8, learning rate 1e-3 (the best of 4 by trials)."
     assert told[1].startswith("Because: Nothing that takes less peak memory than LoRA r8 (520 MiB)")
     assert any(line.startswith("Report: reports") for line in told)
     assert "Trainings have 54 steps (5.0 passes over the rows)." in out
-    assert "trials of learning rates" in err and "Look 1 of 6" in err
-
-    rows = len(list((tmp_path / "results" / "tickets" / "parts").glob("*.parquet")))
-    code, again, err = peftmark(*command)
-    assert (code, again) == (0, out), "the same answer, and why methods are missing is not lost"
-    assert "Goes on with suites/tickets.yaml" in err
-    assert len(list((tmp_path / "results" / "tickets" / "parts").glob("*.parquet"))) == rows
 
 
 def test_where_jobs_take_longer_than_predicted_some_seeds_answer(peftmark, monkeypatch):
     """Trials took five times as long: the first look doesn't fit any more, a seed of it does."""
-    monkeypatch.setitem(TOOK, "seconds", 20.0)
-    code, out, err = peftmark("try", "tickets.csv", *COLUMNS, "--hours", "0.04", "--jobs", "2")
-    assert code == 6 and "Left out: seeds 0, 1, 2" in err and "\nseed 0 (6 jobs): about" in err
+    monkeypatch.setitem(TOOK, "seconds", 15.0)
+    code, out, err = peftmark("try", "tickets.csv", *COLUMNS, "--hours", "0.08", "--jobs", "2")
+    assert code == 6, "its repeat is missing"
+    assert "Left out: seeds 0, 1, 2" in err and "\nseed 0 (6 jobs): about 0:45" in err
     assert out.startswith("Use LoRA r8, learning rate 1e-3")
     assert "at 1 seed:" in out and "planned runs did not fit or failed: the same command" in out
+
+
+def test_hours_that_only_the_trials_fit_into_give_no_answer(peftmark, monkeypatch):
+    monkeypatch.setitem(TOOK, "seconds", 18.0)
+    code, out, err = peftmark("try", "tickets.csv", *COLUMNS, "--hours", "0.08", "--jobs", "2")
+    assert code == 6 and "Left out: seeds 0, 1, 2 (19 jobs)" in err
+    assert out.startswith("No answer yet") and "the same command goes on" in out
 
 
 def test_another_suite_of_that_name_is_not_touched(peftmark, tmp_path):
@@ -209,8 +243,8 @@ def test_another_suite_of_that_name_is_not_touched(peftmark, tmp_path):
     assert (tmp_path / "suites" / "tickets.yaml").read_text() == "mine"
 
 
-def test_facts_are_the_same_as_json(peftmark):
-    code, out, _ = peftmark("try", "tickets.csv", *COLUMNS, "--jobs", "2", "--json")
+def test_facts_are_the_same_as_json(again):
+    code, out, _ = again("try", "tickets.csv", *COLUMNS, "--jobs", "2", "--json")
     facts = json.loads(out)
     assert code == 0 and facts["use"] == "LoRA r8" and facts["suite"] == "tickets"
     assert facts["lines"][0].startswith("Use LoRA r8")
@@ -227,9 +261,8 @@ def test_without_rows_there_is_no_answer_and_what_is_missing_is_said():
     ]
 
 
-def test_an_adapter_is_named_with_how_plain_peft_loads_it(peftmark, tmp_path):
-    peftmark("try", "tickets.csv", *COLUMNS, "--jobs", "2")
-    [answer] = advise(tmp_path / "results", "tickets", max_drop="1").answers
+def test_an_adapter_is_named_with_how_plain_peft_loads_it(finished):
+    [answer] = advise(finished / "results", "tickets", max_drop="1").answers
     cell = Cell("lora", 8, "none", "")
     outcome = Outcome("tickets", (), "", {cell: Path("results/tickets/adapters/x")}, None, 0)
     told = "\n".join(lines(answer, outcome))
@@ -239,9 +272,8 @@ def test_an_adapter_is_named_with_how_plain_peft_loads_it(peftmark, tmp_path):
     assert "Adapter" not in "\n".join(lines(answer, none))
 
 
-def test_the_suite_says_what_made_it_and_is_a_suite_like_others(peftmark, tmp_path):
-    peftmark("try", "tickets.csv", *COLUMNS, "--jobs", "2")
-    path = tmp_path / "suites" / "tickets.yaml"
+def test_the_suite_says_what_made_it_and_is_a_suite_like_others(again, finished):
+    path = finished / "suites" / "tickets.yaml"
     assert path.read_text().startswith("# Made by `peftmark try` from ")
     assert read_yaml(path)["tasks"]["tickets"]["label"] == "category"
-    assert "tickets" in peftmark("plan", "tickets", "--no-memory")[1]
+    assert "tickets" in again("plan", "tickets", "--no-memory")[1]
