@@ -11,6 +11,9 @@ REPORT ?=
 SHOTS ?= build/browser
 OLD ?=
 NEW ?=
+DATA ?=
+TEXT ?=
+LABEL ?=
 UV ?= uv
 
 # User text reaches the recipes as environment variables, unexpanded by make and quoted in the
@@ -23,7 +26,10 @@ override REPORT := $(value REPORT)
 override SHOTS := $(value SHOTS)
 override OLD := $(value OLD)
 override NEW := $(value NEW)
-export SUITE PROFILE MIRROR ARGS REPORT SHOTS OLD NEW
+override DATA := $(value DATA)
+override TEXT := $(value TEXT)
+override LABEL := $(value LABEL)
+export SUITE PROFILE MIRROR ARGS REPORT SHOTS OLD NEW DATA TEXT LABEL
 
 SHELL := /bin/bash
 # One more than cores: a test in three waits for a process that it started.
@@ -33,11 +39,12 @@ SELECT = set -f; set -- "$$SUITE"; \
 	[ -z "$$PROFILE" ] || set -- "$$@" "--profile=$$PROFILE"; \
 	[ -z "$$MIRROR" ] || set -- "$$@" "--mirror=$$MIRROR"
 
-.PHONY: help bench report versions memory-tables test test-all test-fast test-gpu test-browser overhead perf lock lint check format clean
+.PHONY: help bench try report versions memory-tables test test-all test-fast test-gpu test-browser overhead perf lock lint check format clean
 .DEFAULT_GOAL := help
 
 help:  ## say what there is
 	@echo 'make bench SUITE=glue   run a suite and write its report (PROFILE=, MIRROR=, ARGS=)'
+	@echo 'make try DATA=my.csv TEXT=body LABEL=category   which method to use on rows of your own'
 	@echo 'make report SUITE=glue  write the report of earlier results'
 	@echo "make versions OLD='peft==0.20.0' NEW='peft==0.21.2' SUITE=smoke   compare two versions"
 	@echo 'make test               run the tests, in ten minutes on two cores'
@@ -69,6 +76,12 @@ lock: .venv/.installed  ## write the hashes of constraints.txt anew (needs uv: m
 
 bench: .venv/.installed  ## run a suite
 	@$(SELECT); exec .venv/bin/peftmark run "$$@" $$ARGS
+
+try: .venv/.installed  ## which method to use on rows of one's own
+	@set -f; set -- -- "$$DATA"; \
+	[ -z "$$LABEL" ] || set -- "--label=$$LABEL" "$$@"; \
+	[ -z "$$TEXT" ] || set -- "--text=$$TEXT" "$$@"; \
+	exec .venv/bin/peftmark try $$ARGS "$$@"
 
 report: .venv/.installed  ## report on earlier results
 	@$(SELECT); exec .venv/bin/peftmark report "$$@" $$ARGS

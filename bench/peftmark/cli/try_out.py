@@ -38,7 +38,9 @@ def add_options(sub: argparse.ArgumentParser) -> None:
     """The file, what its columns are, and what may be spent."""
     sub.add_argument("data", type=Path, metavar="FILE", help="a file of rows")
     add_columns(sub)
-    sub.add_argument("--name", help="name of the suite and its task (default: from the file's)")
+    sub.add_argument(
+        "--suite-name", metavar="NAME", help="of the suite and its task (default: from the file's)"
+    )
     sub.add_argument(
         "--model",
         metavar="NAME",
@@ -46,16 +48,16 @@ def add_options(sub: argparse.ArgumentParser) -> None:
     )
     sub.add_argument("--read-as", choices=new.READ_AS, help="what your own model is taken for")
     sub.add_argument(
-        "--hours", type=hours, default=HOURS, metavar="H", help="that all may take (default: 1)"
+        "--hours", type=hours, metavar="H", help=f"that all may take (default: {HOURS:g})"
     )
     sub.add_argument(
         "--memory", metavar="SIZE", help="of the GPU it has to fit, such as 24GB or RTX 4090"
     )
     sub.add_argument(
         "--max-drop",
-        default=MAX_DROP,
         metavar="POINTS",
-        help="points below the best that you accept for a method that costs less (default: 1)",
+        help="points below the best that you accept for a method that costs less "
+        f"(default: {MAX_DROP})",
     )
     sub.add_argument("--jobs", type=count, help="most jobs at once (default: one per GPU or core)")
     sub.add_argument("--mirror", type=Path, metavar="DIR", help="local data sets and models")
@@ -75,12 +77,13 @@ def run(options: argparse.Namespace) -> int:
     from peftmark.run.time_budget import TimeBudget
 
     begin = time.monotonic()
+    options.hours = options.hours or HOURS
     console = console_on(sys.stderr)
 
     def tell(text: str) -> None:
         console.print(f"{text}.", markup=False, soft_wrap=True)
 
-    name = options.name or _name(options.data)
+    name = options.suite_name or _name(options.data)
     selection = Selection(
         name,
         mirror=options.mirror,
@@ -188,7 +191,7 @@ def _advised(options: argparse.Namespace, name: str) -> Answer | None:
             options.results,
             name,
             memory=None,
-            max_drop=options.max_drop,
+            max_drop=options.max_drop or MAX_DROP,
         )
     except UserError:
         return None

@@ -100,6 +100,12 @@ SCHEDULE: Mapping[str, Any] = {
 }
 """AdaLoRA's, in shares of the steps, as in suite methods."""
 
+PROFILE: Mapping[str, Any] = {
+    "needs": "nothing",
+    "scale": "full",
+    "sources": ["mirror", "package", "hub"],
+}
+"""Of the one profile: its rows are all there are, and come from wherever they can."""
 GRID = (0.25, 0.5, 1, 2)
 """Rates that trials try, over the one that is filled in without them."""
 PENALTIES = [0, 0.1]
@@ -156,16 +162,8 @@ def fill(raw: Any, name: str, models: Mapping[str, Model] = MODELS) -> tuple[Any
         seeds = SEEDS
         told.append(f"seeds: {seeds}")
     told.append("profile: default, with scale full, and sources mirror, package, hub")
-    profile: Plain = {
-        "summary": found["summary"],
-        "needs": "nothing",
-        "scale": "full",
-        "sources": ["mirror", "package", "hub"],
-        "model": model,
-        "seeds": seeds,
-        "tasks": tasks,
-        **runs,
-    }
+    profile: Plain = {"summary": found["summary"], **PROFILE, "model": model, "seeds": seeds}
+    profile |= {"tasks": tasks, **runs}
     _unrelated(found, profile, known, told)
     found["profiles"] = {"default": profile}
     return found, tuple(told)

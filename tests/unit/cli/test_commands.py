@@ -748,6 +748,9 @@ def test_what_the_user_types_is_one_word_for_peftmark_and_nothing_for_make(make,
     both = make("bench", f"SUITE={text}", f"PROFILE={text}", f"MIRROR={text}")
     assert both == ["run", text, profile, mirror]
     assert make("bench", "SUITE=a", f"ARGS={text}") == ["run", "a", *text.split()]
+    assert make("try", f"DATA={text}") == ["try", "--", text]
+    columns = [f"--text={text}", f"--label={text}", "--", text]
+    assert make("try", f"TEXT={text}", f"LABEL={text}", DATA=text) == ["try", *columns]
     assert set(listing(tmp_path)) == before
 
 

@@ -15,6 +15,7 @@ from peftmark.suite.expand import expand
 from peftmark.suite.load import load_suite
 from peftmark.suite.recipes import resolve_recipe
 from peftmark.suite.short_form import RATES, RECIPE, SEEDS, fill
+from small_suite import write
 
 SHORT = """
 model: minilm-l6
@@ -287,3 +288,30 @@ def test_what_only_language_models_are_shown_is_refused_for_encoders_alone(load,
     load(text.replace("head", "base"))
     load(text.replace("head]", "{method: head, model: minilm-l6}]"))
     load(text.replace("smollm2-135m-q4", "./mine"))  # which may be one: told once it was read
+
+
+def test_what_trials_try_is_filled_in_and_a_grid_of_ones_own_stays(tmp_path):
+    content = {
+        "model": "minilm-l6",
+        "tasks": ["trec"],
+        "tuning": {"seeds": [100], "trainings": 4},
+        "decide": {"question": "best", "max_seeds": 5},
+        "methods": [
+            "lora",
+            "adalora",
+            {"method": "head", "learning_rates": [1e-3, 2e-3]},
+            "bag-of-words",
+        ],
+    }
+    write(tmp_path, content)
+    suite = load_suite("demo", tmp_path)
+    profile = suite.profiles["default"]
+    assert (profile.tuning.trainings, profile.decide.max_seeds) == (4, 5)
+    grids = {entry.method: entry.grid for entry in suite.file.methods}
+    assert grids["lora"] == {"learning_rate": [5e-4, 1e-3, 2e-3, 4e-3]}
+    assert grids["adalora"] == {
+        "learning_rate": [1e-3, 2e-3, 4e-3, 8e-3],
+        "adalora.orthogonal_weight": [0, 0.1],
+    }
+    assert grids["head"] == {"learning_rate": [1e-3, 2e-3]}
+    assert grids["bag-of-words"] == {}
