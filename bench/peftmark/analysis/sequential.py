@@ -63,6 +63,16 @@ def looks(seeds: Sequence[int], most: int) -> tuple[Look, ...]:
     return tuple(found)
 
 
+def share_at(seeds: int, most: int) -> float:
+    """Share of the error that what is read at so many seeds may spend, of a run that adds up to
+    `most`: that of the look with them; of a number at which no run looks the least of any."""
+    every = looks(tuple(range(most)), most)
+    return next(
+        (look.share for look in every if len(look.seeds) == seeds),
+        min(look.share for look in every),
+    )
+
+
 def seen(table: ResultTable, *cells: Cell) -> tuple[Look, ...] | None:
     """The looks at which these cells are whole: every planned job has ended that is in by then.
     None where the number of seeds was fixed."""

@@ -211,8 +211,10 @@ def notes(
     timed = any(m.kind == "time" for m in test.measures())
     on_cpu = timed and any(row.job.device == "cpu" for row in rows)
     steps = unequal_steps(rows) if any(m.of_training for m in test.measures()) else ""
+    added = any(row.most_seeds for row in rows)
     return (
         ("timed on a CPU",) * on_cpu
+        + ("seeds were added until it was decided, and the interval pays for the looks",) * added
         + ((steps,) if steps else ())
         + tuple(
             f"{n} {'run' if n == 1 else 'runs'} of {cell_title(*cell)} {FLAG_KINDS[kind]}"

@@ -8,11 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from peftmark.analysis.sequential import share_at
 from peftmark.analysis.stats import Comparison, bound, compare, geometric_mean, seeds_to_decide
 from peftmark.catalog.methods import Cell, cell_title
 from peftmark.claims.comparisons import Difference, Order, Ratio
 from peftmark.claims.evidence import Evidence, Values, gap, missing, notes, obstacle, values_of
 from peftmark.claims.ledger import ClaimTest
+from peftmark.record.job import Record
 
 Kind = Literal[
     "reproduced",
@@ -135,10 +137,25 @@ def judge(test: ClaimTest, evidence: Evidence) -> Part:
         if lack := missing(cell, measure, slots[cell]):
             return replace(base, reason=lack)
         values.append(values_of(slots[cell], measure, oriented=is_order))
+    level = _level(rows, evidence.level)
     if isinstance(compared, Order):
-        return _order(base, values, evidence.level)
+        return _order(base, values, level)
     assert compared is not None
-    return _bounded(base, compared, values, evidence.level)
+    return _bounded(base, compared, values, level)
+
+
+def _level(rows: Sequence[Record], level: float) -> float:
+    """The level of an interval on rows to which seeds were added until others of their questions
+    were answered: it may spend what the look at which they stand may spend, so that the error holds
+    whenever the run ended."""
+    most = max((row.most_seeds or 0 for row in rows), default=0)
+    if not most:
+        return level
+    by_cell: dict[Cell, set[int]] = {}
+    for row in rows:
+        by_cell.setdefault(row.job.cell, set()).add(row.job.seed)
+    shared = len(set.intersection(*by_cell.values()))
+    return 1 - (1 - level) * share_at(shared, most)
 
 
 # --- differences and ratios ---------------------------------------------------------------------

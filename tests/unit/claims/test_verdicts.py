@@ -10,6 +10,7 @@ from scipy import stats
 
 from claimed import SETTING, A, B, C, build, claim, difference, order, paper, ratio, row, rows
 from factory import make_environment, make_failure
+from peftmark.analysis.sequential import looks, share_at
 from peftmark.catalog.methods import Cell
 from peftmark.claims.judging import fits
 from peftmark.claims.verdicts import combined, scale_of, verdicts, without_rows
@@ -74,6 +75,24 @@ def test_a_difference_is_reproduced_contradicted_or_undecided_by_its_whole_inter
     (part,) = one(table, difference(at_least=0.0)).parts
     assert (part.low, part.high) == (pytest.approx(low), pytest.approx(high))
     assert (part.effect, part.seeds, part.tasks) == (pytest.approx(0.05), 3, ("sst-2",))
+
+
+def test_rows_to_which_seeds_were_added_have_an_interval_that_pays_for_the_looks():
+    """Three of at most six seeds spend a quarter of the error: (3 / 6)²."""
+    added = [replace(one, most_seeds=6, look=1) for one in both()]
+    low, high = by_hand([0.05, 0.04, 0.06], 1 - 0.05 / 4)
+    (part,) = one(build(added), difference(at_least=0.0)).parts
+    assert (part.low, part.high) == (pytest.approx(low), pytest.approx(high))
+    assert "the interval pays for the looks" in " ".join(part.notes)
+    (fixed,) = one(build(both()), difference(at_least=0.0)).parts
+    assert fixed.low > part.low and not any("looks" in note for note in fixed.notes)
+
+
+def test_a_number_of_seeds_at_which_no_run_looks_spends_the_least_of_any():
+    shares = [one.share for one in looks(tuple(range(12)), 12)]
+    assert [share_at(n, 12) for n in (3, 4, 5, 7, 9, 12)] == shares
+    assert share_at(6, 12) == share_at(1, 12) == min(shares)
+    assert sum(shares) == pytest.approx(1.0)
 
 
 def test_at_most_and_within_read_the_other_ends():
