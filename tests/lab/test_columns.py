@@ -83,7 +83,7 @@ def stored(job: Job, outcome: Outcome) -> dict:
     """The row of a job that ended so."""
     record = make_record(job=job, outcome=outcome)
     # As the supervisor does, which alone knows them.
-    return to_row(with_look(with_prediction(record, {}), None, None))
+    return to_row(with_look(with_prediction(record, {}), None, None, "", 3))
 
 
 @pytest.mark.real

@@ -36,6 +36,8 @@ class Outcome:
         adapters: cell -> its kept adapter's folder.
         report: the page.
         unfinished: jobs that were planned and are not there.
+        fault: why there is no answer; empty with one.
+        where: options of the folders that were given.
     """
 
     name: str
@@ -44,6 +46,8 @@ class Outcome:
     adapters: dict[Cell, Path]
     report: Path | None
     unfinished: int
+    fault: str = ""
+    where: Sequence[str] = ()
 
 
 def lines(answer: Answer | None, outcome: Outcome) -> list[str]:
@@ -63,7 +67,7 @@ def pick_of(answer: Answer) -> Candidate | None:
 def _lines(answer: Answer | None, outcome: Outcome) -> Iterator[str]:
     pick = None if answer is None else pick_of(answer)
     if answer is None or pick is None:
-        why = " ".join(answer.reasons) if answer is not None else "No run has ended."
+        why = " ".join(answer.reasons) if answer is not None else outcome.fault
         yield f"No answer yet: {why}"
     else:
         yield f"Use {pick.title}{_setting(answer.table, pick.cell)}."
@@ -115,14 +119,16 @@ def _open(table: ResultTable, pick: Cell) -> str:
     """Which others may be as good; that nothing is told apart by one seed."""
     counts = {len({slot.job.seed for slot in table.of(c) if slot.ok}) for c in table.cells}
     seeds = f"{words.span(counts)} seed{'' if counts == {1} else 's'}"
-    left = [c for c in contenders(table, table.cells) if c != pick and c.trains]
+    first = contenders(table, table.cells)
+    if pick not in first:
+        above = words.some([cell_title(*cell) for cell in first], MOST_OPEN)
+        return f"Shown to score lower ({seeds}) than: {above}; it is chosen for what it costs."
+    left = [cell_title(*cell) for cell in first if cell != pick]
     if not left:
         return f"Every other method is shown to score lower ({seeds})."
-    names = [cell_title(*cell) for cell in left]
-    more = f" and {len(names) - MOST_OPEN} more" if len(names) > MOST_OPEN else ""
     return (
-        f"Not told apart from the best at {seeds}: {', '.join(names[:MOST_OPEN])}{more}; the "
-        "choice among them is by cost."
+        f"Not told apart from it at {seeds}: {words.some(left, MOST_OPEN)}; the choice among them "
+        "is by cost."
     )
 
 
@@ -140,5 +146,5 @@ def _adapter(cell: Cell, outcome: Outcome) -> str:
     if folder is None:
         return ""
     command = ["peftmark", "export", outcome.name, "--cell", cell_title(*cell)]
-    command += ["--task", outcome.name, "--to", "DIR"]
+    command += ["--task", outcome.name, "--to", "DIR", *outcome.where]
     return f"Adapter: {folder}; for plain PEFT: {shlex.join(command)}"

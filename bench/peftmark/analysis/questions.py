@@ -64,8 +64,7 @@ def beyond_margin(table: ResultTable) -> list[Cell]:
 
 
 def _beyond(table: ResultTable, found: Mapping[Cell, Difference]) -> dict[Cell, bool]:
-    """Whether each difference is shown to be larger than the margin, as one family: a test of the
-    margin on the side of the mean, at the level of one side."""
+    """Whether each difference is shown to be larger than the margin, as one family."""
     margin = margin_of(table)
     if margin is None:
         return dict.fromkeys(found, False)

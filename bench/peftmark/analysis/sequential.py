@@ -124,8 +124,8 @@ def looks_beyond(
     by_seed: Sequence[tuple[int, Sequence[float]]], seen: Collection[Look], margin: float
 ) -> float | None:
     """p of "the difference lies within the margin" over all looks so far; None where no look has
-    one. Each is one-sided, on the side where the mean lies (Murphy and Myors, Journal of Applied
-    Psychology 84, 1999: tests of a minimum effect).
+    one. Each is that of the margin on the side where the mean lies, two-sided: the other end of the
+    margin may be as near, and both tails then count.
 
     Args:
         margin: above 0, in the unit of the differences.
@@ -140,7 +140,7 @@ def looks_beyond(
         beyond = _at(moved, look)
         if beyond is not None and beyond.p is not None:
             far = side * beyond.estimate.mean > 0
-            found.append((beyond.p / 2 if far else 1.0) / look.share)
+            found.append((beyond.p if far else 1.0) / look.share)
     return min(1.0, *found) if found else None
 
 

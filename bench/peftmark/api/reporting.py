@@ -15,6 +15,7 @@ from peftmark.run.until_decided import decisions_text
 from peftmark.storage.external import load_external
 from peftmark.storage.store import Store
 from peftmark.storage.unread import no_results, unread
+from peftmark.suite.added_seeds import by_hand
 from peftmark.suite.expand import as_recorded
 from peftmark.suite.with_rows import load_with_rows
 
@@ -63,6 +64,7 @@ def write_report(
     jobs = plan.jobs
     if mine:
         jobs = as_recorded(plan.suite, plan.profile, known_rows).jobs
+    notes += filter(None, [by_hand(known_rows.values())])
     if any(record.most_seeds for record in mine):
         table = build(list(known_rows.values()), jobs, plan.suite.report.reference)
         told = decisions_text(table, max(record.question or "reference" for record in mine))

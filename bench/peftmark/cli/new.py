@@ -16,6 +16,7 @@ NAME = "new"
 HELP = "write a suite for rows of your own; what you don't say is guessed and told"
 METHODS = {False: ("lora", "full", "head", "bag-of-words", "embeddings"), True: ("lora", "base")}
 """For encoders and for causal language models: an adapter, and lines to hold it against."""
+OR_FORCE = ", or pass --force"
 READ_AS = ("classifier", "language-model")
 
 
@@ -80,12 +81,13 @@ def _command(options: argparse.Namespace) -> str:
     return f"peftmark run {options.name}{where}"
 
 
-def place(name: str, suites: Path | None, force: bool) -> Path:
+def place(name: str, suites: Path | None, force: bool, remedy: str = OR_FORCE) -> Path:
     """Where a suite is written.
 
     Args:
         suites: the user's folder of suites.
         force: whether another of that name may be written over, or hidden.
+        remedy: what else to do about a name that is taken.
 
     Raises:
         UserError: the name can't be a suite's or a task's, or there is such a suite.
@@ -109,10 +111,10 @@ def place(name: str, suites: Path | None, force: bool) -> Path:
         raise UserError(what, f"Choose another name, such as my-{name}.")
     path = (suites or Path("suites")) / f"{name}.yaml"
     if (path.exists() or path.is_symlink()) and not force:
-        raise UserError(f"there is a suite {path}", "Choose another name, or pass --force.")
+        raise UserError(f"there is a suite {path}", f"Choose another name{remedy}.")
     if (suite_folders(None)[-1] / path.name).is_file() and not force:
         what = f"{name!r} is a suite of peftmark's, which yours would hide"
-        raise UserError(what, f"Choose another name, such as my-{name}, or pass --force.")
+        raise UserError(what, f"Choose another name, such as my-{name}{remedy}.")
     return path
 
 

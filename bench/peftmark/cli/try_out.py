@@ -30,6 +30,7 @@ NAME = "try"
 HELP = "which method to use on rows of your own: writes a suite, tunes, runs until decided, answers"
 HOURS = 1.0
 MAX_DROP = "1"
+FEWEST_ROWS = 60
 MADE_BY = "# Made by `peftmark try`"
 TOLD = "# Told: "
 
@@ -70,6 +71,7 @@ def run(options: argparse.Namespace) -> int:
     """Write the suite, run it until it is decided or time is up, and answer."""
     from peftmark.api.reporting import write_report
     from peftmark.cli.run import Screen, console_on
+    from peftmark.core.amounts import parse_points
     from peftmark.report.live_file import lead_on
     from peftmark.run.runner import Selection, make_plan
     from peftmark.run.session import carry_out
@@ -78,6 +80,8 @@ def run(options: argparse.Namespace) -> int:
 
     begin = time.monotonic()
     options.hours = options.hours or HOURS
+    options.max_drop = options.max_drop or MAX_DROP
+    parse_points("--max-drop", options.max_drop)  # before hours are spent
     console = console_on(sys.stderr)
 
     def tell(text: str) -> None:
@@ -104,8 +108,8 @@ def run(options: argparse.Namespace) -> int:
     written = write_report(plan, options.results, options.reports)
     if screen.live is not None and screen.live.is_file():
         lead_on(screen.live, written[0].name)
-    outcome = _outcome(plan, summary.jobs, left_out, length, written[0])
-    answer = _advised(options, name)
+    answer, fault = _advised(options, name)
+    outcome = _outcome(plan, options, left_out, length, written[0], fault)
     _answer(answer, outcome, options.json)
     return summary.code if answer is not None and answer.picks else Exit.INCOMPLETE
 
@@ -134,8 +138,10 @@ def _suite(options: argparse.Namespace, selection: Any, tell: Any) -> tuple[str,
     """
     from peftmark.core.files import write_all
     from peftmark.machine.gpus import device
+    from peftmark.own.read import read_own
     from peftmark.own.suite_text import default_model
     from peftmark.run.try_suite import Wanted, fitted
+    from peftmark.sources.assets import default_cache
 
     found, task = declared(options, options.data)
     model = options.model or default_model(task.kind)
@@ -146,10 +152,17 @@ def _suite(options: argparse.Namespace, selection: Any, tell: Any) -> tuple[str,
     if path.is_file():
         lines = path.read_text(encoding="utf-8").splitlines()
         if lines[:1] == [asked] and lines[1].startswith(TOLD):
-            tell(f"Goes on with {path}, which the same command wrote before")
+            tell(f"Goes on with {path}, with the steps that were chosen when it was written")
             length, *left_out = json.loads(lines[1].removeprefix(TOLD))
             return length, tuple(left_out)
-    path = new.place(selection.suite, options.suites, force=False)
+    own = read_own(selection.suite, task, [Path.cwd()], default_cache())
+    if (rows := len(own.data.train) + len(own.data.eval)) < FEWEST_ROWS:
+        raise UserError(
+            f"{options.data}: {rows} rows; methods can't be told apart on so few",
+            f"Give at least {FEWEST_ROWS}.",
+        )
+    other = f" with --suite-name, or remove {path} to begin anew"
+    path = new.place(selection.suite, options.suites, force=False, remedy=other)
     wanted = Wanted(
         name=selection.suite,
         keys=keys,
@@ -168,22 +181,32 @@ def _suite(options: argparse.Namespace, selection: Any, tell: Any) -> tuple[str,
 
 
 def _outcome(
-    plan: Plan, jobs: dict[str, int], left_out: tuple[str, ...], length: str, report: Path
+    plan: Plan,
+    options: argparse.Namespace,
+    left_out: tuple[str, ...],
+    length: str,
+    report: Path,
+    fault: str,
 ) -> Outcome:
     from peftmark.advice.short_answer import Outcome
 
-    kept = plan.store.adapters.entries()
+    kept, rows = plan.store.adapters.entries(), plan.contents.records
+    known = [job.job_id in rows and rows[job.job_id].settled for job in plan.jobs]
+    folders = [("--results", options.results, "results"), ("--suites", options.suites, None)]
     return Outcome(
         name=plan.suite.name,
         left_out=left_out,
         length=length,
         adapters={kept[folder].job.cell: folder for folder in sorted(kept)},
         report=report,
-        unfinished=sum(n for status, n in jobs.items() if status != "ok"),
+        unfinished=known.count(False) + plan.expanded.waiting,
+        fault=fault,
+        where=tuple(w for o, v, d in folders if v and str(v) != d for w in (o, str(v))),
     )
 
 
-def _advised(options: argparse.Namespace, name: str) -> Answer | None:
+def _advised(options: argparse.Namespace, name: str) -> tuple[Answer | None, str]:
+    """The answer of the suite's rows; or why there is none."""
     from peftmark.advice.answer import advise
 
     try:
@@ -191,11 +214,11 @@ def _advised(options: argparse.Namespace, name: str) -> Answer | None:
             options.results,
             name,
             memory=None,
-            max_drop=options.max_drop or MAX_DROP,
+            max_drop=options.max_drop,
         )
-    except UserError:
-        return None
-    return found.answers[0] if found.answers else None
+    except UserError as error:
+        return None, f"{error.what}."
+    return (found.answers[0], "") if found.answers else (None, "no run has ended.")
 
 
 def _answer(answer: Answer | None, outcome: Outcome, as_json: bool) -> None:

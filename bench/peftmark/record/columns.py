@@ -39,7 +39,7 @@ JOB_COLUMNS = {
 OUTCOME_COLUMNS = {field.key: field.type for field in FIELDS.values()}
 COLUMNS = {**JOB_COLUMNS, **OUTCOME_COLUMNS}
 JSON_COLUMNS = tuple(name for name, kind in COLUMNS.items() if kind == "json")
-BEFOREHAND = ("predicted_seconds", "most_seeds", "look", "question")
+BEFOREHAND = ("predicted_seconds", "most_seeds", "look", "question", "profile_seeds")
 """Columns of what the supervisor knew before the job ran."""
 NULLABLE = {
     "nvml_process_bytes",

@@ -238,6 +238,21 @@ ROWS: tuple[Field, ...] = (
         null="the number of seeds was fixed",
     ),
     Field(
+        "profile_seeds",
+        "int64",
+        "seeds of the profile",
+        unit="seeds",
+        phase="plan",
+        meter="count",
+        kind="fact",
+        section="Validity",
+        summary=(
+            "seeds that the profile had when the job ran; rows of fewer seeds beside rows of more "
+            "tell that somebody raised their number between runs, for which no p value pays"
+        ),
+        null="seeds were added until a question was answered, or the row is of an older peftmark",
+    ),
+    Field(
         "question",
         "string",
         "question",

@@ -253,8 +253,9 @@ class Record:
         nvml_reason: why one or both are None; empty if neither is.
         command: shell command that runs just this job again.
         schema: version of the stored columns that the row was written with.
-        predicted_seconds, most_seeds, look, question: what the supervisor knew before the job ran
-            (`peftmark.record.fields`); why one is None stands among the outcome's reasons.
+        predicted_seconds, most_seeds, look, question, profile_seeds: what the supervisor knew
+            before the job ran (`peftmark.record.fields`); why one is None stands among the
+            outcome's reasons.
     """
 
     job: Job
@@ -273,6 +274,7 @@ class Record:
     most_seeds: int | None = None
     look: int | None = None
     question: str | None = None
+    profile_seeds: int | None = None
 
     @property
     def ok(self) -> bool:

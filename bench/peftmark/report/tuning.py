@@ -271,7 +271,7 @@ def _scores(table: ResultTable, found: Choices) -> Grid:
     )
     caption = f"Every {word if word == 'setting' else 'learning rate'} and its score, mean over "
     caption += "tuning seeds" if word == "rate" else "the seeds of the first round"
-    return Grid(caption, columns, rows, folded=True, note="Rates rise from left to right.")
+    return Grid(caption, columns, rows, folded=True, note="Values rise from left to right.")
 
 
 def _score(table: ResultTable, choice: Choice, index: int) -> Entry:

@@ -329,7 +329,7 @@ def execute(
     last = plan.store.last_attempts()
     known = needs_seen(plan.contents.records.values())
     foreseen = _foreseen(plan, jobs, known)
-    predicted = known_predictions(plan)
+    predicted, seeds = known_predictions(plan), len(plan.suite.profiles[plan.profile].seeds)
     keeper = Keeper(plan.store.adapters, read_rules(selection.keep, plan.known_jobs))
     order = Order(
         jobs=[(job, last.get(job.job_id, 0) + 1) for job in jobs],
@@ -363,7 +363,8 @@ def execute(
             command=command(done.job, selection),
         )
         record = with_prediction(record, predicted)
-        record = with_look(record, selection.most_seeds, selection.look, selection.question)
+        look = selection.most_seeds, selection.look, selection.question
+        record = with_look(record, *look, seeds)
         record = keeper.take(record, order.leaves(done.job, done.attempt))
         plan.store.append(record)
         keeper.prune(record)

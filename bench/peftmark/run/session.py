@@ -246,7 +246,7 @@ def _run_looks(
     """Run the jobs of one look after the other, until all is decided, or time or seeds are up; with
     the first the repeat."""
     # Statistics are loaded where a run looks, and by no other.
-    from peftmark.run.until_decided import next_block
+    from peftmark.run.until_decided import next_block, promising
 
     assert selection.most_seeds is not None
     tried: set[str] = set()  # once a command, however a job ends
@@ -258,8 +258,12 @@ def _run_looks(
         jobs = [*(block.jobs if block is not None else ()), *repeats]
         look = selection if block is None else replace(selection, look=block.look)
         if not jobs or (budget is not None and not budget.takes(plan, jobs)):
-            if block is not None and block.look == 1:  # some seeds answer something, none nothing
+            if block is not None and block.look == 1 and budget is not None:
+                # Some seeds answer something, or some cells; none nothing.
                 _run_blocks(block.jobs, False, look, watcher, stop, plan, ended, budget)
+                if not any(job.job_id in ended for job in block.jobs):
+                    some = budget.fitting(plan, promising(plan.expanded, block.jobs))
+                    _run_jobs(some, False, look, watcher, stop, plan, ended, budget)
             break
         if block is not None:
             watcher.looking(block.text)

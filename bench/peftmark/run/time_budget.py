@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from peftmark.catalog.methods import cell_title
 from peftmark.core.errors import UserError
 from peftmark.duration.estimates import Estimate, Key, corrected, key_of, wall_seconds
 from peftmark.record.job import Job, Record
@@ -140,6 +141,20 @@ class TimeBudget:
             )
         return needed <= left
 
+    def fitting(self, plan: Plan, groups: Sequence[Sequence[Job]]) -> list[Job]:
+        """The jobs of the first groups that are predicted to end in time, which is told.
+
+        Raises:
+            UserError: a job's time can't be predicted.
+        """
+        left, found = self._left(), list[Job]()
+        for group in groups:
+            if self._needed(plan, [*found, *group]) <= left:
+                found += group
+        if found:
+            self._tell(f"{_named(found)} of those fit: {', '.join(_cells(found))}")
+        return found
+
     def heard(self, record: Record) -> None:
         """A job ended here."""
         self._ended.append(record)
@@ -193,6 +208,10 @@ def by_seed(jobs: Sequence[Job]) -> list[list[Job]]:
     for job in jobs:
         found.setdefault(job.seed, []).append(job)
     return list(found.values())
+
+
+def _cells(jobs: Sequence[Job]) -> list[str]:
+    return list(dict.fromkeys(cell_title(*job.cell) for job in jobs))
 
 
 def _named(jobs: Sequence[Job]) -> str:

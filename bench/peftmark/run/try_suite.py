@@ -130,7 +130,8 @@ def fitted(wanted: Wanted, selection: Selection, tell: Callable[[str], None]) ->
                 "Give more memory, or a smaller --model.",
             )
         plan = _planned(wanted, methods, FEWEST, selection)
-    job = next(job for job in plan.expanded.waits if job.cell.trains)
+    every = (*plan.jobs, *plan.expanded.waits)
+    job = next(job for job in every if job.purpose == "report" and job.cell.trains)
     rows = job.task_facts.train_rows - job.recipe.selection_rows
     most = max(FEWEST, round(MOST_EPOCHS * rows / job.recipe.batch_size))
     steps, seconds = _steps(wanted, methods, selection, plan, most, tell)

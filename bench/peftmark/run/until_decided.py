@@ -7,7 +7,7 @@ comes to the same looks and the same verdicts.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -22,13 +22,15 @@ from peftmark.analysis.questions import (
 from peftmark.analysis.sequential import looks, seen, sizes
 from peftmark.analysis.table import ResultTable, build
 from peftmark.catalog.methods import Cell, cell_title
+from peftmark.catalog.metrics import sign_of
 from peftmark.core.errors import UserError
 from peftmark.record.job import Job
 from peftmark.record.outcome import FIRST_LOOK
-from peftmark.suite.added_seeds import first_jobs
+from peftmark.suite.added_seeds import MOST_SEED, first_jobs, seeds_up_to
 
 if TYPE_CHECKING:
     from peftmark.run.runner import Plan
+    from peftmark.suite.expand import Expanded
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,20 @@ def check(plan: Plan, most: int, question: str) -> None:
             f"--max-seeds {most}: the first look takes {FIRST_LOOK} seeds",
             f"Give at least {FIRST_LOOK}.",
         )
+    seeds = seeds_up_to(plan.suite.profiles[plan.profile].seeds, most)
+    tuning = plan.suite.profiles[plan.profile].tuning
+    trials = {j.seed for j in (*plan.expanded.jobs, *plan.expanded.waits) if j.purpose == "tuning"}
+    if both := sorted(set(seeds) & (trials | set(tuning.seeds if tuning else ()))):
+        raise UserError(
+            f"--max-seeds {most}: seed {both[0]} would be reported, and trials choose settings "
+            "with it",
+            "Give fewer seeds, or other numbers as tuning.seeds.",
+        )
+    if seeds[-1] >= MOST_SEED:
+        raise UserError(
+            f"--max-seeds {most}: seeds would go up to {max(seeds):,}, and they lie below 2^31",
+            "Let the profile's seeds begin lower.",
+        )
     rows = [
         r for r in plan.contents.records.values() if r.most_seeds and r.job.profile == plan.profile
     ]
@@ -99,7 +115,8 @@ def next_block(
     Args:
         done: ids of jobs that need no run: they have a row that counts, or this command tried them.
     """
-    first, seeds = first_jobs(plan.expanded.jobs), _seeds(plan, most)
+    first = first_jobs(plan.expanded.jobs)
+    seeds = seeds_up_to(plan.suite.profiles[plan.profile].seeds, most)
     reference = plan.suite.report.reference
     cells = tuple(dict.fromkeys(cell for cell, _ in first))
     planned: dict[tuple[Cell, str, int], Job] = {}
@@ -120,12 +137,20 @@ def next_block(
     return None
 
 
-def _seeds(plan: Plan, most: int) -> list[int]:
-    """The profile's seeds, and as many after them as there may be."""
-    found = list(plan.suite.profiles[plan.profile].seeds)[:most]
-    while len(found) < most:
-        found.append(max(found) + 1)
-    return found
+def promising(expanded: Expanded, jobs: Sequence[Job]) -> list[list[Job]]:
+    """The jobs of the first seed by their cells, that with the best trials first; lines that were
+    not tuned cost little and come before them."""
+    first = jobs[0].seed
+    groups: dict[Cell, list[Job]] = {}
+    for job in (job for job in jobs if job.seed == first):
+        groups.setdefault(job.cell, []).append(job)
+
+    def rank(cell: Cell) -> tuple[bool, float]:
+        found = [choice for (of, _), choice in expanded.choices.items() if of == cell]
+        known = [sign_of(one.metric) * one.best for one in found if one.best is not None]
+        return bool(found), -sum(known) / len(known) if known else 0.0
+
+    return [groups[cell] for cell in sorted(groups, key=rank)]
 
 
 def decisions_text(table: ResultTable, question: str = "reference") -> str:
@@ -160,7 +185,7 @@ def _beside_reference(table: ResultTable, question: str) -> list[str]:
         what: str = one.verdict if one.verdict in DECIDED else "equivalent"
         if question == "equivalence":
             what = "outside the margin" if cell in beyond else "equivalent"
-        told.append(_at_look(table, cell, what, seeds))
+        told.append(_at_look(table, cell, what, seeds, table.reference))
     return told
 
 
@@ -180,6 +205,13 @@ def _contest(table: ResultTable) -> list[str]:
     return told
 
 
-def _at_look(table: ResultTable, cell: Cell, what: str, seeds: int) -> str:
-    of, at = len(sizes(table.most_seeds or seeds)), len(seen(table, cell) or ())
+def _at_look(table: ResultTable, cell: Cell, what: str, seeds: int, *beside: Cell) -> str:
+    """When a cell's question was answered.
+
+    Args:
+        beside: cells that it is compared with, whose runs have to be there too.
+    """
+    with_ = (cell, *beside)
+    of = len(sizes(table.most_seeds or seeds))
+    at = len(seen(table, *with_) or ())
     return f"{cell_title(*cell)} {what} at look {at} of {of} ({seeds} seeds)"

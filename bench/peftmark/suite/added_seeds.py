@@ -9,6 +9,17 @@ from peftmark.catalog.methods import Cell
 from peftmark.record.job import Job, Record
 from peftmark.record.outcome import FIRST_LOOK
 
+MOST_SEED = 2**31
+"""Below which seeds lie."""
+
+
+def seeds_up_to(seeds: Sequence[int], most: int) -> list[int]:
+    """A profile's seeds, and as many after them as there may be."""
+    found = list(seeds)[:most]
+    while len(found) < most:
+        found.append(max(found) + 1)
+    return found
+
 
 def first_jobs(jobs: Iterable[Job]) -> dict[tuple[Cell, str], Job]:
     """A reported job of each cell and task."""
@@ -49,10 +60,40 @@ def with_looks(jobs: Sequence[Job], records: Mapping[str, Record], profile: str)
     return [*kept, *added]
 
 
-def with_look(record: Record, most: int | None, look: int | None, question: str) -> Record:
-    """The row of a reported job with what it was run for, or that the seeds were fixed."""
+def with_look(
+    record: Record, most: int | None, look: int | None, question: str, seeds: int
+) -> Record:
+    """The row of a reported job with what it was run for, or that the seeds were fixed.
+
+    Args:
+        seeds: of the profile.
+    """
     if most is not None and record.job.purpose == "report":
-        return replace(record, most_seeds=most, look=look, question=question)
-    fixed = dict.fromkeys(("most_seeds", "look", "question"), "the number of seeds was fixed")
-    reasons = record.outcome.null_reasons | fixed
+        why = {"profile_seeds": "seeds were added until a question was answered"}
+        record = replace(record, most_seeds=most, look=look, question=question)
+    else:
+        why = dict.fromkeys(("most_seeds", "look", "question"), "the number of seeds was fixed")
+        record = replace(record, profile_seeds=seeds)
+    reasons = record.outcome.null_reasons | why
     return replace(record, outcome=replace(record.outcome, null_reasons=reasons))
+
+
+def by_hand(records: Iterable[Record]) -> str:
+    """That seeds were added to a profile after rows of fewer were there, in a sentence; empty if
+    none were.
+
+    Args:
+        records: reported rows of one profile.
+    """
+    seeds: dict[int, set[int]] = {}
+    for record in records:
+        if record.job.purpose == "report" and record.profile_seeds is not None:
+            seeds.setdefault(record.profile_seeds, set()).add(record.job.seed)
+    few, many = min(seeds, default=0), max(seeds, default=0)
+    if not seeds or not seeds[many] - seeds[few]:
+        return ""
+    return (
+        f"Rows were made when the profile had {few} seeds and others when it had {many}. If the "
+        "report of the first was looked at before more were added, p values and intervals are too "
+        "small: they pay for one look alone. `peftmark run --until-decided` pays for every look."
+    )

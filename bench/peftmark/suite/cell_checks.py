@@ -62,6 +62,9 @@ def check_grid(entry: MethodEntry, method: Method, at: str) -> Iterator[str]:
         yield f"{at}.learning_rates: stands beside `tune`; write it there, as tune.learning_rate"
     for name, values in entry.tune.items():
         where = f"{at}.tune.{name}"
+        if None in values:
+            yield f"{where}: found {values}; null says nothing, leave it out"
+            continue
         texts = list(map(repr, values))
         if len(set(texts)) < len(texts):
             yield f"{where}: found {values}; each value once"

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from peftmark.catalog.methods import Cell, known_method, size_text
 from peftmark.catalog.metrics import metric_of
@@ -18,11 +19,13 @@ from peftmark.core.files import PACKAGE, SUITE_NAME
 from peftmark.core.shown import quoted
 from peftmark.core.strict_yaml import read_yaml
 from peftmark.record.recipe import Recipe
+from peftmark.suite.added_seeds import seeds_up_to
 from peftmark.suite.cell_checks import cell_words, check_cells, check_grid, check_sizes
 from peftmark.suite.compatibility import check_reading, check_shown_as
 from peftmark.suite.recipes import VARIED, RecipeFaults, cells, resolve_recipe
 from peftmark.suite.rounds import UnequalRounds, rounds_of, seeds_of
 from peftmark.suite.schema import MethodEntry, Profile, SuiteFile
+from peftmark.suite.trials import recipe_key
 
 MOST_JOBS = 1_000_000
 """Jobs of a profile: listed they take some gigabytes, and at ten seconds each four months."""
@@ -173,11 +176,14 @@ def _check_tuning(
         if entry.grid and known_method(entry.method).trains
     }
     taken = {seed for count in grids.values() for seed in seeds_of(count, tuning)}
-    if both := sorted(({*tuning.seeds} | taken) & set(profile.seeds)):
+    reported = set(profile.seeds)
+    if profile.decide is not None:
+        reported |= set(seeds_up_to(profile.seeds, profile.decide.max_seeds))
+    if both := sorted(({*tuning.seeds} | taken) & reported):
         more = "" if set(both) & set(tuning.seeds) else " (each round takes the next)"
         yield (
             f"{where}.tuning.seeds: found {both}{more}, which are seeds of the reported jobs too; "
-            f"take other numbers than {profile.seeds}"
+            f"take other numbers than {sorted(reported)}"
         )
     for index, entry in enumerate(entries):
         name = "tune" if entry.tune is not None else "learning_rates"
@@ -239,10 +245,13 @@ def _check_trials(
         lengths: task -> steps of the cells before this one.
     """
     settings = entry.settings()
-    if profile.tuning is None or not settings:
+    if profile.tuning is None or not settings or not known_method(entry.method).trains:
         return
+    found: dict[str, dict[str, Any]] = {}
     for setting in settings:
-        resolve_recipe(suite, profile, entry, cell, task, setting)
+        key = recipe_key(resolve_recipe(suite, profile, entry, cell, task, setting))
+        if found.setdefault(key, setting) is not setting:
+            yield f"tune: {found[key]} and {setting} are the same setting; take one of them out"
     if profile.tuning.trainings is None:
         return
     try:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from peftmark.record.recipe import Recipe
+from peftmark.record.recipe import Recipe, first_stage_steps
 from peftmark.suite.schema_runs import Tuning
 
 TOLERANCE = 0.02
@@ -86,7 +86,8 @@ def shortened(recipe: Recipe, steps: int) -> Recipe:
     adalora = recipe.adalora
     if adalora is not None:
         tinit, tfinal = round(adalora.tinit * share), round(adalora.tfinal * share)
-        left = max(1, steps - tinit - tfinal)
+        first = first_stage_steps(recipe.options, steps) if "first_stage" in recipe.options else 0
+        left = max(1, steps - first - tinit - tfinal)
         adalora = replace(adalora, tinit=tinit, tfinal=tfinal, delta_t=min(adalora.delta_t, left))
     evaluated = steps if recipe.early_stopping is None else min(recipe.eval_every, steps)
     return replace(

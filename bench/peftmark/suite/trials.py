@@ -78,7 +78,8 @@ class Choice:
         knobs: names of the settings that were varied, the learning rate first.
         tried: every setting, in the order of the grid: ascending in the first of the knobs.
         chosen: of those with most trials at whole length the one with the best mean over them, the
-            first of equals; None without any score.
+            first of equals; where these failed the best of the first round. None without any
+            score.
         missing: trials that are still to be made: without a row, or stopped by the user.
         lengths: the trials by length and seed, in the order in which they are made.
     """
@@ -160,7 +161,7 @@ class Choice:
 
     def at_edge(self, knob: str) -> bool:
         """Whether the chosen value is the first or the last of those tried, of numbers."""
-        if self.chosen is None:
+        if self.chosen is None or knob not in self.knobs:
             return False
         values = [value for value, _ in self.along(knob)]
         ordered = all(isinstance(value, int | float) for value in values)
@@ -253,10 +254,19 @@ def _choice(cell: Cell, task: str, jobs: Sequence[Job], records: Mapping[str, Re
 
 
 def _chosen(tried: Sequence[Tried], sign: float) -> Setting | None:
+    """The best of the settings with most trials at whole length, which are those of the last round;
+    where all of these failed the best of the first."""
     most = max(one.trials for one in tried)
     last = [(one.whole, one.setting) for one in tried if one.trials == most]
-    best = max((sign * whole for whole, _ in last if whole is not None), default=None)
-    return next((s for whole, s in last if whole is not None and sign * whole == best), None)
+    first = [(one.score, one.setting) for one in tried]
+    return _best(last, sign) or _best(first, sign)
+
+
+def _best(scored: Sequence[tuple[float | None, Setting]], sign: float) -> Setting | None:
+    """The setting with the best score, the first of equals; None without any."""
+    known = [(sign * score, setting) for score, setting in scored if score is not None]
+    best = max((score for score, _ in known), default=None)
+    return next((setting for score, setting in known if score == best), None)
 
 
 def _lengths(jobs: Sequence[Job]) -> tuple[Length, ...]:

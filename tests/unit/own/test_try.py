@@ -11,10 +11,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from factory import make_outcome, make_record
+from factory import FULL, HEAD, LORA, make_matrix, make_outcome, make_record
 from own_files import separated, tickets, write
 from peftmark.advice.answer import advise
-from peftmark.advice.short_answer import MOST_LINES, Outcome, lines
+from peftmark.advice.short_answer import MOST_LINES, Outcome, _open, lines
+from peftmark.analysis.table import build
 from peftmark.api import reporting
 from peftmark.catalog.methods import Cell, cell_title
 from peftmark.cli import parser, try_out
@@ -53,7 +54,7 @@ def executed(plan, jobs, selection, listener, stop):
     for job in jobs:
         outcome, took = outcome_of(job), TOOK["seconds"]
         made = make_record(job=job, outcome=outcome, environment=here, wall_seconds=took)
-        made = runner.with_look(made, selection.most_seeds, selection.look, selection.question)
+        made = runner.with_look(made, selection.most_seeds, selection.look, selection.question, 3)
         plan.store.append(made)
         at = made.finished_at
         CLOCK.now += took / 2  # two at once
@@ -228,10 +229,20 @@ def test_where_jobs_take_longer_than_predicted_some_seeds_answer(peftmark, monke
     assert "at 1 seed:" in out and "planned runs did not fit or failed: the same command" in out
 
 
-def test_hours_that_only_the_trials_fit_into_give_no_answer(peftmark, monkeypatch):
+def test_hours_that_hold_no_whole_seed_any_more_hold_the_cells_with_the_best_trials(
+    peftmark, monkeypatch
+):
     monkeypatch.setitem(TOOK, "seconds", 18.0)
     code, out, err = peftmark("try", "tickets.csv", *COLUMNS, "--hours", "0.08", "--jobs", "2")
     assert code == 6 and "Left out: seeds 0, 1, 2 (19 jobs)" in err
+    assert "seed 0 (2 jobs) of those fit: bag of words, LoRA r8" in err
+    assert out.startswith("Use LoRA r8") and "the same command goes on" in out
+
+
+def test_hours_that_only_trials_fit_into_give_no_answer(peftmark, monkeypatch):
+    monkeypatch.setitem(TOOK, "seconds", 40.0)
+    code, out, err = peftmark("try", "tickets.csv", *COLUMNS, "--hours", "0.08", "--jobs", "2")
+    assert code == 6 and "Left out: trials of seed 101" in err
     assert out.startswith("No answer yet") and "the same command goes on" in out
 
 
@@ -240,6 +251,7 @@ def test_another_suite_of_that_name_is_not_touched(peftmark, tmp_path):
     (tmp_path / "suites" / "tickets.yaml").write_text("mine")
     code, _, err = peftmark("try", "tickets.csv", *COLUMNS)
     assert code == 2 and "there is a suite suites/tickets.yaml" in err
+    assert "another name with --suite-name, or remove suites/tickets.yaml" in err
     assert (tmp_path / "suites" / "tickets.yaml").read_text() == "mine"
 
 
@@ -251,11 +263,10 @@ def test_facts_are_the_same_as_json(again):
 
 
 def test_without_rows_there_is_no_answer_and_what_is_missing_is_said():
-    outcome = Outcome(
-        "tickets", ("full would take 9 GiB",), "Trainings have 40 steps.", {}, None, 5
-    )
+    left_out, length = ("full would take 9 GiB",), "Trainings have 40 steps."
+    outcome = Outcome("tickets", left_out, length, {}, None, 5, fault="no run has ended.")
     assert lines(None, outcome) == [
-        "No answer yet: No run has ended.",
+        "No answer yet: no run has ended.",
         "Not tried: full would take 9 GiB.",
         "Trainings have 40 steps. 5 planned runs did not fit or failed: the same command goes on.",
     ]
@@ -268,6 +279,8 @@ def test_an_adapter_is_named_with_how_plain_peft_loads_it(finished):
     told = "\n".join(lines(answer, outcome))
     assert "Adapter: results/tickets/adapters/x; for plain PEFT: peftmark export tickets" in told
     assert f"--cell '{cell_title(*cell)}' --task tickets --to DIR" in told
+    elsewhere = replace(outcome, where=("--results", "my rows"))
+    assert "--to DIR --results 'my rows'" in "\n".join(lines(answer, elsewhere))
     none = replace(outcome, adapters={})
     assert "Adapter" not in "\n".join(lines(answer, none))
 
@@ -277,3 +290,45 @@ def test_the_suite_says_what_made_it_and_is_a_suite_like_others(again, finished)
     assert path.read_text().startswith("# Made by `peftmark try` from ")
     assert read_yaml(path)["tasks"]["tickets"]["label"] == "category"
     assert "tickets" in again("plan", "tickets", "--no-memory")[1]
+
+
+# --- what is refused before hours are spent -------------------------------------------------------
+
+
+def test_a_limit_that_is_none_and_rows_too_few_are_refused_at_once(peftmark, tmp_path):
+    code, out, err = peftmark("try", "tickets.csv", *COLUMNS, "--max-drop", "abc")
+    assert (code, out) == (2, "") and "--max-drop" in err and "Predicting" not in err
+    write(tmp_path, "few.csv", separated(("body", "category"), tickets(12)))
+    code, _, err = peftmark("try", "few.csv", *COLUMNS)
+    assert code == 2 and "few.csv: 12 rows; methods can't be told apart on so few" in err
+    assert not (tmp_path / "suites").exists()
+
+
+def test_a_suite_that_was_removed_is_made_again_and_its_rows_count(again, finished):
+    (finished / "suites" / "tickets.yaml").unlink()
+    code, out, err = again("try", "tickets.csv", *COLUMNS, "--hours", "1", "--jobs", "2")
+    assert code == 0 and out.startswith("Use LoRA r8") and "Wrote suites/tickets.yaml" in err
+
+
+# --- what may be as good --------------------------------------------------------------------------
+
+
+def table_with(scores):
+    rows = []
+    for place, (cell, level) in enumerate(scores.items(), 2):
+        for one in make_matrix([cell], ["sst2"], range(8)):
+            value = level + 0.0005 * (one.job.seed * place % 5)
+            rows.append(replace(one, outcome=replace(one.outcome, metric_value=value)))
+    return build(rows, [one.job for one in rows], LORA)
+
+
+def test_what_is_said_of_the_others_is_what_is_shown():
+    apart = table_with({LORA: 0.9, FULL: 0.8, HEAD: 0.7})
+    assert _open(apart, LORA) == "Every other method is shown to score lower (8 seeds)."
+    assert _open(apart, FULL) == (
+        "Shown to score lower (8 seeds) than: LoRA r8; it is chosen for what it costs."
+    )
+    close = table_with({LORA: 0.9, FULL: 0.9, HEAD: 0.7})
+    assert _open(close, LORA) == (
+        "Not told apart from it at 8 seeds: full fine-tuning; the choice among them is by cost."
+    )

@@ -32,6 +32,7 @@ OF_THE_RECORD = (
     "most_seeds",
     "look",
     "question",
+    "profile_seeds",
     "wall_seconds",
     "started_at",
     "finished_at",

@@ -17,7 +17,7 @@ from peftmark.record.columns import from_row, to_row
 from peftmark.run.runner import Selection
 from peftmark.run.session import _as_profile_says
 from peftmark.run.until_decided import check, decisions_text, next_block
-from peftmark.suite.added_seeds import with_look, with_looks
+from peftmark.suite.added_seeds import by_hand, with_look, with_looks
 from peftmark.suite.expand import Expanded
 from peftmark.suite.load import load_suite
 from small_suite import QUICK, changed, refusal, write
@@ -53,7 +53,7 @@ def plan_of(rows, seeds=(0, 1, 2)):
     return SimpleNamespace(
         expanded=Expanded(sorted(first, key=lambda job: job.seed), [], {}),
         suite=SimpleNamespace(
-            profiles={"quick": SimpleNamespace(seeds=list(seeds))},
+            profiles={"quick": SimpleNamespace(seeds=list(seeds), tuning=None)},
             report=SimpleNamespace(reference=LORA),
         ),
         profile=ROWS[0].job.profile,
@@ -210,12 +210,12 @@ def test_a_difference_that_is_shown_and_not_shown_to_pass_the_margin_is_open():
     assert far is None and "full fine-tuning outside the margin at look 1 of 6 (3 seeds)" in text
 
 
-def test_the_p_of_a_margin_is_one_sided_and_pays_for_the_looks():
+def test_the_p_of_a_margin_has_both_tails_and_pays_for_the_looks():
     looks_ = looks((0, 1, 2), 12)
     by_seed = [(0, [0.031]), (1, [0.029]), (2, [0.030])]
     p = looks_beyond(by_seed, looks_, 0.01)
     t = 0.02 / (0.001 / 3**0.5)
-    assert p == pytest.approx(float(stdtr(2, -t)) / (9 / 144))
+    assert p == pytest.approx(2 * float(stdtr(2, -t)) / (9 / 144))
     assert looks_beyond([(s, [-v for v in x]) for s, x in by_seed], looks_, 0.01) == p
     assert looks_beyond(by_seed, looks_, 0.05) == 1.0
     assert looks_beyond(by_seed, (), 0.01) is None
@@ -268,15 +268,36 @@ def test_a_look_that_is_not_whole_does_not_count():
 
 
 def test_rows_say_what_they_were_run_for():
-    found = with_look(ROWS[0], 12, 3, "best")
+    found = with_look(ROWS[0], 12, 3, "best", 5)
     assert (found.most_seeds, found.look, found.question) == (12, 3, "best")
     repeat = replace(ROWS[0], job=replace(ROWS[0].job, purpose="repeat"))
-    for one in (with_look(ROWS[0], None, None, "best"), with_look(repeat, 12, 3, "best")):
+    for one in (with_look(ROWS[0], None, None, "best", 5), with_look(repeat, 12, 3, "best", 5)):
         assert (one.most_seeds, one.look, one.question) == (None, None, None)
         assert one.null_reason("look") == "the number of seeds was fixed"
         assert from_row(to_row(one)).null_reason("most_seeds") == "the number of seeds was fixed"
     back = from_row(to_row(found))
     assert (back.most_seeds, back.look, back.question) == (12, 3, "best")
+
+
+def test_seeds_that_were_added_by_hand_are_named_as_what_they_are():
+    fixed = [
+        with_look(replace(one, most_seeds=None), None, None, "", 3)
+        for one in ROWS
+        if one.job.seed < 3
+    ]
+    assert {one.profile_seeds for one in fixed} == {3} and by_hand(fixed) == ""
+    more = [
+        with_look(replace(one, most_seeds=None), None, None, "", 5)
+        for one in ROWS
+        if one.job.seed in (3, 4)
+    ]
+    told = by_hand([*fixed, *more])
+    assert "Rows were made when the profile had 3 seeds and others when it had 5" in told
+    assert "p values and intervals are too small" in told
+    old = [replace(one, profile_seeds=None) for one in (*fixed, *more)]
+    assert by_hand(old) == "", "rows of an older peftmark don't say"
+    again = [replace(fixed[0], profile_seeds=5), *fixed]
+    assert by_hand(again) == by_hand([]) == "", "the same seeds"
 
 
 # --- what a profile says -------------------------------------------------------------------------
@@ -295,3 +316,22 @@ def test_a_profile_may_say_that_seeds_are_added(tmp_path):
         assert _as_profile_says(chosen, plan) is chosen, "somebody chose the jobs"
     message = refusal(tmp_path, changed(((*QUICK, "decide"), {"max_seeds": 2, "question": "x"})))
     assert "max_seeds" in message and "'reference', 'best' or 'equivalence'" in message
+
+
+def test_seeds_that_chose_settings_are_not_added():
+    plan = plan_of([])
+    plan.suite.profiles[plan.profile] = SimpleNamespace(
+        seeds=[0, 1, 2], tuning=SimpleNamespace(seeds=[7])
+    )
+    check(plan, 7, "best")
+    with pytest.raises(UserError, match="seed 7 would be reported, and trials choose settings"):
+        check(plan, 12, "best")
+    plan.suite.profiles[plan.profile] = SimpleNamespace(seeds=[2**31 - 2], tuning=None)
+    with pytest.raises(UserError, match="they lie below"):
+        check(plan, 5, "best")
+
+
+def test_a_decision_is_told_of_the_look_that_both_cells_had():
+    rows = upto({0, 1, 2}, (LORA, FULL)) + upto({3}, (FULL,))
+    text = decisions_text(table_of(rows))
+    assert "full fine-tuning higher at look 1 of 6" in text

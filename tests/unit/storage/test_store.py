@@ -101,6 +101,7 @@ FULL = make_record(
     predicted_seconds=18.0,
     most_seeds=12,
     question="best",
+    profile_seeds=3,
     look=2,
 )
 NULLS = make_record(

@@ -7,7 +7,9 @@ from dataclasses import replace
 import pytest
 
 from factory import make_failure, make_outcome, make_record
+from peftmark.analysis.table import build
 from peftmark.core.errors import SuiteError
+from peftmark.report.tuning import section
 from peftmark.suite.expand import expand
 from peftmark.suite.load import load_suite
 from peftmark.suite.trials import choices
@@ -194,6 +196,12 @@ def test_the_flat_range_and_the_gain_are_of_the_first_round(suite):
         ),
         (("methods", LORA, "tune"), {"alpha": [8]}, ["tune.alpha", "at least 2"]),
         (("methods", LORA, "tune"), {"alpha": [8, 8]}, ["tune.alpha: found [8, 8]", "once"]),
+        (("methods", LORA, "tune"), {"max_grad_norm": [None, 1.0]}, ["null says nothing"]),
+        (
+            ("methods", LORA, "tune"),
+            {"dropout": [0, 0.0], "learning_rate": [1e-3, 2e-3]},
+            ["lora rank 8 on trec: tune: ", "are the same setting"],
+        ),
         (("methods", LORA, "tune"), {"alpha": [16, 8]}, ["tune.alpha: found [16, 8]", "ascending"]),
         (("methods", LORA, "tune"), {"alpha": [-1, 8]}, ["tune.alpha: found -1", "greater than 0"]),
         (("methods", LORA, "tune"), {"dropout": ["a", 0.1]}, ["tune.dropout: found 'a'", "number"]),
@@ -256,3 +264,35 @@ def test_a_suite_that_is_refused_tells_every_fault(tmp_path):
     write(tmp_path, content)
     with pytest.raises(SuiteError):
         load_suite("demo", tmp_path)
+
+
+def test_a_grid_without_a_rate_is_reported_like_others(tmp_path):
+    """Its choice has no learning rate to be at the edge of."""
+    content = changed((("methods", LORA, "tune"), {"alpha": [8, 16, 32]}), base=ROUNDS)
+    write(tmp_path, content)
+    plan, _, records = finished(load_suite("demo", tmp_path))
+    rows = list(records.values())
+    found = choices(plan.jobs, records)
+    [choice] = [c for (cell, _), c in found.items() if cell.method == "lora"]
+    assert choice.knobs == ("alpha",) and not choice.at_edge("learning_rate")
+    assert section(build(rows, plan.jobs, rows[0].job.cell)).key == "tuning"
+
+
+def test_where_the_last_trials_failed_those_before_choose(suite):
+    def score(job):
+        return "crashed" if job.recipe.steps == 100 and job.seed > 7 else scored(job)
+
+    plan, _, _ = finished(suite, score)
+    reported = [job for job in plan.jobs if job.purpose == "report"]
+    assert {job.recipe.learning_rate for job in of(reported, "lora")} == {4e-3}
+    assert {tried(job) for job in of(reported, "adalora")} == {(4e-3, 0)}
+    assert not any(plan.untuned(job) for job in reported)
+
+
+def test_seeds_that_a_run_may_add_are_none_of_the_trials(tmp_path):
+    decide = {"question": "best", "max_seeds": 12}
+    message = refusal(tmp_path, changed(((*QUICK, "decide"), decide), base=ROUNDS))
+    assert "tuning.seeds: found [7, 8, 9]" in message or "found [7" in message
+    far = changed(((*QUICK, "decide"), decide), ((*QUICK, "tuning", "seeds"), [100]), base=ROUNDS)
+    write(tmp_path, far)
+    assert load_suite("demo", tmp_path).profiles["quick"].decide.max_seeds == 12

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from factory import make_recipe
-from peftmark.record.recipe import AdaLoraSchedule
+from peftmark.record.recipe import AdaLoraSchedule, first_stage_steps
 from peftmark.suite.rounds import Round, UnequalRounds, rounds_of, seeds_of, shortened
 from peftmark.suite.schema_runs import Tuning
 
@@ -95,3 +95,13 @@ def test_a_trial_that_may_end_early_is_scored_on_the_way():
     recipe = make_recipe(steps=120, eval_every=30, early_stopping=2)
     assert shortened(recipe, 120).eval_every == 30
     assert shortened(recipe, 20).eval_every == 20
+
+
+def test_two_stages_leave_their_second_room_for_an_allocation():
+    schedule = AdaLoraSchedule(12, 2, 6, 8, 0.85, 0.85, 0.1)
+    recipe = make_recipe(steps=40, adalora=schedule, options={"first_stage": 0.5})
+    for steps in range(4, 41):
+        short = shortened(recipe, steps)
+        second = steps - first_stage_steps(short.options, steps)
+        one = short.adalora
+        assert one.tinit + one.tfinal + one.delta_t <= max(second, one.tinit + one.tfinal + 1)
