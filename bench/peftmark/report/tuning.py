@@ -29,6 +29,7 @@ from peftmark.report.tuning_pictures import NEAR, knobs_of, pictures, title_of, 
 from peftmark.suite import trials
 from peftmark.suite.trials import RATE, Choice, Setting, Tried, recipe_key
 
+UNEQUAL = "first trials have other lengths, so shares are not compared"
 MOST_EDGES = 12
 Choices = dict[tuple[Cell, str], Choice]
 
@@ -62,6 +63,8 @@ def ease(table: ResultTable, cell: Cell) -> Ratio:
 
 
 def _ease(table: ResultTable, found: Choices, cell: Cell) -> Ratio:
+    if any(c == cell for c, _ in found) and _unequal(found):
+        return Ratio(None, 0, len(table.tasks), UNEQUAL)
     shares = [_within(table, found, cell, task) for task in table.tasks]
     known = [s for s in shares if s is not None]
     if len(known) == len(shares) > 0:
@@ -71,6 +74,14 @@ def _ease(table: ResultTable, found: Choices, cell: Cell) -> Ratio:
     if tuned and (pointless := [t for t in table.tasks if _tolerance(table, t) is None]):
         reason = f"{words.listing(pointless)}: the metric has no points"
     return Ratio(None, len(known), len(shares), reason or "nothing was tuned")
+
+
+def _unequal(found: Choices) -> bool:
+    """Whether the first trials of some task are longer for one cell than for another."""
+    lengths: dict[str, set[int]] = {}
+    for (_, task), choice in found.items():
+        lengths.setdefault(task, set()).add(choice.first_steps)
+    return any(len(steps) > 1 for steps in lengths.values())
 
 
 def _within(table: ResultTable, found: Choices, cell: Cell, task: str) -> float | None:
@@ -97,6 +108,11 @@ def _what(found: Choices) -> str:
 
 def _lead(table: ResultTable, found: Choices) -> str:
     easy = {c: v for c in table.cells if (v := _ease(table, found, c).value) is not None}
+    if not easy and _unequal(found):
+        return (
+            "Methods with more settings were tried in shorter trials first, so how much their "
+            "settings matter is shown for each and not compared."
+        )
     if not easy:
         return "No cell has all its trials yet, so nothing is said about how easy it is to tune."
     best, worst = max(easy.values()), min(easy.values())

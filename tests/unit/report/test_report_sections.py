@@ -318,6 +318,18 @@ def test_every_setting_that_was_tuned_has_its_picture_and_what_it_took_and_gave(
     assert scores[5].note == "2e-3, penalty 0.1, chosen"
 
 
+def test_shares_of_trials_of_other_lengths_are_not_compared():
+    """A small grid is trained at whole length at once, where settings differ less."""
+    axes = {**REPORT_OPTIONS.radar, "ease_of_use": RadarAxis(0.0, 1.0, "linear")}
+    whole = trials([0.795, 0.805, 0.81, 0.80])
+    rows = make_matrix(cells=[LORA, ADALORA], tasks=["sst2"])
+    shown = show([*rounds(), *whole, *rows], options=replace(REPORT_OPTIONS, radar=axes))
+    assert "not compared" in section(shown, "tuning").lead
+    cells = row(shown, "Share of the settings", "LoRA r8")
+    assert cells[1].text == "75\u00a0%" and cells[2].note.startswith("first trials have other")
+    assert grid(shown, "numbers of the radar").rows[0][-1].note.startswith("first trials have")
+
+
 def test_trials_that_are_missing_leave_the_share_open():
     tuned = trials([0.7, 0.8, 0.8, 0.7])
     planned = [r.job for r in [*tuned, *make_matrix(cells=[LORA], tasks=["sst2"])]]
