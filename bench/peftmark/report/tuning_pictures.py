@@ -69,10 +69,9 @@ def pictures(
     look = marks(table.cells)
     lines = {c: _line(look[c], choice, knob, names, tolerance) for c, choice in chosen.items()}
     axis = f"{words.metric_title(key)} on selection rows, {words.direction(key)}"
-    short = {choice.first_steps for choice in chosen.values()}
     several = any(len(choice.knobs) > 1 for choice in chosen.values())
     note = (
-        f"One point a value, after {words.span(short)} steps"
+        f"One point a value, after {_lengths(chosen)}"
         f"{', the best over the others tried' if several else ''}; the ring marks what was chosen, "
         f"a broad line what is {NEAR}. What failed is a gap."
     )
@@ -85,6 +84,17 @@ def pictures(
         title = task if knob == RATE else f"{task}, {title_of(knob)}"
         figures.append(Figure(name, text, drawing, note, title=title))
     return figures
+
+
+def _lengths(chosen: Mapping[Cell, Choice]) -> str:
+    """How long the first trials were, of each cell where they differ."""
+    lengths: dict[int, list[str]] = {}
+    for cell, choice in chosen.items():
+        lengths.setdefault(choice.first_steps, []).append(words.title(cell))
+    if len(lengths) == 1:
+        return f"{next(iter(lengths))} steps"
+    told = [f"{steps} steps ({words.some(names, 3)})" for steps, names in lengths.items()]
+    return f"{words.listing(told)}, so levels are not compared"
 
 
 def _names_of(chosen: Mapping[Cell, Choice], knob: str) -> list[str]:

@@ -325,6 +325,9 @@ def test_shares_of_trials_of_other_lengths_are_not_compared():
     rows = make_matrix(cells=[LORA, ADALORA], tasks=["sst2"])
     shown = show([*rounds(), *whole, *rows], options=replace(REPORT_OPTIONS, radar=axes))
     assert "not compared" in section(shown, "tuning").lead
+    figure = next(f for f in shown.figures() if f.name == "rates-0")
+    steps = f"{whole[0].job.recipe.steps} steps (LoRA r8) and 30 steps (AdaLoRA r8)"
+    assert f"One point a value, after {steps}, so levels are not compared" in figure.note
     cells = row(shown, "Share of the settings", "LoRA r8")
     assert cells[1].text == "75\u00a0%" and cells[2].note.startswith("first trials have other")
     assert grid(shown, "numbers of the radar").rows[0][-1].note.startswith("first trials have")
