@@ -161,6 +161,8 @@ def test_lower_scores_go_on_where_lower_is_better(tmp_path):
     jobs = [replace(j, metric="rmse") for j in expand(suite, "quick", "cpu").jobs]
     found = choices(jobs, rows_of(jobs, lambda job: job.recipe.learning_rate))
     assert {choice.chosen[0] for choice in found.values()} == {1e-3}
+    [lora] = [choice for (cell, _), choice in found.items() if cell.method == "lora"]
+    assert lora.gain == pytest.approx(2e-3), "1e-3, where the middle of the four is 3e-3"
 
 
 # --- what the trials say --------------------------------------------------------------------------
@@ -296,3 +298,20 @@ def test_seeds_that_a_run_may_add_are_none_of_the_trials(tmp_path):
     far = changed(((*QUICK, "decide"), decide), ((*QUICK, "tuning", "seeds"), [100]), base=ROUNDS)
     write(tmp_path, far)
     assert load_suite("demo", tmp_path).profiles["quick"].decide.max_seeds == 12
+
+
+def test_whole_trainings_of_every_seed_decide_who_goes_on(tmp_path):
+    """The worst of the second seed goes on where the mean of both says so."""
+    content = changed(*(((*QUICK, "tuning", "trainings"), 9),), base=ROUNDS)
+    del content["methods"][ADALORA]
+    write(tmp_path, content)
+    scores = {
+        (1e-3, 7): 0.9, (2e-3, 7): 0.8, (4e-3, 7): 0.5, (8e-3, 7): 0.1,
+        (1e-3, 8): 0.6, (2e-3, 8): 0.7, (4e-3, 8): 0.75,
+    }  # fmt: skip
+    _, rounds, _ = finished(
+        load_suite("demo", tmp_path),
+        lambda job: scores.get((job.recipe.learning_rate, job.seed), 0.6),
+    )
+    assert [len(of(new, "lora")) for new in rounds] == [4, 3, 2]
+    assert {job.recipe.learning_rate for job in of(rounds[2], "lora")} == {1e-3, 2e-3}
