@@ -9,7 +9,6 @@ from __future__ import annotations
 from peftmark.analysis.table import ResultTable
 from peftmark.catalog.methods import Cell
 from peftmark.render import words
-from peftmark.suite.trials import recipe_key
 
 FIXED = "fixed in the suite"
 BY_TRIALS = "picked by trials on selection rows"
@@ -17,14 +16,12 @@ BY_TRIALS = "picked by trials on selection rows"
 
 def by_trials(table: ResultTable) -> tuple[list[Cell], list[Cell]]:
     """The cells that train by steps: those whose every setting a finished trial tried, the rest."""
-    tried = {
-        (s.job.cell, s.job.task, recipe_key(s.job.recipe)) for s in table.planned("tuning") if s.ok
-    }
+    tried = {(s.job.cell, s.job.task, s.job.recipe.key) for s in table.planned("tuning") if s.ok}
     trained = [c for c in table.cells if c.trains and table.of(c)]
     fixed = [
         c
         for c in trained
-        if any((c, s.job.task, recipe_key(s.job.recipe)) not in tried for s in table.of(c))
+        if any((c, s.job.task, s.job.recipe.key) not in tried for s in table.of(c))
     ]
     return [c for c in trained if c not in fixed], fixed
 

@@ -21,7 +21,6 @@ from peftmark.core.amounts import size_text
 from peftmark.render import words
 from peftmark.suite import trials
 
-MOST_LINES = 10
 MOST_OPEN = 4
 
 
@@ -56,16 +55,11 @@ def lines(answer: Answer | None, outcome: Outcome) -> list[str]:
     Args:
         answer: of the suite's rows; None where there are none.
     """
-    return [_line for _line in _lines(answer, outcome) if _line][:MOST_LINES]
-
-
-def pick_of(answer: Answer) -> Candidate | None:
-    """The cell to use: the first of the answer's, or of what may fit where nothing is shown."""
-    return answer.picks[0] if answer.picks else None
+    return [line for line in _lines(answer, outcome) if line]
 
 
 def _lines(answer: Answer | None, outcome: Outcome) -> Iterator[str]:
-    pick = None if answer is None else pick_of(answer)
+    pick = answer.picks[0] if answer is not None and answer.picks else None
     if answer is None or pick is None:
         why = " ".join(answer.reasons) if answer is not None else outcome.fault
         yield f"No answer yet: {why}"
@@ -92,10 +86,10 @@ def _setting(table: ResultTable, cell: Cell) -> str:
     [choice, *_] = found
     if choice.chosen is None:
         return ""
-    told = []
-    for knob, value in zip(choice.knobs, choice.chosen, strict=True):
-        name = knob.rpartition(".")[2].replace("_", " ")
-        told.append(f"{name} {words.rate(value) if knob == trials.RATE else value}")
+    told = [
+        f"{words.knob(knob)} {words.knob_value(knob, value)}"
+        for knob, value in zip(choice.knobs, choice.chosen, strict=True)
+    ]
     return f", {words.listing(told)} (the best of {len(choice.tried)} by trials)"
 
 

@@ -19,7 +19,6 @@ from peftmark.storage.store import Contents, Store
 from peftmark.storage.unread import no_results, unread
 from peftmark.suite.expand import as_recorded
 from peftmark.suite.load import Suite, load_suite
-from peftmark.suite.trials import recipe_key
 
 NO_REFERENCE = Cell("", None, "none", "")
 """Stands for the reference where no suite names one: no cell is called so."""
@@ -215,7 +214,7 @@ def _planned(
     for record in sorted(rows.values(), key=lambda r: (r.finished_at, r.job.job_id)):
         job = record.job
         trial = job.purpose == "tuning"
-        tried = (job.recipe.steps, recipe_key(job.recipe)) if trial else None
+        tried = (job.recipe.steps, job.recipe.key) if trial else None
         newest[job.purpose, job.cell, job.task, job.seed, tried] = job
     jobs = list(newest.values())
     there = any(job.cell == reference for job in jobs)

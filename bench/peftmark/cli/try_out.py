@@ -140,6 +140,7 @@ def _suite(options: argparse.Namespace, selection: Any, tell: Any) -> tuple[str,
     from peftmark.machine.gpus import device
     from peftmark.own.read import read_own
     from peftmark.own.suite_text import default_model
+    from peftmark.run.progress import clock
     from peftmark.run.try_suite import Wanted, fitted
     from peftmark.sources.assets import default_cache
 
@@ -151,7 +152,7 @@ def _suite(options: argparse.Namespace, selection: Any, tell: Any) -> tuple[str,
     asked = f"{MADE_BY} from {json.dumps([keys, model, options.read_as, options.memory])}"
     if path.is_file():
         lines = path.read_text(encoding="utf-8").splitlines()
-        if lines[:1] == [asked] and lines[1].startswith(TOLD):
+        if lines[:1] == [asked] and lines[1:2] and lines[1].startswith(TOLD):
             tell(f"Goes on with {path}, with the steps that were chosen when it was written")
             length, *left_out = json.loads(lines[1].removeprefix(TOLD))
             return length, tuple(left_out)
@@ -176,7 +177,8 @@ def _suite(options: argparse.Namespace, selection: Any, tell: Any) -> tuple[str,
     made = fitted(wanted, selection, tell)
     told = f"{TOLD}{json.dumps([made.told, *made.left_out])}"
     write_all({path: f"{asked}\n{told}\n{made.text}"})
-    tell(f"Wrote {path}: {made.told.rstrip('.')}")
+    takes = "" if made.seconds is None else f" Trials and three seeds: about {clock(made.seconds)}"
+    tell(f"Wrote {path}: {made.told}{takes}".rstrip("."))
     return made.told, made.left_out
 
 
@@ -222,13 +224,13 @@ def _advised(options: argparse.Namespace, name: str) -> tuple[Answer | None, str
 
 
 def _answer(answer: Answer | None, outcome: Outcome, as_json: bool) -> None:
-    from peftmark.advice.short_answer import lines, pick_of
+    from peftmark.advice.short_answer import lines
 
     told = lines(answer, outcome)
     if not as_json:
         print("\n".join(told))
         return
-    pick = None if answer is None else pick_of(answer)
+    pick = answer.picks[0] if answer is not None and answer.picks else None
     facts = {
         "use": None if pick is None else pick.title,
         "lines": told,

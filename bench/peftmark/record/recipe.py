@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 from peftmark.record.identity import LATER
@@ -114,11 +116,31 @@ class Recipe:
     early_stopping: int | None = field(default=None, metadata=LATER)
     label_smoothing: float = field(default=0.0, metadata=LATER)
 
+    @cached_property
+    def lasting(self) -> dict[str, Any]:
+        """The settings by dotted names, without those that follow the length of a training."""
+        values = asdict(self)
+        for name in ("adalora", "options"):
+            nested = values.pop(name) or {}
+            values |= {f"{name}.{key}": value for key, value in nested.items()}
+        return {name: value for name, value in values.items() if name not in OF_LENGTH}
+
+    @cached_property
+    def key(self) -> str:
+        """The same for trials of one setting, however long, and for jobs that train with it."""
+        return json.dumps(self.lasting, sort_keys=True)
+
     @property
     def pass_rows(self) -> int:
         """Rows that are read at once."""
         return self.batch_size // self.gradient_accumulation
 
+
+OF_LENGTH = (
+    *("steps", "warmup_steps", "eval_every"),
+    *("adalora.tinit", "adalora.tfinal", "adalora.delta_t"),
+)
+"""Settings that follow the length of a training."""
 
 UNITS: dict[str, str] = {
     "steps": "steps",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from peftmark.analysis.scale import limits_of, of_difference
 from peftmark.analysis.stats import Estimate
@@ -99,6 +100,23 @@ def rate(value: float) -> str:
 def _scientific(value: float, decimals: int) -> str:
     digits, _, power = f"{value:.{decimals}e}".partition("e")
     return f"{float(digits):g}e{int(power)}"
+
+
+KNOBS = {"adalora.orthogonal_weight": "penalty"}
+"""Setting that trials vary -> its name; of others the suite's own, without what stands before a
+dot."""
+
+
+def knob(name: str) -> str:
+    """The name of a setting that trials vary."""
+    return KNOBS.get(name) or name.rpartition(".")[2].replace("_", " ")
+
+
+def knob_value(name: str, value: Any) -> str:
+    """A value of a setting that trials vary."""
+    if name == "learning_rate":
+        return rate(value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def times(value: float) -> str:

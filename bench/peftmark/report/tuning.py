@@ -25,9 +25,9 @@ from peftmark.render.page import (
 )
 from peftmark.report import cell_selection, missing
 from peftmark.report.quality import metric_of
-from peftmark.report.tuning_pictures import NEAR, knobs_of, pictures, title_of, value_text
+from peftmark.report.tuning_pictures import NEAR, knobs_of, pictures
 from peftmark.suite import trials
-from peftmark.suite.trials import RATE, Choice, Setting, Tried, recipe_key
+from peftmark.suite.trials import RATE, Choice, Setting, Tried
 
 UNEQUAL = "first trials have other lengths, so shares are not compared"
 MOST_EDGES = 12
@@ -308,8 +308,7 @@ def _slots(table: ResultTable, choice: Choice, one: Tried) -> list[Any]:
     return [
         s
         for s in table.planned("tuning")
-        if (s.job.cell, s.job.task) == (choice.cell, choice.task)
-        and recipe_key(s.job.recipe) == one.key
+        if (s.job.cell, s.job.task) == (choice.cell, choice.task) and s.job.recipe.key == one.key
     ]
 
 
@@ -317,6 +316,6 @@ def _setting(choice: Choice, setting: Setting) -> str:
     """A setting in words: the rate as it is, every other by its name."""
     told = []
     for knob, value in zip(choice.knobs, setting, strict=True):
-        shown = value_text(knob, value)
-        told.append(shown if knob == RATE else f"{title_of(knob)} {shown}")
+        shown = words.knob_value(knob, value)
+        told.append(shown if knob == RATE else f"{words.knob(knob)} {shown}")
     return ", ".join(told)

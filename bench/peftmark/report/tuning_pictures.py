@@ -17,26 +17,6 @@ from peftmark.suite.trials import RATE, Choice
 NEAR = "within one point of the best"
 """A score this close to the best counts as good as the best; `scale.point` of the metric."""
 
-TITLES = {
-    RATE: "learning rate",
-    "adalora.orthogonal_weight": "penalty",
-    "adalora.beta1": "beta1",
-    "adalora.beta2": "beta2",
-}
-"""Setting -> its name in a report; of others the suite's own, without what stands before a dot."""
-
-
-def value_text(knob: str, value: Any) -> str:
-    """A value of a setting, as a report shows it."""
-    if knob == RATE:
-        return words.rate(value)
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def title_of(knob: str) -> str:
-    """The name of a setting in a report."""
-    return TITLES.get(knob) or knob.rpartition(".")[2].replace("_", " ")
-
 
 def knobs_of(found: Iterable[Choice]) -> list[str]:
     """Every setting that was varied for some cell, the learning rate first."""
@@ -78,10 +58,10 @@ def pictures(
     stem = "rates" if knob == RATE else f"tuned-{knob.rpartition('.')[2].replace('_', '-')}"
     figures = []
     for part, cells in enumerate(cell_selection.panels(table, list(lines))):
-        drawing = Sweep(tuple(lines[c] for c in cells), axis, title_of(knob), tuple(names))
+        drawing = Sweep(tuple(lines[c] for c in cells), axis, words.knob(knob), tuple(names))
         name = f"{stem}-{index}" + (f"-{part}" if part else "")
         text = _finding({cell: chosen[cell] for cell in cells}, knob)
-        title = task if knob == RATE else f"{task}, {title_of(knob)}"
+        title = task if knob == RATE else f"{task}, {words.knob(knob)}"
         figures.append(Figure(name, text, drawing, note, title=title))
     return figures
 
@@ -105,14 +85,14 @@ def _names_of(chosen: Mapping[Cell, Choice], knob: str) -> list[str]:
         if min(numbers) > 0:
             return []
         values = sorted(values)
-    return [value_text(knob, value) for value in values]
+    return [words.knob_value(knob, value) for value in values]
 
 
 def _line(
     mark: Mark, choice: Choice, knob: str, names: Sequence[str], tolerance: float | None
 ) -> SweepLine:
     def place(value: Any) -> float:
-        return float(names.index(value_text(knob, value)) if names else value)
+        return float(names.index(words.knob_value(knob, value)) if names else value)
 
     assert choice.chosen is not None
     flat = () if tolerance is None else tuple(map(place, choice.flat(knob, tolerance)))
@@ -125,5 +105,5 @@ def _finding(chosen: Mapping[Cell, Choice], knob: str) -> str:
     for cell, choice in chosen.items():
         assert choice.chosen is not None
         value = choice.chosen[choice.knobs.index(knob)]
-        told.append(f"{words.title(cell)} {value_text(knob, value)}")
+        told.append(f"{words.title(cell)} {words.knob_value(knob, value)}")
     return f"Chosen: {words.listing(told)}."

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -128,18 +128,12 @@ def carry_out(
         # Once more, now that no other run can finish jobs; the profile stays the chosen one.
         selection = replace(selection, profile=plan.profile)
         plan.store.quarantine(plan.store.read().damaged)
-        ended: dict[str, str] = {}
+        run = _Run(selection, watcher, stop, budget)
         with stop.watching():
-            plan = _run_trials(selection, watcher, stop, plan, ended, budget)
-            if not stop.asked():
-                jobs = [job for job in plan.to_run if job.purpose != "tuning"]
-                if selection.most_seeds is not None:
-                    _run_looks(selection, watcher, stop, plan, ended, budget)
-                else:
-                    _run_blocks(jobs, False, selection, watcher, stop, plan, ended, budget)
+            plan = run.everything(plan)
         if stop.asked():
             plan.store.leave()
-            return plan, _stopped(plan, ended)
+            return plan, _stopped(plan, run.ended)
         plan.store.rebuild()
     plan = runner.make_plan(selection, before=plan)
     return plan, _summary(plan, selection, budget.left_out if budget is not None else ())
@@ -175,103 +169,97 @@ def _with_room(plan: Plan, selection: Selection) -> Plan:
     return replace(plan, notes=[*plan.notes, told]) if told else plan
 
 
-def _run_trials(
-    selection: Selection,
-    watcher: Watcher,
-    stop: Stop,
-    plan: Plan,
-    ended: dict[str, str],
-    budget: TimeBudget | None,
-) -> Plan:
-    """Run the trials, a round after the other; the plan with what they chose."""
-    tried: set[str] = set()  # once a command, however a trial ends
-    while not stop.asked():
-        plan = runner.make_plan(selection, before=plan)
-        jobs = [j for j in plan.to_run if j.purpose == "tuning" and j.job_id not in tried]
-        if not jobs:
-            break
-        _run_blocks(jobs, True, selection, watcher, stop, plan, ended, budget)
-        tried |= {job.job_id for job in jobs}
-    return plan
+@dataclass(frozen=True)
+class _Run:
+    """Jobs of one command as they run.
 
-
-def _run_blocks(
-    jobs: Sequence[Job],
-    trials: bool,
-    selection: Selection,
-    watcher: Watcher,
-    stop: Stop,
-    plan: Plan,
-    ended: dict[str, str],
-    budget: TimeBudget | None,
-) -> None:
-    """Run jobs, or as many seeds of them as there is time for."""
-    for block in [jobs] if budget is None else budget.blocks(plan, jobs):
-        _run_jobs(block, trials, selection, watcher, stop, plan, ended, budget)
-
-
-def _run_jobs(
-    jobs: Sequence[Job],
-    trials: bool,
-    selection: Selection,
-    watcher: Watcher,
-    stop: Stop,
-    plan: Plan,
-    ended: dict[str, str],
-    budget: TimeBudget | None,
-) -> None:
-    """Run trials of learning rates, or jobs that use what they chose.
-
-    Args:
-        ended: is told the status of each job that ends.
+    Attributes:
+        budget: hours that it may take; None for as long as it takes.
+        ended: job id -> status, of each that ended.
     """
-    if not jobs or stop.asked():
-        return
-    with watcher.stage(plan, jobs, trials) as told:
-        for record, done in runner.execute(plan, jobs, selection, told.event, stop):
-            told.finished(record, done)
-            ended[record.job.job_id] = record.outcome.status
-            if budget is not None:
-                budget.heard(record)
 
+    selection: Selection
+    watcher: Watcher
+    stop: Stop
+    budget: TimeBudget | None
+    ended: dict[str, str] = field(default_factory=dict)
 
-def _run_looks(
-    selection: Selection,
-    watcher: Watcher,
-    stop: Stop,
-    plan: Plan,
-    ended: dict[str, str],
-    budget: TimeBudget | None,
-) -> None:
-    """Run the jobs of one look after the other, until all is decided, or time or seeds are up; with
-    the first the repeat."""
-    # Statistics are loaded where a run looks, and by no other.
-    from peftmark.run.until_decided import next_block, promising
+    def everything(self, plan: Plan) -> Plan:
+        """Run the trials, then the jobs that use what they chose; the plan with these."""
+        plan = self._trials(plan)
+        if self.stop.asked():
+            pass
+        elif self.selection.most_seeds is not None:
+            self._looks(plan)
+        else:
+            self._blocks(plan, [job for job in plan.to_run if job.purpose != "tuning"])
+        return plan
 
-    assert selection.most_seeds is not None
-    tried: set[str] = set()  # once a command, however a job ends
-    while not stop.asked():
-        records = plan.contents.records
-        done = tried | {job_id for job_id, record in records.items() if record.settled}
-        block = next_block(plan, selection.most_seeds, done, selection.question)
-        repeats = [j for j in plan.to_run if j.purpose == "repeat" and j.job_id not in ended]
-        jobs = [*(block.jobs if block is not None else ()), *repeats]
-        look = selection if block is None else replace(selection, look=block.look)
-        if not jobs or (budget is not None and not budget.takes(plan, jobs)):
-            if block is not None and block.look == 1 and budget is not None:
-                # Some seeds answer something, or some cells; none nothing.
-                _run_blocks(block.jobs, False, look, watcher, stop, plan, ended, budget)
-                if not any(job.job_id in ended for job in block.jobs):
-                    some = budget.fitting(plan, promising(plan.expanded, block.jobs))
-                    _run_jobs(some, False, look, watcher, stop, plan, ended, budget)
-            break
-        if block is not None:
-            watcher.looking(block.text)
-        tried |= {job.job_id for job in jobs}
-        _run_jobs(jobs, False, look, watcher, stop, plan, ended, budget)
-        if block is None:
-            break
-        plan = runner.make_plan(selection, before=plan)
+    def _trials(self, plan: Plan) -> Plan:
+        """Run the trials, a round after the other; the plan with what they chose."""
+        tried: set[str] = set()  # once a command, however a trial ends
+        while not self.stop.asked():
+            plan = runner.make_plan(self.selection, before=plan)
+            jobs = [j for j in plan.to_run if j.purpose == "tuning" and j.job_id not in tried]
+            if not jobs:
+                break
+            self._blocks(plan, jobs)
+            tried |= {job.job_id for job in jobs}
+        return plan
+
+    def _looks(self, plan: Plan) -> None:
+        """Run the jobs of one look after the other, until all is decided, or time or seeds are up;
+        with the first the repeat."""
+        # Statistics are loaded where a run looks, and by no other.
+        from peftmark.run.until_decided import next_block, promising
+
+        chosen = self.selection
+        assert chosen.most_seeds is not None
+        tried: set[str] = set()  # once a command, however a job ends
+        while not self.stop.asked():
+            records = plan.contents.records
+            done = tried | {job_id for job_id, record in records.items() if record.settled}
+            block = next_block(plan, chosen.most_seeds, done, chosen.question)
+            repeats = [
+                j for j in plan.to_run if j.purpose == "repeat" and j.job_id not in self.ended
+            ]
+            jobs, look = [*(block.jobs if block else ()), *repeats], block.look if block else None
+            if not jobs or (self.budget is not None and not self.budget.takes(plan, jobs)):
+                if block is not None and block.look == 1 and self.budget is not None:
+                    # Some seeds answer something, or some cells; none nothing.
+                    self._blocks(plan, block.jobs, look)
+                    if not any(job.job_id in self.ended for job in block.jobs):
+                        some = self.budget.fitting(plan, promising(plan.expanded, block.jobs))
+                        self._jobs(plan, some, look)
+                return
+            if block is not None:
+                self.watcher.looking(block.text)
+            tried |= {job.job_id for job in jobs}
+            self._jobs(plan, jobs, look)
+            if block is None:
+                return
+            plan = runner.make_plan(chosen, before=plan)
+
+    def _blocks(self, plan: Plan, jobs: Sequence[Job], look: int | None = None) -> None:
+        """Run jobs, or as many seeds of them as there is time for."""
+        for block in [jobs] if self.budget is None else self.budget.blocks(plan, jobs):
+            self._jobs(plan, block, look)
+
+    def _jobs(self, plan: Plan, jobs: Sequence[Job], look: int | None = None) -> None:
+        """Run trials, or jobs that use what they chose.
+
+        Args:
+            look: that they are run for; None where the number of seeds is fixed.
+        """
+        if not jobs or self.stop.asked():
+            return
+        chosen = replace(self.selection, look=look)
+        with self.watcher.stage(plan, jobs, jobs[0].purpose == "tuning") as told:
+            for record, done in runner.execute(plan, jobs, chosen, told.event, self.stop):
+                told.finished(record, done)
+                self.ended[record.job.job_id] = record.outcome.status
+                if self.budget is not None:
+                    self.budget.heard(record)
 
 
 def _counts(plan: Plan, ended: Mapping[str, str]) -> dict[str, int]:

@@ -81,7 +81,7 @@ def check(plan: Plan, most: int, question: str) -> None:
             "with it",
             "Give fewer seeds, or other numbers as tuning.seeds.",
         )
-    if seeds[-1] >= MOST_SEED:
+    if max(seeds) >= MOST_SEED:
         raise UserError(
             f"--max-seeds {most}: seeds would go up to {max(seeds):,}, and they lie below 2^31",
             "Let the profile's seeds begin lower.",
@@ -185,7 +185,7 @@ def _beside_reference(table: ResultTable, question: str) -> list[str]:
         what: str = one.verdict if one.verdict in DECIDED else "equivalent"
         if question == "equivalence":
             what = "outside the margin" if cell in beyond else "equivalent"
-        told.append(_at_look(table, cell, what, seeds, table.reference))
+        told.append(_at_look(table, (cell, table.reference), what, seeds))
     return told
 
 
@@ -197,21 +197,20 @@ def _contest(table: ResultTable) -> list[str]:
         if not seeds:
             told.append(f"{cell_title(*cell)} has no score")
         elif cell not in left:
-            told.append(_at_look(table, cell, "lower than another", seeds))
+            told.append(_at_look(table, (cell,), "lower than another", seeds))
         elif len(left) == 1:
-            told.append(_at_look(table, cell, "first", seeds))
+            told.append(_at_look(table, (cell,), "first", seeds))
         else:
             told.append(f"{cell_title(*cell)} may be first, after {seeds} seeds")
     return told
 
 
-def _at_look(table: ResultTable, cell: Cell, what: str, seeds: int, *beside: Cell) -> str:
-    """When a cell's question was answered.
+def _at_look(table: ResultTable, cells: Sequence[Cell], what: str, seeds: int) -> str:
+    """When the question of the first cell was answered.
 
     Args:
-        beside: cells that it is compared with, whose runs have to be there too.
+        cells: it, and what it is compared with, whose runs have to be there too.
     """
-    with_ = (cell, *beside)
     of = len(sizes(table.most_seeds or seeds))
-    at = len(seen(table, *with_) or ())
-    return f"{cell_title(*cell)} {what} at look {at} of {of} ({seeds} seeds)"
+    at = len(seen(table, *cells) or ())
+    return f"{cell_title(*cells[0])} {what} at look {at} of {of} ({seeds} seeds)"

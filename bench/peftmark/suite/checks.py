@@ -25,7 +25,6 @@ from peftmark.suite.compatibility import check_reading, check_shown_as
 from peftmark.suite.recipes import VARIED, RecipeFaults, cells, resolve_recipe
 from peftmark.suite.rounds import UnequalRounds, rounds_of, seeds_of
 from peftmark.suite.schema import MethodEntry, Profile, SuiteFile
-from peftmark.suite.trials import recipe_key
 
 MOST_JOBS = 1_000_000
 """Jobs of a profile: listed they take some gigabytes, and at ten seconds each four months."""
@@ -249,7 +248,7 @@ def _check_trials(
         return
     found: dict[str, dict[str, Any]] = {}
     for setting in settings:
-        key = recipe_key(resolve_recipe(suite, profile, entry, cell, task, setting))
+        key = resolve_recipe(suite, profile, entry, cell, task, setting).key
         if found.setdefault(key, setting) is not setting:
             yield f"tune: {found[key]} and {setting} are the same setting; take one of them out"
     if profile.tuning.trainings is None:

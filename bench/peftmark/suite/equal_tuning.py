@@ -15,7 +15,7 @@ from peftmark.suite.recipes import cells, resolve_recipe
 from peftmark.suite.rounds import Round, rounds_of, shortened
 from peftmark.suite.schema import MethodEntry, Profile
 from peftmark.suite.schema_runs import Tuning
-from peftmark.suite.trials import Choice, choices, recipe_key, score_of, to_be_made
+from peftmark.suite.trials import Choice, choices, score_of, to_be_made
 
 BY_TRIALS = "chosen by trials on selection rows"
 
@@ -72,7 +72,7 @@ def tuned(
         settings = [_recipe(suite, profile, entry, job, setting) for setting in entry.settings()]
         if not settings:
             continue
-        recipes[job.cell, job.task] = {recipe_key(recipe): recipe for recipe in settings}
+        recipes[job.cell, job.task] = {recipe.key: recipe for recipe in settings}
         known, more = _of_cell(job, settings, profile.tuning, records)
         placed += [((*place[:2], at, place[2]), trial) for place, trial in known]
         later += more

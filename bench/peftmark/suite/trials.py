@@ -9,23 +9,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from statistics import fmean, median
 from typing import Any
 
 from peftmark.catalog.methods import Cell
 from peftmark.catalog.metrics import sign_of
 from peftmark.record.job import Job, Record
-from peftmark.record.recipe import Recipe
 
 SLACK = 1e-9
 """Rounding of differences such as 0.80 - 0.79, which is above 0.01 in binary."""
-
-_LENGTH = (
-    *("steps", "warmup_steps", "eval_every"),
-    *("adalora.tinit", "adalora.tfinal", "adalora.delta_t"),
-)
-"""Settings that follow the length of a trial."""
 
 RATE = "learning_rate"
 
@@ -44,7 +37,7 @@ class Tried:
         whole: mean over its trials as long as a reported job; None if one is not ok, or if it has
             none.
         trials: number of trials as long as a reported job.
-        key: of its recipe (`recipe_key`).
+        key: of its recipe (`Recipe.key`).
     """
 
     setting: Setting
@@ -178,20 +171,6 @@ def trials(jobs: Iterable[Job]) -> list[Job]:
     return [job for job in jobs if job.purpose == "tuning"]
 
 
-def fixed_part(recipe: Recipe) -> dict[str, Any]:
-    """A recipe by dotted names, without what follows the length of a training."""
-    values = asdict(recipe)
-    for name in ("adalora", "options"):
-        nested = values.pop(name) or {}
-        values |= {f"{name}.{key}": value for key, value in nested.items()}
-    return {name: value for name, value in values.items() if name not in _LENGTH}
-
-
-def recipe_key(recipe: Recipe) -> str:
-    """The same for trials of one setting, however long, and for jobs that train with it."""
-    return json.dumps(fixed_part(recipe), sort_keys=True)
-
-
 def choices(jobs: Sequence[Job], records: Mapping[str, Record]) -> dict[tuple[Cell, str], Choice]:
     """What the trials among the jobs say, by cell and task in the order of the jobs.
 
@@ -219,7 +198,7 @@ def to_be_made(record: Record | None) -> bool:
 
 
 def _choice(cell: Cell, task: str, jobs: Sequence[Job], records: Mapping[str, Record]) -> Choice:
-    parts = {job.job_id: fixed_part(job.recipe) for job in jobs}
+    parts = {job.job_id: job.recipe.lasting for job in jobs}
     knobs = _knobs(list(parts.values()))
     by_setting: dict[Setting, list[Job]] = {}
     for job in jobs:
@@ -238,7 +217,7 @@ def _choice(cell: Cell, task: str, jobs: Sequence[Job], records: Mapping[str, Re
                 score=score_of(early, records),
                 whole=score_of(late, records),
                 trials=len(late),
-                key=recipe_key(mine[0].recipe),
+                key=mine[0].recipe.key,
             )
         )
     return Choice(

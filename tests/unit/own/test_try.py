@@ -14,7 +14,7 @@ import pytest
 from factory import FULL, HEAD, LORA, make_matrix, make_outcome, make_record
 from own_files import separated, tickets, write
 from peftmark.advice.answer import advise
-from peftmark.advice.short_answer import MOST_LINES, Outcome, _open, lines
+from peftmark.advice.short_answer import Outcome, _open, lines
 from peftmark.analysis.table import build
 from peftmark.api import reporting
 from peftmark.catalog.methods import Cell, cell_title
@@ -212,7 +212,7 @@ def test_it_answers_in_ten_lines_and_goes_on_where_it_was(again, finished):
     assert len(list(parts.glob("*.parquet"))) == rows
     assert "Goes on with suites/tickets.yaml" in err
     told = out.splitlines()
-    assert code == 0 and len(told) <= MOST_LINES
+    assert code == 0 and len(told) <= 10
     assert told[0] == "Use LoRA r8, learning rate 1e-3 (the best of 4 by trials)."
     assert told[1].startswith("Because: Nothing that takes less peak memory than LoRA r8 (520 MiB)")
     assert any(line.startswith("Report: reports") for line in told)
