@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -18,9 +18,9 @@ from peftmark.advice.candidates import (
     to_the_best,
 )
 from peftmark.advice.money import NO_PRICE
+from peftmark.advice.read_rows import NothingMeasured, folders, read, to_run
 from peftmark.advice.recommend import Answer, recommend_all, train_rows
 from peftmark.advice.tables import tables_of as tables_of
-from peftmark.analysis.table import ResultTable
 from peftmark.catalog.task import TaskKind
 from peftmark.catalog.tasks import TASKS
 from peftmark.core.amounts import (
@@ -29,12 +29,13 @@ from peftmark.core.amounts import (
     parse_price,
     parse_seconds,
     parse_size,
+    read_size,
 )
 from peftmark.core.errors import UserError
+from peftmark.machine.gpus import device
 from peftmark.render import words
 from peftmark.render.plain_table import aligned
-from peftmark.storage.store import Contents, Store
-from peftmark.storage.unread import no_results, together, unread
+from peftmark.storage.unread import no_results, together
 
 KINDS = tuple(kind for kind in get_args(TaskKind) if kind != "ranking")
 
@@ -73,10 +74,11 @@ def advise(
         memory: `--memory` as written, and so on.
 
     Raises:
-        UserError: a value that can't be, or no results.
+        NothingMeasured: no results.
+        UserError: a value that can't be.
     """
     wish = Wish(
-        memory=None if memory is None else parse_size("--memory", memory),
+        memory=None if memory is None else memory_of(memory),
         rows=None if rows is None else parse_count("--rows", rows),
         task=task or "",
         max_drop=None if max_drop is None else parse_points("--max-drop", max_drop),
@@ -87,7 +89,7 @@ def advise(
         model=model or "",
         **_money(price, max_money),
     )
-    tables, notes, looked = _read(_folders(results, suite, source))
+    tables, notes, looked = read(folders(results, suite, source))
     profiles = sorted({t.jobs[0].profile for t in tables})
     chosen = [t for t in tables if profile in (None, t.jobs[0].profile)]
     if tables and not chosen:
@@ -98,23 +100,20 @@ def advise(
         raise UserError(f"--task: found {wish.task!r}", f"Allowed: {', '.join(allowed)}.")
     if not tables:
         where = source or (results / suite if suite else results)
-        raise no_results(where, together(looked), _to_run(suite), "results of finished jobs")
+        error = no_results(where, together(looked), to_run(suite), "results of finished jobs")
+        raise NothingMeasured(error.what, error.remedy)
     return Advised(recommend_all(chosen, wish), tuple(notes))
 
 
-def _read(folders: Sequence[Path]) -> tuple[list[ResultTable], list[str], list[Contents]]:
-    """The tables of some folders, what was left out of them, and what they hold."""
-    tables: list[ResultTable] = []
-    notes: list[str] = []
-    looked: list[Contents] = []
-    for folder in folders:
-        contents = Store(folder.parent, folder.name).read()
-        found, left_out = tables_of(contents.rows)
-        tables += found
-        looked.append(contents)
-        notes += [f"{folder}: {clause}." for clause in unread(contents)]
-        notes += [f"{folder}: {note}" for note in left_out]
-    return tables, notes, looked
+def memory_of(text: str) -> float:
+    """Bytes of `--memory`: a size, or what the GPU of a name has.
+
+    Raises:
+        UserError: it is neither.
+    """
+    if read_size(text) or text.replace(".", "").isdigit():
+        return parse_size("--memory", text)
+    return float(device(text).memory_bytes)
 
 
 def _money(price: str | None, most: str | None) -> dict[str, Any]:
@@ -133,25 +132,6 @@ def _money(price: str | None, most: str | None) -> dict[str, Any]:
             f"Give what an hour of the machine costs in {limit.currency} with --price.",
         )
     return {"price": hour, "money": limit.hour}
-
-
-def _to_run(suite: str | None) -> str:
-    return f"Run some first: peftmark run {suite or 'SUITE'}"
-
-
-def _folders(results: Path, suite: str | None, source: Path | None) -> list[Path]:
-    if source is not None:
-        if not (source / "parts").is_dir():
-            raise UserError(
-                f"--from: {source} has no folder parts",
-                "Name a folder of one suite, such as results/glue.",
-            )
-        return [source.absolute()]
-    folders = [results / suite] if suite else sorted(results.glob("*"))
-    found = [f for f in folders if (f / "parts").is_dir()]
-    if not found:
-        raise UserError(f"{results / suite if suite else results} holds no results", _to_run(suite))
-    return found
 
 
 # --- text ---------------------------------------------------------------------------------------

@@ -65,11 +65,43 @@ class Test:
 
 
 @dataclass(frozen=True)
+class When:
+    """What a condition asks of rows, memory, task and model; what is left open asks nothing.
+
+    Attributes:
+        rows: at least the first, less than the second.
+        memory: bytes that the GPU has, likewise.
+        large_or_text: text is generated, or the model has more than a billion parameters.
+    """
+
+    rows: tuple[float, float] = (0, math.inf)
+    memory: tuple[float, float] = (0, math.inf)
+    large_or_text: bool = False
+
+    def holds(
+        self, rows: int | None, memory: int | None, writes: bool, parameters: int | None
+    ) -> bool | None:
+        """Whether it holds for what a user has; None where that isn't known.
+
+        Args:
+            writes: whether the task is to generate text.
+        """
+        told: list[bool | None] = []
+        for value, (low, high) in ((rows, self.rows), (memory, self.memory)):
+            if (low, high) != (0, math.inf):
+                told.append(None if value is None else low <= value < high)
+        if self.large_or_text:
+            told.append(True if writes else None if parameters is None else parameters > 1e9)
+        return False if False in told else None if None in told else True
+
+
+@dataclass(frozen=True)
 class Advice:
     """One branch of a guide.
 
     Attributes:
         condition: what follows "if".
+        when: the same of what a user has; an empty one where only the user knows.
         advice: what the guide says then.
         test: the comparison that judges it; None where none can.
         reason: why not; empty with a test.
@@ -80,10 +112,12 @@ class Advice:
     source: str
     test: Test | None = None
     reason: str = ""
+    when: When = When()
 
 
 FEW = (0, 1000)
 MANY = (10_001, math.inf)
+SMALL, ENOUGH = When(memory=(0, 24e9)), When(FEW, (24e9, math.inf))
 SAME_SIZE = ("size", "variant")
 SAME_METHOD = ("method", "quantization", "variant")
 
@@ -102,12 +136,14 @@ ADVICE: tuple[Advice, ...] = (
         "halve the ranks, as low ones overfit less",
         RANKS,
         Test("low ranks score higher than high ones", "score", LOW, HIGH, SAME_METHOD, FEW),
+        when=When(FEW),
     ),
     Advice(
         "there are more than 10,000 training rows",
         "raise the ranks by half",
         RANKS,
         Test("high ranks score higher than low ones", "score", HIGH, LOW, SAME_METHOD, MANY),
+        when=When(MANY),
     ),
     Advice(
         "memory is short",
@@ -123,18 +159,21 @@ ADVICE: tuple[Advice, ...] = (
             "high ranks score higher than low ones where text is generated", "score", HIGH, LOW,
             SAME_METHOD, kinds=("instruction",),
         ),
+        when=When(large_or_text=True),
     ),
     Advice(
         "the GPU has less than 24 GB",
         "QLoRA",
         FAMILIES,
         Test("QLoRA needs less memory than LoRA", "memory", QLORA, LORA, SAME_SIZE),
+        when=SMALL,
     ),
     Advice(
         "the GPU has less than 24 GB",
         "IA3",
         FAMILIES,
         Test("IA3 needs less memory than LoRA", "memory", Group("IA3", ("ia3",)), LORA),
+        when=SMALL,
     ),
     Advice(
         "memory is enough, with fewer than 1,000 training rows",
@@ -147,6 +186,7 @@ ADVICE: tuple[Advice, ...] = (
             PROMPTS,
             rows=FEW,
         ),
+        when=ENOUGH,
     ),
     Advice(
         "there are fewer than 1,000 training rows",
@@ -159,6 +199,7 @@ ADVICE: tuple[Advice, ...] = (
             Group("full fine-tuning", ("full",)),
             rows=FEW,
         ),
+        when=When(FEW),
     ),
     Advice(
         "memory and rows are enough and the task is close to pre-training",
@@ -193,6 +234,7 @@ ADVICE: tuple[Advice, ...] = (
         "QLoRA, at the price of one or two points",
         TWO,
         Test("QLoRA loses 2 points at most", "score", QLORA, LORA, SAME_SIZE, drop=2.0),
+        when=SMALL,
     ),
     Advice(
         "the highest score is needed",

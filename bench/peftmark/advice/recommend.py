@@ -57,6 +57,8 @@ class Answer:
         run: what would settle it.
         best: the cell with the highest mean score.
         cost: the cost that decided among cells that fit; None where it can't be compared.
+        far: whether there is no answer because the rows are of another model, kind of task or
+            number of training rows.
     """
 
     wish: Wish
@@ -69,6 +71,7 @@ class Answer:
     run: tuple[str, ...] = ()
     best: Cell | None = None
     cost: Cost | None = None
+    far: bool = False
 
     @property
     def reduced(self) -> bool:
@@ -85,7 +88,7 @@ def recommend(table: ResultTable, wish: Wish) -> Answer:
     """
     reasons, run, near = _near(table, wish)
     if near is None:
-        return Answer(wish, table, "unknown", reasons=reasons, run=run)
+        return Answer(wish, table, "unknown", reasons=reasons, run=run, far=True)
     lost = unbeaten(near)
     nothing = [one.task for one in lost]
     part = only(near, [task for task in near.tasks if task not in nothing])

@@ -128,7 +128,7 @@ def check_model(name: str, kind: str, asked: str | None) -> bool:
         UserError: there is no such model, or it doesn't read tasks of the kind.
     """
     from peftmark.catalog.models import MODELS, read_as
-    from peftmark.own.suite_text import OF_ENCODERS
+    from peftmark.own.suite_text import reads
 
     if asked is not None and name in MODELS:
         raise UserError(
@@ -136,13 +136,8 @@ def check_model(name: str, kind: str, asked: str | None) -> bool:
             "Leave the option out, or name a folder of yours as --model.",
         )
     causal = MODELS[name].causal if name in MODELS else _own_is_causal(name, asked)
-    reads = causal if kind not in OF_ENCODERS else not causal or kind == "classification"
-    if not reads:
-        fit = [
-            key
-            for key, one in MODELS.items()
-            if one.causal != (kind in OF_ENCODERS) or (kind == "classification")
-        ]
+    if not reads(causal, kind):
+        fit = [key for key, one in MODELS.items() if reads(one.causal, kind)]
         raise UserError(
             f"--model {name}: {read_as(causal)}s don't read tasks of kind {kind}",
             f"Those that do: {', '.join(fit)}.",

@@ -131,6 +131,11 @@ def _causal(declared: Declared, config: Mapping[str, Any]) -> bool:
     """What the declaration says it is read as, else what its configuration says."""
     if declared.read_as is not None:
         return declared.read_as == "language-model"
+    return is_causal(config)
+
+
+def is_causal(config: Mapping[str, Any]) -> bool:
+    """Whether a configuration is that of a causal language model, by its class, else its type."""
     named = config.get("architectures")
     for name in named if isinstance(named, list) else ():
         if str(name).endswith(("ForCausalLM", "LMHeadModel")):

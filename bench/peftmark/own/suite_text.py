@@ -23,6 +23,11 @@ def default_model(kind: str) -> str:
     return ENCODER if kind in OF_ENCODERS else CAUSAL
 
 
+def reads(causal: bool, kind: str) -> bool:
+    """Whether a causal language model, or an encoder, reads tasks of a kind."""
+    return causal if kind not in OF_ENCODERS else not causal or kind == "classification"
+
+
 def suite_text(
     name: str,
     keys: Mapping[str, Any],

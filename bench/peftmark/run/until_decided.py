@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from peftmark.analysis.comparison import against_reference
+from peftmark.analysis.more_seeds import more_seeds
 from peftmark.analysis.questions import (
     DECIDED,
     beyond_margin,
@@ -26,11 +27,15 @@ from peftmark.catalog.metrics import sign_of
 from peftmark.core.errors import UserError
 from peftmark.record.job import Job
 from peftmark.record.outcome import FIRST_LOOK
+from peftmark.run.progress import clock
 from peftmark.suite.added_seeds import MOST_SEED, first_jobs, seeds_up_to
 
 if TYPE_CHECKING:
     from peftmark.run.runner import Plan
     from peftmark.suite.expand import Expanded
+
+MOST_PAIRS = 4
+"""Pairs of which it is told what more seeds would tell."""
 
 
 @dataclass(frozen=True)
@@ -167,7 +172,28 @@ def decisions_text(table: ResultTable, question: str = "reference") -> str:
     told = _contest(table) if question == "best" else _beside_reference(table, question)
     return (
         f"seeds were added until {goals[question]}, at most {most}, and every p pays for all "
-        f"looks: {'; '.join(told)}"
+        f"looks: {'; '.join(told)}{_more(table, question)}"
+    )
+
+
+def _more(table: ResultTable, question: str) -> str:
+    """What the seeds would tell that the hours left no room for; empty where none are left."""
+    left = more_seeds(table, question)
+    if left is None:
+        return ""
+    took = "an unknown time"
+    if left.seconds is not None:
+        took = f"about {clock(left.seconds)}, one after the other"
+    parts = []
+    for one in left.chances[:MOST_PAIRS]:
+        pair = f"{cell_title(*one.cell)} and {cell_title(*one.other)}"
+        chance = "can't be said" if one.power is None else f"at least {one.power:.0%}"
+        parts.append(f"{pair}: {chance}")
+    more = len(left.chances) - MOST_PAIRS
+    parts += [f"{more} more pairs"] if more > 0 else []
+    return (
+        f". Going on to {left.most} seeds takes {left.runs} more runs ({took}); how often that "
+        f"would tell a pair apart, were its difference as seen: {'; '.join(parts)}"
     )
 
 

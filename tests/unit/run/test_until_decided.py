@@ -6,11 +6,13 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
-from scipy.special import stdtr
+from scipy.special import nctdtr, stdtr, stdtrit
 
 from factory import FULL, HEAD, LORA, make_matrix
 from peftmark.analysis.comparison import against_reference, by_task, pairwise
+from peftmark.analysis.more_seeds import more_seeds
 from peftmark.analysis.sequential import looks, looks_beyond, seen
+from peftmark.analysis.stats import compare, expected_power
 from peftmark.analysis.table import build
 from peftmark.core.errors import UserError
 from peftmark.record.columns import from_row, to_row
@@ -335,3 +337,93 @@ def test_a_decision_is_told_of_the_look_that_both_cells_had():
     rows = upto({0, 1, 2}, (LORA, FULL)) + upto({3}, (FULL,))
     text = decisions_text(table_of(rows))
     assert "full fine-tuning higher at look 1 of 6" in text
+
+
+# --- what the hours that are left would buy ------------------------------------------------------
+
+
+def test_a_run_that_stopped_early_says_what_more_seeds_would_tell_and_take():
+    rows = [replace(r, wall_seconds=90.0) for r in upto({0, 1, 2, 3, 4})]
+    text = decisions_text(table_of(rows))
+    # Head lacks seven of twelve seeds, and so does the reference.
+    assert "Going on to 12 seeds takes 14 more runs (about 21:00, one after the other)" in text
+    found = against_reference(table_of(rows))[HEAD]
+    shift = abs(found.comparison.estimate.mean) * 12**0.5 / (found.comparison.se * 5**0.5)
+    share = 1 - (_sizes()[-2] / 12) ** 2
+    level = 0.05 * share / found.family
+    power = 1 - float(nctdtr(11, shift, stdtrit(11, 1 - level / 2)))
+    assert f"head only and LoRA r8: at least {power:.0%}" in text
+    assert "full fine-tuning and" not in text, "it is decided"
+
+
+def _sizes():
+    return [len(look.seeds) for look in looks(tuple(range(12)), 12)]
+
+
+def test_nothing_is_left_where_all_is_decided_or_all_seeds_ran():
+    assert more_seeds(table_of(upto({0, 1, 2}, (LORA, FULL))), "reference") is not None
+    decided = build(upto({0, 1, 2}, (LORA, FULL)), jobs_of((LORA, FULL)), LORA)
+    assert more_seeds(replace(decided, most_seeds=12), "reference") is None
+    every = table_of(upto(set(range(12))))
+    assert more_seeds(every, "reference") is None
+    fixed = [replace(r, most_seeds=None) for r in upto({0, 1, 2})]
+    assert more_seeds(table_of(fixed), "reference") is None
+
+
+def jobs_of(cells):
+    return [one.job for one in ROWS if one.job.seed < 3 and one.job.cell in cells]
+
+
+def test_of_those_that_may_be_first_the_leader_is_compared_with_each():
+    rows = upto({0, 1, 2})
+    left = more_seeds(table_of(rows), "best")
+    (one,) = left.chances
+    means = {
+        cell: sum(r.outcome.metric_value for r in rows if r.job.cell == cell)
+        for cell in (FULL, HEAD)
+    }
+    assert (one.cell, one.other) == tuple(sorted(means, key=means.get, reverse=True))
+    assert left.runs == 2 * 9
+
+
+def test_both_sides_of_the_margin_have_to_be_found():
+    rows = upto({0, 1, 2}, (LORA, FULL))
+
+    def moved(by):
+        return [
+            replace(
+                r,
+                outcome=replace(
+                    r.outcome,
+                    metric_value=0.8
+                    + by * (r.job.cell == FULL)
+                    + 2 * NOISE[r.job.seed] * (r.job.cell == LORA),
+                ),
+            )
+            for r in rows
+        ]
+
+    def chance(by):
+        table = build(moved(by), jobs_of((LORA, FULL)), LORA)
+        left = more_seeds(replace(table, most_seeds=12), "equivalence")
+        return left and left.chances[0].power
+
+    near, edge, beyond = chance(0.003), chance(0.0099), chance(0.014)
+    assert near > 0.9 and edge < 0.1 and beyond > 0.9
+
+
+def test_unknown_times_and_spreads_are_said():
+    rows = upto({0, 1, 2}, (LORA, FULL)) + upto({0}, (HEAD,))
+    text = decisions_text(table_of(rows))
+    assert "head only and LoRA r8: can't be said" in text
+    gone = upto({0, 1, 2}, (LORA, FULL))
+    assert "(an unknown time)" in decisions_text(table_of(gone))
+
+
+@pytest.mark.parametrize("effect", [0.0, -0.1])
+def test_what_lies_on_the_wrong_side_is_never_found(effect):
+    c = compare([[0.1, 0.2, 0.15]])
+    assert expected_power(c, 12, effect) == 0.0
+    assert expected_power(c, 1, 0.1) is None
+    assert expected_power(compare([[0.1]]), 12, 0.1) is None
+    assert expected_power(compare([[0.1, 0.1]]), 12, 0.1) is None

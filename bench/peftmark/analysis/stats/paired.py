@@ -168,6 +168,24 @@ def seeds_to_decide(
     return high
 
 
+def expected_power(c: Comparison, seeds: int, effect: float, alpha: float = 0.05) -> float | None:
+    """How often a two-sided test at so many seeds would find a true mean difference.
+
+    The spread of the seeds' means stays as it was seen, which with few seeds is rough.
+
+    Args:
+        effect: the true difference, from what it is tested against; 0 and less are never found.
+
+    Returns:
+        None without a standard error other than 0, and below 2 seeds.
+    """
+    if not c.se or seeds < 2:
+        return None
+    if effect <= 0:
+        return 0.0
+    return _power(effect * math.sqrt(seeds) / (c.se * math.sqrt(c.n)), seeds - 1, alpha)
+
+
 def _power(shift: float, df: float, alpha: float) -> float:
     """How often a two-sided t test finds a true difference of `shift` > 0 standard errors.
 

@@ -1,0 +1,165 @@
+"""Memory and time of methods on a model before anything has run, for `peftmark recommend`.
+
+A draft of a suite with one task of the kind is planned in a temporary folder, and its jobs are
+predicted on the user's model; nothing is fetched, nothing is measured but what the cache has.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from peftmark.advice.situation import Foreseen
+from peftmark.catalog.architectures import LANGUAGE_MODELS, OF_MODELS
+from peftmark.catalog.models import MODELS, read_as
+from peftmark.catalog.task import TaskKind
+from peftmark.core.amounts import size_text
+from peftmark.core.errors import UserError
+from peftmark.duration.cards import CARDS
+from peftmark.duration.estimates import Estimate, estimates, key_of
+from peftmark.machine.gpus import Device, room
+from peftmark.memory.plan_estimates import Outlook, config_of, outlooks
+from peftmark.own.model import is_causal
+from peftmark.own.suite_text import default_model, reads
+from peftmark.record.recipe import Recipe
+from peftmark.run.expected import costs_here
+from peftmark.run.runner import Plan, Selection, make_plan
+
+TASKS: Mapping[TaskKind, str] = {
+    "classification": "trec",
+    "multi-label": "trec",
+    "regression": "sts-b",
+    "multiple-choice": "labelled-instructions",
+    "instruction": "labelled-instructions",
+    "language": "reviews",
+}
+"""Kind of task -> the packaged one whose shape stands for it."""
+RANK = 8
+NAMED_ALONE = "name the GPU, and not its memory alone, as --memory"
+
+
+def shape_of(model: str, kind: TaskKind | None) -> tuple[Mapping[str, Any] | None, bool]:
+    """The configuration of a model (None where only its files tell it), and whether it is a causal
+    language model.
+
+    Args:
+        kind: of the task, which it has to read; None for any.
+
+    Raises:
+        UserError: no such model, or it reads no task of the kind.
+    """
+    shape: Mapping[str, Any] | None
+    if model in MODELS:
+        shape, causal = OF_MODELS.get(model), MODELS[model].causal
+    elif model in LANGUAGE_MODELS:
+        shape, causal = LANGUAGE_MODELS[model], True
+    else:
+        shape = config_of(model)
+        causal = is_causal(shape)
+    if kind is not None and not reads(causal, kind):
+        raise UserError(
+            f"--model {model}: {read_as(causal)}s don't read tasks of kind {kind}",
+            "Name another model, or leave out --task.",
+        )
+    return shape, causal
+
+
+def foresee(
+    shape: Mapping[str, Any] | None,
+    causal: bool,
+    kind: TaskKind,
+    rank: int,
+    device: Device | None,
+    heard: Callable[[int, int], None],
+    heard_time: Callable[[int, int], None],
+) -> tuple[list[Foreseen], Recipe]:
+    """What is predicted of some methods, and the recipe that it is predicted of.
+
+    Args:
+        shape: configuration of the model; None where only its files tell it.
+        device: the GPU it has to fit; None for this machine.
+        heard, heard_time: told how many of how many steps are predicted.
+    """
+    plan = _draft(causal, kind, rank)
+    jobs = [job for job in plan.jobs if job.purpose == "report"]
+    shapes = {} if shape is None else {job.model: shape for job in jobs}
+    if shape is None:
+        reason = "the model's architecture is told by its files alone"
+        return [Foreseen(job.cell, reason=reason, no_time=reason) for job in jobs], jobs[0].recipe
+    found = outlooks(jobs, plan.places.cache, device, shapes=shapes, heard=heard)
+    costs = costs_here(plan) if device is None else CARDS.get(device.key)
+    timed: dict[Any, Estimate] = {}
+    if costs is not None:
+        jobs = [replace(job, device=costs.device) for job in jobs]
+        timed = estimates(jobs, costs, plan.places, shapes, heard_time)
+    why = "`peftmark doctor --calibrate` measures this machine" if device is None else NAMED_ALONE
+    return [_foreseen(one, device, timed.get(key_of(one.job)), why) for one in found], jobs[
+        0
+    ].recipe
+
+
+def parameters_of(shape: Mapping[str, Any] | None, causal: bool, kind: TaskKind) -> int | None:
+    """Parameters of a model of some configuration; None where nobody can tell.
+
+    Training all of them is predicted, which `foresee` needs anyway.
+    """
+    if shape is None:
+        return None
+    plan = _draft(causal, kind, RANK)
+    jobs = [job for job in plan.jobs if job.method == "full"]
+    (one,) = outlooks(jobs, plan.places.cache, shapes={job.model: shape for job in jobs})
+    return one.forecast.trainable or None
+
+
+def _draft(causal: bool, kind: TaskKind, rank: int) -> Plan:
+    """The plan of a suite with one task of the kind and the methods that are predicted."""
+    model = default_model("instruction" if causal else "classification")
+    methods = [
+        f"{{method: lora, rank: [{rank}]}}",
+        f"{{method: lora, rank: [{rank}], quantization: [nf4]}}",
+        f"{{method: adalora, rank: [{rank}]}}",
+        "full",
+    ]
+    text = (
+        f"suite: draft\nmodel: {model}\nseeds: [0]\ntasks: [{TASKS[kind]}]\n"
+        f"methods: [{', '.join(methods)}]\n"
+    )
+    with tempfile.TemporaryDirectory(prefix="peftmark-") as folder:
+        (Path(folder) / "draft.yaml").write_text(text, encoding="utf-8")
+        return make_plan(Selection("draft", suites=Path(folder), results=Path(folder)))
+
+
+def _foreseen(one: Outlook, device: Device | None, timed: Estimate | None, why: str) -> Foreseen:
+    told, steps = one.forecast, one.job.recipe.steps
+    seconds, no_time = None, why
+    if timed is not None:
+        seconds = timed.phases["train"] / steps if timed.phases else None
+        no_time = timed.reason
+    if told.reason:
+        return Foreseen(one.job.cell, reason=told.reason, step_seconds=seconds, no_time=no_time)
+    live = told.live
+    return Foreseen(
+        one.job.cell,
+        bytes_=told.total,
+        trainable=told.trainable,
+        adapter_bytes=live["adapter"] + live["gradients"] + live["optimizer"],
+        fits=one.fits,
+        help=_help(one, device) if one.fits is False else "",
+        step_seconds=seconds,
+        no_time=no_time,
+    )
+
+
+def _help(one: Outlook, device: Device | None) -> str:
+    """What single change would make a cell fit."""
+    told = one.forecast
+    left = 0 if device is None else room(device.memory_bytes)
+    ways = [f"{name} ({size_text(size)})" for name, size in told.changes.items() if size <= left]
+    if told.largest_rows:
+        ways.append(f"batches of {told.largest_rows:,} rows")
+    if told.largest_tokens:
+        ways.append(f"rows of {told.largest_tokens:,} tokens")
+    return f"would fit with {' or '.join(ways)}" if ways else "no single change makes it fit"
