@@ -10,14 +10,19 @@ from safetensors.torch import load_file
 import citizen
 import tiny
 from citizen import LABELS, build, inputs, logits, train
+from peftmark.catalog.architectures import OF_MODELS
+from peftmark.catalog.methods import METHODS
 from peftmark.lab import recipe
 from peftmark.lab.data.batches import Batch
+from peftmark.lab.memory.meta_model import Counter, config_of
 from peftmark.lab.methods import trainable
 from peftmark.lab.methods.adalora import orthogonality
 from peftmark.lab.methods.hybrid import bands
 from peftmark.lab.models import Block, Unsupported
 from peftmark.record.recipe import AdaLoraSchedule
 from peftmark.sources.assets import Places
+from peftmark.suite.expand import expand
+from peftmark.suite.load import load_suite
 
 OPTIONS = {"low": 2, "middle": 4, "high": 6}
 LAST = 6
@@ -261,3 +266,111 @@ def test_a_whole_job(tmp_path, monkeypatch, quantization):
     assert done.saved_parameters == done.active_parameters < done.trainable_parameters
     assert (done.merge_max_error is None) == (quantization == "nf4")
     assert {h[-1] for h in done.importance_history.values()} != {None}
+
+
+# --- the article's own schemes -------------------------------------------------------------------
+
+ARTICLE = {
+    "low 4/8/8": (4, 8, 8),
+    "mid 8/16/16": (8, 16, 16),
+    "high 16/32/32": (16, 32, 32),
+    "rising 4/16/64": (4, 16, 64),
+    "falling 64/16/4": (64, 16, 4),
+    "mixed 8/24/48": (8, 24, 48),
+}
+
+
+@pytest.fixture(scope="module")
+def schemes():
+    """Variant -> its job in the article's profile."""
+    return {
+        job.variant: job
+        for job in expand(load_suite("rank-schemes", None), "full", "cuda").jobs
+        if job.method == "hybrid" and job.seed == 0
+    }
+
+
+@pytest.mark.parametrize("variant", ARTICLE)
+def test_a_scheme_is_the_articles(schemes, variant):
+    """BERT-base: width 768, feed-forward 3072; 5, 4 and 3 layers."""
+    low, middle, high = ARTICLE[variant]
+    job = schemes[variant]
+    counted = Counter(job, config_of(OF_MODELS["bert-base-uncased"], 2))
+    tensors, _ = counted.tensors(None)
+
+    def of(band):
+        return sum(n for name, n in tensors.items() if f".{band}" in name)
+
+    square, outputs = 2 * 768, 3072 + 768
+    assert of("low") == 5 * 2 * square * low
+    # AdaLoRA's vectors, values and its divisor's place, at the first rank.
+    assert of("middle") == 4 * 3 * (square + 1) * middle
+    assert of("high") == 3 * (4 * square + outputs) * high
+    names = {name.split(".lora_")[0] for name in tensors if ".lora_" in name}
+    top = {name.split("layer.")[1] for name in names if "layer.11." in name}
+    assert top == {
+        "11.attention.self.query",
+        "11.attention.self.key",
+        "11.attention.self.value",
+        "11.attention.output.dense",
+        "11.output.dense",
+    }
+    assert not any("pooler" in name for name in tensors), "it is frozen"
+
+
+def test_alphas_dropouts_and_last_rank_are_the_articles(bert):
+    options = {
+        **OPTIONS,
+        "middle_target": 3,
+        "middle_alpha": 2.0,
+        "middle_dropout": 0.0,
+        "high_alpha": 32.0,
+        "high_targets": "query-key-value-outputs",
+        "low_targets": "query-key-value",
+    }
+    _, prepared, parts = build(bert, citizen.job("hybrid", options=options, dropout=0.1))
+    low, middle, high = parts.blocks
+    model = prepared.model.model
+    assert model.get_submodule(low.key).scaling["low"] == 8.0 / 2
+    assert model.get_submodule(middle.query).scaling["middle"] == 2.0
+    assert model.get_submodule(high.ffn_out).scaling["high"] == 32.0 / 6
+    dropouts = {
+        band: model.get_submodule(name).lora_dropout[band]
+        for band, name in (("low", low.query), ("middle", middle.query), ("high", high.query))
+    }
+    assert [getattr(one, "p", 0.0) for one in dropouts.values()] == [0.1, 0.0, 0.1]
+    train(prepared)
+    ranks = prepared.ranks()
+    assert sum(ranks[name] for name in (middle.query, middle.key, middle.value)) == 9
+    assert prepared.fault() is None
+
+
+def test_a_scheme_that_ends_where_it_begins_loses_no_rank(bert):
+    options = {**OPTIONS, "middle_target": 4}
+    _, prepared, parts = build(bert, citizen.job("hybrid", options=options))
+    train(prepared)
+    assert all(prepared.ranks()[n] == 4 for n in (parts.blocks[1].query, parts.blocks[1].value))
+    assert prepared.fault() is None
+
+
+def test_options_that_cannot_be_are_refused(bert):
+    for changed, message in (
+        ({"middle_target": 5}, "middle_target is 5 and middle 4"),
+        ({"low_layers": 8, "high_layers": 4}, "leave none of twelve layers"),
+        ({"middle": 5}, "make it even or give middle_target"),
+    ):
+        with pytest.raises(Unsupported, match=message):
+            build(bert, citizen.job("hybrid", options={**OPTIONS, **changed}))
+    blocks = [Block(str(i), *"qkvoab") for i in range(12)]
+    assert [len(b) for b in bands(blocks, 2, 4).values()] == [2, 6, 4]
+    assert [len(b) for b in bands(blocks[:3], 10, 1).values()] == [1, 1, 1]
+
+
+def test_options_that_came_later_are_not_stored_as_before():
+    known = METHODS["hybrid"]
+    stored = known.resolved_options({"low": 4})
+    assert stored == {"low": 4, "middle": 16, "high": 32}
+    assert known.option(stored, "middle_target") == 0
+    assert known.option(stored, "high_targets") == "query-key-value-output"
+    given = known.resolved_options({"middle_target": 8, "low_alpha": 0})
+    assert given["middle_target"] == 8 and "low_alpha" not in given

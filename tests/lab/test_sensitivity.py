@@ -13,8 +13,15 @@ from torch import nn
 import citizen
 import tiny
 from citizen import LABELS, base_of, build, inputs, logits, setting_of
+from peftmark.catalog.methods import METHODS
 from peftmark.lab.data.batches import Batch
-from peftmark.lab.methods.sensitivity import chosen, layer_scores, linear_gradients, scaled_ranks
+from peftmark.lab.methods.sensitivity import (
+    chosen,
+    layer_scores,
+    linear_gradients,
+    ranks_over_maximum,
+    scaled_ranks,
+)
 from peftmark.lab.models import Unsupported, adapter_targets
 from peftmark.lab.rng import seed_all
 
@@ -205,8 +212,36 @@ def test_ranks_are_linear_in_the_score_and_even():
     assert scaled_ranks({"a": 3.0, "b": 3.0}, 2, 16) == {"a": 16, "b": 16}
 
 
+def test_ranks_over_the_maximum_are_those_of_the_printed_example():
+    assert ranks_over_maximum({"a": 0.723, "b": 1.451}, 4, 32) == {"a": 16, "b": 32}
+    assert ranks_over_maximum({"a": 0.0, "b": 1.0}, 4, 32) == {"a": 4, "b": 32}
+    assert ranks_over_maximum({"a": 2.0, "b": 2.0}, 2, 16) == {"a": 16, "b": 16}
+    assert ranks_over_maximum({"a": 0.0}, 2, 16) == {"a": 16}
+
+
+def test_a_recipe_says_what_scores_are_divided_by_and_an_old_one_means_the_range(bert):
+    known = METHODS["sensitive-ranks"]
+    assert known.resolved_options({})["scale"] == "max"
+    assert "scale" not in known.resolved_options({"scale": "range"})
+    ends = {}
+    for scale in ("max", "range"):
+        _, prepared, _ = build(bert, job(method="sensitive-ranks", max_rank=12, scale=scale))
+        by_score = (ranks_over_maximum if scale == "max" else scaled_ranks)(
+            prepared.layer_scores, 2, 12
+        )
+        ends[scale] = set(prepared.ranks().values())
+        assert ends[scale] == set(by_score.values())
+    assert ends["max"] != ends["range"]
+    old = job(method="sensitive-ranks", max_rank=12)
+    options = {name: v for name, v in old.recipe.options.items() if name != "scale"}
+    old = replace(old, recipe=replace(old.recipe, options=options))
+    _, prepared, _ = build(bert, old)
+    assert set(prepared.ranks().values()) == ends["range"]
+
+
 def test_every_rank_has_the_scale_of_the_largest(bert):
-    _, prepared, parts = build(bert, job(method="sensitive-ranks", min_rank=2, max_rank=12))
+    made = job(method="sensitive-ranks", min_rank=2, max_rank=12, scale="range")
+    _, prepared, parts = build(bert, made)
     ranks = prepared.ranks()
     assert list(ranks) == adapter_targets(job(), parts)
     by_layer = scaled_ranks(prepared.layer_scores, 2, 12)

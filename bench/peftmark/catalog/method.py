@@ -24,12 +24,15 @@ class Option:
         default: its value where a suite says nothing; its type is the option's type.
         allowed: the values it may take, or (lowest, highest) of a number.
         summary: one line, with the unit.
+        before: what jobs did before there was the option; where a job does that, the option is not
+            stored, so that ids stay. None for an option that the method has had from the start.
     """
 
     name: str
     default: bool | int | float | str
     allowed: tuple[str, ...] | tuple[float, float] | None
     summary: str
+    before: bool | int | float | str | None = None
 
     def fault(self, value: Any) -> str | None:
         """What is wrong with a value; None if nothing is."""
@@ -117,5 +120,17 @@ class Method:
                 yield name, f"found {value!r}; {fault}"
 
     def resolved_options(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Every option with its value."""
-        return {option.name: option.default for option in self.options or ()} | dict(given)
+        """Every option with its value, but those that came later and are as before."""
+        found = {option.name: option.default for option in self.options or ()} | dict(given)
+        later = {o.name: o.before for o in self.options or () if o.before is not None}
+        return {
+            name: value
+            for name, value in found.items()
+            if name not in later or value != later[name]
+        }
+
+    def option(self, stored: Mapping[str, Any], name: str) -> Any:
+        """The value of an option in a recipe, which may be older than the option."""
+        if name in stored:
+            return stored[name]
+        return next(o.before for o in self.options or () if o.name == name)

@@ -50,6 +50,26 @@ def _lora(
     )
 
 
+BANDS = ("low", "middle", "high")
+BAND_PARTS = (
+    "query-value",
+    "query-key-value",
+    "query-key-value-output",
+    "query-key-value-outputs",
+)
+"""Modules of a layer by name: `output` is that of attention, `outputs` that of feed-forward too."""
+
+
+def _later(
+    name: str,
+    value: bool | int | float | str,
+    allowed: tuple[str, ...] | tuple[float, float],
+    summary: str,
+) -> Option:
+    """An option that came later, and at whose default a method does what it did before."""
+    return Option(name, value, allowed, summary, value)
+
+
 METHODS: dict[str, Method] = {
     m.key: m
     for m in (
@@ -172,6 +192,10 @@ METHODS: dict[str, Method] = {
                 _BATCHES,
                 Option("min_rank", 2, (2, 1024), "rank of the least sensitive layer, even"),
                 Option("max_rank", 16, (2, 1024), "rank of the most sensitive layer, even"),
+                Option(
+                    "scale", "max", ("max", "range"),
+                    "scores over the largest, or over the way from the smallest to it", "range",
+                ),
             ),
             hooks=("before initialisation",),
         ),
@@ -183,8 +207,29 @@ METHODS: dict[str, Method] = {
             ("alpha", "dropout"), True,
             options=(
                 Option("low", 8, (1, 1024), "rank of the low layers"),
-                Option("middle", 16, (2, 1024), "first rank of the middle ones, even, halved"),
+                Option("middle", 16, (2, 1024), "first rank of the middle ones, even if halved"),
                 Option("high", 32, (1, 1024), "rank of the high layers"),
+                _later("middle_target", 0, (0, 1024), "their last rank; 0 for half of the first"),
+                _later("low_layers", 5, (1, 10), "of twelve layers, how many are low"),
+                _later("high_layers", 3, (1, 10), "of twelve layers, how many are high"),
+                *(
+                    _later(f"{band}_targets", parts, BAND_PARTS, f"modules of the {band} layers")
+                    for band, parts in zip(BANDS, BAND_PARTS, strict=False)
+                ),
+                *(
+                    _later(
+                        f"{band}_alpha", 0.0, (0, 1024),
+                        f"alpha of the {band} layers; 0 for the recipe's",
+                    )
+                    for band in BANDS
+                ),
+                *(
+                    _later(
+                        f"{band}_dropout", -1.0, (-1, 0.9),
+                        f"dropout of the {band} layers; -1 for the recipe's",
+                    )
+                    for band in BANDS
+                ),
             ),
             hooks=("extra loss", "after each step"),
         ),

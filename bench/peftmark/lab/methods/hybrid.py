@@ -3,12 +3,14 @@
 | layers | method | modules | rank |
 |---|---|---|---|
 | low | LoRA | query, value | `low` |
-| middle | AdaLoRA | query, key, value | from `middle` down to half of it |
+| middle | AdaLoRA | query, key, value | from `middle` down to half of it, or to `middle_target` |
 | high | LoRA | query, key, value, attention output | `high` |
 
 The recipe is given for twelve layers: 0 to 4 are low, 5 to 8 middle, 9 to 11 high. For n layers the
 bands end at round(5/12 n) and round(9/12 n), each with one layer at least. Every band is scaled as
-its method is: alpha over the rank it starts with, so that equal ranks train alike in both.
+its method is: alpha over the rank it starts with, so that equal ranks train alike in both. Bands,
+modules, alphas and dropouts are options; those of the article that the recipe comes from stand in
+suite `rank-schemes`, profile `full`.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from peft.tuners.mixed import MixedModel
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from peftmark.catalog.methods import known_method
 from peftmark.lab.methods import Prepared, Setting, trainable
 from peftmark.lab.methods.adalora import (
     Dynamics,
@@ -52,8 +55,6 @@ class Layered(MixedModel):
         configs: adapter name -> its configuration; no two share a module.
     """
 
-    update_and_allocate = AdaLoraModel.update_and_allocate
-
     def __init__(self, model: nn.Module, configs: dict[str, Any]) -> None:
         first: Any = {LOW: configs[LOW]}
         super().__init__(model, first, LOW)
@@ -68,6 +69,21 @@ class Layered(MixedModel):
         allocator: Any = RankAllocator
         self.rankallocator = allocator(self.model, configs[MIDDLE], MIDDLE)
 
+    def update_and_allocate(self, global_step: int) -> None:
+        """PEFT's rank allocation; where the last rank is the first one there is none to take away,
+        which PEFT's own fails at (the 0th smallest score), and the scores alone are kept up."""
+        allocator: Any = self.rankallocator
+        if allocator.init_bgt > allocator.target_bgt:
+            allocate: Any = AdaLoraModel.update_and_allocate
+            allocate(self, global_step)
+            return
+        config: Any = self.peft_config[MIDDLE]
+        last = config.total_step - config.tfinal
+        if global_step < last:
+            allocator.update_ipt(self.model)
+        elif global_step == last:
+            allocator.reset_ipt()
+
     @staticmethod
     def _create_new_module(
         config: Any, adapter_name: str, target: nn.Module, **options: Any
@@ -80,16 +96,16 @@ def hybrid(model: nn.Module, setting: Setting) -> Prepared:
     """Put the three bands on the base; head and pooler train beside them.
 
     Raises:
-        Unsupported: if there are fewer than three layers, or `middle` is odd.
+        Unsupported: if there are fewer than three layers, the bands leave none for the middle,
+            `middle` is odd and halved, or ends above where it begins.
     """
     job = setting.job
     schedule, options = job.recipe.adalora, job.recipe.options
     assert schedule is not None
-    if options["middle"] % 2:
-        raise Unsupported(f"option middle is {options['middle']}; it is halved, so make it even")
+    last = _last_rank(setting)
     targets = _targets(setting)
     fixed = {name: options[band] for band in (LOW, HIGH) for name in targets[band]}
-    budget = options["middle"] // 2 * len(targets[MIDDLE])
+    budget = last * len(targets[MIDDLE])
     order = [name for names in targets.values() for name in names]
 
     def build(base: nn.Module) -> Layered:
@@ -125,53 +141,98 @@ def hybrid(model: nn.Module, setting: Setting) -> Prepared:
     )
 
 
-def bands(blocks: Sequence[Block]) -> dict[str, Sequence[Block]]:
-    """Low, middle and high layers.
+def _option(setting: Setting, name: str) -> Any:
+    return known_method(setting.job.method).option(setting.job.recipe.options, name)
+
+
+def _last_rank(setting: Setting) -> int:
+    """The rank that the middle layers end with on average.
 
     Raises:
-        Unsupported: if there are fewer than three.
+        Unsupported: it can't be.
+    """
+    first, last = setting.job.recipe.options["middle"], int(_option(setting, "middle_target"))
+    if not last and first % 2:
+        raise Unsupported(
+            f"option middle is {first}; it is halved, so make it even or give middle_target"
+        )
+    if last > first:
+        raise Unsupported(
+            f"option middle_target is {last} and middle {first}; AdaLoRA only takes ranks away"
+        )
+    return last or first // 2
+
+
+def bands(blocks: Sequence[Block], low: int = 5, high: int = 3) -> dict[str, Sequence[Block]]:
+    """Low, middle and high layers.
+
+    Args:
+        low, high: how many of twelve layers are low, and high.
+
+    Raises:
+        Unsupported: if there are fewer than three, or the middle gets none of twelve.
     """
     count = len(blocks)
+    if low + high >= 12:
+        raise Unsupported(
+            f"options low_layers {low} and high_layers {high} leave none of twelve layers for the "
+            "middle"
+        )
     if count < 3:
         raise Unsupported(
             f"the hybrid needs three layers at least, one a band; this model has {count} that are "
             "recognised"
         )
-    first = max(1, round(5 * count / 12))
-    second = min(max(first + 1, round(9 * count / 12)), count - 1)
+    first = min(max(1, round(low * count / 12)), count - 2)
+    second = min(max(first + 1, round((12 - high) * count / 12)), count - 1)
     return {LOW: blocks[:first], MIDDLE: blocks[first:second], HIGH: blocks[second:]}
 
 
-_PARTS: dict[str, Callable[[Block], tuple[str, ...]]] = {
-    LOW: lambda block: (block.query, block.value),
-    MIDDLE: lambda block: (block.query, block.key, block.value),
-    HIGH: lambda block: (block.query, block.key, block.value, block.attention_output),
-}
+def _parts(block: Block, named: str) -> tuple[str, ...]:
+    """Full names of a layer's modules of a named set (`BAND_PARTS`)."""
+    found = {
+        "query-value": (block.query, block.value),
+        "query-key-value": (block.query, block.key, block.value),
+        "query-key-value-output": (block.query, block.key, block.value, block.attention_output),
+    }
+    if named in found:
+        return found[named]
+    return (*found["query-key-value-output"], block.ffn_out)
 
 
 def _targets(setting: Setting) -> dict[str, list[str]]:
     """Band -> full names of its modules."""
+    sizes = (int(_option(setting, name)) for name in ("low_layers", "high_layers"))
     return {
-        band: [name for block in blocks for name in _PARTS[band](block)]
-        for band, blocks in bands(setting.parts.blocks).items()
+        band: [
+            name for block in blocks for name in _parts(block, _option(setting, f"{band}_targets"))
+        ]
+        for band, blocks in bands(setting.parts.blocks, *sizes).items()
     }
 
 
 def _configs(setting: Setting, targets: dict[str, list[str]]) -> dict[str, Any]:
     recipe = setting.job.recipe
     options = recipe.options
-    shared: dict[str, Any] = {"lora_alpha": recipe.alpha, "lora_dropout": recipe.dropout}
+
+    def of(band: str) -> dict[str, Any]:
+        alpha, dropout = (_option(setting, f"{band}_{name}") for name in ("alpha", "dropout"))
+        return {
+            "target_modules": targets[band],
+            "lora_alpha": alpha or recipe.alpha,
+            "lora_dropout": recipe.dropout if dropout < 0 else dropout,
+        }
+
     middle = AdaLoraConfig(
         init_r=options["middle"],
-        target_r=options["middle"] // 2,
+        target_r=_last_rank(setting),
         **schedule_options(recipe),
-        target_modules=targets[MIDDLE],
-        **shared,
+        **of(MIDDLE),
     )
     return {
-        LOW: LoraConfig(r=options["low"], target_modules=targets[LOW], **shared),
+        LOW: LoraConfig(r=options["low"], **of(LOW)),
         MIDDLE: middle,
-        HIGH: LoraConfig(r=options["high"], target_modules=targets[HIGH], **shared),
+        HIGH: LoraConfig(r=options["high"], **of(HIGH)),
     }
 
 

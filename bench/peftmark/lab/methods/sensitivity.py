@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from peftmark.catalog.methods import known_method
 from peftmark.lab.determinism import strictly
 from peftmark.lab.methods import Prepared, Setting
 from peftmark.lab.methods.lora import as_lora, lora_config, wrap
@@ -55,8 +56,10 @@ def sensitive_layers(model: nn.Module, setting: Setting) -> Prepared:
 def sensitive_ranks(model: nn.Module, setting: Setting) -> Prepared:
     """LoRA on the recipe's targets in every layer, of a rank that grows with the layer's score.
 
-    The rank is linear in the score between `min_rank` (smallest score) and `max_rank` (largest),
-    rounded to the nearest even number. The scale is the same everywhere: alpha over `max_rank`.
+    With scores over their maximum s (`max`) it is int(lo + s (hi - lo)) less one if odd, as in the
+    guide that the recipe comes from; or (`range`) linear between `min_rank` for the smallest score
+    and `max_rank` for the largest, rounded to the nearest even number. The scale of the update is
+    the same everywhere: alpha over `max_rank`.
     Targets outside the layers get no adapter.
 
     Raises:
@@ -71,7 +74,8 @@ def sensitive_ranks(model: nn.Module, setting: Setting) -> Prepared:
             "min_rank"
         )
     scores = layer_scores(model, setting)
-    by_layer = scaled_ranks(scores, low, high)
+    scale = known_method(setting.job.method).option(options, "scale")
+    by_layer = (ranks_over_maximum if scale == "max" else scaled_ranks)(scores, low, high)
     ranks = {}
     for name in adapter_targets(setting.job, setting.parts):
         layer = _layer(name, list(by_layer))
@@ -126,6 +130,18 @@ def scaled_ranks(scores: dict[str, float], low: int, high: int) -> dict[str, int
     for layer, score in scores.items():
         share = (score - least) / (most - least) if most > least else 1.0
         found[layer] = 2 * math.floor((low + share * (high - low)) / 2 + 0.5)
+    return found
+
+
+def ranks_over_maximum(scores: dict[str, float], low: int, high: int) -> dict[str, int]:
+    """Layer -> even rank, int(low + s (high - low)) and less one if odd, with s the score over the
+    largest. Equal scores give `high`; none gets less than `low`, which is even."""
+    most = max(scores.values())
+    found = {}
+    for layer, score in scores.items():
+        share = score / most if most > 0 else 1.0
+        rank = int(low + share * (high - low))
+        found[layer] = rank - rank % 2
     return found
 
 
