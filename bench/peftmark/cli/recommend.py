@@ -32,6 +32,8 @@ WISHES = {
     ),
 }
 """Option -> its metavar and what it says."""
+AFTER_A_RUN = ("max-parameters", "max-time", "price", "max-money")
+"""Wishes that only rows can answer."""
 
 
 def add_options(sub: argparse.ArgumentParser) -> None:
@@ -99,6 +101,7 @@ def _before(options: argparse.Namespace, found: Advised) -> None:
         options.task,
         options.rows,
         options.memory,
+        [f"--{name}" for name in AFTER_A_RUN if getattr(options, name.replace("-", "_"))],
         tell_predictions,
         tell_timing,
     )

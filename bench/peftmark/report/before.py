@@ -42,6 +42,7 @@ class Before:
         rule: ranks of a published rule, by layer.
         recipe: that predictions are of.
         run: commands that would measure it.
+        unused: options that were given and that only rows can answer.
     """
 
     has: Situation
@@ -51,6 +52,7 @@ class Before:
     rule: Ranks
     recipe: Recipe
     run: tuple[str, ...]
+    unused: tuple[str, ...] = ()
 
 
 def sentence(of: Before) -> str:
@@ -79,9 +81,12 @@ def sections(of: Before) -> tuple[Section, ...]:
 
 
 def _given(of: Before) -> Section:
-    blocks: tuple[Block, ...] = ()
+    told_too = []
     if of.has.assumed:
-        blocks = (Paragraph(f"Taken, as it was not said: {'; '.join(of.has.assumed)}."),)
+        told_too.append(f"Taken, as it was not said: {'; '.join(of.has.assumed)}.")
+    if of.unused:
+        told_too.append(f"Not used, since only rows can tell: {', '.join(of.unused)}.")
+    blocks = tuple(Paragraph(text) for text in told_too)
     return Section("given", "What do you have?", f"{told(of.has)}.", blocks)
 
 
@@ -316,4 +321,5 @@ def facts(of: Before) -> dict[str, Any]:
         "ranks": of.rule._asdict(),
         "ranks_from": f"{RANKS}; not measured",
         "next": list(of.run),
+        "not_used": list(of.unused),
     }

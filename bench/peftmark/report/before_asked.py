@@ -29,6 +29,7 @@ def known_before(
     task: str | None,
     rows: str | None,
     memory: str | None,
+    unused: Sequence[str] = (),
     heard: Heard = lambda done, total: None,
     heard_time: Heard = lambda done, total: None,
 ) -> Before:
@@ -37,6 +38,7 @@ def known_before(
     Args:
         answers: of rows that are of something else; none where there are no rows.
         model, task, rows, memory: options as written; None where they were left out.
+        unused: options that were given and that only rows can answer.
         heard, heard_time: told how many of how many steps are predicted.
 
     Raises:
@@ -77,6 +79,7 @@ def known_before(
         rule=rule,
         recipe=recipe,
         run=tuple(_commands(model, memory)),
+        unused=tuple(unused),
     )
 
 

@@ -199,7 +199,7 @@ def test_low_rank_is_held_against_full_fine_tuning_on_the_tasks_it_is_stated_for
     tests = LEDGER_OF_OURS["C12"].tests or []
     found = {(t.tasks[0], t.cells[0].size) for t in tests if len(t.tasks or []) == 1}
     assert found == {("sst-2", 1), ("qnli", 2), ("rte", 1)}
-    assert {tuple(t.profiles) for t in tests} == {("full",)}
+    assert {tuple(t.profiles) for t in tests} == {("full", "low-ranks")}
 
 
 def test_the_paged_optimizer_is_held_against_one_that_differs_in_nothing_else():

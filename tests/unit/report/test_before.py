@@ -274,6 +274,14 @@ def test_bad_input_is_one_message_and_nothing_is_written(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_limits_that_only_rows_can_tell_are_named(tmp_path, capsys, predicted):
+    where = ["--results", str(tmp_path), "--model", "minilm-l6"]
+    wishes = ["--max-time", "1h", "--max-parameters", "1M", "--price", "2USD", "--max-drop", "1"]
+    assert code_of(["recommend", *where, *wishes]) == 0
+    text = capsys.readouterr().out
+    assert "Not used, since only rows can tell: --max-parameters, --max-time, --price." in text
+
+
 def test_a_suite_without_rows_that_was_named_is_an_error_still(tmp_path, capsys, predicted):
     assert code_of(["recommend", "nope", "--results", str(tmp_path)]) == 2
     assert "holds no results" in capsys.readouterr().err
