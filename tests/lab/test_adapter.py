@@ -11,8 +11,9 @@ from torch import nn
 from citizen import base_of, build, check, inputs, setting_of
 from citizen import job as job_for
 from peftmark.catalog.method import ANY
+from peftmark.catalog.methods import METHODS as CATALOGUE
 from peftmark.lab.methods import prepare, trainable
-from peftmark.lab.methods.adapter import Bottleneck
+from peftmark.lab.methods.adapter import Bottleneck, Parallel, Shape
 from peftmark.lab.models import Unsupported
 
 METHODS = ("adapter", "adapter-lora")
@@ -39,7 +40,7 @@ def test_every_architecture_has_a_place_for_it(folder, tmp_path, method):
 def test_it_adds_up_of_activation_of_down(activation):
     """y + U act(D y + d) + u, in numbers."""
     linear = nn.Linear(2, 2)
-    layer = Bottleneck(linear, 1, activation)
+    layer = Bottleneck(linear, 1, Shape(activation))
     with torch.no_grad():
         linear.weight.copy_(torch.tensor([[1.0, 0.0], [0.0, 2.0]]))
         linear.bias.copy_(torch.tensor([0.5, 0.0]))
@@ -59,7 +60,7 @@ def test_it_adds_up_of_activation_of_down(activation):
 
 
 def test_it_starts_with_a_zero_up_projection_and_a_drawn_down_projection():
-    layer = Bottleneck(nn.Linear(8, 8), 4, "gelu")
+    layer = Bottleneck(nn.Linear(8, 8), 4, Shape("gelu"))
     assert not layer.up.weight.any()
     assert not layer.up.bias.any()
     assert not layer.down.bias.any()
@@ -140,3 +141,91 @@ def test_an_unknown_architecture_is_refused(bert):
     setting = setting_of(bert, job, parts=replace(parts, blocks=()))
     with pytest.raises(Unsupported, match="not known for the architecture of tiny"):
         prepare(base, setting)
+
+
+# --- where it stands and what is in it ------------------------------------------------------------
+
+PLACES = ("feed-forward", "attention", "both", "parallel")
+CHANGED = {"bias": False, "norm": True}
+
+
+@pytest.mark.parametrize("place", PLACES[1:])
+def test_it_trains_and_reloads_in_every_place(bert, tmp_path, place):
+    check(bert, tmp_path, job_for("adapter", options={"place": place, **CHANGED}))
+
+
+@pytest.mark.parametrize("quantization", ["nf4", "int8"])
+def test_it_stands_beside_a_quantised_block(bert, tmp_path, quantization):
+    check(bert, tmp_path, job_for("adapter", quantization, options={"place": "parallel"}))
+
+
+def test_every_architecture_has_a_place_beside_its_block(folder, tmp_path):
+    check(folder, tmp_path, job_for("adapter", options={"place": "parallel"}))
+
+
+def test_places_are_those_of_their_names(bert):
+    found = {}
+    for place in PLACES:
+        _, prepared, parts = build(bert, job_for("adapter", options={"place": place}))
+        named = {n for n, m in prepared.model.named_modules() if hasattr(m, "down")}
+        found[place] = named
+    ffn = {block.ffn_out for block in parts.blocks}
+    attention = {block.attention_output for block in parts.blocks}
+    assert found == {
+        "feed-forward": ffn,
+        "attention": attention,
+        "both": ffn | attention,
+        "parallel": ffn,
+    }
+
+
+def test_beside_the_block_it_reads_what_the_block_reads(bert):
+    _, prepared, parts = build(bert, job_for("adapter", options={"place": "parallel"}))
+    model = prepared.model.eval()
+    layer = model.get_submodule(parts.blocks[0].name)
+    last = model.get_submodule(parts.blocks[0].ffn_out)
+    assert isinstance(last, Parallel)
+    nn.init.normal_(last.up.weight)
+    x = torch.randn(2, 3, 64)
+    inner = layer.intermediate(x)
+    wanted = last.linear(inner) + last.up(nn.functional.gelu(last.down(x)))
+    torch.testing.assert_close(last(layer.intermediate(x) * 0 + inner), wanted)
+    assert layer.intermediate.dense.read is None, "nothing outlives the block"
+    names = [name for name, _ in trainable(model)]
+    assert len(names) == len(set(names)) and not any("_entry" in name for name in names)
+
+
+def test_norm_and_dropout_are_where_the_listing_has_them():
+    """x + dropout(U act(D LayerNorm(x)))."""
+    layer = Bottleneck(nn.Linear(8, 8), 4, Shape("relu", bias=False, norm=True, dropout=0.5))
+    assert layer.down.bias is None and layer.up.bias is None
+    nn.init.normal_(layer.up.weight)
+    x = torch.randn(3, 8)
+    y = layer.linear(x)
+    change = layer.up(layer.down(layer.norm(y)).relu())
+    torch.testing.assert_close(layer.eval()(x), y + change)
+    torch.manual_seed(0)
+    added = layer.train()(x) - y
+    torch.manual_seed(0)
+    torch.testing.assert_close(added, nn.functional.dropout(change, 0.5))
+    assert not torch.equal(added, change)
+
+
+def test_each_place_and_part_trains_other_parameters(bert):
+    counts = {}
+    for options in ({"place": p} for p in PLACES):
+        _, prepared, _ = build(bert, job_for("adapter", rank=3, options=options))
+        counts[options["place"]] = sum(p.numel() for _, p in trainable(prepared.model))
+    one = 2 * (64 * 3 + 3 + 3 * 64 + 64)  # two layers
+    assert counts["both"] - counts["feed-forward"] == one
+    assert counts["attention"] == counts["feed-forward"] == counts["parallel"]
+    _, prepared, _ = build(bert, job_for("adapter", rank=3, options={"bias": False, "norm": True}))
+    changed = sum(p.numel() for _, p in trainable(prepared.model))
+    assert changed == counts["feed-forward"] - 2 * (3 + 64) + 2 * (64 + 64)
+
+
+def test_an_older_recipe_is_built_as_it_was(bert):
+    known = CATALOGUE["adapter"]
+    assert known.resolved_options({}) == {"last_layers": 0, "activation": "gelu"}
+    assert known.option({"activation": "gelu"}, "place") == "feed-forward"
+    assert known.option({}, "bias") is True

@@ -63,7 +63,7 @@ BAND_PARTS = (
 def _later(
     name: str,
     value: bool | int | float | str,
-    allowed: tuple[str, ...] | tuple[float, float],
+    allowed: tuple[str, ...] | tuple[float, float] | None,
     summary: str,
 ) -> Option:
     """An option that came later, and at whose default a method does what it did before."""
@@ -250,6 +250,13 @@ METHODS: dict[str, Method] = {
             options=(
                 Option("last_layers", 0, (0, 1000), "only in that many last layers; 0 for all"),
                 Option("activation", "gelu", ("relu", "gelu"), "between the two layers"),
+                _later(
+                    "place", "feed-forward", ("feed-forward", "attention", "both", "parallel"),
+                    "behind which block of a layer, or beside its feed-forward block",
+                ),
+                _later("bias", True, None, "whether its two layers have biases"),
+                _later("norm", False, None, "whether a LayerNorm of its own comes first"),
+                _later("dropout", 0.0, (0, 0.9), "dropout on what it adds"),
             ),
             budget=True,
         ),

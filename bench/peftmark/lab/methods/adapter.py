@@ -8,18 +8,25 @@ It sits right behind the block's second linear layer: before its dropout, before
 and before LayerNorm, which then sees dropout(y') + residual. In Houlsby et al. it stands after that
 dropout, a second one follows the attention, the layers' LayerNorms train too, and all weights start
 near zero instead of U at zero. In Pfeiffer et al. it stands, alone, after residual and LayerNorm,
-with a residual and a LayerNorm of its own. LayerNorms stay frozen here.
+with a residual and a LayerNorm of its own. The base's LayerNorms stay frozen here.
+
+Options move and change it: behind the attention's output layer as well or instead, or beside the
+feed-forward block, which it then adds U act(D x + d) + u of the block's input x to (the parallel
+adapter of He et al. 2021, arXiv 2110.04366, with a scale of one); without biases; with a LayerNorm
+of its own in front; with dropout on what it adds.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from peft import LoraConfig
 from torch import nn
 
+from peftmark.catalog.methods import known_method
 from peftmark.lab.methods import Prepared, Setting
 from peftmark.lab.methods.lora import common_options, rank_options, wrap
 from peftmark.lab.methods.reference import load_trained, save_trained, train_head_alone
@@ -32,31 +39,107 @@ ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 NOT_LINEAR = "the adapter's activation lies between its two layers: they can't become one weight"
 
 
-class Bottleneck(nn.Module):
+@dataclass(frozen=True)
+class Shape:
+    """How a bottleneck is made.
+
+    Attributes:
+        activation: a key of `ACTIVATIONS`.
+        bias: whether its layers have biases.
+        norm: whether a LayerNorm comes first.
+        dropout: on what it adds, in training.
+    """
+
+    activation: str
+    bias: bool = True
+    norm: bool = False
+    dropout: float = 0.0
+
+
+class Change(nn.Module):
+    """What an adapter adds.
+
+    Args:
+        features: of what it reads and of what it is added to.
+        width: of the bottleneck.
+    """
+
+    def __init__(self, features: int, width: int, shape: Shape, device: torch.device) -> None:
+        super().__init__()
+        self.shape = shape
+        self.down = nn.Linear(features, width, shape.bias, device)
+        self.up = nn.Linear(width, features, shape.bias, device)
+        nn.init.zeros_(self.up.weight)
+        for bias in (self.down.bias, self.up.bias):
+            if bias is not None:
+                nn.init.zeros_(bias)
+        if shape.norm:
+            self.norm = nn.LayerNorm(features, device=device)
+
+    def change(self, x: torch.Tensor) -> torch.Tensor:
+        """(..., features) of what it reads to (..., features) of what it adds."""
+        if self.shape.norm:
+            x = self.norm(x)
+        found: torch.Tensor = self.up(ACTIVATIONS[self.shape.activation](self.down(x)))
+        if self.shape.dropout:
+            found = nn.functional.dropout(found, self.shape.dropout, self.training)
+        return found
+
+
+class Bottleneck(Change):
     """A linear layer and the adapter behind it.
 
     Args:
         linear: any module from (..., in) to (..., features) that has `out_features`: plain,
             quantised or with LoRA on it.
-        width: of the bottleneck.
-        activation: a key of `ACTIVATIONS`.
     """
 
-    def __init__(self, linear: Any, width: int, activation: str) -> None:
-        super().__init__()
+    def __init__(self, linear: Any, width: int, shape: Shape) -> None:
         device = next(linear.parameters()).device
+        super().__init__(linear.out_features, width, shape, device)
         self.linear = linear
-        self.activation = ACTIVATIONS[activation]
-        self.down = nn.Linear(linear.out_features, width, device=device)
-        self.up = nn.Linear(width, linear.out_features, device=device)
-        for start in (self.down.bias, self.up.weight, self.up.bias):
-            nn.init.zeros_(start)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(..., in) to (..., features)."""
         y: torch.Tensor = self.linear(x)
-        change: torch.Tensor = self.up(self.activation(self.down(y)))
-        return y + change
+        return y + self.change(y)
+
+
+class Entry(nn.Module):
+    """The first layer of a block beside which an adapter stands: it hands on what it reads."""
+
+    def __init__(self, linear: Any) -> None:
+        super().__init__()
+        self.linear = linear
+        self.read: torch.Tensor | None = None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """As the layer alone."""
+        self.read = x
+        found: torch.Tensor = self.linear(x)
+        return found
+
+
+class Parallel(Change):
+    """The last layer of a block and the adapter beside the block.
+
+    Args:
+        entry: of the same block; it isn't part of this module.
+    """
+
+    def __init__(self, linear: Any, width: int, shape: Shape, entry: Entry) -> None:
+        device = next(linear.parameters()).device
+        super().__init__(linear.out_features, width, shape, device)
+        self.linear = linear
+        self._entry = (entry,)  # in a tuple, so that its parameters are not counted twice
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(..., in) to (..., features)."""
+        entry = self._entry[0]
+        read, entry.read = entry.read, None  # nothing outlives the block
+        assert read is not None
+        y: torch.Tensor = self.linear(x)
+        return y + self.change(read)
 
 
 def adapter(model: nn.Module, setting: Setting) -> Prepared:
@@ -73,11 +156,20 @@ def adapter(model: nn.Module, setting: Setting) -> Prepared:
             f"0 means all of them"
         )
     sizes = setting.sized([block.name for block in blocks[-last:]])
-    widths = {b.ffn_out: sizes[b.name] for b in blocks if b.name in sizes}
+    kept = [block for block in blocks if block.name in sizes]
+    known = known_method("adapter")
+    place, shape = known.option(options, "place"), _shape(options)
 
     def put(base: nn.Module) -> nn.Module:
         train_head_alone(base, setting)
-        _insert(base, widths, str(options["activation"]))
+        if place == "parallel":
+            for block in kept:
+                _beside(base, block, sizes[block.name], shape)
+            return base
+        if place != "attention":
+            _insert(base, {b.ffn_out: sizes[b.name] for b in kept}, shape)
+        if place != "feed-forward":
+            _insert(base, {b.attention_output: sizes[b.name] for b in kept}, shape)
         return base
 
     return _prepared(model, put)
@@ -97,7 +189,7 @@ def adapter_lora(model: nn.Module, setting: Setting) -> Prepared:
     def put(base: nn.Module) -> nn.Module:
         config = LoraConfig(**rank_options(ranks, setting), **common_options(setting, list(ranks)))
         wrapped = wrap(base, config)
-        _insert(wrapped.get_base_model(), widths, str(options["activation"]))
+        _insert(wrapped.get_base_model(), widths, Shape(str(options["activation"])))
         whole: nn.Module = wrapped
         return whole
 
@@ -116,12 +208,39 @@ def _blocks(setting: Setting) -> tuple[Block, ...]:
     return setting.parts.blocks
 
 
-def _insert(model: nn.Module, widths: Mapping[str, int], activation: str) -> None:
+def _shape(options: Mapping[str, Any]) -> Shape:
+    known = known_method("adapter")
+    bias, norm, dropout = (known.option(options, name) for name in ("bias", "norm", "dropout"))
+    return Shape(str(options["activation"]), bool(bias), bool(norm), float(dropout))
+
+
+def _insert(model: nn.Module, widths: Mapping[str, int], shape: Shape) -> None:
     """Put a bottleneck of that width behind each named layer."""
     for name, width in widths.items():
-        parent, _, leaf = name.rpartition(".")
-        linear = model.get_submodule(name)
-        setattr(model.get_submodule(parent), leaf, Bottleneck(linear, width, activation))
+        _replace(model, name, Bottleneck(model.get_submodule(name), width, shape))
+
+
+def _beside(model: nn.Module, block: Block, width: int, shape: Shape) -> None:
+    """Put a bottleneck beside a layer's feed-forward block.
+
+    Raises:
+        Unsupported: the block's first layer reads something of another size than its last gives.
+    """
+    first: Any = model.get_submodule(block.ffn_in)
+    last: Any = model.get_submodule(block.ffn_out)
+    if first.in_features != last.out_features:
+        raise Unsupported(
+            f"the feed-forward block of {block.name} reads {first.in_features} features and gives "
+            f"{last.out_features}: no adapter can stand beside it"
+        )
+    entry = Entry(first)
+    _replace(model, block.ffn_in, entry)
+    _replace(model, block.ffn_out, Parallel(last, width, shape, entry))
+
+
+def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
+    parent, _, leaf = name.rpartition(".")
+    setattr(model.get_submodule(parent), leaf, module)
 
 
 def _prepared(model: nn.Module, put: Callable[[nn.Module], nn.Module]) -> Prepared:
