@@ -140,10 +140,9 @@ def both(name: str) -> tuple[Outcome, dict]:
     return recipe.run(one, PLACES, lambda message: None), by_hand(written_out(one))
 
 
-# One of them on every push: each trains twice.
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[] if n == "short" else pytest.mark.slow) for n in JOBS]
-)
+# Each trains twice; on every push the gate of the smoke suite holds bits against the baseline's.
+@pytest.mark.slow
+@pytest.mark.parametrize("name", JOBS)
 def test_the_harness_gives_what_a_loop_written_by_hand_gives(name, training_alone):
     ours, theirs = both(name)
     assert ours.status == "ok"

@@ -18,7 +18,7 @@ from peftmark.advice.candidates import (
     to_the_best,
 )
 from peftmark.advice.money import NO_PRICE
-from peftmark.advice.read_rows import NothingMeasured, folders, read, to_run
+from peftmark.advice.read_rows import folders, read, to_run
 from peftmark.advice.recommend import Answer, recommend_all, train_rows
 from peftmark.advice.tables import tables_of as tables_of
 from peftmark.catalog.task import TaskKind
@@ -75,7 +75,7 @@ def advise(
 
     Raises:
         NothingMeasured: no results.
-        UserError: a value that can't be.
+        UserError: a value that can't be, or none of the results can be read.
     """
     wish = Wish(
         memory=None if memory is None else memory_of(memory),
@@ -100,8 +100,7 @@ def advise(
         raise UserError(f"--task: found {wish.task!r}", f"Allowed: {', '.join(allowed)}.")
     if not tables:
         where = source or (results / suite if suite else results)
-        error = no_results(where, together(looked), to_run(suite), "results of finished jobs")
-        raise NothingMeasured(error.what, error.remedy)
+        raise no_results(where, together(looked), to_run(suite), "results of finished jobs")
     return Advised(recommend_all(chosen, wish), tuple(notes))
 
 

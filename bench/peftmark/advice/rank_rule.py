@@ -46,7 +46,8 @@ def ranks(
 
     It starts from 4, 8, 8 (more where text is generated), goes up by half above 10,000 training
     rows and down by half below 1,000, grows with the root of a model's billions of parameters above
-    one, and is cut to what memory holds, at 0.4 % of the parameters a rank.
+    one, and is cut to what memory holds. It counts 0.04 MB a rank for each billion of parameters,
+    so that no GPU is small enough to cut anything for a model that it holds.
 
     Args:
         rows: training rows; None if not known, which moves nothing.

@@ -11,6 +11,7 @@ from peftmark.advice.recommend import Answer, recommend, train_rows
 from peftmark.analysis.table import ResultTable
 from peftmark.catalog.methods import Cell
 from peftmark.catalog.task import TaskKind
+from peftmark.core.shown import plain
 from peftmark.machine.gpus import Device
 from peftmark.render import words
 
@@ -76,12 +77,17 @@ class Near:
 
     Attributes:
         away: how they differ from what the user has, as parts of a sentence.
-        distance: one number to order by; 0 for the same.
+        distance: one number to order by, 0 for the same; None where a part of it isn't known.
     """
 
     answer: Answer
     away: tuple[str, ...]
-    distance: float
+    distance: float | None
+
+    @property
+    def kin(self) -> bool:
+        """Whether the rows are of the user's kind of task, and nothing of the distance is open."""
+        return self.distance is not None and self.distance < OTHER_KIND
 
 
 def elsewhere(tables: Sequence[ResultTable], has: Situation, wish: Wish) -> tuple[Near, ...]:
@@ -90,7 +96,7 @@ def elsewhere(tables: Sequence[ResultTable], has: Situation, wish: Wish) -> tupl
     Limits are those of the user's model, so they rule nothing out that another one took.
     """
     found = [_near(table, has, wish) for table in tables]
-    return tuple(sorted(found, key=lambda one: one.distance))
+    return tuple(sorted(found, key=lambda one: (one.distance is None, one.distance or 0.0)))
 
 
 def _near(table: ResultTable, has: Situation, wish: Wish) -> Near:
@@ -98,27 +104,41 @@ def _near(table: ResultTable, has: Situation, wish: Wish) -> Near:
     asked = has.task if has.task in table.tasks else has.kind if has.kind in kinds else ""
     free = Wish(max_drop=wish.max_drop, price=wish.price, task=asked, least=wish.least)
     answer = recommend(table, free)
-    away, distance = list[str](), 0.0
+    away, parts = list[str](), list[float | None]()
     if not asked:
         away.append(f"{words.listing(sorted(kinds))} where you have {has.kind}")
-        distance += OTHER_KIND
+        parts.append(OTHER_KIND)
     mine, theirs = has.parameters, parameters_of(table)
     job = table.jobs[0]
     if job.model != has.model:
-        text = f"model {job.model_name}"
+        text = f"model {plain(job.model_name)}"
+        parts.append(abs(math.log(mine / theirs)) if mine and theirs else None)
         if mine and theirs:
-            distance += abs(math.log(mine / theirs))
             text += f" ({_count(theirs)} parameters, yours {_count(mine)})"
         away.append(text)
-    spans = [span for task in answer.table.tasks if (span := train_rows(answer.table, task))]
-    if has.rows is not None and spans:
-        low, high = min(a for a, _ in spans), max(b for _, b in spans)
-        if not low <= has.rows <= high:
-            distance += min(abs(math.log(has.rows / n)) for n in (low, high))
-            away.append(f"{words.span((low, high))} training rows, yours {has.rows:,}")
+    if has.rows is not None:
+        apart, text = _rows_apart(answer.table, has.rows)
+        parts.append(apart)
+        away += [text] if text else []
     if answer.reduced:
         away.append("reduced scale")
-    return Near(answer, tuple(away), distance)
+    known = [part for part in parts if part is not None]
+    return Near(answer, tuple(away), sum(known) if len(known) == len(parts) else None)
+
+
+def _rows_apart(table: ResultTable, rows: int) -> tuple[float | None, str]:
+    """How far the task with the nearest number of training rows is, and all numbers in words."""
+    spans = [span for task in table.tasks if (span := train_rows(table, task))]
+    if not spans:
+        return None, "training rows not recorded"
+    apart = min(
+        0.0 if low <= rows <= high else min(abs(math.log(rows / n)) for n in (low, high))
+        for low, high in spans
+    )
+    if not apart:
+        return 0.0, ""
+    every = words.span([n for span in spans for n in span])
+    return apart, f"{every} training rows, yours {rows:,}"
 
 
 def _kind(table: ResultTable, task: str) -> str:
@@ -146,31 +166,44 @@ def told(has: Situation) -> str:
     size = f" ({_count(has.parameters)} parameters)" if has.parameters else ""
     rows = "training rows not said" if has.rows is None else f"{has.rows:,} training rows"
     gpu = "no GPU named" if has.device is None else has.device.title
-    return f"{has.model}{size}; {has.task or has.kind}; {rows}; {gpu}"
+    return f"{plain(has.model)}{size}; {has.task or has.kind}; {rows}; {plain(gpu)}"
 
 
-def start(found: Sequence[Foreseen], near: Sequence[Near]) -> tuple[Foreseen, Near | None] | None:
+def start(
+    found: Sequence[Foreseen], near: Sequence[Near], most: int | None = None
+) -> tuple[Foreseen, Near | None] | None:
     """Where to begin, and the rows that say so; None if nothing fits.
 
-    Of what isn't predicted to be too large it is the cell that the nearest rows pick, by method
-    and quantization; where no rows pick one, LoRA, else QLoRA, else what takes the least memory.
+    Of what isn't predicted to be too large it is the cell that the nearest rows of the same kind of
+    task pick first, by method and quantization; where they pick none of these, LoRA, else QLoRA,
+    else what takes the least memory.
+
+    Args:
+        most: trained parameters at most; None for any number.
     """
-    left = [one for one in found if one.fits is not False]
-    for rows in near:
-        for pick in rows.answer.picks:
+    left = [
+        one
+        for one in found
+        if one.fits is not False and not (most and one.trainable and one.trainable > most)
+    ]
+    for rows in near[:1]:
+        for pick in rows.answer.picks[:1] if rows.kin else ():
             for one in left:
-                if _alike(pick.cell, one.cell):
+                if (pick.cell.method, pick.cell.quantization) == _kind_of(one.cell):
                     return one, rows
     if not left:
         return None
-    order = {"lora/none": 0, "lora/nf4": 1}
 
-    def rank(one: Foreseen) -> tuple[float, float]:
-        name = f"{one.cell.method}/{one.cell.quantization}"
-        return order.get(name, 2), one.bytes_ if one.bytes_ is not None else math.inf
+    def rank(one: Foreseen) -> tuple[int, float]:
+        at = FIRST.index(_kind_of(one.cell)) if _kind_of(one.cell) in FIRST else len(FIRST)
+        return at, one.bytes_ if one.bytes_ is not None else math.inf
 
     return min(left, key=rank), None
 
 
-def _alike(a: Cell, b: Cell) -> bool:
-    return (a.method, a.quantization) == (b.method, b.quantization)
+FIRST = (("lora", "none"), ("lora", "nf4"))
+"""What to begin with where no rows say otherwise."""
+
+
+def _kind_of(cell: Cell) -> tuple[str, str]:
+    return cell.method, cell.quantization

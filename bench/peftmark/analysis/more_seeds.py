@@ -5,6 +5,8 @@ from __future__ import annotations
 import statistics
 from dataclasses import dataclass
 
+from scipy.special import stdtrit
+
 from peftmark.analysis.comparison import (
     ALPHA,
     Difference,
@@ -14,7 +16,7 @@ from peftmark.analysis.comparison import (
 )
 from peftmark.analysis.questions import contenders, open_beside_reference
 from peftmark.analysis.sequential import share_at
-from peftmark.analysis.stats import expected_power
+from peftmark.analysis.stats import chance_to_tell
 from peftmark.analysis.table import ResultTable, overall_score
 from peftmark.catalog.methods import Cell
 from peftmark.catalog.metrics import sign_of
@@ -26,8 +28,8 @@ class Chance:
 
     Attributes:
         cell, other: what is compared.
-        power: how often they would tell it at least, if the difference is as seen; None where that
-            can't be said.
+        power: how often they would tell it at the last look, if they are like those seen; None
+            where that can't be said.
     """
 
     cell: Cell
@@ -59,17 +61,16 @@ def more_seeds(table: ResultTable, question: str) -> More | None:
     if most is None:
         return None
     pairs = _open(table, question)
-    cells = list(dict.fromkeys(cell for pair in pairs for cell in pair))
-    lacking = {cell: most - _seeds(table, cell) for cell in cells}
-    if not any(lacking.values()):
-        return None
     seconds, runs, known = 0.0, 0, True
-    for cell in cells:
+    for cell in dict.fromkeys(cell for pair in pairs for cell in pair):
         for task in table.tasks:
-            took = [s.record.wall_seconds for s in table.of(cell, task) if s.ok and s.record]
-            runs += lacking[cell]
-            known = known and (bool(took) or not lacking[cell])
-            seconds += lacking[cell] * statistics.median(took) if took else 0.0
+            ran = [s.record for s in table.of(cell, task) if s.record is not None]
+            left, took = most - len(ran), [r.wall_seconds for r in ran if r.ok]
+            runs += left
+            known = known and (bool(took) or not left)
+            seconds += left * statistics.median(took) if took else 0.0
+    if not runs:
+        return None
     chances = [Chance(a, b, _power(table, a, b, question, most)) for a, b in pairs]
     chances.sort(key=lambda one: -1.0 if one.power is None else -one.power)
     return More(most, runs, seconds if known else None, tuple(chances))
@@ -93,25 +94,21 @@ def _open(table: ResultTable, question: str) -> list[tuple[Cell, Cell]]:
     return [(first, cell) for cell in means if cell != first]
 
 
-def _seeds(table: ResultTable, cell: Cell) -> int:
-    return len({slot.job.seed for slot in table.of(cell) if slot.record is not None})
-
-
 def _power(table: ResultTable, a: Cell, b: Cell, question: str, most: int) -> float | None:
-    """How often the last look alone would tell a pair, which is at least what all looks do."""
+    """How often the last look would tell a pair; looks before it may tell it too."""
     found: Difference | None
     found = pair_of(table, a, b) if question == "best" else against_reference(table).get(a)
     if found is None:
         return None
-    c, level = found.comparison, ALPHA * share_at(most, most) / max(1, found.family)
-    size = abs(c.estimate.mean)
-    if question != "equivalence":
-        return expected_power(c, most, size, level)
+    level = ALPHA * share_at(most, most) / max(1, found.family)
+    two, one = (float(stdtrit(most - 1, 1 - share)) for share in (level / 2, level))
     margin = margin_of(table)
+    if question != "equivalence":
+        return chance_to_tell(found.comparison, most, lambda m, e: abs(m) > two * e)
     if margin is None:
         return None
-    if size >= margin:
-        return expected_power(c, most, size - margin, level)
-    # Both one-sided tests have to find it (Bonferroni's bound on their missing it).
-    sides = [expected_power(c, most, margin + way * size, 2 * level) for way in (-1, 1)]
-    return None if None in sides else max(0.0, sum(s for s in sides if s is not None) - 1)
+    return chance_to_tell(
+        found.comparison,
+        most,
+        lambda m, e: (margin - abs(m) > one * e) | (abs(m) - margin > two * e),
+    )

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from peftmark.catalog import absent
+from peftmark.catalog.later_options import LATER_OF_ADAPTER, LATER_OF_HYBRID, RANKS_BY
 from peftmark.catalog.method import ANY, Hook, Method, Option, Size
 from peftmark.catalog.peft_types import PEFT_TYPES, PeftType, peft_type
 from peftmark.catalog.quantizations import of_family, quantization_of
@@ -48,26 +49,6 @@ def _lora(
         hooks,
         budget=True,
     )
-
-
-BANDS = ("low", "middle", "high")
-BAND_PARTS = (
-    "query-value",
-    "query-key-value",
-    "query-key-value-output",
-    "query-key-value-outputs",
-)
-"""Modules of a layer by name: `output` is that of attention, `outputs` that of feed-forward too."""
-
-
-def _later(
-    name: str,
-    value: bool | int | float | str,
-    allowed: tuple[str, ...] | tuple[float, float] | None,
-    summary: str,
-) -> Option:
-    """An option that came later, and at whose default a method does what it did before."""
-    return Option(name, value, allowed, summary, value)
 
 
 METHODS: dict[str, Method] = {
@@ -192,10 +173,7 @@ METHODS: dict[str, Method] = {
                 _BATCHES,
                 Option("min_rank", 2, (2, 1024), "rank of the least sensitive layer, even"),
                 Option("max_rank", 16, (2, 1024), "rank of the most sensitive layer, even"),
-                Option(
-                    "scale", "max", ("max", "range"),
-                    "scores over the largest, or over the way from the smallest to it", "range",
-                ),
+                RANKS_BY,
             ),
             hooks=("before initialisation",),
         ),
@@ -209,27 +187,7 @@ METHODS: dict[str, Method] = {
                 Option("low", 8, (1, 1024), "rank of the low layers"),
                 Option("middle", 16, (2, 1024), "first rank of the middle ones, even if halved"),
                 Option("high", 32, (1, 1024), "rank of the high layers"),
-                _later("middle_target", 0, (0, 1024), "their last rank; 0 for half of the first"),
-                _later("low_layers", 5, (1, 10), "of twelve layers, how many are low"),
-                _later("high_layers", 3, (1, 10), "of twelve layers, how many are high"),
-                *(
-                    _later(f"{band}_targets", parts, BAND_PARTS, f"modules of the {band} layers")
-                    for band, parts in zip(BANDS, BAND_PARTS, strict=False)
-                ),
-                *(
-                    _later(
-                        f"{band}_alpha", 0.0, (0, 1024),
-                        f"alpha of the {band} layers; 0 for the recipe's",
-                    )
-                    for band in BANDS
-                ),
-                *(
-                    _later(
-                        f"{band}_dropout", -1.0, (-1, 0.9),
-                        f"dropout of the {band} layers; -1 for the recipe's",
-                    )
-                    for band in BANDS
-                ),
+                *LATER_OF_HYBRID,
             ),
             hooks=("extra loss", "after each step"),
         ),
@@ -250,13 +208,7 @@ METHODS: dict[str, Method] = {
             options=(
                 Option("last_layers", 0, (0, 1000), "only in that many last layers; 0 for all"),
                 Option("activation", "gelu", ("relu", "gelu"), "between the two layers"),
-                _later(
-                    "place", "feed-forward", ("feed-forward", "attention", "both", "parallel"),
-                    "behind which block of a layer, or beside its feed-forward block",
-                ),
-                _later("bias", True, None, "whether its two layers have biases"),
-                _later("norm", False, None, "whether a LayerNorm of its own comes first"),
-                _later("dropout", 0.0, (0, 0.9), "dropout on what it adds"),
+                *LATER_OF_ADAPTER,
             ),
             budget=True,
         ),

@@ -32,7 +32,7 @@ WISHES = {
     ),
 }
 """Option -> its metavar and what it says."""
-AFTER_A_RUN = ("max-parameters", "max-time", "price", "max-money")
+AFTER_A_RUN = ("max-time", "price", "max-money")
 """Wishes that only rows can answer."""
 
 
@@ -76,7 +76,7 @@ def run(options: argparse.Namespace) -> int:
     except NothingMeasured as error:
         if options.suite or options.source:
             raise
-        found = Advised((), (f"{error.what}.",))
+        found = Advised((), (f"{error.what[:1].upper()}{error.what[1:]}.",))
     if any(not answer.far for answer in found.answers):
         if options.page:
             raise UserError(
@@ -87,6 +87,16 @@ def run(options: argparse.Namespace) -> int:
         return Exit.OK
     _before(options, found)
     return Exit.OK
+
+
+def _unused(options: argparse.Namespace, rows: bool) -> list[str]:
+    """Options that were given and say nothing before a run.
+
+    Args:
+        rows: whether there are rows, if of something else.
+    """
+    names = [*AFTER_A_RUN, *(() if rows else ("max-drop", "profile"))]
+    return [f"--{name}" for name in names if getattr(options, name.replace("-", "_"))]
 
 
 def _before(options: argparse.Namespace, found: Advised) -> None:
@@ -101,7 +111,9 @@ def _before(options: argparse.Namespace, found: Advised) -> None:
         options.task,
         options.rows,
         options.memory,
-        [f"--{name}" for name in AFTER_A_RUN if getattr(options, name.replace("-", "_"))],
+        options.max_parameters,
+        _unused(options, bool(found.answers)),
+        "" if found.answers else " ".join(found.notes),
         tell_predictions,
         tell_timing,
     )
@@ -110,7 +122,8 @@ def _before(options: argparse.Namespace, found: Advised) -> None:
             json.dumps({"answers": [], "notes": list(found.notes), **before.facts(told)}, indent=2)
         )
     else:
-        print("\n".join([*before.lines(told), *(f"Note: {note}" for note in found.notes)]))
+        notes = found.notes if found.answers else ()
+        print("\n".join([*before.lines(told), *(f"Note: {note}" for note in notes)]))
     if options.page:
         write_all(before.page_files(told, options.page))
         if not options.json:

@@ -33,6 +33,9 @@ MAX_DROP = "1"
 FEWEST_ROWS = 60
 MADE_BY = "# Made by `peftmark try`"
 TOLD = "# Told: "
+FITS = "# For: "
+"""Before the hours and the file that the steps were chosen for; where they are others now and
+nothing has run yet, the suite is written anew."""
 
 
 def add_options(sub: argparse.ArgumentParser) -> None:
@@ -150,9 +153,13 @@ def _suite(options: argparse.Namespace, selection: Any, tell: Any) -> tuple[str,
     keys: dict[str, Any] = {**found.keys, "train": str(options.data)}
     path = (options.suites or Path("suites")) / f"{selection.suite}.yaml"
     asked = f"{MADE_BY} from {json.dumps([keys, model, options.read_as, options.memory])}"
+    fits = f"{FITS}{json.dumps([options.hours, _content(options.data)])}"
+    anew = False
     if path.is_file():
-        lines = path.read_text(encoding="utf-8").splitlines()
-        if lines[:1] == [asked] and lines[1:2] and lines[1].startswith(TOLD):
+        lines = [*path.read_text(encoding="utf-8").splitlines(), "", ""]
+        begun = any((options.results / selection.suite / "parts").glob("*.parquet"))
+        anew = not begun and lines[0] == asked and _as_written(lines, fits)
+        if not anew and lines[0] == asked and lines[1].startswith(TOLD):
             tell(f"Goes on with {path}, with the steps that were chosen when it was written")
             length, *left_out = json.loads(lines[1].removeprefix(TOLD))
             return length, tuple(left_out)
@@ -163,7 +170,7 @@ def _suite(options: argparse.Namespace, selection: Any, tell: Any) -> tuple[str,
             f"Give at least {FEWEST_ROWS}.",
         )
     other = f" with --suite-name, or remove {path} to begin anew"
-    path = new.place(selection.suite, options.suites, force=False, remedy=other)
+    path = new.place(selection.suite, options.suites, force=anew, remedy=other)
     wanted = Wanted(
         name=selection.suite,
         keys=keys,
@@ -176,10 +183,29 @@ def _suite(options: argparse.Namespace, selection: Any, tell: Any) -> tuple[str,
     )
     made = fitted(wanted, selection, tell)
     told = f"{TOLD}{json.dumps([made.told, *made.left_out])}"
-    write_all({path: f"{asked}\n{told}\n{made.text}"})
+    write_all({path: f"{asked}\n{told}\n{fits} {_hash(made.text.encode())}\n{made.text}"})
     takes = "" if made.seconds is None else f" Trials and three seeds: about {clock(made.seconds)}"
     tell(f"Wrote {path}: {made.told}{takes}".rstrip("."))
     return made.told, made.left_out
+
+
+def _as_written(lines: list[str], fits: str) -> bool:
+    """Whether a suite is as it was written, for other hours or another file than now."""
+    before, _, told = lines[2].rpartition(" ")
+    text = "\n".join(lines[3:-2]) + "\n"
+    return before.startswith(FITS) and before != fits and told == _hash(text.encode())
+
+
+def _hash(data: bytes) -> str:
+    import hashlib
+
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
+def _content(data: Path) -> str:
+    """The start of a hash of a file; of a folder that of its files."""
+    files = sorted(p for p in data.rglob("*") if p.is_file()) if data.is_dir() else [data]
+    return _hash("".join(_hash(file.read_bytes()) for file in files).encode())
 
 
 def _outcome(

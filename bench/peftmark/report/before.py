@@ -18,6 +18,7 @@ from peftmark.advice.rank_rule import Ranks, made
 from peftmark.advice.situation import Foreseen, Near, Situation, start, told
 from peftmark.catalog.methods import cell_title
 from peftmark.core.amounts import size_text
+from peftmark.core.shown import plain
 from peftmark.machine.gpus import room
 from peftmark.record.recipe import Recipe
 from peftmark.render import words
@@ -42,6 +43,8 @@ class Before:
         rule: ranks of a published rule, by layer.
         recipe: that predictions are of.
         run: commands that would measure it.
+        lengths: whose rows the times are of, in words.
+        most: trained parameters at most; None for any number.
         unused: options that were given and that only rows can answer.
     """
 
@@ -52,12 +55,14 @@ class Before:
     rule: Ranks
     recipe: Recipe
     run: tuple[str, ...]
+    lengths: str = ""
+    most: int | None = None
     unused: tuple[str, ...] = ()
 
 
 def sentence(of: Before) -> str:
     """The answer: where to begin and what that rests on."""
-    found = start(of.foreseen, of.near)
+    found = start(of.foreseen, of.near, of.most)
     if found is None:
         return "Nothing that was predicted fits; see what would make it fit."
     first, rows = found
@@ -69,8 +74,8 @@ def sentence(of: Before) -> str:
         why = "it is what the other methods are compared with"
     else:
         job = rows.answer.table.jobs[0]
-        why = f"the nearest rows (suite {job.suite}) pick it"
-    if any(one.fits is False for one in of.foreseen) and first.fits:
+        why = f"the nearest rows of such a task (suite {plain(job.suite)}) pick it"
+    if any(one.fits is False for one in of.foreseen):
         why += " among those that fit"
     return f"Begin with {title}{took}: {why}. Nothing was measured on what you have."
 
@@ -85,7 +90,7 @@ def _given(of: Before) -> Section:
     if of.has.assumed:
         told_too.append(f"Taken, as it was not said: {'; '.join(of.has.assumed)}.")
     if of.unused:
-        told_too.append(f"Not used, since only rows can tell: {', '.join(of.unused)}.")
+        told_too.append(f"Not used before a run: {', '.join(of.unused)}.")
     blocks = tuple(Paragraph(text) for text in told_too)
     return Section("given", "What do you have?", f"{told(of.has)}.", blocks)
 
@@ -115,7 +120,10 @@ def _fits(of: Before) -> Section:
         columns.append(Column("fits"))
     rows = tuple(tuple(_row(of, one)) for one in of.foreseen)
     unknown = dict.fromkeys(one.no_time for one in of.foreseen if one.step_seconds is None)
-    note = " ".join(f"Time unknown: {why}." for why in unknown if why)
+    notes = [f"Time unknown: {why}." for why in unknown if why]
+    if of.lengths and any(one.step_seconds is not None for one in of.foreseen):
+        notes.insert(0, f"Times are of {of.lengths}; memory is of the longest rows there may be.")
+    note = " ".join(notes)
     return Section(
         "fits", "What fits?", lead, (Grid("Predicted", tuple(columns), rows, note=note),)
     )
@@ -128,7 +136,8 @@ def _row(of: Before, one: Foreseen) -> Iterator[Entry]:
         yield words.missing(one.reason)
     else:
         yield Entry(size_text(one.bytes_), kind="number", sort=one.bytes_)
-        yield Entry(f"{one.trainable:,}", kind="number", sort=one.trainable)
+        over = "more than asked for" if of.most and one.trainable > of.most else ""
+        yield Entry(f"{one.trainable:,}", over, "number", one.trainable)
     step, rows = one.step_seconds, of.has.rows
     yield words.missing(one.no_time) if step is None else Entry(_time(step), "", "number", step)
     if rows is not None:
@@ -155,7 +164,7 @@ def _time(seconds: float) -> str:
 def _elsewhere(of: Before) -> Section:
     title = "What was measured elsewhere?"
     if not of.near:
-        return Section("elsewhere", title, "No rows of any suite are in the results folder.", ())
+        return Section("elsewhere", title, "No rows of any suite are there.", ())
     rows = tuple(
         (
             Entry(_suite(one)),
@@ -175,7 +184,7 @@ def _elsewhere(of: Before) -> Section:
 
 def _suite(one: Near) -> str:
     job = one.answer.table.jobs[0]
-    return f"{job.suite} {job.profile}, {job.device}"
+    return f"{plain(job.suite)} {plain(job.profile)}, {job.device}"
 
 
 def _advice(of: Before) -> Section:
@@ -281,16 +290,20 @@ def _plain(block: Block) -> Sequence[str]:
         return [block.text]
     assert isinstance(block, Grid)
     numbers = [i for i, column in enumerate(block.columns) if column.numeric]
-    rows = [[entry.text for entry in row] for row in block.rows]
+    rows = [[_cell(entry) for entry in row] for row in block.rows]
     table = aligned([column.title for column in block.columns], rows, numbers)
     if max(map(len, table)) > WIDEST:
         table = [f"- {first} ({'; '.join(rest)})" for first, *rest in rows]
     return [*table, block.note] if block.note else table
 
 
+def _cell(entry: Entry) -> str:
+    return f"{entry.text} ({entry.note})" if entry.note else entry.text
+
+
 def facts(of: Before) -> dict[str, Any]:
     """The same as plain data."""
-    found = start(of.foreseen, of.near)
+    found = start(of.foreseen, of.near, of.most)
     return {
         "answer": sentence(of),
         "begin_with": None if found is None else cell_title(*found[0].cell),

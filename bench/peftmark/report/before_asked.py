@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Sequence
-from typing import get_args
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, get_args
 
 from peftmark.advice.candidates import Wish
 from peftmark.advice.rank_rule import made, ranks
@@ -15,9 +15,12 @@ from peftmark.catalog.task import TaskKind
 from peftmark.catalog.tasks import TASKS
 from peftmark.core.amounts import parse_count
 from peftmark.core.errors import UserError
+from peftmark.core.shown import plain
 from peftmark.machine.gpus import device
+from peftmark.own.declared_model import inline_fault, is_inline
 from peftmark.own.suite_text import default_model
 from peftmark.report.before import Before
+from peftmark.run.foresee import TASKS as TASKS_OF
 from peftmark.run.foresee import foresee, parameters_of, shape_of
 
 Heard = Callable[[int, int], None]
@@ -29,7 +32,9 @@ def known_before(
     task: str | None,
     rows: str | None,
     memory: str | None,
+    most_parameters: str | None = None,
     unused: Sequence[str] = (),
+    why: str = "",
     heard: Heard = lambda done, total: None,
     heard_time: Heard = lambda done, total: None,
 ) -> Before:
@@ -37,50 +42,67 @@ def known_before(
 
     Args:
         answers: of rows that are of something else; none where there are no rows.
-        model, task, rows, memory: options as written; None where they were left out.
+        model, task, rows, memory, most_parameters: options as written; None where they were left
+            out.
         unused: options that were given and that only rows can answer.
+        why: why there are no answers, as a sentence; empty where there are.
         heard, heard_time: told how many of how many steps are predicted.
 
     Raises:
         UserError: a value that can't be, or a model that reads no such task.
     """
-    tables = [answer.table for answer in answers]
-    kind = _kind(task, answers)
+    most = None if most_parameters is None else parse_count("--max-parameters", most_parameters)
+    has, shape = _situation(model, _kind(task, answers), task, rows, memory)
+    gigabytes = None if has.device is None else has.device.memory_bytes / 1e9
+    rule = ranks(made(has.kind), has.rows, has.parameters, gigabytes)
+    found, recipe, known_rows = foresee(
+        shape, has.causal, has.kind, rule.middle, has.device, heard, heard_time
+    )
+    wish = answers[0].wish if answers else Wish()
+    return Before(
+        has=has,
+        why=why or _why(answers),
+        foreseen=tuple(found),
+        near=elsewhere([answer.table for answer in answers], has, wish),
+        rule=rule,
+        recipe=recipe,
+        run=tuple(_commands(has.model, memory, has.causal)),
+        lengths=f"rows as long as those of {TASKS_OF[has.kind]}" if known_rows else LONGEST,
+        most=most,
+        unused=tuple(unused),
+    )
+
+
+def _situation(
+    model: str | None, kind: TaskKind | None, task: str | None, rows: str | None, memory: str | None
+) -> tuple[Situation, Mapping[str, Any] | None]:
+    """What the user has, with what is taken for what wasn't said, and the model's configuration.
+
+    Raises:
+        UserError: a value that can't be, or a model that reads no such task.
+    """
     assumed = []
     if model is None:
         model = default_model(kind or "classification")
         assumed.append(f"the model {model}, for want of --model")
+    gpu = None if memory is None else device(memory)
+    count = None if rows is None else parse_count("--rows", rows)
     shape, causal = shape_of(model, kind)
     if kind is None:
         kind = "instruction" if causal else "classification"
         assumed.append(f"a task of kind {kind}, for want of --task")
-    gpu = None if memory is None else device(memory)
-    count = None if rows is None else parse_count("--rows", rows)
     known = MODELS[model].parameters if model in MODELS else parameters_of(shape, causal, kind)
-    gigabytes = None if gpu is None else gpu.memory_bytes / 1e9
-    rule = ranks(made(kind), count, known, gigabytes)
-    found, recipe = foresee(shape, causal, kind, rule.middle, gpu, heard, heard_time)
     has = Situation(
         model=model,
         causal=causal,
         parameters=known,
         kind=kind,
-        task=task if task in TASKS or (task and task not in get_args(TaskKind)) else "",
+        task="" if task in get_args(TaskKind) else task or "",
         rows=count,
         device=gpu,
         assumed=tuple(assumed),
     )
-    wish = answers[0].wish if answers else Wish()
-    return Before(
-        has=has,
-        why=_why(answers),
-        foreseen=tuple(found),
-        near=elsewhere(tables, has, wish),
-        rule=rule,
-        recipe=recipe,
-        run=tuple(_commands(model, memory)),
-        unused=tuple(unused),
-    )
+    return has, shape
 
 
 def _kind(task: str | None, answers: Sequence[Answer]) -> TaskKind | None:
@@ -104,24 +126,29 @@ def _kind(task: str | None, answers: Sequence[Answer]) -> TaskKind | None:
     raise UserError(f"--task: found {task!r}", f"Allowed: {', '.join((*kinds, *TASKS))}.")
 
 
+LONGEST = "the longest rows there may be"
+
+
 def _why(answers: Sequence[Answer]) -> str:
     """Why no rows answer."""
-    if not answers:
-        return "No rows are here."
-    return answers[0].reasons[0]
+    reasons = dict.fromkeys(answer.reasons[0] for answer in answers)
+    if len(reasons) == 1:
+        return next(iter(reasons))
+    told = (f"{plain(a.table.jobs[0].suite)}: {a.reasons[0]}" for a in answers)
+    return " ".join(("No rows are near enough.", *dict.fromkeys(told)))
 
 
-def _commands(model: str, memory: str | None) -> list[str]:
+def _commands(model: str, memory: str | None, causal: bool) -> list[str]:
     """What would measure it."""
-    named = ["--model", model] if model in MODELS or "/" in model or ":" in model else []
+    named = model in MODELS or (is_inline(model) and not inline_fault(model))
     limit = ["--memory", memory] if memory else []
-    text = shlex.join([*named, *limit])
-    first = f"peftmark try YOUR_FILE {text}".rstrip()
-    told = [f"On your rows: {first}"]
+    words = [*(["--model", model] if named else ["--model", "YOUR_MODEL"]), *limit]
+    told = [f"On your rows: peftmark try YOUR_FILE {plain(shlex.join(words))}"]
     if not named:
         told.append(
-            f"{model} is known here by its shape alone: give its folder, or hub:owner/name@ and 40 "
-            "hexadecimal digits, as --model."
+            f"YOUR_MODEL is the folder with the weights of {plain(model)}, with a slash in its "
+            "name, or hub:owner/name@ and 40 hexadecimal digits."
         )
-    told.append("On ours: make bench SUITE=glue, or another suite of `peftmark list`.")
+    suite = "instruct" if causal else "glue"
+    told.append(f"On ours: make bench SUITE={suite}, or another suite of `peftmark list`.")
     return told

@@ -75,8 +75,10 @@ def foresee(
     device: Device | None,
     heard: Callable[[int, int], None],
     heard_time: Callable[[int, int], None],
-) -> tuple[list[Foreseen], Recipe]:
-    """What is predicted of some methods, and the recipe that it is predicted of.
+) -> tuple[list[Foreseen], Recipe, bool]:
+    """What is predicted of some methods, the recipe that it is predicted of, and whether times are
+    of rows as long as those of the task that stands for the kind (else of the longest there may
+    be).
 
     Args:
         shape: configuration of the model; None where only its files tell it.
@@ -88,7 +90,11 @@ def foresee(
     shapes = {} if shape is None else {job.model: shape for job in jobs}
     if shape is None:
         reason = "the model's architecture is told by its files alone"
-        return [Foreseen(job.cell, reason=reason, no_time=reason) for job in jobs], jobs[0].recipe
+        return (
+            [Foreseen(job.cell, reason=reason, no_time=reason) for job in jobs],
+            jobs[0].recipe,
+            True,
+        )
     found = outlooks(jobs, plan.places.cache, device, shapes=shapes, heard=heard)
     costs = costs_here(plan) if device is None else CARDS.get(device.key)
     timed: dict[Any, Estimate] = {}
@@ -96,9 +102,8 @@ def foresee(
         jobs = [replace(job, device=costs.device) for job in jobs]
         timed = estimates(jobs, costs, plan.places, shapes, heard_time)
     why = "`peftmark doctor --calibrate` measures this machine" if device is None else NAMED_ALONE
-    return [_foreseen(one, device, timed.get(key_of(one.job)), why) for one in found], jobs[
-        0
-    ].recipe
+    told = [_foreseen(one, device, timed.get(key_of(one.job)), why) for one in found]
+    return told, jobs[0].recipe, not any(one.at_most for one in timed.values())
 
 
 def parameters_of(shape: Mapping[str, Any] | None, causal: bool, kind: TaskKind) -> int | None:

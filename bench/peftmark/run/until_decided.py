@@ -187,13 +187,13 @@ def _more(table: ResultTable, question: str) -> str:
     parts = []
     for one in left.chances[:MOST_PAIRS]:
         pair = f"{cell_title(*one.cell)} and {cell_title(*one.other)}"
-        chance = "can't be said" if one.power is None else f"at least {one.power:.0%}"
+        chance = "can't be said" if one.power is None else f"{one.power:.0%}"
         parts.append(f"{pair}: {chance}")
     more = len(left.chances) - MOST_PAIRS
     parts += [f"{more} more pairs"] if more > 0 else []
     return (
         f". Going on to {left.most} seeds takes {left.runs} more runs ({took}); how often that "
-        f"would tell a pair apart, were its difference as seen: {'; '.join(parts)}"
+        f"would settle a pair, if further seeds are like these: {'; '.join(parts)}"
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pydantic import ValidationError
@@ -22,6 +22,8 @@ def check_cells(entries: list[MethodEntry], where: str) -> Iterator[str]:
         yield from check_sizes(entry, method, at)
         for name, fault in method.option_faults(entry.options):
             yield f"{at}.options.{name}: {fault}"
+        if entry.method == "hybrid":
+            yield from _band_faults(method, entry.options, at)
         for quantization in entry.quantization:
             if method.sits_on and quantization not in method.sits_on:
                 allowed = ", ".join(method.sits_on)
@@ -49,6 +51,28 @@ def check_cells(entries: list[MethodEntry], where: str) -> Iterator[str]:
                     "one method apart by `variant`"
                 )
             seen.add(cell)
+
+
+def _band_faults(method: Method, options: Mapping[str, Any], at: str) -> Iterator[str]:
+    """What options of the hybrid can't be together, or lie between two meanings."""
+    every = {one.name: one.default for one in method.options or ()} | dict(options)
+    if any(method.option_faults(options)):
+        return
+    for name in ("low_dropout", "middle_dropout", "high_dropout"):
+        if -1 < every[name] < 0:
+            yield f"{at}.options.{name}: found {every[name]}; allowed: -1, or 0 to 0.9"
+    low, high, first, last = (
+        every[name] for name in ("low_layers", "high_layers", "middle", "middle_target")
+    )
+    if low + high >= 12:
+        yield (
+            f"{at}.options.low_layers: found {low} with high_layers {high}; together at most 11 of "
+            "twelve, so that the middle has one"
+        )
+    if last > first:
+        yield f"{at}.options.middle_target: found {last} with middle {first}; at most that"
+    if not last and first % 2:
+        yield f"{at}.options.middle: found {first}; it is halved: make it even or set middle_target"
 
 
 def check_grid(entry: MethodEntry, method: Method, at: str) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -244,6 +245,36 @@ def test_hours_that_only_trials_fit_into_give_no_answer(peftmark, monkeypatch):
     code, out, err = peftmark("try", "tickets.csv", *COLUMNS, "--hours", "0.08", "--jobs", "2")
     assert code == 6 and "Left out: trials of seed 101" in err
     assert out.startswith("No answer yet") and "the same command goes on" in out
+
+
+@pytest.mark.slow
+def test_other_hours_or_another_file_begin_anew_where_nothing_has_run(peftmark, tmp_path):
+    """Two hours of an old file fit no half hour of a new one."""
+    command = ("try", "tickets.csv", *COLUMNS, "--jobs", "2", "--hours")
+    assert peftmark(*command, "1")[0] == 0
+    shutil.rmtree(tmp_path / "results")
+    assert "Goes on with suites/tickets.yaml" in peftmark(*command, "1")[2]
+    shutil.rmtree(tmp_path / "results")
+    assert "Wrote suites/tickets.yaml" in peftmark(*command, "2")[2]
+    shutil.rmtree(tmp_path / "results")
+    write(tmp_path, "tickets.csv", separated(("body", "category"), tickets(300)))
+    assert "Wrote suites/tickets.yaml" in peftmark(*command, "2")[2]
+    assert "Goes on with suites/tickets.yaml" in peftmark(*command, "3")[2], "rows are there"
+
+
+def test_a_suite_is_as_it_was_written_only_for_other_hours_and_unchanged():
+    text = "suite: a\nmethods: [lora]\n"
+    fits, other = (f"{try_out.FITS}[{hours}]" for hours in (1, 2))
+
+    def lines(body, header):
+        whole = f"asked\ntold\n{header}\n{body}"
+        return [*whole.splitlines(), "", ""]
+
+    header = f"{fits} {try_out._hash(text.encode())}"
+    assert try_out._as_written(lines(text, header), other)
+    assert not try_out._as_written(lines(text, header), fits), "nothing has changed"
+    assert not try_out._as_written(lines(text.replace("lora", "ia3"), header), other), "edited"
+    assert not try_out._as_written(lines(text, "suite: a"), other), "of an earlier version"
 
 
 def test_another_suite_of_that_name_is_not_touched(peftmark, tmp_path):

@@ -1,7 +1,9 @@
 """What `recommend` says before anything was run: predicted, measured elsewhere, or advised."""
 
 import json
+import math
 import shutil
+from dataclasses import replace
 
 import pytest
 
@@ -10,7 +12,9 @@ from peftmark.advice import answer as advice
 from peftmark.advice.candidates import Wish
 from peftmark.advice.guides import ADVICE, FEW, When
 from peftmark.advice.rank_rule import ranks
-from peftmark.advice.situation import Foreseen, Situation, elsewhere, start
+from peftmark.advice.recommend import recommend
+from peftmark.advice.situation import OTHER_KIND, Foreseen, Situation, elsewhere, start
+from peftmark.catalog.methods import Cell
 from peftmark.cli.parser import main
 from peftmark.core.errors import UserError
 from peftmark.machine.gpus import device
@@ -68,16 +72,37 @@ def test_without_rows_it_begins_with_lora_then_qlora_then_the_smallest():
     assert start((gone, LARGE), ()) is None
 
 
-def test_the_nearest_rows_pick_among_what_fits():
-    near = elsewhere(tables(), HAS, Wish())
-    pick = near[0].answer.picks[0].cell
-    assert pick in (FULL, LORA, QLORA)
-    first, rows = start((SMALL, FOUR_BIT, LARGE), near)
-    assert rows is near[0]
-    assert first.cell == next(c.cell for c in near[0].answer.picks if c.cell != FULL)
-    text = before.sentence(made(near=near))
-    assert "the nearest rows (suite demo) pick it" in text
+def picked(cell):
+    """Near rows whose pick is one cell."""
+    (near,) = elsewhere(tables(), HAS, Wish())
+    first = replace(near.answer.picks[0], cell=cell)
+    return replace(near, answer=replace(near.answer, picks=(first, *near.answer.picks)))
+
+
+def test_what_the_nearest_rows_pick_is_begun_with_where_it_fits():
+    near = picked(QLORA)
+    assert start((SMALL, FOUR_BIT, LARGE), [near]) == (FOUR_BIT, near)
+    text = before.sentence(made(near=(near,)))
+    assert "the nearest rows of such a task (suite demo) pick it among those that fit" in text
     assert text.endswith("Nothing was measured on what you have.")
+    assert start((SMALL, FOUR_BIT, LARGE), [picked(FULL)]) == (SMALL, None), "it is too large"
+
+
+def test_rows_further_off_or_of_other_tasks_or_of_unknown_distance_pick_nothing():
+    ia3 = picked(Cell("ia3", None, "none"))
+    assert start((SMALL, FOUR_BIT), [ia3, picked(QLORA)]) == (SMALL, None)
+    for distance in (OTHER_KIND + 1, None):
+        far = replace(picked(QLORA), distance=distance)
+        assert start((SMALL, FOUR_BIT), [far]) == (SMALL, None)
+
+
+def test_what_trains_more_than_asked_for_is_not_begun_with():
+    large = replace(SMALL, trainable=2_000_000)
+    assert start((large, FOUR_BIT), (), 1_000_000) == (FOUR_BIT, None)
+    assert start((large, FOUR_BIT), (), None) == (large, None)
+    of = made(foreseen=(large, FOUR_BIT), most=1_000_000)
+    assert before.sentence(of).startswith("Begin with QLoRA r8")
+    assert any("2,000,000 (more than asked for)" in line for line in before.lines(of))
 
 
 def test_nothing_that_fits_is_said_and_what_would_help():
@@ -97,6 +122,28 @@ def test_rows_are_told_with_their_distance():
     assert "classification where you have instruction" in text
     assert "yours 8.0 B)" in text and "model " in text
     assert not any("where you have" in one for one in near.away)
+
+
+def test_an_unknown_distance_is_null_and_comes_last():
+    has = replace(HAS, model="mine/", parameters=None)
+    (unknown,) = elsewhere(tables(), has, Wish())
+    assert unknown.distance is None and not unknown.kin
+    nobody = before.facts(made(near=(unknown,)))["measured_elsewhere"][0]
+    assert nobody["distance"] is None
+    (known,) = elsewhere(tables(), HAS, Wish())
+    assert sorted([unknown, known], key=lambda one: one.distance is None)[0] is known
+
+
+def test_rows_of_tasks_apart_are_not_taken_for_a_span():
+    records = make_matrix((FULL, LORA), ("sst-2", "trec"), range(3))
+    wide = [
+        replace(r, outcome=replace(r.outcome, train_rows=100 if r.job.task == "trec" else 10**5))
+        for r in records
+    ]
+    found, _ = advice.tables_of(wide)
+    (near,) = elsewhere(found, replace(HAS, rows=5000), Wish())
+    assert near.distance == pytest.approx(math.log(20))
+    assert "100 to 100,000 training rows, yours 5,000" in near.away
 
 
 def test_the_nearest_come_first_and_limits_of_another_model_rule_nothing_out():
@@ -202,7 +249,7 @@ def predicted(monkeypatch):
 
     def fake(shape, causal, kind, rank, gpu, *heard):
         calls.append((shape and shape["model_type"], causal, kind, rank, gpu and gpu.key))
-        return [SMALL, FOUR_BIT, LARGE], make_recipe(batch_size=16)
+        return [SMALL, FOUR_BIT, LARGE], make_recipe(batch_size=16), True
 
     monkeypatch.setattr(asked, "foresee", fake)
     monkeypatch.setattr(asked, "parameters_of", lambda *_: 8 * 10**9)
@@ -216,10 +263,10 @@ def test_without_any_rows_it_answers(tmp_path, monkeypatch, capsys, predicted):
         == 0
     )
     text = capsys.readouterr().out
-    assert text.startswith("No rows are here.\nBegin with LoRA r8")
+    assert text.startswith("Results holds no results.\nBegin with LoRA r8")
     assert predicted == [("llama", True, "instruction", 20, "rtx-4090")]
     assert "a task of kind instruction, for want of --task" in text
-    assert "llama-3-8b is known here by its shape alone" in text
+    assert "YOUR_MODEL is the folder with the weights of llama-3-8b" in text
     assert list(tmp_path.iterdir()) == []
 
 
@@ -276,10 +323,46 @@ def test_bad_input_is_one_message_and_nothing_is_written(
 
 def test_limits_that_only_rows_can_tell_are_named(tmp_path, capsys, predicted):
     where = ["--results", str(tmp_path), "--model", "minilm-l6"]
-    wishes = ["--max-time", "1h", "--max-parameters", "1M", "--price", "2USD", "--max-drop", "1"]
+    wishes = ["--max-time", "1h", "--price", "2USD", "--max-drop", "1", "--profile", "x"]
     assert code_of(["recommend", *where, *wishes]) == 0
     text = capsys.readouterr().out
-    assert "Not used, since only rows can tell: --max-parameters, --max-time, --price." in text
+    assert "Not used before a run: --max-time, --price, --max-drop, --profile." in text
+
+
+@pytest.mark.parametrize("suite", ["/tmp/results/none", "*", "a**b", "../up"])
+def test_a_suite_that_is_no_name_is_an_error_and_no_pattern(tmp_path, capsys, predicted, suite):
+    folder = tmp_path / "published" / "demo"
+    folder.mkdir(parents=True)
+    shutil.copy(stored(tmp_path / "run").derived, folder / "rows.parquet")
+    assert code_of(["recommend", suite, "--results", str(tmp_path)]) == 2
+    assert "holds no results" in capsys.readouterr().err
+    assert code_of(["recommend", "demo", "--results", str(tmp_path)]) == 0
+
+
+def test_commands_are_ones_that_can_be_given():
+    commands = asked._commands
+    assert commands("minilm-l6", "RTX 4090", False) == [
+        "On your rows: peftmark try YOUR_FILE --model minilm-l6 --memory 'RTX 4090'",
+        "On ours: make bench SUITE=glue, or another suite of `peftmark list`.",
+    ]
+    first, second, third = commands("hub:owner/name", None, True)
+    assert first.endswith("--model YOUR_MODEL") and "40 hexadecimal digits" in second
+    assert "SUITE=instruct" in third
+    commit = f"hub:owner/name@{'a' * 40}"
+    assert commands(commit, None, True)[0].endswith(f"--model {commit}")
+
+
+def test_what_a_terminal_would_act_on_is_not_printed():
+    has = replace(HAS, model="m\x1b[31mEVIL")
+    assert "\x1b" not in "\n".join(before.lines(made(has=has)))
+    assert "\x1b" not in "".join(asked._commands("m\x1b[31m", None, False))
+
+
+def test_every_suite_says_why_it_is_no_answer():
+    far = [recommend(t, Wish(model="x")) for t in (*tables(), *tables(model="mpnet-base"))]
+    assert "demo: No row was measured with the model x, only with minilm-l6" in asked._why(far)
+    assert "only with mpnet-base" in asked._why(far)
+    assert asked._why(far[:1]).startswith("No row was measured with the model x")
 
 
 def test_a_suite_without_rows_that_was_named_is_an_error_still(tmp_path, capsys, predicted):

@@ -93,6 +93,24 @@ def test_a_hybrids_schedule_starts_at_its_middle_rank(tmp_path):
     assert (job.size, job.recipe.adalora.init_rank) == (None, 10)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"low_dropout": -0.5}, "options.low_dropout: found -0.5; allowed: -1, or 0 to 0.9"),
+        ({"low_layers": 10, "high_layers": 10}, "together at most 11 of twelve"),
+        ({"middle": 8, "middle_target": 9}, "options.middle_target: found 9 with middle 8"),
+        ({"middle": 7}, "options.middle: found 7; it is halved"),
+        ({"high_targets": "all"}, "options.high_targets: found 'all'; allowed: query-value"),
+    ],
+)
+def test_bands_that_cannot_be_are_refused_when_the_suite_is_read(tmp_path, options, message):
+    recipe = {"alpha": 16, "adalora": ADALORA}
+    entry = {"method": "hybrid", "options": options, "recipe": recipe}
+    assert message in refusal(tmp_path, suite(entry))
+    fine = {"middle": 7, "middle_target": 7, "low_layers": 8, "high_layers": 3, "low_dropout": 0}
+    assert job_of(tmp_path, {**entry, "options": fine}).recipe.options["middle_target"] == 7
+
+
 def test_the_schedule_of_a_second_stage_counts_its_own_steps(tmp_path):
     recipe = {**LORA, "adalora": {**ADALORA, "init_ratio": 1.5}}
     entry = {

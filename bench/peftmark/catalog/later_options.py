@@ -1,0 +1,71 @@
+"""Options that came to methods later: what a method did before them stands in each."""
+
+from __future__ import annotations
+
+from peftmark.catalog.method import Option
+
+BANDS = ("low", "middle", "high")
+BAND_PARTS = (
+    "query-value",
+    "query-key-value",
+    "query-key-value-output",
+    "query-key-value-outputs",
+)
+"""Modules of a layer by name: `output` is that of attention, `outputs` that of feed-forward too."""
+
+
+def _later(
+    name: str,
+    value: bool | int | float | str,
+    allowed: tuple[str, ...] | tuple[float, float] | None,
+    summary: str,
+) -> Option:
+    """An option that came later, and at whose default a method does what it did before."""
+    return Option(name, value, allowed, summary, value)
+
+
+RANKS_BY = Option(
+    "scale",
+    "max",
+    ("max", "range"),
+    "scores over the largest, or over the way from the smallest to it",
+    "range",
+)
+LATER_OF_HYBRID: tuple[Option, ...] = (
+    _later("middle_target", 0, (0, 1024), "their last rank; 0 for half of the first"),
+    _later("low_layers", 5, (1, 10), "of twelve layers, how many are low"),
+    _later("high_layers", 3, (1, 10), "of twelve layers, how many are high"),
+    *(
+        _later(f"{band}_targets", parts, BAND_PARTS, f"modules of the {band} layers")
+        for band, parts in zip(BANDS, BAND_PARTS, strict=False)
+    ),
+    *(
+        _later(
+            f"{band}_alpha",
+            0.0,
+            (0, 1024),
+            f"alpha of the {band} layers; 0 for the recipe's",
+        )
+        for band in BANDS
+    ),
+    *(
+        _later(
+            f"{band}_dropout",
+            -1.0,
+            (-1, 0.9),
+            f"dropout of the {band} layers; -1 for the recipe's",
+        )
+        for band in BANDS
+    ),
+)
+LATER_OF_ADAPTER: tuple[Option, ...] = (
+    _later(
+        "place",
+        "feed-forward",
+        ("feed-forward", "attention", "both", "parallel"),
+        "behind which block of a layer, or beside its feed-forward block",
+    ),
+    _later("bias", True, None, "whether its two layers have biases"),
+    _later("norm", False, None, "whether a LayerNorm of its own comes first"),
+    _later("dropout", 0.0, (0, 0.9), "dropout on what it adds"),
+)

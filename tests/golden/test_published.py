@@ -1,0 +1,49 @@
+"""Rows that come with the project: readable, whole, of a suite as it is, and small."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from peftmark.storage.rows_file import read_rows_file
+from peftmark.suite.load import load_suite
+from places import ROOT, SUITES
+
+FOLDER = ROOT / "results" / "published"
+FILES = sorted(FOLDER.glob("*/*"))
+MOST = 25 * 2**20
+
+
+def test_it_is_one_file_a_suite_and_small():
+    assert FILES
+    assert {path.name for path in FILES} == {"rows.parquet"}
+    assert sum(path.stat().st_size for path in FILES) < MOST
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.parent.name)
+def test_every_row_is_readable_and_says_which_commit_made_it(path):
+    found = read_rows_file(path)
+    assert not found.damaged and not found.older
+    suite = load_suite(path.parent.name, SUITES)
+    rows = found.records.values()
+    assert {row.job.suite for row in rows} == {suite.name}
+    assert {row.job.suite_version for row in rows} == {suite.version}
+    assert all(len(row.environment.commit) == 40 and not row.environment.dirty for row in rows)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.parent.name)
+def test_tuned_methods_spent_equal_steps_on_trials(path):
+    """From the rows alone, to within two percent; what is chosen comes from the trials."""
+    rows = read_rows_file(path).records.values()
+    steps: Counter[tuple[str, str]] = Counter()
+    for row in rows:
+        if row.job.purpose == "tuning":
+            assert row.ok
+            steps[row.job.task, row.job.method] += row.job.recipe.steps
+    by_task: dict[str, set[int]] = {}
+    for (task, _), count in steps.items():
+        by_task.setdefault(task, set()).add(count)
+    assert by_task
+    for counts in by_task.values():
+        assert max(counts) <= 1.02 * min(counts)
