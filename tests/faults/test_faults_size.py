@@ -129,6 +129,7 @@ def supervised(tmp_path, worker):
     return found
 
 
+@pytest.mark.slow
 def test_a_supervisor_takes_little_memory(supervise):
     assert supervise("fake_worker:steps_on")["bytes"] < BYTES_OF_A_SUPERVISOR
 

@@ -69,6 +69,7 @@ def test_a_reader_that_leaves_costs_no_job(held, tmp_path):
     assert statuses(tmp_path) == ["ok"] * 9
 
 
+@pytest.mark.slow
 def test_a_terminal_that_goes_with_its_connection_costs_no_job(held, tmp_path):
     """Every process of its foreground gets SIGHUP, and whoever writes to it an error."""
     master, terminal = os.openpty()
@@ -82,6 +83,7 @@ def test_a_terminal_that_goes_with_its_connection_costs_no_job(held, tmp_path):
     assert statuses(tmp_path) == ["ok"] * 9
 
 
+@pytest.mark.slow
 def test_a_full_terminal_costs_no_job_and_is_told(held, tmp_path):
     with open("/dev/full", "w", encoding="utf-8") as full:
         one = held(stdout=full)

@@ -100,6 +100,7 @@ def test_the_work_of_more_passes_is_more_of_the_same():
     assert six[update] == two[update]
 
 
+@pytest.mark.slow
 def test_work_of_a_rank_between_others_is_what_a_run_says():
     jobs = [replace(job_for(), size=size) for size in (2, 4, 6, 8, 16)]
     asked = worker.Asked(jobs, dict(SMALL), "classification", 2, 4, 16, True, Form(), None)

@@ -128,6 +128,7 @@ def steps():
         yield pytest.param(checkpointing, precision, attention, marks=marks)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("checkpointing", "precision", "attention"), [*steps()])
 def test_a_language_models_step_is_predicted(checkpointing, precision, attention):
     small = SMALL_LANGUAGE | {
@@ -231,6 +232,7 @@ def test_a_large_language_models_step_is_predicted_as_it_was_seen(
 # --- what shapes a step -------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_checkpointing_quantization_and_eager_attention_move_the_right_components():
     plain = peak(job_for())
     saved = peak(job_for(gradient_checkpointing=True))
@@ -344,6 +346,7 @@ def test_a_loss_in_chunks_is_the_same_loss(monkeypatch):
 # --- other sizes --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "quantization", "device"),
     [

@@ -292,6 +292,7 @@ def test_a_mirror_without_the_unrelated_text_is_told_before_anything_runs(
     assert not (tmp_path / "r").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.real
 @pytest.mark.parametrize("name", load_suite("instruct").profiles)
 def test_the_shipped_instruct_suite_comes_back_row_for_row(name, tmp_path, monkeypatch):

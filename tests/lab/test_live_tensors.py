@@ -152,6 +152,7 @@ def test_five_runs_on_one_and_two_threads_give_the_same_bytes(threads):
     assert len(found) == 1
 
 
+@pytest.mark.slow
 def test_minilm_dimensions_give_the_known_figure():
     peak = peak_of_steps(bert_with_lora(384, 6, 12), 32, 64)
     assert peak.total == 574_763_872

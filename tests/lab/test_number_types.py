@@ -36,6 +36,7 @@ def held_to_the_forecast(found):
 SLOW = pytest.mark.slow
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "method",
     ["lora", "bitfit", *(pytest.param(m, marks=SLOW) for m in ("adalora", "diff-pruning", "head"))],

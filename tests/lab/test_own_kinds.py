@@ -284,6 +284,7 @@ def chatting(monkeypatch):
     own_tasks.install(monkeypatch, task, own_tasks.chatting(96), own_tasks.chatting(40))
 
 
+@pytest.mark.slow
 def test_conversations_train_and_their_memory_is_predicted_to_the_byte(llama, chatting):
     before = run(llama, tiny_causal.job("base", "chat", max_length=40))
     job = tiny_causal.job("lora", "chat", steps=120, eval_every=60, max_length=40)

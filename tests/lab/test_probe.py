@@ -121,6 +121,7 @@ def test_probing_changes_no_bit_of_training(places, monkeypatch):
     assert without.null_reasons["live_bytes"] == ("the probe steps failed: RuntimeError: no probe")
 
 
+@pytest.mark.slow
 def test_checkpointing_trades_activations_for_operations(places):
     # Through the whole probe: counting operations beside the storages once kept alive what
     # checkpointing frees, and only a job could show it.

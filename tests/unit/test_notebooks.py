@@ -58,6 +58,7 @@ def test_the_paper_notebook_says_what_is_stored_in_it(tmp_path):
     assert ran(PAPER, tmp_path) == stored(PAPER)
 
 
+@pytest.mark.slow
 @pytest.mark.heavy
 def test_the_notebook_of_own_data_runs_with_workers_that_cost_nothing(tmp_path):
     """What needs no training is what is stored: rows, plan, what is filled in, how jobs end."""

@@ -48,6 +48,7 @@ def alarms(
     return found
 
 
+@pytest.mark.slow
 def test_false_alarms_stay_below_five_in_a_hundred():
     assert alarms(100, 0.0, shared=0.3, seed=2) <= 5
 

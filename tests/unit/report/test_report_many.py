@@ -145,6 +145,7 @@ def test_some_names_the_first_and_counts_the_rest():
     assert words.some(list("abcdefg")) == "a, b, c and 4 more"
 
 
+@pytest.mark.slow
 @pytest.mark.heavy
 def test_a_page_of_ninety_cells_opens_as_short_as_one_of_six(tmp_path):
     every = [Cell(key, 8 if m.size else None, "none") for key, m in all_methods().items()]
