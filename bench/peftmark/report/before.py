@@ -64,7 +64,11 @@ def sentence(of: Before) -> str:
     """The answer: where to begin and what that rests on."""
     found = start(of.foreseen, of.near, of.most)
     if found is None:
-        return "Nothing that was predicted fits; see what would make it fit."
+        near = [one for one in of.foreseen if one.help.startswith("would fit")]
+        if not near:
+            return "Nothing that was predicted fits, and no single change makes it fit."
+        least = min(near, key=lambda one: one.bytes_ or 0)
+        return f"Nothing fits as it is; {cell_title(*least.cell)} {least.help}."
     first, rows = found
     title = cell_title(*first.cell)
     took = "" if first.bytes_ is None else f", predicted to take {size_text(first.bytes_)}"
@@ -112,16 +116,17 @@ def _fits(of: Before) -> Section:
         Column("method"),
         Column("peak of tensors", numeric=True),
         Column("trained parameters", numeric=True),
-        Column("time a step", numeric=True),
     ]
-    if of.has.rows is not None:
+    if _timed(of):
+        columns.append(Column("time a step", numeric=True))
+    if _timed(of) and of.has.rows is not None:
         columns.append(Column("time a pass over the rows", numeric=True))
     if device is not None:
         columns.append(Column("fits"))
     rows = tuple(tuple(_row(of, one)) for one in of.foreseen)
     unknown = dict.fromkeys(one.no_time for one in of.foreseen if one.step_seconds is None)
     notes = [f"Time unknown: {why}." for why in unknown if why]
-    if of.lengths and any(one.step_seconds is not None for one in of.foreseen):
+    if of.lengths and _timed(of):
         notes.insert(0, f"Times are of {of.lengths}; memory is of the longest rows there may be.")
     note = " ".join(notes)
     return Section(
@@ -138,19 +143,30 @@ def _row(of: Before, one: Foreseen) -> Iterator[Entry]:
         yield Entry(size_text(one.bytes_), kind="number", sort=one.bytes_)
         over = "more than asked for" if of.most and one.trainable > of.most else ""
         yield Entry(f"{one.trainable:,}", over, "number", one.trainable)
-    step, rows = one.step_seconds, of.has.rows
-    yield words.missing(one.no_time) if step is None else Entry(_time(step), "", "number", step)
-    if rows is not None:
-        if step is None:
-            yield words.missing(one.no_time)
-        else:
-            whole = step * rows / of.recipe.batch_size
-            yield Entry(_time(whole), "", "number", whole)
+    if _timed(of):
+        yield from _times(of, one)
     if of.has.device is not None:
         if one.fits is None:
             yield words.missing(one.reason)
         else:
             yield Entry("yes" if one.fits else f"no; {one.help}")
+
+
+def _timed(of: Before) -> bool:
+    """Whether any time is known; else why not stands under the table alone."""
+    return any(one.step_seconds is not None for one in of.foreseen)
+
+
+def _times(of: Before, one: Foreseen) -> Iterator[Entry]:
+    step, rows = one.step_seconds, of.has.rows
+    count = 1 if rows is None else 2
+    if step is None:
+        yield from [words.missing(one.no_time)] * count
+        return
+    yield Entry(_time(step), "", "number", step)
+    if rows is not None:
+        whole = step * rows / of.recipe.batch_size
+        yield Entry(_time(whole), "", "number", whole)
 
 
 def _time(seconds: float) -> str:
@@ -292,13 +308,14 @@ def _plain(block: Block) -> Sequence[str]:
     numbers = [i for i, column in enumerate(block.columns) if column.numeric]
     rows = [[_cell(entry) for entry in row] for row in block.rows]
     table = aligned([column.title for column in block.columns], rows, numbers)
-    if max(map(len, table)) > WIDEST:
+    if not numbers and max(map(len, table)) > WIDEST:
         table = [f"- {first} ({'; '.join(rest)})" for first, *rest in rows]
     return [*table, block.note] if block.note else table
 
 
 def _cell(entry: Entry) -> str:
-    return f"{entry.text} ({entry.note})" if entry.note else entry.text
+    told = entry.note and entry.kind != "missing"  # why it is missing stands under the table
+    return f"{entry.text} ({entry.note})" if told else entry.text
 
 
 def facts(of: Before) -> dict[str, Any]:

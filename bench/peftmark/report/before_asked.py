@@ -91,7 +91,7 @@ def _situation(
     if kind is None:
         kind = "instruction" if causal else "classification"
         assumed.append(f"a task of kind {kind}, for want of --task")
-    known = MODELS[model].parameters if model in MODELS else parameters_of(shape, causal, kind)
+    known = MODELS[model].parameters if model in MODELS else parameters_of(shape)
     has = Situation(
         model=model,
         causal=causal,

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from peftmark.advice.situation import Foreseen
-from peftmark.catalog.architectures import LANGUAGE_MODELS, OF_MODELS
+from peftmark.catalog.architectures import LANGUAGE_MODELS, OF_MODELS, sizes_of
 from peftmark.catalog.models import MODELS, read_as
 from peftmark.catalog.task import TaskKind
 from peftmark.core.amounts import size_text
@@ -37,7 +37,11 @@ TASKS: Mapping[TaskKind, str] = {
     "language": "reviews",
 }
 """Kind of task -> the packaged one whose shape stands for it."""
-RANK = 8
+LARGE = 1_000_000_000
+TOO_LARGE = (
+    "a step of more than a billion parameters takes minutes to predict, as peftmark plan SUITE "
+    "--device GPU does"
+)
 NAMED_ALONE = "name the GPU, and not its memory alone, as --memory"
 
 
@@ -98,25 +102,37 @@ def foresee(
     found = outlooks(jobs, plan.places.cache, device, shapes=shapes, heard=heard)
     costs = costs_here(plan) if device is None else CARDS.get(device.key)
     timed: dict[Any, Estimate] = {}
+    why = "peftmark doctor --calibrate measures this machine" if device is None else NAMED_ALONE
+    if costs is not None and (parameters_of(shape) or 0) > LARGE:
+        costs, why = None, TOO_LARGE
     if costs is not None:
         jobs = [replace(job, device=costs.device) for job in jobs]
         timed = estimates(jobs, costs, plan.places, shapes, heard_time)
-    why = "`peftmark doctor --calibrate` measures this machine" if device is None else NAMED_ALONE
     told = [_foreseen(one, device, timed.get(key_of(one.job)), why) for one in found]
     return told, jobs[0].recipe, not any(one.at_most for one in timed.values())
 
 
-def parameters_of(shape: Mapping[str, Any] | None, causal: bool, kind: TaskKind) -> int | None:
-    """Parameters of a model of some configuration; None where nobody can tell.
+def parameters_of(shape: Mapping[str, Any] | None) -> int | None:
+    """Parameters of a model by its configuration, about: those of its layers' matrices and of its
+    embeddings, as a transformer of such sizes has them; None where the configuration doesn't tell.
 
-    Training all of them is predicted, which `foresee` needs anyway.
+    Good enough to order rows by and for a rule that asks for billions; nothing is built for it.
     """
-    if shape is None:
+    if shape is None or (sizes := sizes_of(shape)) is None:
         return None
-    plan = _draft(causal, kind, RANK)
-    jobs = [job for job in plan.jobs if job.method == "full"]
-    (one,) = outlooks(jobs, plan.places.cache, shapes={job.model: shape for job in jobs})
-    return one.forecast.trainable or None
+    layers, width, heads = sizes
+    vocabulary, inner = shape.get("vocab_size"), shape.get("intermediate_size")
+    if not isinstance(vocabulary, int):
+        return None
+    inner = inner if isinstance(inner, int) else 4 * width
+    head = shape.get("head_dim") or width // heads
+    kept = shape.get("num_key_value_heads") or heads
+    attention = 2 * width * head * (heads + kept)
+    # What is gated names heads of keys and values, or an activation that gates.
+    gated = "num_key_value_heads" in shape or shape.get("hidden_act") in ("silu", "swish")
+    feed_forward = (3 if gated else 2) * width * inner
+    embeddings = vocabulary * width * (1 if shape.get("tie_word_embeddings", True) else 2)
+    return int(layers * (attention + feed_forward) + embeddings)
 
 
 def _draft(causal: bool, kind: TaskKind, rank: int) -> Plan:

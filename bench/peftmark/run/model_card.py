@@ -12,6 +12,7 @@ from peftmark.record.job import Job, Record
 from peftmark.render import words
 from peftmark.render.markdown import escape
 
+RATE_TOLD = "the report of its suite says whether trials picked it"
 NO_SELECTION = "none were cut: the lowest seed is kept, not the best"
 
 
@@ -81,7 +82,7 @@ def _facts(record: Record) -> Iterable[tuple[str, str]]:
     yield from _scores(record)
     yield "seed", str(job.seed)
     yield "steps", f"{outcome.steps} (the weights are those of the last)"
-    yield "learning rate", f"{job.recipe.learning_rate:g}; {job.rates or 'fixed in the suite'}"
+    yield "learning rate", f"{job.recipe.learning_rate:g}; {job.rates or RATE_TOLD}"
     size, head = outcome.saved_adapter_bytes, outcome.saved_head_bytes
     if size is not None and head is not None:
         yield "on disk", f"adapter {size:,} bytes, head {head:,} bytes"

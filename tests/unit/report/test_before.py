@@ -107,7 +107,11 @@ def test_what_trains_more_than_asked_for_is_not_begun_with():
 
 def test_nothing_that_fits_is_said_and_what_would_help():
     of = made(foreseen=(LARGE,), has=Situation("x", True, 7e9, "instruction", device=device("8GB")))
-    assert before.sentence(of) == "Nothing that was predicted fits; see what would make it fit."
+    assert before.sentence(of) == (
+        "Nothing fits as it is; full fine-tuning would fit with batches of 2 rows."
+    )
+    gone = replace(LARGE, help="no single change makes it fit")
+    assert "no single change makes it fit" in before.sentence(made(foreseen=(gone,)))
     assert any("no; would fit with batches of 2 rows" in line for line in before.lines(of))
 
 
@@ -216,7 +220,10 @@ def test_questions_are_numbered_and_every_answer_says_what_it_rests_on():
 def test_what_is_not_predicted_is_missing_with_its_reason():
     unknown = Foreseen(LORA, reason="its files alone tell", no_time="no card")
     of = made(foreseen=(unknown,))
-    assert "n/a" in "\n".join(before.lines(of))
+    text = "\n".join(before.lines(of))
+    assert "n/a" in text and "time a step" not in text
+    both = "\n".join(before.lines(made(foreseen=(unknown, SMALL))))
+    assert "time a step" in both and "Time unknown: no card." in both
     assert "Time unknown: no card." in "\n".join(before.lines(of))
     (row,) = before.facts(of)["predicted"]
     assert (row["peak_bytes"], row["step_seconds"]) == (None, None)
@@ -402,3 +409,28 @@ def test_a_model_is_found_by_name_shape_or_configuration(tmp_path):
     assert (shape["n_layer"], causal) == (2, True)
     with pytest.raises(UserError, match="neither an architecture"):
         foresee.shape_of("nope", None)
+
+
+@pytest.mark.parametrize(
+    ("model", "published"),
+    [
+        ("minilm-l6", 22.7e6),
+        ("bert-base-uncased", 109.5e6),
+        ("llama-2-7b", 6.74e9),
+        ("llama-3-8b", 8.03e9),
+        ("llama-3.2-1b", 1.24e9),
+        ("qwen2.5-0.5b", 494e6),
+        ("mistral-7b", 7.24e9),
+    ],
+)
+def test_parameters_are_about_those_of_the_published_model(model, published):
+    shape, _ = foresee.shape_of(model, None)
+    assert foresee.parameters_of(shape) == pytest.approx(published, rel=0.03)
+
+
+def test_a_configuration_that_does_not_tell_has_no_count():
+    assert foresee.parameters_of(None) is None
+    assert foresee.parameters_of({"model_type": "x"}) is None
+    assert foresee.parameters_of({"n_layer": 2, "n_embd": 8, "n_head": 2, "vocab_size": 9}) == (
+        2 * (4 * 64 + 2 * 8 * 32) + 72
+    )

@@ -356,3 +356,12 @@ def test_a_run_says_before_it_starts_what_is_kept_and_refuses_what_it_cannot_kee
     with pytest.raises(Enough):
         carry_out(selection, None, Stop())  # before anybody is told
     assert not (tmp_path / "results").exists()
+
+
+def test_a_card_does_not_say_that_a_rate_is_fixed_where_nobody_knows():
+    """What is read back from a row has no word on where its rate is from."""
+    record = make_record(job=make_job(task="sst-2"))
+    told = "the report of its suite says whether trials picked it"
+    assert told in card(replace(record, job=replace(record.job, rates="")))
+    fixed = replace(record, job=replace(record.job, rates="fixed in the suite: a paper's"))
+    assert "fixed in the suite: a paper's" in card(fixed) and told not in card(fixed)
