@@ -37,7 +37,8 @@ from peftmark.render import words
 from peftmark.render.plain_table import aligned
 from peftmark.storage.unread import no_results, together
 
-KINDS = tuple(kind for kind in get_args(TaskKind) if kind != "ranking")
+KINDS: tuple[TaskKind, ...] = tuple(kind for kind in get_args(TaskKind) if kind != "ranking")
+"""Kinds that a task may be asked for by."""
 
 
 @dataclass(frozen=True)

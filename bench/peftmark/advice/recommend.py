@@ -183,7 +183,7 @@ def _near(
         )
     tasks = [t for t in table.tasks if _is_kind(table, t, wish.task)]
     if not tasks:
-        kinds = ", ".join(f"{t} ({_kind(table, t)})" for t in table.tasks)
+        kinds = ", ".join(f"{t} ({kind_of(table, t)})" for t in table.tasks)
         return (
             (f"No row was measured on {wish.task}, only on {kinds}.",),
             (f"a profile with such a task (peftmark list): {wish.task}",),
@@ -199,13 +199,14 @@ def _near(
     return (), (), only(table, tasks)
 
 
-def _kind(table: ResultTable, task: str) -> str:
+def kind_of(table: ResultTable, task: str) -> str:
+    """The kind of a table's task, in a word."""
     known = table.example(task).known_task
     return known.kind if known is not None else "unknown kind"
 
 
 def _is_kind(table: ResultTable, task: str, wanted: str) -> bool:
-    return not wanted or wanted in (task, _kind(table, task))
+    return not wanted or wanted in (task, kind_of(table, task))
 
 
 def _no_rows(wanted: int, known: Mapping[str, tuple[int, int]]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from peftmark.advice.candidates import Wish
-from peftmark.advice.recommend import Answer, recommend, train_rows
+from peftmark.advice.recommend import Answer, kind_of, recommend, train_rows
 from peftmark.analysis.table import ResultTable
 from peftmark.catalog.methods import Cell
 from peftmark.catalog.task import TaskKind
@@ -100,7 +100,7 @@ def elsewhere(tables: Sequence[ResultTable], has: Situation, wish: Wish) -> tupl
 
 
 def _near(table: ResultTable, has: Situation, wish: Wish) -> Near:
-    kinds = {_kind(table, task) for task in table.tasks}
+    kinds = {kind_of(table, task) for task in table.tasks}
     asked = has.task if has.task in table.tasks else has.kind if has.kind in kinds else ""
     free = Wish(max_drop=wish.max_drop, price=wish.price, task=asked, least=wish.least)
     answer = recommend(table, free)
@@ -139,11 +139,6 @@ def _rows_apart(table: ResultTable, rows: int) -> tuple[float | None, str]:
         return 0.0, ""
     every = words.span([n for span in spans for n in span])
     return apart, f"{every} training rows, yours {rows:,}"
-
-
-def _kind(table: ResultTable, task: str) -> str:
-    known = table.example(task).known_task
-    return known.kind if known is not None else "unknown kind"
 
 
 def parameters_of(table: ResultTable) -> int | None:
@@ -189,13 +184,13 @@ def start(
     for rows in near[:1]:
         for pick in rows.answer.picks[:1] if rows.kin else ():
             for one in left:
-                if (pick.cell.method, pick.cell.quantization) == _kind_of(one.cell):
+                if (pick.cell.method, pick.cell.quantization) == _made_by(one.cell):
                     return one, rows
     if not left:
         return None
 
     def rank(one: Foreseen) -> tuple[int, float]:
-        at = FIRST.index(_kind_of(one.cell)) if _kind_of(one.cell) in FIRST else len(FIRST)
+        at = FIRST.index(_made_by(one.cell)) if _made_by(one.cell) in FIRST else len(FIRST)
         return at, one.bytes_ if one.bytes_ is not None else math.inf
 
     return min(left, key=rank), None
@@ -205,5 +200,5 @@ FIRST = (("lora", "none"), ("lora", "nf4"))
 """What to begin with where no rows say otherwise."""
 
 
-def _kind_of(cell: Cell) -> tuple[str, str]:
+def _made_by(cell: Cell) -> tuple[str, str]:
     return cell.method, cell.quantization

@@ -1,6 +1,10 @@
-"""Options that came to methods later: what a method did before them stands in each."""
+"""Options that came to methods later, with what a method did before them, and what options of a
+method can't be together."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 from peftmark.catalog.method import Option
 
@@ -69,3 +73,37 @@ LATER_OF_ADAPTER: tuple[Option, ...] = (
     _later("norm", False, None, "whether a LayerNorm of its own comes first"),
     _later("dropout", 0.0, (0, 0.9), "dropout on what it adds"),
 )
+
+
+def _bands(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for name in (f"{band}_dropout" for band in BANDS):
+        if -1 < values[name] < 0:
+            yield name, f"found {values[name]}; allowed: -1, or 0 to 0.9"
+    low, high = values["low_layers"], values["high_layers"]
+    if low + high >= 12:
+        yield (
+            "low_layers",
+            f"found {low} with high_layers {high}; together at most 11 of twelve, so that the "
+            "middle has one",
+        )
+    first, last = values["middle"], values["middle_target"]
+    if last > first:
+        yield "middle_target", f"found {last} with middle {first}; at most that"
+    if not last and first % 2:
+        yield "middle", f"found {first}; it is halved: make it even or set middle_target"
+
+
+def _ranks(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    low, high = values["min_rank"], values["max_rank"]
+    for name, rank in (("min_rank", low), ("max_rank", high)):
+        if rank % 2:
+            yield name, f"found {rank}; ranks are rounded to even ones: give an even number"
+    if low > high:
+        yield "min_rank", f"found {low} with max_rank {high}; at most that"
+
+
+CONFLICTS: Mapping[str, Callable[[Mapping[str, Any]], Iterator[tuple[str, str]]]] = {
+    "hybrid": _bands,
+    "sensitive-ranks": _ranks,
+}
+"""Method -> (option, what is wrong) of values, all given and each allowed by itself."""

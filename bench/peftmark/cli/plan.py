@@ -246,14 +246,11 @@ def _row(one: Outlook, target: Device | None) -> list[str]:
 
 def advice(one: Outlook, target: Device | None) -> str:
     """What single change would make a cell fit a device."""
+    from peftmark.memory.plan_estimates import ways_to_fit
+
     assert target is not None
     told, left = one.forecast, room(target.memory_bytes)
-    helps = [f"{name} ({_mib(size)})" for name, size in told.changes.items() if size <= left]
-    if told.largest_rows:
-        rows = told.largest_rows
-        helps.append(f"a batch of {rows:,} row{'' if rows == 1 else 's'} at most")
-    if told.largest_tokens:
-        helps.append(f"rows of {told.largest_tokens:,} tokens at most")
+    helps = ways_to_fit(told, left, _mib)
     over = f"{_mib(told.allocated)} MiB are {_mib(told.allocated - left)} too many. "
     if not helps:
         tried = ", ".join(f"{name} ({_mib(size)})" for name, size in told.changes.items())

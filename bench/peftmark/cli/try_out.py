@@ -204,8 +204,12 @@ def _hash(data: bytes) -> str:
 
 def _content(data: Path) -> str:
     """The start of a hash of a file; of a folder that of its files."""
-    files = sorted(p for p in data.rglob("*") if p.is_file()) if data.is_dir() else [data]
-    return _hash("".join(_hash(file.read_bytes()) for file in files).encode())
+    from peftmark.core.hashes import sha256_file
+    from peftmark.own.places import find
+
+    found = find(str(data), [Path.cwd()])
+    files = sorted(p for p in found.rglob("*") if p.is_file()) if found.is_dir() else [found]
+    return _hash("".join(map(sha256_file, files)).encode())
 
 
 def _outcome(

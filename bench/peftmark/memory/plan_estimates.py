@@ -115,5 +115,21 @@ def config_of(name: str) -> Mapping[str, Any]:
     return shape
 
 
+def ways_to_fit(told: Forecast, left: int, text: Callable[[int], str]) -> list[str]:
+    """Single changes that would make a step fit, each with what it then takes where that is known.
+
+    Args:
+        left: bytes that a device has for tensors.
+        text: of a number of bytes.
+    """
+    ways = [f"{name} ({text(size)})" for name, size in told.changes.items() if size <= left]
+    if told.largest_rows:
+        rows = told.largest_rows
+        ways.append(f"a batch of {rows:,} row{'' if rows == 1 else 's'} at most")
+    if told.largest_tokens:
+        ways.append(f"rows of {told.largest_tokens:,} tokens at most")
+    return ways
+
+
 def _fits(one: Forecast, left: int | None) -> bool | None:
     return None if left is None or one.reason else one.allocated <= left

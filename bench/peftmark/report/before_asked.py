@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, get_args
+from typing import Any
 
+from peftmark.advice.answer import KINDS
 from peftmark.advice.candidates import Wish
 from peftmark.advice.rank_rule import made, ranks
 from peftmark.advice.recommend import Answer
@@ -97,7 +98,7 @@ def _situation(
         causal=causal,
         parameters=known,
         kind=kind,
-        task="" if task in get_args(TaskKind) else task or "",
+        task="" if task in KINDS else task or "",
         rows=count,
         device=gpu,
         assumed=tuple(assumed),
@@ -115,15 +116,14 @@ def _kind(task: str | None, answers: Sequence[Answer]) -> TaskKind | None:
         return None
     if task in TASKS:
         return TASKS[task].kind
-    kinds: tuple[TaskKind, ...] = tuple(k for k in get_args(TaskKind) if k != "ranking")
-    for kind in kinds:
+    for kind in KINDS:
         if task == kind:
             return kind
     for answer in answers:
         if task in answer.table.tasks:
             known = answer.table.example(task).known_task
             return known.kind if known is not None else None
-    raise UserError(f"--task: found {task!r}", f"Allowed: {', '.join((*kinds, *TASKS))}.")
+    raise UserError(f"--task: found {task!r}", f"Allowed: {', '.join((*KINDS, *TASKS))}.")
 
 
 LONGEST = "the longest rows there may be"

@@ -21,7 +21,7 @@ from peftmark.core.errors import UserError
 from peftmark.duration.cards import CARDS
 from peftmark.duration.estimates import Estimate, estimates, key_of
 from peftmark.machine.gpus import Device, room
-from peftmark.memory.plan_estimates import Outlook, config_of, outlooks
+from peftmark.memory.plan_estimates import Outlook, config_of, outlooks, ways_to_fit
 from peftmark.own.model import is_causal
 from peftmark.own.suite_text import default_model, reads
 from peftmark.record.recipe import Recipe
@@ -176,11 +176,6 @@ def _foreseen(one: Outlook, device: Device | None, timed: Estimate | None, why: 
 
 def _help(one: Outlook, device: Device | None) -> str:
     """What single change would make a cell fit."""
-    told = one.forecast
     left = 0 if device is None else room(device.memory_bytes)
-    ways = [f"{name} ({size_text(size)})" for name, size in told.changes.items() if size <= left]
-    if told.largest_rows:
-        ways.append(f"batches of {told.largest_rows:,} rows")
-    if told.largest_tokens:
-        ways.append(f"rows of {told.largest_tokens:,} tokens")
+    ways = ways_to_fit(one.forecast, left, size_text)
     return f"would fit with {' or '.join(ways)}" if ways else "no single change makes it fit"

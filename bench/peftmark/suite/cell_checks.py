@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from pydantic import ValidationError
 
+from peftmark.catalog.later_options import CONFLICTS
 from peftmark.catalog.method import Method
 from peftmark.catalog.methods import Cell, known_method, size_text
 from peftmark.suite.recipes import ADAPTER_FIELDS, VARIED, set_values, tuned_layer
@@ -20,10 +21,9 @@ def check_cells(entries: list[MethodEntry], where: str) -> Iterator[str]:
         at = f"{where}[{index}] ({entry.method})"
         method = known_method(entry.method)
         yield from check_sizes(entry, method, at)
-        for name, fault in method.option_faults(entry.options):
+        faults = dict(method.option_faults(entry.options)) or dict(option_conflicts(entry))
+        for name, fault in faults.items():
             yield f"{at}.options.{name}: {fault}"
-        if entry.method == "hybrid":
-            yield from _band_faults(method, entry.options, at)
         for quantization in entry.quantization:
             if method.sits_on and quantization not in method.sits_on:
                 allowed = ", ".join(method.sits_on)
@@ -53,26 +53,12 @@ def check_cells(entries: list[MethodEntry], where: str) -> Iterator[str]:
             seen.add(cell)
 
 
-def _band_faults(method: Method, options: Mapping[str, Any], at: str) -> Iterator[str]:
-    """What options of the hybrid can't be together, or lie between two meanings."""
-    every = {one.name: one.default for one in method.options or ()} | dict(options)
-    if any(method.option_faults(options)):
-        return
-    for name in ("low_dropout", "middle_dropout", "high_dropout"):
-        if -1 < every[name] < 0:
-            yield f"{at}.options.{name}: found {every[name]}; allowed: -1, or 0 to 0.9"
-    low, high, first, last = (
-        every[name] for name in ("low_layers", "high_layers", "middle", "middle_target")
-    )
-    if low + high >= 12:
-        yield (
-            f"{at}.options.low_layers: found {low} with high_layers {high}; together at most 11 of "
-            "twelve, so that the middle has one"
-        )
-    if last > first:
-        yield f"{at}.options.middle_target: found {last} with middle {first}; at most that"
-    if not last and first % 2:
-        yield f"{at}.options.middle: found {first}; it is halved: make it even or set middle_target"
+def option_conflicts(entry: MethodEntry) -> Iterator[tuple[str, str]]:
+    """(name, what is wrong) of options that can't be as they stand together."""
+    method = known_method(entry.method)
+    every = {one.name: one.default for one in method.options or ()} | entry.options
+    if check := CONFLICTS.get(entry.method):
+        yield from check(every)
 
 
 def check_grid(entry: MethodEntry, method: Method, at: str) -> Iterator[str]:

@@ -111,6 +111,18 @@ def test_bands_that_cannot_be_are_refused_when_the_suite_is_read(tmp_path, optio
     assert job_of(tmp_path, {**entry, "options": fine}).recipe.options["middle_target"] == 7
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"min_rank": 3}, "options.min_rank: found 3; ranks are rounded to even ones"),
+        ({"min_rank": 16, "max_rank": 8}, "options.min_rank: found 16 with max_rank 8"),
+    ],
+)
+def test_ranks_that_cannot_be_are_refused_when_the_suite_is_read(tmp_path, options, message):
+    entry = {"method": "sensitive-ranks", "options": options, "recipe": LORA}
+    assert message in refusal(tmp_path, suite(entry))
+
+
 def test_the_schedule_of_a_second_stage_counts_its_own_steps(tmp_path):
     recipe = {**LORA, "adalora": {**ADALORA, "init_ratio": 1.5}}
     entry = {

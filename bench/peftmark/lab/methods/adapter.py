@@ -66,23 +66,23 @@ class Change(nn.Module):
 
     def __init__(self, features: int, width: int, shape: Shape, device: torch.device) -> None:
         super().__init__()
-        self.shape = shape
+        self.activation = ACTIVATIONS[shape.activation]
+        self.dropout = shape.dropout
+        self.norm = nn.LayerNorm(features, device=device) if shape.norm else None
         self.down = nn.Linear(features, width, shape.bias, device)
         self.up = nn.Linear(width, features, shape.bias, device)
         nn.init.zeros_(self.up.weight)
         for bias in (self.down.bias, self.up.bias):
             if bias is not None:
                 nn.init.zeros_(bias)
-        if shape.norm:
-            self.norm = nn.LayerNorm(features, device=device)
 
     def change(self, x: torch.Tensor) -> torch.Tensor:
         """(..., features) of what it reads to (..., features) of what it adds."""
-        if self.shape.norm:
+        if self.norm is not None:
             x = self.norm(x)
-        found: torch.Tensor = self.up(ACTIVATIONS[self.shape.activation](self.down(x)))
-        if self.shape.dropout:
-            found = nn.functional.dropout(found, self.shape.dropout, self.training)
+        found: torch.Tensor = self.up(self.activation(self.down(x)))
+        if self.dropout:
+            found = nn.functional.dropout(found, self.dropout, self.training)
         return found
 
 
