@@ -341,6 +341,7 @@ def test_a_suite_that_is_no_name_is_an_error_and_no_pattern(tmp_path, capsys, pr
     folder = tmp_path / "published" / "demo"
     folder.mkdir(parents=True)
     shutil.copy(stored(tmp_path / "run").derived, folder / "rows.parquet")
+    shutil.copytree(folder, tmp_path / "up")
     assert code_of(["recommend", suite, "--results", str(tmp_path)]) == 2
     assert "holds no results" in capsys.readouterr().err
     assert code_of(["recommend", "demo", "--results", str(tmp_path)]) == 0
