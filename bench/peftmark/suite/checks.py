@@ -22,6 +22,7 @@ from peftmark.record.recipe import Recipe
 from peftmark.suite.added_seeds import seeds_up_to
 from peftmark.suite.cell_checks import cell_words, check_cells, check_grid, check_sizes
 from peftmark.suite.compatibility import check_reading, check_shown_as
+from peftmark.suite.entries import entries_of
 from peftmark.suite.recipes import VARIED, RecipeFaults, cells, resolve_recipe
 from peftmark.suite.rounds import UnequalRounds, rounds_of, seeds_of
 from peftmark.suite.schema import MethodEntry, Profile, SuiteFile
@@ -77,7 +78,7 @@ def check(
             faults.append(f"{where}.scale: missing; allowed: {SCALES}")
         faults += _check_targets(profile, where, task_of)
         methods_at = f"{where}.methods" if profile.methods else "methods"
-        entries = profile.methods or suite.methods
+        entries = entries_of(suite, profile)
         faults += check_reading(profile, entries, where, models, task_of)
         faults += check_cells(entries, methods_at)
         faults += _check_vary(profile, where)
@@ -135,7 +136,7 @@ def _check_targets(profile: Profile, where: str, task_of: Callable[[str], Task])
 def _check_count(suite: SuiteFile) -> Iterator[str]:
     """Matrices that no machine runs, told before their cells are listed."""
     for name, profile in suite.profiles.items():
-        entries = profile.methods or suite.methods
+        entries = entries_of(suite, profile)
         varied = math.prod(len(getattr(profile.vary, one) or [""]) for one in VARIED)
         tasks, tuning = max(1, len(profile.tasks)), profile.tuning
         jobs = 0
@@ -169,6 +170,9 @@ def _check_tuning(
         return
     if len(set(tuning.seeds)) < len(tuning.seeds):
         yield f"{where}.tuning.seeds: found {tuning.seeds}; each seed may stand once"
+    if (around := tuning.around or []) != sorted(set(around)):
+        yield f"{where}.tuning.around: found {around}; each factor once, in ascending order"
+        return
     grids = {
         i: len(entry.settings())
         for i, entry in enumerate(entries)
@@ -191,7 +195,10 @@ def _check_tuning(
             if entry.grid:
                 yield f"{at}: {untrained}, remove it"
         elif index not in grids:
-            yield f"{at}: missing; {where} has tuning, so every method needs a grid"
+            yield (
+                f"{at}: missing; {where} has tuning, so every method needs a grid, or "
+                "tuning.around and one learning rate for all tasks"
+            )
         elif tuning.trainings is None and grids[index] != (first := next(iter(grids.values()))):
             what = "rates" if name == "learning_rates" else "settings"
             yield (

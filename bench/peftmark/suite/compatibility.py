@@ -12,6 +12,7 @@ from peftmark.catalog.plugins import declaration, fault_of
 from peftmark.catalog.prompts import prompt_of
 from peftmark.catalog.task import Task, read_by
 from peftmark.catalog.tasks import TASKS
+from peftmark.suite.entries import entries_of
 from peftmark.suite.schema import MethodEntry, Profile, SuiteFile
 
 MIXED_PROMPTS = ("unipelt",)
@@ -63,7 +64,7 @@ def check_shown_as(suite: SuiteFile, models: Mapping[str, Model]) -> Iterator[st
             profile.model_of(entry)
             for profile in suite.profiles.values()
             if name in profile.tasks
-            for entry in profile.methods or suite.methods
+            for entry in entries_of(suite, profile)
         )
         if given and put_to and all(key in models and not models[key].causal for key in put_to):
             yield (

@@ -27,6 +27,7 @@ from peftmark.core.strict_yaml import read_yaml
 from peftmark.record.job import RadarAxis, ReportOptions
 from peftmark.record.plugin import check_here, used
 from peftmark.suite.checks import check, reference_of, suite_folders
+from peftmark.suite.entries import entries_of
 from peftmark.suite.faults import fault_lines
 from peftmark.suite.names import Declared, declare, with_plugins
 from peftmark.suite.schema import MethodEntry, Profile, SuiteFile
@@ -140,7 +141,7 @@ class Suite:
 
     def methods(self, profile: str) -> list[MethodEntry]:
         """The method entries of a profile."""
-        return self.profiles[profile].methods or self.file.methods
+        return entries_of(self.file, self.profiles[profile])
 
 
 def suite_names(own: Path | None = None) -> list[str]:

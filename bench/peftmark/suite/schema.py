@@ -41,7 +41,7 @@ from peftmark.suite.names import (
     model_word,
 )
 from peftmark.suite.price import PriceText
-from peftmark.suite.schema_runs import Decide, KnobName, Seed, Tuning, Vary
+from peftmark.suite.schema_runs import Decide, KnobName, Positive, Seed, Tuning, Vary
 
 RADAR_AXES = ("quality", "speed", "memory", "parameters", "steps_to_target", "ease_of_use")
 SIZE_KEYS = ("size", "rank", "width", "tokens")
@@ -115,7 +115,6 @@ SourceName = Annotated[str, known("source", SOURCES)]
 Budget = Annotated[int | str, BeforeValidator(_budget)]
 Steps = Annotated[int | str, BeforeValidator(_steps)]
 Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 Sizes = Annotated[list[Annotated[int, Field(ge=1, le=4096)]], Field(min_length=1)]
 Word = Annotated[str, Field(min_length=1, max_length=40, pattern=r"^[^\x00-\x1f\x7f]+$")]

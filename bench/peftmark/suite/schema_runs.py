@@ -36,6 +36,7 @@ def _knob(name: str) -> str:
 
 KnobName = Annotated[str, AfterValidator(_knob)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Vary(Strict):
@@ -54,10 +55,13 @@ class Tuning(Strict):
         trainings: steps that the trials of a cell on a task take together, in trainings as long as
             a reported one, the same for every method (`peftmark.suite.rounds`); without it every
             setting is trained at whole length, and all grids have equally many.
+        around: factors of the learning rate of a method's recipe, the rates that are tried where
+            its entry has no grid.
     """
 
     seeds: Annotated[list[Seed], Field(min_length=1)]
     trainings: Annotated[int, Field(ge=4, le=100)] | None = None
+    around: Annotated[list[Positive], Field(min_length=2)] | None = None
 
 
 class Decide(Strict):

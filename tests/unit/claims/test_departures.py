@@ -230,7 +230,8 @@ def test_epochs_are_steps_over_batches_of_the_rows_that_train():
 @pytest.mark.parametrize(
     ("profile", "said"),
     [
-        ("offline-tuned", "chosen by trials on selection rows, equally many for every cell"),
+        ("offline-tuned", "chosen by trials on selection rows, equally many steps for every cell"),
+        ("cpu", "chosen by trials on selection rows, equally many for every cell"),
         ("offline", "fixed in the suite: "),
         ("full", "fixed in the suite: "),
     ],

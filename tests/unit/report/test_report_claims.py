@@ -241,7 +241,7 @@ def test_another_profile_can_be_asked_for(filled):
     (standing,) = found.lines[3].standings
     assert standing.profile == "cpu"
     assert standing.verdict.kind == "undecided"
-    assert "0 of 15 runs (15 not run)" in standing.verdict.parts[0].reason
+    assert "LoRA r8 waits for its tuning trials" in standing.verdict.parts[0].reason
 
 
 @pytest.mark.heavy

@@ -32,7 +32,7 @@ def test_a_time_stands_where_the_cache_tells_all_of_it(plan, monkeypatch):
         module, "estimates", lambda jobs, *_, **__: {key_of(j): Estimate({"a": 60.0}) for j in jobs}
     )
     tuned = make_plan(Selection("glue", "offline-tuned", results=plan.store.folder, jobs=1))
-    assert "Next smaller: cpu (about 1:31:00, from the hub or a mirror)" in neighbours_text(tuned)
+    assert "Next larger: cpu (about 3:01:00, from the hub or a mirror)" in neighbours_text(tuned)
 
 
 def test_how_it_reads():
