@@ -13,8 +13,10 @@ from torch import nn
 import citizen
 import tiny
 from citizen import LABELS, base_of, build, inputs, logits, setting_of
+from peftmark.catalog.architectures import OF_MODELS
 from peftmark.catalog.methods import METHODS
 from peftmark.lab.data.batches import Batch
+from peftmark.lab.memory.meta_model import Counter, config_of
 from peftmark.lab.methods.sensitivity import (
     chosen,
     layer_scores,
@@ -23,7 +25,10 @@ from peftmark.lab.methods.sensitivity import (
     scaled_ranks,
 )
 from peftmark.lab.models import Unsupported, adapter_targets
+from peftmark.lab.parameter_budget import count
 from peftmark.lab.rng import seed_all
+from peftmark.suite.expand import expand
+from peftmark.suite.load import load_suite
 
 QUANTIZATIONS = ["none", "nf4", "fp4", "int8"]
 
@@ -276,3 +281,33 @@ def test_dropout_of_the_scores_is_on_and_seeded(bert):
     seed_all(1, "adapter")
     assert layer_scores(model, setting) != first
     assert torch.equal(logits(model), logits(model))
+
+
+# --- the notebook's own output ------------------------------------------------------------------
+
+PRINTED = (
+    *(0.090118, 0.079651, 0.082389, 0.087262, 0.088129, 0.080186),
+    *(0.085607, 0.077054, 0.094206, 0.082342, 0.083280, 0.082088),
+)
+"""Mean gradient norm of query and value by layer, BERT-base on SST-2, as the notebook printed it."""
+
+
+def test_the_printed_scores_choose_the_printed_layers():
+    names = [f"encoder.layer.{i}" for i in range(12)]
+    found = chosen(dict(zip(names, PRINTED, strict=True)), 0.3, "top", 0)
+    assert found == [names[0], names[4], names[8]]
+
+
+def test_three_layers_of_bert_base_have_the_printed_number_of_trained_weights():
+    """A, B of rank 8 at query and value of three layers, and the head: 75,266."""
+    job = next(
+        job
+        for job in expand(load_suite("sensitivity", None), "full", "cuda").jobs
+        if job.method == "sensitive-layers" and "top" in job.variant
+    )
+    bert_base = config_of(OF_MODELS["bert-base-uncased"], 2)
+    fewest, most = count(job, bert_base)
+    _, head = Counter(job, bert_base).split()
+    assert fewest == most == 3 * 2 * 8 * (768 + 768)
+    assert head == 2 * 768 + 2, "the pooler is frozen"
+    assert fewest + head == 75_266
