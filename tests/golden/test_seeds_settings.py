@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -104,3 +105,16 @@ def test_another_value_is_seen():
         assert any("dropout is 0.05, printed 0.1" in fault for fault in faults("seeds-main:full"))
     finally:
         cell["dropout"] = before
+
+
+def test_every_method_of_the_table_names_tests_that_exist():
+    page = (SUITES.parent / "docs" / "published-recipes.md").read_text("utf-8")
+    table = page.split("## Their methods, beside ours")[1]
+    rows = [line for line in table.splitlines() if line.startswith("| ")][1:]
+    assert len(rows) >= 15
+    for row in rows:
+        *_, named = row.strip("| ").split(" | ")
+        tests = re.findall(r"`(test_\w+\.py)::(test_\w+)`", named)
+        assert tests, f"no test holds: {row}"
+        for file, test in tests:
+            assert f"\ndef {test}(" in (SUITES.parent / "tests" / "lab" / file).read_text("utf-8")
