@@ -6,7 +6,9 @@ from collections import Counter
 
 import pytest
 
+from peftmark.catalog.methods import Cell
 from peftmark.storage.rows_file import read_rows_file
+from peftmark.suite.expand import expand
 from peftmark.suite.load import load_suite
 from places import ROOT, SUITES
 
@@ -36,14 +38,27 @@ def test_every_row_is_readable_and_says_which_commit_made_it(path):
 def test_tuned_methods_spent_equal_steps_on_trials(path):
     """From the rows alone, to within two percent; what is chosen comes from the trials."""
     rows = read_rows_file(path).records.values()
-    steps: Counter[tuple[str, str]] = Counter()
+    steps: Counter[tuple[str, Cell]] = Counter()
     for row in rows:
         if row.job.purpose == "tuning":
             assert row.ok
-            steps[row.job.task, row.job.method] += row.job.recipe.steps
+            steps[row.job.task, row.job.cell] += row.job.recipe.steps
     by_task: dict[str, set[int]] = {}
     for (task, _), count in steps.items():
         by_task.setdefault(task, set()).add(count)
     assert by_task
     for counts in by_task.values():
         assert max(counts) <= 1.02 * min(counts)
+
+
+def test_the_small_profile_of_glue_has_what_the_published_trials_chose():
+    """Every cell and task of `offline`, by the rule of `offline-tuned` and the trials' rows."""
+    suite = load_suite("glue", SUITES)
+    rows = read_rows_file(FOLDER / "glue" / "rows.parquet").records
+    chosen = expand(suite, "offline-tuned", "cpu", rows)
+    assert not chosen.waiting, "every trial has its row"
+
+    def recipes(plan):
+        return {(j.cell, j.task): j.recipe for j in plan.jobs if j.purpose == "report"}
+
+    assert recipes(expand(suite, "offline", "cpu")) == recipes(chosen)
