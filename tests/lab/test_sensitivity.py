@@ -289,7 +289,7 @@ PRINTED = (
     *(0.090118, 0.079651, 0.082389, 0.087262, 0.088129, 0.080186),
     *(0.085607, 0.077054, 0.094206, 0.082342, 0.083280, 0.082088),
 )
-"""Mean gradient norm of query and value by layer, BERT-base on SST-2, as the notebook printed it."""
+"""Mean gradient norms of query and value by layer, BERT-base on SST-2, as the notebook printed."""
 
 
 def test_the_printed_scores_choose_the_printed_layers():
