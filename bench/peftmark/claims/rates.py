@@ -52,7 +52,7 @@ def judge_rates(test: ClaimTest, evidence: Evidence) -> Part:
     if holes := _holes(slots):
         run = f"peftmark run {evidence.suite} --profile {evidence.profile}"
         return replace(base, reason=holes, settle=run)
-    best = {key: _best(found) for key, found in slots.items()}
+    best = {key: _best(_whole(found)) for key, found in slots.items()}
     pairs = {
         (task, seed): (best[test.cells[0], task][seed], best[test.cells[1], task][seed])
         for task in tasks
@@ -72,15 +72,20 @@ def _fault(cell: Cell, found: Sequence[Slot]) -> str:
         return f"a claim is of published data, and here are rows of {' and '.join(own)}"
     if not found:
         return f"the profile tries no learning rates for {name}"
-    whole = [s for s in found if s.job.recipe.steps == max(s.job.recipe.steps for s in found)]
     rates = {s.job.recipe.learning_rate for s in found}
-    tried = Counter(s.job.seed for s in whole)
+    tried = Counter(s.job.seed for s in _whole(found))
     if any(count != len(rates) for count in tried.values()):
         return (
             f"not every rate of {name} was trained at whole length on every seed, or something "
             "else was tuned too"
         )
     return "" if len(rates) > 2 else f"fewer than three rates were tried for {name}"
+
+
+def _whole(found: Sequence[Slot]) -> list[Slot]:
+    """The trials as long as a reported run: no others of the cell and task are longer."""
+    longest = max(s.job.recipe.steps for s in found)
+    return [s for s in found if s.job.recipe.steps == longest]
 
 
 def _holes(slots: Mapping[tuple[Cell, str], Sequence[Slot]]) -> str:
@@ -92,7 +97,7 @@ def _holes(slots: Mapping[tuple[Cell, str], Sequence[Slot]]) -> str:
 
 
 def _best(found: Sequence[Slot]) -> dict[int, Best]:
-    """Seed of the trials -> the best rate, of seeds in which one scored; the lowest of equals."""
+    """Seed of trials at whole length -> the best rate, where one scored; the lowest of equals."""
     rates = sorted({s.job.recipe.learning_rate for s in found})
     sign = sign_of(found[0].job.metric)
     scores: dict[int, dict[float, float]] = {}
