@@ -61,7 +61,11 @@ class Line:
     def status(self) -> Status:
         """How the claim stands, over all suites."""
         kinds = [standing.verdict.kind for standing in self.standings]
-        return status_of(kinds, self.paper.kind, bool(self.idle))
+        paper = self.paper
+        # What is left where sums are done and no suite tests the rest.
+        left = paper.kind == "undecided" and not self.claim.suites
+        never = left and any(part.kind == "untestable" for part in paper.parts)
+        return status_of(kinds, "untestable" if never else paper.kind, bool(self.idle))
 
     @property
     def because(self) -> str:
@@ -70,7 +74,7 @@ class Line:
         if status == "no results":
             return f"run {words.listing(self.idle)}"
         if status == "not runnable here":
-            return self.claim.untestable or self.paper.parts[0].reason
+            return "; ".join(p.reason for p in self.paper.parts if p.kind == "untestable")
         mine = [
             s for s in self.standings if status_of([s.verdict.kind], "undecided", False) == status
         ]

@@ -67,3 +67,11 @@ def test_the_printed_ledger_begins_with_the_counts():
         "decided": 2, "undecided": 1, "no results": 1, "not comparable": 1, "not runnable here": 1,
     }  # fmt: skip
     assert {c["id"]: c["status"] for c in facts["claims"]}["C06"] == "not comparable"
+
+
+def test_a_claim_whose_sums_fit_and_whose_rest_no_suite_tests_is_not_runnable_here():
+    rest = {"part": "measured", "untestable": "no base is stored so"}
+    line = Line(claim(paper("1 + 1", 2), rest), (), ())
+    assert (line.status, line.because) == ("not runnable here", "no base is stored so")
+    wrong = Line(claim(paper("1 + 1", 3), rest), (), ())
+    assert (wrong.status, wrong.because) == ("decided", "refuted on paper")
