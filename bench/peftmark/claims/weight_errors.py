@@ -17,7 +17,8 @@ from peftmark.core.errors import SuiteError
 from peftmark.core.strict import Strict
 from peftmark.core.strict_yaml import read_yaml
 from peftmark.suite.faults import fault_lines
-from peftmark.suite.schema import Count, ModelName, Positive
+from peftmark.suite.schema import Count, ModelName
+from peftmark.suite.schema_runs import Positive
 
 ERRORS = Path("claims") / "weight-errors.yaml"
 
