@@ -25,6 +25,7 @@ from peftmark.catalog.task import TaskKind
 from peftmark.catalog.tasks import TASKS
 from peftmark.core.amounts import (
     parse_count,
+    parse_hour_price,
     parse_points,
     parse_price,
     parse_seconds,
@@ -122,7 +123,7 @@ def _money(price: str | None, most: str | None) -> dict[str, Any]:
     Raises:
         UserError: an amount that can't be, or a limit in another currency than the price's.
     """
-    hour = None if price is None else parse_price("--price", price)
+    hour = None if price is None else parse_hour_price("--price", price)
     if most is None:
         return {"price": hour}
     limit = parse_price("--max-money", most)

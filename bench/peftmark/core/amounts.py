@@ -22,6 +22,7 @@ SIZES: Mapping[str, int] = {
 }
 COUNTS: Mapping[str, int] = {"": 1, "k": 10**3, "M": 10**6, "B": 10**9}
 TIMES: Mapping[str, int] = {"s": 1, "min": 60, "h": 3600}
+WATTS: Mapping[str, int] = {"": 1, "W": 1}
 
 
 _SIZE = re.compile(rf"([0-9]+(?:\.[0-9]+)?)\s*({'|'.join(SIZES)})", re.IGNORECASE | re.ASCII)
@@ -79,6 +80,15 @@ def parse_points(option: str, text: str) -> float:
     if not re.fullmatch(r"[0-9]+(\.[0-9]+)?", text) or float(text) > 100:
         raise _fault(option, text, allowed)
     return float(text)
+
+
+def parse_watts(option: str, text: str) -> float:
+    """A power such as 15 or 15W."""
+    allowed = "a number of watts above 0 and below 100,000, such as 15 or 15W"
+    value = _parse(option, text, WATTS, allowed)
+    if value >= 1e5:
+        raise _fault(option, text, allowed)
+    return value
 
 
 class Price(NamedTuple):
