@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from peftmark.advice import plain_lines, training_lines
+from peftmark.advice import guide_lines, plain_lines, training_lines
 from peftmark.advice.candidates import (
     Candidate,
     Wish,
@@ -254,6 +254,9 @@ def _answer(answer: Answer) -> Iterator[str]:
     if answer.picks or answer.others:
         yield ""
         yield from _evidence_table(answer)
+    if told := list(guide_lines.lines(answer)):
+        yield ""
+        yield from told
     if answer.caveats:
         yield ""
         yield "What this does not say:"
@@ -357,6 +360,7 @@ def _facts(answer: Answer) -> dict[str, Any]:
         "cells": [
             _cell_facts(answer, c, c in answer.picks) for c in (*answer.picks, *answer.others)
         ],
+        "guides": guide_lines.facts(answer),
         "caveats": list(answer.caveats),
         "to_find_out": list(answer.run),
     }

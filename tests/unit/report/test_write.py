@@ -27,7 +27,7 @@ from peftmark.core.errors import StoreError
 from peftmark.record.job import RadarAxis
 from peftmark.render import chart_specs, markdown, page, words
 from peftmark.render import draw as charts
-from peftmark.report import missing, summary
+from peftmark.report import axes, missing, summary
 from peftmark.report import radar as glance
 from shown import fail, grid, on, row, show, write
 
@@ -258,7 +258,7 @@ def test_radar_points_do_not_depend_on_the_cohort():
     ],
 )
 def test_radar_position_by_hand(value, axis, expected):
-    point = glance.position(value, axis)
+    point = axes.position(value, axis)
     assert (point.position, point.clipped) == (pytest.approx(expected[0]), expected[1])
 
 
