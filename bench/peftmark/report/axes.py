@@ -10,7 +10,7 @@ from peftmark.record.fields import title
 from peftmark.record.job import RadarAxis, Record, ReportOptions
 from peftmark.render import words
 from peftmark.render.chart_specs import RadarPoint
-from peftmark.render.page import Entry, Fact
+from peftmark.render.page import Column, Entry, Fact
 from peftmark.report import energy, missing, score_entries, summary, tuning, tuning_pictures
 
 READ = {
@@ -84,8 +84,16 @@ def named(table: ResultTable, key: str, options: ReportOptions) -> tuple[str, st
     """An axis's title, and what its values are."""
     if key == "energy":
         of = energy.basis(table, options.watts)
-        return of.name, of.meaning
+        return of.title, of.meaning
     return TITLES.get(key, (key, "unknown axis"))
+
+
+def column(table: ResultTable, key: str, options: ReportOptions) -> Column:
+    """The head of an axis's column: a stand-in's role is a line of its own."""
+    if key == "energy":
+        of = energy.basis(table, options.watts)
+        return Column(of.name, of.role, numeric=True)
+    return Column(named(table, key, options)[0], numeric=True)
 
 
 def entry(table: ResultTable, cell: Cell, key: str, options: ReportOptions) -> Entry:

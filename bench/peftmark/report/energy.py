@@ -21,6 +21,7 @@ from peftmark.report import measures
 
 COUNTED = measures.ENERGY
 SECONDS = "cpu_seconds"
+STAND_IN = "stands in for energy"
 
 
 @dataclass(frozen=True)
@@ -28,10 +29,11 @@ class Basis:
     """What the axis of energy is made of.
 
     Attributes:
-        name: the axis's title.
+        name: what it is, short.
         meaning: what its values are.
         field: the field of the rows that it is read from.
         read: the figure of a row.
+        role: what it is in place of; empty for energy itself.
         watts: that turn a stand-in's seconds into joules; None where nobody stated any, or where
             joules were counted.
     """
@@ -40,7 +42,13 @@ class Basis:
     meaning: str
     field: str
     read: Callable[[Record], float | None]
+    role: str = ""
     watts: float | None = None
+
+    @property
+    def title(self) -> str:
+        """The axis's title, such as "processor time (stands in for energy)"."""
+        return f"{self.name} ({self.role})" if self.role else self.name
 
 
 def basis(table: ResultTable, watts: float | None = None) -> Basis:
@@ -58,9 +66,10 @@ def basis(table: ResultTable, watts: float | None = None) -> Basis:
         return Basis(COUNTED.title, f"{title(name)}, ratio to the reference", name, COUNTED.read)
     meaning = f"{title(SECONDS)} of the timed steps, ratio to the reference"
     if watts is None:
-        return Basis("processor time (stands in for energy)", meaning, SECONDS, _seconds)
-    name = f"processor seconds × {watts:g} W (stands in for energy)"
-    return Basis(name, f"{meaning}; the watts are stated, not measured", SECONDS, _seconds, watts)
+        return Basis("processor time", meaning, SECONDS, _seconds, STAND_IN)
+    name = f"processor seconds × {watts:g} W"
+    meaning = f"{meaning}; the watts are stated, not measured"
+    return Basis(name, meaning, SECONDS, _seconds, STAND_IN, watts)
 
 
 def _seconds(record: Record) -> float | None:

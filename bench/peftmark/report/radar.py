@@ -11,7 +11,7 @@ from peftmark.record.job import ReportOptions
 from peftmark.render import words
 from peftmark.render.chart_specs import Outline, Radar, RadarPoint
 from peftmark.render.page import Column, Entry, Figure, Grid, Paragraph, Section, marks
-from peftmark.report import axes, cell_selection, stars, summary
+from peftmark.report import axes, cell_selection, missing, stars, summary
 
 FEWEST_AXES = 3
 MOST_BESIDE = 12
@@ -28,13 +28,14 @@ def section(table: ResultTable, options: ReportOptions) -> Section:
     keys = tuple(options.radar)
     grid = Grid(
         "The numbers of the radar",
-        (Column("cell"), *(Column(axes.named(table, k, options)[0], numeric=True) for k in keys)),
+        (Column("cell"), *(axes.column(table, k, options) for k in keys)),
         tuple(
             (Entry(words.title(c)), *(axes.entry(table, c, k, options) for k in keys))
             for c in table.cells
         ),
         folded=len(table.cells) > MOST_BESIDE,
     )
+    grid = missing.fold_missing(grid, 1)
     picture = _picture(table, options) if len(keys) >= FEWEST_AXES else None
     lead = "Outward is better on every axis; shapes are of means, and their area means nothing."
     shown = (grid,) if picture is None else (picture, grid)
@@ -51,10 +52,11 @@ def points(table: ResultTable, cell: Cell, options: ReportOptions) -> tuple[Rada
 def _anchors(table: ResultTable, options: ReportOptions) -> str:
     parts = []
     for key, axis in options.radar.items():
-        name, meaning = axes.named(table, key, options)
+        head, meaning = axes.column(table, key, options), axes.named(table, key, options)[1]
+        about = "; ".join(filter(None, (head.hint, meaning)))
         unit = "" if key in axes.ABSOLUTE else "×"
         parts.append(
-            f"{name} ({meaning}): centre {axis.worst:g}{unit}, rim {axis.best:g}{unit}, "
+            f"{head.title} ({about}): centre {axis.worst:g}{unit}, rim {axis.best:g}{unit}, "
             f"{axis.scale}"
         )
     text = "Anchors, outward = better. " + "; ".join(parts) + "."
@@ -80,8 +82,9 @@ def _picture(table: ResultTable, options: ReportOptions) -> Figure | None:
         return None
     base = known[table.reference]
     names = [axes.named(table, key, options)[0] for key in options.radar]
+    short = [axes.column(table, key, options).title for key in options.radar]
     told = (
-        f"{words.title(cell)}: {_finding(known[cell], base, names)}"
+        f"{words.title(cell)}: {_finding(known[cell], base, short)}"
         for cell in drawn
         if cell != table.reference
     )

@@ -37,8 +37,7 @@ def grid(table: ResultTable, options: ReportOptions) -> Grid | None:
     columns = [Column("cell")]
     by_axis = []
     for key, axis in known.items():
-        name = axes.named(table, key, options)[0]
-        columns.append(Column(name, _cuts(key, axis), numeric=True))
+        columns.append(axes.column(table, key, options))
         spans = {c: span for c in table.cells if (span := _third(table, c, key, axis))}
         by_axis.append(_shared(table, spans) if key == "quality" else spans)
     rows = tuple(
@@ -51,9 +50,13 @@ def grid(table: ResultTable, options: ReportOptions) -> Grid | None:
         )
         for cell in table.cells
     )
+    cuts = (
+        f"{head.title} {_cuts(key, known[key])}"
+        for key, head in zip(known, columns[1:], strict=True)
+    )
     note = (
-        "Stars are thirds between the radar's anchors and hide how large a difference is: the "
-        "figures beside them don't."
+        "Stars hide how large a difference is: the figures beside them don't. They are thirds "
+        f"between the radar's anchors. Two and three begin at: {'; '.join(cuts)}."
     )
     if "quality" in known:
         note += (
@@ -105,7 +108,7 @@ def _told_apart(table: ResultTable, a: Cell, b: Cell) -> bool:
 
 
 def _cuts(key: str, axis: RadarAxis) -> str:
-    """From where on there are two stars, and three."""
+    """Where two stars begin, and three."""
 
     def at(share: float) -> float:
         if axis.scale == "log":
@@ -113,8 +116,7 @@ def _cuts(key: str, axis: RadarAxis) -> str:
         return axis.worst + share * (axis.best - axis.worst)
 
     shown = words.number if key in axes.ABSOLUTE else words.times
-    side = "from" if axis.best > axis.worst else "up to"
-    return f"{STAR * 2} {side} {shown(at(1 / MOST))}, {STAR * 3} {side} {shown(at(2 / MOST))}"
+    return f"{shown(at(1 / MOST))} and {shown(at(2 / MOST))}"
 
 
 def _entry(

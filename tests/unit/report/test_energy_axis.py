@@ -6,6 +6,7 @@ import pytest
 
 from factory import LORA, QLORA, REPORT_OPTIONS, make_matrix
 from peftmark.analysis.table import build
+from peftmark.catalog.methods import cell_title
 from peftmark.core.amounts import parse_watts
 from peftmark.core.errors import UserError
 from peftmark.record.job import RadarAxis
@@ -48,10 +49,14 @@ def seconds(cell, _):
 
 def of_radar(records, cell, options=OPTIONS):
     """The entry of a cell in the radar's column of energy, with the column's title."""
-    found = grid(show(records, options=options), "numbers of the radar")
-    at = 1 + list(options.radar).index("energy")
-    entry = next(r for r in found.rows if r[0].text == cell)[at]
-    return found.columns[at].title, entry
+    table = table_of(records)
+    name = axes.named(table, "energy", options)[0]
+    one = next(c for c in table.cells if cell_title(*c) == cell)
+    entry = axes.entry(table, one, "energy", options)
+    shown = grid(show(records, options=options), "numbers of the radar")
+    texts = [e.text for r in shown.rows for e in r if r[0].text == cell]
+    assert entry.text in texts or entry.note in shown.note
+    return name, entry
 
 
 def test_counted_joules_are_called_energy():
@@ -75,8 +80,13 @@ def test_without_a_meter_processor_time_stands_in_and_says_so():
     shown = show(rows(seconds), options=OPTIONS)
     (drawn,) = [f.drawing for f in shown.figures() if isinstance(f.drawing, chart_specs.Radar)]
     assert STAND_IN in drawn.axes
+    (finding,) = [f.finding for f in shown.figures() if f.drawing is drawn]
+    assert "inside in speed and processor time." in finding
     anchors = section(shown, "glance").blocks[0]
-    assert f"{STAND_IN} (CPU time of the timed steps, ratio to the reference)" in anchors.text
+    told = (
+        "processor time (stands in for energy; CPU time of the timed steps, ratio to the reference)"
+    )
+    assert told in anchors.text
 
 
 def test_stated_watts_are_in_the_name_give_joules_and_leave_the_ratio():
@@ -111,7 +121,9 @@ def test_stars_of_the_stand_in_bear_its_name():
     stars = row(show(rows(seconds), options=OPTIONS), "In stars", "QLoRA r8")
     assert (stars[4].text, stars[4].note) == ("★", "2.00×")
     table = grid(show(rows(seconds), options=OPTIONS), "In stars")
-    assert table.columns[4].title == STAND_IN
+    assert table.columns[4].title == "processor time"
+    assert table.columns[4].hint == "stands in for energy"
+    assert "processor time 1.59× and 0.63×" in table.note
 
 
 @pytest.mark.parametrize("text", ["0", "-3", "15V", "1e5", "100000", "", "15 W per core"])

@@ -516,13 +516,15 @@ def test_latency_is_that_of_the_merged_model_where_it_merges():
 
 
 def test_the_table_of_guides_has_a_word_for_every_row():
-    shown = guides.grid(table_of(rows((*CELLS, ADALORA_NF4))))
-    assert len(shown.rows) == len(ADVICE) + 1  # the rule's ranks for the tasks
-    words = [r[2].text for r in shown.rows]
-    assert {"agree", "disagree", "not measured"} <= set(words)
-    first = words.index("not measured")
-    assert set(words[first:]) == {"not measured"}
-    assert all(r[1].text.startswith("if ") and r[3].text for r in shown.rows)
+    known, left = guides.grids(table_of(rows((*CELLS, ADALORA_NF4))))
+    assert len(known.rows) + len(left.rows) == len(ADVICE) + 1  # the rule's ranks for the tasks
+    assert {"agree", "disagree"} <= {r[2].text for r in known.rows}
+    assert {r[2].text for r in left.rows} == {"not measured"}
+    assert left.folded and left.caption == f"{len(left.rows)} branches not measured here"
+    assert {r[2].note for r in known.rows} == {"5 seeds"} and "at reduced scale" in known.note
+    assert all(r[1].text.startswith("if ") and r[3].text for r in (*known.rows, *left.rows))
+    (only,) = guides.grids(table_of(rows((FULL,))))
+    assert only == replace(only, folded=True)
 
 
 def test_no_seed_in_common_cannot_say():
