@@ -26,6 +26,7 @@ from peftmark.render import words
 Word = Literal["agree", "disagree", "mixed", "not told apart", "not measured"]
 Vote = Literal["for", "against", "open", "unknown"]
 """What a pair shows; open where it shows neither, unknown where it was not measured alike."""
+NOT_OVER_ALL = "which is not shown once all pairs are judged together (Holm)"
 MOST_PAIRS = 3
 """Pairs that are named."""
 
@@ -206,7 +207,12 @@ def _vote(table: ResultTable, a: Cell, b: Cell, test: Test, cost: Cost | None) -
         if saw := training_lines.saw_beside(table, a, b):
             # What trained longer would win by that alone: nothing is shown of the methods.
             return "unknown", f"{text}, but it {saw}"
-        return _score_vote(table, a, b, found, test.drop * POINT), text
+        drop = test.drop * POINT
+        vote = _score_vote(table, a, b, found, drop)
+        e = found.estimate
+        if vote == "open" and found.se is not None and not e.low <= -drop <= e.high:
+            text = f"{text}, {NOT_OVER_ALL}"
+        return vote, text
     mine, theirs = point(table, a, cost), point(table, b, cost)
     if mine is None or theirs is None:
         return "unknown", f"{cost.title} not recorded on every task"

@@ -189,6 +189,20 @@ def test_every_verdict_names_its_pairs_and_seeds():
             assert told.pairs[0].first in told.why
 
 
+def test_an_interval_off_zero_that_no_verdict_bears_out_says_so():
+    gains = (0.003, 0.009, 0.0, 0.012, 0.006)  # p = 0.05, which more pairs than one don't pass
+    near = []
+    for r in rows((LORA, QLORA, ADALORA, FULL), ("sst-2",)):
+        value = 0.8 + (gains[r.job.seed] if r.job.cell == ADALORA else 0.001 * (r.job.seed % 2))
+        near.append(replace(r, outcome=replace(r.outcome, metric_value=value)))
+    advice = next(a for a in ADVICE if a.test and a.test.says == "AdaLoRA scores higher than LoRA")
+    found = judge(table_of(near), advice)
+    assert found.word == "not told apart"
+    assert found.why.endswith("not shown once all pairs are judged together (Holm)")
+    (alone,) = judge(table_of([r for r in near if r.job.cell in (LORA, ADALORA)]), advice).pairs
+    assert "Holm" not in alone.text
+
+
 def test_pairs_that_no_one_measured_alike_are_not_measured():
     advice = Advice(
         "x", "x", "x, x", Test("x", "score", Group("full", ("full",)), Group("l", ("lora",)))
