@@ -126,7 +126,10 @@ def parse_price(option: str, text: str) -> Price:
 
 def parse_hour_price(option: str, text: str) -> Price:
     """What an hour of a machine costs, such as 2.50USD or 2.50USD/h."""
-    return parse_price(option, text.removesuffix("/h"))
+    price = read_price(text.removesuffix("/h"))
+    if price is None:
+        raise _fault(option, text, PRICES)
+    return price
 
 
 def money_text(value: float, currency: str) -> str:
