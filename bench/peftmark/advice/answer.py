@@ -254,9 +254,9 @@ def _answer(answer: Answer) -> Iterator[str]:
     if answer.picks or answer.others:
         yield ""
         yield from _evidence_table(answer)
-    if told := list(guide_lines.lines(answer)):
+    if guided := list(guide_lines.lines(answer)):
         yield ""
-        yield from told
+        yield from guided
     if answer.caveats:
         yield ""
         yield "What this does not say:"

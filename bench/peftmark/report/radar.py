@@ -10,7 +10,7 @@ from peftmark.catalog.methods import Cell
 from peftmark.record.job import ReportOptions
 from peftmark.render import words
 from peftmark.render.chart_specs import Outline, Radar, RadarPoint
-from peftmark.render.page import Column, Entry, Figure, Grid, Paragraph, Section, marks
+from peftmark.render.page import Block, Column, Entry, Figure, Grid, Paragraph, Section, marks
 from peftmark.report import axes, cell_selection, missing, stars, summary
 
 FEWEST_AXES = 3
@@ -18,6 +18,8 @@ MOST_BESIDE = 12
 """Rows of a table that stands open beside the picture."""
 MOST_OFFERED = 40
 """Cells whose shapes a reader can pick."""
+FEW = 3
+"""Axes that are named one by one, however many there are."""
 NEARLY = 0.02
 """Share of an axis within which outlines count as the same."""
 
@@ -37,10 +39,10 @@ def section(table: ResultTable, options: ReportOptions) -> Section:
     )
     grid = missing.fold_missing(grid, 1)
     picture = _picture(table, options) if len(keys) >= FEWEST_AXES else None
-    lead = "Outward is better on every axis; shapes are of means, and their area means nothing."
+    lead = "Outward is better; areas mean nothing."
     shown = (grid,) if picture is None else (picture, grid)
     rated = stars.grid(table, options)
-    blocks = (Paragraph(_anchors(table, options)), *([rated] if rated else []))
+    blocks: tuple[Block, ...] = (Paragraph(_anchors(table, options)), *([rated] if rated else []))
     return Section("glance", "At a glance", lead, blocks, shown)
 
 
@@ -59,7 +61,7 @@ def _anchors(table: ResultTable, options: ReportOptions) -> str:
             f"{head.title} ({about}): centre {axis.worst:g}{unit}, rim {axis.best:g}{unit}, "
             f"{axis.scale}"
         )
-    text = "Anchors, outward = better. " + "; ".join(parts) + "."
+    text = "Shapes are of means. Anchors, outward = better. " + "; ".join(parts) + "."
     text += " They are fixed in the suite, so no cell moves when another joins."
     if "quality" in options.radar and table.scale.left_out and table.scale.tasks:
         text += (
@@ -95,7 +97,7 @@ def _picture(table: ResultTable, options: ReportOptions) -> Figure | None:
         tuple(places.index(cell) for cell in drawn),
     )
     finding = f"Against {words.title(table.reference)}: {'; '.join(told)}."
-    note = "At first: the reference, the highest mean, the least memory."
+    note = "Drawn first: reference, highest mean, least memory."
     return Figure("radar", finding, drawing, note)
 
 
@@ -122,7 +124,16 @@ def _finding(
             ahead.append(name)
         elif mine.position < theirs.position - NEARLY:
             behind.append(name)
-    parts = [f"outside in {words.listing(ahead)}"] if ahead else []
-    parts += [f"inside in {words.listing(behind)}"] if behind else []
+    known = [name for name in names if name not in unknown]
+    parts = [f"outside in {_most(ahead, known)}"] if ahead else []
+    parts += [f"inside in {_most(behind, known)}"] if behind else []
     parts += [f"{words.listing(unknown)} n/a"] if unknown else []
     return ", ".join(parts) or "the same outline"
+
+
+def _most(names: list[str], known: list[str]) -> str:
+    """Names of axes, or of many those that are not among them."""
+    rest = [name for name in known if name not in names]
+    if len(names) <= FEW or len(rest) >= len(names):
+        return words.listing(names)
+    return f"all but {words.listing(rest)}" if rest else "all"

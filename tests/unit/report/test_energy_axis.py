@@ -147,3 +147,16 @@ def test_every_suite_of_ours_has_anchors_of_energy(name):
 
 def test_an_axis_nobody_knows_has_no_value():
     assert axes.axis_value(table_of(rows(seconds)), LORA, "beauty").reason == "unknown axis"
+
+
+@pytest.mark.parametrize(
+    ("names", "text"),
+    [
+        (["a", "b"], "a and b"),
+        (["a", "b", "c"], "a, b and c"),
+        (["b", "c", "d", "e"], "all but a and f"),
+        (["a", "b", "c", "d", "e", "f"], "all"),
+    ],
+)
+def test_many_axes_are_named_by_those_left_out(names, text):
+    assert radar._most(names, list("abcdef")) == text
