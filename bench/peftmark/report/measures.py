@@ -162,6 +162,7 @@ def memory_sources(records: Iterable[Record]) -> list[str]:
     return sorted({MEMORY_SOURCES.get(source, source) for source in found})
 
 
+ENERGY = Energy("energy_cpu_joules", "timed steps", head="energy")
 STEP_TIME = Measure(
     "step_seconds_p50",
     "median (p10 to p90)",
@@ -183,7 +184,7 @@ TIME = (
     Measure("mfu"),
     Measure("train_seconds", "timed steps"),
     Measure("cpu_seconds", "user and system"),
-    Energy("energy_cpu_joules", "timed steps", head="energy"),
+    ENERGY,
 )
 _PARTS = {
     "weights": "of the base",
