@@ -8,6 +8,7 @@ import statistics
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from peftmark.analysis.scale import point
 from peftmark.analysis.validity import behind, with_other_seeds
@@ -183,9 +184,9 @@ def _saw_tooth(record: Record) -> Series | str:
 
 def swings(curve: Sequence[CurvePoint]) -> list[Value]:
     """Each change of the loss over the opposite one before it; 0 where it went on the same way."""
-    changes = [after.loss - before.loss for before, after in zip(curve, curve[1:], strict=False)]
+    changes = [after.loss - before.loss for before, after in pairwise(curve)]
     values = []
-    for p, before, now in zip(curve[2:], changes, changes[1:], strict=False):
+    for p, (before, now) in zip(curve[2:], pairwise(changes), strict=True):
         turned = before * now < 0
         values.append(Value(p.step, abs(now / before) if turned else 0.0))
     return values
@@ -256,12 +257,12 @@ class Count:
         if not self.measured:
             return "not judged: no run has the figure"
         told = self.right + self.false
+        missed = f"; missed {self.missed}" if self.missed else ""
         if not told:
-            behind = f", and missed {self.missed}" if self.missed else ""
-            return f"never raised where it could be judged{behind}"
+            return f"never raised where it can be judged{missed}"
         if self.false > self.right:
-            return f"mostly false: {self.false} of {told}"
-        return f"{self.right} of {told} right"
+            return f"mostly false: {self.false} of {told}{missed}"
+        return f"{self.right} of {told} right{missed}"
 
 
 def count(records: Iterable[Record]) -> tuple[Count, ...]:

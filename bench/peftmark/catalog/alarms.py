@@ -158,10 +158,10 @@ ALARMS: dict[str, Alarm] = {
             "where it went the same way",
             "above",
             1.0,
-            3,
+            2,
             "evaluation",
             ("curve",),
-            "the source names no number: three growing swings after a first are a judgement",
+            "the source names no number: two growing swings after a first are a judgement",
             "Lower the learning rate or `max_grad_norm`; of a combined method train one part alone "
             "first.",
         ),

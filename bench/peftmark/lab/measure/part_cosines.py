@@ -21,9 +21,11 @@ from peftmark.lab.methods import Prepared
 from peftmark.lab.step import logits_of
 from peftmark.record.job import Job
 
-STEP = 1e-3
-"""Length of a step over the norm of the part's parameters: -J g is the difference of two forward
-passes over it, whose own error is as large, and fp32 rounds a thousandth of that."""
+STEPS = (1e-3, 1e-2, 1e-1)
+"""Lengths of a step over the norm of the part's parameters. -J g is the difference of two forward
+passes over the length, whose own error grows with it: the first is taken that is felt."""
+FELT = 1e-4
+"""Change of the logits over the logits from which on it is more than fp32's rounding (6e-8)."""
 
 
 def refusal(job: Job, task: Task, prepared: Prepared) -> str:
@@ -53,7 +55,8 @@ def cosines(
         part_of: the part that a tensor belongs to; empty for none.
 
     Returns:
-        "one + other" -> cosine between -1 and 1; None where a part changes nothing.
+        "one + other" -> cosine between -1 and 1; None where a part changes nothing that could be
+        told from rounding.
     """
     parts: dict[str, list[nn.Parameter]] = {}
     for name, p in adapter.items():
@@ -63,14 +66,17 @@ def cosines(
     model.eval()
     try:
         with torch.no_grad():
-            before = logits_of(model, batch, job, device)
-            changes = {}
-            for part, tensors in parts.items():
-                with _Moved(tensors):
-                    change = logits_of(model, batch, job, device) - before
-                if task.kind == "classification":  # a shift of all classes changes nothing
-                    change = change - change.mean(-1, keepdim=True)
-                changes[part] = change.flatten().double()
+            before = _centred(logits_of(model, batch, job, device), task)
+
+            def change(tensors: list[nn.Parameter]) -> torch.Tensor:
+                for length in STEPS:
+                    with _Moved(tensors, length):
+                        after = _centred(logits_of(model, batch, job, device), task)
+                    if _size(after - before) >= FELT * _size(before):
+                        return after - before
+                return torch.zeros_like(before)
+
+            changes = {part: change(tensors) for part, tensors in parts.items()}
     finally:
         model.train(training)
     return {
@@ -80,10 +86,14 @@ def cosines(
 
 
 class _Moved:
-    """The tensors a small step down their gradients, for a while."""
+    """The tensors a small step down their gradients, for a while.
 
-    def __init__(self, tensors: list[nn.Parameter]) -> None:
-        self._tensors = tensors
+    Args:
+        length: of the step over the norm of all of them.
+    """
+
+    def __init__(self, tensors: list[nn.Parameter], length: float) -> None:
+        self._tensors, self._length = tensors, length
         self._kept = [p.detach().clone() for p in tensors]
 
     def __enter__(self) -> None:
@@ -93,7 +103,7 @@ class _Moved:
         if not slope:
             return
         for p, gradient in zip(self._tensors, gradients, strict=True):
-            p.sub_(gradient, alpha=STEP * (size or 1.0) / slope)
+            p.sub_(gradient, alpha=self._length * (size or 1.0) / slope)
 
     def __exit__(self, *_: object) -> None:
         for p, kept in zip(self._tensors, self._kept, strict=True):
@@ -106,6 +116,17 @@ def _norm(tensors: list[torch.Tensor]) -> torch.Tensor:
     return whole
 
 
+def _centred(logits: torch.Tensor, task: Task) -> torch.Tensor:
+    """Logits as one vector; of classes less their mean, since a shift of all says nothing."""
+    if task.kind == "classification":
+        logits = logits - logits.mean(-1, keepdim=True)
+    return logits.flatten().double()
+
+
+def _size(vector: torch.Tensor) -> float:
+    return float(torch.linalg.vector_norm(vector))
+
+
 def _cosine(one: torch.Tensor, other: torch.Tensor) -> float | None:
-    sizes = float(torch.linalg.vector_norm(one) * torch.linalg.vector_norm(other))
+    sizes = _size(one) * _size(other)
     return float(one @ other) / sizes if sizes else None
