@@ -50,13 +50,11 @@ def _by_alarm(counts: Sequence[Count]) -> Grid:
 def _alarm_row(found: Count) -> tuple[Entry, ...]:
     every = found.measured + sum(found.unmeasured.values())
     why = max(found.unmeasured, key=lambda reason: found.unmeasured[reason], default="")
+    measured = Entry(f"{found.measured} of {words.plural(every, 'run')}", why)
     if found.measured:
         raised = Entry(f"{found.raised} of {found.measured}")
-        measured = Entry(f"{found.measured} of {words.plural(every, 'run')}", why)
     else:
-        why = why or "nothing trains by steps"
-        raised = words.missing("not measured")
-        measured = words.missing(why)
+        raised = Entry("not measured", why or "nothing trains by steps", kind="missing")
     alarm = found.alarm
     return (Entry(alarm.title), raised, measured, Entry(alarm.rule), Entry(alarm.action))
 
