@@ -258,8 +258,10 @@ class Count:
             return "not judged: no run has the figure"
         told = self.right + self.false
         missed = f"; missed {self.missed}" if self.missed else ""
+        if not self.raised:
+            return f"never raised{missed}"
         if not told:
-            return f"never raised where it can be judged{missed}"
+            return f"can't be told: no other seed of the {self.untold} that raised it{missed}"
         if self.false > self.right:
             return f"mostly false: {self.false} of {told}{missed}"
         return f"{self.right} of {told} right{missed}"
@@ -278,6 +280,22 @@ def count(records: Iterable[Record]) -> tuple[Count, ...]:
     return tuple(
         _count(alarm, [(row, every[i]) for row, every in readings], judged, bad)
         for i, alarm in enumerate(ALARMS.values())
+    )
+
+
+def together(runs: Sequence[Sequence[Count]]) -> tuple[Count, ...]:
+    """The counts of several runs, each of which was held to its own seeds alone."""
+    return tuple(
+        Count(
+            same[0].alarm,
+            measured=sum(one.measured for one in same),
+            unmeasured=sum((Counter(one.unmeasured) for one in same), Counter()),
+            right=sum(one.right for one in same),
+            false=sum(one.false for one in same),
+            untold=sum(one.untold for one in same),
+            missed=sum(one.missed for one in same),
+        )
+        for same in zip(*runs, strict=True)
     )
 
 

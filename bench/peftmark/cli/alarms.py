@@ -35,17 +35,17 @@ def add_options(sub: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """The counts of every alarm over the rows, or the readings of one job."""
-    from peftmark.analysis.alarms import count, read
+    from peftmark.analysis.alarms import count, read, together
 
-    rows = _rows(options)
+    sources = _rows(options)
     if options.job is None:
-        counts = count(rows)
+        counts = together([count(rows) for rows in sources])
         if options.json:
             print(json.dumps([facts(one) for one in counts], indent=2))
         else:
             print("\n".join(table(counts)))
         return Exit.OK
-    found = [row for row in rows if row.job.job_id == options.job]
+    found = [row for rows in sources for row in rows if row.job.job_id == options.job]
     if not found:
         raise UserError(
             f"--job {quoted(options.job)}: no row of these is of that job",
@@ -63,21 +63,23 @@ def run(options: argparse.Namespace) -> int:
     return Exit.OK
 
 
-def _rows(options: argparse.Namespace) -> list[Record]:
-    """The rows that count of every source, each job once.
+def _rows(options: argparse.Namespace) -> list[list[Record]]:
+    """The rows that count of every source, each job once, at the first that has it.
 
     Raises:
         UserError: a source has none.
     """
     from peftmark.api.selected import select
 
-    found: dict[str, Record] = {}
+    seen: set[str] = set()
+    found: list[list[Record]] = []
     for source in options.source:
         selected = select(
             source, profile=options.profile, results=options.results, suites=options.suites
         )
-        found |= {row.job.job_id: row for row in selected.records}
-    return list(found.values())
+        found.append([row for row in selected.records if row.job.job_id not in seen])
+        seen |= {row.job.job_id for row in selected.records}
+    return found
 
 
 def lines(reading: Reading) -> list[str]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from peftmark.analysis.alarms import Count, count
+from peftmark.analysis.alarms import Count, count, together
 from peftmark.catalog.alarms import ALARMS
 from peftmark.core.files import write_all
 from peftmark.record.job import Record
@@ -18,7 +18,8 @@ NOTE = "written by `python -m peftmark.docgen.alarms_page`; don't edit."
 TABLE = f"<!-- Alarms: {NOTE} -->", "<!-- End of alarms. -->"
 COUNTS = f"<!-- Counts: {NOTE} -->", "<!-- End of counts. -->"
 STORED = (
-    *("docs/alarms/rows.parquet", "docs/example/rows.parquet"),
+    "docs/alarms/*.parquet",
+    "docs/example/rows.parquet",
     "results/published/*/rows.parquet",
 )
 """Files of rows that come with the project."""
@@ -44,9 +45,9 @@ def stored(root: Path) -> Iterator[tuple[str, list[Record]]]:
 
 
 def count_lines(files: Iterable[tuple[str, list[Record]]]) -> Iterator[str]:
-    """The counts over all files together, and what of it each file has."""
+    """The counts of all files together, each by itself, and what each file holds."""
     every = list(files)
-    found = count([row for _, rows in every for row in rows])
+    found = together([count(rows) for _, rows in every])
     yield "| alarm | measured in | raised | right | false | no other seed | missed | so |"
     yield "|---|---|---|---|---|---|---|---|"
     for one in found:

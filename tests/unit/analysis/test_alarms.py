@@ -180,7 +180,12 @@ def test_an_alarm_is_false_where_the_run_did_not_fall_behind():
     assert dict(found.unmeasured) == {"the row holds none": 1}
     [missed] = [c for c in count(rows) if c.alarm.key == "gap"]
     assert (missed.raised, missed.missed) == (0, 1)
-    assert missed.verdict == "never raised where it can be judged; missed 1"
+    assert missed.verdict == "never raised; missed 1"
+
+
+def test_an_alarm_of_runs_without_another_seed_can_not_be_told():
+    [found] = [c for c in count([run(gradient_shares=shares(0.9, 0.1))]) if c.raised]
+    assert found.verdict == "can't be told: no other seed of the 1 that raised it"
 
 
 def test_an_alarm_that_is_mostly_false_is_named_so_and_one_without_figures_is_not_judged():

@@ -10,7 +10,7 @@ from peftmark.analysis.alarms import count, read
 from peftmark.catalog.alarms import ALARMS
 from peftmark.cli import parser
 from peftmark.storage.rows_file import read_rows_file
-from places import DOCS
+from places import DOCS, ROOT
 
 ROWS = DOCS / "example" / "rows.parquet"
 JOB = "19058506daca1126"
@@ -41,6 +41,15 @@ def test_it_counts_every_alarm_over_the_rows(alarms, rows):
     for line, found in zip(lines[2:], count(rows), strict=True):
         assert line.startswith(f"| `{found.alarm.key}` | {found.measured} of 72 | ")
         assert line.endswith(f" | {found.verdict} |")
+
+
+def test_of_several_sources_each_is_held_to_its_own_seeds_and_no_job_counts_twice(alarms):
+    assert alarms(str(ROWS)) == alarms()
+    published = ROOT / "results" / "published" / "adalora-tuned"
+    told = {one["alarm"]: one for one in json.loads(alarms(str(published), "--json")[1])}
+    alone = count(list(read_rows_file(published / "rows.parquet").records.values()))
+    [gap] = [one for one in alone if one.alarm.key == "gap"]
+    assert told["gap"]["measured"] == 72 + gap.measured and gap.measured
 
 
 def test_json_has_the_counts_and_why_a_figure_is_missing(alarms):
