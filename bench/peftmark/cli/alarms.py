@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from peftmark.cli.options import OF_NEWEST_ROWS, add_profile, add_results, add_suites
+from peftmark.cli.options import OF_ALL, add_profile, add_results, add_suites
 from peftmark.core.errors import Exit, UserError
 from peftmark.core.shown import plain, quoted
 
@@ -28,7 +28,7 @@ def add_options(sub: argparse.ArgumentParser) -> None:
         help="whose rows count: a suite's name, its results folder, or a file of rows",
     )
     sub.add_argument("--job", metavar="ID", help="every alarm of one job, with its value")
-    add_profile(sub, OF_NEWEST_ROWS)
+    add_profile(sub, OF_ALL)
     add_suites(sub)
     add_results(sub)
 
@@ -69,16 +69,23 @@ def _rows(options: argparse.Namespace) -> list[list[Record]]:
     Raises:
         UserError: a source has none.
     """
-    from peftmark.api.selected import select
+    from peftmark.api.selected import contents_of
+    from peftmark.storage.unread import no_results
 
     seen: set[str] = set()
     found: list[list[Record]] = []
     for source in options.source:
-        selected = select(
-            source, profile=options.profile, results=options.results, suites=options.suites
-        )
-        found.append([row for row in selected.records if row.job.job_id not in seen])
-        seen |= {row.job.job_id for row in selected.records}
+        where, contents = contents_of(source, options.results, options.suites)
+        # Of several attempts the last; jobs that the suite no longer plans are runs all the same.
+        rows = {
+            row.job.job_id: row
+            for row in sorted(contents.rows, key=lambda row: row.attempt)
+            if options.profile in (None, row.job.profile)
+        }
+        if not rows:
+            raise no_results(where, contents, "Run them first, or name another profile.")
+        found.append([row for key, row in rows.items() if key not in seen])
+        seen |= rows.keys()
     return found
 
 
