@@ -15,6 +15,7 @@ from typing import NoReturn
 from peftmark import __version__
 from peftmark.catalog import plugins
 from peftmark.cli import (
+    alarms,
     baseline,
     budget,
     claims,
@@ -61,6 +62,7 @@ COMMANDS: tuple[Command, ...] = (
     run,
     report,
     table,
+    alarms,
     plan,
     export,
     predict,

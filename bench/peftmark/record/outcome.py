@@ -163,6 +163,11 @@ class Outcome:
     rank_history: dict[str, list[int | None]] = field(default_factory=dict)
     importance_history: dict[str, list[float | None]] = field(default_factory=dict)
     layer_scores: dict[str, float] = field(default_factory=dict)
+    norm_history: dict[str, list[float | None]] = field(default_factory=dict)
+    importance_variation: dict[str, list[float | None]] = field(default_factory=dict)
+    gradient_shares: dict[str, list[float | None]] = field(default_factory=dict)
+    part_cosines: dict[str, list[float | None]] = field(default_factory=dict)
+    rate_halvings: dict[str, float] = field(default_factory=dict)
     curve: tuple[CurvePoint, ...] = ()
     initial_weights_hash: str | None = None
     final_weights_hash: str | None = None

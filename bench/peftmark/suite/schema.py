@@ -160,6 +160,7 @@ class RecipeLayer(Strict):
     eval_batch_size: Count | None = None
     early_stopping: Count | None = None
     label_smoothing: Share | None = None
+    halve_on_growth: bool | None = None
     train_pooler: bool | None = None
     head_dropout: Share | None = None
     targets: Annotated[str | tuple[str, ...], BeforeValidator(_targets)] | None = None

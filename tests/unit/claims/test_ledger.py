@@ -224,7 +224,7 @@ def test_no_reason_says_that_suites_name_encoders_alone():
         reasons = [one.untestable, *(t.untestable for t in one.tests or [])]
         assert not any(reason and "encoders alone" in reason for reason in reasons), one.id
     gradients = LEDGER_OF_OURS["C18"].untestable
-    assert gradients is not None and "column of gradients by parameter" in gradients
+    assert gradients is not None and "gradient_shares" in gradients
 
 
 def test_every_claim_says_how_it_is_read_or_is_untestable():

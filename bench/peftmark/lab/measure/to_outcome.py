@@ -16,6 +16,7 @@ from peftmark.lab.measure.probe import Probed
 from peftmark.lab.scoring import Scores
 from peftmark.lab.train import Trained, warm_up_steps
 from peftmark.record.fields import LIVE_PARTS
+from peftmark.record.fields_watch import WATCHED
 from peftmark.record.job import Job
 from peftmark.record.outcome import Outcome, numbers
 
@@ -48,7 +49,7 @@ UNTOUCHED = (
     "torch_reserved_bytes", "vmhwm_train_bytes", "rss_before_train_bytes", "energy_gpu_joules",
     "energy_cpu_joules", "gemm_flops_per_second", "head_parameters", "adapter_parameters",
     "solved_size", "budget_parameters", "active_parameters", "final_rank", "initial_weights_hash",
-    "final_weights_hash", "peak_memory_bytes", "peak_memory_source",
+    "final_weights_hash", "peak_memory_bytes", "peak_memory_source", *WATCHED,
 )  # fmt: skip
 """Columns of what a job does in training and after it."""
 
@@ -112,6 +113,8 @@ def of_training(job: Job, trained: Trained) -> dict[str, Any]:
             reason = "a tuning trial is scored on the selection rows alone"
         names = ("selected_metric_value", "selected_step", "selection_metric_value")
         reasons |= dict.fromkeys(names, reason)
+    watched, unwatched = trained.watched
+    reasons |= unwatched
     if not trained.written:
         reasons["generated_tokens_per_second"] = "no answers are written"
     ranks = [end for history in trained.rank_history.values() if (end := history[-1]) is not None]
@@ -133,6 +136,7 @@ def of_training(job: Job, trained: Trained) -> dict[str, Any]:
         "final_rank": sum(ranks) if ranks else None,
         "rank_history": trained.rank_history,
         "importance_history": trained.importance_history,
+        **watched,
         "curve": curve,
         "null_reasons": reasons,
     }

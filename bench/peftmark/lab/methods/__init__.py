@@ -107,6 +107,9 @@ class Prepared:
         ranks: active rank of each adapted module by name; empty for methods without rank.
         importance: mean importance of each adapted module's rank-one parts, by name, for methods
             that score them.
+        importance_variation: coefficient of variation of each module's scores, by name, likewise.
+        part_of: of a method of several parts, the part that a trainable tensor belongs to, by
+            name; empty for what is of none, such as a gate or the head. None for one part.
         layer_scores: sensitivity of each layer by its module name, for methods that looked at
             gradients before they were built.
         matched_rank: which of the method's ranks the cell's rank is; None without rank.
@@ -127,6 +130,8 @@ class Prepared:
     stage: Stage | None = None
     ranks: Callable[[], dict[str, int]] = field(default=dict)
     importance: Callable[[], dict[str, float]] = field(default=dict)
+    importance_variation: Callable[[], dict[str, float | None]] = field(default=dict)
+    part_of: Callable[[str], str] | None = None
     layer_scores: dict[str, float] = field(default_factory=dict)
     matched_rank: str | None = None
     active_parameters: Callable[[], int] | None = None

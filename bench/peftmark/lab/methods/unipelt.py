@@ -240,7 +240,15 @@ def unipelt(model: nn.Module, setting: Setting) -> Prepared:
         merge_reason="the gates depend on the input: no weight can hold what they scale",
         ranks=lambda: ranks,
         matched_rank="r",
+        part_of=_part_of,
     )
+
+
+def _part_of(name: str) -> str:
+    """The part that a tensor belongs to; none for gates."""
+    places = set(name.split("."))
+    parts = {"LoRA": {"A", "B"}, "prefix": {"keys", "values"}, "adapter": {"down", "up"}}
+    return next((part for part, own in parts.items() if places & own), "")
 
 
 def _insert(
