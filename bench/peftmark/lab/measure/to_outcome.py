@@ -217,8 +217,14 @@ def of_deployment(found: Deployed, outcome: Outcome) -> dict[str, Any]:
     if found.merged_latency is None:
         names = (name for name in DEPLOYED if name.startswith("merge"))
         reasons |= dict.fromkeys(names, found.merge_reason)
-    by_rows = {name: found.by_rows.get(rows) for rows, name in BATCH_LATENCY.items()}
-    by_rows |= {name: found.merged_by_rows.get(rows) for rows, name in MERGED_BATCH_LATENCY.items()}
+    by_rows = {
+        "latency_1_row_seconds": found.by_rows.get(1),
+        "latency_4_rows_seconds": found.by_rows.get(4),
+        "latency_8_rows_seconds": found.by_rows.get(8),
+        "merged_latency_1_row_seconds": found.merged_by_rows.get(1),
+        "merged_latency_4_rows_seconds": found.merged_by_rows.get(4),
+        "merged_latency_8_rows_seconds": found.merged_by_rows.get(8),
+    }
     reasons = {name: why for name, why in reasons.items() if by_rows.get(name) is None}
     return {
         "latency_p50_seconds": found.latency[0],
