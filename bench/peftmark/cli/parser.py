@@ -15,6 +15,7 @@ from typing import NoReturn
 from peftmark import __version__
 from peftmark.catalog import plugins
 from peftmark.cli import (
+    adapter,
     baseline,
     budget,
     claims,
@@ -64,6 +65,7 @@ COMMANDS: tuple[Command, ...] = (
     plan,
     export,
     predict,
+    adapter,
     evaluate,
     new,
     inspect,
