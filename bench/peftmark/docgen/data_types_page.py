@@ -19,8 +19,6 @@ from peftmark.core.files import write_all
 from peftmark.sources.assets import Places, default_cache, model_files
 
 if TYPE_CHECKING:
-    import torch
-
     from peftmark.record.job import Job
 
 PAGE = Path("docs") / "data-types.md"
@@ -97,7 +95,7 @@ def _weights_file(name: str) -> Path:
     return model_files(MODELS[name], places).path / MODELS[name].weights_file
 
 
-def _figures(weights: Iterable[torch.Tensor]) -> dict[str, Any]:
+def _figures(weights: Iterable[Any]) -> dict[str, Any]:
     from peftmark.lab.quantization.weight_error import BLOCK, errors
 
     found = errors(weights, KINDS)
@@ -136,7 +134,7 @@ def _fine_tuned(job: Job, outbox: Path) -> Path:
     return next(outbox.glob("*.safetensors"))
 
 
-def _moved(before: Iterable[torch.Tensor], after: Iterable[torch.Tensor]) -> float:
+def _moved(before: Iterable[Any], after: Iterable[Any]) -> float:
     """The norm of what changed over the norm before. Both files name the matrices in one order."""
     change = power = 0.0
     for old, new in zip(before, after, strict=True):
