@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,8 @@ OF = ("minilm-l6", "mpnet-base")
 """Encoders that packages hold as they were trained; SmolLM2's packaged ones went through 4 bits."""
 TUNED = ("glue", "offline", "trec", 0)
 """Suite, profile, task and seed of the run that fine-tunes all weights."""
+RATE = 2e-4
+"""Its learning rate, whatever the profile's is by now."""
 
 HEAD = """\
 # 4-bit data types on trained weights
@@ -57,8 +60,9 @@ difference over that of the weights. In brackets the largest difference of a wei
 squares of the weights.
 """
 TUNED_TEXT = """
-Fine-tuned: {title} with every weight trained on {task} for {steps} steps (`{suite}`, profile
-`{profile}`, seed {seed}), which moved these weights by {moved:.2%} of their norm.
+Fine-tuned: {title} with every weight trained on {task} for {steps} steps at rate {rate:g}
+(otherwise as `{suite}`, profile `{profile}`, seed {seed}), which moved these weights by
+{moved:.2%} of their norm.
 """
 BESIDE = """
 ## Beside what was claimed
@@ -118,9 +122,9 @@ def _job() -> Job:
 
     suite, profile, task, seed = TUNED
     jobs = expand(load_suite(suite, SUITES), profile, "cpu").jobs
-    return next(
-        j for j in jobs if (j.method, j.task, j.seed, j.purpose) == ("full", task, seed, "report")
-    )
+    wanted = ("full", task, seed, "report")
+    job = next(j for j in jobs if (j.method, j.task, j.seed, j.purpose) == wanted)
+    return replace(job, recipe=replace(job.recipe, learning_rate=RATE))
 
 
 def _fine_tuned(job: Job, outbox: Path) -> Path:
@@ -183,7 +187,7 @@ def page(found: ErrorsFile) -> str:
         suite, profile, _, seed = TUNED
         told = TUNED_TEXT.format(
             title=MODELS[name].title, task=TASKS[one.task].title, steps=one.steps, suite=suite,
-            profile=profile, seed=seed, moved=one.moved,
+            profile=profile, seed=seed, moved=one.moved, rate=RATE,
         )  # fmt: skip
         parts.append(told.rstrip("\n"))
     every = {**_titled(found.models), **_titled(found.fine_tuned, ", fine-tuned")}
