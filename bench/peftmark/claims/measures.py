@@ -101,6 +101,9 @@ MEASURES: dict[str, Measure] = {
         _of("steps_to_target", "steps", ("batch_size", "eval_every")),
         _of("latency_p50_seconds", "time", _SCORING),
         _of("merged_latency_p50_seconds", "time", _SCORING),
+        _of("latency_1_row_seconds", "time", _SCORING),
+        _of("latency_4_rows_seconds", "time", _SCORING),
+        _of("latency_8_rows_seconds", "time", _SCORING),
         Measure(
             "rank_moves_20_to_60",
             "share of rank changes between 20 and 60 % of the steps",

@@ -15,6 +15,7 @@ from typing import NoReturn
 from peftmark import __version__
 from peftmark.catalog import plugins
 from peftmark.cli import (
+    adapter,
     alarms,
     baseline,
     budget,
@@ -66,6 +67,7 @@ COMMANDS: tuple[Command, ...] = (
     plan,
     export,
     predict,
+    adapter,
     evaluate,
     new,
     inspect,

@@ -62,7 +62,8 @@ def deployed(
         progress({"phase": "deploy"})
         try:
             with meters.phase("deploy"):
-                found = deploy(build.job, prepared, folder, build.base, work.latency, device)
+                batches, by_rows = work.latency, work.latency_by_rows
+                found = deploy(build.job, prepared, folder, build.base, batches, device, by_rows)
             outcome = replace(outcome, **of_deployment(found, outcome))
         except Exception as error:
             outcome = _failed(outcome, DEPLOYED, "reloading and merging", error)

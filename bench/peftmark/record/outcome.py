@@ -156,6 +156,12 @@ class Outcome:
     latency_p95_seconds: float | None = None
     merged_latency_p50_seconds: float | None = None
     merged_latency_p95_seconds: float | None = None
+    latency_1_row_seconds: float | None = None
+    latency_4_rows_seconds: float | None = None
+    latency_8_rows_seconds: float | None = None
+    merged_latency_1_row_seconds: float | None = None
+    merged_latency_4_rows_seconds: float | None = None
+    merged_latency_8_rows_seconds: float | None = None
     merge_target: str | None = None
     merge_max_error: float | None = None
     reload_max_error: float | None = None

@@ -16,6 +16,7 @@ from peftmark.lab.measure.probe import Probed
 from peftmark.lab.scoring import Scores
 from peftmark.lab.train import Trained, warm_up_steps
 from peftmark.record.fields import LIVE_PARTS
+from peftmark.record.fields_batch_latency import BATCH_LATENCY, MERGED_BATCH_LATENCY
 from peftmark.record.fields_watch import WATCHED
 from peftmark.record.job import Job
 from peftmark.record.outcome import Outcome, numbers
@@ -25,6 +26,8 @@ DEPLOYED = (
     "latency_p95_seconds",
     "merged_latency_p50_seconds",
     "merged_latency_p95_seconds",
+    *BATCH_LATENCY.values(),
+    *MERGED_BATCH_LATENCY.values(),
     "merge_target",
     "merge_max_error",
     "reload_max_error",
@@ -213,15 +216,26 @@ def of_fit(scores: Scores, meters: Meters, untrained: str) -> dict[str, Any]:
 def of_deployment(found: Deployed, outcome: Outcome) -> dict[str, Any]:
     """Latency, merge and reload."""
     merged = found.merged_latency or (None, None)
-    reasons = {}
+    columns = (*BATCH_LATENCY.values(), *MERGED_BATCH_LATENCY.values())
+    reasons = dict.fromkeys(columns, f"there are only {outcome.eval_rows} evaluation rows")
     if found.merged_latency is None:
         names = (name for name in DEPLOYED if name.startswith("merge"))
-        reasons = dict.fromkeys(names, found.merge_reason)
+        reasons |= dict.fromkeys(names, found.merge_reason)
+    by_rows = {
+        "latency_1_row_seconds": found.by_rows.get(1),
+        "latency_4_rows_seconds": found.by_rows.get(4),
+        "latency_8_rows_seconds": found.by_rows.get(8),
+        "merged_latency_1_row_seconds": found.merged_by_rows.get(1),
+        "merged_latency_4_rows_seconds": found.merged_by_rows.get(4),
+        "merged_latency_8_rows_seconds": found.merged_by_rows.get(8),
+    }
+    reasons = {name: why for name, why in reasons.items() if by_rows.get(name) is None}
     return {
         "latency_p50_seconds": found.latency[0],
         "latency_p95_seconds": found.latency[1],
         "merged_latency_p50_seconds": merged[0],
         "merged_latency_p95_seconds": merged[1],
+        **by_rows,
         "merge_target": found.merge_target,
         "merge_max_error": found.merge_max_error,
         "reload_max_error": found.reload_max_error,
