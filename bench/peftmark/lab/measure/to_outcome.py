@@ -43,6 +43,7 @@ UNTOUCHED = (
     *SAVED, *DEPLOYED, *PROBED, *PREDICTED, "selected_metric_value", "selected_step",
     "selection_metric_value", "best_metric_value", "target_reached", "steps_to_target",
     "exploding_step", "loss", "penalty", "optimizer", "learning_rate_mean", "matched_rank",
+    "rank_allocator",
     "timed_steps", "train_seconds", "step_seconds_p10", "step_seconds_p50", "step_seconds_p90",
     "cpu_seconds", "samples_per_second", "tokens_per_second", "torch_allocated_bytes",
     "torch_reserved_bytes", "vmhwm_train_bytes", "rss_before_train_bytes", "energy_gpu_joules",

@@ -109,6 +109,8 @@ class Prepared:
             that score them.
         layer_scores: sensitivity of each layer by its module name, for methods that looked at
             gradients before they were built.
+        allocator: called after training, who decided which ranks to keep (`Dynamics.says`); None
+            for a method that prunes none.
         matched_rank: which of the method's ranks the cell's rank is; None without rank.
         active_parameters: trainable parameters less those of pruned ranks.
         fault: why the trained model isn't what its name says; None if it is.
@@ -128,6 +130,7 @@ class Prepared:
     ranks: Callable[[], dict[str, int]] = field(default=dict)
     importance: Callable[[], dict[str, float]] = field(default=dict)
     layer_scores: dict[str, float] = field(default_factory=dict)
+    allocator: Callable[[], str | None] = field(default=lambda: None)
     matched_rank: str | None = None
     active_parameters: Callable[[], int] | None = None
     fault: Callable[[], str | None] = field(default=lambda: None)

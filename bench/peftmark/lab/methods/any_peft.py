@@ -243,7 +243,9 @@ def _with_adalora(prepared: Prepared, wrapped: Any, config: Any) -> None:
             return None
         return f"AdaLoRA ended with an active rank of {found}, its budget is {budget}"
 
-    prepared.extra_loss = lambda: config.orth_reg_weight * adalora.orthogonality(wrapped)
+    penalty = adalora.Penalty(wrapped, batched=False)
+    prepared.extra_loss = lambda: config.orth_reg_weight * penalty()
+    prepared.allocator = lambda: adalora.PEFT
     prepared.ranks = lambda: adalora.ranks(wrapped)
     prepared.active_parameters = lambda: adalora.active_parameters(wrapped)
     prepared.fault = fault

@@ -33,7 +33,6 @@ from peftmark.lab.methods.adalora import (
     active_parameters,
     freeze_divisors,
     modules,
-    orthogonality,
     ranks,
     schedule_options,
 )
@@ -114,7 +113,7 @@ def hybrid(model: nn.Module, setting: Setting) -> Prepared:
     tuner = build(model)
     for name in trained_head(setting.parts, job.recipe.train_pooler):
         model.get_submodule(name).requires_grad_(True)
-    dynamics = Dynamics(tuner)
+    dynamics = Dynamics(tuner, setting)
 
     def all_ranks() -> dict[str, int]:
         found = fixed | ranks(tuner.model)
@@ -132,10 +131,11 @@ def hybrid(model: nn.Module, setting: Setting) -> Prepared:
         load=lambda base, folder: _load(build, base, folder),
         merge=(lambda model: merge_adapter(model, job)) if job.quantization == "none" else None,
         merge_reason="PEFT can't merge AdaLoRA into quantised weights",
-        extra_loss=lambda: schedule.orthogonal_weight * orthogonality(tuner, MIDDLE),
+        extra_loss=lambda: schedule.orthogonal_weight * dynamics.penalty(),
         after_step=dynamics.after_step,
         ranks=all_ranks,
         importance=dynamics.importance,
+        allocator=dynamics.says,
         active_parameters=lambda: active_parameters(tuner),
         fault=fault,
     )
