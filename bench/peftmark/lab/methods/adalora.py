@@ -168,12 +168,17 @@ class Dynamics:
         allocator = self._tuner.rankallocator
         if not allocator.exp_avg_ipt:
             return None
-        return torch.stack([
-            torch.stack([
-                allocator._element_score(f"{name}.{part}.{self._adapter}").mean() for part in PARTS
-            ])
-            for name in modules(self._tuner.model)
-        ])
+        return torch.stack(
+            [
+                torch.stack(
+                    [
+                        allocator._element_score(f"{name}.{part}.{self._adapter}").mean()
+                        for part in PARTS
+                    ]
+                )
+                for name in modules(self._tuner.model)
+            ]
+        )
 
 
 def ranks(model: nn.Module) -> dict[str, int]:
@@ -181,10 +186,12 @@ def ranks(model: nn.Module) -> dict[str, int]:
     found = modules(model)
     if not found:
         return {}
-    alive = torch.stack([
-        torch.stack([torch.count_nonzero(e) for e in module.lora_E.values()]).sum()
-        for module in found.values()
-    ])
+    alive = torch.stack(
+        [
+            torch.stack([torch.count_nonzero(e) for e in module.lora_E.values()]).sum()
+            for module in found.values()
+        ]
+    )
     return dict(zip(found, alive.tolist(), strict=True))
 
 

@@ -72,10 +72,12 @@ class Penalty:
                 for place, norm in zip(places, found, strict=True):
                     norms[place] = norm
         self.alone = sum(norm is None for norm in norms)
-        return torch.stack([
-            _norm(matrix, rows) if norm is None else norm
-            for norm, (matrix, rows) in zip(norms, matrices, strict=True)
-        ]).mean()
+        return torch.stack(
+            [
+                _norm(matrix, rows) if norm is None else norm
+                for norm, (matrix, rows) in zip(norms, matrices, strict=True)
+            ]
+        ).mean()
 
 
 def _sources(model: nn.Module, adapter: str) -> Iterator[tuple[Any, bool]]:
@@ -103,9 +105,7 @@ def _groups(matrices: Sequence[tuple[torch.Tensor, bool]]) -> Iterator[tuple[lis
 def _norm(matrix: torch.Tensor, rows: bool) -> torch.Tensor:
     """One matrix as PEFT takes it."""
     gram = matrix @ matrix.T if rows else matrix.T @ matrix
-    norm: torch.Tensor = torch.linalg.matrix_norm(
-        gram - torch.eye(len(gram), device=matrix.device)
-    )
+    norm: torch.Tensor = torch.linalg.matrix_norm(gram - torch.eye(len(gram), device=matrix.device))
     return norm
 
 
@@ -222,11 +222,13 @@ class BatchedAllocator(RankAllocator):  # type: ignore[misc]
         names = list(self._modules)
         with torch.no_grad():
             values, right, left = (self._scores(names, part) for part in PARTS)
-            means = torch.cat([
-                # One by one: a mean over a stack may be summed in another order.
-                *(torch.mean(score, dim=1) for score in right),
-                *(torch.mean(score, dim=0) for score in left),
-            ]).view(2, len(names), -1)
+            means = torch.cat(
+                [
+                    # One by one: a mean over a stack may be summed in another order.
+                    *(torch.mean(score, dim=1) for score in right),
+                    *(torch.mean(score, dim=0) for score in left),
+                ]
+            ).view(2, len(names), -1)
             triplets = torch.stack(values).squeeze(2) + (means[0] + means[1])
             last = torch.kthvalue(triplets.flatten(), k=self.init_bgt - budget)[0]
             self._pruned = triplets <= last
@@ -251,9 +253,9 @@ class BatchedAllocator(RankAllocator):  # type: ignore[misc]
     def _scores(self, names: Iterable[str], part: str) -> tuple[torch.Tensor, ...]:
         """Importance of each weight of a part: sensitivity times uncertainty (eq. 11)."""
         keys = [f"{name}.{part}.{self.adapter_name}" for name in names]
-        sensitivity, doubt = ([kept[key] for key in keys] for kept in (
-            self.exp_avg_ipt, self.exp_avg_unc
-        ))
+        sensitivity, doubt = (
+            [kept[key] for key in keys] for kept in (self.exp_avg_ipt, self.exp_avg_unc)
+        )
         multiply: Callable[..., tuple[torch.Tensor, ...]] = torch._foreach_mul
         return multiply(sensitivity, doubt)
 
