@@ -152,9 +152,10 @@ def count(cell: Cell, folder: Path) -> Iterator[Counted]:
     wanted = {STEP_OF_PHASE.get(phase, STEP_OF_ANY): phase for phase in cell.phases}
     launches = Launches(prepared.model)
     for number in range(1, max(wanted) + 1):
+        part = batch(task.labels, number)
+        launches.put(part.labels, *part.inputs.values())
         launches.start()
         with AsOnGpu(launches), launches:
-            part = batch(task.labels, number).to(torch.device("cpu"))
             taken = step.gradients(number, part)
             launches.part = "update"
             step.update(number)
