@@ -20,7 +20,7 @@ WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "_unique2",
 READS = ("tolist", "cpu", "numpy")
 """Calls that bring a tensor to the host."""
 FREE = ("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "lift_fresh",
-        "resize_", "set_", "is_same_size", "_local_scalar_dense")  # fmt: skip
+        "resize_", "set_", "is_same_size", "_unsafe_view", "_local_scalar_dense")  # fmt: skip
 """Operations that start no kernel, beside those that only look at a tensor in another way."""
 TENSORS_A_KERNEL = (110, 64, 48, 36, 30)
 """Tensors of a list that one kernel takes, by how many lists there are (ATen's

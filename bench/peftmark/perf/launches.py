@@ -1,17 +1,13 @@
 """How many operations a training step starts on a GPU, and how often it waits there, by cell.
 
-    python -m peftmark.perf.launches
-
 On a GPU a short step is as long as its operations are many: each takes the host some microseconds
 to start. The same step is taken here on a CPU, by a BERT of six layers with random weights, with
 the choices that torch makes on a GPU (lists of tensors at once in AdamW and clipping, fused
 dropout, autocast), and its operations are counted. Numbers of operations don't depend on widths.
-The last line printed is JSON.
 """
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -73,6 +69,8 @@ class Counted:
     """A training step in numbers.
 
     Attributes:
+        base: the quantization that it sits on.
+        phase: of AdaLoRA's training; empty where all steps are alike.
         operations: that a GPU would be given; an operation on a list of tensors counts as the
             kernels that torch cuts it into.
         forward, backward, update: how many of them by part; the update is clipping, optimizer and
@@ -82,6 +80,8 @@ class Counted:
     """
 
     cell: str
+    method: str
+    base: str
     phase: str
     operations: int
     forward: int
@@ -163,8 +163,8 @@ def count(cell: Cell, folder: Path) -> Iterator[Counted]:
         if number in wanted:
             parts = {part: launches.counts[part] for part in ("forward", "backward", "update")}
             yield Counted(
-                cell.title, wanted[number], sum(parts.values()), **parts,
-                waits=launches.waits.total(), causes=dict(launches.waits),
+                cell.title, cell.method, cell.quantization, wanted[number], sum(parts.values()),
+                **parts, waits=launches.waits.total(), causes=dict(launches.waits),
             )  # fmt: skip
 
 
@@ -186,28 +186,13 @@ def batch(labels: tuple[str, ...], number: int) -> Batch:
     )
 
 
-def table(found: list[Counted]) -> list[str]:
-    """What was counted as lines of a Markdown table."""
-    lora = next((one.operations for one in found if one.cell == "LoRA"), None)
-    heads = ("cell", "phase", "operations", "forward", "backward", "update", "over LoRA", "waits")
-    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
-    for one in found:
-        share = f"{one.operations / lora:.2f}" if lora else "-"
-        numbers = (one.operations, one.forward, one.backward, one.update)
-        cells = (one.cell, one.phase or "any", *(f"{n:,}" for n in numbers), share, str(one.waits))
-        lines.append(f"| {' | '.join(cells)} |")
-    return lines
-
-
-def main(say: Callable[[str], None] = print) -> list[Counted]:
-    """Count all cells, and say what was found."""
+def main(say: Callable[[str], None]) -> list[Counted]:
+    """Count all cells, saying which."""
     from peftmark.lab.worker import quiet_libraries
 
     quiet_libraries()
-    found = list(measure())
-    say("\n".join(table(found)))
+    found = []
+    for one in measure():
+        say(f"launches: {one.cell} {one.phase}".rstrip())
+        found.append(one)
     return found
-
-
-if __name__ == "__main__":
-    print(json.dumps([vars(one) for one in main()]))

@@ -75,7 +75,7 @@ ROWS: tuple[Field, ...] = (
             "once, where need be with the number of the penalty's matrices that went one by one; "
             "or `peft`, PEFT's own. The bits are the same"
         ),
-        null="method that allocates no ranks, job ended early, not recorded before peftmark 0.2",
+        null="method that allocates no ranks, job ended early, row older than the column",
     ),
     Field(
         "steps",

@@ -250,6 +250,7 @@ def finished(
     reasons = {
         "solved_size": "the suite gives the size, not a budget",
         "budget_parameters": "the suite gives the size, not a budget",
+        "rank_allocator": "the method allocates no ranks",
         "baseline_value": work.baseline_reason,
         "collapsed": "every evaluation row has the same label or answer: to say it of all is right",
         "torch_allocated_bytes": on_cpu,
