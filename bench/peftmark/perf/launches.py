@@ -104,7 +104,8 @@ def make_base(folder: Path) -> None:
     import torch
     from transformers import BertConfig, BertModel
 
-    config: Any = BertConfig(num_hidden_layers=LAYERS, max_position_embeddings=64, **WIDTHS)
+    make: Any = BertConfig
+    config = make(num_hidden_layers=LAYERS, max_position_embeddings=64, **WIDTHS)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         BertModel(config).save_pretrained(folder)

@@ -127,7 +127,7 @@ class _Norms(torch.autograd.Function):
         return norms
 
     @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         difference, norms, *matrices = ctx.saved_tensors
         size = norms[:, None, None]
@@ -173,7 +173,7 @@ def _same_bits(
     return all(torch.equal(one, other) for one, other in zip(*found, strict=True))
 
 
-class BatchedAllocator(RankAllocator):  # type: ignore[misc]
+class BatchedAllocator(RankAllocator):
     """PEFT's allocator for all modules at once, which never waits for the device.
 
     What it masks is kept as tensors: PEFT's `rank_pattern` of the configuration holds tensors too
@@ -185,7 +185,8 @@ class BatchedAllocator(RankAllocator):  # type: ignore[misc]
 
     def __init__(self, tuner: Any) -> None:
         adapter: str = tuner.trainable_adapter_name
-        super().__init__(tuner.model, tuner.peft_config[adapter], adapter)
+        begin: Any = super().__init__
+        begin(tuner.model, tuner.peft_config[adapter], adapter)
         self.target_bgt = tuner.rankallocator.target_bgt
         self._modules = modules(tuner.model)
         self._pruned: torch.Tensor | None = None
@@ -209,7 +210,7 @@ class BatchedAllocator(RankAllocator):  # type: ignore[misc]
             torch._foreach_mul_(now, [p.grad for p in weights.values()])
             torch._foreach_abs_(now)
             _smooth(mean, now, self.beta1)
-            change = torch._foreach_sub(now, mean)
+            change = list(torch._foreach_sub(now, mean))
             torch._foreach_abs_(change)
             _smooth(doubt, change, self.beta2)
 
