@@ -23,7 +23,7 @@ from peftmark.catalog.tasks import TASKS
 from peftmark.lab.data.batches import Batch
 from peftmark.lab.methods import any_peft as home
 from peftmark.lab.methods import peft_options, prepare, trainable
-from peftmark.lab.methods.adalora import orthogonality
+from peftmark.lab.methods.rank_allocation import Penalty
 from peftmark.lab.models import Unsupported, anatomy_of
 from peftmark.lab.step import task_loss
 
@@ -353,7 +353,7 @@ def test_types_with_modules_of_their_own_sit_on_them(bert):
 
 def test_adalora_is_called_and_checked(bert):
     _, prepared, parts = build(bert, job_of("adalora", steps=10))
-    ours = config_of(prepared).orth_reg_weight * orthogonality(prepared.model)
+    ours = config_of(prepared).orth_reg_weight * Penalty(prepared.model)()
     torch.testing.assert_close(prepared.extra_loss(), ours)
     citizen.train(prepared, 10)
     assert sum(prepared.ranks().values()) == 4 * len(parts.encoder_linears)

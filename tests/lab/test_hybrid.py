@@ -16,8 +16,8 @@ from peftmark.lab import recipe
 from peftmark.lab.data.batches import Batch
 from peftmark.lab.memory.meta_model import Counter, config_of
 from peftmark.lab.methods import trainable
-from peftmark.lab.methods.adalora import orthogonality
 from peftmark.lab.methods.hybrid import bands
+from peftmark.lab.methods.rank_allocation import Penalty
 from peftmark.lab.models import Block, Unsupported
 from peftmark.record.recipe import AdaLoraSchedule
 from peftmark.sources.assets import Places
@@ -249,7 +249,7 @@ def test_the_allocator_prunes_by_the_same_scores(bert):
 def test_orthogonality_of_another_adapter_is_not_counted(bert):
     _, prepared, _ = build(bert, job())
     with pytest.raises(RuntimeError):  # nothing to take the mean of
-        orthogonality(prepared.model, "low")
+        Penalty(prepared.model, "low")()
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ from peftmark.catalog.methods import METHODS
 from peftmark.catalog.tasks import TASKS
 from peftmark.lab.measure.parameter_counts import parameters
 from peftmark.lab.methods import trainable
-from peftmark.lab.methods.adalora import orthogonality
+from peftmark.lab.methods.rank_allocation import Penalty
 from peftmark.lab.models import Unsupported, adapter_targets, anatomy, trained_head
 
 CELLS = [
@@ -88,7 +88,7 @@ def test_penalty_is_the_one_peft_adds_to_a_models_own_loss(bert):
     prepared.model.eval()
     output = prepared.model.base_model(**inputs(), labels=labels)
     task_loss = nn.functional.cross_entropy(output.logits, labels)
-    ours = tiny.SCHEDULE.orthogonal_weight * orthogonality(prepared.model)
+    ours = tiny.SCHEDULE.orthogonal_weight * Penalty(prepared.model)()
     torch.testing.assert_close(output.loss - task_loss, ours, rtol=1e-5, atol=1e-6)
     assert ours.item() > 0
 

@@ -20,6 +20,7 @@ from peftmark.perf import (
     bare,
     count,
     launch,
+    launches,
     matrix,
     notebook_script,
     page,
@@ -419,7 +420,12 @@ def script_figure() -> dict[str, object]:
     return {**figure(4.0), "lora": figure(5.0), "pearson_ours_less_theirs": figure(-0.01)}
 
 
+LAUNCHES = [
+    launches.Counted("LoRA", "lora", "none", "", 1000, 500, 450, 50, 0, {}),
+    launches.Counted("AdaLoRA", "adalora", "none", "final", 1500, 700, 750, 50, 2, {"to": 2}),
+]
 PARTS = {
+    "launches": {"launches": [vars(one) for one in LAUNCHES]},
     "step": {"step_ratio": {"lora": figure(1.01)}, "step_efficiency": {"lora": figure(0.4)}},
     "trainers": {f"{kind}_ratio": script_figure() for kind in trainers.KINDS},
     "matrix": {
@@ -435,7 +441,8 @@ def stand(tmp_path, monkeypatch):
     """A folder to run the tool in, with parts that measure nothing."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "docs").mkdir()
-    text = f"# Performance\n\nbefore\n\n{page.BEGIN}\nold\n{page.END}\n\nafter\n"
+    tables = "\n\n".join("\nold\n".join(page.marks(name)) for name in ("perf", "launches"))
+    text = f"# Performance\n\nbefore\n\n{tables}\n\nafter\n"
     (tmp_path / tool.PAGE).write_text(text)
     monkeypatch.setattr(tool, "_measure", lambda part, *_: PARTS[part])
     monkeypatch.setattr(tool.os, "getloadavg", lambda: (1.5, 0.0, 0.0))
@@ -464,12 +471,14 @@ def test_a_whole_run_writes_json_and_the_pages_table(stand, capsys):
     assert "| −0.010 | −0.010 to −0.010 |" in text
     assert "| not measured | not counted |" in text
     assert "| train | 75.0% |" in text
+    assert "| AdaLoRA | final | 1,500 | 700 | 750 | 50 | 1.50 | 2 |" in text
     printed = capsys.readouterr().out
     assert "load 1.50" in printed and "others disturb" in printed
 
 
-def test_a_part_or_a_quick_run_leaves_the_page_alone(stand, capsys):
+def test_a_part_or_a_quick_run_leaves_the_measured_table_alone(stand, capsys):
     assert tool.main(["--only", "step"]) == 0
+    assert (stand / tool.PAGE).read_text().count("old") == 2
     found = json.loads((stand / tool.PARTIAL).read_text())
     assert found["step_ratio"] and found["trainer_ratio"] is None and found["gemm_gflops"] is None
     assert tool.main(["--quick"]) == 0
@@ -477,6 +486,15 @@ def test_a_part_or_a_quick_run_leaves_the_page_alone(stand, capsys):
     assert "old" in (stand / tool.PAGE).read_text()
     assert not (stand / tool.WHOLE).exists()
     assert "perf-partial.json" in capsys.readouterr().out
+
+
+def test_counts_of_operations_are_written_to_the_page_by_themselves(stand, capsys):
+    assert tool.main(["--only", "launches"]) == 0
+    text = (stand / tool.PAGE).read_text()
+    assert "| LoRA | any | 1,000 | 500 | 450 | 50 | 1.00 | 0 |" in text
+    assert text.count("old") == 1  # the measured table stays
+    printed = capsys.readouterr().out
+    assert "| AdaLoRA | final | 1,500 |" in printed and "interval" not in printed
 
 
 def test_a_machine_with_a_gpu_is_refused(stand, monkeypatch, capsys):
@@ -508,4 +526,5 @@ def test_quick_is_small():
 
 def test_the_shipped_page_has_its_markers():
     text = (ROOT / tool.PAGE).read_text(encoding="utf-8")
-    assert text.count(page.BEGIN) == text.count(page.END) == 1
+    for mark in (*page.marks("perf"), *page.marks("launches")):
+        assert text.count(mark) == 1

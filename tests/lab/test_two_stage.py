@@ -15,7 +15,7 @@ from citizen import LABELS, build, inputs, logits, train
 from peftmark.lab import recipe
 from peftmark.lab.data.batches import Batch
 from peftmark.lab.methods import trainable
-from peftmark.lab.methods.adalora import orthogonality
+from peftmark.lab.methods.rank_allocation import Penalty
 from peftmark.lab.methods.two_stage import take_over
 from peftmark.record.recipe import AdaLoraSchedule
 from peftmark.sources.assets import Places
@@ -63,7 +63,7 @@ def test_the_second_stage_starts_as_the_function_the_first_ended_as(bert, quanti
     # The same modules at the same rank, now with singular values, in orthonormal directions.
     assert prepared.ranks() == ranks == dict.fromkeys(parts.encoder_linears, 4)
     assert not [n for n, _ in prepared.model.named_parameters() if n.endswith("lora_A.weight")]
-    assert orthogonality(prepared.model) < 1e-5
+    assert Penalty(prepared.model)() < 1e-5
     assert all(p.dtype == torch.float32 for _, p in trainable(prepared.model))
 
 

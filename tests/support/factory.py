@@ -133,6 +133,7 @@ def make_outcome(**changes: Any) -> Outcome:
         learning_rate_mean=2.6e-4,
         base_format={"float32": 22_713_216},
         matched_rank="r",
+        rank_allocator="batched",
         steps=120,
         timed_steps=110,
         train_seconds=12.0,

@@ -35,6 +35,13 @@ RANKS_BY = Option(
     "scores over the largest, or over the way from the smallest to it",
     "range",
 )
+ALLOCATOR = _later(
+    "allocator",
+    "batched",
+    ("batched", "peft"),
+    "whether AdaLoRA's penalty and rank allocation take all modules at once or one by one, as "
+    "PEFT does; the bits are the same",
+)
 LATER_OF_HYBRID: tuple[Option, ...] = (
     _later("middle_target", 0, (0, 1024), "their last rank; 0 for half of the first"),
     _later("low_layers", 5, (1, 10), "of twelve layers, how many are low"),
@@ -61,6 +68,7 @@ LATER_OF_HYBRID: tuple[Option, ...] = (
         )
         for band in BANDS
     ),
+    ALLOCATOR,
 )
 LATER_OF_ADAPTER: tuple[Option, ...] = (
     _later(

@@ -9,7 +9,12 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from peftmark.catalog import absent
-from peftmark.catalog.later_options import LATER_OF_ADAPTER, LATER_OF_HYBRID, RANKS_BY
+from peftmark.catalog.later_options import (
+    ALLOCATOR,
+    LATER_OF_ADAPTER,
+    LATER_OF_HYBRID,
+    RANKS_BY,
+)
 from peftmark.catalog.method import ANY, Hook, Method, Option, Size
 from peftmark.catalog.peft_types import PEFT_TYPES, PeftType, peft_type
 from peftmark.catalog.quantizations import of_family, quantization_of
@@ -140,7 +145,7 @@ METHODS: dict[str, Method] = {
         Method(
             "adalora", "AdaLoRA", "adalora", "rank",
             "a low-rank update in SVD form, its ranks pruned to a budget during training",
-            "Zhang et al. 2023, arXiv 2303.10512", LORA, True,
+            "Zhang et al. 2023, arXiv 2303.10512", LORA, True, options=(ALLOCATOR,),
             hooks=("extra loss", "after each step"), budget=True,
         ),
         Method(
@@ -151,6 +156,7 @@ METHODS: dict[str, Method] = {
             options=(
                 Option("first_stage", 0.5, (0.05, 0.95), "share of the steps that LoRA takes"),
                 Option("second_rate", 0.25, (0.001, 1), "learning rate of AdaLoRA over LoRA's"),
+                ALLOCATOR,
             ),
             hooks=("extra loss", "after each step", "second stage"), budget=True,
         ),

@@ -272,6 +272,7 @@ def _trained(
         optimizer=step.optimizer_name,
         learning_rate_mean=step.learning_rate_mean,
         matched_rank=prepared.matched_rank,
+        rank_allocator=prepared.allocator(),
         steps=trained.steps,
         trainable_parameters=trained_count,
         head_parameters=head_count,

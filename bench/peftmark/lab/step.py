@@ -18,6 +18,7 @@ from peftmark.lab.data.batches import Batch
 from peftmark.lab.determinism import strictly
 from peftmark.lab.methods import Prepared, Stage, trainable
 from peftmark.lab.number_types import autocast, raise_trained
+from peftmark.lab.padding import known_padding
 from peftmark.record.job import Job
 
 BITSANDBYTES = {
@@ -149,7 +150,8 @@ class Step:
         stage = self._prepared.stage
         if stage is not None and number == stage.after + 1 and not self._staged:
             self._begin_stage(stage)
-        loss = self._loss(self._prepared.model, batch, self._task, self._job, self._device)
+        with known_padding(batch.shape.padded):
+            loss = self._loss(self._prepared.model, batch, self._task, self._job, self._device)
         if share != 1.0:
             loss = loss * share
         penalty = self._prepared.extra_loss() if last else None
@@ -164,7 +166,12 @@ class Step:
         """Change the weights by the gradients that are there; their norm before clipping."""
         if self._scaler is not None:
             self._scaler.unscale_(self.optimizer)
-        norm = nn.utils.clip_grad_norm_(self._params, self._job.recipe.max_grad_norm)
+        # On a GPU all at once, by torch's own choice too (`_optimizer`).
+        norm = nn.utils.clip_grad_norm_(
+            self._params,
+            self._job.recipe.max_grad_norm,
+            foreach=True if self._job.device == "cuda" else None,
+        )
         if self._scaler is None:
             self.optimizer.step()
         else:

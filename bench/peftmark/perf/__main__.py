@@ -1,9 +1,10 @@
 """Measure how fast peftmark is.
 
-    python -m peftmark.perf [--quick] [--only step|trainers|matrix] [--seeds N]
+    python -m peftmark.perf [--quick] [--only step|launches|trainers|matrix] [--seeds N]
 
-Three parts: our training step against a bare loop, scripts against a matrix, and the share of the
-machine's rate that a matrix reaches. docs/performance.md says what is compared.
+Four parts: our training step against a bare loop, what a step would start on a GPU, scripts against
+a matrix, and the share of the machine's rate that a matrix reaches. docs/performance.md says what
+is compared.
 """
 
 from __future__ import annotations
@@ -25,13 +26,14 @@ from typing import Any
 from peftmark.core.errors import Exit, Leave, UserError
 from peftmark.core.texts import whole_number
 from peftmark.machine.environment import capture
-from peftmark.perf import matrix, page, pairs, trainers
+from peftmark.perf import launches, matrix, page, pairs, trainers
 
-PARTS = ("step", "trainers", "matrix")
+PARTS = ("step", "launches", "trainers", "matrix")
 PAGE = Path("docs/performance.md")
 WHOLE, PARTIAL = Path("results/perf.json"), Path("results/perf-partial.json")
 KEYS = {
     "step": ("step_ratio", "step_efficiency"),
+    "launches": ("launches",),
     "trainers": ("trainer_ratio", "trainer_tuned_ratio", "notebook_ratio"),
     "matrix": ("matrix_efficiency", "gemm_gflops"),
 }
@@ -84,10 +86,17 @@ def _run(options: argparse.Namespace) -> None:
         _write(WHOLE, found)
         PARTIAL.unlink()
     measured = {key: value for key, value in found.items() if value is not None}
-    print(page.table(measured))
-    if whole and PAGE.is_file():
-        page.write_table(PAGE, measured)
-    print(f"written: {path}" + (f" and the table of {PAGE}" if whole and PAGE.is_file() else ""))
+    names = [page.LAUNCHES] if page.LAUNCHES in measured else []
+    if options.only != page.LAUNCHES:
+        names.insert(0, page.FIGURES)
+    for name in names:
+        print(page.made(measured, name))
+    # How many operations a step has is the same on every machine, whatever else was measured.
+    written = [name for name in names if whole or name == page.LAUNCHES]
+    written = written if PAGE.is_file() else []
+    for name in written:
+        page.write_table(PAGE, measured, name)
+    print(f"written: {path}" + "".join(f" and the table {name!r} of {PAGE}" for name in written))
 
 
 def _write(path: Path, found: dict[str, Any]) -> None:
@@ -123,6 +132,8 @@ def facts(options: argparse.Namespace) -> dict[str, Any]:
 def _measure(part: str, folder: Path, options: argparse.Namespace, say: Any) -> dict[str, Any]:
     if part == "step":
         return pairs.measure(folder, options.pairs, options.steps, say)
+    if part == "launches":
+        return {"launches": [vars(one) for one in launches.main(say)]}
     if part == "trainers":
         return trainers.measure(folder, options.quick, options.rounds, options.whole, say)
     return matrix.measure(folder, options.quick, options.seeds, say)

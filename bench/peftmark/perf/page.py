@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from peftmark.core.errors import UserError
 
-BEGIN = "<!-- perf: begin -->"
-END = "<!-- perf: end -->"
+FIGURES, LAUNCHES = "perf", "launches"
+"""The page's tables, by the name in their markers."""
 CELLS = {"lora": "LoRA", "adalora": "AdaLoRA", "qlora": "QLoRA (NF4)"}
 SCRIPTS = {
     "trainer_ratio": "Trainer as in the GLUE example",
@@ -110,15 +110,44 @@ def table(found: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def write_table(path: Path, found: Mapping[str, Any]) -> None:
-    """Put the table between the page's markers.
+def launch_table(found: Iterable[Mapping[str, Any]]) -> str:
+    """Operations and waits of a step by cell, as Markdown."""
+    found = list(found)
+    lora = {one["base"]: one["operations"] for one in found if one["method"] == "lora"}
+    heads = ("cell", "step", "operations", "forward", "backward", "update", "over LoRA", "waits")
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    for one in found:
+        like = lora.get(one["base"])
+        share = f"{one['operations'] / like:.2f}" if like else "-"
+        numbers = (one[name] for name in ("operations", "forward", "backward", "update"))
+        cells = (one["cell"], one["phase"] or "any", *(f"{n:,}" for n in numbers), share)
+        lines.append(f"| {' | '.join(cells)} | {one['waits']} |")
+    return "\n".join(lines)
+
+
+def made(found: Mapping[str, Any], name: str) -> str:
+    """A table by its name."""
+    return table(found) if name == FIGURES else launch_table(found[LAUNCHES])
+
+
+def marks(name: str) -> tuple[str, str]:
+    """What stands before and behind a table in the page."""
+    return f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+
+
+def write_table(path: Path, found: Mapping[str, Any], name: str = FIGURES) -> None:
+    """Put a table between its markers in the page.
+
+    Args:
+        name: which one: `FIGURES` or `LAUNCHES`.
 
     Raises:
         UserError: if the page has no such markers.
     """
     text = path.read_text(encoding="utf-8")
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise UserError(f"{path} has no {BEGIN} ... {END}", "Put the two markers back.")
-    path.write_text(f"{before}{BEGIN}\n{table(found)}\n{END}{after}", encoding="utf-8")
+    begin, end = marks(name)
+    before, opened, rest = text.partition(begin)
+    _, closed, after = rest.partition(end)
+    if not opened or not closed:
+        raise UserError(f"{path} has no {begin} ... {end}", "Put the two markers back.")
+    path.write_text(f"{before}{begin}\n{made(found, name)}\n{end}{after}", encoding="utf-8")

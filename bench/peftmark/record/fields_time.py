@@ -62,6 +62,22 @@ ROWS: tuple[Field, ...] = (
         null="method without rank, job ended early",
     ),
     Field(
+        "rank_allocator",
+        "string",
+        "code that allocated ranks",
+        phase="training",
+        meter="the method",
+        exact=True,
+        kind="fact",
+        section="Parameters",
+        summary=(
+            "whose code took AdaLoRA's penalty and ranks: `batched`, peftmark's for all modules at "
+            "once, where need be with the number of the penalty's matrices that went one by one; "
+            "or `peft`, PEFT's own. The bits are the same"
+        ),
+        null="method that allocates no ranks, job ended early, row older than the column",
+    ),
+    Field(
         "steps",
         "int64",
         "steps",

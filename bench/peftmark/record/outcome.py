@@ -104,6 +104,7 @@ class Outcome:
     learning_rate_mean: float | None = None
     base_format: dict[str, int] = field(default_factory=dict)
     matched_rank: str | None = None
+    rank_allocator: str | None = None
     steps: int | None = None
     timed_steps: int | None = None
     train_seconds: float | None = None

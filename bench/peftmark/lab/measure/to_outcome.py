@@ -47,6 +47,7 @@ UNTOUCHED = (
     *SAVED, *DEPLOYED, *PROBED, *PREDICTED, "selected_metric_value", "selected_step",
     "selection_metric_value", "best_metric_value", "target_reached", "steps_to_target",
     "exploding_step", "loss", "penalty", "optimizer", "learning_rate_mean", "matched_rank",
+    "rank_allocator",
     "timed_steps", "train_seconds", "step_seconds_p10", "step_seconds_p50", "step_seconds_p90",
     "cpu_seconds", "samples_per_second", "tokens_per_second", "torch_allocated_bytes",
     "torch_reserved_bytes", "vmhwm_train_bytes", "rss_before_train_bytes", "energy_gpu_joules",
@@ -267,6 +268,7 @@ def finished(
     reasons = {
         "solved_size": "the suite gives the size, not a budget",
         "budget_parameters": "the suite gives the size, not a budget",
+        "rank_allocator": "the method allocates no ranks",
         "baseline_value": work.baseline_reason,
         "collapsed": "every evaluation row has the same label or answer: to say it of all is right",
         "torch_allocated_bytes": on_cpu,

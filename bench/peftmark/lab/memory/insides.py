@@ -88,6 +88,25 @@ INSIDES = (
         "looks at values",
     ),
     Inside(
+        "transformers.masking_utils",
+        "_ignore_bidirectional_mask_sdpa",
+        ("padding_mask", "kv_length", "local_attention_size"),
+        "asks a mask on the device for padding that the host knows of",
+    ),
+    Inside(
+        "transformers.masking_utils",
+        "_ignore_causal_mask_sdpa",
+        (
+            "padding_mask",
+            "q_length",
+            "kv_length",
+            "q_offset",
+            "kv_offset",
+            "local_attention_size",
+        ),
+        "asks a mask on the device for padding that the host knows of",
+    ),
+    Inside(
         "transformers.integrations.torchao",
         "TorchAoQuantize._quantize",
         ("self", "module", "config", "args", "kwargs"),

@@ -112,6 +112,8 @@ class Prepared:
             name; empty for what is of none, such as a gate or the head. None for one part.
         layer_scores: sensitivity of each layer by its module name, for methods that looked at
             gradients before they were built.
+        allocator: called after training, who decided which ranks to keep (`Dynamics.says`); None
+            for a method that prunes none.
         matched_rank: which of the method's ranks the cell's rank is; None without rank.
         active_parameters: trainable parameters less those of pruned ranks.
         fault: why the trained model isn't what its name says; None if it is.
@@ -133,6 +135,7 @@ class Prepared:
     importance_variation: Callable[[], dict[str, float | None]] = field(default=dict)
     part_of: Callable[[str], str] | None = None
     layer_scores: dict[str, float] = field(default_factory=dict)
+    allocator: Callable[[], str | None] = field(default=lambda: None)
     matched_rank: str | None = None
     active_parameters: Callable[[], int] | None = None
     fault: Callable[[], str | None] = field(default=lambda: None)

@@ -5,21 +5,27 @@ schedule (eq. 12 of the paper) in optimizer steps. PEFT leaves three things to t
 silent when they are missed: `update_and_allocate` after each optimizer step while gradients stand,
 a total of steps that is the real one, and the orthogonality penalty, which it adds to a model's
 own loss only. All three are done here, and the final rank is checked. The penalty is PEFT's, not
-the paper's eq. 4 (`orthogonality`).
+the paper's eq. 4 (`Penalty`).
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
 from peft import AdaLoraConfig
 from torch import nn
 
+from peftmark.catalog.methods import known_method
 from peftmark.lab.methods import Prepared, Setting, trainable
 from peftmark.lab.methods.lora import common_options, load_adapter, merge_adapter, saver, wrap
+from peftmark.lab.methods.rank_allocation import PARTS, BatchedAllocator, Penalty, modules
 from peftmark.lab.models import adapter_targets
 from peftmark.record.recipe import Recipe
+
+PEFT = "peft"
+"""The option `allocator` at which PEFT's own code runs."""
 
 
 def adalora(model: nn.Module, setting: Setting) -> Prepared:
@@ -40,7 +46,12 @@ def adalora(model: nn.Module, setting: Setting) -> Prepared:
     wrapped = wrap(model, config)
     freeze_divisors(wrapped)
     wrapped.base_model.rankallocator.target_bgt = budget
-    dynamics = Dynamics(wrapped.base_model)
+    dynamics = Dynamics(wrapped.base_model, setting)
+    keep = saver(wrapped)
+
+    def save(folder: Path) -> None:
+        dynamics.settle()
+        keep(folder)
 
     def fault() -> str | None:
         found = sum(ranks(wrapped).values())
@@ -50,15 +61,16 @@ def adalora(model: nn.Module, setting: Setting) -> Prepared:
 
     return Prepared(
         wrapped,
-        save=saver(wrapped),
+        save=save,
         load=load_adapter,
         merge=(lambda model: merge_adapter(model, job)) if job.quantization == "none" else None,
         merge_reason="PEFT can't merge AdaLoRA into quantised weights",
-        extra_loss=lambda: schedule.orthogonal_weight * orthogonality(wrapped),
+        extra_loss=lambda: schedule.orthogonal_weight * dynamics.penalty(),
         after_step=dynamics.after_step,
         ranks=lambda: ranks(wrapped),
         importance=dynamics.importance,
         importance_variation=dynamics.variation,
+        allocator=dynamics.says,
         matched_rank="target_r",
         active_parameters=lambda: active_parameters(wrapped),
         fault=fault,
@@ -92,27 +104,52 @@ def freeze_divisors(model: nn.Module) -> None:
             parameter.requires_grad_(False)
 
 
+Triplets = tuple[torch.Tensor, torch.Tensor]
+
+
 class Dynamics:
-    """Runs PEFT's rank allocation and keeps the scores it goes by.
+    """The penalty, and PEFT's rank allocation with the scores it goes by.
 
     Args:
         tuner: an `AdaLoraModel`, or another tuner with its allocator.
+        setting: its job's option `allocator` says whether modules are taken together ("batched")
+            or as PEFT does ("peft"); the bits are the same.
+
+    Attributes:
+        penalty: the orthogonality penalty, unweighted.
     """
 
-    def __init__(self, tuner: Any) -> None:
+    def __init__(self, tuner: Any, setting: Setting) -> None:
+        job = setting.job
         self._tuner = tuner
         self._adapter: str = tuner.trainable_adapter_name
-        self._known: dict[str, float] = {}
-        self._varied: dict[str, float | None] = {}
+        self._last: torch.Tensor | None = None
+        self._last_triplets: dict[str, Triplets] | None = None
+        self._how = known_method(job.method).option(job.recipe.options, "allocator")
+        batched = self._how != PEFT
+        if batched:
+            tuner.rankallocator = BatchedAllocator(tuner)
+        self.penalty = Penalty(tuner, self._adapter, batched, setting.values)
+
+    def says(self) -> str:
+        """Which allocator ran, and what its penalty could not batch at the same bits."""
+        if not self.penalty.alone or self._how == PEFT:
+            return str(self._how)
+        return f"{self._how}, but for {self.penalty.alone} matrices of the penalty"
 
     def after_step(self, step: int) -> None:
         """Allocate after step `step`, while the gradients stand."""
         config = self._tuner.peft_config[self._adapter]
         if step == config.total_step - config.tfinal:
             # The last allocation: PEFT forgets the scores after it.
-            self.importance()
-            self.variation()
+            self._last, self._last_triplets = self._scores(), self._triplets()
         self._tuner.update_and_allocate(step)
+
+    def settle(self) -> None:
+        """Make PEFT's configuration ready to be saved."""
+        allocator = self._tuner.rankallocator
+        if isinstance(allocator, BatchedAllocator):
+            allocator.settle()
 
     def importance(self) -> dict[str, float]:
         """Mean over each module's triplets of their importance, by module; empty before a step.
@@ -122,16 +159,32 @@ class Dynamics:
         has the penalty in it. Pruned triplets count. After the last allocation it stays what it
         was then.
         """
+        scores = self._scores()
+        found = self._last if scores is None else scores
+        if found is None:
+            return {}
+        return {
+            name: sum(row)
+            for name, row in zip(modules(self._tuner.model), found.tolist(), strict=True)
+        }
+
+    def _scores(self) -> torch.Tensor | None:
+        """Mean score of each module's parts, shape (modules, parts), on the device; None where
+        there are none (any more)."""
         allocator = self._tuner.rankallocator
-        if allocator.exp_avg_ipt:
-            self._known = {
-                name: sum(
-                    float(allocator._element_score(f"{name}.{part}.{self._adapter}").mean())
-                    for part in ("lora_E", "lora_A", "lora_B")
+        if not allocator.exp_avg_ipt:
+            return None
+        return torch.stack(
+            [
+                torch.stack(
+                    [
+                        allocator._element_score(f"{name}.{part}.{self._adapter}").mean()
+                        for part in PARTS
+                    ]
                 )
                 for name in modules(self._tuner.model)
-            }
-        return self._known
+            ]
+        )
 
     def variation(self) -> dict[str, float | None]:
         """Standard deviation (n - 1) over mean of the importance of each module's triplets that
@@ -139,20 +192,28 @@ class Dynamics:
 
         The importance of a triplet is that of `importance`. Pruned ones are left out: with e_i at
         zero no gradient reaches them, so half of a budget pruned would look like unrest. None for
-        a module with fewer than two others, or whose mean is zero.
+        a module with fewer than two others, or whose mean is zero. After the last allocation it
+        stays what it was then.
         """
+        found = self._triplets()
+        found = self._last_triplets if found is None else found
+        return {name: _variation(*one) for name, one in (found or {}).items()}
+
+    def _triplets(self) -> dict[str, Triplets] | None:
+        """Each module's importance by triplet and which are not pruned, on the device; None where
+        there are no scores (any more)."""
         allocator = self._tuner.rankallocator
-        if allocator.exp_avg_ipt:
-            self._varied = {
-                name: _variation(
-                    allocator._element_score(f"{name}.lora_E.{self._adapter}").flatten()
-                    + allocator._element_score(f"{name}.lora_A.{self._adapter}").mean(1)
-                    + allocator._element_score(f"{name}.lora_B.{self._adapter}").mean(0),
-                    module.lora_E[self._adapter].detach().flatten() != 0,
-                )
-                for name, module in modules(self._tuner.model).items()
-            }
-        return self._varied
+        if not allocator.exp_avg_ipt:
+            return None
+        return {
+            name: (
+                allocator._element_score(f"{name}.lora_E.{self._adapter}").flatten()
+                + allocator._element_score(f"{name}.lora_A.{self._adapter}").mean(1)
+                + allocator._element_score(f"{name}.lora_B.{self._adapter}").mean(0),
+                module.lora_E[self._adapter].detach().flatten() != 0,
+            )
+            for name, module in modules(self._tuner.model).items()
+        }
 
 
 def _variation(scores: torch.Tensor, active: torch.Tensor) -> float | None:
@@ -162,45 +223,18 @@ def _variation(scores: torch.Tensor, active: torch.Tensor) -> float | None:
     return float(kept.std() / kept.mean())
 
 
-def orthogonality(model: nn.Module, adapter: str = "default") -> torch.Tensor:
-    """Mean of ||P^T P - I||_F and ||Q Q^T - I||_F over the matrices of all modules.
-
-    This is what PEFT and the authors' own code (loralib's `compute_orth_regu`) add to the loss. The
-    paper prints another penalty: squared norms, ||P^T P - I||_F^2 + ||Q Q^T - I||_F^2 (eq. 4),
-    summed over modules. One weight is therefore not the same penalty in both: with norms a and b
-    of two matrices this is (a + b) / 2, the paper's a^2 + b^2.
-
-    Args:
-        model: may have LoRA in it too, which has no such penalty.
-        adapter: PEFT's name of AdaLoRA's adapter.
-
-    Returns:
-        A scalar with gradient.
-    """
-    norms = []
-    for name, p in model.named_parameters():
-        if name.endswith((f"lora_A.{adapter}", f"lora_B.{adapter}")):
-            gram = p @ p.T if "lora_A" in name else p.T @ p
-            norms.append(torch.linalg.matrix_norm(gram - torch.eye(len(gram), device=p.device)))
-    return torch.stack(norms).mean()
-
-
-def modules(model: nn.Module) -> dict[str, Any]:
-    """AdaLoRA's modules, by their names in the base."""
-    everything: dict[str, Any] = dict(model.named_modules())
-    return {
-        name.removeprefix("base_model.model."): module
-        for name, module in everything.items()
-        if hasattr(module, "lora_E") and len(module.lora_E)
-    }
-
-
 def ranks(model: nn.Module) -> dict[str, int]:
     """Singular values that are not pruned to zero, by module."""
-    return {
-        name: sum(int(torch.count_nonzero(e)) for e in module.lora_E.values())
-        for name, module in modules(model).items()
-    }
+    found = modules(model)
+    if not found:
+        return {}
+    alive = torch.stack(
+        [
+            torch.stack([torch.count_nonzero(e) for e in module.lora_E.values()]).sum()
+            for module in found.values()
+        ]
+    )
+    return dict(zip(found, alive.tolist(), strict=True))
 
 
 def active_parameters(model: nn.Module) -> int:

@@ -27,7 +27,7 @@ from peftmark.catalog.methods import PREFIX
 from peftmark.catalog.peft_types import PeftType, peft_type
 from peftmark.catalog.quantizations import QUANTIZATIONS
 from peftmark.lab.measure.parameter_counts import head_parameters
-from peftmark.lab.methods import Prepared, Setting, adalora, prompts, trainable
+from peftmark.lab.methods import Prepared, Setting, adalora, prompts, rank_allocation, trainable
 from peftmark.lab.methods.lora import load_adapter, merged_into, saver, wrap
 from peftmark.lab.methods.peft_options import PREFIXES, config_of, peft_says, quiet
 from peftmark.lab.models import Unsupported, trained_head
@@ -243,7 +243,9 @@ def _with_adalora(prepared: Prepared, wrapped: Any, config: Any) -> None:
             return None
         return f"AdaLoRA ended with an active rank of {found}, its budget is {budget}"
 
-    prepared.extra_loss = lambda: config.orth_reg_weight * adalora.orthogonality(wrapped)
+    penalty = rank_allocation.Penalty(wrapped, batched=False)
+    prepared.extra_loss = lambda: config.orth_reg_weight * penalty()
+    prepared.allocator = lambda: adalora.PEFT
     prepared.ranks = lambda: adalora.ranks(wrapped)
     prepared.active_parameters = lambda: adalora.active_parameters(wrapped)
     prepared.fault = fault

@@ -32,12 +32,11 @@ from peftmark.lab.methods.adalora import (
     Dynamics,
     active_parameters,
     freeze_divisors,
-    modules,
-    orthogonality,
     ranks,
     schedule_options,
 )
 from peftmark.lab.methods.lora import merge_adapter
+from peftmark.lab.methods.rank_allocation import modules
 from peftmark.lab.methods.reference import FILE
 from peftmark.lab.models import Block, Unsupported, trained_head
 
@@ -114,7 +113,7 @@ def hybrid(model: nn.Module, setting: Setting) -> Prepared:
     tuner = build(model)
     for name in trained_head(setting.parts, job.recipe.train_pooler):
         model.get_submodule(name).requires_grad_(True)
-    dynamics = Dynamics(tuner)
+    dynamics = Dynamics(tuner, setting)
 
     def all_ranks() -> dict[str, int]:
         found = fixed | ranks(tuner.model)
@@ -132,12 +131,13 @@ def hybrid(model: nn.Module, setting: Setting) -> Prepared:
         load=lambda base, folder: _load(build, base, folder),
         merge=(lambda model: merge_adapter(model, job)) if job.quantization == "none" else None,
         merge_reason="PEFT can't merge AdaLoRA into quantised weights",
-        extra_loss=lambda: schedule.orthogonal_weight * orthogonality(tuner, MIDDLE),
+        extra_loss=lambda: schedule.orthogonal_weight * dynamics.penalty(),
         after_step=dynamics.after_step,
         ranks=all_ranks,
         importance=dynamics.importance,
         importance_variation=dynamics.variation,
         part_of=lambda name: next((b for b in (LOW, MIDDLE, HIGH) if f".{b}" in name), ""),
+        allocator=dynamics.says,
         active_parameters=lambda: active_parameters(tuner),
         fault=fault,
     )
