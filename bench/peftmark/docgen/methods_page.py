@@ -234,9 +234,8 @@ Limits:
   Nothing is drawn, so seeds are copies of one run. Words are what stands between spaces and signs:
   of a language that writes none, they say little. At most 100,000 terms are kept. Rows made with
   another version of scikit-learn are not redone.
-- **P-tuning v2** in the top or bottom layers alone (`layers`) trains that share of its count. The other
-  layers have masks that hide the prompt, as in the paper's own comparison of depths; the text's
-  positions are the same wherever the prompts are.
+- **P-tuning v2** in the top or bottom layers alone (`layers`) trains that share of its count. Masks
+  hide the prompt from the other layers; the text's positions are the same wherever the prompts are.
 - **Counts say nothing of memory or time**, which a run measures.
 - **Bases** are formats that the method can sit on. Whether it runs on an architecture is found out
   in the worker, which refuses a cell with the reason.
@@ -261,8 +260,8 @@ def markdown(counts: Counts) -> str:
             "",
             *_needs(counts),
             "",
-            "On a causal language model these can't be; what its architecture lacks (biases for BitFit,",
-            "say) is found out in the worker.",
+            "On a causal language model these can't be; what its architecture lacks (biases for",
+            "BitFit, say) is found out in the worker.",
             "",
             *_not_causal(),
             "",

@@ -1,7 +1,8 @@
-"""Trained keys and values in some layers alone (Liu et al. 2021, arXiv 2110.07602, section 4.3).
+"""Trained keys and values in some layers alone, as P-tuning v2's paper compares them (Liu et al.
+2021, arXiv 2110.07602, prompt depth in its ablations).
 
-As in the paper, the other layers are kept from attending to the prompt by their attention masks,
-and the text's positions stay where they are with prompts in all layers.
+The other layers are kept from attending to the prompt by their attention masks, and the text's
+positions stay where they are with prompts in all layers.
 """
 
 from __future__ import annotations
