@@ -300,15 +300,7 @@ def _plugged() -> list[tuple[Method, Plugin]]:
 
 def _needs(counts: Counts) -> list[str]:
     """The table of what each method needs and costs."""
-    head = (
-        "method",
-        "size",
-        "adapter parameters",
-        "hooks",
-        "bases",
-        "may have a budget",
-        "on language models",
-    )
+    head = ("method", "size", "adapter parameters", "hooks", "bases", "may have a budget")
     rows = [
         (
             f"`{m.key}`",
@@ -321,7 +313,7 @@ def _needs(counts: Counts) -> list[str]:
         )
         for m in METHODS.values()
     ]
-    return _lines(head, rows)
+    return _lines((*head, "on language models"), rows)
 
 
 def _not_causal() -> list[str]:

@@ -81,7 +81,8 @@ def read_in_layers(wrapped: Any, chosen: Sequence[int]) -> None:
 
 def _prompt(wrapped: Any, chosen: Sequence[int], layers: int, *args: Any, **kwargs: Any) -> Any:
     """The keys and values of all layers; zeros, which nothing attends to, where none are chosen."""
-    made = PeftModel.get_prompt(wrapped, *args, **kwargs).layers
+    of_peft: Any = PeftModel.get_prompt(wrapped, *args, **kwargs)
+    made = of_peft.layers
     found: Any = DynamicCache()
     nothing = torch.zeros_like(made[0].keys)
     for at in range(layers):
