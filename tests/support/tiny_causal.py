@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import torch
 import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from torch import nn
 
 import tiny
 from factory import make_job, make_recipe
@@ -18,8 +20,14 @@ from peftmark.catalog.origins import Hub
 from peftmark.catalog.prompts import PROMPTS, Prompt
 from peftmark.catalog.tasks import TASKS
 from peftmark.core.hashes import sha256_file
+from peftmark.lab.data.job_data import task_of
+from peftmark.lab.methods import Prepared, Setting, prepare
+from peftmark.lab.models import anatomy, load_model
+from peftmark.lab.rng import seed_all
+from peftmark.lab.step import task_loss
 from peftmark.record.job import Job
 from peftmark.record.recipe import Causal
+from peftmark.sources.assets import Places
 
 WORDS = [f"w{i}" for i in range(40)]
 SPECIAL = ["[PAD]", "[UNK]", "[BOS]", "[EOS]"]
@@ -168,3 +176,26 @@ def job(
         ),
     )
     return tiny.tiny_job(base, **{"max_length": 32, **settings, **recipe})
+
+
+def built(places: Places, asked: Job) -> tuple[nn.Module, Prepared]:
+    """The tiny model as a job's base, and the job's method on a copy of it."""
+    folder, task = places.mirror / "models" / "tiny", task_of(asked)
+    parts, device = anatomy(folder, task), torch.device("cpu")
+
+    def fresh() -> nn.Module:
+        return load_model(folder, asked, task, parts)
+
+    base = fresh()
+    setting = Setting(
+        job=asked,
+        parts=parts,
+        device=device,
+        preview=tiny.work(places, asked).preview,
+        loss=lambda model, batch: task_loss(model, batch, task, asked, device),
+        fresh_base=fresh,
+        plain_base=lambda: load_model(folder, replace(asked, quantization="none"), task, parts),
+        size=asked.size,
+    )
+    seed_all(asked.seed, "adapter")
+    return base.eval(), prepare(copy.deepcopy(base), setting)

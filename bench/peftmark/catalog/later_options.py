@@ -81,6 +81,10 @@ LATER_OF_ADAPTER: tuple[Option, ...] = (
     _later("norm", False, None, "whether a LayerNorm of its own comes first"),
     _later("dropout", 0.0, (0, 0.9), "dropout on what it adds"),
 )
+LATER_OF_P_TUNING_V2: tuple[Option, ...] = (
+    _later("layers", "all", ("all", "top", "bottom"), "which layers get keys and values"),
+    _later("depth", 0, (0, 1000), "how many of the top or bottom layers; 0 for a third"),
+)
 
 
 def _bands(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -110,8 +114,14 @@ def _ranks(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "min_rank", f"found {low} with max_rank {high}; at most that"
 
 
+def _depth(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    if values["depth"] and values["layers"] == "all":
+        yield "depth", f"found {values['depth']} with layers all; set layers to top or bottom"
+
+
 CONFLICTS: Mapping[str, Callable[[Mapping[str, Any]], Iterator[tuple[str, str]]]] = {
     "hybrid": _bands,
+    "p-tuning-v2": _depth,
     "sensitive-ranks": _ranks,
 }
 """Method -> (option, what is wrong) of values, all given and each allowed by itself."""

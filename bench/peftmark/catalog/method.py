@@ -70,6 +70,8 @@ class Method:
             model makes of a text; empty for every other method. Such a method is there for
             encoders' tasks, and no seed changes it.
         freezes: whether weights of the base stay frozen, so that they may be stored in fewer bits.
+        not_causal: why it can't be put on a causal language model, as a clause after "is a causal
+            language model, "; empty if it can, as far as is known without the model.
         code: `module:function` of a plug-in's; empty for peftmark's own (`peftmark.lab.methods`).
     """
 
@@ -88,6 +90,7 @@ class Method:
     trains: bool = True
     fits: Literal["", "words", "model"] = ""
     freezes: bool = True
+    not_causal: str = ""
     code: str = ""
 
     @property

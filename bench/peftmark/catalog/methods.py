@@ -13,6 +13,7 @@ from peftmark.catalog.later_options import (
     ALLOCATOR,
     LATER_OF_ADAPTER,
     LATER_OF_HYBRID,
+    LATER_OF_P_TUNING_V2,
     RANKS_BY,
 )
 from peftmark.catalog.method import ANY, Hook, Method, Option, Size
@@ -29,6 +30,7 @@ PREFIX = "peft:"
 
 LORA = ("targets", "alpha", "dropout")
 _BATCHES = Option("batches", 50, (1, 10_000), "training batches looked at before the first step")
+_NO_LINE = "and lines that need no fine-tuning are there for encoders alone; take base"
 
 
 def _lora(
@@ -72,19 +74,20 @@ METHODS: dict[str, Method] = {
         Method(
             "head", "head only", "reference", None,
             "classifier (and pooler) trained on a frozen base: the lower reference line",
-            "reference",
+            "reference", not_causal="which has no head of its own; take base",
         ),
         Method(
             "bag-of-words", "bag of words", "reference", None,
             "logistic regression (ridge for scores) on TF-IDF of words and pairs of words; no "
             "weight of the model is read",
             "reference", sits_on=("none",), trains=False, fits="words", freezes=False,
+            not_causal=_NO_LINE,
         ),
         Method(
             "embeddings", "frozen embeddings", "reference", None,
             "logistic regression (ridge for scores) on the mean of the frozen encoder's last "
             "hidden states",
-            "reference", trains=False, fits="model",
+            "reference", trains=False, fits="model", not_causal=_NO_LINE,
         ),
         _lora(
             "lora", "LoRA",
@@ -229,7 +232,7 @@ METHODS: dict[str, Method] = {
             "p-tuning-v2", "P-tuning v2", "prompt", "tokens",
             "trained keys and values before each layer's own",
             # No budget: one token is 49,152 parameters of RoBERTa-large, too coarse for 0.1% of it.
-            "Liu et al. 2021, arXiv 2110.07602",
+            "Liu et al. 2021, arXiv 2110.07602", options=LATER_OF_P_TUNING_V2,
         ),
         Method(
             "prompt-tuning", "prompt tuning", "prompt", "tokens",
@@ -268,6 +271,8 @@ METHODS: dict[str, Method] = {
                 Option("tokens", 10, (1, 512), "length of the prefix"),
             ),
             budget=True,
+            not_causal="and each gate is a mean over a whole row, with the tokens in it that are "
+            "to be predicted; take adapter-lora",
         ),
         Method(
             "bitfit-lora", "BitFit + LoRA", "mixed", "rank", "LoRA, and the biases of the base",
@@ -308,6 +313,7 @@ def _of_peft(kind: PeftType) -> Method:
         options=None,
         hooks=(*hooks, "after each step") if kind.allocates else hooks,
         budget=bool(kind.size) and kind.grows and not kind.refused,
+        not_causal=f"and {kind.not_causal}" if kind.not_causal else "",
     )
 
 

@@ -39,6 +39,7 @@ class PeftType:
         allocates: whether PEFT wants a call after each optimizer step.
         penalty: whether PEFT adds a term to the model's own loss.
         refused: why it can't train a sequence classifier; empty if it can.
+        not_causal: why it can't train a causal language model; empty if it can.
         defaults: options set unless the suite sets them, where PEFT's own default is missing or
             can't be right: "10%" is a share of the steps, and see `DIVISOR` and `SEEN`.
     """
@@ -56,6 +57,7 @@ class PeftType:
     allocates: bool = False
     penalty: bool = False
     refused: str = ""
+    not_causal: str = ""
     defaults: dict[str, Any] = field(default_factory=dict)
 
 
@@ -98,6 +100,7 @@ PEFT_TYPES: dict[str, PeftType] = {
             "adaption_prompt", "LLaMA-Adapter", "gated prompts in the attention of the top layers",
             "Zhang et al. 2023, arXiv 2303.16199", where="input", merges="no",
             refused="PEFT has it for LLaMA, Mistral and GPT-2 alone, which generate text",
+            not_causal="there are no settings for it so far; take prefix-tuning",
         ),
         PeftType(
             "beft", "BEFT", "a trained bias on the value projections alone",
@@ -121,6 +124,7 @@ PEFT_TYPES: dict[str, PeftType] = {
             "cpt", "CPT", "prompt embeddings from in-context examples, refined within a radius",
             "Blau et al. 2024, arXiv 2410.17222", size=_TOKENS, where="input", merges="no",
             refused="PEFT has it for causal language models alone",
+            not_causal="it starts from the tokens of worked examples, which a suite can't give",
         ),
         PeftType(
             "deft", "DEFT", "part of the weight projected away and a low-rank one put in its place",
@@ -203,6 +207,7 @@ PEFT_TYPES: dict[str, PeftType] = {
         PeftType(
             "poly", "Poly", "a trained mixture of LoRA modules; one task here",
             "Ponti et al. 2022, arXiv 2202.13914", size=_R, merges="no",
+            not_causal="it wants a number for each task, which rows of a language model don't have",
         ),
         PeftType(
             "prefix_tuning", "PEFT prefix tuning",
@@ -243,6 +248,7 @@ PEFT_TYPES: dict[str, PeftType] = {
             _DOCS, size=_R, merges="no",
             refused="PEFT's code wraps decoder blocks of text generators; the layers of an encoder "
             "can't carry its second state",
+            not_causal="there are no settings for it so far; take lora",
         ),
         PeftType(
             "shira", "SHiRA", "a fixed random choice of the weight's entries",
@@ -282,6 +288,7 @@ PEFT_TYPES: dict[str, PeftType] = {
             "xlora", "X-LoRA", "a gate that mixes LoRA adapters trained before",
             "Buehler and Buehler 2024, arXiv 2402.07148", where="input", merges="no",
             refused="it mixes adapters that were trained before, which a suite can't name",
+            not_causal="it mixes adapters that were trained before, which a suite can't name",
         ),
     )
 }  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -233,6 +234,8 @@ Limits:
   Nothing is drawn, so seeds are copies of one run. Words are what stands between spaces and signs:
   of a language that writes none, they say little. At most 100,000 terms are kept. Rows made with
   another version of scikit-learn are not redone.
+- **P-tuning v2** in the top or bottom layers alone (`layers`) trains that share of its count. Masks
+  hide the prompt from the other layers; the text's positions are the same wherever the prompts are.
 - **Counts say nothing of memory or time**, which a run measures.
 - **Bases** are formats that the method can sit on. Whether it runs on an architecture is found out
   in the worker, which refuses a cell with the reason.
@@ -256,6 +259,11 @@ def markdown(counts: Counts) -> str:
             "Hooks are the calls of the training loop that the method needs beyond a forward pass.",
             "",
             *_needs(counts),
+            "",
+            "On a causal language model these can't be; what its architecture lacks (biases for",
+            "BitFit, say) is found out in the worker.",
+            "",
+            *_not_causal(),
             "",
             "## Options",
             "",
@@ -301,10 +309,21 @@ def _needs(counts: Counts) -> list[str]:
             ", ".join(m.hooks) or "-",
             ", ".join(m.quantizations),
             _yes(m.budget),
+            _yes(not m.not_causal),
         )
         for m in METHODS.values()
     ]
-    return _lines(head, rows)
+    return _lines((*head, "on language models"), rows)
+
+
+def _not_causal() -> list[str]:
+    """Why methods can't be put on a causal language model: those of one reason, a line each."""
+    by_reason: dict[str, list[str]] = {}
+    for m in all_methods().values():
+        if m.not_causal:
+            reason = re.sub("^(and|which) ", "", m.not_causal)
+            by_reason.setdefault(reason, []).append(f"`{m.key}`")
+    return [f"- {', '.join(keys)}: {reason}." for reason, keys in by_reason.items()]
 
 
 def _options() -> list[str]:
@@ -327,7 +346,8 @@ def _tuners() -> list[str]:
         "size",
         "on quantised bases",
         "may have a budget",
-        "refused, since",
+        "on language models",
+        "on encoders refused, since",
     )
     rows = [
         (
@@ -338,6 +358,7 @@ def _tuners() -> list[str]:
             _size_option(k),
             "-" if k.refused else " ".join(_bases(k)[1:]) or "no",
             _yes(_method(k).budget),
+            _yes(not k.not_causal),
             k.refused or "-",
         )
         for k in PEFT_TYPES.values()

@@ -7,16 +7,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from peftmark.catalog.methods import method_of
 from peftmark.catalog.metrics import metric_faults, metric_of
 from peftmark.catalog.models import MODELS, Model
-from peftmark.catalog.peft_types import peft_type
 from peftmark.catalog.plugins import declaration, fault_of
 from peftmark.catalog.prompts import prompt_of
 from peftmark.catalog.task import Task, read_by
 from peftmark.catalog.tasks import TASKS
 from peftmark.suite.entries import entries_of
 from peftmark.suite.schema import MethodEntry, Profile, SuiteFile
-
-MIXED_PROMPTS = ("unipelt",)
-"""Methods with a trained prompt beside something else."""
 
 
 def check_reading(
@@ -97,26 +93,13 @@ def _task_fault(model: Model, task: Task) -> str | None:
 
 def _method_fault(model: Model, name: str) -> str | None:
     method = method_of(name)
-    fits = method is not None and bool(method.fits)
-    if method is not None and not method.trains and not fits and not model.causal:
-        return f"{model.key} is an encoder, whose untrained head says nothing; take head"
-    if not model.causal:
+    if method is None:
         return None
-    if fits:
-        return (
-            f"{model.key} is a {model.read_as}, and lines that need no fine-tuning are there for "
-            "encoders alone; take base"
-        )
-    trained = method is not None and method.family == "prompt"
-    if name.startswith("peft:"):
-        kind = peft_type(name.removeprefix("peft:"))
-        trained = kind is not None and kind.where == "input"
-        if kind is not None and kind.key == "poly":
-            return "it wants a number for each task, which rows of a language model don't have"
-    if name == "head":
-        return f"{model.key} is a causal language model, which has no head of its own; take base"
-    if trained or name in MIXED_PROMPTS:
-        return "trained prompts are there for encoders alone so far"
+    if model.causal:
+        why = method.not_causal
+        return f"{model.key} is a {model.read_as}, {why}" if why else None
+    if not method.trains and not method.fits:
+        return f"{model.key} is an encoder, whose untrained head says nothing; take head"
     return None
 
 

@@ -8,11 +8,10 @@ from typing import Any
 import pytest
 
 from asked_suite import ENCODER, LORA, SMOL, asked
-from peftmark.catalog.methods import METHODS
+from peftmark.catalog.methods import METHODS, all_methods
 from peftmark.catalog.peft_types import PEFT_TYPES
 from peftmark.catalog.prompts import PROMPTS
 from peftmark.catalog.tasks import TASKS
-from peftmark.suite.compatibility import MIXED_PROMPTS
 from peftmark.suite.expand import expand
 from peftmark.suite.load import load_suite
 from small_suite import QUICK, changed, refusal, reported, write
@@ -83,7 +82,6 @@ def test_a_tuner_of_peft_that_is_not_at_the_input(entry: dict[str, Any], tmp_pat
 # --- what doesn't -------------------------------------------------------------------------------
 
 WITH_METHODS = "profiles.quick, methods"
-NO_PROMPTS = "trained prompts are there for encoders alone so far"
 NO_LINE = (
     "causal language model, and lines that need no fine-tuning are there for encoders alone; "
     "take base"
@@ -128,12 +126,15 @@ NO_LINE = (
             f"{WITH_METHODS}[1] (embeddings): {SMOL} is a {NO_LINE}",
         ),
         (
-            asked([LORA, {"method": "prompt-tuning", "tokens": [8]}]),
-            f"{WITH_METHODS}[1] (prompt-tuning): {NO_PROMPTS}",
+            asked([LORA, {"method": "unipelt", "rank": [8], "recipe": {"alpha": 8}}]),
+            f"{WITH_METHODS}[1] (unipelt): {SMOL} is a causal language model, and each gate is a "
+            "mean over a whole row, with the tokens in it that are to be predicted; take "
+            "adapter-lora",
         ),
         (
-            asked([LORA, {"method": "peft:prompt_tuning", "tokens": [8]}]),
-            f"{WITH_METHODS}[1] (peft:prompt_tuning): {NO_PROMPTS}",
+            asked([LORA, {"method": "peft:poly", "rank": [8], "recipe": {"targets": "attention"}}]),
+            f"{WITH_METHODS}[1] (peft:poly): {SMOL} is a causal language model, and it wants a "
+            "number for each task, which rows of a language model don't have",
         ),
         (
             asked(unrelated=None),
@@ -200,10 +201,10 @@ def test_what_does_not_go_together_is_one_clear_line(
 
 
 @pytest.mark.parametrize("key", METHODS)
-def test_no_method_that_trains_a_prompt_is_let_through(key: str, tmp_path: Path) -> None:
+def test_a_method_is_let_through_unless_the_catalogue_says_why_not(
+    key: str, tmp_path: Path
+) -> None:
     method = METHODS[key]
-    if key == "head" or method.fits:
-        return
     entry: dict[str, Any] = {"method": key, "quantization": [method.quantizations[0]]}
     if method.size:
         entry[method.size] = [8]
@@ -220,18 +221,34 @@ def test_no_method_that_trains_a_prompt_is_let_through(key: str, tmp_path: Path)
         if key == "hybrid":
             del layer["adalora"]["init_rank"]
     suite = asked([{**LORA, "variant": "other"}, LORA, {**entry, "variant": "x", "recipe": layer}])
-    if method.family == "prompt" or key in MIXED_PROMPTS:
+    if method.not_causal:
         [line] = told(tmp_path, suite)
-        assert line == f"{WITH_METHODS}[2] ({key}): {NO_PROMPTS}"
+        why = f"{SMOL} is a causal language model, {method.not_causal}"
+        assert line == f"{WITH_METHODS}[2] ({key}): {why}"
     else:
         write(tmp_path, suite)
         load_suite("demo", tmp_path)
 
 
-@pytest.mark.parametrize("key", [k for k, t in PEFT_TYPES.items() if t.where == "input"])
-def test_no_tuner_of_peft_at_the_input_is_let_through(key: str, tmp_path: Path) -> None:
-    entry: dict[str, Any] = {"method": f"peft:{key}"}
-    assert f"(peft:{key}): {NO_PROMPTS}" in refusal(tmp_path, asked([LORA, entry]))
+@pytest.mark.parametrize("key", PEFT_TYPES)
+def test_a_tuner_of_peft_is_let_through_unless_the_catalogue_says_why_not(
+    key: str, tmp_path: Path
+) -> None:
+    method = all_methods()[f"peft:{key}"]
+    layer = {"targets": "all-linear"} if PEFT_TYPES[key].where == "recipe" else {}
+    suite = asked([LORA, {"method": method.key, "recipe": layer}])
+    if method.not_causal:
+        [line] = told(tmp_path, suite)
+        why = f"{SMOL} is a causal language model, {method.not_causal}"
+        assert line == f"{WITH_METHODS}[1] ({method.key}): {why}"
+    else:
+        write(tmp_path, suite)
+        load_suite("demo", tmp_path)
+
+
+def test_what_no_encoder_can_have_no_language_model_has_without_a_reason() -> None:
+    """The worker tells them apart by one reason or the other."""
+    assert [k.key for k in PEFT_TYPES.values() if k.refused and not k.not_causal] == []
 
 
 def test_several_faults_are_told_at_once(tmp_path: Path) -> None:

@@ -200,6 +200,8 @@ def prepare(model: nn.Module, setting: Setting) -> Prepared:
         Unsupported: if the method can't sit on this base.
     """
     job = setting.job
+    if job.causal is not None and (why := known_method(job.method).not_causal):
+        raise Unsupported(f"{job.model} is a causal language model, {why}")
     if setting.parts.turned and job.method in _STRAIGHT:
         raise Unsupported(
             f"{job.method} reads the weights of linear layers as (out, in), and {job.model} holds "

@@ -7,7 +7,8 @@ an `nn.Linear` to PEFT) would train its head and look like a result.
 
 What a type wants from its caller is done: AdaLoRA's total of steps, penalty and allocation,
 AdaMSS's allocation, the task of Poly and of multitask prompt tuning (there is one here). Virtual
-tokens among the input embeddings stand behind [CLS], as in `peftmark.lab.methods.prompts`.
+tokens among the input embeddings stand behind [CLS], and all of them before the text of a language
+model, as in `peftmark.lab.methods.prompts`.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from peftmark.lab.methods.lora import load_adapter, merged_into, saver, wrap
 from peftmark.lab.methods.peft_options import PREFIXES, config_of, peft_says, quiet
 from peftmark.lab.models import Unsupported, trained_head
 from peftmark.lab.quantization.table import backend_of, is_quantised
+from peftmark.record.job import Job
 
 HEAD_FILE = "head.safetensors"
 NUDGE = 0.1
@@ -64,7 +66,7 @@ def any_peft(model: nn.Module, setting: Setting) -> Prepared:
         for name in head:
             wrapped.get_base_model().get_submodule(name).requires_grad_(True)
     wrapped.to(setting.device)
-    _finish(kind, wrapped)
+    _finish(kind, wrapped, job)
     if kind.key == "adalora":
         adalora.freeze_divisors(wrapped)
     if head_parameters(wrapped, head) != head_size:
@@ -95,11 +97,11 @@ def _refuse(kind: PeftType, model: nn.Module, setting: Setting) -> None:
         prompts.takes_prefix(model, setting)
 
 
-def _finish(kind: PeftType, wrapped: Any) -> None:
+def _finish(kind: PeftType, wrapped: Any, job: Job) -> None:
     """What PEFT leaves to the caller of a forward pass, in training and after loading."""
-    if kind.key in ("prompt_tuning", "p_tuning", "multitask_prompt_tuning"):
-        prompts.cls_first(wrapped)
-    if kind.key in ("poly", "multitask_prompt_tuning"):
+    if kind.where == "input":
+        prompts.place(wrapped, job, kind.key in PREFIXES)
+    if kind.key in ("poly", "multitask_prompt_tuning") and job.causal is None:
 
         def add(_: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
             ids = kwargs["input_ids"]
@@ -108,10 +110,10 @@ def _finish(kind: PeftType, wrapped: Any) -> None:
         wrapped.register_forward_pre_hook(add, with_kwargs=True)
 
 
-def _beyond(kind: PeftType) -> str:
+def _beyond(kind: PeftType, job: Job) -> str:
     """What `_finish` adds to PEFT's model, in words; empty if nothing."""
-    if kind.key in ("prompt_tuning", "p_tuning", "multitask_prompt_tuning"):
-        return prompts.BEHIND_CLS
+    if kind.where == "input":
+        return prompts.beyond(job, kind.key in PREFIXES)
     return f"{kind.title} wants the number of a task with every batch" if kind.key == "poly" else ""
 
 
@@ -189,7 +191,7 @@ def _prepared(
             base.load_state_dict(load_file(folder / HEAD_FILE), strict=False)
         with quiet():
             loaded = load_adapter(base, folder)
-        _finish(kind, loaded)
+        _finish(kind, loaded, job)
         return loaded
 
     obstacle = _obstacle(kind, job.quantization) or backend_of(job.quantization).unmergeable(config)
@@ -211,7 +213,7 @@ def _prepared(
         load=load,
         merge=None if obstacle else merge,
         merge_reason=obstacle,
-        beyond=_beyond(kind),
+        beyond=_beyond(kind, job),
         matched_rank=kind.size if setting.size is not None else None,
     )
     if hasattr(tuner, "update_and_allocate"):

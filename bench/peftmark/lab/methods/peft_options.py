@@ -22,7 +22,7 @@ from torch import nn
 
 from peftmark.catalog.peft_types import DIVISOR, SEEN, PeftType
 from peftmark.lab.methods import Setting
-from peftmark.lab.methods.prompts import width
+from peftmark.lab.methods.prompts import task_type, width
 from peftmark.lab.models import Unsupported, adapter_targets
 
 SEEN_BATCHES = 10
@@ -101,8 +101,8 @@ def config_of(kind: PeftType, model: Any, setting: Setting, head: Sequence[str])
             "num_layers": model.config.num_hidden_layers,
         }
     if kind.where == "input" or kind.key == "poly":
-        options["task_type"] = "SEQ_CLS"  # for the forward pass that adds the prompt or the task
-        options["modules_to_save"] = list(head)
+        options["task_type"] = task_type(job)  # for the forward pass with the prompt or the task
+        options["modules_to_save"] = list(head) or None
     elif "modules_to_save" in known:
         # PEFT can't merge beside a saved module that has no weight of its own, such as a pooler.
         options["modules_to_save"] = _leaves(model, head)
@@ -224,7 +224,7 @@ def quiet() -> Iterator[None]:
     """Keep from the user what PEFT warns of and is meant here."""
     with warnings.catch_warnings():
         for text in (
-            "Unsupported layer type .*LayerNorm",  # LayerNorm tuning
+            "Unsupported layer type .*Norm",  # LayerNorm tuning
             "Failed to load the CUDA extension",  # BOFT has plain code as well
             "Setting boft_n_butterfly_factor to 1",
             "Sparse invariant checks are implicitly disabled",  # FRoD's rotation

@@ -7,8 +7,9 @@ Two kinds give every layer trained keys and values, to which the text attends:
 - P-tuning v2 (Liu et al. 2021, arXiv 2110.07602): they are trained as they are.
 
 Like a cache, they move the text's positions back by their number, as in P-tuning v2's code (which
-puts dropout on them too; PEFT doesn't). Only an encoder that takes `past_key_values` can have them:
-BERT's and RoBERTa's.
+puts dropout on them too; PEFT doesn't). Of encoders only those can have them that take
+`past_key_values`: BERT's and RoBERTa's. P-tuning v2 may have them in the top or bottom layers alone
+(`peftmark.lab.methods.some_layers`).
 
 Two kinds put trained vectors among the input embeddings:
 
@@ -21,7 +22,8 @@ PEFT puts these before the whole text, [CLS] included. A classifier that reads p
 read a virtual token. Lester et al. have no such position (T5); P-tuning puts its tokens behind
 [CLS]; P-tuning v2's code, where it compares with prompt tuning on RoBERTa, cuts them off before it
 pools. So [CLS] is moved back to the front here, where it keeps its pretrained position. The virtual
-tokens follow it, and the text follows them.
+tokens follow it, and the text follows them. Of a causal language model's text they stand in front
+(`peftmark.lab.methods.before_text`).
 
 None starts as the base's own function: random tokens draw attention from the first step.
 """
@@ -29,18 +31,23 @@ None starts as the base's own function: random tokens draw attention from the fi
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from peft import PrefixTuningConfig, PromptEncoderConfig, PromptTuningConfig, PromptTuningInit
 from torch import nn
 
+from peftmark.catalog.methods import known_method
+from peftmark.catalog.positions import positions_of
 from peftmark.lab.last_token import reads_last_token
 from peftmark.lab.methods import Prepared, Setting
+from peftmark.lab.methods.before_text import BEFORE_TEXT, read_before_text
 from peftmark.lab.methods.lora import load_adapter, saver, wrap
+from peftmark.lab.methods.some_layers import SOME_LAYERS, chosen_layers, read_in_layers
 from peftmark.lab.models import Unsupported, trained_head
+from peftmark.record.job import Job
 
 BEHIND_CLS = (
     "its virtual tokens were trained behind [CLS], and PEFT puts them before it, where a "
@@ -60,9 +67,18 @@ def prefix_tuning(model: nn.Module, setting: Setting) -> Prepared:
 
 
 def p_tuning_v2(model: nn.Module, setting: Setting) -> Prepared:
-    """Keys and values as they are."""
+    """Keys and values as they are, in all layers or those that `layers` and `depth` say.
+
+    Raises:
+        Unsupported: see `chosen_layers` and `layers_of`.
+    """
     takes_prefix(model, setting)
-    return _prepared(model, setting, PrefixTuningConfig(**_common(model, setting)))
+    option = partial(known_method("p-tuning-v2").option, setting.job.recipe.options)
+    common = _common(model, setting)
+    layers = common["num_layers"]
+    chosen = chosen_layers(option("layers"), option("depth"), layers)
+    config = PrefixTuningConfig(**common | {"num_layers": len(chosen)})
+    return _prepared(model, setting, config, chosen if len(chosen) < layers else None)
 
 
 def prompt_tuning(model: nn.Module, setting: Setting) -> Prepared:
@@ -70,7 +86,7 @@ def prompt_tuning(model: nn.Module, setting: Setting) -> Prepared:
     config = PromptTuningConfig(
         prompt_tuning_init=PromptTuningInit.SAMPLE_VOCAB, **_embedded(model, setting)
     )
-    return _prepared(model, setting, config, cls_first)
+    return _prepared(model, setting, config)
 
 
 def p_tuning(model: nn.Module, setting: Setting) -> Prepared:
@@ -78,16 +94,16 @@ def p_tuning(model: nn.Module, setting: Setting) -> Prepared:
     config = PromptEncoderConfig(
         encoder_hidden_size=_hidden(model, setting), **_embedded(model, setting)
     )
-    return _prepared(model, setting, config, cls_first)
+    return _prepared(model, setting, config)
 
 
 def reads_first(model: Any, setting: Setting) -> None:
     """
     Raises:
-        Unsupported: if the base finds a row's last token by its tokens, which are not there beside
-            virtual ones.
+        Unsupported: if the base is a classifier that finds a row's last token by its tokens, which
+            are not there beside virtual ones.
     """
-    if reads_last_token(model.config):
+    if setting.job.causal is None and reads_last_token(model.config):
         raise Unsupported(
             f"{setting.job.method} gives a model embeddings in place of tokens, and "
             f"{type(model).__name__} then reads the padding after a row's last token; use a method "
@@ -97,15 +113,21 @@ def reads_first(model: Any, setting: Setting) -> None:
 
 def _common(model: Any, setting: Setting) -> dict[str, Any]:
     reads_first(model, setting)
+    head = trained_head(setting.parts, setting.job.recipe.train_pooler)
     # PEFT reads the sizes from the config's file form, where DistilBERT's have other names.
     return {
-        "task_type": "SEQ_CLS",
+        "task_type": task_type(setting.job),
         "num_virtual_tokens": setting.size,
         "token_dim": model.config.hidden_size,
         "num_layers": model.config.num_hidden_layers,
         "num_attention_heads": model.config.num_attention_heads,
-        "modules_to_save": trained_head(setting.parts, setting.job.recipe.train_pooler),
+        "modules_to_save": head or None,
     }
+
+
+def task_type(job: Job) -> str:
+    """PEFT's word for what the model does."""
+    return "SEQ_CLS" if job.causal is None else "CAUSAL_LM"
 
 
 def width(model: Any) -> int:
@@ -123,35 +145,53 @@ def _hidden(model: Any, setting: Setting) -> int:
 
 
 def _prepared(
-    model: nn.Module, setting: Setting, config: Any, finish: Callable[[Any], None] | None = None
+    model: nn.Module, setting: Setting, config: Any, chosen: Sequence[int] | None = None
 ) -> Prepared:
     """Put the prompt on a base; head and pooler train beside it.
 
     Args:
-        finish: done to the wrapped model, after training's and after loading's wrapping.
+        chosen: numbers of the layers that get keys and values; None for all.
 
     Raises:
         Unsupported: if the base has too few positions.
     """
     has_room(model, setting)
+    job, deep = setting.job, isinstance(config, PrefixTuningConfig)
     wrapped = wrap(model, config)
 
-    def load(base: nn.Module, folder: Path) -> nn.Module:
-        loaded = load_adapter(base, folder)
-        if finish:
-            finish(loaded)
-        return loaded
+    def finish(made: Any) -> Any:
+        if chosen is not None:
+            read_in_layers(made, chosen)
+        place(made, job, deep)
+        return made
 
-    if finish:
-        finish(wrapped)
     return Prepared(
-        wrapped,
-        beyond=BEHIND_CLS if finish else "",
+        finish(wrapped),
+        beyond=beyond(job, deep) or (SOME_LAYERS if chosen is not None else ""),
         save=saver(wrapped),
-        load=load,
+        load=lambda base, folder: finish(load_adapter(base, folder)),
         merge=None,
         merge_reason="virtual tokens are input to the model: there is no weight to merge them into",
     )
+
+
+def place(wrapped: Any, job: Job, deep: bool) -> None:
+    """Put a prompt where it belongs, after training's and after loading's wrapping.
+
+    Args:
+        deep: whether it is of keys and values; else of embeddings.
+    """
+    if job.causal is not None:
+        read_before_text(wrapped)
+    elif not deep:
+        cls_first(wrapped)
+
+
+def beyond(job: Job, deep: bool) -> str:
+    """What `place` adds to PEFT's model, in words; empty if nothing."""
+    if job.causal is not None:
+        return BEFORE_TEXT
+    return "" if deep else BEHIND_CLS
 
 
 def takes_prefix(model: Any, setting: Setting) -> None:
@@ -179,16 +219,26 @@ def has_room(model: Any, setting: Setting) -> None:
     """
     tokens, length = setting.size, setting.job.recipe.max_length
     assert tokens is not None
+    room = _room(model, setting.job)
+    if room is not None and tokens + length > room:
+        raise Unsupported(
+            f"{tokens} virtual tokens and max_length {length} need {tokens + length} positions, "
+            f"{setting.job.model} has {room}; lower tokens or max_length"
+        )
+
+
+def _room(model: Any, job: Job) -> int | None:
+    """How many positions a base has; None if they have no end."""
+    if job.causal is not None:
+        found = positions_of(model.config.to_dict())
+        return found.most if found is not None and found.fixed else None
     for name, module in model.base_model.named_modules():
         if name == "embeddings.position_embeddings":
             # RoBERTa and MPNet keep the first rows of the table for padding.
             taken = 0 if module.padding_idx is None else module.padding_idx + 1
-            room = module.num_embeddings - taken
-            if tokens + length > room:
-                raise Unsupported(
-                    f"{tokens} virtual tokens and max_length {length} need {tokens + length} "
-                    f"positions, {setting.job.model} has {room}; lower tokens or max_length"
-                )
+            room: int = module.num_embeddings - taken
+            return room
+    return None
 
 
 def cls_first(wrapped: Any) -> None:

@@ -1,0 +1,60 @@
+"""Every method on a causal language model: it takes a step there, or says why it can't."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import transformers
+
+import tiny
+import tiny_causal
+from peftmark.catalog.methods import all_methods
+from peftmark.lab import recipe
+from peftmark.lab.data.job_data import task_of
+from peftmark.lab.methods import trainable
+from peftmark.lab.models import Unsupported
+from peftmark.lab.step import Step
+from peftmark.sources.assets import Places
+
+METHODS = all_methods()
+
+
+@pytest.fixture
+def places(tmp_path, monkeypatch):
+    """A model with what some method needs: three layers, biases, and words of its own to say."""
+    sizes = {**tiny_causal.SIZES, "tie_word_embeddings": False}
+    config = transformers.LlamaConfig(
+        hidden_size=32, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2,
+        intermediate_size=64, attention_bias=True, mlp_bias=True, **sizes,
+    )  # fmt: skip
+    monkeypatch.setitem(tiny_causal.CONFIGS, "llama", lambda: config)
+    tiny_causal.install(tmp_path / "mirror", monkeypatch)
+    return Places(tmp_path / "mirror", ("mirror",), tmp_path / "cache")
+
+
+def job_of(key):
+    method = METHODS[key]
+    quantization = method.quantizations[0]
+    few = {"batches": 2} if "batches" in {o.name for o in method.options or ()} else {}
+    options = method.resolved_options(few)
+    return tiny_causal.job(key, "tiny-answer", quantization, rank=4, steps=10, options=options)
+
+
+@pytest.mark.parametrize("key", METHODS)
+def test_it_takes_a_step_or_says_why_not(key, places):
+    method, job = METHODS[key], job_of(key)
+    if method.not_causal:
+        with pytest.raises(Unsupported) as refused:
+            tiny_causal.built(places, job)
+        assert str(refused.value) == f"tiny is a causal language model, {method.not_causal}"
+        return
+    if not method.trains:
+        assert recipe.run(job, places, lambda _: None).status == "ok"
+        return
+    _, prepared = tiny_causal.built(places, job)
+    before = {name: p.detach().clone() for name, p in trainable(prepared.model)}
+    batch = tiny.work(places, job).preview(1)[0]
+    taken = Step(job, task_of(job), prepared, torch.device("cpu"))(1, batch)
+    assert torch.isfinite(taken.loss)
+    after = dict(prepared.model.named_parameters())
+    assert any(not torch.equal(after[name], old) for name, old in before.items()), "nothing moved"
