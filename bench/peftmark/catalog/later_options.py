@@ -75,6 +75,14 @@ LATER_OF_ADAPTER: tuple[Option, ...] = (
 )
 
 
+MASK = _later(
+    "mask",
+    "hard-concrete",
+    ("hard-concrete", "straight-through"),
+    "gates as in the paper, or masks of zeros and ones whose gradient is the sigmoid's",
+)
+
+
 def _bands(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for name in (f"{band}_dropout" for band in BANDS):
         if -1 < values[name] < 0:

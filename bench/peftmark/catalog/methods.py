@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from peftmark.catalog import absent
-from peftmark.catalog.later_options import LATER_OF_ADAPTER, LATER_OF_HYBRID, RANKS_BY
+from peftmark.catalog.later_options import LATER_OF_ADAPTER, LATER_OF_HYBRID, MASK, RANKS_BY
 from peftmark.catalog.method import ANY, Hook, Method, Option, Size
 from peftmark.catalog.peft_types import PEFT_TYPES, PeftType, peft_type
 from peftmark.catalog.quantizations import of_family, quantization_of
@@ -250,6 +250,7 @@ METHODS: dict[str, Method] = {
                 Option("alpha_rate", 0.1, (1e-6, 10), "learning rate of the gates' log alpha"),
                 Option("cut_at", 0.6, (0.05, 0.95), "share of the steps before the cut"),
                 Option("second_rate", 5.0, (0.001, 100), "learning rate after the cut over before"),
+                MASK,
             ),
             hooks=("extra loss", "second stage"),
         ),
