@@ -82,6 +82,36 @@ MASK = _later(
     "gates as in the paper, or masks of zeros and ones whose gradient is the sigmoid's",
 )
 
+LATER_OF_TWO_STAGE: tuple[Option, ...] = (
+    _later(
+        "second_quantization",
+        "same",
+        ("same", "none"),
+        "base of the second stage: the first one's, or one that isn't quantised",
+    ),
+    _later(
+        "from",
+        "last",
+        ("last", "best"),
+        "adapter that it starts as: of the first stage's last step, or of its best evaluation",
+    ),
+)
+LATER_OF_UNIPELT: tuple[Option, ...] = (
+    _later(
+        "gates",
+        "paper",
+        ("paper", "network"),
+        "one a part as in the paper, or one network a layer for all three",
+    ),
+    _later("entropy_weight", 0.1, (0, 10), "weight of the entropy of a network's gates"),
+    _later(
+        "prune_below",
+        0.1,
+        (0, 1),
+        "a part is taken out if a network's gate is under it in 9 of 10 layers; 0 for never",
+    ),
+)
+
 
 def _bands(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for name in (f"{band}_dropout" for band in BANDS):
@@ -101,6 +131,16 @@ def _bands(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "middle", f"found {first}; it is halved: make it even or set middle_target"
 
 
+def _gates(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for option in LATER_OF_UNIPELT[1:]:
+        if values["gates"] == "paper" and values[option.name] != option.default:
+            yield (
+                option.name,
+                f"found {values[option.name]} with gates: paper, which have none; "
+                "it is for gates: network",
+            )
+
+
 def _ranks(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     low, high = values["min_rank"], values["max_rank"]
     for name, rank in (("min_rank", low), ("max_rank", high)):
@@ -113,5 +153,6 @@ def _ranks(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 CONFLICTS: Mapping[str, Callable[[Mapping[str, Any]], Iterator[tuple[str, str]]]] = {
     "hybrid": _bands,
     "sensitive-ranks": _ranks,
+    "unipelt": _gates,
 }
 """Method -> (option, what is wrong) of values, all given and each allowed by itself."""

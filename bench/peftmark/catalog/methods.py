@@ -9,7 +9,14 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from peftmark.catalog import absent
-from peftmark.catalog.later_options import LATER_OF_ADAPTER, LATER_OF_HYBRID, MASK, RANKS_BY
+from peftmark.catalog.later_options import (
+    LATER_OF_ADAPTER,
+    LATER_OF_HYBRID,
+    LATER_OF_TWO_STAGE,
+    LATER_OF_UNIPELT,
+    MASK,
+    RANKS_BY,
+)
 from peftmark.catalog.method import ANY, Hook, Method, Option, Size
 from peftmark.catalog.peft_types import PEFT_TYPES, PeftType, peft_type
 from peftmark.catalog.quantizations import of_family, quantization_of
@@ -151,6 +158,7 @@ METHODS: dict[str, Method] = {
             options=(
                 Option("first_stage", 0.5, (0.05, 0.95), "share of the steps that LoRA takes"),
                 Option("second_rate", 0.25, (0.001, 1), "learning rate of AdaLoRA over LoRA's"),
+                *LATER_OF_TWO_STAGE,
             ),
             hooks=("extra loss", "after each step", "second stage"), budget=True,
         ),
@@ -261,6 +269,7 @@ METHODS: dict[str, Method] = {
             options=(
                 Option("width", 48, (1, 4096), "width of the bottleneck adapter"),
                 Option("tokens", 10, (1, 512), "length of the prefix"),
+                *LATER_OF_UNIPELT,
             ),
             budget=True,
         ),

@@ -89,10 +89,13 @@ class Step:
         self._rates: list[float] = []
         self._staged = False
         self._start(job.recipe.steps, 1.0)
-        if job.recipe.gradient_checkpointing:
-            enable: Any = prepared.model.activation_checkpointing_enable
-            enable(activation_checkpointing_kwargs={"use_reentrant": False})
+        self._checkpoint()
         prepared.model.train()
+
+    def _checkpoint(self) -> None:
+        if self._job.recipe.gradient_checkpointing:
+            enable: Any = self._prepared.model.activation_checkpointing_enable
+            enable(activation_checkpointing_kwargs={"use_reentrant": False})
 
     def _start(self, steps: int, scale: float) -> None:
         """Make the optimizer of what trains now, with the schedule of the steps to come."""
@@ -112,6 +115,8 @@ class Step:
     def _begin_stage(self, stage: Stage) -> None:
         self._staged = True
         stage.begin()
+        if self._prepared.new_base:
+            self._checkpoint()
         raise_trained(self._prepared.model, self._job)
         self._prepared.model.to(self._device)
         self._prepared.model.train()

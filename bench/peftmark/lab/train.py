@@ -40,6 +40,7 @@ class Trained:
         last: scores on the evaluation rows after the last step.
         rank_history: module -> active rank at each curve point.
         importance_history: module -> mean importance at each curve point.
+        gate_history: layer and part -> mean gate over the rows scored at each curve point.
         samples, tokens: rows, and tokens without padding, of the timed steps.
         first: the first step.
         steps: that were taken; fewer than the recipe's where early stopping ended them.
@@ -51,6 +52,7 @@ class Trained:
     exploding_step: int | None
     rank_history: dict[str, list[int | None]]
     importance_history: dict[str, list[float | None]]
+    gate_history: dict[str, list[float | None]]
     samples: int
     tokens: int
     first: Taken
@@ -84,6 +86,7 @@ def train(
     norms: list[float] = []
     ranks: list[dict[str, int]] = []
     importance: list[dict[str, float]] = []
+    gates: list[dict[str, float]] = []
     first: list[Taken] = []  # not in the step: the probe counts what a step keeps
     samples = tokens = done = written = 0
     while done < recipe.steps:
@@ -107,7 +110,9 @@ def train(
         norms += new_norms
         ranks.append(prepared.ranks())
         importance.append(prepared.importance())
+        gates.append(prepared.gates())
         curve.append(_point(done, taken, new_norms, scores, picked, job, meters))
+        prepared.scored(_selection(curve[-1], job))
         progress({"step": done, "steps": recipe.steps, "metric": curve[-1].metric})
         if stops(curve, job, prepared.stage):
             break
@@ -118,6 +123,7 @@ def train(
         exploding_step=exploding_step(norms),
         rank_history=_histories(ranks),
         importance_history=_histories(importance),
+        gate_history=_histories(gates),
         samples=samples,
         tokens=tokens,
         written=written,
@@ -139,16 +145,18 @@ def stops(curve: Sequence[CurvePoint], job: Job, stage: Stage | None = None) -> 
         stage.after + 1 if stage is not None else 0,
         warm_up_steps(steps) + 1,
     )
-    # A trial is scored on the selection rows alone.
-    found = [p.metric if job.purpose == "tuning" else p.selection_metric for p in curve]
-    scores = [
-        sign_of(job.metric) * score
-        for p, score in zip(curve, found, strict=True)
-        if score is not None and p.step >= ends
-    ]
+    found = [_selection(p, job) for p in curve if p.step >= ends]
+    scores = [score for score in found if score is not None]
     if patience is None or not scores:
         return False
     return len(scores) - 1 - scores.index(max(scores)) >= patience
+
+
+def _selection(point: CurvePoint, job: Job) -> float | None:
+    """A point's score on the selection rows, higher being better; None without one."""
+    # A trial is scored on the selection rows alone.
+    score = point.metric if job.purpose == "tuning" else point.selection_metric
+    return None if score is None else sign_of(job.metric) * score
 
 
 def _norms(taken: Sequence[Taken], precision: str) -> list[float]:

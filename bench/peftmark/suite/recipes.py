@@ -20,6 +20,7 @@ from peftmark.catalog.methods import LORA, Cell, known_method
 from peftmark.catalog.quantizations import quantization_of
 from peftmark.catalog.task import Task
 from peftmark.record.recipe import AdaLoraSchedule, Recipe, first_stage_steps
+from peftmark.suite.option_settings import option_setting_faults
 from peftmark.suite.schema import MethodEntry, Profile, RecipeLayer, SuiteFile
 from peftmark.suite.schema_runs import OPTIONS
 
@@ -264,6 +265,8 @@ def resolve_recipe(
     if warmup_steps > steps:
         tell("warmup", f"found {warmup_steps}; the run has {steps} steps")
     _check_step(values, method, task, tell)
+    for key, what in option_setting_faults(cell, values, steps, eval_every):
+        tell(key, what)
     if profile.tuning and values["selection_rows"] == 0:
         tell("selection_rows", "found 0; a profile with tuning scores its trials on these rows")
     schedule = _schedule(method, cell, values, steps, tell)

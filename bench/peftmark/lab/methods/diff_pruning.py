@@ -34,13 +34,13 @@ that start closed, at temperature 2/3 and with noise e ~ Uniform(-1/2, 1/2),
     s = sigmoid((log_alpha + e) / (2/3)),  z = 1 if s > 1/2, else 0
 
 where the gradient of s stands for that of z (Bengio et al. 2013, arXiv 1308.3432), and the penalty
-is `l0_weight` times the sum of sigmoid(log_alpha). The guide prints sigmoid(log_alpha - b log(-g/g)),
-whose logarithm has no value; with l = -g and r = g in the paper's formula it is zero. log_alpha
-starts at -1/2, where no noise opens a mask. A closed mask gives w no gradient and w = 0 would give
-log_alpha none, so w is drawn as the guide draws it, from a normal distribution, but with deviation
-`START`: its 1 is many times that of the weights of a trained model. In evaluation a mask is open
-where log_alpha > 0. The cut keeps open masks alone, as many as there are, at most the `density`: the
-guide has no target and cuts once training is over; here the rest of the steps follow.
+is `l0_weight` times the sum of sigmoid(log_alpha). The guide prints the paper's formula with
+log(-g/g), which has no value; with l = -g and r = g that is log(1) = 0. log_alpha starts at -1/2,
+where no noise opens a mask. A closed mask gives w no gradient and w = 0 would give log_alpha none,
+so w is drawn as the guide draws it, from a normal distribution, but with deviation `START`: its 1
+is many times that of the weights of a trained model. In evaluation a mask is open where log_alpha
+is above 0. The cut keeps open masks alone, as many as there are, at most the `density`: the guide
+has no target and cuts once training is over; here the rest of the steps follow.
 """
 
 from __future__ import annotations
