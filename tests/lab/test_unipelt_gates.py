@@ -13,7 +13,6 @@ from citizen import LABELS, inputs
 from peftmark.lab.data.batches import Batch
 from peftmark.lab.methods import trainable
 from peftmark.lab.methods.reference import FILE
-from peftmark.lab.methods.unipelt import GatedAdapter, GatedLora, GatedPrefix
 from peftmark.lab.methods.unipelt_gates import (
     PARTS,
     GateNetwork,
@@ -23,6 +22,7 @@ from peftmark.lab.methods.unipelt_gates import (
     low_parts,
     temperature_after,
 )
+from peftmark.lab.methods.unipelt_parts import GatedAdapter, GatedLora, GatedPrefix
 from peftmark.lab.models import Unsupported
 
 CPU = torch.device("cpu")

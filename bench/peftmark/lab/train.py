@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import nn
@@ -20,8 +20,6 @@ from peftmark.lab.scoring import Scores, evaluate
 from peftmark.lab.step import Diverged, Step, Taken
 from peftmark.record.job import Job
 from peftmark.record.outcome import CurvePoint
-
-Value = TypeVar("Value", int, float)
 
 Progress = Callable[[dict[str, Any]], None]
 
@@ -84,9 +82,7 @@ def train(
     warm = warm_up_steps(recipe.steps)
     curve: list[CurvePoint] = []
     norms: list[float] = []
-    ranks: list[dict[str, int]] = []
-    importance: list[dict[str, float]] = []
-    gates: list[dict[str, float]] = []
+    told: list[tuple[Mapping[str, Any], ...]] = []
     first: list[Taken] = []  # not in the step: the probe counts what a step keeps
     samples = tokens = done = written = 0
     while done < recipe.steps:
@@ -108,22 +104,21 @@ def train(
         written += sum(s.written.tokens for s in (scores, picked) if s is not None)
         new_norms = _norms(taken, recipe.precision)
         norms += new_norms
-        ranks.append(prepared.ranks())
-        importance.append(prepared.importance())
-        gates.append(prepared.gates())
+        told.append((prepared.ranks(), prepared.importance(), prepared.gates()))
         curve.append(_point(done, taken, new_norms, scores, picked, job, meters))
         prepared.scored(_selection(curve[-1], job))
         progress({"step": done, "steps": recipe.steps, "metric": curve[-1].metric})
         if stops(curve, job, prepared.stage):
             break
+    ranks, importance, gates = map(_histories, zip(*told, strict=True))
     return Trained(
         first=first[0],
         curve=tuple(curve),
         last=scores,
         exploding_step=exploding_step(norms),
-        rank_history=_histories(ranks),
-        importance_history=_histories(importance),
-        gate_history=_histories(gates),
+        rank_history=ranks,
+        importance_history=importance,
+        gate_history=gates,
         samples=samples,
         tokens=tokens,
         written=written,
@@ -228,7 +223,7 @@ def scored(
     return scores
 
 
-def _histories(points: Sequence[Mapping[str, Value]]) -> dict[str, list[Value | None]]:
+def _histories(points: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     """Name -> its value at each curve point, None where it has none (yet)."""
     names = dict.fromkeys(name for point in points for name in point)
     return {name: [point.get(name) for point in points] for name in names}

@@ -256,11 +256,7 @@ def resolve_recipe(
         tell("batch_size", f"found {values['batch_size']} with {rows} training rows{cut}")
     epochs = values.pop("epochs", None)
     steps = values.get("steps") or math.ceil(epochs * math.ceil(rows / values["batch_size"]))
-    eval_every = values["eval_every"]
-    if isinstance(eval_every, str):
-        eval_every = max(1, _share(eval_every, steps))
-    if not 1 <= eval_every <= steps:
-        tell("eval_every", f"found {eval_every}; the run has {steps} steps")
+    eval_every = _eval_every(values["eval_every"], steps, tell)
     warmup_steps = _share(values.pop("warmup"), steps)
     if warmup_steps > steps:
         tell("warmup", f"found {warmup_steps}; the run has {steps} steps")
@@ -278,6 +274,14 @@ def resolve_recipe(
     if base is None or not base.double:
         values["double_quantization"] = None
     return Recipe(**values)
+
+
+def _eval_every(given: int | str, steps: int, fault: Fault) -> int:
+    """Steps between two evaluations."""
+    found = max(1, _share(given, steps)) if isinstance(given, str) else given
+    if not 1 <= found <= steps:
+        fault("eval_every", f"found {found}; the run has {steps} steps")
+    return found
 
 
 def _missing(values: Mapping[str, Any], method: Method) -> list[str]:
