@@ -102,8 +102,7 @@ def train(
         done, first = end, first or taken[:1]
         scores, picked = _evaluated(prepared.model, work, task, job, meters, device)
         written += sum(s.written.tokens for s in (scores, picked) if s is not None)
-        new_norms = _norms(taken, recipe.precision)
-        norms += new_norms
+        norms += (new_norms := _norms(taken, recipe.precision))
         told.append((prepared.ranks(), prepared.importance(), prepared.gates()))
         curve.append(_point(done, taken, new_norms, scores, picked, job, meters))
         prepared.scored(_selection(curve[-1], job))

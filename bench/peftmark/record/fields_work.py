@@ -383,10 +383,7 @@ ROWS: tuple[Field, ...] = (
         meter="the method",
         kind="fact",
         section="Parameters",
-        summary=(
-            'layer and part, as "layer.part" -> gate of the part at each curve point, mean over '
-            "the evaluation and selection rows, null once it was taken out"
-        ),
+        summary="layer.part -> mean gate over the rows scored at each curve point, null once out",
         null="empty for methods without gates",
     ),
     Field(
