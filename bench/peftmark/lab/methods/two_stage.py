@@ -136,7 +136,7 @@ def let_go(model: nn.Module) -> None:
             p.data = torch.empty(0, dtype=p.dtype, device=p.device)
             p.grad = None
         if hasattr(module, "quant_state"):
-            module.quant_state = None
+            vars(module)["quant_state"] = None
         for name in list(module._buffers):
             module._buffers[name] = None
 

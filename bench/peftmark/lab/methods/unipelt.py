@@ -101,7 +101,8 @@ def unipelt(model: nn.Module, setting: Setting) -> Prepared:
         ranks=lambda: ranks,
         matched_rank="r",
     )
-    for gate in (*put.own.values(), *put.networks.values()):
+    every: list[Gate | GateNetwork] = [*put.own.values(), *put.networks.values()]
+    for gate in every:
         gate.held_out = Mean()
     if put.networks:
         _train_networks(prepared, put.networks, ranks, setting)
@@ -233,7 +234,7 @@ def _train_networks(
                 taken_out.append(part)
 
     def gates() -> dict[str, float]:
-        found = {}
+        found: dict[str, float] = {}
         for name, network in networks.items():
             network.trained.read()
             means = zip(PARTS, _read(network), strict=False)

@@ -139,7 +139,8 @@ def entropy(gates: torch.Tensor) -> torch.Tensor:
         gates: shape (rows, 1, 3).
     """
     shares = gates / gates.sum(-1, keepdim=True)
-    return torch.special.entr(shares).sum(-1).mean()
+    found: torch.Tensor = torch.special.entr(shares).sum(-1).mean()
+    return found
 
 
 def temperature_after(step: int, steps: int) -> float:
