@@ -9,9 +9,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import tiny
-from peftmark.lab.deploy import ROUNDS, deploy, saved_size
+from peftmark.lab import deploy as module
+from peftmark.lab.deploy import ROUNDS, ROUNDS_BY_ROWS, deploy, saved_size
 from peftmark.lab.methods import adalora, trainable
 from peftmark.lab.step import Step
+from peftmark.record.fields_batch_latency import BATCH_LATENCY, MERGED_BATCH_LATENCY
 
 CPU = torch.device("cpu")
 MERGED = (
@@ -19,6 +21,7 @@ MERGED = (
     "merged_latency_p95_seconds",
     "merge_target",
     "merge_max_error",
+    *MERGED_BATCH_LATENCY.values(),
 )
 
 
@@ -30,6 +33,7 @@ def run(outcome, unprobed):
         done = outcome(tiny.job(*cell, **changes))
         assert done.status == "ok"
         assert done.latency_p95_seconds >= done.latency_p50_seconds > 0
+        assert all(getattr(done, name) > 0 for name in BATCH_LATENCY.values())
         return done
 
     return start
@@ -79,6 +83,7 @@ def test_merging_into_fp32_is_exact_and_into_four_bits_is_not(run):
     assert packed.merge_target == "NF4 weights: dequantised, added, quantised again"
     for done in (plain, packed, run("adalora")):
         assert done.merged_latency_p95_seconds >= done.merged_latency_p50_seconds > 0
+        assert all(getattr(done, name) > 0 for name in MERGED_BATCH_LATENCY.values())
 
 
 @pytest.mark.parametrize(
@@ -91,7 +96,7 @@ def test_merging_into_fp32_is_exact_and_into_four_bits_is_not(run):
 )
 def test_what_cannot_be_merged_says_so(run, cell, reason):
     done = run(*cell)
-    assert [getattr(done, name) for name in MERGED] == [None] * 4
+    assert [getattr(done, name) for name in MERGED] == [None] * len(MERGED)
     assert {done.null_reasons[name] for name in MERGED} == {reason}
 
 
@@ -108,6 +113,35 @@ def trained(places, tmp_path):
     folder.mkdir()
     prepared.save(folder)
     return job, prepared, folder, work.latency
+
+
+def test_every_number_of_rows_is_timed_on_its_own_batches(places, trained, monkeypatch):
+    job, prepared, folder, batches = trained
+    seen = []
+    real = module.outputs_of
+
+    def counted(model, batch, *rest):
+        seen.append(batch.shape.rows)
+        return real(model, batch, *rest)
+
+    monkeypatch.setattr(module, "outputs_of", counted)
+    by_rows = tiny.work(places, job).latency_by_rows
+    assert list(by_rows) == [1, 4, 8]
+    assert {size: {batch.shape.rows for batch in some} for size, some in by_rows.items()} == {
+        1: {1}, 4: {4}, 8: {8},
+    }  # fmt: skip
+    fresh = lambda: tiny.base(places, job)  # noqa: E731
+    found = deploy(job, prepared, folder, fresh, batches, CPU, by_rows)
+    assert list(found.by_rows) == list(found.merged_by_rows) == [1, 4, 8]
+    passes = 2 * (1 + ROUNDS_BY_ROWS) * len(by_rows[1])  # apart and merged
+    assert seen.count(1) == seen.count(4) == passes
+
+
+def test_a_size_without_enough_rows_is_null_with_the_reason(places, outcome, unprobed):
+    done = outcome(tiny.job("head", "none", eval_rows=5))
+    assert done.latency_1_row_seconds > 0 and done.latency_4_rows_seconds > 0
+    assert done.latency_8_rows_seconds is None
+    assert done.null_reasons["latency_8_rows_seconds"] == "there are only 5 evaluation rows"
 
 
 def error(places, trained):

@@ -55,6 +55,14 @@ def test_bands_are_the_recipes_at_any_depth(layers, sizes):
     assert [block for band in found.values() for block in band] == blocks
 
 
+def test_every_trained_tensor_but_the_heads_is_of_a_band(bert):
+    _, prepared, parts = citizen.build(bert, job())
+    found = {name: prepared.part_of(name) for name, _ in trainable(prepared.model)}
+    assert set(found.values()) == {"low", "middle", "high", ""}
+    bare = {name.removeprefix("model.") for name, part in found.items() if not part}
+    assert all(name.startswith((*parts.head, parts.pooler)) for name in bare)
+
+
 def test_two_layers_are_too_few(bert):
     with pytest.raises(Unsupported, match="three layers at least"):
         bands([Block(str(i), *"qkvoab") for i in range(2)])

@@ -11,6 +11,7 @@ import tiny
 import tiny_causal
 from peftmark.catalog.tasks import TASKS
 from peftmark.lab import recipe
+from peftmark.lab.data.batches import Batch
 from peftmark.lab.methods import Stage
 from peftmark.lab.step import Step
 from peftmark.lab.train import exploding_step, stops
@@ -96,6 +97,16 @@ def test_a_batch_in_parts_has_every_row_once_and_no_needless_padding(places):
     for part in parts:
         assert int(part.inputs["attention_mask"].sum(0)[-1]) > 0
     assert batch.parts(8) == [batch]
+
+
+def test_rows_that_a_model_goes_on_from_lose_their_padding_on_the_left():
+    mask = torch.tensor([[0, 0, 1, 1], [0, 1, 1, 1], [1, 1, 1, 1]])
+    own = (((1,), (2,)), ((3,), (4,)), ((5,), (6,)))
+    batch = Batch({"input_ids": 7 * mask, "attention_mask": mask}, torch.arange(3), 9, (), own)
+    first, last = batch.parts(2)
+    assert first.inputs["attention_mask"].tolist() == [[0, 1, 1], [1, 1, 1]]
+    assert (first.tokens, last.tokens) == (5, 4)
+    assert (first.row_choices, last.row_choices) == (own[:2], own[2:])
 
 
 # --- smoothed labels ----------------------------------------------------------------------------

@@ -46,6 +46,20 @@ def ratio(part: str = "costs", of: Cell = A, to: Cell = B, **rest: Any) -> Any:
     return _test("ratio", part, of, to, rest)
 
 
+def spread(part: str = "spread", of: Cell = A, to: Cell = B, **rest: Any) -> Any:
+    return _test("spread", part, of, to, rest)
+
+
+def best_rate(part: str = "rate", of: Cell = A, to: Cell = B, **rest: Any) -> Any:
+    return _test("best_rate", part, of, to, rest)
+
+
+def interaction(of: list[Cell], to: list[Cell], part: str = "more", **rest: Any) -> Any:
+    """A change between the cells of `of`, and the same between those of `to`."""
+    sides = {"of": [dict(NAMED[c]) for c in of], "to": [dict(NAMED[c]) for c in to]}
+    return {"part": part, "suite": "demo", "interaction": sides | rest}
+
+
 def order(*cells: Cell, part: str = "order", **rest: Any) -> Any:
     test = {k: rest.pop(k) for k in ("tasks", "profiles", "suite") if k in rest}
     return {

@@ -300,6 +300,7 @@ def _client(what: str, arguments: dict[str, Any]) -> dict[str, object]:
             "source": data.source,
             "fingerprint": data.fingerprint,
             "train": [[r.text, r.pair, r.label] for r in data.train],
+            "eval": [[r.text, r.pair, r.label] for r in data.eval],
         }
     except AssetError as error:
         return {"error": error.what, "remedy": error.remedy}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from peftmark.advice import plain_lines, training_lines
+from peftmark.advice import guide_lines, plain_lines, training_lines
 from peftmark.advice.candidates import (
     Candidate,
     Wish,
@@ -25,6 +25,7 @@ from peftmark.catalog.task import TaskKind
 from peftmark.catalog.tasks import TASKS
 from peftmark.core.amounts import (
     parse_count,
+    parse_hour_price,
     parse_points,
     parse_price,
     parse_seconds,
@@ -122,7 +123,7 @@ def _money(price: str | None, most: str | None) -> dict[str, Any]:
     Raises:
         UserError: an amount that can't be, or a limit in another currency than the price's.
     """
-    hour = None if price is None else parse_price("--price", price)
+    hour = None if price is None else parse_hour_price("--price", price)
     if most is None:
         return {"price": hour}
     limit = parse_price("--max-money", most)
@@ -253,6 +254,9 @@ def _answer(answer: Answer) -> Iterator[str]:
     if answer.picks or answer.others:
         yield ""
         yield from _evidence_table(answer)
+    if guided := list(guide_lines.lines(answer)):
+        yield ""
+        yield from guided
     if answer.caveats:
         yield ""
         yield "What this does not say:"
@@ -356,6 +360,7 @@ def _facts(answer: Answer) -> dict[str, Any]:
         "cells": [
             _cell_facts(answer, c, c in answer.picks) for c in (*answer.picks, *answer.others)
         ],
+        "guides": guide_lines.facts(answer),
         "caveats": list(answer.caveats),
         "to_find_out": list(answer.run),
     }

@@ -1,15 +1,25 @@
 """What guides to choosing a method advise, as plain data, and which comparison would judge it.
 
-The advice is retold in our words. A row without a test says why measured rows can't judge it.
+Two decision trees, a rule for ranks and what stands in the text beside them, retold in our words. A
+branch without a test says why measured rows can't judge it.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal
 
-from peftmark.catalog.task import TaskKind
+from peftmark.advice.branches import (
+    Advice,
+    Group,
+    Leaf,
+    Question,
+    Side,
+    Test,
+    When,
+    branches,
+)
+from peftmark.advice.rank_rule import FEW as FEW_ROWS
+from peftmark.advice.rank_rule import MANY as MANY_ROWS
 
 RANKS = "an article on choosing LoRA ranks, decision function"
 FAMILIES = "a guide to PEFT families, decision tree"
@@ -17,107 +27,9 @@ FAMILIES_TEXT = "a guide to PEFT families, text beside the tree"
 TWO = "a guide to AdaLoRA and QLoRA, decision tree"
 TWO_TEXT = "a guide to AdaLoRA and QLoRA, results"
 
-Figure = Literal["score", "memory", "latency"]
-
-
-@dataclass(frozen=True)
-class Group:
-    """Some cells.
-
-    Attributes:
-        title: what to call them.
-        methods: their methods.
-        quantized: whether their base is quantised; None for either.
-        ranks: lowest and highest size allowed.
-    """
-
-    title: str
-    methods: tuple[str, ...]
-    quantized: bool | None = False
-    ranks: tuple[float, float] | None = None
-
-
-@dataclass(frozen=True)
-class Test:
-    """A comparison that judges an advice: every pair of a cell of `better` and one of `than`.
-
-    Attributes:
-        says: what the guide's advice implies for measured rows, as a statement.
-        figure: the score, where higher is better, or a cost, where lower is.
-        alike: fields of a cell that a pair must share.
-        rows: training rows that a task must have: at least the first, less than the second.
-        drop: points of the score that `better` may lie below `than`.
-        share: largest share of the base's parameters that both cells' adapters may have.
-        kinds: kinds that a task must be one of; empty for any.
-    """
-
-    __test__ = False  # pytest takes a class of this name for its own
-
-    says: str
-    figure: Figure
-    better: Group
-    than: Group
-    alike: tuple[str, ...] = ()
-    rows: tuple[float, float] = (0, math.inf)
-    drop: float = 0.0
-    share: float | None = None
-    kinds: tuple[TaskKind, ...] = ()
-
-
-@dataclass(frozen=True)
-class When:
-    """What a condition asks of rows, memory, task and model; what is left open asks nothing.
-
-    Attributes:
-        rows: at least the first, less than the second.
-        memory: bytes that the GPU has, likewise.
-        large_or_text: text is generated, or the model has more than a billion parameters.
-    """
-
-    rows: tuple[float, float] = (0, math.inf)
-    memory: tuple[float, float] = (0, math.inf)
-    large_or_text: bool = False
-
-    def holds(
-        self, rows: int | None, memory: int | None, writes: bool, parameters: int | None
-    ) -> bool | None:
-        """Whether it holds for what a user has; None where that isn't known.
-
-        Args:
-            writes: whether the task is to generate text.
-        """
-        told: list[bool | None] = []
-        for value, (low, high) in ((rows, self.rows), (memory, self.memory)):
-            if (low, high) != (0, math.inf):
-                told.append(None if value is None else low <= value < high)
-        if self.large_or_text:
-            told.append(True if writes else None if parameters is None else parameters > 1e9)
-        return False if False in told else None if None in told else True
-
-
-@dataclass(frozen=True)
-class Advice:
-    """One branch of a guide.
-
-    Attributes:
-        condition: what follows "if".
-        when: the same of what a user has; an empty one where only the user knows.
-        advice: what the guide says then.
-        test: the comparison that judges it; None where none can.
-        reason: why not; empty with a test.
-    """
-
-    condition: str
-    advice: str
-    source: str
-    test: Test | None = None
-    reason: str = ""
-    when: When = When()
-
-
-FEW = (0, 1000)
-MANY = (10_001, math.inf)
-SMALL, ENOUGH = When(memory=(0, 24e9)), When(FEW, (24e9, math.inf))
+FEW, ENOUGH_ROWS, MANY = (0, FEW_ROWS), (FEW_ROWS, math.inf), (MANY_ROWS + 1, math.inf)
+SMALL, LARGE = When(memory=(0, 24e9)), When(memory=(24e9, math.inf))
+ONLY_YOU = When(yours=True)
 SAME_SIZE = ("size", "variant")
 SAME_METHOD = ("method", "quantization", "variant")
 
@@ -130,7 +42,7 @@ PROMPTS = Group(
 LOW = Group("rank up to 8", ("lora", "adalora"), None, (1, 8))
 HIGH = Group("rank from 16", ("lora", "adalora"), None, (16, math.inf))
 
-ADVICE: tuple[Advice, ...] = (
+RULE = (
     Advice(
         "there are fewer than 1,000 training rows",
         "halve the ranks, as low ones overfit less",
@@ -150,6 +62,7 @@ ADVICE: tuple[Advice, ...] = (
         "scale the ranks down until they fit",
         RANKS,
         Test("low ranks need less memory than high ones", "memory", LOW, HIGH, SAME_METHOD),
+        when=ONLY_YOU,
     ),
     Advice(
         "the task is to generate text, or the model has more than a billion parameters",
@@ -161,33 +74,143 @@ ADVICE: tuple[Advice, ...] = (
         ),
         when=When(large_or_text=True),
     ),
-    Advice(
-        "the GPU has less than 24 GB",
-        "QLoRA",
-        FAMILIES,
-        Test("QLoRA needs less memory than LoRA", "memory", QLORA, LORA, SAME_SIZE),
-        when=SMALL,
+)  # fmt: skip
+"""Steps of the rule for ranks; each whose condition holds applies. Its numbers are in
+`peftmark.advice.rank_rule`."""
+
+NOT_CLOSE = "closeness to pre-training is not measured"
+_BY_CLOSENESS = Question(
+    yes=Side(
+        "the task is close to pre-training",
+        ONLY_YOU,
+        (Leaf("prompt or prefix tuning (in the text: BitFit or DiffPruning)", reason=NOT_CLOSE),),
     ),
-    Advice(
-        "the GPU has less than 24 GB",
-        "IA3",
-        FAMILIES,
-        Test("IA3 needs less memory than LoRA", "memory", Group("IA3", ("ia3",)), LORA),
-        when=SMALL,
+    no=Side(
+        "the task is not close to pre-training",
+        ONLY_YOU,
+        (Leaf("LoRA, or full fine-tuning if it can be afforded", reason=NOT_CLOSE),),
     ),
-    Advice(
-        "memory is enough, with fewer than 1,000 training rows",
-        "an adapter or LoRA",
-        FAMILIES,
-        Test(
-            "adapters and LoRA score higher than prompt methods",
-            "score",
-            Group("adapters and LoRA", ("adapter", "lora")),
-            PROMPTS,
-            rows=FEW,
+)
+_BY_ROWS = Question(
+    yes=Side(
+        "there are fewer than 1,000 training rows",
+        When(FEW),
+        (
+            Leaf(
+                "an adapter or LoRA",
+                Test(
+                    "adapters and LoRA score higher than prompt methods",
+                    "score",
+                    Group("adapters and LoRA", ("adapter", "lora")),
+                    PROMPTS,
+                    rows=FEW,
+                ),
+            ),
         ),
-        when=ENOUGH,
     ),
+    no=Side("there are at least 1,000 training rows", When(ENOUGH_ROWS), _BY_CLOSENESS),
+)
+FAMILIES_TREE = Question(
+    yes=Side(
+        "the GPU has less than 24 GB",
+        SMALL,
+        (
+            Leaf(
+                "QLoRA",
+                Test("QLoRA needs less memory than LoRA", "memory", QLORA, LORA, SAME_SIZE),
+            ),
+            Leaf(
+                "IA3",
+                Test("IA3 needs less memory than LoRA", "memory", Group("IA3", ("ia3",)), LORA),
+            ),
+        ),
+    ),
+    no=Side("the GPU has 24 GB or more", LARGE, _BY_ROWS),
+)
+
+SHARE = 0.001
+"""Of a model's parameters that an adapter may have, by the second tree."""
+_BY_SCORE = Question(
+    yes=Side(
+        "the highest score is needed",
+        ONLY_YOU,
+        (
+            Leaf(
+                "AdaLoRA",
+                Test("AdaLoRA scores higher than QLoRA", "score", ADALORA, QLORA, SAME_SIZE),
+            ),
+        ),
+    ),
+    no=Side(
+        "a little loss is fine",
+        ONLY_YOU,
+        (
+            Leaf(
+                "QLoRA",
+                Test("QLoRA needs less memory than AdaLoRA", "memory", QLORA, ADALORA, SAME_SIZE),
+            ),
+            Leaf(
+                "QLoRA, at the price of one or two points",
+                Test("QLoRA loses 2 points at most", "score", QLORA, LORA, SAME_SIZE, drop=2.0),
+            ),
+        ),
+    ),
+)
+_BY_SHARE = Question(
+    yes=Side(
+        "the adapter may have at most 0.1 % of the model's parameters",
+        ONLY_YOU,
+        (
+            Leaf(
+                "AdaLoRA",
+                Test(
+                    "within 0.1 %, AdaLoRA scores higher than LoRA, quantised or not",
+                    "score",
+                    ADALORA,
+                    Group("LoRA", ("lora",), None),
+                    SAME_SIZE,
+                    share=(0.0, SHARE),
+                ),
+            ),
+        ),
+    ),
+    no=Side(
+        "the adapter may have more than 0.1 % of them",
+        ONLY_YOU,
+        (
+            Leaf(
+                "QLoRA",
+                Test(
+                    "above 0.1 %, QLoRA needs less memory than AdaLoRA",
+                    "memory",
+                    QLORA,
+                    ADALORA,
+                    SAME_SIZE,
+                    share=(SHARE, math.inf),
+                ),
+            ),
+        ),
+    ),
+)
+_BY_ROUNDS = Question(
+    yes=Side(
+        "adapters are trained again and again",
+        ONLY_YOU,
+        (
+            Leaf(
+                "AdaLoRA, whose importance scores serve the next time too",
+                reason="no run begins with the importance scores of another",
+            ),
+        ),
+    ),
+    no=Side("adapters are trained once", ONLY_YOU, _BY_SHARE),
+)
+TWO_TREE = Question(
+    yes=Side("the GPU has less than 24 GB", SMALL, _BY_SCORE),
+    no=Side("the GPU has 24 GB or more", LARGE, _BY_ROUNDS),
+)
+
+BESIDE_FAMILIES = (
     Advice(
         "there are fewer than 1,000 training rows",
         "prompt or prefix tuning, against its own tree",
@@ -202,12 +225,6 @@ ADVICE: tuple[Advice, ...] = (
         when=When(FEW),
     ),
     Advice(
-        "memory and rows are enough and the task is close to pre-training",
-        "prompt or prefix tuning (in the text: BitFit or DiffPruning)",
-        FAMILIES,
-        reason="closeness to pre-training is not measured",
-    ),
-    Advice(
         "only the score counts",
         "UniPELT",
         FAMILIES_TEXT,
@@ -217,6 +234,19 @@ ADVICE: tuple[Advice, ...] = (
             Group("UniPELT", ("unipelt",)),
             Group("its parts alone", ("lora", "adapter", "prefix-tuning")),
         ),
+        when=ONLY_YOU,
+    ),
+    Advice(
+        "only the score counts",
+        "an adapter together with LoRA",
+        FAMILIES_TEXT,
+        Test(
+            "an adapter with LoRA scores higher than either alone",
+            "score",
+            Group("adapter with LoRA", ("adapter-lora",)),
+            Group("adapter and LoRA alone", ("adapter", "lora")),
+        ),
+        when=ONLY_YOU,
     ),
     Advice(
         "latency counts",
@@ -228,28 +258,16 @@ ADVICE: tuple[Advice, ...] = (
             Group("LoRA and IA3", ("lora", "ia3")),
             Group("adapter", ("adapter",)),
         ),
+        when=ONLY_YOU,
     ),
+)
+BESIDE_TWO = (
     Advice(
-        "the GPU has less than 24 GB and a little loss is fine",
-        "QLoRA, at the price of one or two points",
-        TWO,
-        Test("QLoRA loses 2 points at most", "score", QLORA, LORA, SAME_SIZE, drop=2.0),
-        when=SMALL,
-    ),
-    Advice(
-        "the highest score is needed",
+        "the score matters",
         "AdaLoRA, 1.5 to 2.1 points above LoRA of the same size",
-        TWO,
+        TWO_TEXT,
         Test("AdaLoRA scores higher than LoRA", "score", ADALORA, LORA, SAME_SIZE),
-    ),
-    Advice(
-        "the adapter may have at most 0.1 % of the model's parameters",
-        "AdaLoRA",
-        TWO,
-        Test(
-            "within 0.1 %, AdaLoRA scores higher than LoRA",
-            "score", ADALORA, LORA, SAME_SIZE, share=0.001,
-        ),
+        when=ONLY_YOU,
     ),
     Advice(
         "both memory and score matter",
@@ -262,5 +280,15 @@ ADVICE: tuple[Advice, ...] = (
             QLORA,
             ("size", "quantization", "variant"),
         ),
+        when=ONLY_YOU,
     ),
-)  # fmt: skip
+)
+
+ADVICE: tuple[Advice, ...] = (
+    *RULE,
+    *branches(FAMILIES_TREE, FAMILIES),
+    *BESIDE_FAMILIES,
+    *branches(TWO_TREE, TWO),
+    *BESIDE_TWO,
+)
+"""Every branch of every guide."""

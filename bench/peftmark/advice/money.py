@@ -14,7 +14,7 @@ from peftmark.core.amounts import Price, money_text
 from peftmark.record.job import Record
 
 TITLE, NAME = "price of a run", "Price of a run"
-OURS = ("forget", "deploy", "probe", "predict")
+OURS = ("watch", "forget", "deploy", "probe", "predict")
 """Phases that are there to measure: no one who trains would pay for them."""
 HOUR = 3600.0
 NO_PRICE = "no price of an hour was given; --price 2.50USD"

@@ -7,6 +7,7 @@ from itertools import chain
 
 from peftmark.analysis.machines import sentence
 from peftmark.analysis.table import ResultTable, build
+from peftmark.catalog.methods import Cell
 from peftmark.record.job import PROTOCOL, Job, Record
 
 
@@ -55,8 +56,19 @@ def _kind(job: Job) -> tuple[str, ...]:
 
 def _table(rows: Sequence[Record], trials: Sequence[Record]) -> ResultTable:
     ordered = sorted(rows, key=lambda r: (r.job.task, r.job.method, r.job.seed, r.job.job_id))
-    cells = [r.job.cell for r in ordered]
-    reference = next((c for c in cells if c.method == "lora"), cells[0])
+    reference = _reference([r.job.cell for r in ordered])
     places = {(r.job.cell, r.job.task) for r in ordered}
     ordered += [r for r in trials if (r.job.cell, r.job.task) in places]
     return build(ordered, [r.job for r in ordered], reference)
+
+
+def _reference(cells: Sequence[Cell]) -> Cell:
+    """What suites nearly always compare with: plain LoRA of the lowest rank, else the first cell.
+
+    Verdicts are one family with it and another without, so that it must not hang on the order of
+    the rows.
+    """
+    lora = [c for c in cells if c.method == "lora"]
+    if not lora:
+        return cells[0]
+    return min(lora, key=lambda c: (c.quantization != "none", c.variant, c.size or 0))

@@ -397,4 +397,4 @@ def ratio(
 def _why_no_ratio(values: list[tuple[float | None, float | None]], usable: int, every: bool) -> str:
     if any(a == 0 or b == 0 for a, b in values):
         return "0 has no ratio"
-    return f"{usable} of {len(values)} pairs known" if every else "not recorded"
+    return f"{usable}/{len(values)} pairs" if every else "not recorded"

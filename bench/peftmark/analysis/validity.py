@@ -162,7 +162,7 @@ def flags(jobs: Sequence[Job], records: Mapping[str, Record]) -> list[Flag]:
     reported = (records.get(job.job_id) for job in jobs if job.purpose == "report")
     rows = [record for record in reported if record is not None and record.ok]
     found = [flag for row in rows for flag in _of_one(row)]
-    found += [*_behind(rows), *_twins(rows)]
+    found += [*behind(rows), *_twins(rows)]
     order = list(FLAG_KINDS)
     return sorted(found, key=lambda flag: order.index(flag.kind))
 
@@ -199,7 +199,7 @@ def with_other_seeds(rows: Iterable[Record]) -> list[tuple[Record, list[Record]]
     ]
 
 
-def _behind(rows: Sequence[Record]) -> Iterator[Flag]:
+def behind(rows: Sequence[Record]) -> Iterator[Flag]:
     """Runs that ended far worse than every other seed of their cell on the task.
 
     What harms is looked for, and not a norm that rises: gradients are clipped, and of the stored

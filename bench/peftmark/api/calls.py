@@ -235,6 +235,7 @@ def report(
     reports: PathLike = "reports",
     suites: PathLike | None = None,
     price: str | None = None,
+    watts: str | None = None,
 ) -> Path:
     """Write the report of a suite from its stored rows.
 
@@ -246,6 +247,8 @@ def report(
         reports: the folder in which the suite gets one; an older report there is replaced.
         suites: a folder of your own suites.
         price: what an hour of the machine costs, such as "2.50USD"; adds a run's price as a cost.
+        watts: that the processor takes while it works, such as "15"; turns the processor's seconds
+            into joules where no energy was recorded.
 
     Returns:
         the page, `index.html`; `report.md` and the rows lie beside it.
@@ -255,11 +258,12 @@ def report(
             can't be written.
     """
     from peftmark.api.reporting import stored_plan, write_report
-    from peftmark.core.amounts import parse_price
+    from peftmark.core.amounts import parse_hour_price, parse_watts
 
-    hour = None if price is None else parse_price("price", price)
+    hour = None if price is None else parse_hour_price("price", price)
+    power = None if watts is None else parse_watts("watts", watts)
     selection = _selection(suite, profile, mirror, results, suites)
-    return write_report(stored_plan(selection), Path(results), Path(reports), hour)[0]
+    return write_report(stored_plan(selection), Path(results), Path(reports), hour, power)[0]
 
 
 @_with_plugins

@@ -14,6 +14,7 @@ from peftmark.catalog.metrics import metric_of
 from peftmark.catalog.quantizations import QUANTIZATIONS
 from peftmark.record.columns import COLUMNS, JSON_COLUMNS, to_row
 from peftmark.record.fields import FIELDS
+from peftmark.record.fields_watch import WATCHED
 from peftmark.record.job import Job, Purpose, Record
 from peftmark.record.outcome import STATUSES, CurvePoint
 from peftmark.record.recipe import UNITS, AdaLoraSchedule, Recipe
@@ -25,7 +26,7 @@ RUN = ("suite", "profile", "cell", "task", "seed")
 FIRST = (*RUN, "purpose", "status", "metric_name", "metric_value", "learning_rate")
 """Columns that stand first."""
 BULKY: tuple[str, ...] = ("predictions", "references", "completions", "config", "environment")
-BULKY += ("rank_history", "importance_history", "gate_history")
+BULKY += ("rank_history", "importance_history", "gate_history", *WATCHED)
 """Columns that only whoever asks for them gets."""
 AS_JSON = {*JSON_COLUMNS, "config", "environment"}
 """Columns that are stored as JSON."""

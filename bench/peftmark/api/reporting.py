@@ -40,7 +40,11 @@ def stored_plan(selection: Selection) -> Plan:
 
 
 def write_report(
-    plan: Plan, results: Path, reports: Path, price: Price | None = None
+    plan: Plan,
+    results: Path,
+    reports: Path,
+    price: Price | None = None,
+    watts: float | None = None,
 ) -> list[Path]:
     """The report of a plan's suite from its stored rows; the files, the page first.
 
@@ -48,6 +52,7 @@ def write_report(
         results: the results folder, of which rows of elsewhere are shown too.
         reports: the folder in which the suite's gets the report.
         price: of an hour of the machine; None for the profile's, which may have none.
+        watts: that the processor takes while it works; None likewise.
     """
     records = plan.contents.rows
     mine = [r for r in records if r.job.profile == plan.profile]
@@ -75,7 +80,7 @@ def write_report(
     given = ReportInput(
         records=mine,
         planned=jobs,
-        options=plan.suite.report,
+        options=replace(plan.suite.report, watts=watts or profile.watts),
         summary=profile.summary,
         notes=notes,
         results=plan.store.folder,

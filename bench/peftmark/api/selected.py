@@ -113,7 +113,7 @@ def select(
     Raises:
         UserError: nothing there, or none of it can be read.
     """
-    where, contents = _contents(source, results, suites)
+    where, contents = contents_of(source, results, suites)
     rows = list(contents.rows)
     newest = max(rows, key=lambda r: (r.finished_at, r.job.job_id), default=None)
     if newest is None:
@@ -154,7 +154,7 @@ def _name_of(where: Path) -> str:
     return where.name if SUITE_NAME.fullmatch(where.name) else "SUITE"
 
 
-def _contents(source: str | Path, results: Path, suites: Path | None) -> tuple[Path, Contents]:
+def contents_of(source: str | Path, results: Path, suites: Path | None) -> tuple[Path, Contents]:
     """What a source holds, and where that lies."""
     path = Path(source)
     if isinstance(source, str) and SUITE_NAME.fullmatch(source):

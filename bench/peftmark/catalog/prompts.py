@@ -70,18 +70,21 @@ class Prompt:
 
 
 _TWO = "Sentence 1: {text}\nSentence 2: {pair}\n"
+_REVIEW = Prompt("Review: {text}\nSentiment:", ("negative", "positive"))
+_ENTAILED = Prompt(
+    "Premise: {text}\nHypothesis: {pair}\nIs the hypothesis true, given the premise?",
+    ("yes", "maybe", "no"),
+)
 
 PROMPTS: dict[str, Prompt] = {
     "cola": Prompt("Sentence: {text}\nIs this sentence correct English?", ("no", "yes")),
-    "sst-2": Prompt("Review: {text}\nSentiment:", ("negative", "positive")),
+    "sst-2": _REVIEW,
     "mrpc": Prompt(f"{_TWO}Do both sentences say the same?", ("no", "yes")),
     "qqp": Prompt(
         "Question 1: {text}\nQuestion 2: {pair}\nDo both questions ask the same?", ("no", "yes")
     ),
-    "mnli": Prompt(
-        "Premise: {text}\nHypothesis: {pair}\nIs the hypothesis true, given the premise?",
-        ("yes", "maybe", "no"),
-    ),
+    "mnli": _ENTAILED,
+    "mnli-mismatched": _ENTAILED,
     "qnli": Prompt(
         "Question: {text}\nText: {pair}\nDoes the text answer the question?", ("yes", "no")
     ),
@@ -91,7 +94,8 @@ PROMPTS: dict[str, Prompt] = {
     ),
     "wnli": Prompt(f"{_TWO}Does sentence 2 follow from sentence 1?", ("no", "yes")),
     "sts-pairs": Prompt(f"{_TWO}Do both sentences mean the same?", ("no", "yes")),
-    "movie": Prompt("Review: {text}\nSentiment:", ("negative", "positive")),
+    "imdb": _REVIEW,
+    "movie": _REVIEW,
     "trec": Prompt(
         "Question: {text}\nThe question asks for",
         ("an abbreviation", "a thing", "a description", "a person", "a place", "a number"),

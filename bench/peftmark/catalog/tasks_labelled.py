@@ -1,6 +1,8 @@
-"""The tasks a suite can name: GLUE, and those whose rows stand in packages on PyPI."""
+"""The tasks a suite can name: GLUE, IMDB, and those whose rows stand in packages on PyPI."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from peftmark.catalog.origins import Hub, Package
 from peftmark.catalog.task import Task as Task
@@ -25,6 +27,26 @@ _STSB_PACKAGE = Package(
         ("sts-train.csv", "0f71910b59aa1ad973c5897f0791f3b0965a92b8f82b1a95f3eea9f4162fda82"),
         ("sts-dev.csv", "5d7e944d8b02734b07bfdb5df67db3420c64bed153fcaa1ba47ad03480cf4234"),
     ),
+)
+
+_MNLI = Task(
+    key="mnli",
+    title="MNLI (matched)",
+    kind="classification",
+    labels=("entailment", "neutral", "contradiction"),
+    metric="accuracy",
+    also=(),
+    train_rows=392_702,
+    eval_rows=9815,
+    summary="does the premise entail or contradict the hypothesis? (GLUE)",
+    licence="mixed: OANC, CC BY-SA 3.0 and others",
+    paper="Williams et al. 2017, arXiv 1704.05426",
+    mirror=("MNLI",),
+    fields=_SENTENCES,
+    label_field="gold_label",
+    hub=_glue("mnli", "validation_matched"),
+    hub_fields=("premise", "hypothesis"),
+    loose=True,
 )
 
 LABELLED = (
@@ -118,24 +140,14 @@ LABELLED = (
         package=_STSB_PACKAGE,
         bounds=(0.0, 5.0),
     ),
-    Task(
-        key="mnli",
-        title="MNLI (matched)",
-        kind="classification",
-        labels=("entailment", "neutral", "contradiction"),
-        metric="accuracy",
-        also=(),
-        train_rows=392_702,
-        eval_rows=9815,
-        summary="does the premise entail or contradict the hypothesis? (GLUE)",
-        licence="mixed: OANC, CC BY-SA 3.0 and others",
-        paper="Williams et al. 2017, arXiv 1704.05426",
-        mirror=("MNLI",),
-        fields=_SENTENCES,
-        label_field="gold_label",
-        hub=_glue("mnli", "validation_matched"),
-        hub_fields=("premise", "hypothesis"),
-        loose=True,
+    _MNLI,
+    replace(
+        _MNLI,
+        key="mnli-mismatched",
+        title="MNLI (mismatched)",
+        eval_rows=9832,
+        summary="MNLI trained as ever, evaluated on genres that no training row is of (GLUE)",
+        hub=_glue("mnli", "validation_mismatched"),
     ),
     Task(
         key="qnli",
@@ -187,6 +199,22 @@ LABELLED = (
         mirror=("WNLI",),
         fields=_SENTENCES,
         hub=_glue("wnli"),
+    ),
+    Task(
+        key="imdb",
+        title="IMDB",
+        kind="classification",
+        labels=("neg", "pos"),
+        metric="accuracy",
+        also=(),
+        train_rows=25_000,
+        eval_rows=25_000,
+        summary="sentiment of whole film reviews, evaluated on the test split",
+        licence="none stated",
+        paper="Maas et al. 2011, ACL",
+        mirror=("imdb",),
+        fields=("text",),
+        hub=Hub("stanfordnlp/imdb", "e6281661ce1c48d982bc483cf8a173c1bbeb5d31", eval="test"),
     ),
     Task(
         key="sts-pairs",

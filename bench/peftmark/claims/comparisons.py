@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -39,7 +39,13 @@ class NamedCell(CellName):
 
 
 class Bounds(Strict):
-    """What a figure is claimed to be: exactly one of at_least, at_most and within."""
+    """What a figure is claimed to be: exactly one of at_least, at_most and within.
+
+    Attributes:
+        nothing: the figure of no difference; 1 for what is a ratio.
+    """
+
+    nothing: ClassVar[float] = 1.0
 
     at_least: Finite | None = None
     at_most: Finite | None = None
@@ -63,31 +69,61 @@ class Bounds(Strict):
         low = -math.inf if self.at_least is None else self.at_least
         return low, math.inf if self.at_most is None else self.at_most
 
-    def beyond(self, nothing: float) -> tuple[float, float] | None:
+    def beyond(self) -> tuple[float, float] | None:
         """The limits of the claimed direction alone.
 
-        Args:
-            nothing: the figure of no difference.
-
         Returns:
-            None where the claimed figure does not lie wholly on one side of it: "at most a point
-            below" claims no direction, and "at least as good" nothing else.
+            None where the claimed figure does not lie wholly on one side of no difference: "at most
+            a point below" claims no direction, and "at least as good" nothing else.
         """
         low, high = self.limits
-        if low > nothing:
-            return nothing, math.inf
-        return (-math.inf, nothing) if high < nothing else None
+        if low > self.nothing:
+            return self.nothing, math.inf
+        return (-math.inf, self.nothing) if high < self.nothing else None
 
 
 class Difference(Bounds):
     """A measure of one cell less that of another; the measure itself without a second cell."""
 
+    nothing: ClassVar[float] = 0.0
     measure: MeasureName = "metric_value"
     of: NamedCell
     to: NamedCell | None = None
 
 
-class Ratio(Bounds):
+class Interaction(Bounds):
+    """What a change does to a measure in one place less what it does in another: twice two cells.
+
+    Attributes:
+        of: the cells with and without the change, in the first place.
+        to: the same in the second.
+    """
+
+    nothing: ClassVar[float] = 0.0
+    measure: MeasureName = "metric_value"
+    of: Annotated[list[NamedCell], Field(min_length=2, max_length=2)]
+    to: Annotated[list[NamedCell], Field(min_length=2, max_length=2)]
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Interaction:
+        if any(pair[0].cell == pair[1].cell for pair in (self.of, self.to)):
+            raise fault("a change is between two cells; here they are the same one")
+        if [named.cell for named in self.of] == [named.cell for named in self.to]:
+            raise fault("an interaction is between two changes; here they are the same one")
+        return self
+
+
+class PositiveBounds(Bounds):
+    """A figure that is a ratio, so its limits are positive."""
+
+    @model_validator(mode="after")
+    def _positive(self) -> PositiveBounds:
+        if any(math.isfinite(limit) and limit <= 0 for limit in self.limits):
+            raise fault("the limits of a ratio are positive")
+        return self
+
+
+class Ratio(PositiveBounds):
     """A measure of one cell over a measure (the same, unless `to_measure` says) of another."""
 
     measure: MeasureName = "metric_value"
@@ -95,11 +131,26 @@ class Ratio(Bounds):
     to: NamedCell
     to_measure: MeasureName | None = None
 
+
+class Spread(PositiveBounds):
+    """Standard deviation over seeds of a measure of one cell over that of another."""
+
+    measure: MeasureName = "metric_value"
+    of: NamedCell
+    to: NamedCell
+
     @model_validator(mode="after")
-    def _positive(self) -> Ratio:
-        if any(math.isfinite(limit) and limit <= 0 for limit in self.limits):
-            raise fault("the limits of a ratio are positive")
+    def _varies(self) -> Spread:
+        if MEASURES[self.measure].kind == "count":
+            raise fault(f"{self.measure} is counted: it has no spread over seeds")
         return self
+
+
+class BestRate(PositiveBounds):
+    """The learning rate that trials find best for one cell over that of another."""
+
+    of: NamedCell
+    to: NamedCell
 
 
 class Counted(Bounds):
@@ -126,6 +177,10 @@ class WeightError(Bounds):
     model: ModelName
     of: DataType
     to: DataType
+
+
+Compared = Difference | Ratio | Spread | Interaction | BestRate
+"""What is compared of rows and has limits."""
 
 
 class Order(Strict):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from peftmark.claims.judging import Part
 from peftmark.claims.ledger import Claim
+from peftmark.claims.part import Part
 from peftmark.claims.stated import StatedRecipe, recipe_departures
 from peftmark.record.job import Job
 from peftmark.render import words

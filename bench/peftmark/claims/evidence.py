@@ -30,6 +30,7 @@ class Evidence:
         slots: (cell, task) -> planned jobs of purpose "report" with their rows.
         cells: every cell of the profile, those without such jobs yet too.
         tasks: in the order of the plan.
+        trials: planned jobs of purpose "tuning" with their rows, in the order of the plan.
         suspects: job id -> what is suspect about its row.
         level: confidence level of each interval.
     """
@@ -39,6 +40,7 @@ class Evidence:
     slots: Mapping[tuple[Cell, str], Sequence[Slot]]
     cells: frozenset[Cell]
     tasks: tuple[str, ...]
+    trials: tuple[Slot, ...] = ()
     suspects: Mapping[str, Sequence[Flag]] = field(default_factory=dict)
     level: float = 0.95
 
@@ -54,7 +56,8 @@ class Evidence:
         job = table.jobs[0]
         cells = frozenset(j.cell for j in table.jobs)
         tasks = tuple(dict.fromkeys(j.task for j in table.jobs))
-        return Evidence(job.suite, job.profile, slots, cells, tasks, suspects)
+        trials = table.planned("tuning")
+        return Evidence(job.suite, job.profile, slots, cells, tasks, trials, suspects)
 
     def belongs(self, test: ClaimTest) -> bool:
         """Whether the test is one of this suite and profile."""

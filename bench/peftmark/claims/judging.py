@@ -5,35 +5,24 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import replace
 
 from peftmark.analysis.sequential import share_at
-from peftmark.analysis.stats import Comparison, bound, compare, geometric_mean, seeds_to_decide
+from peftmark.analysis.stats import (
+    FEWEST_FOR_SPREAD,
+    Comparison,
+    bound,
+    compare,
+    geometric_mean,
+    seeds_to_decide,
+    spread_ratio,
+)
 from peftmark.catalog.methods import Cell, cell_title
-from peftmark.claims.comparisons import Difference, Order, Ratio
+from peftmark.claims.comparisons import Compared, Interaction, Order, Ratio, Spread
 from peftmark.claims.evidence import Evidence, Values, gap, missing, notes, obstacle, values_of
 from peftmark.claims.ledger import ClaimTest
+from peftmark.claims.part import Kind, Pair, Part
 from peftmark.record.job import Record
-
-Kind = Literal[
-    "reproduced",
-    "contradicted",
-    "undecided",
-    "not comparable",
-    "refuted on paper",
-    "confirmed on paper",
-    "untestable",
-]
-KINDS: tuple[Kind, ...] = (
-    "reproduced",
-    "contradicted",
-    "undecided",
-    "not comparable",
-    "refuted on paper",
-    "confirmed on paper",
-    "untestable",
-)
 
 Pairs = Mapping[int, tuple[float, float]]
 """Seed -> the values of two cells on one task."""
@@ -43,74 +32,12 @@ SLACK = 1e-12
 
 NO_PAIRS = "the cells have no seed in common"
 NO_SHARED_SEED = "no seed was run by both cells on every task"
+OPEN = "the interval holds figures that fit and others"
 TOO_CLOSE = "no affordable number of seeds: the figure lies too close to the limit"
 
 
-@dataclass(frozen=True)
-class Pair:
-    """Two neighbours, or others, of an order.
-
-    Attributes:
-        shown: whether the first is shown to be the better one; None if neither is.
-        low, high: ends of the interval of how much better the first is; the smallest and the
-            largest difference seen for counts.
-    """
-
-    first: Cell
-    second: Cell
-    shown: bool | None
-    neighbours: bool
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
-class Part:
-    """The verdict of one test.
-
-    Attributes:
-        test: None for a claim that has none.
-        effect: the difference or ratio, mean over tasks; the value of an expression.
-        low, high: ends of the interval; of counts the smallest and largest over tasks and seeds.
-        exact: whether low and high are counted, not estimated.
-        direction: where the claim is of a size beyond "no difference": the verdict on its side of
-            that alone, by the same interval.
-        seeds: those that all tasks share; of counts the pairs of the task with the fewest.
-        tasks: those compared on.
-        pairs: of an order.
-        reason: why it is undecided, not comparable or untestable.
-        settle: what would settle it, if not seeds alone.
-        more: how many seeds would probably settle it.
-        notes: what a reader should know of the rows.
-        jobs: ids of the jobs whose rows it rests on.
-    """
-
-    test: ClaimTest | None
-    kind: Kind
-    effect: float | None = None
-    low: float | None = None
-    high: float | None = None
-    exact: bool = False
-    direction: Kind | None = None
-    seeds: int = 0
-    tasks: tuple[str, ...] = ()
-    pairs: tuple[Pair, ...] = ()
-    reason: str = ""
-    settle: str = ""
-    more: int | None = None
-    notes: tuple[str, ...] = ()
-    jobs: tuple[str, ...] = ()
-
-    @property
-    def text(self) -> str:
-        """The verdict, with that on the direction where it is another one."""
-        if self.direction is None or self.direction == self.kind:
-            return self.kind
-        return f"{self.kind} in size and {self.direction} in direction"
-
-
 def judge(test: ClaimTest, evidence: Evidence) -> Part:
-    """The verdict of a test that belongs to the profile of the evidence."""
+    """The verdict of a test of rows that belongs to the profile of the evidence."""
     if lacking := evidence.lacks(test):
         return Part(test, "not comparable", reason=lacking)
     tasks = tuple(task for task in evidence.tasks if task in (test.tasks or evidence.tasks))
@@ -141,7 +68,14 @@ def judge(test: ClaimTest, evidence: Evidence) -> Part:
     if isinstance(compared, Order):
         return _order(base, values, level)
     assert compared is not None
-    return _bounded(base, compared, values, level)
+    if isinstance(compared, Interaction):
+        values = [_less(*values[:2]), _less(*values[2:])]
+    pairs = _pairs(values[0], values[1] if len(values) > 1 else None)
+    if not all(pairs.values()):
+        return replace(base, reason=NO_PAIRS)
+    if isinstance(compared, Spread):
+        return _spread(base, compared, pairs, level)
+    return _bounded(base, compared, pairs, level)
 
 
 def _level(rows: Sequence[Record], level: float) -> float:
@@ -179,13 +113,8 @@ def fits(low: float, high: float, limits: tuple[float, float]) -> bool | None:
     return False if high < lowest - room or low > highest + room else None
 
 
-def _bounded(
-    base: Part, compared: Difference | Ratio, values: Sequence[Values], level: float
-) -> Part:
+def _bounded(base: Part, compared: Compared, pairs: Mapping[str, Pairs], level: float) -> Part:
     is_ratio = isinstance(compared, Ratio)
-    pairs = _pairs(values[0], values[1] if len(values) > 1 else None)
-    if not all(pairs.values()):
-        return replace(base, reason=NO_PAIRS)
     if is_ratio and any(a <= 0 or b <= 0 for found in pairs.values() for a, b in found.values()):
         return replace(base, reason="0 and negative figures have no ratio")
     assert base.test is not None
@@ -204,20 +133,20 @@ def _bounded(
         return replace(base, reason=_no_interval(c, compared.to is None), settle=_more_seeds(c))
     kind = _kind(fits(*ends, limits))
     base = replace(base, kind=kind, low=back(ends[0]), high=back(ends[1]))
-    base = replace(base, direction=_direction(base, compared))
+    base = replace(base, direction=direction_of(base, compared))
     if kind != "undecided":
         return base
     away = min(abs(c.estimate.mean - limit) for limit in limits if math.isfinite(limit))
     more = _seeds_needed(c, away, 1 - level)
     return replace(
         base,
-        reason="the interval holds figures that fit and others",
+        reason=OPEN,
         settle="" if more else TOO_CLOSE,
         more=more,
     )
 
 
-def _counted(base: Part, compared: Difference | Ratio, pairs: Mapping[str, Pairs]) -> Part:
+def _counted(base: Part, compared: Compared, pairs: Mapping[str, Pairs]) -> Part:
     """The verdict on counts: every pair has to fit."""
     is_ratio = isinstance(compared, Ratio)
     seen = [a / b if is_ratio else a - b for found in pairs.values() for a, b in found.values()]
@@ -232,18 +161,41 @@ def _counted(base: Part, compared: Difference | Ratio, pairs: Mapping[str, Pairs
         seeds=min(len(found) for found in pairs.values()),
         reason="the claim fits on some tasks or seeds alone" if kind == "undecided" else "",
     )
-    return replace(found, direction=_direction(found, compared))
+    return replace(found, direction=direction_of(found, compared))
 
 
-def _direction(part: Part, compared: Difference | Ratio) -> Kind | None:
+def _spread(base: Part, compared: Spread, pairs: Mapping[str, Pairs], level: float) -> Part:
+    """The verdict on a ratio of standard deviations, each of one value a seed: the mean over the
+    tasks."""
+    first, second = (_shared(pairs, side) for side in (lambda a, b: a, lambda a, b: b))
+    if first is None or second is None:
+        return replace(base, reason=NO_SHARED_SEED)
+    ones, others = (
+        [math.fsum(seed) for seed in zip(*side, strict=True)] for side in (first, second)
+    )
+    found = spread_ratio(ones, others, level)
+    base = replace(base, seeds=len(ones))
+    if found is None:
+        few = len(ones) < FEWEST_FOR_SPREAD
+        least = f"an interval of spreads needs at least {FEWEST_FOR_SPREAD} seeds"
+        reason = least if few else "a cell's figure is the same at every seed, so has no spread"
+        return replace(base, reason=reason, settle=least if few else "more seeds")
+    kind = _kind(fits(found.low, found.high, compared.limits))
+    base = replace(base, kind=kind, effect=found.ratio, low=found.low, high=found.high)
+    base = replace(base, direction=direction_of(base, compared))
+    if kind != "undecided":
+        return base
+    return replace(base, reason=OPEN, settle="more seeds")
+
+
+def direction_of(part: Part, compared: Compared) -> Kind | None:
     """The verdict on the direction of a claimed gain or loss, whatever its size."""
     if compared.to is None or part.low is None or part.high is None:
         return None
-    nothing = 1.0 if isinstance(compared, Ratio) else 0.0
-    limits = compared.beyond(nothing)
+    limits = compared.beyond()
     if limits is None:
         return None
-    if part.low == part.high == nothing:  # counts that are the same: no difference at all
+    if part.low == part.high == compared.nothing:  # counts that are the same: no difference at all
         return "contradicted"
     return _kind(fits(part.low, part.high, limits))
 
@@ -264,6 +216,12 @@ def _pairs(one: Values, other: Values | None) -> dict[str, Pairs]:
         task: {s: (v, other[task][s]) for s, v in found.items() if s in other[task]}
         for task, found in one.items()
     }
+
+
+def _less(one: Values, other: Values) -> Values:
+    """The first value less the second, by task and seed, where both are."""
+    pairs = _pairs(one, other)
+    return {task: {s: a - b for s, (a, b) in found.items()} for task, found in pairs.items()}
 
 
 def _shared(

@@ -15,10 +15,14 @@ from pydantic import Field, ValidationError, model_validator
 from peftmark.catalog.methods import Cell
 from peftmark.claims.comparisons import (
     Arithmetic,
+    BestRate,
+    Compared,
     Counted,
     Difference,
+    Interaction,
     Order,
     Ratio,
+    Spread,
     WeightError,
     fault,
 )
@@ -38,6 +42,9 @@ Text = Annotated[str, Field(min_length=3, max_length=600)]
 KINDS = (
     "difference",
     "ratio",
+    "spread",
+    "interaction",
+    "best_rate",
     "order",
     "arithmetic",
     "counted",
@@ -69,6 +76,9 @@ class ClaimTest(Strict):
     recipe: StatedRecipe | None = None
     difference: Difference | None = None
     ratio: Ratio | None = None
+    spread: Spread | None = None
+    interaction: Interaction | None = None
+    best_rate: BestRate | None = None
     order: Order | None = None
     arithmetic: Arithmetic | None = None
     counted: Counted | None = None
@@ -89,9 +99,14 @@ class ClaimTest(Strict):
         return self
 
     @property
-    def compared(self) -> Difference | Ratio | Order | None:
+    def compared(self) -> Compared | Order | None:
         """The comparison of measured rows; None for a test that needs none."""
-        return self.difference or self.ratio or self.order
+        return self.limited or self.order
+
+    @property
+    def limited(self) -> Compared | None:
+        """The comparison of measured rows that has limits."""
+        return self.difference or self.ratio or self.spread or self.interaction or self.best_rate
 
     @property
     def measured(self) -> bool:
@@ -104,14 +119,16 @@ class ClaimTest(Strict):
         found = self.compared
         if isinstance(found, Order):
             return tuple(named.cell for named in found.cells)
+        if isinstance(found, Interaction):
+            return tuple(named.cell for named in (*found.of, *found.to))
         if found is None:
             return ()
         return (found.of.cell,) if found.to is None else (found.of.cell, found.to.cell)
 
     def measures(self) -> tuple[Measure, ...]:
-        """The measure of each cell, in the order of `cells`."""
+        """The measure of each cell, in the order of `cells`; none of what trials say."""
         found = self.compared
-        if found is None:
+        if found is None or isinstance(found, BestRate):
             return ()
         last = found.to_measure if isinstance(found, Ratio) else None
         keys = [found.measure] * (len(self.cells) - 1) + [last or found.measure]
@@ -120,7 +137,7 @@ class ClaimTest(Strict):
     @property
     def intervals(self) -> int:
         """How many intervals its verdict rests on: all pairs of an order, else one; none for
-        counts and for what needs no rows."""
+        counts, for best rates and for what needs no rows."""
         if not self.measured or all(m.kind == "count" for m in self.measures()):
             return 0
         pairs = len(self.cells) * (len(self.cells) - 1) // 2
@@ -169,6 +186,8 @@ class Claim(Strict):
 
     Attributes:
         reading: where statement and tests go beyond the source's words, or fall short of them.
+        not_here: why no profile judges it exactly as the source has it: the model, the data or the
+            machine that is missing; None where one does, or where no row is needed.
     """
 
     id: Annotated[str, Field(pattern=r"^[A-Z]{1,8}[0-9]{2,4}$")]
@@ -176,6 +195,7 @@ class Claim(Strict):
     sources: Annotated[list[Source], Field(min_length=1)]
     setting: Setting
     reading: Text | None = None
+    not_here: Text | None = None
     tests: Annotated[list[ClaimTest], Field(min_length=1)] | None = None
     untestable: Text | None = None
 

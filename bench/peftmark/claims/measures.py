@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from peftmark.claims.curves import curve_variance, importance_alarms
 from peftmark.claims.rank_moves import moves_beyond_schedule, rank_moves
 from peftmark.record.fields import figure
 from peftmark.record.job import Record
@@ -94,9 +95,15 @@ MEASURES: dict[str, Measure] = {
         _of("trainable_parameters", "count"),
         _of("adapter_parameters", "count"),
         _of("adapter_bytes", "count"),
+        _of("saved_adapter_bytes", "count"),
+        _of("flops_per_step", "count", _LOAD),
+        _of("unrelated_perplexity_before", "count", ("precision",)),
         _of("steps_to_target", "steps", ("batch_size", "eval_every")),
         _of("latency_p50_seconds", "time", _SCORING),
         _of("merged_latency_p50_seconds", "time", _SCORING),
+        _of("latency_1_row_seconds", "time", _SCORING),
+        _of("latency_4_rows_seconds", "time", _SCORING),
+        _of("latency_8_rows_seconds", "time", _SCORING),
         Measure(
             "rank_moves_20_to_60",
             "share of rank changes between 20 and 60 % of the steps",
@@ -120,6 +127,22 @@ MEASURES: dict[str, Measure] = {
             "share",
             ("eval_every",),
             score_given_back,
+        ),
+        Measure(
+            "curve_variance",
+            "variance of the training loss about its course",
+            "lower",
+            "share",
+            ("batch_size", "eval_every"),
+            curve_variance,
+        ),
+        Measure(
+            "importance_alarms",
+            "share of modules whose importance varies by more than half of its mean",
+            "lower",
+            "share",
+            ("eval_every",),
+            importance_alarms,
         ),
     )
 }

@@ -21,7 +21,8 @@ from peftmark.record.fields import LIVE_PARTS
 from peftmark.suite.checks import suite_folders
 from peftmark.suite.faults import fault_lines
 from peftmark.suite.names import known
-from peftmark.suite.schema import Positive, Word
+from peftmark.suite.schema import Word
+from peftmark.suite.schema_runs import Positive
 
 LEDGER = Path("claims") / "memory.yaml"
 MOST_READINGS = 24

@@ -10,9 +10,10 @@ from peftmark.catalog.architectures import OF_MODELS
 from peftmark.catalog.methods import Cell, cell_title
 from peftmark.claims.arithmetic import calculate
 from peftmark.claims.comparisons import Bounds, Counted
-from peftmark.claims.judging import SLACK, Kind, Part, fits
+from peftmark.claims.judging import SLACK, fits
 from peftmark.claims.ledger import Claim, ClaimTest
 from peftmark.claims.memory_figures import MemoryVerdict, combined_kind, memory_verdicts
+from peftmark.claims.part import Kind, Part
 from peftmark.claims.weight_errors import WeightErrors, load_errors
 from peftmark.memory.forecast import NOT_YET, Request, forecasts, request
 from peftmark.record.job import Job

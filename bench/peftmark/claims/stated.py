@@ -11,7 +11,8 @@ from pydantic import Field
 from peftmark.core.strict import Strict
 from peftmark.record.job import Job
 from peftmark.record.recipe import Optimizer, Precision
-from peftmark.suite.schema import Count, Positive
+from peftmark.suite.schema import Count
+from peftmark.suite.schema_runs import Positive
 
 
 class StatedRecipe(Strict):

@@ -9,11 +9,12 @@ from typing import Any
 
 from peftmark.analysis.machines import machines_of, sentence
 from peftmark.analysis.table import build
-from peftmark.claims.judging import Part
 from peftmark.claims.ledger import Claim, load_claims
 from peftmark.claims.memory_figures import MemoryVerdict
 from peftmark.claims.memory_text import counts_text, figure_lines, memory_facts
 from peftmark.claims.paper import NOTHING, PREDICT, Paper
+from peftmark.claims.part import Part
+from peftmark.claims.tally import STATUSES, Status, status_of, tally_lines
 from peftmark.claims.verdicts import Verdict, verdicts, without_rows
 from peftmark.claims.wording import claimed, lead, measured, percent, source_text
 from peftmark.core.errors import UserError
@@ -55,6 +56,32 @@ class Line:
     def paper(self) -> Verdict:
         """The verdict without any row: on paper, untestable, or undecided."""
         return without_rows(self.claim, paper=self.computed)
+
+    @property
+    def status(self) -> Status:
+        """How the claim stands, over all suites."""
+        kinds = [standing.verdict.kind for standing in self.standings]
+        paper = self.paper
+        # What is left where sums are done and no suite tests the rest.
+        left = paper.kind == "undecided" and not self.claim.suites
+        never = left and any(part.kind == "untestable" for part in paper.parts)
+        return status_of(kinds, "untestable" if never else paper.kind, bool(self.idle))
+
+    @property
+    def because(self) -> str:
+        """The suites that the state rests on, or its reason."""
+        status = self.status
+        if status == "no results":
+            return f"run {words.listing(self.idle)}"
+        if status == "not runnable here":
+            return "; ".join(p.reason for p in self.paper.parts if p.kind == "untestable")
+        mine = [
+            s for s in self.standings if status_of([s.verdict.kind], "undecided", False) == status
+        ]
+        if mine and (status != "decided" or self.paper.kind == "undecided"):
+            return "; ".join(f"{s.verdict.text}: {s.suite}, {s.profile}" for s in mine)
+        reasons = dict.fromkeys(part.reason for part in self.paper.parts if part.reason)
+        return self.paper.kind if status == "decided" else "; ".join(reasons) or "on paper"
 
     @property
     def figures(self) -> tuple[MemoryVerdict, ...]:
@@ -191,6 +218,7 @@ def claims_facts(ledger: Ledger) -> dict[str, Any]:
     return {
         "suite": ledger.suite,
         "profile": ledger.profile,
+        "counts": {status: sum(x.status == status for x in ledger.lines) for status in STATUSES},
         "claims": [_line_facts(line) for line in ledger.lines],
         "notes": list(ledger.notes),
     }
@@ -200,6 +228,8 @@ def _line_facts(line: Line) -> dict[str, Any]:
     facts = line.claim.model_dump(exclude_none=True)
     paper = line.paper
     return facts | {
+        "status": line.status,
+        "because": line.because,
         "verdicts": [
             {"suite": s.suite, "profile": s.profile, **_verdict_facts(s.verdict)}
             for s in line.standings
@@ -259,8 +289,9 @@ def claims_text(ledger: Ledger) -> str:
     """The ledger for a terminal: verdicts of one suite, or every claim with its tests."""
     if ledger.suite is not None:
         return "\n".join([*_suite_lines(ledger), *ledger.notes])
+    counts = tally_lines((line.claim.id, line.status, line.because) for line in ledger.lines)
     lines = [text for line in ledger.lines for text in (*_claim_lines(line), "")]
-    return "\n".join([*lines, *ledger.notes]).rstrip()
+    return "\n".join([*counts, "", *lines, *ledger.notes]).rstrip()
 
 
 def _suite_lines(ledger: Ledger) -> Iterator[str]:
@@ -299,8 +330,10 @@ def _claim_lines(line: Line) -> Iterator[str]:
     yield f"     {source_text(claim)}"
     if claim.reading:
         yield f"     unlike the source: {claim.reading}"
+    if claim.not_here:
+        yield f"     not runnable here as stated: {claim.not_here}"
     if claim.untestable:
-        yield f"     untestable: {claim.untestable}"
+        yield f"     not runnable here: {claim.untestable}"
     by_test: dict[str, list[str]] = {}
     for part in line.paper.parts:
         if part.test is None:

@@ -13,9 +13,11 @@ from dataclasses import dataclass, replace
 from peftmark.analysis.table import ResultTable
 from peftmark.claims.departures import another_recipe, departures, is_stated_model
 from peftmark.claims.evidence import Evidence
-from peftmark.claims.judging import TOO_CLOSE, Kind, Part, judge
+from peftmark.claims.judging import TOO_CLOSE, judge
 from peftmark.claims.ledger import Claim, ClaimTest
 from peftmark.claims.paper import NOTHING, Paper, on_paper
+from peftmark.claims.part import Kind, Part
+from peftmark.claims.rates import judge_rates
 from peftmark.record.job import Job
 
 ALPHA = 0.05
@@ -151,11 +153,15 @@ def _parts(claim: Claim, evidence: Evidence, paper: Paper) -> list[Part]:
         tests = [test for test in claim.tests or [] if test.part == name]
         here = [t for t in tests if not t.measured or evidence.belongs(t)]
         if here:
-            found += [on_paper(test, paper) or judge(test, evidence) for test in here]
+            found += [on_paper(test, paper) or _judged(test, evidence) for test in here]
         else:
             nearest = next((t for t in tests if t.suite == evidence.suite), tests[0])
             found.append(_elsewhere(nearest, evidence))
     return found
+
+
+def _judged(test: ClaimTest, evidence: Evidence) -> Part:
+    return judge(test, evidence) if test.best_rate is None else judge_rates(test, evidence)
 
 
 def _elsewhere(test: ClaimTest, evidence: Evidence) -> Part:

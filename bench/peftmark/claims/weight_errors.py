@@ -12,12 +12,12 @@ from typing import Annotated
 
 from pydantic import Field, ValidationError
 
-from peftmark.claims.comparisons import DataType
 from peftmark.core.errors import SuiteError
 from peftmark.core.strict import Strict
 from peftmark.core.strict_yaml import read_yaml
 from peftmark.suite.faults import fault_lines
-from peftmark.suite.schema import Count, ModelName, Positive
+from peftmark.suite.schema import Count, ModelName
+from peftmark.suite.schema_runs import Positive
 
 ERRORS = Path("claims") / "weight-errors.yaml"
 
@@ -28,6 +28,9 @@ class WeightErrors(Strict):
     Attributes:
         weights: how many weights.
         block: how many share a constant.
+        nf4_double, fp4_double: with constants that are quantised too.
+        largest: type -> largest absolute error over the root mean square of the weights.
+        constants: root mean squared error of those constants, in the unit of the weights.
     """
 
     weights: Count
@@ -35,28 +38,64 @@ class WeightErrors(Strict):
     nf4: Positive
     fp4: Positive
     int4: Positive
+    nf4_double: Positive
+    fp4_double: Positive
+    largest: dict[str, Positive]
+    constants: Positive
 
-    def of(self, kind: DataType) -> float:
+    def of(self, kind: str) -> float:
         """The error of a data type."""
         value: float = getattr(self, kind)
         return value
 
 
-class _File(Strict):
+class FineTuned(WeightErrors):
+    """The same after all weights were trained on a task.
+
+    Attributes:
+        task: the task.
+        steps: how many steps.
+        moved: norm of what training changed of these weights over the norm that they had.
+    """
+
+    task: str
+    steps: Count
+    moved: Positive
+
+
+class ErrorsFile(Strict):
+    """The file as it is read.
+
+    Attributes:
+        models: model -> errors on its weights as they are published.
+        fine_tuned: the same after training.
+    """
+
     models: Annotated[dict[ModelName, WeightErrors], Field(min_length=1)]
+    fine_tuned: dict[ModelName, FineTuned] = Field(default_factory=dict)
 
 
 def load_errors(folders: Sequence[Path]) -> dict[str, WeightErrors]:
-    """Model -> its errors, from the first folder of suites that has them.
+    """Model -> the errors on its published weights, from the first folder of suites that has them.
+
+    Raises:
+        SuiteError: a file with faults.
+    """
+    found = load_file(folders)
+    return {} if found is None else dict(found.models)
+
+
+def load_file(folders: Sequence[Path]) -> ErrorsFile | None:
+    """The whole file of the first folder of suites that has it.
 
     Raises:
         SuiteError: a file with faults.
     """
     path = next((f / ERRORS for f in folders if (f / ERRORS).is_file()), None)
     if path is None:
-        return {}
+        return None
     try:
-        return dict(_File.model_validate(read_yaml(path)).models)
+        return ErrorsFile.model_validate(read_yaml(path))
     except ValidationError as error:
         lines = "\n".join(f"  {fault}" for fault in fault_lines(error))
         raise SuiteError(

@@ -5,9 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from peftmark.claims.comparisons import Arithmetic, Bounds, Difference, Order, Ratio
-from peftmark.claims.judging import KINDS, Part
+from peftmark.claims.comparisons import (
+    Arithmetic,
+    BestRate,
+    Bounds,
+    Difference,
+    Interaction,
+    Order,
+    Ratio,
+    Spread,
+)
 from peftmark.claims.ledger import Claim, ClaimTest
+from peftmark.claims.part import KINDS, Part
 from peftmark.claims.verdicts import Verdict
 from peftmark.render import words
 
@@ -70,12 +79,19 @@ def claimed(test: ClaimTest) -> str:
         best = test.measures()[0]
         return f"{best.title}{where}, best first: {', '.join(cells)}"
     assert compared is not None
+    if isinstance(compared, BestRate):
+        return f"best learning rate{where}, {' / '.join(cells)}: {bounds(test)}"
+    if isinstance(compared, Interaction):
+        change, other = (f"({a} − {b})" for a, b in (cells[:2], cells[2:]))
+        return f"{test.measures()[0].title}{where}, {change} − {other}: {bounds(test)}"
     titles = [measure.title for measure in test.measures()]
-    sign = " / " if isinstance(compared, Ratio) else " − "
+    sign = " / " if isinstance(compared, Ratio | Spread) else " − "
     if len(set(titles)) == 1:
         figure = f"{titles[0]}{where}, {sign.join(cells)}"
     else:
         figure = sign.join(f"{t} of {c}" for t, c in zip(titles, cells, strict=True)) + where
+    if isinstance(compared, Spread):
+        figure = f"spread over seeds of {figure}"
     return f"{figure}: {bounds(test)}"
 
 
@@ -134,7 +150,7 @@ def _figure(value: float, test: ClaimTest) -> str:
     assert limited is not None
     finite = [limit for limit in limited.limits if math.isfinite(limit)]
     digits = 3 if all(round(limit, 3) == limit for limit in finite) else 4
-    if not isinstance(limited, Difference):
+    if not isinstance(limited, Difference | Interaction):
         return f"{words.number(value, digits)}×"
     if not test.measures()[0].of_training:
         return words.short(value)
@@ -143,4 +159,4 @@ def _figure(value: float, test: ClaimTest) -> str:
 
 def _limited(test: ClaimTest) -> Bounds | None:
     """What of a test has limits: a difference, or one of the ratios."""
-    return test.difference or test.ratio or test.counted or test.weights
+    return test.limited or test.counted or test.weights

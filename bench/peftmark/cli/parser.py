@@ -15,6 +15,8 @@ from typing import NoReturn
 from peftmark import __version__
 from peftmark.catalog import plugins
 from peftmark.cli import (
+    adapter,
+    alarms,
     baseline,
     budget,
     claims,
@@ -61,9 +63,11 @@ COMMANDS: tuple[Command, ...] = (
     run,
     report,
     table,
+    alarms,
     plan,
     export,
     predict,
+    adapter,
     evaluate,
     new,
     inspect,

@@ -15,7 +15,7 @@ from peftmark.cli.options import (
     add_suites,
     selection_of,
 )
-from peftmark.core.amounts import parse_hour_price
+from peftmark.core.amounts import parse_hour_price, parse_watts
 from peftmark.core.errors import Exit
 
 NAME = "report"
@@ -35,6 +35,11 @@ def add_options(sub: argparse.ArgumentParser) -> None:
         metavar="AMOUNT",
         help="what an hour of the machine costs, such as 2.50USD; adds a run's price as a cost",
     )
+    sub.add_argument(
+        "--watts",
+        metavar="N",
+        help="what the processor takes while it works: joules where no energy was recorded",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -42,8 +47,9 @@ def run(options: argparse.Namespace) -> int:
     from peftmark.api.reporting import stored_plan, write_report
 
     price = None if options.price is None else parse_hour_price("--price", options.price)
+    watts = None if options.watts is None else parse_watts("--watts", options.watts)
     plan = stored_plan(selection_of(options))
-    written = write_report(plan, options.results, options.reports, price)
+    written = write_report(plan, options.results, options.reports, price, watts)
     if options.json:
         print(json.dumps({"profile": plan.profile, "files": [str(p) for p in written]}, indent=2))
     else:

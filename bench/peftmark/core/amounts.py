@@ -22,6 +22,7 @@ SIZES: Mapping[str, int] = {
 }
 COUNTS: Mapping[str, int] = {"": 1, "k": 10**3, "M": 10**6, "B": 10**9}
 TIMES: Mapping[str, int] = {"s": 1, "min": 60, "h": 3600}
+WATTS: Mapping[str, int] = {"": 1, "W": 1}
 
 
 _SIZE = re.compile(rf"([0-9]+(?:\.[0-9]+)?)\s*({'|'.join(SIZES)})", re.IGNORECASE | re.ASCII)
@@ -81,6 +82,15 @@ def parse_points(option: str, text: str) -> float:
     return float(text)
 
 
+def parse_watts(option: str, text: str) -> float:
+    """A power such as 15 or 15W."""
+    allowed = "a number of watts above 0 and below 100,000, such as 15 or 15W"
+    value = _parse(option, text, WATTS, allowed)
+    if value >= 1e5:
+        raise _fault(option, text, allowed)
+    return value
+
+
 class Price(NamedTuple):
     """What an hour of a machine costs.
 
@@ -116,7 +126,10 @@ def parse_price(option: str, text: str) -> Price:
 
 def parse_hour_price(option: str, text: str) -> Price:
     """What an hour of a machine costs, such as 2.50USD or 2.50USD/h."""
-    return parse_price(option, text.removesuffix("/h"))
+    price = read_price(text.removesuffix("/h"))
+    if price is None:
+        raise _fault(option, text, PRICES)
+    return price
 
 
 def money_text(value: float, currency: str) -> str:

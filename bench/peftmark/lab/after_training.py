@@ -65,7 +65,8 @@ def deployed(
         last = replace(build, job=ends_as(build.job))
         try:
             with meters.phase("deploy"):
-                found = deploy(last.job, prepared, folder, last.base, work.latency, device)
+                batches, by_rows = work.latency, work.latency_by_rows
+                found = deploy(last.job, prepared, folder, last.base, batches, device, by_rows)
             outcome = replace(outcome, **of_deployment(found, outcome))
         except Exception as error:
             outcome = _failed(outcome, DEPLOYED, "reloading and merging", error)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -22,6 +23,8 @@ from peftmark.record.job import Job
 
 ROUNDS = 4
 """Timed passes over the latency set, after one that is not timed."""
+ROUNDS_BY_ROWS = 2
+"""The same over the batches of each number of rows."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,8 @@ class Deployed:
             log-likelihood a token), merged to unmerged.
         merge_reason: why it was not merged.
         reload_max_error: the same, reloaded to trained.
+        by_rows: rows of a batch -> median wall seconds to score one, adapter apart.
+        merged_by_rows: the same with the adapter merged.
     """
 
     latency: tuple[float, float]
@@ -44,6 +49,8 @@ class Deployed:
     merge_max_error: float | None
     merge_reason: str
     reload_max_error: float
+    by_rows: Mapping[int, float]
+    merged_by_rows: Mapping[int, float]
 
 
 @dataclass(frozen=True)
@@ -86,6 +93,7 @@ def deploy(
     fresh_base: Callable[[], nn.Module],
     batches: Sequence[Batch],
     device: torch.device,
+    by_rows: Mapping[int, Sequence[Batch]] = MappingProxyType({}),
 ) -> Deployed:
     """Load the saved files onto a fresh base, compare with the trained model, merge and time.
 
@@ -98,6 +106,7 @@ def deploy(
         folder: what the method saved.
         fresh_base: loads the base anew.
         batches: the latency set.
+        by_rows: rows of a batch -> batches of so many to time too.
     """
     trained = _exact_logits(prepared.model, batches, job, device)
     if job.recipe.weights != "fp32" and job.quantization == "none":
@@ -105,11 +114,13 @@ def deploy(
     model = prepared.load(fresh_base(), folder).to(device)
     # First: a 4-bit layer rounds its bias to the job's precision at its first forward pass.
     latency = _latency(model, batches, job, device)
+    latencies, merged_latencies = _by_rows(model, by_rows, job, device), {}
     reloaded = _exact_logits(model, batches, job, device)
     merged_latency = target = error = None
     if prepared.merge is not None:
         model, target = prepared.merge(model)
         merged_latency = _latency(model, batches, job, device)
+        merged_latencies = _by_rows(model, by_rows, job, device)
         error = _distance(_exact_logits(model, batches, job, device), reloaded)
     return Deployed(
         latency=latency,
@@ -118,6 +129,8 @@ def deploy(
         merge_max_error=error,
         merge_reason=prepared.merge_reason,
         reload_max_error=_distance(reloaded, trained),
+        by_rows=latencies,
+        merged_by_rows=merged_latencies,
     )
 
 
@@ -133,14 +146,27 @@ def _distance(one: torch.Tensor, other: torch.Tensor) -> float:
     return float((one - other).abs().max())
 
 
+def _by_rows(
+    model: nn.Module, by_rows: Mapping[int, Sequence[Batch]], job: Job, device: torch.device
+) -> dict[int, float]:
+    return {
+        rows: _latency(model, batches, job, device, ROUNDS_BY_ROWS)[0]
+        for rows, batches in by_rows.items()
+    }
+
+
 def _latency(
-    model: nn.Module, batches: Sequence[Batch], job: Job, device: torch.device
+    model: nn.Module,
+    batches: Sequence[Batch],
+    job: Job,
+    device: torch.device,
+    rounds: int = ROUNDS,
 ) -> tuple[float, float]:
     model.eval()
     moved = [batch.to(device) for batch in batches]
     seconds = []
     with torch.inference_mode():
-        for timed in (False, *[True] * ROUNDS):
+        for timed in (False, *[True] * rounds):
             for batch in moved:
                 start = time.perf_counter()
                 outputs_of(model, batch, job, device).cpu()  # waits for the device

@@ -5,6 +5,7 @@ Every method runs through this one path; what sets a method apart is in its `Pre
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ from peftmark.lab.measure.to_outcome import (
     of_work,
     without,
 )
+from peftmark.lab.measure.watch import Watch
 from peftmark.lab.methods import Prepared, trainable
 from peftmark.lab.metrics import why_none
 from peftmark.lab.models import (
@@ -145,8 +147,11 @@ def run(job: Job, places: Places, progress: Progress, outbox: Path | None = None
 
     step = Step(job, task, built.prepared, device)
     first = FirstStep(step, built.prepared.model)
+    head = trained_head(loaded.build.parts, job.recipe.train_pooler)
+    epoch = math.ceil(work.train_rows / job.recipe.batch_size)
+    watch = Watch(job, task, built.prepared, head, epoch, device)
     seed_all(job.seed, "dropout")
-    trained = train(job, task, built.prepared, step, work, meters, device, progress)
+    trained = train(job, task, built.prepared, step, work, meters, device, progress, watch)
     peak_rate = gemm_peak(device, job.recipe.precision)
 
     notes += _ended(job, step, trained)
@@ -158,7 +163,7 @@ def run(job: Job, places: Places, progress: Progress, outbox: Path | None = None
         outcome = without(outcome, names, "a tuning trial measures quality")
     else:
         outcome = deployed(outcome, loaded.build, built.prepared, work, meters, progress, outbox)
-        del built, step, first
+        del built, step, first, watch
         outcome = probed(outcome, loaded.build, work, meters, progress)
     return finished(outcome, job, work, meters, notes)
 

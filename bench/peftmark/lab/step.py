@@ -28,6 +28,7 @@ BITSANDBYTES = {
 """Optimizer of a recipe -> bitsandbytes' class."""
 OPTIMIZERS = ("adamw", *BITSANDBYTES)
 """Every optimizer that a recipe may name."""
+HALF = 0.5
 
 
 class Diverged(Exception):
@@ -66,6 +67,8 @@ class Step:
 
     Attributes:
         optimizer: of what trains now.
+        held: the step whose gradients are kept until `drop_gradients`, to be looked at after it;
+            0 for none.
 
     In fp16 the loss is scaled up, so that small gradients stay numbers, and a step whose gradients
     overflow is left out (Micikevicius et al. 2017, arXiv 1710.03740, section 3.2).
@@ -88,6 +91,7 @@ class Step:
         self._skipped: list[torch.Tensor] = []
         self._rates: list[float] = []
         self._staged = False
+        self.held = 0
         self._start(job.recipe.steps, 1.0)
         self._checkpoint()
         prepared.model.train()
@@ -175,8 +179,21 @@ class Step:
             # Of a first step that was left out; the schedule is one of steps all the same.
             warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
             self._scheduler.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        if number != self.held:
+            self.drop_gradients()
         return norm.detach()
+
+    def drop_gradients(self) -> None:
+        """Forget the gradients; every step but a held one does."""
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def halve_rate(self) -> None:
+        """Halve the learning rate of all later steps, whatever the schedule makes of it; a second
+        stage begins with its own."""
+        for group in self.optimizer.param_groups:
+            group["lr"] *= HALF
+        # The schedule multiplies these, so a group's rate alone would be back after a step.
+        self._scheduler.base_lrs = [HALF * rate for rate in self._scheduler.base_lrs]
 
     def _scaled_step(self, scaler: Any, norm: torch.Tensor) -> None:
         """The optimizer's step, left out where a gradient is no finite number."""

@@ -15,6 +15,7 @@ from peftmark.catalog.task import Task
 from peftmark.lab.data.held_out import HeldOut
 from peftmark.lab.data.job_data import Work
 from peftmark.lab.measure.meters import Meters
+from peftmark.lab.measure.watch import Watch
 from peftmark.lab.methods import Prepared, Stage
 from peftmark.lab.scoring import Scores, evaluate
 from peftmark.lab.step import Diverged, Step, Taken
@@ -43,6 +44,7 @@ class Trained:
         first: the first step.
         steps: that were taken; fewer than the recipe's where early stopping ended them.
         written: tokens of answers written in all evaluations.
+        watched: columns of what was looked at to be warned by, and why some are empty.
     """
 
     curve: tuple[CurvePoint, ...]
@@ -56,6 +58,7 @@ class Trained:
     first: Taken
     written: int = 0
     steps: int = 0
+    watched: tuple[dict[str, Any], dict[str, str]] = ({}, {})
 
 
 def warm_up_steps(steps: int) -> int:
@@ -72,8 +75,12 @@ def train(
     meters: Meters,
     device: torch.device,
     progress: Progress,
+    watch: Watch,
 ) -> Trained:
     """Train to the end, evaluating as the recipe says.
+
+    Args:
+        watch: looks at the adapter after each interval, before it is evaluated.
 
     Raises:
         Diverged: the loss or the logits became NaN or infinite.
@@ -87,19 +94,12 @@ def train(
     samples = tokens = done = written = 0
     while done < recipe.steps:
         end = min(recipe.steps, done + recipe.eval_every - done % recipe.eval_every)
-        taken: list[Taken] = []
-        for phase, numbers in _phases(done + 1, end, warm):
-            with meters.phase(phase):
-                for number in numbers:
-                    batch = work.train(number - 1)
-                    taken.append(step(number, batch))
-                    meters.step()
-                    if phase == "train":
-                        samples, tokens = samples + len(batch.labels), tokens + batch.tokens
-                    if number % CHECK_EVERY == 0 or number == numbers[-1]:
-                        _check_finite(taken[-CHECK_EVERY:], number)
-                        progress({"step": number, "steps": recipe.steps})
+        phases = _phases(done + 1, end, warm)
+        taken, seen = _interval(phases, step, work, meters, progress, recipe.steps)
+        samples, tokens = samples + seen[0], tokens + seen[1]
         done, first = end, first or taken[:1]
+        with meters.phase("watch"):
+            watch.look(step, done, work.train(done - 1), float(taken[-1].norm))
         scores, picked = _evaluated(prepared.model, work, task, job, meters, device)
         written += sum(s.written.tokens for s in (scores, picked) if s is not None)
         norms += (new_norms := _norms(taken, recipe.precision))
@@ -122,7 +122,34 @@ def train(
         tokens=tokens,
         written=written,
         steps=done,
+        watched=watch.columns(),
     )
+
+
+def _interval(
+    phases: Sequence[tuple[str, range]],
+    step: Step,
+    work: Work,
+    meters: Meters,
+    progress: Progress,
+    steps: int,
+) -> tuple[list[Taken], tuple[int, int]]:
+    """The steps of some phases, the last with its gradients held; rows and tokens of the timed."""
+    taken: list[Taken] = []
+    samples = tokens = 0
+    step.held = phases[-1][1][-1]
+    for phase, numbers in phases:
+        with meters.phase(phase):
+            for number in numbers:
+                batch = work.train(number - 1)
+                taken.append(step(number, batch))
+                meters.step()
+                if phase == "train":
+                    samples, tokens = samples + len(batch.labels), tokens + batch.tokens
+                if number % CHECK_EVERY == 0 or number == numbers[-1]:
+                    _check_finite(taken[-CHECK_EVERY:], number)
+                    progress({"step": number, "steps": steps})
+    return taken, (samples, tokens)
 
 
 def stops(curve: Sequence[CurvePoint], job: Job, stage: Stage | None = None) -> bool:

@@ -162,6 +162,7 @@ def _text(asked: Request) -> str:
         batch_size=asked.rows * recipe.gradient_accumulation,
         early_stopping=None,
         label_smoothing=recipe.label_smoothing and 0.1,
+        halve_on_growth=False,
         max_length=asked.tokens,
         options=recipe.options if method == job.method else {},
         dropout=recipe.dropout and 0.1,

@@ -98,7 +98,7 @@ def _null_reasons(record: Record, row: dict[str, Any]) -> dict[str, str]:
     # What is empty because an earlier peftmark knew nothing of it, or kept back: no null tells.
     known = record.outcome.null_reasons.items()
     return reasons | {
-        n: why for n, why in known if why.startswith(NOT_RECORDED) or row.get(n) == []
+        n: why for n, why in known if why.startswith(NOT_RECORDED) or row.get(n) in ([], {})
     }
 
 

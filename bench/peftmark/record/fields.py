@@ -11,16 +11,21 @@ from peftmark.record import (
     fields_origin,
     fields_quality,
     fields_time,
+    fields_watch,
     fields_work,
 )
 from peftmark.record.field import LIVE_PARTS as LIVE_PARTS
 from peftmark.record.field import PHASES, Field
 
-FIELDS: dict[str, Field] = {
-    field.key: field
-    for rows in (fields_quality, fields_time, fields_memory, fields_work, fields_origin)
-    for field in rows.ROWS
-}
+_KINDS = (
+    fields_quality,
+    fields_time,
+    fields_memory,
+    fields_work,
+    fields_watch,
+    fields_origin,
+)
+FIELDS: dict[str, Field] = {field.key: field for rows in _KINDS for field in rows.ROWS}
 """Key -> field, in the order of the columns."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from peftmark.record import fields_batch_latency
 from peftmark.record.field import Field
 
 ROWS: tuple[Field, ...] = (
@@ -297,6 +298,7 @@ ROWS: tuple[Field, ...] = (
         summary="95th percentile of the time to score a batch, adapter merged",
         null="tuning trial, job ended early, nothing to merge, PEFT can't",
     ),
+    *fields_batch_latency.ROWS,
     Field(
         "merge_target",
         "string",
@@ -374,17 +376,6 @@ ROWS: tuple[Field, ...] = (
             "allocator scores them, null before the first score"
         ),
         null="empty for methods that score none",
-    ),
-    Field(
-        "gate_history",
-        "json",
-        "gates in training",
-        phase="evaluation",
-        meter="the method",
-        kind="fact",
-        section="Parameters",
-        summary="layer.part -> mean gate over the rows scored at each curve point, null once out",
-        null="empty for methods without gates",
     ),
     Field(
         "layer_scores",

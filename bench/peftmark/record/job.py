@@ -328,8 +328,12 @@ class ReportOptions:
         radar: axis key -> anchors. `quality` is (metric - baseline) / (highest possible -
             baseline), averaged over tasks; `speed`, `memory`, `parameters` and
             `steps_to_target` are ratios to the reference cell on the same task and seed,
-            averaged geometrically.
+            averaged geometrically; `energy` likewise, or what stands in for it
+            (`peftmark.report.energy`); `ease_of_use` is a share of the settings that were tried.
+        watts: that the machine's processor takes while it works, as somebody stated; None where
+            nobody did. They are never assumed.
     """
 
     reference: Cell
     radar: dict[str, RadarAxis]
+    watts: float | None = None

@@ -156,6 +156,12 @@ class Outcome:
     latency_p95_seconds: float | None = None
     merged_latency_p50_seconds: float | None = None
     merged_latency_p95_seconds: float | None = None
+    latency_1_row_seconds: float | None = None
+    latency_4_rows_seconds: float | None = None
+    latency_8_rows_seconds: float | None = None
+    merged_latency_1_row_seconds: float | None = None
+    merged_latency_4_rows_seconds: float | None = None
+    merged_latency_8_rows_seconds: float | None = None
     merge_target: str | None = None
     merge_max_error: float | None = None
     reload_max_error: float | None = None
@@ -164,6 +170,11 @@ class Outcome:
     importance_history: dict[str, list[float | None]] = field(default_factory=dict)
     gate_history: dict[str, list[float | None]] = field(default_factory=dict)
     layer_scores: dict[str, float] = field(default_factory=dict)
+    norm_history: dict[str, list[float | None]] = field(default_factory=dict)
+    importance_variation: dict[str, list[float | None]] = field(default_factory=dict)
+    gradient_shares: dict[str, list[float | None]] = field(default_factory=dict)
+    part_cosines: dict[str, list[float | None]] = field(default_factory=dict)
+    rate_halvings: dict[str, float] = field(default_factory=dict)
     curve: tuple[CurvePoint, ...] = ()
     initial_weights_hash: str | None = None
     final_weights_hash: str | None = None

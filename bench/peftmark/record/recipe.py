@@ -83,6 +83,9 @@ class Recipe:
             None to take all steps.
         label_smoothing: share of the target's probability spread evenly over all classes or tokens
             (Szegedy et al. 2016, arXiv 1512.00567, section 7), in training alone.
+        halve_on_growth: halve the learning rate of all later steps whenever a module's adapter
+            norm has grown as the alarm `norm-growth` says (`peftmark.catalog.alarms`); the row has
+            the steps (`rate_halvings`).
     """
 
     steps: int
@@ -115,6 +118,7 @@ class Recipe:
     gradient_accumulation: int = field(default=1, metadata=LATER)
     early_stopping: int | None = field(default=None, metadata=LATER)
     label_smoothing: float = field(default=0.0, metadata=LATER)
+    halve_on_growth: bool = field(default=False, metadata=LATER)
 
     @cached_property
     def lasting(self) -> dict[str, Any]:

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Canvas
 
-WIDTH, HEIGHT = 440, 380
-SIDE, BOTTOM, TOP = 76, 84, 30
+WIDTH, HEIGHT = 440, 396
+SIDE, BOTTOM, TOP = 76, 100, 30
 RINGS = (0.25, 0.5, 0.75, 1.0)
 GAP = (math.nan, math.nan)
 
@@ -57,7 +57,7 @@ def _axis(axes: Axes, index: int, n: int, title: str, unknown: bool) -> None:
     axes.plot([0, x], [0, y], color=LINE, linewidth=1)
     side = "center" if abs(x) < 0.2 else "left" if x > 0 else "right"
     level = "center" if abs(y) < 0.9 else "bottom" if y > 0 else "top"
-    text = title.replace(" to ", " to\n") + ("\nn/a" if unknown else "")
+    text = title.replace(" to ", " to\n").replace(" (", "\n(") + ("\nn/a" if unknown else "")
     axes.text(1.1 * x, 1.1 * y, text, ha=side, va=level, color=INK)
 
 

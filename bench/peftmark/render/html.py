@@ -131,6 +131,9 @@ def _entry(e: Entry, text_of: Callable[[Entry], str]) -> str:
             f'<span class="mark{" failed" if m == FAILED else ""}">{escape(m)}</span>'
             for m in e.text.split(" ")
         )
+    elif e.kind == "stars":
+        told = " to ".join(str(len(part)) for part in e.text.split(" to "))
+        text = f'<span class="stars" role="img" aria-label="{told} stars">{escape(e.text)}</span>'
     else:
         text = text_of(e)
     if not e.note:

@@ -12,7 +12,7 @@ from peftmark.render.chart_specs import Drawing, Mark
 from peftmark.render.series import series_of
 from peftmark.render.terms import Term
 
-EntryKind = Literal["text", "number", "missing", "failed", "code", "marks"]
+EntryKind = Literal["text", "number", "missing", "failed", "code", "marks", "stars"]
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,8 @@ class Entry:
     Attributes:
         text: what it says, never empty.
         note: a small second line, such as n or the reason of an "n/a".
-        kind: how it looks (marks: one sign a seed, between spaces); failed and missing
-            entries sort last.
+        kind: how it looks (marks: one sign a seed, between spaces; stars: some, or "★ to ★★");
+            failed and missing entries sort last.
         sort: the number it sorts by; None sorts by text.
         fact: what it claims, where scripts are to compare it with other places.
     """

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from peftmark.advice.answer import headline
-from peftmark.advice.guides import ADVICE, RANKS, Advice, When
+from peftmark.advice.branches import Advice
+from peftmark.advice.guide_verdicts import Word, judge
+from peftmark.advice.guides import ADVICE, RANKS
 from peftmark.advice.rank_rule import Ranks, made
 from peftmark.advice.situation import Foreseen, Near, Situation, start, told
 from peftmark.catalog.methods import cell_title
@@ -24,10 +26,11 @@ from peftmark.record.recipe import Recipe
 from peftmark.render import words
 from peftmark.render.page import Block, Column, Entry, Grid, Page, Paragraph, Section
 from peftmark.render.plain_table import aligned
-from peftmark.report.guides import judge
 
 WIDEST = 140
 """Characters of a terminal's table; a wider one is a list there."""
+SAID: dict[Word, str] = {"agree": "agrees", "disagree": "disagrees", "mixed": "mixed"}
+"""What rows elsewhere say to an advice, where they show anything."""
 MOST_NEAR = 4
 """Sets of rows that are shown, the nearest ones."""
 
@@ -209,10 +212,9 @@ def _advice(of: Before) -> Section:
     for one in ADVICE:
         writes = made(has.kind) == "generation"
         holds = one.when.holds(has.rows, memory, writes, has.parameters)
-        if one.when == When():
-            kept.append((one, "only you know"))
-        elif holds is not False:
-            kept.append((one, "holds for you" if holds else "you didn't say"))
+        if holds is not False:
+            open_ = "only you know" if one.when.yours else "you didn't say"
+            kept.append((one, "holds for you" if holds else open_))
     rows = tuple(
         (
             Entry(f"if {one.condition}: {one.advice}"),
@@ -235,9 +237,9 @@ def _advice(of: Before) -> Section:
 def _measured(of: Before, advice: Advice) -> str:
     """What rows measured elsewhere say to an advice."""
     found = [
-        f"{'agrees' if word == 'agree' else 'disagrees'} elsewhere ({_suite(one)})"
+        f"{SAID[word]} elsewhere ({_suite(one)})"
         for one in of.near
-        if (word := judge(one.answer.table, advice).word) != "can't say"
+        if (word := judge(one.answer.table, advice).word) in SAID
     ]
     return "; ".join(found) or "not measured"
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from peftmark.analysis.table import ResultTable
-from peftmark.claims.judging import KINDS, Kind, Part
 from peftmark.claims.ledger import Claim
+from peftmark.claims.part import KINDS, Kind, Part
 from peftmark.claims.verdicts import Verdict, verdicts
 from peftmark.claims.wording import claimed, lead, measured, percent, source_text
 from peftmark.render import words

@@ -43,7 +43,8 @@ def section(table: ResultTable, price: Price | None = None) -> Section:
         pictures = _picture(table)
         if pictures:
             blocks.append(Figures(pictures))
-        blocks += [_live(table), _meters(table), _deployment(table), _parameters(table)]
+        blocks += [_live(table), _meters(table), _deployment(table)]
+        blocks += [*_latency_by_rows(table), _parameters(table)]
     shown = (summary.strip(table),) if any(r.ok for r in table.rows) else ()
     return Section("costs", "What it costs", summary.cost_finding(table), tuple(blocks), shown)
 
@@ -223,6 +224,24 @@ def _deployment(table: ResultTable) -> Grid:
     note = f"{note} {machines.note(table)}".strip()
     caption = "What it takes to deploy, mean over tasks and seeds"
     return missing.fold_missing(Grid(caption, heads, rows, note=note), 1)
+
+
+def _latency_by_rows(table: ResultTable) -> list[Grid]:
+    """Latency of batches of 1, 4 and 8 rows; nothing if no row has it."""
+    columns = measures.LATENCY_BY_ROWS
+    if not any(m.read(row) is not None for row in table.rows if row.ok for m in columns):
+        return []
+    rows = tuple(
+        (Entry(words.title(cell)), *(measures.entry(table, cell, None, m) for m in columns))
+        for cell in table.cells
+    )
+    note = (
+        "Median time to score so many rows at once, of the same rows for every cell, with the "
+        f"adapter apart and merged into the base. {machines.note(table)}"
+    )
+    caption = "Latency by rows of a batch, mean over tasks and seeds"
+    heads = (Column("cell"), *(m.column for m in columns))
+    return [missing.fold_missing(Grid(caption, heads, rows, note=note.strip(), folded=True), 1)]
 
 
 def _merge_target(table: ResultTable, cell: Cell) -> Entry:

@@ -11,6 +11,7 @@ from peftmark.analysis.table import ResultTable
 from peftmark.catalog.methods import Cell
 from peftmark.core.amounts import Price
 from peftmark.record.fields import LIVE_PARTS, figure, side, title
+from peftmark.record.fields_batch_latency import BATCH_LATENCY, MERGED_BATCH_LATENCY
 from peftmark.record.job import Record
 from peftmark.render import words
 from peftmark.render.page import Column, Entry
@@ -162,6 +163,7 @@ def memory_sources(records: Iterable[Record]) -> list[str]:
     return sorted({MEMORY_SOURCES.get(source, source) for source in found})
 
 
+ENERGY = Energy("energy_cpu_joules", "timed steps", head="energy")
 STEP_TIME = Measure(
     "step_seconds_p50",
     "median (p10 to p90)",
@@ -183,7 +185,7 @@ TIME = (
     Measure("mfu"),
     Measure("train_seconds", "timed steps"),
     Measure("cpu_seconds", "user and system"),
-    Energy("energy_cpu_joules", "timed steps", head="energy"),
+    ENERGY,
 )
 _PARTS = {
     "weights": "of the base",
@@ -236,6 +238,9 @@ DEPLOYMENT = (
     ),
     LargestError("merge_max_error", _LARGEST),
     LargestError("reload_max_error", _LARGEST),
+)
+LATENCY_BY_ROWS = tuple(
+    Measure(name, shown="ms") for name in (*BATCH_LATENCY.values(), *MERGED_BATCH_LATENCY.values())
 )
 
 

@@ -48,8 +48,6 @@ MOST, FEWER = 14, 8
 FEW = 4
 """Names in a sentence."""
 
-_ENERGY = measures.Energy("energy_cpu_joules", "timed steps", head="energy")
-
 
 def energy_cost(table: ResultTable) -> Cost:
     """Energy of the timed steps, from the counter of the jobs' device."""
@@ -58,11 +56,11 @@ def energy_cost(table: ResultTable) -> Cost:
     return Cost(
         "energy",
         name,
-        _ENERGY.read,
+        measures.ENERGY.read,
         False,
         lambda value: f"{words.short(value)} J",
-        lambda r: _ENERGY.field(r),
-        _ENERGY.title,
+        lambda r: measures.ENERGY.field(r),
+        measures.ENERGY.title,
     )
 
 

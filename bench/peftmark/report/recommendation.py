@@ -71,7 +71,7 @@ def section(table: ResultTable, answers: dict[str, Answer]) -> Section:
         left = set(table.tasks) - set(first.table.tasks)
         scope = words.listing(list(first.table.tasks)) if left else ""
         blocks.append(_evidence(answers if in_points else {"memory": first}, scope))
-    blocks.append(guides.grid(table))
+    blocks += guides.grids(table)
     lead = _lead(answers) if in_points else headline(first)
     lead = " ".join(filter(None, (lead, by_limit(first))))
     shown = _picture(first)

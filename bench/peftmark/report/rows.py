@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from peftmark.record.columns import COLUMNS
+from peftmark.record.fields_watch import WATCHED
 from peftmark.record.job import Record
 from peftmark.record.machine_kind import machine_keys
 from peftmark.storage.attempts import in_order
@@ -22,7 +23,7 @@ BULKY: tuple[str, ...] = (
     "environment",
     "rank_history",
 )
-BULKY += ("importance_history", "gate_history", "completions")
+BULKY += ("importance_history", "gate_history", "completions", *WATCHED)
 """Columns that the CSV leaves out; the Parquet file has them."""
 MACHINE = "machine"
 """Last column of the CSV where the rows are of several machines: the key of each."""

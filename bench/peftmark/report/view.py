@@ -16,6 +16,7 @@ from peftmark.record.job import Job
 from peftmark.render import words
 from peftmark.render.page import FirstScreen, Page, Section
 from peftmark.report import (
+    alarms,
     answer,
     cards,
     costs,
@@ -165,6 +166,7 @@ class SectionRow(NamedTuple):
 SECTIONS = (
     SectionRow(_always, lambda of: coverage.section(of.everything)),
     SectionRow(_finished, lambda of: validity.section(of.table, of.findings)),
+    SectionRow(_finished, lambda of: alarms.section(of.table)),
     SectionRow(_finished, lambda of: quality.section(of.table)),
     SectionRow(_finished, lambda of: costs.section(of.table, of.given.price)),
     SectionRow(_finished, lambda of: pareto.section(of.table, of.fronts)),

@@ -1,4 +1,5 @@
-"""Kept adapters in use: found by cell and task, written for others to load, put to new rows."""
+"""Kept adapters in use: found by cell and task, written for others to load, put to new rows,
+measured."""
 
 from __future__ import annotations
 
@@ -187,6 +188,22 @@ def predict(
     ]
     said: list[dict[str, Any]] = _ask("predict", found, suite, mirror, {"rows": sent})["said"]
     return said
+
+
+# --- measure --------------------------------------------------------------------------------------
+
+
+def measure(found: Found, suite: Suite, mirror: Path | None) -> dict[str, Any]:
+    """How far a kept adapter moved its base's weights, and what ten of it on one base hold.
+
+    Returns:
+        change and several, as `peftmark.lab.export.weight_change` and `.several` have them, each
+        with a reason that is empty where it was measured.
+
+    Raises:
+        UserError: it can't be loaded.
+    """
+    return _ask("measure", found, suite, mirror, {})
 
 
 # --- the process that loads -----------------------------------------------------------------------

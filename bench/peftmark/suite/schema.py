@@ -43,7 +43,9 @@ from peftmark.suite.names import (
 from peftmark.suite.price import PriceText
 from peftmark.suite.schema_runs import Decide, KnobName, Positive, Seed, Tuning, Vary
 
-RADAR_AXES = ("quality", "speed", "memory", "parameters", "steps_to_target", "ease_of_use")
+RADAR_AXES = (
+    "quality", "speed", "memory", "energy", "parameters", "steps_to_target", "ease_of_use"
+)  # fmt: skip
 SIZE_KEYS = ("size", "rank", "width", "tokens")
 TARGET_SETS = ("all-linear", "query-value", "attention")
 
@@ -158,6 +160,7 @@ class RecipeLayer(Strict):
     eval_batch_size: Count | None = None
     early_stopping: Count | None = None
     label_smoothing: Share | None = None
+    halve_on_growth: bool | None = None
     train_pooler: bool | None = None
     head_dropout: Share | None = None
     targets: Annotated[str | tuple[str, ...], BeforeValidator(_targets)] | None = None
@@ -277,6 +280,8 @@ class Profile(Strict):
         decide: add seeds until a question is answered.
         rates: where learning rates without trials come from; verdicts say it, and no job changes.
         price: what an hour of the machine costs, for the report's price of a run; no job changes.
+        watts: that the processor takes while it works, where a report has processor seconds in
+            place of energy; no job changes.
         unrelated: a language task not among `tasks`, to tell what a language model forgot.
     """
 
@@ -294,6 +299,7 @@ class Profile(Strict):
     decide: Decide | None = None
     rates: Annotated[str, Field(min_length=3, max_length=200)] = ""
     price: PriceText = ""
+    watts: Annotated[float, Field(gt=0, lt=1e5)] | None = None
     unrelated: TaskName | None = None
     recipe: RecipeLayer = RecipeLayer()
 

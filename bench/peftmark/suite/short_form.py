@@ -25,6 +25,7 @@ RADAR: Mapping[str, Mapping[str, Any]] = {
     "quality": {"worst": 0.0, "best": 1.0},
     "speed": {"worst": 0.25, "best": 4.0, "scale": "log"},
     "memory": {"worst": 4.0, "best": 0.25, "scale": "log"},
+    "energy": {"worst": 4.0, "best": 0.25, "scale": "log"},
     "parameters": {"worst": 30.0, "best": 0.033, "scale": "log"},
     "steps_to_target": {"worst": 4.0, "best": 0.25, "scale": "log"},
 }

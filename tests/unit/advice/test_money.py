@@ -8,6 +8,7 @@ from factory import LORA, QLORA, make_matrix, make_outcome, make_record
 from peftmark.advice import answer as advice
 from peftmark.advice import money
 from peftmark.advice.candidates import Wish
+from peftmark.advice.read_rows import NothingMeasured
 from peftmark.advice.recommend import recommend
 from peftmark.core.amounts import Price, money_text, parse_price
 from peftmark.core.errors import UserError
@@ -97,3 +98,10 @@ def test_a_limit_of_money_needs_a_price_in_its_currency(tmp_path):
         with pytest.raises(UserError, match="--max-money: found '5EUR'") as told:
             advice.advise(tmp_path, price=price, max_money="5EUR")
         assert "costs in EUR with --price" in told.value.remedy
+
+
+def test_a_price_may_say_that_it_is_of_an_hour(tmp_path):
+    with pytest.raises(NothingMeasured):  # which is after the options are read
+        advice.advise(tmp_path, price="2.50USD/h")
+    with pytest.raises(UserError, match=r"--price: found '2\.5/h'"):
+        advice.advise(tmp_path, price="2.5/h")

@@ -41,6 +41,14 @@ def table_of(records):
     return found
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_verdicts_do_not_hang_on_the_order_of_the_rows(seed):
+    records = rows((QLORA, LORA16, LORA, ADALORA, Cell("lora", 4, "none", "frozen A")))
+    random.Random(seed).shuffle(records)
+    assert table_of(records).reference == LORA
+    assert table_of([r for r in records if r.job.method != "lora"]).reference == ADALORA
+
+
 def ask(records=None, **wish):
     return recommend(table_of(rows() if records is None else records), Wish(**wish))
 

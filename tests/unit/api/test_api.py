@@ -23,7 +23,7 @@ NAMES = {
     "gate": "suite, against, *, profile, policy, expect_change, elsewhere, results, suites",
     "load_results": "source, *, profile, failed, trials, repeats, bulky, results, suites",
     "plan": "suite, *, profile, memory, device, again, mirror, results, suites",
-    "report": "suite, *, profile, mirror, results, reports, suites, price",
+    "report": "suite, *, profile, mirror, results, reports, suites, price, watts",
     "run": "suite, *, profile, callback, progress, jobs, only, again, timeout, retries, "
     "show_texts, keep, mirror, results, suites",
     "table": "source, *, format, profile, results, suites",

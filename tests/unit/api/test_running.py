@@ -19,6 +19,7 @@ from peftmark.api import reporting
 from peftmark.api.running import Progress
 from peftmark.cli import parser
 from peftmark.compare.write import to_json as compared_json
+from peftmark.core.amounts import Price
 from peftmark.core.errors import Exit, UserError
 from peftmark.gate.show import to_json
 from peftmark.memory import forecast
@@ -286,6 +287,17 @@ def test_a_report_is_the_command_lines(demo, monkeypatch):
     mine, theirs = asked
     assert mine == theirs and len(mine[0].records) == len(mine[0].planned) == 5
     assert peftmark.report("demo", reports="else") == Path("else/demo/index.html")
+    peftmark.report("demo", watts="15", price="2USD/h")
+    with pytest.raises(SystemExit):
+        parser.main(["report", "demo", "--watts", "15 W", "--price", "2USD"])
+    for given, _ in asked[-2:]:
+        assert given.options.watts == 15.0 and given.price == Price(2.0, "USD")
+    assert mine[0].options.watts is None
+    text = SUITE.replace("needs: nothing,", "needs: nothing, watts: 65,")
+    (Path("suites") / "demo.yaml").write_text(text)
+    for watts in (None, "15"):
+        peftmark.report("demo", watts=watts)
+    assert [given.options.watts for given, _ in asked[-2:]] == [65.0, 15.0]
 
 
 def test_a_gate_is_the_command_lines_and_writes_nothing(demo, tmp_path, capsys):

@@ -9,7 +9,7 @@ import pytest
 from claimed import SETTING, A, B, build, claim, difference, ratio, row, rows
 from factory import make_job, make_recipe
 from peftmark.catalog.methods import Cell
-from peftmark.claims.comparisons import Difference
+from peftmark.claims.comparisons import BestRate, Difference, Ratio, Spread
 from peftmark.claims.evidence import unequal_steps, unequal_training
 from peftmark.claims.measures import MEASURES
 from peftmark.claims.stated import StatedRecipe, recipe_departures
@@ -71,22 +71,24 @@ def test_a_claim_is_reproduced_in_direction_only_if_every_part_that_fails_is():
 
 
 @pytest.mark.parametrize(
-    ("limits", "nothing", "expected"),
+    ("limits", "kind", "expected"),
     [
-        ({"at_least": 0.018}, 0.0, (0.0, float("inf"))),
-        ({"at_most": -0.01}, 0.0, (-float("inf"), 0.0)),
-        ({"at_least": -0.01}, 0.0, None),  # at most a point below: no direction
-        ({"at_least": 0.0}, 0.0, None),  # nothing but a direction
-        ({"within": [1.15, 1.2]}, 1.0, (1.0, float("inf"))),
-        ({"within": [0.98, 1.02]}, 1.0, None),
-        ({"at_most": 0.2}, 1.0, (-float("inf"), 1.0)),
+        ({"at_least": 0.018}, Difference, (0.0, float("inf"))),
+        ({"at_most": -0.01}, Difference, (-float("inf"), 0.0)),
+        ({"at_least": -0.01}, Difference, None),  # at most a point below: no direction
+        ({"at_least": 0.0}, Difference, None),  # nothing but a direction
+        ({"within": [1.15, 1.2]}, Ratio, (1.0, float("inf"))),
+        ({"within": [0.98, 1.02]}, Ratio, None),
+        ({"at_most": 0.2}, Ratio, (-float("inf"), 1.0)),
+        ({"at_most": 0.5}, Spread, (-float("inf"), 1.0)),
+        ({"within": [5.0, 20.0]}, BestRate, (1.0, float("inf"))),
     ],
 )
 def test_a_claim_has_a_direction_where_all_that_fits_lies_on_one_side_of_no_difference(
-    limits, nothing, expected
+    limits, kind, expected
 ):
     cell = {"method": "adalora", "rank": 8}
-    assert Difference.model_validate({"of": cell, "to": cell, **limits}).beyond(nothing) == expected
+    assert kind.model_validate({"of": cell, "to": cell, **limits}).beyond() == expected
 
 
 def test_counts_that_are_the_same_have_no_direction_of_a_claimed_saving():

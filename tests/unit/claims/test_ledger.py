@@ -14,7 +14,9 @@ import pytest
 import yaml
 
 import small_suite
-from claimed import A, B, claim, difference, order, paper, ratio
+from claimed import A, B, best_rate, claim, difference, interaction, order, paper, ratio, spread
+from peftmark.catalog.models import MODELS
+from peftmark.catalog.quantizations import QUANTIZATIONS
 from peftmark.catalog.tasks import TASKS
 from peftmark.claims.arithmetic import calculate
 from peftmark.claims.ledger import LEDGER, MEASURES, load_claims
@@ -73,7 +75,7 @@ def changed(**changes: Any) -> dict[str, Any]:
 
 
 def test_all_the_claims_are_there_and_each_has_a_test_or_a_reason():
-    assert list(LEDGER_OF_OURS) == [f"C{n:02}" for n in range(1, 35)]
+    assert list(LEDGER_OF_OURS) == [f"C{n:02}" for n in range(1, 90)]
     for one in LEDGER_OF_OURS.values():
         assert (one.tests is None) != (one.untestable is None)
 
@@ -222,12 +224,57 @@ def test_no_reason_says_that_suites_name_encoders_alone():
         reasons = [one.untestable, *(t.untestable for t in one.tests or [])]
         assert not any(reason and "encoders alone" in reason for reason in reasons), one.id
     gradients = LEDGER_OF_OURS["C18"].untestable
-    assert gradients is not None and "column of gradients by parameter" in gradients
+    assert gradients is not None and "gradient_shares" in gradients
 
 
 def test_every_claim_says_how_it_is_read_or_is_untestable():
     unread = {one.id for one in LEDGER_OF_OURS.values() if not one.reading and one.tests}
     assert unread == {"C26"}  # a sum of printed figures needs no reading
+
+
+def exact_profiles(one):
+    """Profiles of full scale on the stated model that a claim's rows may come from."""
+    return {
+        (test.suite, name)
+        for test in one.tests or []
+        if test.measured
+        for name, profile in LOADED[test.suite].profiles.items()
+        if (test.profiles is None or name in test.profiles)
+        and profile.scale == "full"
+        and profile.model in one.setting.models
+    }
+
+
+def test_a_claim_has_a_profile_that_judges_it_as_stated_or_says_what_is_missing_here():
+    for one in LEDGER_OF_OURS.values():
+        if any(test.measured for test in one.tests or []):
+            assert one.not_here or exact_profiles(one), one.id
+        # With a profile of its model, what is missing can be its tasks alone.
+        assert not one.not_here or not exact_profiles(one) or not one.setting.task_names, one.id
+
+
+def test_what_is_said_to_be_missing_here_is_missing():
+    """Models, tasks and data types that reasons name."""
+    reasons = " ".join(
+        reason
+        for one in LEDGER_OF_OURS.values()
+        for reason in (one.not_here, one.untestable, *(t.untestable for t in one.tests or []))
+        if reason
+    )
+    titles = " ".join(model.title for model in MODELS.values())
+    for name in ("Qwen3", "Llama-3", "LLaMA", "T5"):
+        assert name in reasons and name not in titles
+    tasks = " ".join(f"{task.key} {task.title}" for task in TASKS.values()).lower()
+    for name in ("BoolQ", "AG News", "XSum", "SciERC", "SuperGLUE", "Tulu", "OpenThoughts"):
+        assert name in reasons and name.lower() not in tasks
+    assert "int4" in reasons and "int4" not in QUANTIZATIONS
+    assert "1.7 billion" in reasons and max(map(billions, MODELS.values())) == 1.7
+
+
+def billions(model):
+    """Weights of a model by its title; encoders are far below one."""
+    found = re.search(r"([0-9.]+)B$", model.title)
+    return float(found[1]) if found else 0.0
 
 
 # --- faults of a ledger -------------------------------------------------------------------------
@@ -259,6 +306,14 @@ def test_a_good_ledger_loads_and_that_of_the_first_folder_wins(tmp_path):
         ({"tests": [difference(at_least=0.1, measure="speed")]}, "unknown measure"),
         ({"tests": [ratio(at_least=-1.0)]}, "limits of a ratio are positive"),
         ({"tests": [ratio(at_most=0.0)]}, "limits of a ratio are positive"),
+        ({"tests": [spread(at_most=-0.5)]}, "limits of a ratio are positive"),
+        ({"tests": [spread(at_most=0.5, measure="adapter_bytes")]}, "has no spread over seeds"),
+        ({"tests": [interaction([A, B], [A, B], at_least=0.0)]}, "between two changes"),
+        ({"tests": [interaction([A, A], [A, B], at_least=0.0)]}, "between two cells"),
+        ({"tests": [interaction([A], [A, B], at_least=0.0)]}, "interaction.of"),
+        ({"tests": [best_rate(within=[20.0, 5.0])]}, "must lie below"),
+        ({"tests": [best_rate(at_least=5.0, suite=None)]}, "needs the suite"),
+        ({"not_here": "no"}, "not_here"),
         ({"tests": [order(A)]}, "order.cells"),
         ({"tests": [order(A, A)]}, "a cell stands twice"),
         ({"tests": [difference(at_least=0.1, suite=None)]}, "needs the suite"),

@@ -96,7 +96,10 @@ def test_the_mixed_scheme_is_counted_on_the_stated_model_with_the_real_architect
 
 
 def test_an_error_is_held_against_another():
-    errors = WeightErrors(weights=10, block=64, nf4=0.09, fp4=0.12, int4=0.1)
+    errors = WeightErrors(
+        weights=10, block=64, nf4=0.09, fp4=0.12, int4=0.1, nf4_double=0.09, fp4_double=0.12,
+        largest={}, constants=1e-4,
+    )  # fmt: skip
     paper = Paper(errors={"minilm-l6": errors})
     assert kind_of(weighed(at_most=1.0), paper) == "confirmed on paper"
     assert kind_of(weighed(at_most=0.8), paper) == "refuted on paper"

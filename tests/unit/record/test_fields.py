@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from peftmark.advice import money, trade
+from peftmark.advice import guide_verdicts, money, trade
 from peftmark.analysis import validity
 from peftmark.claims import measures as of_claims
 from peftmark.core.amounts import Price
@@ -20,7 +20,7 @@ from peftmark.record.field import LIVE_PARTS, PHASES
 from peftmark.record.fields import FIELDS, by_phase, figure, side, title
 from peftmark.record.outcome import OUTCOME_FIELDS
 from peftmark.render import words
-from peftmark.report import guides, language, measures, pareto, radar
+from peftmark.report import axes, language, measures, pareto
 from peftmark.trend import series
 
 OF_THE_RECORD = (
@@ -120,13 +120,13 @@ def named() -> Iterator[tuple[str, str]]:
             for one in (m for m in found if isinstance(m, measures.Measure)):
                 for key in (one.name, *one.beside):
                     yield f"report/{module.__name__.rpartition('.')[2]}.{name}", key
-    yield from (("report/radar.READ", key) for key in radar.READ.values())
+    yield from (("report/axes.READ", key) for key in axes.READ.values())
     for key, measure in of_claims.MEASURES.items():
         if measure.derived is None:
             yield "claims/measures.MEASURES", key
     for cost in (
         *money.costs_of(Price(1.0, "USD")).values(),
-        *guides.COSTS.values(),
+        *guide_verdicts.COSTS.values(),
         trade.FORGETTING,
     ):
         yield "advice/trade", cost.name
@@ -169,7 +169,7 @@ def test_titles_and_sides_are_those_of_the_rows_everywhere():
     peak = FIELDS["peak_memory_bytes"]
     assert of_claims.MEASURES[peak.key].title == trade.MEMORY.title == measures.PEAK.title
     assert {m.title for m in series.MEASURES} >= {peak.title, title("step_seconds_p50")}
-    assert peak.title in radar.TITLES["memory"][1]
+    assert peak.title in axes.TITLES["memory"][1]
     assert measures.PEAK.hint == "MiB, lower is better"
     for one in measures.RELATIVE:
         assert one.hint.endswith(side(one.name))

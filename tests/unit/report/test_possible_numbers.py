@@ -11,13 +11,13 @@ import pytest
 
 from factory import ADALORA, LORA, make_causal, make_job, make_outcome, make_record
 from peftmark.advice.candidates import Wish, short_standing, standing_text
+from peftmark.advice.guide_verdicts import _difference
 from peftmark.advice.recommend import recommend
 from peftmark.analysis import table
 from peftmark.analysis.comparison import against_reference
 from peftmark.analysis.scale import limits_of, of_difference, scale_of
 from peftmark.analysis.stats import Estimate
 from peftmark.render import markdown, words
-from peftmark.report.guides import _difference
 from shown import row, show
 
 

@@ -19,7 +19,9 @@ from factory import (
     make_failure,
     make_matrix,
 )
-from peftmark.advice.guides import ADVICE, Advice, Group, Test
+from peftmark.advice import guide_verdicts
+from peftmark.advice.branches import Advice, Group, Test
+from peftmark.advice.guides import ADVICE
 from peftmark.analysis.stats import Estimate
 from peftmark.analysis.table import build
 from peftmark.catalog.methods import METHODS, Cell
@@ -379,11 +381,11 @@ def test_no_finished_run_picks_nothing():
 
 def verdict(records, text):
     advice = next(a for a in ADVICE if text in f"{a.condition}: {a.advice} ({a.source})")
-    return guides.judge(table_of(records), advice)
+    return guide_verdicts.judge(table_of(records), advice)
 
 
 def test_guides_are_whole():
-    assert 8 <= len(ADVICE) <= 15
+    assert 15 <= len(ADVICE) <= 24
     for advice in ADVICE:
         assert bool(advice.reason) == (advice.test is None)
         if advice.test is not None:
@@ -399,25 +401,25 @@ def test_measured_rows_agree_or_disagree_with_a_guide():
     heavy = changed(rows(), [QLORA], peak_memory_bytes=900 * 2**20)
     assert verdict(heavy, "less than 24 GB: QLoRA").word == "disagree"
     even = changed(rows(), [QLORA], peak_memory_bytes=520 * 2**20)
-    assert verdict(even, "less than 24 GB: QLoRA").word == "can't say"
-    found = verdict(rows(), "highest score is needed")
+    assert verdict(even, "less than 24 GB: QLoRA").word == "not told apart"
+    found = verdict(rows(), "the score matters: AdaLoRA")
     assert found.word == "disagree" and "AdaLoRA r8 to LoRA r8: −2." in found.why
 
 
 def test_a_drop_within_the_guides_margin_agrees():
-    assert verdict(rows(), "a little loss is fine").word == "agree"
+    assert verdict(rows(), "price of one or two points").word == "agree"
     worse = [
         replace(r, outcome=replace(r.outcome, metric_value=r.outcome.metric_value - 0.1))
         if r.job.cell == QLORA
         else r
         for r in rows()
     ]
-    assert verdict(worse, "a little loss is fine").word == "disagree"
+    assert verdict(worse, "price of one or two points").word == "disagree"
 
 
 def test_too_little_data_cannot_say_and_names_the_reason():
     one = rows(seeds=[0])
-    assert verdict(one, "highest score is needed").word == "can't say"
+    assert verdict(one, "the score matters: AdaLoRA").word == "not told apart"
     assert verdict(rows(), "fewer than 1,000 training rows: halve").why == (
         "no task here has fewer than 1,000 training rows"
     )
@@ -427,17 +429,21 @@ def test_too_little_data_cannot_say_and_names_the_reason():
     assert verdict(rows((LORA, FULL)), "less than 24 GB: IA3").why == (
         "needs IA3 and LoRA; not measured here"
     )
-    assert verdict(rows((LORA,)), "highest score").why == (
+    assert verdict(rows((LORA,)), "the score matters").why == (
         "needs AdaLoRA and LoRA of the same rank and variant; not measured here"
     )
-    assert "both within 0.1% of the base" in verdict(rows(), "0.1 % of the model").why
+    assert "both within 0.1% of the base" in verdict(rows(), "at most 0.1 % of the model").why
+    tiny = changed(rows(), CELLS, adapter_parameters=10)
+    assert "both above 0.1% of the base" in verdict(tiny, "more than 0.1 % of them").why
     assert (
         verdict(rows(), "close to pre-training").why == "closeness to pre-training is not measured"
     )
     meters = changed(rows(), [QLORA], peak_memory_source="other")
     assert "different meters" in verdict(meters, "less than 24 GB: QLoRA").why
+    assert verdict(meters, "less than 24 GB: QLoRA").word == "not measured"
     gone = changed(rows(), [QLORA], peak_memory_bytes=None)
     assert "not recorded on every task" in verdict(gone, "less than 24 GB: QLoRA").why
+    assert verdict(gone, "less than 24 GB: QLoRA").word == "not measured"
 
 
 def test_an_undecided_pair_says_how_many_seeds():
@@ -445,8 +451,8 @@ def test_an_undecided_pair_says_how_many_seeds():
     for r in rows((LORA, ADALORA)):
         gain = (0.004, -0.002, 0.003, -0.001, 0.001)[r.job.seed] if r.job.cell == ADALORA else 0
         near.append(replace(r, outcome=replace(r.outcome, metric_value=0.8 + gain)))
-    found = verdict(near, "highest score is needed")
-    assert found.word == "can't say"
+    found = verdict(near, "the score matters: AdaLoRA")
+    assert found.word == "not told apart" and found.seeds == "5 seeds"
     assert found.why.startswith("AdaLoRA r8 to LoRA r8: +0.1 ± 0.3 points, about ")
     assert found.why.endswith(" seeds would decide")
 
@@ -464,19 +470,22 @@ def test_a_budget_is_counted_on_the_adapter():
         adapter_parameters=20_000,
         total_parameters=22_733_216,
     )
-    assert verdict(records, "0.1 % of the model").word == "disagree"
+    assert verdict(records, "at most 0.1 % of the model").word == "disagree"
 
 
-def test_pairs_that_split_cannot_say():
+def test_pairs_that_split_are_mixed():
     mixed = rows((LORA, LORA16, Cell("ia3", None, "none")))
     ia3 = [Cell("ia3", None, "none")]
     found = verdict(changed(mixed, ia3, peak_memory_bytes=525 * 2**20), "less than 24 GB: IA3")
     assert (found.word, found.why) == (
-        "can't say",
-        "shown in 1 of 2 pairs of cells, the opposite in 1",
+        "mixed",
+        "shown in 1 of 2 pairs of cells, the opposite in 1 (IA3 to LoRA r8; IA3 to LoRA r16)",
     )
     less = verdict(changed(mixed, ia3, peak_memory_bytes=100), "less than 24 GB: IA3")
-    assert (less.word, less.why) == ("agree", "in all 2 pairs of cells")
+    assert (less.word, less.why) == (
+        "agree",
+        "in all 2 pairs of cells (IA3 to LoRA r8; IA3 to LoRA r16)",
+    )
 
 
 def test_latency_is_that_of_the_merged_model_where_it_merges():
@@ -503,19 +512,24 @@ def test_latency_is_that_of_the_merged_model_where_it_merges():
     ]
     assert verdict(slow, "latency counts").word == "disagree"
     alone = [r for r in records if r.job.seed == 0]
-    assert verdict(alone, "latency counts").word == "can't say"
+    assert verdict(alone, "latency counts").word == "not told apart"
 
 
 def test_the_table_of_guides_has_a_word_for_every_row():
-    shown = guides.grid(table_of(rows((*CELLS, ADALORA_NF4))))
-    assert len(shown.rows) == len(ADVICE)
-    assert {r[2].text for r in shown.rows} == {"agree", "disagree", "can't say"}
-    assert all(r[1].text.startswith("if ") and r[3].text for r in shown.rows)
+    known, left = guides.grids(table_of(rows((*CELLS, ADALORA_NF4))))
+    assert len(known.rows) + len(left.rows) == len(ADVICE) + 1  # the rule's ranks for the tasks
+    assert {"agree", "disagree"} <= {r[2].text for r in known.rows}
+    assert {r[2].text for r in left.rows} == {"not measured"}
+    assert left.folded and left.caption == f"{len(left.rows)} branches not measured here"
+    assert {r[2].note for r in known.rows} == {"5 seeds"} and "at reduced scale" in known.note
+    assert all(r[1].text.startswith("if ") and r[3].text for r in (*known.rows, *left.rows))
+    (only,) = guides.grids(table_of(rows((FULL,))))
+    assert only == replace(only, folded=True)
 
 
 def test_no_seed_in_common_cannot_say():
     records = [*rows((LORA,), seeds=[0, 1]), *rows((ADALORA,), seeds=[2, 3])]
-    assert verdict(records, "highest score").why == "AdaLoRA r8 to LoRA r8: no seed in common"
+    assert verdict(records, "the score matters").why == ("AdaLoRA r8 to LoRA r8: no seed in common")
 
 
 def test_a_group_may_take_any_base_or_only_some_sizes():
@@ -523,9 +537,9 @@ def test_a_group_may_take_any_base_or_only_some_sizes():
 
     def members(group):
         test = Test("x", "memory", group, Group("full", ("full",)))
-        return guides.judge(table, Advice("x", "x", "x, x", test)).why
+        return guide_verdicts.judge(table, Advice("x", "x", "x, x", test)).why
 
-    assert members(Group("any", ("lora",), None)) == "in all 3 pairs of cells"
+    assert members(Group("any", ("lora",), None)).startswith("in all 3 pairs of cells (")
     assert members(Group("quantised", ("lora",), True)).startswith("QLoRA r8 to full fine-tuning")
     assert members(Group("high", ("lora",), None, (16, 64))).startswith("LoRA r16 to full")
 

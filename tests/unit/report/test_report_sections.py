@@ -23,7 +23,7 @@ from peftmark.catalog.methods import cell_title
 from peftmark.record.job import RadarAxis
 from peftmark.record.recipe import AdaLoraSchedule
 from peftmark.render import chart_specs, draw, page
-from peftmark.report import costs
+from peftmark.report import costs, measures
 from peftmark.report import radar as glance
 from shown import column, fail, grid, on, paragraphs, row, section, show, write
 
@@ -213,6 +213,18 @@ def test_deployment_keeps_the_largest_error_and_the_mean_latency():
     assert column(found, entries, "merged into").text == "the fp32 base weights"
 
 
+def test_latency_by_rows_is_a_table_of_its_own_where_a_row_has_it():
+    names = measures.LATENCY_BY_ROWS
+    slow = make_outcome(latency_1_row_seconds=0.008)
+    found = grid(show([make_record(outcome=slow)]), "Latency by rows")
+    assert found.folded
+    assert column(found, found.rows[0], "latency of 1 row").text == "8.00"
+    assert column(found, found.rows[0], "merged latency of 8 rows").text == "26.0"
+    old = make_outcome(**dict.fromkeys(m.name for m in names))
+    blocks = section(show([make_record(outcome=old)]), "costs").blocks
+    assert not [b for b in blocks if getattr(b, "caption", "").startswith("Latency by")]
+
+
 def test_energy_is_that_of_the_device_with_its_flags():
     energy = {"energy_gpu_joules": 50.0, "energy_cpu_joules": 70.0}
     outcome = make_outcome(**energy, energy_flags=("short window",))
@@ -330,7 +342,7 @@ def test_shares_of_trials_of_other_lengths_are_not_compared():
     assert f"One point a value, after {steps}, so levels are not compared" in figure.note
     cells = row(shown, "Share of the settings", "LoRA r8")
     assert cells[1].text == "75\u00a0%" and cells[2].note.startswith("first trials have other")
-    assert grid(shown, "numbers of the radar").rows[0][-1].note.startswith("first trials have")
+    assert "ease of use (first trials have" in grid(shown, "numbers of the radar").note
 
 
 def test_trials_that_are_missing_leave_the_share_open():

@@ -41,7 +41,7 @@ def test_every_task_is_described_in_full(task: Task) -> None:
     assert (task.kind == "classification") == bool(task.labels)
     assert (task.kind in ("classification", "regression")) == bool(task.label_field)
     assert (task.bounds is not None) == bool(task.kind == "regression" or task.cuts)
-    assert task.train_rows > task.eval_rows > 0
+    assert task.train_rows >= task.eval_rows > 0
     made_here = {"sts-pairs", "movie", "trec", "dolly", "metamathqa"}
     made_here |= {one.key for one in TEXT_TASKS if one.package}
     assert bool(task.derived) == (task.key in made_here)
@@ -72,8 +72,9 @@ def test_every_task_is_described_in_full(task: Task) -> None:
 def test_every_form_gives_the_same_rows(task: Task, tmp_path: Path) -> None:
     train, evaluation = raw_rows(task, TEXTS), raw_rows(task, TEXTS[4:])
     names = {"tsv": "dev", "parquet": "validation", "jsonl": "eval"}
-    if task.key == "mnli":
-        names |= {"tsv": "dev_matched", "parquet": "validation_matched-00000-of-00001"}
+    if task.key.startswith("mnli"):
+        which = "mismatched" if task.key.endswith("mismatched") else "matched"
+        names |= {"tsv": f"dev_{which}", "parquet": f"validation_{which}-00000-of-00001"}
     small = tiny(task, 6 if task.cuts else 8, 3 if task.cuts else 4)
     prints = set()
     for form, name in names.items():
@@ -102,6 +103,13 @@ def test_every_form_gives_the_same_rows(task: Task, tmp_path: Path) -> None:
         ("dolly", ["test", "validation"], "validation"),
         ("mnli", ["dev", "validation_matched"], "validation_matched"),
         ("mnli", ["dev", "dev_mismatched"], "dev"),
+        ("mnli-mismatched", ["dev_matched", "dev_mismatched"], "dev_mismatched"),
+        (
+            "mnli-mismatched",
+            ["validation_matched", "validation_mismatched-00000-of-00001"],
+            "validation_mismatched-00000-of-00001",
+        ),
+        ("imdb", ["validation", "test-00000-of-00001"], "test-00000-of-00001"),
         ("rte", ["test", "eval", "validation"], "validation"),
         ("chatterbot", ["test", "dev"], "dev"),
     ],
@@ -109,11 +117,13 @@ def test_every_form_gives_the_same_rows(task: Task, tmp_path: Path) -> None:
 def test_which_file_of_a_mirror_is_evaluated_on(
     key: str, names: list[str], read: str, tmp_path: Path
 ) -> None:
-    task, folder = TASKS[key], tmp_path / "m" / key
+    task = TASKS[key]
+    folder = tmp_path / "m" / task.mirror[0]
     for name in ("train", *names):
         write_form(folder / f"{name}.parquet", task, raw_rows(task, TEXTS[:1]))
     data = load_task(tiny(task, 1, 1), places(tmp_path / "m"))
-    assert data.source == f"mirror: {key}/train.parquet, {key}/{read}.parquet"
+    name = folder.name
+    assert data.source == f"mirror: {name}/train.parquet, {name}/{read}.parquet"
 
 
 def test_a_task_without_its_evaluation_file_says_which_names_it_may_have(tmp_path: Path) -> None:
@@ -494,6 +504,44 @@ def test_task_from_the_hub(tmp_path: Path) -> None:
     assert "the copy in the cache is damaged" in gone
     with serve(dataset()) as hub:
         assert call(hub.url, tmp_path, fingerprint=known) == got
+
+
+def splits_of(key: str, *parts: str) -> Repository:
+    """A data set with a split of one row for each name, of a task's columns on the hub."""
+    task = TASKS[key]
+    assert task.hub
+    columns = [*(task.hub_fields or task.fields), "label"]
+    files, lines = {}, []
+    for label, part in enumerate(parts):
+        held = io.BytesIO()
+        row = [f"{part} {at}" for at in range(len(columns) - 1)]
+        pd.DataFrame([[*row, label % 2]], columns=columns).to_parquet(held)
+        files[f"{part}-00000-of-00001.parquet"] = held.getvalue()
+        lines += [f"  - split: {part}", f"    path: {part}-*"]
+    head = ["---", "configs:", f"- config_name: {task.hub.config or 'plain_text'}"]
+    card = "\n".join([*head, "  data_files:", *lines, "---", ""])
+    return Repository("dataset", "tiny/glue", {"README.md": card.encode(), **files})
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize(
+    ("key", "read", "left"),
+    [
+        ("mnli", "validation_matched", "validation_mismatched"),
+        ("mnli-mismatched", "validation_mismatched", "validation_matched"),
+        ("imdb", "test", "unsupervised"),
+    ],
+)
+def test_the_split_of_the_hub_that_a_task_is_evaluated_on(
+    key: str, read: str, left: str, tmp_path: Path
+) -> None:
+    counts = {"train_rows": 1, "eval_rows": 1, "fingerprint": None}
+    with serve(splits_of(key, "train", left, read)) as hub:
+        got = hub_stub.call(hub.url, tmp_path, "task", task=key, **counts)
+    count = len(TASKS[key].fields)
+    texts = [f"{read} {at}" for at in range(count)]
+    assert got["eval"] == [[*texts, *[None] * (2 - count), 0]]
+    assert got["train"][0][0] == "train 0"
 
 
 def test_rows_to_train_on_and_rows_to_evaluate_on_of_two_data_sets(

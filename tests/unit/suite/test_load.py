@@ -503,5 +503,11 @@ def test_a_price_of_an_hour_has_a_currency_and_changes_no_job(tmp_path):
     assert priced.profiles["quick"].price == "2.50USD"
     jobs = [[j.job_id for j in expand(suite, "quick", "cpu").jobs] for suite in (plain, priced)]
     assert jobs[0] == jobs[1]
+    (tmp_path / "stated").mkdir()
+    write(tmp_path / "stated", changed(((*QUICK, "watts"), 15)))
+    stated = load_suite("demo", tmp_path / "stated")
+    assert stated.profiles["quick"].watts == 15 and plain.profiles["quick"].watts is None
+    assert [j.job_id for j in expand(stated, "quick", "cpu").jobs] == jobs[0]
+    assert "watts: found 0" in refusal(tmp_path, changed(((*QUICK, "watts"), 0)))
     told = refusal(tmp_path, changed(((*QUICK, "price"), "2.5")))
     assert "currency of three capital letters, such as 2.50USD" in told

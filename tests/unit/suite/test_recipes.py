@@ -216,12 +216,14 @@ def test_settings_that_came_later_leave_ids_as_they_were_at_their_defaults(tmp_p
     write(tmp_path, BASE)
     before = {job.job_id for job in reported(load_suite("demo", tmp_path), "quick")}
     settings = {"weights": "fp32", "gradient_accumulation": 1, "label_smoothing": 0.0}
+    settings["halve_on_growth"] = False
     write(tmp_path, changed(*((("recipe", name), value) for name, value in settings.items())))
     jobs = reported(load_suite("demo", tmp_path), "quick")
     assert {job.job_id for job in jobs} == before
     assert not any(name in job.to_json() for job in jobs for name in (*settings, "early_stopping"))
     for name, value in {**settings, "early_stopping": 2}.items():
         other = {"weights": "bf16", "gradient_accumulation": 2, "label_smoothing": 0.1}
+        other["halve_on_growth"] = True
         content = changed((("recipe", name), other.get(name, value)))
         content["recipe"]["precision"] = "bf16" if name == "weights" else "fp32"
         write(tmp_path, content)

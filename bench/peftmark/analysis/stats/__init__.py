@@ -32,15 +32,18 @@ from peftmark.analysis.stats.row_noise import (
     row_noise,
     two_level,
 )
+from peftmark.analysis.stats.spread import FEWEST_FOR_SPREAD, SpreadRatio, spread_ratio
 from peftmark.analysis.stats.survival import KmPoint, kaplan_meier, median
 
 __all__ = [
+    "FEWEST_FOR_SPREAD",
     "NEARLY_ZERO",
     "Comparison",
     "Estimate",
     "KmPoint",
     "Limits",
     "Sign",
+    "SpreadRatio",
     "bootstrap_rows",
     "bound",
     "chance_of_hits",
@@ -63,6 +66,7 @@ __all__ = [
     "sign",
     "sign_flip",
     "sign_flip_floor",
+    "spread_ratio",
     "t_interval",
     "two_level",
     "wilcoxon",

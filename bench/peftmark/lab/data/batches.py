@@ -83,11 +83,17 @@ class Batch:
         mask = self.inputs.get("attention_mask")
         if mask is None:
             mask = torch.ones_like(next(iter(self.inputs.values())))
-        real = mask[rows].sum(1)  # rows are padded on the right
+        real = mask[rows].sum(1)
         longest = int(real.max())
-        inputs = {name: value[rows, :longest] for name, value in self.inputs.items()}
-        labels = self.labels[rows, :longest] if self.text else self.labels[rows]
-        return replace(self, inputs=inputs, labels=labels, tokens=int(real.sum()), row_choices=())
+        # Rows that a model goes on from are padded on the left, others on the right.
+        places = slice(-longest, None) if self.asked else slice(longest)
+        return replace(
+            self,
+            inputs={name: value[rows, places] for name, value in self.inputs.items()},
+            labels=self.labels[rows, places] if self.text else self.labels[rows],
+            tokens=int(real.sum()),
+            row_choices=self.row_choices[rows],
+        )
 
     def to(self, device: torch.device) -> Batch:
         """The batch on a device."""

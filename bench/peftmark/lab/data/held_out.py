@@ -9,14 +9,19 @@ from typing import Any
 import numpy as np
 
 from peftmark.catalog.task import SPOKEN, Example, Task
-from peftmark.lab.data.batches import Batch, Encoder, evaluation_batches
+from peftmark.lab.data.batches import Batch, Encoder, evaluation_batches, subset
 from peftmark.lab.data.causal_rows import Answers, Reader, predicted_tokens, right_answer
+from peftmark.record.fields_batch_latency import BATCH_LATENCY
 from peftmark.record.job import Job
 
 LATENCY_BATCHES = 8
 LATENCY_ROWS = 8
 LATENCY_SPOKEN = (2, 4)
 """Batches and their rows for a causal language model, which takes many times longer for a row."""
+BY_ROWS_FROM = 64
+"""Rows that the batches of latency by rows are cut from."""
+BY_ROWS_BATCHES, BY_ROWS_SPOKEN = 3, 1
+"""How many batches of a size there are, and for a causal language model."""
 
 
 @dataclass(frozen=True)
@@ -109,3 +114,20 @@ def latency_set(
     picks = [full[i] for i in places]
     parts = [held.examples[size * i : size * (i + 1)] for i in picks] if held.examples else []
     return [batches[i] for i in picks], parts
+
+
+def latency_by_rows(
+    encoder: Encoder | Reader, rows: Sequence[Example], task: Task, job: Job
+) -> dict[int, list[Batch]]:
+    """Rows of a batch -> batches of so many, as `BATCH_LATENCY` has them.
+
+    The smaller ones are the first rows of the larger, which are spread over the lengths that there
+    are (of one, its middle). Sizes that there are too few rows for are absent.
+    """
+    most = BY_ROWS_SPOKEN if task.kind in SPOKEN else BY_ROWS_BATCHES
+    sizes = [size for size in BATCH_LATENCY if size <= len(rows)]
+    held = held_out(encoder, subset(rows, BY_ROWS_FROM), max(sizes), task, job).batches
+    full = [batch for batch in held if len(batch.labels) == max(sizes)]
+    ends = np.linspace(0, len(full) - 1, most + 2)[1:-1].round().astype(int)
+    picks = [full[i] for i in dict.fromkeys(ends)]
+    return {size: [batch.parts(size)[0] for batch in picks] for size in sizes}

@@ -26,7 +26,13 @@ from peftmark.lab.data.causal_rows import (
 )
 from peftmark.lab.data.constant_guess import constant_guess
 from peftmark.lab.data.conversations import Conversations
-from peftmark.lab.data.held_out import HeldOut, held_out, labels_of, latency_set
+from peftmark.lab.data.held_out import (
+    HeldOut,
+    held_out,
+    labels_of,
+    latency_by_rows,
+    latency_set,
+)
 from peftmark.lab.models import Unsupported
 from peftmark.lab.rng import generator
 from peftmark.record.job import Job
@@ -50,6 +56,7 @@ class Work:
         selection_rows: rows cut from the training split.
         latency: the fixed batches that inference is timed on.
         latency_examples: of labelled rows, those of each of them.
+        latency_by_rows: rows of a batch -> batches of so many rows that inference is timed on.
         examples: the rows that may be trained on, those of selection left out.
         hold_out: rows as a held-out set is, for a method that reads them outside of a step.
         mean, scale: standardisation of regression scores, from the training rows used.
@@ -71,6 +78,7 @@ class Work:
     selection_rows: int
     latency: list[Batch]
     latency_examples: list[Sequence[Example]]
+    latency_by_rows: dict[int, list[Batch]]
     examples: Sequence[Example]
     hold_out: Callable[[Sequence[Example]], HeldOut]
     mean: float
@@ -195,6 +203,7 @@ def prepare_work(
         selection_rows=len(cut),
         latency=latency,
         latency_examples=latency_examples,
+        latency_by_rows={} if trial else latency_by_rows(encoder, held, task, job),
         examples=rows,
         hold_out=hold_out,
         mean=targets.mean,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from contextlib import redirect_stdout
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,12 @@ from peftmark.sources.assets import Places
 
 
 def main() -> None:
-    """Do what is asked: `export` or `predict`."""
+    """Do what is asked: `export`, `predict` or `measure`."""
     asked = json.load(sys.stdin)
     with redirect_stdout(sys.stderr):
         try:
             quiet_libraries()
-            found = {"export": _export, "predict": _predict}[asked["do"]](asked)
+            found = _DOES[asked["do"]](asked)
         except UserError as error:
             found = {"fault": error.what, "remedy": error.remedy}
         except Unsupported as error:
@@ -62,12 +63,31 @@ def _predict(asked: dict[str, Any]) -> dict[str, Any]:
     return {"said": predict(opened_of(asked), [_row(one) for one in asked["rows"]])}
 
 
+def _measure(asked: dict[str, Any]) -> dict[str, Any]:
+    """What the adapter moved, and what several of it on one base hold; a part that can't be
+    measured is its reason."""
+    from peftmark.lab.export.several import several
+    from peftmark.lab.export.weight_change import weight_change
+
+    one = opened_of(asked)
+    found: dict[str, Any] = {}
+    for name, measure in (("change", weight_change), ("several", several)):
+        try:
+            found[name] = {**asdict(measure(one)), "reason": ""}
+        except Unsupported as error:
+            found[name] = {"reason": str(error)}
+    return found
+
+
 def _row(values: dict[str, Any]) -> Example:
     """The inverse of what rows are in JSON, where tuples are lists."""
     turns = tuple((role, said) for role, said in values.get("turns", ()))
     return Example(
         values["text"], values.get("pair"), 0, choices=tuple(values.get("choices", ())), turns=turns
     )
+
+
+_DOES = {"export": _export, "predict": _predict, "measure": _measure}
 
 
 if __name__ == "__main__":

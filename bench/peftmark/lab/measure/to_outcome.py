@@ -16,6 +16,8 @@ from peftmark.lab.measure.probe import Probed
 from peftmark.lab.scoring import Scores
 from peftmark.lab.train import Trained, warm_up_steps
 from peftmark.record.fields import LIVE_PARTS
+from peftmark.record.fields_batch_latency import BATCH_LATENCY, MERGED_BATCH_LATENCY
+from peftmark.record.fields_watch import WATCHED
 from peftmark.record.job import Job
 from peftmark.record.outcome import Outcome, numbers
 
@@ -24,6 +26,8 @@ DEPLOYED = (
     "latency_p95_seconds",
     "merged_latency_p50_seconds",
     "merged_latency_p95_seconds",
+    *BATCH_LATENCY.values(),
+    *MERGED_BATCH_LATENCY.values(),
     "merge_target",
     "merge_max_error",
     "reload_max_error",
@@ -48,7 +52,7 @@ UNTOUCHED = (
     "torch_reserved_bytes", "vmhwm_train_bytes", "rss_before_train_bytes", "energy_gpu_joules",
     "energy_cpu_joules", "gemm_flops_per_second", "head_parameters", "adapter_parameters",
     "solved_size", "budget_parameters", "active_parameters", "final_rank", "initial_weights_hash",
-    "final_weights_hash", "peak_memory_bytes", "peak_memory_source",
+    "final_weights_hash", "peak_memory_bytes", "peak_memory_source", *WATCHED,
 )  # fmt: skip
 """Columns of what a job does in training and after it."""
 
@@ -112,6 +116,8 @@ def of_training(job: Job, trained: Trained) -> dict[str, Any]:
             reason = "a tuning trial is scored on the selection rows alone"
         names = ("selected_metric_value", "selected_step", "selection_metric_value")
         reasons |= dict.fromkeys(names, reason)
+    watched, unwatched = trained.watched
+    reasons |= unwatched
     if not trained.written:
         reasons["generated_tokens_per_second"] = "no answers are written"
     ranks = [end for history in trained.rank_history.values() if (end := history[-1]) is not None]
@@ -134,6 +140,7 @@ def of_training(job: Job, trained: Trained) -> dict[str, Any]:
         "rank_history": trained.rank_history,
         "importance_history": trained.importance_history,
         "gate_history": trained.gate_history,
+        **watched,
         "curve": curve,
         "null_reasons": reasons,
     }
@@ -210,15 +217,26 @@ def of_fit(scores: Scores, meters: Meters, untrained: str) -> dict[str, Any]:
 def of_deployment(found: Deployed, outcome: Outcome) -> dict[str, Any]:
     """Latency, merge and reload."""
     merged = found.merged_latency or (None, None)
-    reasons = {}
+    columns = (*BATCH_LATENCY.values(), *MERGED_BATCH_LATENCY.values())
+    reasons = dict.fromkeys(columns, f"there are only {outcome.eval_rows} evaluation rows")
     if found.merged_latency is None:
         names = (name for name in DEPLOYED if name.startswith("merge"))
-        reasons = dict.fromkeys(names, found.merge_reason)
+        reasons |= dict.fromkeys(names, found.merge_reason)
+    by_rows = {
+        "latency_1_row_seconds": found.by_rows.get(1),
+        "latency_4_rows_seconds": found.by_rows.get(4),
+        "latency_8_rows_seconds": found.by_rows.get(8),
+        "merged_latency_1_row_seconds": found.merged_by_rows.get(1),
+        "merged_latency_4_rows_seconds": found.merged_by_rows.get(4),
+        "merged_latency_8_rows_seconds": found.merged_by_rows.get(8),
+    }
+    reasons = {name: why for name, why in reasons.items() if by_rows.get(name) is None}
     return {
         "latency_p50_seconds": found.latency[0],
         "latency_p95_seconds": found.latency[1],
         "merged_latency_p50_seconds": merged[0],
         "merged_latency_p95_seconds": merged[1],
+        **by_rows,
         "merge_target": found.merge_target,
         "merge_max_error": found.merge_max_error,
         "reload_max_error": found.reload_max_error,

@@ -116,6 +116,9 @@ class Prepared:
         new_base: whether a later stage has put another base in the place of the first.
         gates: mean gate of each part of each layer, by "layer.part", over the rows that were scored
             since it was asked before, for methods with gates; parts taken out are absent.
+        importance_variation: coefficient of variation of each module's scores, by name, likewise.
+        part_of: of a method of several parts, the part that a trainable tensor belongs to, by
+            name; empty for what is of none, such as a gate or the head. None for one part.
         layer_scores: sensitivity of each layer by its module name, for methods that looked at
             gradients before they were built.
         matched_rank: which of the method's ranks the cell's rank is; None without rank.
@@ -139,6 +142,8 @@ class Prepared:
     scored: Callable[[float | None], None] = field(default=_unmoved)
     new_base: bool = False
     gates: Callable[[], dict[str, float]] = field(default=dict)
+    importance_variation: Callable[[], dict[str, float | None]] = field(default=dict)
+    part_of: Callable[[str], str] | None = None
     layer_scores: dict[str, float] = field(default_factory=dict)
     matched_rank: str | None = None
     active_parameters: Callable[[], int] | None = None

@@ -58,6 +58,7 @@ def adalora(model: nn.Module, setting: Setting) -> Prepared:
         after_step=dynamics.after_step,
         ranks=lambda: ranks(wrapped),
         importance=dynamics.importance,
+        importance_variation=dynamics.variation,
         matched_rank="target_r",
         active_parameters=lambda: active_parameters(wrapped),
         fault=fault,
@@ -102,12 +103,15 @@ class Dynamics:
         self._tuner = tuner
         self._adapter: str = tuner.trainable_adapter_name
         self._known: dict[str, float] = {}
+        self._varied: dict[str, float | None] = {}
 
     def after_step(self, step: int) -> None:
         """Allocate after step `step`, while the gradients stand."""
         config = self._tuner.peft_config[self._adapter]
         if step == config.total_step - config.tfinal:
-            self.importance()  # the last allocation: PEFT forgets the scores after it
+            # The last allocation: PEFT forgets the scores after it.
+            self.importance()
+            self.variation()
         self._tuner.update_and_allocate(step)
 
     def importance(self) -> dict[str, float]:
@@ -128,6 +132,34 @@ class Dynamics:
                 for name in modules(self._tuner.model)
             }
         return self._known
+
+    def variation(self) -> dict[str, float | None]:
+        """Standard deviation (n - 1) over mean of the importance of each module's triplets that
+        are not pruned, by module; empty before a step.
+
+        The importance of a triplet is that of `importance`. Pruned ones are left out: with e_i at
+        zero no gradient reaches them, so half of a budget pruned would look like unrest. None for
+        a module with fewer than two others, or whose mean is zero.
+        """
+        allocator = self._tuner.rankallocator
+        if allocator.exp_avg_ipt:
+            self._varied = {
+                name: _variation(
+                    allocator._element_score(f"{name}.lora_E.{self._adapter}").flatten()
+                    + allocator._element_score(f"{name}.lora_A.{self._adapter}").mean(1)
+                    + allocator._element_score(f"{name}.lora_B.{self._adapter}").mean(0),
+                    module.lora_E[self._adapter].detach().flatten() != 0,
+                )
+                for name, module in modules(self._tuner.model).items()
+            }
+        return self._varied
+
+
+def _variation(scores: torch.Tensor, active: torch.Tensor) -> float | None:
+    kept = scores[active].double()
+    if len(kept) < 2 or not float(kept.mean()):
+        return None
+    return float(kept.std() / kept.mean())
 
 
 def orthogonality(model: nn.Module, adapter: str = "default") -> torch.Tensor:

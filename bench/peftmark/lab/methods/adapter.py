@@ -195,6 +195,7 @@ def adapter_lora(model: nn.Module, setting: Setting) -> Prepared:
 
     prepared = _prepared(model, put)
     prepared.ranks = lambda: ranks
+    prepared.part_of = lambda name: "LoRA" if ".lora_" in name else "adapter"
     prepared.matched_rank = "r"
     return prepared
 

@@ -71,6 +71,7 @@ def bitfit_lora(model: nn.Module, setting: Setting) -> Prepared:
         merge=lambda model: merge_adapter(model, job),
         ranks=lambda: ranks,
         matched_rank="r",
+        part_of=lambda name: "LoRA" if ".lora_" in name else "biases",
     )
 
 

@@ -136,6 +136,8 @@ def hybrid(model: nn.Module, setting: Setting) -> Prepared:
         after_step=dynamics.after_step,
         ranks=all_ranks,
         importance=dynamics.importance,
+        importance_variation=dynamics.variation,
+        part_of=lambda name: next((b for b in (LOW, MIDDLE, HIGH) if f".{b}" in name), ""),
         active_parameters=lambda: active_parameters(tuner),
         fault=fault,
     )

@@ -100,6 +100,7 @@ def unipelt(model: nn.Module, setting: Setting) -> Prepared:
         merge_reason="the gates depend on the input: no weight can hold what they scale",
         ranks=lambda: ranks,
         matched_rank="r",
+        part_of=_part_of,
     )
     every: list[Gate | GateNetwork] = [*put.own.values(), *put.networks.values()]
     for gate in every:
@@ -152,6 +153,13 @@ def _put(base: nn.Module, ranks: dict[str, int], setting: Setting) -> _Put:
     switch: Any = base
     switch.set_attn_implementation(ATTENTION)
     return put
+
+
+def _part_of(name: str) -> str:
+    """The part that a tensor belongs to; none for gates."""
+    places = set(name.split("."))
+    parts = {"LoRA": {"A", "B"}, "prefix": {"keys", "values"}, "adapter": {"down", "up"}}
+    return next((part for part, own in parts.items() if places & own), "")
 
 
 def _insert(
