@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -39,11 +39,11 @@ class Trained:
         last: scores on the evaluation rows after the last step.
         rank_history: module -> active rank at each curve point.
         importance_history: module -> mean importance at each curve point.
-        gate_history: layer and part -> mean gate over the rows scored at each curve point.
         samples, tokens: rows, and tokens without padding, of the timed steps.
         first: the first step.
         steps: that were taken; fewer than the recipe's where early stopping ended them.
         written: tokens of answers written in all evaluations.
+        gate_history: layer and part -> mean gate over the rows scored at each curve point.
         watched: columns of what was looked at to be warned by, and why some are empty.
     """
 
@@ -52,13 +52,13 @@ class Trained:
     exploding_step: int | None
     rank_history: dict[str, list[int | None]]
     importance_history: dict[str, list[float | None]]
-    gate_history: dict[str, list[float | None]]
     samples: int
     tokens: int
     first: Taken
     written: int = 0
     steps: int = 0
     watched: tuple[dict[str, Any], dict[str, str]] = ({}, {})
+    gate_history: dict[str, list[float | None]] = field(default_factory=dict)
 
 
 def warm_up_steps(steps: int) -> int:
