@@ -14,7 +14,7 @@ import tiny
 from citizen import LABELS, inputs
 from peftmark.lab.data.batches import Batch
 from peftmark.lab.methods import diff_pruning, trainable
-from peftmark.lab.methods.diff_pruning import Relaxed, Sparse
+from peftmark.lab.methods.diff_pruning import Relaxed, Sparse, StraightThrough
 from peftmark.lab.methods.reference import FILE
 from peftmark.lab.models import adapter_targets
 
@@ -234,3 +234,80 @@ def test_weights_stay_fp32_under_autocast(bert):
     for name, parameter in trainable(prepared.model):
         assert parameter.grad.dtype == torch.float32, name
         assert torch.isfinite(parameter.grad).all(), name
+
+
+# --- straight-through masks -----------------------------------------------------------------------
+
+
+def straight(**options):
+    return job_for(mask="straight-through", **options)
+
+
+def test_masks_are_ones_above_one_half_with_the_gradient_of_the_sigmoid():
+    part = StraightThrough(torch.zeros(1, 3))
+    with torch.no_grad():
+        part.log_alpha.copy_(torch.tensor([-0.5, 0.1, -0.2]))
+        part.w.copy_(torch.tensor([[2.0, 3.0, 4.0]]))
+    z = part.gates(torch.tensor([0.4, -0.3, 0.3]))
+    # (log_alpha + e) / (2/3) is -0.15, -0.3, 0.15; their sigmoids are 0.46257, 0.42556, 0.53743.
+    torch.testing.assert_close(z, torch.tensor([0.0, 0.0, 1.0]))
+    z.sum().backward()
+    by_hand = torch.tensor([0.37290, 0.36669, 0.37290])  # 3/2 s (1 - s)
+    torch.testing.assert_close(part.log_alpha.grad, by_hand, rtol=1e-4, atol=0)
+    # The listing's own penalty at these values: 0.37754 + 0.52498 + 0.45017.
+    assert part.expected().item() == pytest.approx(1.35269, rel=1e-5)
+    # Without noise a mask is open where log_alpha is above 0.
+    found = part.eval()(torch.ones(1, 3))
+    torch.testing.assert_close(found, torch.tensor([[1.0, 4.0, 1.0]]))
+
+
+def test_noise_is_uniform_and_opens_no_mask_at_the_start():
+    torch.manual_seed(0)
+    part = StraightThrough(torch.zeros(200, 500)).train()
+    noise = part.noise()
+    assert -0.5 <= noise.min() < -0.499
+    assert 0.499 < noise.max() <= 0.5
+    assert noise.std().item() == pytest.approx(1 / math.sqrt(12), rel=0.01)
+    weight = torch.randn(200, 500)
+    assert torch.equal(part(weight), weight)
+    assert part.w.std().item() == pytest.approx(diff_pruning.START, rel=0.02)
+    part(weight).sum().backward()
+    assert (part.log_alpha.grad != 0).all()  # of closed masks too
+
+
+def test_open_masks_alone_are_kept_and_at_most_the_density(bert):
+    base, prepared, parts = citizen.build(bert, straight(density=1))
+    weights = target_weights(parts, base, job_for())
+    assert torch.equal(citizen.logits(prepared.model), citizen.logits(base))
+    opened = []
+    with torch.no_grad():
+        for part in relaxed(prepared.model).values():
+            part.log_alpha[:7] = 0.1
+            opened.append(part.w.flatten()[:7].clone())
+    prepared.stage.begin()
+    assert prepared.fault() is None
+    kept = [part.values for part in sparse(prepared.model).values()]
+    for values, found in zip(opened, kept, strict=True):
+        assert torch.equal(values, found)
+    _, dense, _ = citizen.build(bert, straight(density=1e-4))
+    with torch.no_grad():
+        for part in relaxed(dense.model).values():
+            part.log_alpha.fill_(1.0)
+    dense.stage.begin()
+    count = sum(len(part.values) for part in sparse(dense.model).values())
+    assert count == round(1e-4 * sum(w.numel() for w in weights.values()))
+    assert dense.fault() is None
+
+
+def test_masks_that_all_stay_closed_are_a_fault(bert):
+    _, prepared, _ = citizen.build(bert, straight())
+    prepared.stage.begin()
+    assert "no mask was open" in prepared.fault()
+
+
+def test_straight_through_masks_train_save_and_load(bert, tmp_path, monkeypatch):
+    monkeypatch.setattr(diff_pruning, "NOISE", 0.01)  # so that a few short steps open some
+    prepared = citizen.check(bert, tmp_path, straight())
+    _, paper, _ = citizen.build(bert, job_for())
+    citizen.train(paper, 10)
+    assert (citizen.logits(paper.model) - citizen.logits(prepared.model)).abs().max() > 1e-3

@@ -17,8 +17,9 @@ from peftmark.catalog.tasks import TASKS
 from peftmark.lab.data.batches import Batch, Shape
 from peftmark.lab.measure.probe import probe
 from peftmark.lab.memory import fake_step
+from peftmark.lab.memory.both_stages import predicted_peak
 from peftmark.lab.memory.cuda_emulation import AsCuda
-from peftmark.lab.memory.fake_step import NotSymbolic, predicted_peak, run
+from peftmark.lab.memory.fake_step import NotSymbolic, run
 from peftmark.lab.memory.live_tensors import LiveTensors
 from peftmark.lab.memory.meta_model import blank, config_of
 from peftmark.lab.memory.scaling import family

@@ -21,7 +21,7 @@ from peftmark.catalog.tasks import TASKS
 from peftmark.lab.deploy import deploy
 from peftmark.lab.measure.parameter_counts import base_format, parameters
 from peftmark.lab.measure.probe import probe
-from peftmark.lab.memory.fake_step import predicted_peak
+from peftmark.lab.memory.both_stages import predicted_peak
 from peftmark.lab.memory.live_tensors import resident
 from peftmark.lab.methods import prepare
 from peftmark.lab.models import Unsupported, anatomy

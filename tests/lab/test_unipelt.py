@@ -13,7 +13,8 @@ import tiny
 from citizen import LABELS, inputs
 from peftmark.lab.data.batches import Batch
 from peftmark.lab.methods import trainable
-from peftmark.lab.methods.unipelt import Gate, GatedAdapter, GatedLora, GatedPrefix, Rows, attend
+from peftmark.lab.methods.unipelt_gates import Gate, Rows
+from peftmark.lab.methods.unipelt_parts import GatedAdapter, GatedLora, GatedPrefix, attend
 from peftmark.lab.models import Unsupported
 
 CPU = torch.device("cpu")

@@ -20,6 +20,7 @@ from peftmark.machine.environment import changed_versions
 from peftmark.record.fields import by_phase
 from peftmark.record.job import Job, Record
 from peftmark.record.machine_kind import kind_of
+from peftmark.record.stages import ends_as
 
 SAME_BITS = tuple(f.key for f in by_phase() if f.deterministic and f.key != "curve")
 """Fields of the outcome that two runs of one job must share; with them the curve but its times. In
@@ -173,7 +174,7 @@ def _of_one(row: Record) -> Iterator[Flag]:
         yield Flag("collapsed", row.job, f"the last {what} are all the same")
     error = outcome.reload_max_error
     # Not "above": an error that is not a number is no faithful copy either.
-    base = quantization_of(row.job.quantization)
+    base = quantization_of(ends_as(row.job).quantization)
     if error is None or base is None:  # nobody here knows what such a base allows
         return
     allowed = base.reload_tolerance_with(row.job.recipe.weights)

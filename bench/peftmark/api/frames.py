@@ -26,7 +26,7 @@ RUN = ("suite", "profile", "cell", "task", "seed")
 FIRST = (*RUN, "purpose", "status", "metric_name", "metric_value", "learning_rate")
 """Columns that stand first."""
 BULKY: tuple[str, ...] = ("predictions", "references", "completions", "config", "environment")
-BULKY += ("rank_history", "importance_history", *WATCHED)
+BULKY += ("rank_history", "importance_history", "gate_history", *WATCHED)
 """Columns that only whoever asks for them gets."""
 AS_JSON = {*JSON_COLUMNS, "config", "environment"}
 """Columns that are stored as JSON."""

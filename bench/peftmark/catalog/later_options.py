@@ -87,6 +87,44 @@ LATER_OF_P_TUNING_V2: tuple[Option, ...] = (
 )
 
 
+MASK = _later(
+    "mask",
+    "hard-concrete",
+    ("hard-concrete", "straight-through"),
+    "gates as in the paper, or masks of zeros and ones whose gradient is the sigmoid's",
+)
+
+LATER_OF_TWO_STAGE: tuple[Option, ...] = (
+    _later(
+        "second_quantization",
+        "same",
+        ("same", "none"),
+        "base of the second stage: the first one's, or one that isn't quantised",
+    ),
+    _later(
+        "from",
+        "last",
+        ("last", "best"),
+        "adapter that it starts as: of the first stage's last step, or of its best evaluation",
+    ),
+)
+LATER_OF_UNIPELT: tuple[Option, ...] = (
+    _later(
+        "gates",
+        "paper",
+        ("paper", "network"),
+        "one a part as in the paper, or one network a layer for all three",
+    ),
+    _later("entropy_weight", 0.1, (0, 10), "weight of the entropy of a network's gates"),
+    _later(
+        "prune_below",
+        0.1,
+        (0, 1),
+        "a part is taken out if a network's gate is under it in 9 of 10 layers; 0 for never",
+    ),
+)
+
+
 def _bands(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for name in (f"{band}_dropout" for band in BANDS):
         if -1 < values[name] < 0:
@@ -103,6 +141,16 @@ def _bands(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "middle_target", f"found {last} with middle {first}; at most that"
     if not last and first % 2:
         yield "middle", f"found {first}; it is halved: make it even or set middle_target"
+
+
+def _gates(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for option in LATER_OF_UNIPELT[1:]:
+        if values["gates"] == "paper" and values[option.name] != option.default:
+            yield (
+                option.name,
+                f"found {values[option.name]} with gates: paper, which have none; "
+                "it is for gates: network",
+            )
 
 
 def _ranks(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -123,5 +171,6 @@ CONFLICTS: Mapping[str, Callable[[Mapping[str, Any]], Iterator[tuple[str, str]]]
     "hybrid": _bands,
     "p-tuning-v2": _depth,
     "sensitive-ranks": _ranks,
+    "unipelt": _gates,
 }
 """Method -> (option, what is wrong) of values, all given and each allowed by itself."""

@@ -14,6 +14,9 @@ from peftmark.catalog.later_options import (
     LATER_OF_ADAPTER,
     LATER_OF_HYBRID,
     LATER_OF_P_TUNING_V2,
+    LATER_OF_TWO_STAGE,
+    LATER_OF_UNIPELT,
+    MASK,
     RANKS_BY,
 )
 from peftmark.catalog.method import ANY, Hook, Method, Option, Size
@@ -159,7 +162,7 @@ METHODS: dict[str, Method] = {
             options=(
                 Option("first_stage", 0.5, (0.05, 0.95), "share of the steps that LoRA takes"),
                 Option("second_rate", 0.25, (0.001, 1), "learning rate of AdaLoRA over LoRA's"),
-                ALLOCATOR,
+                ALLOCATOR, *LATER_OF_TWO_STAGE,
             ),
             hooks=("extra loss", "after each step", "second stage"), budget=True,
         ),
@@ -259,6 +262,7 @@ METHODS: dict[str, Method] = {
                 Option("alpha_rate", 0.1, (1e-6, 10), "learning rate of the gates' log alpha"),
                 Option("cut_at", 0.6, (0.05, 0.95), "share of the steps before the cut"),
                 Option("second_rate", 5.0, (0.001, 100), "learning rate after the cut over before"),
+                MASK,
             ),
             hooks=("extra loss", "second stage"),
         ),
@@ -269,6 +273,7 @@ METHODS: dict[str, Method] = {
             options=(
                 Option("width", 48, (1, 4096), "width of the bottleneck adapter"),
                 Option("tokens", 10, (1, 512), "length of the prefix"),
+                *LATER_OF_UNIPELT,
             ),
             budget=True,
             not_causal="and each gate is a mean over a whole row, with the tokens in it that are "

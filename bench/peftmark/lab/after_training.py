@@ -17,7 +17,7 @@ from peftmark.lab.data.job_data import Work
 from peftmark.lab.deploy import deploy, saved_size
 from peftmark.lab.leave import leave
 from peftmark.lab.measure.meters import Meters
-from peftmark.lab.measure.probe import probe
+from peftmark.lab.measure.probe import Probed, of_both, probe
 from peftmark.lab.measure.to_outcome import (
     DEPLOYED,
     PREDICTED,
@@ -26,12 +26,14 @@ from peftmark.lab.measure.to_outcome import (
     of_probe,
     without,
 )
-from peftmark.lab.memory.fake_step import NotSymbolic, predicted_peak, unforeseen
+from peftmark.lab.memory.both_stages import predicted_peak
+from peftmark.lab.memory.fake_step import NotSymbolic, unforeseen
 from peftmark.lab.methods import Prepared
 from peftmark.lab.models import Unsupported, trained_head
 from peftmark.lab.train import Progress
 from peftmark.record.kept import NOT_KEPT
 from peftmark.record.outcome import Outcome
+from peftmark.record.stages import ends_as, second_stage
 
 
 def deployed(
@@ -60,10 +62,11 @@ def deployed(
             saved_head_bytes=size.head_bytes,
         )
         progress({"phase": "deploy"})
+        last = replace(build, job=ends_as(build.job))
         try:
             with meters.phase("deploy"):
                 batches, by_rows = work.latency, work.latency_by_rows
-                found = deploy(build.job, prepared, folder, build.base, batches, device, by_rows)
+                found = deploy(last.job, prepared, folder, last.base, batches, device, by_rows)
             outcome = replace(outcome, **of_deployment(found, outcome))
         except Exception as error:
             outcome = _failed(outcome, DEPLOYED, "reloading and merging", error)
@@ -93,12 +96,13 @@ def probed(
     progress({"phase": "probe"})
     try:
         with meters.phase("probe"):
-            model = build.prepare(build.base())
-            found = probe(build.job, build.task, model, work, torch.device(build.job.device))
+            found = _probed(build, work)
+            if second := second_stage(build.job):
+                other = _probed(replace(build, job=second), work)
+                found = of_both(found, other, build.job.recipe.steps - second.recipe.steps)
     except Exception as error:
         outcome = without(outcome, PREDICTED, "there is nothing to hold it against")
         return _failed(outcome, PROBED, "the probe steps", error)
-    del model
     outcome = replace(outcome, **of_probe(found, outcome))
     try:
         with meters.phase("predict"):
@@ -110,6 +114,12 @@ def probed(
         return without(outcome, PREDICTED, unforeseen(error))
     error_share = peak / found.live.total - 1
     return replace(outcome, predicted_live_bytes=peak, prediction_error=error_share)
+
+
+def _probed(build: Build, work: Work) -> Probed:
+    """A probe of the job's model, built anew, which is gone afterwards."""
+    model = build.prepare(build.base())
+    return probe(build.job, build.task, model, work, torch.device(build.job.device))
 
 
 def _failed(outcome: Outcome, names: tuple[str, ...], what: str, error: Exception) -> Outcome:

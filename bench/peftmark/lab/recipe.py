@@ -282,7 +282,7 @@ def _trained(
         active_parameters=(
             prepared.active_parameters() if prepared.active_parameters else trained_count
         ),
-        total_parameters=loaded.total + added,
+        total_parameters=(0 if prepared.new_base else loaded.total) + added,
         layer_scores=prepared.layer_scores,
         initial_weights_hash=built.weights,
         final_weights_hash=last_hash,

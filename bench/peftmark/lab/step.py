@@ -94,10 +94,13 @@ class Step:
         self._staged = False
         self.held = 0
         self._start(job.recipe.steps, 1.0)
-        if job.recipe.gradient_checkpointing:
-            enable: Any = prepared.model.activation_checkpointing_enable
-            enable(activation_checkpointing_kwargs={"use_reentrant": False})
+        self._checkpoint()
         prepared.model.train()
+
+    def _checkpoint(self) -> None:
+        if self._job.recipe.gradient_checkpointing:
+            enable: Any = self._prepared.model.activation_checkpointing_enable
+            enable(activation_checkpointing_kwargs={"use_reentrant": False})
 
     def _start(self, steps: int, scale: float) -> None:
         """Make the optimizer of what trains now, with the schedule of the steps to come."""
@@ -117,6 +120,8 @@ class Step:
     def _begin_stage(self, stage: Stage) -> None:
         self._staged = True
         stage.begin()
+        if self._prepared.new_base:
+            self._checkpoint()
         raise_trained(self._prepared.model, self._job)
         self._prepared.model.to(self._device)
         self._prepared.model.train()

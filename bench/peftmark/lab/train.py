@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import nn
@@ -21,8 +21,6 @@ from peftmark.lab.scoring import Scores, evaluate
 from peftmark.lab.step import Diverged, Step, Taken
 from peftmark.record.job import Job
 from peftmark.record.outcome import CurvePoint
-
-Value = TypeVar("Value", int, float)
 
 Progress = Callable[[dict[str, Any]], None]
 
@@ -45,6 +43,7 @@ class Trained:
         first: the first step.
         steps: that were taken; fewer than the recipe's where early stopping ended them.
         written: tokens of answers written in all evaluations.
+        gate_history: layer and part -> mean gate over the rows scored at each curve point.
         watched: columns of what was looked at to be warned by, and why some are empty.
     """
 
@@ -59,6 +58,7 @@ class Trained:
     written: int = 0
     steps: int = 0
     watched: tuple[dict[str, Any], dict[str, str]] = ({}, {})
+    gate_history: dict[str, list[float | None]] = field(default_factory=dict)
 
 
 def warm_up_steps(steps: int) -> int:
@@ -89,8 +89,7 @@ def train(
     warm = warm_up_steps(recipe.steps)
     curve: list[CurvePoint] = []
     norms: list[float] = []
-    ranks: list[dict[str, int]] = []
-    importance: list[dict[str, float]] = []
+    told: list[tuple[Mapping[str, Any], ...]] = []
     first: list[Taken] = []  # not in the step: the probe counts what a step keeps
     samples = tokens = done = written = 0
     while done < recipe.steps:
@@ -103,21 +102,22 @@ def train(
             watch.look(step, done, work.train(done - 1), float(taken[-1].norm))
         scores, picked = _evaluated(prepared.model, work, task, job, meters, device)
         written += sum(s.written.tokens for s in (scores, picked) if s is not None)
-        new_norms = _norms(taken, recipe.precision)
-        norms += new_norms
-        ranks.append(prepared.ranks())
-        importance.append(prepared.importance())
+        norms += (new_norms := _norms(taken, recipe.precision))
+        told.append((prepared.ranks(), prepared.importance(), prepared.gates()))
         curve.append(_point(done, taken, new_norms, scores, picked, job, meters))
+        prepared.scored(_selection(curve[-1], job))
         progress({"step": done, "steps": recipe.steps, "metric": curve[-1].metric})
         if stops(curve, job, prepared.stage):
             break
+    ranks, importance, gates = map(_histories, zip(*told, strict=True))
     return Trained(
         first=first[0],
         curve=tuple(curve),
         last=scores,
         exploding_step=exploding_step(norms),
-        rank_history=_histories(ranks),
-        importance_history=_histories(importance),
+        rank_history=ranks,
+        importance_history=importance,
+        gate_history=gates,
         samples=samples,
         tokens=tokens,
         written=written,
@@ -166,16 +166,18 @@ def stops(curve: Sequence[CurvePoint], job: Job, stage: Stage | None = None) -> 
         stage.after + 1 if stage is not None else 0,
         warm_up_steps(steps) + 1,
     )
-    # A trial is scored on the selection rows alone.
-    found = [p.metric if job.purpose == "tuning" else p.selection_metric for p in curve]
-    scores = [
-        sign_of(job.metric) * score
-        for p, score in zip(curve, found, strict=True)
-        if score is not None and p.step >= ends
-    ]
+    found = [_selection(p, job) for p in curve if p.step >= ends]
+    scores = [score for score in found if score is not None]
     if patience is None or not scores:
         return False
     return len(scores) - 1 - scores.index(max(scores)) >= patience
+
+
+def _selection(point: CurvePoint, job: Job) -> float | None:
+    """A point's score on the selection rows, higher being better; None without one."""
+    # A trial is scored on the selection rows alone.
+    score = point.metric if job.purpose == "tuning" else point.selection_metric
+    return None if score is None else sign_of(job.metric) * score
 
 
 def _norms(taken: Sequence[Taken], precision: str) -> list[float]:
@@ -247,7 +249,7 @@ def scored(
     return scores
 
 
-def _histories(points: Sequence[Mapping[str, Value]]) -> dict[str, list[Value | None]]:
+def _histories(points: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     """Name -> its value at each curve point, None where it has none (yet)."""
     names = dict.fromkeys(name for point in points for name in point)
     return {name: [point.get(name) for point in points] for name in names}

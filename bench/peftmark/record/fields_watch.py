@@ -92,4 +92,18 @@ ROWS: tuple[Field, ...] = (
         ),
         null="empty where it never was, or the recipe doesn't ask",
     ),
+    Field(
+        "gate_history",
+        "json",
+        "gates in training",
+        phase="evaluation",
+        meter="the method",
+        kind="fact",
+        section="Parameters",
+        summary=(
+            'layer and part, as "layer.part" -> gate of the part at each curve point, mean over '
+            "the evaluation and selection rows, null once it was taken out"
+        ),
+        null="empty for methods without gates",
+    ),
 )

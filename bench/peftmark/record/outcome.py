@@ -169,6 +169,7 @@ class Outcome:
     final_rank: int | None = None
     rank_history: dict[str, list[int | None]] = field(default_factory=dict)
     importance_history: dict[str, list[float | None]] = field(default_factory=dict)
+    gate_history: dict[str, list[float | None]] = field(default_factory=dict)
     layer_scores: dict[str, float] = field(default_factory=dict)
     norm_history: dict[str, list[float | None]] = field(default_factory=dict)
     importance_variation: dict[str, list[float | None]] = field(default_factory=dict)

@@ -231,18 +231,20 @@ class Radar:
 
 @dataclass(frozen=True)
 class RankMap:
-    """Final rank of every adapted module of one cell.
+    """Final rank of every adapted module of one cell, or the gate of every part.
 
     Attributes:
         layers: names of the rows, from the input up.
         modules: names of the columns.
         ranks: by layer, then module; None where there is no adapter.
+        digits: behind the point; None for none where all are whole, else one.
     """
 
     mark: Mark
     layers: tuple[str, ...]
     modules: tuple[str, ...]
     ranks: tuple[tuple[float | None, ...], ...]
+    digits: int | None = None
 
 
 @dataclass(frozen=True)

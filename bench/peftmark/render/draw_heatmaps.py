@@ -44,7 +44,9 @@ def draw_rank_map(ranks: RankMap) -> Canvas:
         if rank is not None
     ]
     _shade(axes, squares, COLOURS[ranks.mark.series], gap=(2 / width, 2 / height))
-    digits = 0 if all(rank == round(rank) for rank in known) else 1
+    digits = ranks.digits
+    if digits is None:
+        digits = 0 if all(rank == round(rank) for rank in known) else 1
     for y, row in enumerate(ranks.ranks):
         for x, rank in enumerate(row):
             text = "–" if rank is None else f"{rank:.{digits}f}"

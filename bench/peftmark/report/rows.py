@@ -23,7 +23,7 @@ BULKY: tuple[str, ...] = (
     "environment",
     "rank_history",
 )
-BULKY += ("importance_history", "completions", *WATCHED)
+BULKY += ("importance_history", "gate_history", "completions", *WATCHED)
 """Columns that the CSV leaves out; the Parquet file has them."""
 MACHINE = "machine"
 """Last column of the CSV where the rows are of several machines: the key of each."""

@@ -22,6 +22,7 @@ from peftmark.report import (
     costs,
     coverage,
     external,
+    gates,
     glossary,
     language,
     learning,
@@ -147,6 +148,10 @@ def _ranked(of: Material) -> bool:
     return _finished(of) and ranks.is_needed(of.table)
 
 
+def _gated(of: Material) -> bool:
+    return _finished(of) and gates.is_needed(of.table)
+
+
 def _claimed(of: Material) -> bool:
     return _finished(of) and bool(of.given.claims)
 
@@ -168,6 +173,7 @@ SECTIONS = (
     SectionRow(_finished, lambda of: learning.section(of.table)),
     SectionRow(_writes, lambda of: language.section(of.table)),
     SectionRow(_ranked, lambda of: ranks.section(of.table)),
+    SectionRow(_gated, lambda of: gates.section(of.table)),
     SectionRow(_tuned, lambda of: tuning.section(of.table)),
     SectionRow(_finished, lambda of: radar.section(of.table, of.given.options)),
     SectionRow(_claimed, lambda of: reported_claims.section(of.table, of.given.claims)),

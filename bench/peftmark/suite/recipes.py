@@ -20,6 +20,7 @@ from peftmark.catalog.methods import LORA, Cell, known_method
 from peftmark.catalog.quantizations import quantization_of
 from peftmark.catalog.task import Task
 from peftmark.record.recipe import AdaLoraSchedule, Recipe, first_stage_steps
+from peftmark.suite.option_settings import option_setting_faults
 from peftmark.suite.schema import MethodEntry, Profile, RecipeLayer, SuiteFile
 from peftmark.suite.schema_runs import OPTIONS
 
@@ -256,15 +257,13 @@ def resolve_recipe(
         tell("batch_size", f"found {values['batch_size']} with {rows} training rows{cut}")
     epochs = values.pop("epochs", None)
     steps = values.get("steps") or math.ceil(epochs * math.ceil(rows / values["batch_size"]))
-    eval_every = values["eval_every"]
-    if isinstance(eval_every, str):
-        eval_every = max(1, _share(eval_every, steps))
-    if not 1 <= eval_every <= steps:
-        tell("eval_every", f"found {eval_every}; the run has {steps} steps")
+    eval_every = _eval_every(values["eval_every"], steps, tell)
     warmup_steps = _share(values.pop("warmup"), steps)
     if warmup_steps > steps:
         tell("warmup", f"found {warmup_steps}; the run has {steps} steps")
     _check_step(values, method, task, tell)
+    for key, what in option_setting_faults(cell, values, steps, eval_every):
+        tell(key, what)
     if profile.tuning and values["selection_rows"] == 0:
         tell("selection_rows", "found 0; a profile with tuning scores its trials on these rows")
     schedule = _schedule(method, cell, values, steps, tell)
@@ -276,6 +275,14 @@ def resolve_recipe(
     if base is None or not base.double:
         values["double_quantization"] = None
     return Recipe(**values)
+
+
+def _eval_every(given: int | str, steps: int, fault: Fault) -> int:
+    """Steps between two evaluations."""
+    found = max(1, _share(given, steps)) if isinstance(given, str) else given
+    if not 1 <= found <= steps:
+        fault("eval_every", f"found {found}; the run has {steps} steps")
+    return found
 
 
 def _missing(values: Mapping[str, Any], method: Method) -> list[str]:

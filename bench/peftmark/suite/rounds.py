@@ -90,6 +90,9 @@ def shortened(recipe: Recipe, steps: int) -> Recipe:
         left = max(1, steps - first - tinit - tfinal)
         adalora = replace(adalora, tinit=tinit, tfinal=tfinal, delta_t=min(adalora.delta_t, left))
     evaluated = steps if recipe.early_stopping is None else min(recipe.eval_every, steps)
+    if recipe.options.get("from") == "best":
+        # One of the first stage's evaluations is what the second starts from.
+        evaluated = min(recipe.eval_every, first_stage_steps(recipe.options, steps))
     return replace(
         recipe,
         steps=steps,

@@ -36,6 +36,7 @@ from peftmark.lab.quantization.table import backend_of
 from peftmark.lab.quantized_cache import load_base
 from peftmark.record.job import Job
 from peftmark.record.kept import NOTES, Kept, Unreadable
+from peftmark.record.stages import ends_as
 from peftmark.sources.assets import Places, model_files
 
 
@@ -45,7 +46,7 @@ class Opened:
 
     Attributes:
         folder: its files.
-        job: that trained it, on the device that is here.
+        job: that trained it, on the device that is here and the base that it ended on.
         task: as the job's model reads it.
         files: of the base.
         cache: where quantised bases are kept; None to quantise anew.
@@ -128,7 +129,7 @@ def opened(folder: Path, places: Places) -> Opened:
         what = f"{folder}: what is noted of the adapter can't be read: {error}"
         raise UserError(what, "Run the job again (--again) to keep it anew.") from error
     device: Any = "cuda" if kept.job.device == "cuda" and torch.cuda.is_available() else "cpu"
-    job = replace(kept.job, device=device)
+    job = ends_as(replace(kept.job, device=device))
     bring(job)
     task = task_of(job)
     files = model_files(job.model_facts, places).path

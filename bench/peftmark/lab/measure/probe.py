@@ -6,7 +6,7 @@ model built anew from the same seeds. Nothing here changes a bit of the trained 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import torch
@@ -83,6 +83,17 @@ def probe(job: Job, task: Task, prepared: Prepared, work: Work, device: torch.de
         inputs,
         tuple(interpolate(counted, length) for length in work.longest),
     )
+
+
+def of_both(first: Probed, second: Probed, steps: int) -> Probed:
+    """What two stages show together, each probed by itself: the larger peak, and the operations of
+    each step.
+
+    Args:
+        steps: of the first stage.
+    """
+    larger = max(first, second, key=lambda one: one.live.total)
+    return replace(larger, flops=first.flops[:steps] + second.flops[steps:])
 
 
 def interpolate(counted: dict[int, int], length: int) -> int:

@@ -140,6 +140,7 @@ def of_training(job: Job, trained: Trained) -> dict[str, Any]:
         "final_rank": sum(ranks) if ranks else None,
         "rank_history": trained.rank_history,
         "importance_history": trained.importance_history,
+        "gate_history": trained.gate_history,
         **watched,
         "curve": curve,
         "null_reasons": reasons,

@@ -23,11 +23,9 @@ from transformers import masking_utils
 
 from peftmark.catalog.methods import STEP_OF, known_method
 from peftmark.catalog.task import SPOKEN, Task
-from peftmark.lab.build import Build
 from peftmark.lab.data.batches import Batch, Shape
 from peftmark.lab.duration.work import Amounts, Work, count_scoring
 from peftmark.lab.measure import parameter_counts
-from peftmark.lab.measure.probe import Probed
 from peftmark.lab.memory.code_books import code_books
 from peftmark.lab.memory.cuda_emulation import AsCuda, bitsandbytes_as_on_cuda
 from peftmark.lab.memory.insides import FakeTensorMode, fake_tensor
@@ -39,7 +37,6 @@ from peftmark.lab.models import (
     anatomy_of,
     attend_in_one_type,
     check_quantised,
-    config_for,
     outside,
     quantization_settings,
 )
@@ -105,7 +102,7 @@ def run(
     flops: bool = False,
     mask_given: bool = False,
 ) -> Seen:
-    """Take training steps, and count operations in the last.
+    """Take training steps, and count operations in the last; of two stages those of the first.
 
     With a single step the optimizer makes its states before it, from gradients of zeros: half the
     work, and the same peak as two such steps.
@@ -197,18 +194,6 @@ class _Mode(FakeTensorMode):  # type: ignore[no-untyped-call]
             # values in the input's.
             return found[0], *(one.new_empty(one.shape, dtype=args[2].dtype) for one in found[1:])
         return found
-
-
-def predicted_peak(build: Build, probed: Probed) -> int:
-    """Bytes at the peak of the steps that a probe took, from the job and its model's configuration.
-
-    Raises:
-        Unsupported, NotSymbolic: see `run`.
-    """
-    config = config_for(build.folder, build.job, max(1, len(build.task.labels)))
-    given = "attention_mask" in probed.inputs
-    seen = run(build.job, build.task, config, probed.shapes, inputs=probed.inputs, mask_given=given)
-    return seen.trace.peak().total
 
 
 @contextmanager

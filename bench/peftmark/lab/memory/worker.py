@@ -25,7 +25,8 @@ from peftmark.catalog.task import Task
 from peftmark.core.errors import UserError
 from peftmark.lab.data.batches import Shape
 from peftmark.lab.duration.work import Amounts
-from peftmark.lab.memory.fake_step import NotSymbolic, Seen, run, unforeseen
+from peftmark.lab.memory.both_stages import run
+from peftmark.lab.memory.fake_step import NotSymbolic, Seen, unforeseen
 from peftmark.lab.memory.meta_model import config_of
 from peftmark.lab.memory.scaling import Family, family, interpolated
 from peftmark.lab.models import Unsupported
@@ -92,7 +93,7 @@ class Asked:
         config.use_cache = False
         # Every pass after the second is as the second: it finds the gradients there.
         passes = [shape] * min(job.recipe.gradient_accumulation, 2)
-        seen = run(job, self.task(), config, [passes], self.form, flops=flops)
+        seen = run(job, self.task(), config, [passes], form=self.form, flops=flops)
         left = job.recipe.gradient_accumulation - len(passes)
         return replace(
             seen,

@@ -31,6 +31,10 @@ def _no_step(step: int) -> None:
     return None
 
 
+def _unmoved(score: float | None) -> None:
+    return None
+
+
 def _same_rate(name: str) -> float:
     return 1.0
 
@@ -107,6 +111,11 @@ class Prepared:
         ranks: active rank of each adapted module by name; empty for methods without rank.
         importance: mean importance of each adapted module's rank-one parts, by name, for methods
             that score them.
+        scored: told the selection score after each evaluation, higher being better; None where
+            there is none.
+        new_base: whether a later stage has put another base in the place of the first.
+        gates: mean gate of each part of each layer, by "layer.part", over the rows that were scored
+            since it was asked before, for methods with gates; parts taken out are absent.
         importance_variation: coefficient of variation of each module's scores, by name, likewise.
         part_of: of a method of several parts, the part that a trainable tensor belongs to, by
             name; empty for what is of none, such as a gate or the head. None for one part.
@@ -132,6 +141,9 @@ class Prepared:
     stage: Stage | None = None
     ranks: Callable[[], dict[str, int]] = field(default=dict)
     importance: Callable[[], dict[str, float]] = field(default=dict)
+    scored: Callable[[float | None], None] = field(default=_unmoved)
+    new_base: bool = False
+    gates: Callable[[], dict[str, float]] = field(default=dict)
     importance_variation: Callable[[], dict[str, float | None]] = field(default=dict)
     part_of: Callable[[str], str] | None = None
     layer_scores: dict[str, float] = field(default_factory=dict)

@@ -27,6 +27,20 @@ at them, the cut takes values the model relies on, and stage two has to recover 
 larger `l0_weight`, `alpha_rate` or `second_rate` helps.
 
 The paper's structured variant, in which the weights of a group share a second gate, is left out.
+
+With `mask: straight-through` the gates are those of a practitioners' guide: masks of zeros and ones
+that start closed, at temperature 2/3 and with noise e ~ Uniform(-1/2, 1/2),
+
+    s = sigmoid((log_alpha + e) / (2/3)),  z = 1 if s > 1/2, else 0
+
+where the gradient of s stands for that of z (Bengio et al. 2013, arXiv 1308.3432), and the penalty
+is `l0_weight` times the sum of sigmoid(log_alpha). The guide prints the paper's formula with
+log(-g/g), which has no value; with l = -g and r = g that is log(1) = 0. log_alpha starts at -1/2,
+where no noise opens a mask. A closed mask gives w no gradient and w = 0 would give log_alpha none,
+so w is drawn as the guide draws it, from a normal distribution, but with deviation `START`: its 1
+is many times that of the weights of a trained model. In evaluation a mask is open where log_alpha
+is above 0. The cut keeps open masks alone, as many as there are, at most the `density`: the guide
+has no target and cuts once training is over; here the rest of the steps follow.
 """
 
 from __future__ import annotations
@@ -41,6 +55,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn.utils import parametrize
 
+from peftmark.catalog.methods import known_method
 from peftmark.lab.methods import Prepared, Setting, Stage, trainable
 from peftmark.lab.methods.reference import FILE, train_head_alone
 from peftmark.lab.models import adapter_targets
@@ -49,6 +64,11 @@ LOW, HIGH = -1.5, 1.5
 """l and r: the interval that the concrete distribution is stretched to."""
 
 FIRST_LOG_ALPHA = 5.0
+
+TEMPERATURE, NOISE = 2 / 3, 0.5
+"""Of straight-through masks: what log_alpha is divided by, and how far noise reaches."""
+START = 0.01
+"""Deviation of w under straight-through masks at the start; an assumption."""
 
 
 class Relaxed(nn.Module):
@@ -59,6 +79,10 @@ class Relaxed(nn.Module):
         self.w = nn.Parameter(torch.zeros_like(weight, dtype=torch.float32))
         # Flat, because the optimizer decays matrices: decay would pull the gates half open.
         self.log_alpha = nn.Parameter(torch.full_like(self.w.flatten(), FIRST_LOG_ALPHA))
+
+    def noise(self) -> torch.Tensor:
+        """log u - log(1 - u) by weight, drawn anew."""
+        return torch.logit(torch.rand_like(self.log_alpha), eps=1e-4)
 
     def gates(self, noise: torch.Tensor | None = None) -> torch.Tensor:
         """z by weight, flat.
@@ -81,8 +105,40 @@ class Relaxed(nn.Module):
         """W + z * w, of W's shape."""
         if not self.training:
             return weight + self.difference()
-        noise = torch.logit(torch.rand_like(self.log_alpha), eps=1e-4)
-        return weight + self.gates(noise).view_as(self.w) * self.w
+        return weight + self.gates(self.noise()).view_as(self.w) * self.w
+
+
+class StraightThrough(Relaxed):
+    """A weight's dense difference behind masks of zeros and ones, closed at the start."""
+
+    def __init__(self, weight: torch.Tensor) -> None:
+        super().__init__(weight)
+        nn.init.normal_(self.w, std=START)
+        nn.init.constant_(self.log_alpha, -NOISE)
+
+    def noise(self) -> torch.Tensor:
+        """e by weight, drawn anew."""
+        return (2 * torch.rand_like(self.log_alpha) - 1) * NOISE
+
+    def gates(self, noise: torch.Tensor | None = None) -> torch.Tensor:
+        """z by weight, flat, with the gradient of s.
+
+        Args:
+            noise: e by weight; None for none.
+        """
+        shifted = self.log_alpha if noise is None else self.log_alpha + noise
+        s = torch.sigmoid(shifted / TEMPERATURE)
+        return (s > 0.5).to(s.dtype) + (s - s.detach())
+
+    def expected(self) -> torch.Tensor:
+        """The guide's sum that stands for the number of open masks, a scalar with gradient."""
+        return torch.sigmoid(self.log_alpha).sum()
+
+
+_MASKS: Mapping[str, type[Relaxed]] = {
+    "hard-concrete": Relaxed,
+    "straight-through": StraightThrough,
+}
 
 
 class Sparse(nn.Module):
@@ -109,10 +165,12 @@ def diff_pruning(model: nn.Module, setting: Setting) -> Prepared:
     """Put a difference on the recipe's targets; head and pooler train beside it, whole."""
     job, options = setting.job, setting.job.recipe.options
     weight, rate = float(options["l0_weight"]), float(options["alpha_rate"])
+    kind = known_method(job.method).option(options, "mask")
     train_head_alone(model, setting)
     targets = adapter_targets(job, setting.parts)
     for name in targets:
-        _attach(model, name, Relaxed(model.get_submodule(name).get_parameter("weight").detach()))
+        start = model.get_submodule(name).get_parameter("weight").detach()
+        _attach(model, name, _MASKS[kind](start))
     head = sum(p.numel() for name, p in trainable(model) if ".parametrizations." not in name)
     size = sum(part.w.numel() for part in _parts(model, targets, Relaxed).values())
     budget = max(1, round(options["density"] * size))
@@ -132,8 +190,10 @@ def diff_pruning(model: nn.Module, setting: Setting) -> Prepared:
 
     def fault() -> str | None:
         found = kept()
-        if found == budget:
+        if found == budget or (kind == "straight-through" and 0 < found < budget):
             return None
+        if kind == "straight-through" and not found:
+            return "no mask was open when DiffPruning cut: nothing of the difference is left"
         return f"DiffPruning ended with {found} differing weights, its budget is {budget}"
 
     return Prepared(
@@ -154,11 +214,16 @@ def diff_pruning(model: nn.Module, setting: Setting) -> Prepared:
 
 
 def cut(model: nn.Module, targets: list[str], budget: int) -> None:
-    """Keep the `budget` largest differences of all targets together; the rest is zero for good."""
+    """Keep the `budget` largest differences of all targets together; the rest is zero for good.
+
+    Where straight-through masks are open for fewer weights, those alone are kept.
+    """
     with torch.no_grad():
         parts = _parts(model, targets, Relaxed)
         flat = {name: part.difference().flatten() for name, part in parts.items()}
         sizes = [len(values) for values in flat.values()]
+        if all(isinstance(part, StraightThrough) for part in parts.values()):
+            budget = min(budget, sum(int(torch.count_nonzero(v)) for v in flat.values()))
         largest = torch.cat([values.abs() for values in flat.values()]).topk(budget).indices
         chosen = torch.zeros(sum(sizes), dtype=torch.bool, device=largest.device)
         chosen[largest] = True

@@ -19,180 +19,54 @@ are, one pair a layer; the authors draw them from an MLP that is dropped after t
 
 B, U, c and d start at zero, and every gate near one half. So adapter and LoRA change nothing at the
 start; the prefix does: small as it is, each query now shares its attention with it.
+
+With `gates: network` the gates are those of a practitioners' guide: one network a layer gives those
+of all three parts, adapter, prefix and LoRA, from the layer's input h (d wide),
+
+    G(h) = mean over t of sigmoid(M2 relu(M1 h_t) / T),  M1: d -> 128, M2: 128 -> 3
+
+with T falling linearly from 5 in the first step to 1 in the last, and `entropy_weight` times the
+entropy of G over its sum, mean over rows and layers, taken from the loss. After the last step a
+part is taken out of every layer if its gate, mean over the training rows since the evaluation
+before, is under `prune_below` in nine of ten layers or more. The guide clips the network's gradient
+to a norm of 1; the recipe's default clips all gradients together to that.
 """
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from torch import nn
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from peftmark.catalog.methods import known_method
 from peftmark.lab.last_token import reads_last_token
-from peftmark.lab.methods import Prepared, Setting
-from peftmark.lab.methods.reference import load_trained, save_trained, train_head_alone
+from peftmark.lab.methods import Prepared, Setting, trainable
+from peftmark.lab.methods.reference import FILE, load_trained, save_trained, train_head_alone
+from peftmark.lab.methods.unipelt_gates import (
+    LAST_TEMPERATURE,
+    PARTS,
+    Gate,
+    GateNetwork,
+    Mean,
+    OneGate,
+    Rows,
+    low_parts,
+    temperature_after,
+)
+from peftmark.lab.methods.unipelt_parts import (
+    ATTENTION,
+    AnyGate,
+    GatedAdapter,
+    GatedLora,
+    GatedPrefix,
+)
 from peftmark.lab.models import Block, Unsupported
-
-STARTING_SCALE = 0.02
-"""Standard deviation of gates, prefixes and D at the start: that of BERT's own weights."""
-
-ATTENTION = "peftmark_prefix"
-
-
-class Rows:
-    """The attention mask of the rows that pass through the model now, (rows, tokens) or None."""
-
-    def __init__(self) -> None:
-        self.mask: torch.Tensor | None = None
-
-    def see(self, model: nn.Module, args: Any, inputs: dict[str, Any]) -> None:
-        """A hook before the model's forward pass."""
-        self.mask = inputs.get("attention_mask")
-
-    def mean(self, values: torch.Tensor) -> torch.Tensor:
-        """The mean over each row's real tokens: (rows, tokens, n) to (rows, 1, n)."""
-        if self.mask is None:
-            return values.mean(dim=1, keepdim=True)
-        real = self.mask.unsqueeze(-1).to(values.dtype)
-        return (values * real).sum(1, keepdim=True) / real.sum(1, keepdim=True)
-
-
-class Gate(nn.Module):
-    """G: (rows, tokens, width) to (rows, 1, 1)."""
-
-    def __init__(self, width: int, rows: Rows, device: torch.device) -> None:
-        super().__init__()
-        self.rows = rows
-        self.linear = _small(nn.Linear(width, 1, device=device))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """One factor a row, in fp32."""
-        return self.rows.mean(torch.sigmoid(self.linear(x).float()))
-
-
-class GatedLora(nn.Module):
-    """A projection with LoRA behind a gate.
-
-    Args:
-        linear: the layer, plain or quantised.
-        rank: r.
-        scale: alpha / r.
-        dropout: on LoRA's input, in training.
-        gate: G_L, which query and value share.
-    """
-
-    def __init__(self, linear: Any, rank: int, scale: float, dropout: float, gate: Gate) -> None:
-        super().__init__()
-        device = next(linear.parameters()).device
-        self.linear, self.gate, self.scale = linear, gate, scale
-        self.dropout = nn.Dropout(dropout)
-        self.A = nn.Linear(linear.in_features, rank, bias=False, device=device)
-        self.B = nn.Linear(rank, linear.out_features, bias=False, device=device)
-        nn.init.kaiming_uniform_(self.A.weight, a=math.sqrt(5))  # as in LoRA
-        nn.init.zeros_(self.B.weight)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(rows, tokens, in) to (rows, tokens, out)."""
-        y: torch.Tensor = self.linear(x)
-        change: torch.Tensor = self.gate(x) * self.scale * self.B(self.A(self.dropout(x)))
-        return y + change
-
-
-class GatedPrefix(nn.Module):
-    """A self-attention with trained keys and values before its own, behind a gate.
-
-    Args:
-        attention: the module; it hands keywords it doesn't know to the attention function.
-        heads, width: number of heads and width of one.
-        tokens: length of the prefix.
-        gate: G_P.
-    """
-
-    def __init__(
-        self, attention: nn.Module, heads: int, width: int, tokens: int, gate: Gate
-    ) -> None:
-        super().__init__()
-        device = next(attention.parameters()).device
-        self.attention, self.gate = attention, gate
-        self.keys = nn.Parameter(torch.empty(heads, tokens, width, device=device))
-        self.values = nn.Parameter(torch.empty(heads, tokens, width, device=device))
-        nn.init.normal_(self.keys, std=STARTING_SCALE)
-        nn.init.normal_(self.values, std=STARTING_SCALE)
-
-    def forward(self, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        """What the attention returns, (rows, tokens, width) first."""
-        gate = self.gate(hidden_states).unsqueeze(-1)
-        prefix = (gate * self.keys, gate * self.values)
-        return self.attention(hidden_states, *args, prefix=prefix, **kwargs)
-
-
-class GatedAdapter(nn.Module):
-    """A layer's last LayerNorm with a bottleneck adapter inside, behind a gate.
-
-    Args:
-        norm: the LayerNorm.
-        width: of the bottleneck.
-        gate: G_A.
-    """
-
-    def __init__(self, norm: nn.LayerNorm, width: int, gate: Gate) -> None:
-        super().__init__()
-        device, hidden = norm.weight.device, norm.normalized_shape[0]
-        self.norm, self.gate = norm, gate
-        self.down = _small(nn.Linear(hidden, width, device=device))
-        self.up = nn.Linear(width, hidden, device=device)
-        nn.init.zeros_(self.up.weight)
-        nn.init.zeros_(self.up.bias)
-
-    def forward(self, u: torch.Tensor) -> torch.Tensor:
-        """The layer's output, of u's shape."""
-        n = self.norm(u)
-        change = self.gate(n) * self.up(torch.relu(self.down(n)))
-        summed: torch.Tensor = self.norm(u + change)
-        return summed
-
-
-def _small(linear: nn.Linear) -> nn.Linear:
-    nn.init.normal_(linear.weight, std=STARTING_SCALE)
-    nn.init.zeros_(linear.bias)
-    return linear
-
-
-def attend(
-    module: nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    prefix: tuple[torch.Tensor, torch.Tensor],
-    **rest: Any,
-) -> tuple[torch.Tensor, None]:
-    """transformers' attention function with a prefix that every token sees.
-
-    Args:
-        query, key, value: (rows, heads, tokens, width).
-        attention_mask: True or 0 where a key is seen, (rows, 1, 1 or tokens, tokens); None if all
-            are.
-        prefix: keys and values, each (rows, heads, length, width).
-    """
-    key, value = (
-        torch.cat([before.to(own.dtype), own], dim=2)
-        for before, own in zip(prefix, (key, value), strict=True)
-    )
-    if attention_mask is not None:
-        seen = 1 if attention_mask.dtype == torch.bool else 0
-        length = prefix[0].shape[2]
-        attention_mask = nn.functional.pad(attention_mask, (length, 0), value=seen)
-    return sdpa_attention_forward(module, query, key, value, attention_mask, **rest)
-
-
-ALL_ATTENTION_FUNCTIONS.register(ATTENTION, attend)
-ALL_MASK_ATTENTION_FUNCTIONS.register(ATTENTION, sdpa_mask)
 
 
 def unipelt(model: nn.Module, setting: Setting) -> Prepared:
@@ -217,31 +91,68 @@ def unipelt(model: nn.Module, setting: Setting) -> Prepared:
         )
     ranks = setting.sized([name for block in blocks for name in (block.query, block.value)])
 
-    def put(base: nn.Module) -> nn.Module:
-        train_head_alone(base, setting)
-        rows = Rows()
-        base.register_forward_pre_hook(rows.see, with_kwargs=True)
-        for block in blocks:
-            _insert(base, block, ranks, rows, setting)
-        switch: Any = base
-        switch.set_attn_implementation(ATTENTION)
-        return base
-
-    put(model)
-
-    def load(base: nn.Module, folder: Path) -> nn.Module:
-        return load_trained(put(base), folder)
-
-    return Prepared(
+    put = _put(model, ranks, setting)
+    prepared = Prepared(
         model,
         save=lambda folder: save_trained(model, folder),
-        load=load,
+        load=lambda base, folder: _load(base, folder, ranks, setting),
         merge=None,
         merge_reason="the gates depend on the input: no weight can hold what they scale",
         ranks=lambda: ranks,
         matched_rank="r",
         part_of=_part_of,
     )
+    every: list[Gate | GateNetwork] = [*put.own.values(), *put.networks.values()]
+    for gate in every:
+        gate.held_out = Mean()
+    if put.networks:
+        _train_networks(prepared, put.networks, ranks, setting)
+    else:
+        prepared.gates = lambda: {
+            name: value for name, gate in put.own.items() for value in _read(gate)
+        }
+    return prepared
+
+
+@dataclass(frozen=True)
+class _Put:
+    """The gates of what was put onto a base.
+
+    Attributes:
+        own: layer and part, as "layer.part" -> its gate.
+        networks: layer -> the network of all its gates.
+    """
+
+    own: dict[str, Gate] = field(default_factory=dict)
+    networks: dict[str, GateNetwork] = field(default_factory=dict)
+
+
+def _put(base: nn.Module, ranks: dict[str, int], setting: Setting) -> _Put:
+    """Put the three parts into every layer of a base, its head trained alone but for them."""
+    train_head_alone(base, setting)
+    rows, put = Rows(), _Put()
+    base.register_forward_pre_hook(rows.see, with_kwargs=True)
+    options = setting.job.recipe.options
+    shared = known_method(setting.job.method).option(options, "gates") == "network"
+
+    def gate_of(block: Block, hidden: int, device: torch.device, part: str) -> AnyGate:
+        if shared:
+            return OneGate(put.networks[block.name], part)
+        found = put.own[f"{block.name}.{part}"] = Gate(hidden, rows, device)
+        return found
+
+    for block in setting.parts.blocks:
+        query: Any = base.get_submodule(block.query)
+        device, hidden = next(query.parameters()).device, query.in_features
+        if shared:
+            network = put.networks[block.name] = GateNetwork(hidden, rows, device)
+            layer = base.get_submodule(block.name)
+            layer.add_module("part_gates", network)
+            layer.register_forward_pre_hook(network.look, with_kwargs=True)
+        _insert(base, block, ranks, partial(gate_of, block, hidden, device), setting)
+    switch: Any = base
+    switch.set_attn_implementation(ATTENTION)
+    return put
 
 
 def _part_of(name: str) -> str:
@@ -252,16 +163,18 @@ def _part_of(name: str) -> str:
 
 
 def _insert(
-    model: nn.Module, block: Block, ranks: dict[str, int], rows: Rows, setting: Setting
+    model: nn.Module,
+    block: Block,
+    ranks: dict[str, int],
+    gate_of: Callable[[str], AnyGate],
+    setting: Setting,
 ) -> None:
-    """Put the three parts into one layer."""
+    """Put the three parts into one layer; `gate_of` makes the gate of a part."""
     recipe, options = setting.job.recipe, setting.job.recipe.options
     assert recipe.alpha is not None and recipe.dropout is not None and setting.size is not None
     linears: Any = {name: model.get_submodule(name) for name in (block.query, block.value)}
-    query = linears[block.query]
-    device, hidden = next(query.parameters()).device, query.in_features
 
-    lora_gate = Gate(hidden, rows, device)
+    lora_gate = gate_of("lora")
     scale = recipe.alpha / setting.size  # the same for all where ranks differ
     for name in (block.query, block.value):
         if name in ranks:
@@ -271,13 +184,13 @@ def _insert(
     name = block.query.rpartition(".")[0]
     attention: Any = model.get_submodule(name)
     width = attention.attention_head_size
-    heads = query.out_features // width
-    gate = Gate(hidden, rows, device)
+    heads = linears[block.query].out_features // width
+    gate = gate_of("prefix")
     _replace(model, name, GatedPrefix(attention, heads, width, options["tokens"], gate))
 
     inside = model.get_submodule(block.name).named_modules()
     name, norm = [pair for pair in inside if isinstance(pair[1], nn.LayerNorm)][-1]
-    gate = Gate(hidden, rows, device)
+    gate = gate_of("adapter")
     assert isinstance(norm, nn.LayerNorm)
     _replace(model, f"{block.name}.{name}", GatedAdapter(norm, options["width"], gate))
 
@@ -285,3 +198,101 @@ def _insert(
 def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
     parent, _, leaf = name.rpartition(".")
     setattr(model.get_submodule(parent), leaf, module)
+
+
+def _read(gate: Gate | GateNetwork) -> list[float]:
+    return [] if gate.held_out is None else gate.held_out.read()
+
+
+def _train_networks(
+    prepared: Prepared,
+    networks: Mapping[str, GateNetwork],
+    ranks: dict[str, int],
+    setting: Setting,
+) -> None:
+    """Give a model with a network of gates a layer what those need beyond a forward pass.
+
+    Raises:
+        Unsupported: if a step's rows are read in several passes: the loss of one would not be part
+            of the loss of all.
+    """
+    recipe, method = setting.job.recipe, known_method(setting.job.method)
+    if recipe.gradient_accumulation > 1:
+        raise Unsupported(
+            "unipelt with gates: network takes the entropy of a whole step's gates from its loss; "
+            "use gradient_accumulation: 1, or gates: paper"
+        )
+    weight = method.option(recipe.options, "entropy_weight")
+    threshold = method.option(recipe.options, "prune_below")
+    taken_out: list[str] = []
+
+    def bonus() -> torch.Tensor | None:
+        found = [network.entropy for network in networks.values() if network.entropy is not None]
+        for network in networks.values():
+            network.entropy = None  # it holds the step's graph
+        return -weight * torch.stack(found).mean() if weight and found else None
+
+    def after_step(step: int) -> None:
+        for network in networks.values():
+            network.temperature = temperature_after(step, recipe.steps)
+        if step == recipe.steps:
+            means = [network.trained.read() for network in networks.values()]
+            for part in low_parts(means, threshold):
+                take_out(prepared.model, part)
+                taken_out.append(part)
+
+    def gates() -> dict[str, float]:
+        found: dict[str, float] = {}
+        for name, network in networks.items():
+            network.trained.read()
+            means = zip(PARTS, _read(network), strict=False)
+            found |= {f"{name}.{part}": mean for part, mean in means if part not in taken_out}
+        return found
+
+    every = "UniPELT took out every part: no gate is above the option prune_below"
+    prepared.extra_loss, prepared.after_step, prepared.gates = bonus, after_step, gates
+    prepared.ranks = lambda: dict.fromkeys(ranks, 0) if "lora" in taken_out else ranks
+    prepared.active_parameters = lambda: sum(p.numel() for _, p in trainable(prepared.model))
+    prepared.fault = lambda: every if len(taken_out) == len(PARTS) else None
+
+
+_INSIDE: Mapping[str, tuple[type[nn.Module], str]] = {
+    "adapter": (GatedAdapter, "norm"),
+    "prefix": (GatedPrefix, "attention"),
+    "lora": (GatedLora, "linear"),
+}
+"""Part -> its module, and what of it was there before."""
+
+
+def take_out(model: nn.Module, part: str) -> None:
+    """Take a part out of every layer."""
+    kind, inner = _INSIDE[part]
+    for name, module in list(model.named_modules()):
+        if isinstance(module, kind):
+            _replace(model, name, module.get_submodule(inner))
+
+
+def _load(base: nn.Module, folder: Path, ranks: dict[str, int], setting: Setting) -> nn.Module:
+    """Put what was saved onto a fresh base, without the parts that were taken out."""
+    put = _put(base, ranks, setting)
+    if put.networks:
+        for network in put.networks.values():
+            network.temperature = LAST_TEMPERATURE
+        with safe_open(folder / FILE, framework="pt") as tensors:
+            saved = set(tensors.keys())
+        for part in PARTS:  # the prefix before LoRA, whose names have the prefix's in them
+            if not _names(base, part) & saved:
+                take_out(base, part)
+    return load_trained(base, folder)
+
+
+def _names(model: nn.Module, part: str) -> set[str]:
+    """Names of a part's own tensors."""
+    kind, inner = _INSIDE[part]
+    return {
+        f"{name}.{tensor}"
+        for name, module in model.named_modules()
+        if isinstance(module, kind)
+        for tensor, _ in module.named_parameters()
+        if not tensor.startswith((f"{inner}.", "gate."))
+    }

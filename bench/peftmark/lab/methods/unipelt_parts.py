@@ -1,0 +1,134 @@
+"""UniPELT's three parts of a layer, each behind a gate (`peftmark.lab.methods.unipelt`)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import nn
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from peftmark.lab.methods.unipelt_gates import STARTING_SCALE, Gate, OneGate, small
+
+ATTENTION = "peftmark_prefix"
+
+AnyGate = Gate | OneGate
+
+
+class GatedLora(nn.Module):
+    """A projection with LoRA behind a gate.
+
+    Args:
+        linear: the layer, plain or quantised.
+        rank: r.
+        scale: alpha / r.
+        dropout: on LoRA's input, in training.
+        gate: G_L, which query and value share.
+    """
+
+    def __init__(self, linear: Any, rank: int, scale: float, dropout: float, gate: AnyGate) -> None:
+        super().__init__()
+        device = next(linear.parameters()).device
+        self.linear, self.gate, self.scale = linear, gate, scale
+        self.dropout = nn.Dropout(dropout)
+        self.A = nn.Linear(linear.in_features, rank, bias=False, device=device)
+        self.B = nn.Linear(rank, linear.out_features, bias=False, device=device)
+        nn.init.kaiming_uniform_(self.A.weight, a=math.sqrt(5))  # as in LoRA
+        nn.init.zeros_(self.B.weight)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(rows, tokens, in) to (rows, tokens, out)."""
+        y: torch.Tensor = self.linear(x)
+        change: torch.Tensor = self.gate(x) * self.scale * self.B(self.A(self.dropout(x)))
+        return y + change
+
+
+class GatedPrefix(nn.Module):
+    """A self-attention with trained keys and values before its own, behind a gate.
+
+    Args:
+        attention: the module; it hands keywords it doesn't know to the attention function.
+        heads, width: number of heads and width of one.
+        tokens: length of the prefix.
+        gate: G_P.
+    """
+
+    def __init__(
+        self, attention: nn.Module, heads: int, width: int, tokens: int, gate: AnyGate
+    ) -> None:
+        super().__init__()
+        device = next(attention.parameters()).device
+        self.attention, self.gate = attention, gate
+        self.keys = nn.Parameter(torch.empty(heads, tokens, width, device=device))
+        self.values = nn.Parameter(torch.empty(heads, tokens, width, device=device))
+        nn.init.normal_(self.keys, std=STARTING_SCALE)
+        nn.init.normal_(self.values, std=STARTING_SCALE)
+
+    def forward(self, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        """What the attention returns, (rows, tokens, width) first."""
+        gate = self.gate(hidden_states).unsqueeze(-1)
+        prefix = (gate * self.keys, gate * self.values)
+        return self.attention(hidden_states, *args, prefix=prefix, **kwargs)
+
+
+class GatedAdapter(nn.Module):
+    """A layer's last LayerNorm with a bottleneck adapter inside, behind a gate.
+
+    Args:
+        norm: the LayerNorm.
+        width: of the bottleneck.
+        gate: G_A.
+    """
+
+    def __init__(self, norm: nn.LayerNorm, width: int, gate: AnyGate) -> None:
+        super().__init__()
+        device, hidden = norm.weight.device, norm.normalized_shape[0]
+        self.norm, self.gate = norm, gate
+        self.down = small(nn.Linear(hidden, width, device=device))
+        self.up = nn.Linear(width, hidden, device=device)
+        nn.init.zeros_(self.up.weight)
+        nn.init.zeros_(self.up.bias)
+
+    def forward(self, u: torch.Tensor) -> torch.Tensor:
+        """The layer's output, of u's shape."""
+        n = self.norm(u)
+        change = self.gate(n) * self.up(torch.relu(self.down(n)))
+        summed: torch.Tensor = self.norm(u + change)
+        return summed
+
+
+def attend(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    prefix: tuple[torch.Tensor, torch.Tensor] | None = None,
+    **rest: Any,
+) -> tuple[torch.Tensor, None]:
+    """transformers' attention function with a prefix that every token sees.
+
+    Args:
+        query, key, value: (rows, heads, tokens, width).
+        attention_mask: True or 0 where a key is seen, (rows, 1, 1 or tokens, tokens); None if all
+            are.
+        prefix: keys and values, each (rows, heads, length, width); None where it was taken out.
+    """
+    if prefix is None:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **rest)
+    key, value = (
+        torch.cat([before.to(own.dtype), own], dim=2)
+        for before, own in zip(prefix, (key, value), strict=True)
+    )
+    if attention_mask is not None:
+        seen = 1 if attention_mask.dtype == torch.bool else 0
+        length = prefix[0].shape[2]
+        attention_mask = nn.functional.pad(attention_mask, (length, 0), value=seen)
+    return sdpa_attention_forward(module, query, key, value, attention_mask, **rest)
+
+
+ALL_ATTENTION_FUNCTIONS.register(ATTENTION, attend)
+ALL_MASK_ATTENTION_FUNCTIONS.register(ATTENTION, sdpa_mask)
