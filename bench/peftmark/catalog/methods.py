@@ -274,8 +274,7 @@ METHODS: dict[str, Method] = {
                 Option("width", 48, (1, 4096), "width of the bottleneck adapter"),
                 Option("tokens", 10, (1, 512), "length of the prefix"),
                 *LATER_OF_UNIPELT,
-            ),
-            budget=True,
+            ), budget=True,
             not_causal="and each gate is a mean over a whole row, with the tokens in it that are "
             "to be predicted; take adapter-lora",
         ),
