@@ -92,6 +92,8 @@ HOLDS_AND_FAILS = {
     ("C70", "at most 4.4 % below"): ((0.4125, 0.431), (0.390, 0.431)),
     ("C71", "2 to 28 % longer"): ((1.14, 1.0), (1.6, 1.0)),
     ("C72", "step time"): ((1.21, 1.0), (1.5, 1.0)),
+    ("C80", "top layers"): ((0.79, 0.85), (0.84, 0.85)),
+    ("C80", "bottom layers"): ((0.76, 0.85), (0.79, 0.85)),
 }
 
 CELLS = {
@@ -147,6 +149,8 @@ CELLS = {
     ("C58", "13.1 below on 100 rows"): {"LoRA r64; LoRA r8"},
     ("C58", "2.2 below on 1,000 rows"): {"LoRA r64; LoRA r8"},
     ("C58", "0.4 above on 10,000 rows"): {"LoRA r64; LoRA r8"},
+    ("C80", "top layers"): {"P-tuning v2 20 tokens, top third; P-tuning v2 20 tokens"},
+    ("C80", "bottom layers"): {"P-tuning v2 20 tokens, bottom third; P-tuning v2 20 tokens"},
     ("C59", "10 tokens above 3"): {"prompt tuning 10 tokens; prompt tuning 3 tokens"},
     ("C59", "little more beyond 20"): {"prompt tuning 50 tokens; prompt tuning 20 tokens"},
     ("C59", "slower beyond 20"): {"prompt tuning 50 tokens; prompt tuning 20 tokens"},
