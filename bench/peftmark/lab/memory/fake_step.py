@@ -274,7 +274,9 @@ class _Maker:
         labels: tuple[int, ...] = size if self.task.kind in SPOKEN else size[:1]
         if self.task.kind == "multi-label":
             labels = (shape.rows, len(self.task.labels))
-        return Batch(tensors, torch.zeros(labels, dtype=kind), shape.rows * shape.tokens)
+        # Where rows are padded there is a token less at least.
+        real = shape.rows * shape.tokens - shape.padded
+        return Batch(tensors, torch.zeros(labels, dtype=kind), real)
 
     def parts(self, passes: Sequence[Shape], inputs: Sequence[str]) -> Iterator[Batch]:
         """The batches of a step's passes: on a CPU parts of one batch, on a GPU each sent there by
