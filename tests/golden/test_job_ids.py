@@ -33,7 +33,7 @@ CAUSAL = Causal(prompt="1:0123456789abcdef", new_tokens=24, unrelated="editorial
     ("suite", "profile", "device", "cell", "task", "seed", "job_id"),
     [
         ("smoke", "offline", "cpu", Cell("lora", 8, "none"), "trec", 0, "d1fd8dfbfba3e6df"),
-        ("glue", "offline", "cpu", Cell("lora", 8, "none"), "trec", 0, "95864f0219d69d7a"),
+        ("glue", "offline", "cpu", Cell("lora", 8, "none"), "movie", 0, "dcbbf04d916733e5"),
         ("glue", "full", "cuda", Cell("adalora", 8, "nf4"), "sts-b", 4, "ebb8b17d1eb184b1"),
     ],
 )

@@ -51,8 +51,8 @@ def test_tuned_methods_spent_equal_steps_on_trials(path):
         assert max(counts) <= 1.02 * min(counts)
 
 
-def test_the_small_profile_of_glue_has_what_the_published_trials_chose():
-    """Every cell and task of `offline`, by the rule of `offline-tuned` and the trials' rows."""
+def test_a_small_profile_of_glue_has_what_the_published_trials_chose():
+    """Every cell and task of `offline-chosen`, by the rule of `offline-tuned` and the trials' rows."""
     suite = load_suite("glue", SUITES)
     rows = read_rows_file(FOLDER / "glue" / "rows.parquet").records
     chosen = expand(suite, "offline-tuned", "cpu", rows)
@@ -61,4 +61,4 @@ def test_the_small_profile_of_glue_has_what_the_published_trials_chose():
     def recipes(plan):
         return {(j.cell, j.task): j.recipe for j in plan.jobs if j.purpose == "report"}
 
-    assert recipes(expand(suite, "offline", "cpu")) == recipes(chosen)
+    assert recipes(expand(suite, "offline-chosen", "cpu")) == recipes(chosen)
