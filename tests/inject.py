@@ -215,11 +215,11 @@ profiles:
 EXCLUSIVE = "timings: binding\nrunner: exclusive\nfew_seeds_limit: 0.5\n"
 SLOW = (
     (STEP, "        stage = self._prepared.stage\n",
-     "        import time\n        started = time.perf_counter()\n"
+     "        import time\n        self.begun = time.perf_counter()\n"
      "        stage = self._prepared.stage\n"),
     (STEP, "        self.optimizer.zero_grad(set_to_none=True)\n",
      "        self.optimizer.zero_grad(set_to_none=True)\n"
-     "        time.sleep(0.3 * (time.perf_counter() - started))\n"),
+     "        import time\n        time.sleep(0.3 * (time.perf_counter() - self.begun))\n"),
 )  # fmt: skip
 
 

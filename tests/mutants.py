@@ -62,13 +62,13 @@ _SCHEDULER = (
     (STEP, "        if self._scaler is None:\n            self.optimizer.step()",
      "        self._scheduler.step()\n"
      "        if self._scaler is None:\n            self.optimizer.step()"),
-    (STEP, "            self._scheduler.step()\n        self.optimizer.zero_grad",
-     "            pass\n        self.optimizer.zero_grad"),
+    (STEP, "            self._scheduler.step()\n        if number",
+     "            pass\n        if number"),
 )  # fmt: skip
 _DECAY = (STEP, "decay = 0.0 if key[0] else recipe.weight_decay", "decay = recipe.weight_decay")
 _LOSS = "cross_entropy(logits, batch.labels, label_smoothing=smoothing)"
 _SUM = (STEP, _LOSS, _LOSS.replace(")", ', reduction="sum")'))
-_PENALTY = (ADALORA, "lambda: schedule.orthogonal_weight * orth", "lambda: 0 * orth")
+_PENALTY = (ADALORA, "lambda: schedule.orthogonal_weight * dyn", "lambda: 0 * dyn")
 
 MUTANTS: dict[str, Mutant] = {
     "scheduler before optimizer": Mutant("schedule", _SCHEDULER, True),
@@ -103,8 +103,8 @@ MUTANTS: dict[str, Mutant] = {
         "schedule", STEP, '"linear": lambda left: left,', '"linear": lambda left: 1.0,'
     ),
     "nothing is clipped": _one(
-        "clipping", STEP, "clip_grad_norm_(self._params, self._job.recipe.max_grad_norm)",
-        "clip_grad_norm_(self._params, 1e9)",
+        "clipping", STEP, "            self._job.recipe.max_grad_norm,\n            foreach",
+        "            1e9,\n            foreach",
     ),
     "gradients pile up": _one(
         "gradients", STEP, "self.optimizer.zero_grad(set_to_none=True)", "pass"

@@ -52,7 +52,7 @@ def test_tuned_methods_spent_equal_steps_on_trials(path):
 
 
 def test_a_small_profile_of_glue_has_what_the_published_trials_chose():
-    """Every cell and task of `offline-chosen`, by the rule of `offline-tuned` and the trials' rows."""
+    """Every cell and task, by the rule of `offline-tuned` and the rows of its trials."""
     suite = load_suite("glue", SUITES)
     rows = read_rows_file(FOLDER / "glue" / "rows.parquet").records
     chosen = expand(suite, "offline-tuned", "cpu", rows)

@@ -35,7 +35,11 @@ def places(tmp_path, monkeypatch):
 def job_of(key):
     method = METHODS[key]
     quantization = method.quantizations[0]
-    few = {"batches": 2} if "batches" in {o.name for o in method.options or ()} else {}
+    few = (
+        {"batches": 16 if key == "eva" else 2}
+        if "batches" in {o.name for o in method.options or ()}
+        else {}
+    )
     options = method.resolved_options(few)
     return tiny_causal.job(key, "tiny-answer", quantization, rank=4, steps=10, options=options)
 

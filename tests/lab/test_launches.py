@@ -13,9 +13,9 @@ from transformers import (
     masking_utils,
 )
 
+from peftmark.lab.measure.launch_counter import AsOnGpu, Launches, kernels
 from peftmark.lab.padding import known_padding
 from peftmark.perf import launches
-from peftmark.perf.launch_counter import AsOnGpu, Launches, kernels
 
 LORA, QLORA = (c for c in launches.CELLS if c.method == "lora")
 ADALORA = {(c.quantization, c.allocator): c for c in launches.CELLS if c.method == "adalora"}

@@ -18,6 +18,7 @@ from peftmark.lab.models import Unsupported
 from peftmark.lab.rng import STREAMS, generator, stream_seed
 from peftmark.lab.step import Diverged
 from peftmark.lab.worker import classify
+from peftmark.record.fields_watch import WATCHED
 from peftmark.record.job import Outcome
 from peftmark.sources.task_data import load_task
 
@@ -38,6 +39,7 @@ PHASES = {
     "probe",
     "predict",
     "deploy",
+    "watch",
 }
 
 
@@ -145,6 +147,7 @@ def test_every_null_has_a_reason_and_every_reason_a_null(
 def held_to_their_reasons(done, target):
     """Whatever is null has a reason, and nothing else has."""
     nulls = {f.name for f in fields(Outcome) if getattr(done, f.name) is None}
+    nulls |= {name for name in WATCHED if not getattr(done, name)}  # series of nothing
     if target is None:  # these two are explained by the job (peftmark.storage.store)
         nulls -= {"target_reached"}
     assert nulls == set(done.null_reasons)

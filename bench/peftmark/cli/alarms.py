@@ -27,7 +27,9 @@ def add_options(sub: argparse.ArgumentParser) -> None:
         metavar="SUITE|DIR|FILE",
         help="whose rows count: a suite's name, its results folder, or a file of rows",
     )
-    sub.add_argument("--job", metavar="ID", help="every alarm of one job, with its value")
+    sub.add_argument(
+        "--job", action="append", default=[], metavar="ID", help="only this job (repeatable)"
+    )
     add_profile(sub, OF_ALL)
     add_suites(sub)
     add_results(sub)
@@ -38,28 +40,30 @@ def run(options: argparse.Namespace) -> int:
     from peftmark.analysis.alarms import count, read, together
 
     sources = _rows(options)
-    if options.job is None:
+    if not options.job:
         counts = together([count(rows) for rows in sources])
         if options.json:
             print(json.dumps([facts(one) for one in counts], indent=2))
         else:
             print("\n".join(table(counts)))
         return Exit.OK
-    found = [row for rows in sources for row in rows if row.job.job_id == options.job]
-    if not found:
+    of = {row.job.job_id: row for rows in sources for row in rows}
+    if unknown := [name for name in options.job if name not in of]:
         raise UserError(
-            f"--job {quoted(options.job)}: no row of these is of that job",
+            f"--job {quoted(unknown[0])}: no row of these is of that job",
             "Give an id as `peftmark plan` and the report's rows.csv have it.",
         )
-    readings = read(found[0])
+    readings = {name: read(of[name]) for name in options.job}
     if options.json:
-        print(json.dumps([_reading_facts(one) for one in readings], indent=2))
+        told = {name: [_reading_facts(one) for one in found] for name, found in readings.items()}
+        print(json.dumps(told, indent=2))
         return Exit.OK
-    job = found[0].job
-    print(plain(f"{job.job_id}: {job.method}, {job.task}, seed {job.seed}"))
-    for one in readings:
-        for line in lines(one):
-            print(plain(line))
+    for name, found in readings.items():
+        job = of[name].job
+        print(plain(f"{job.job_id}: {job.method}, {job.task}, seed {job.seed}"))
+        for one in found:
+            for line in lines(one):
+                print(plain(line))
     return Exit.OK
 
 

@@ -137,10 +137,10 @@ def count(cell: Cell, folder: Path) -> Iterator[Counted]:
     import torch
 
     from peftmark.lab.build import Build
+    from peftmark.lab.measure.launch_counter import AsOnGpu, Launches
     from peftmark.lab.models import anatomy
     from peftmark.lab.rng import seed_all
     from peftmark.lab.step import Step
-    from peftmark.perf.launch_counter import AsOnGpu, Launches
 
     torch.set_num_threads(1)
     job = job_of(cell)

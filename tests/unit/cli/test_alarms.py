@@ -67,7 +67,7 @@ def test_one_job_has_every_value_or_why_there_is_none(alarms, rows):
     for reading in read(row):
         assert f"{reading.alarm.key}: {reading.text}" in text
     assert "?     conflict: not measured: not recorded by peftmark 0.1.0" in text
-    assert len(json.loads(alarms("--job", JOB, "--json")[1])) == len(ALARMS)
+    assert len(json.loads(alarms("--job", JOB, "--json")[1])[JOB]) == len(ALARMS)
 
 
 def test_a_raised_alarm_says_what_to_do(alarms, rows):

@@ -192,7 +192,7 @@ def test_the_ledger_shows_every_claim_with_tests_or_reason(tmp_path):
     text = claims_text(found)
     assert [entry.claim.id for entry in found.lines] == list(load_claims([SUITES]))
     assert "undecided, no results yet: seeds-main, glue-large, glue" in text
-    assert "not runnable here: Needs a column of gradients by parameter" in text
+    assert "not runnable here: Rows hold the shares now, as series" in text
     assert "suite glue (full, cpu; rank 8 on all linear layers, 1 to 1.5 % of the weights)" in text
     assert "unlike the source: The sizes tested are the article's largest." in text
     assert "weights at half a byte: refuted on paper" in text

@@ -14,6 +14,7 @@ from importlib import import_module, metadata
 from importlib.util import find_spec
 from typing import Any
 
+import torch
 from torch._C import _current_autograd_node as current_autograd_node
 from torch._subclasses import fake_tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -29,8 +30,26 @@ __all__ = [
     "current_autograd_node",
     "engine_run_backward",
     "fake_tensor",
+    "foreach_abs_",
+    "foreach_add_",
+    "foreach_copy_",
+    "foreach_mul",
+    "foreach_mul_",
+    "foreach_sub",
     "tree_leaves",
 ]
+
+# One operation over a list of tensors, as torch's own optimizers take them.
+foreach_abs_, foreach_add_, foreach_copy_ = (
+    torch._foreach_abs_,
+    torch._foreach_add_,
+    torch._foreach_copy_,
+)
+foreach_mul, foreach_mul_, foreach_sub = (
+    torch._foreach_mul,
+    torch._foreach_mul_,
+    torch._foreach_sub,
+)
 
 READ_IN = {
     "torch": "2.13.0",

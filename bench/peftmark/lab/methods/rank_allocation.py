@@ -18,6 +18,15 @@ import torch
 from peft.tuners.adalora import RankAllocator
 from torch import nn
 
+from peftmark.lab.memory.insides import (
+    foreach_abs_,
+    foreach_add_,
+    foreach_copy_,
+    foreach_mul,
+    foreach_mul_,
+    foreach_sub,
+)
+
 PARTS = ("lora_E", "lora_A", "lora_B")
 """Of a module: singular values (r, 1), right vectors (r, inputs), left vectors (outputs, r)."""
 STACKED = 4 << 20
@@ -139,7 +148,7 @@ class _Norms(torch.autograd.Function):
             whole = (stacked @ slope.mT).add_(stacked @ slope)
         # A gradient of its own each: views would keep the whole until the last one is used.
         own = [torch.empty_like(matrix) for matrix in matrices]
-        torch._foreach_copy_(own, list(whole.unbind()))
+        foreach_copy_(own, list(whole.unbind()))
         return None, *own
 
 
@@ -206,12 +215,12 @@ class BatchedAllocator(RankAllocator):
             for kept in (self.ipt, self.exp_avg_ipt, self.exp_avg_unc)
         )
         with torch.no_grad():
-            torch._foreach_copy_(now, list(weights.values()))
-            torch._foreach_mul_(now, [p.grad for p in weights.values()])
-            torch._foreach_abs_(now)
+            foreach_copy_(now, list(weights.values()))
+            foreach_mul_(now, [p.grad for p in weights.values()])
+            foreach_abs_(now)
             _smooth(mean, now, self.beta1)
-            change = list(torch._foreach_sub(now, mean))
-            torch._foreach_abs_(change)
+            change = list(foreach_sub(now, mean))
+            foreach_abs_(change)
             _smooth(doubt, change, self.beta2)
 
     def mask_to_budget(self, model: nn.Module, budget: int) -> dict[str, torch.Tensor]:
@@ -257,17 +266,17 @@ class BatchedAllocator(RankAllocator):
         sensitivity, doubt = (
             [kept[key] for key in keys] for kept in (self.exp_avg_ipt, self.exp_avg_unc)
         )
-        multiply: Callable[..., tuple[torch.Tensor, ...]] = torch._foreach_mul
+        multiply: Callable[..., tuple[torch.Tensor, ...]] = foreach_mul
         return multiply(sensitivity, doubt)
 
     def _mask(self) -> None:
         assert self._pruned is not None
         values = [module.lora_E[self.adapter_name] for module in self._modules.values()]
         whole = torch.stack(values).masked_fill_(self._pruned[:, :, None], 0.0)
-        torch._foreach_copy_(values, list(whole.unbind()))
+        foreach_copy_(values, list(whole.unbind()))
 
 
 def _smooth(mean: list[torch.Tensor], now: list[torch.Tensor], beta: float) -> None:
     """mean = beta mean + (1 - beta) now, in place; each product is rounded, as PEFT's are."""
-    torch._foreach_mul_(mean, beta)
-    torch._foreach_add_(mean, torch._foreach_mul(now, 1 - beta))
+    foreach_mul_(mean, beta)
+    foreach_add_(mean, foreach_mul(now, 1 - beta))
