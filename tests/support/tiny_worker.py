@@ -30,11 +30,11 @@ def name_as(mirror: Path, monkeypatch, model: str, **tasks: str) -> None:
         monkeypatch.setitem(TASKS, name, task)
 
 
-def main(connection, job_json, places_json, log, device):
+def main(connection, job_json, places_json, log, device, *more):
     """Run the job for real."""
     mirror = Path(json.loads(places_json)["mirror"])
     model, tasks = pickle.loads((mirror / "tables").read_bytes())
     MODELS[model.key] = model
     OF_MODELS.pop(model.key, None)
     TASKS.update(tasks)
-    worker.main(connection, job_json, places_json, log, device)
+    worker.main(connection, job_json, places_json, log, device, *more)

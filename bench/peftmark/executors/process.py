@@ -46,6 +46,15 @@ ORPHANED = 255
 LOST = Outcome("crashed", "the process that the worker was forked from ended before it")
 """Of a worker that nobody could watch over any more, and that was ended for it."""
 
+TRIALS_PER_PROCESS = 8
+"""Trials of learning rates that a process with a GPU runs, unless it is said otherwise. An
+assumption: it spares seven of eight starts, and was not tried on a GPU. Nothing is reported of a
+trial but its scores; jobs that are reported have a process each."""
+
+RAN_OTHERS = "the process had run other jobs before, and what it kept of them would be in it"
+OF_A_PROCESS = ("vmhwm_bytes", "vmhwm_train_bytes", "rss_before_train_bytes")
+"""Columns of an outcome that are of the whole process."""
+
 JOBS_AT_ONCE = "PEFTMARK_JOBS_AT_ONCE"
 """Variable that tells a worker how many jobs run at once: they share the machine's counters."""
 
@@ -61,6 +70,10 @@ class Worker:
         scratch: folder for its temporary files, removed at its end.
         shared: whether another job ran beside it at any time, in the same memory.
         lost: whether the server that it was forked from ended before it did.
+        before: jobs that its process ran before this one.
+        most: jobs that its process may run.
+        begun: when it told of its first phase; None before.
+        ready: whether the job is over and its process, as it was before, can take another.
     """
 
     job: Job
@@ -78,6 +91,15 @@ class Worker:
     stopped: Outcome | None = None
     shared: bool = False
     lost: bool = False
+    before: int = 0
+    most: int = 1
+    begun: float | None = None
+    ready: bool = False
+
+    @property
+    def over(self) -> bool:
+        """Whether the job is: its process ended, or is ready for another."""
+        return self.ready or not self.alive
 
     @property
     def alive(self) -> bool:
@@ -115,6 +137,7 @@ class Starter:
         at_once: jobs that run at the same time.
         beside: jobs that others may run on this machine at the same time.
         leaves: where an attempt of a job leaves what it trained; None for nowhere.
+        jobs_per_process: jobs that a process may run in turn; None for what is the default.
     """
 
     def __init__(
@@ -126,8 +149,11 @@ class Starter:
         at_once: int,
         beside: int = 0,
         leaves: Callable[[Job, int], Path | None] = nothing_left,
+        jobs_per_process: int | None = None,
     ) -> None:
         self._launcher = Launcher(gpu, preload=worker == WORKER)
+        self._gpu, self._jobs_per_process = gpu, jobs_per_process
+        self._idle: list[Worker] = []
         self._worker, self._logs = worker, logs
         self._scratch = logs.resolve().with_name("scratch")
         self._at_once = f"up to {at_once + beside}" if beside else str(at_once)
@@ -140,17 +166,21 @@ class Starter:
         }
 
     def start(self, job: Job, attempt: int, slot: Slot) -> Worker:
-        """Start a worker on a job.
+        """Start a worker on a job: the process that waits on its slot, or a new one.
 
         Raises:
             NotStarted: it could not be.
         """
+        most = most_jobs(job, self._gpu, self._jobs_per_process)
+        for idle in [one for one in self._idle if one.slot == slot][:1]:
+            self._idle.remove(idle)
+            if most > 1 and (worker := self._hand_over(idle, job, attempt)) is not None:
+                return worker
+            _release(idle)
         context = self._launcher.context
         ours, theirs = context.Pipe()
         log = log_file(self._logs, job, attempt)
         scratch = self._scratch / log.stem
-        outbox = self._leaves(job, attempt)
-        told = {} if outbox is None else {"outbox": str(outbox.resolve())}
         setup = {
             "jobs_at_once": self._at_once,
             "cores": sorted(slot.cores),
@@ -162,10 +192,9 @@ class Starter:
                 setup,
                 self._worker,
                 theirs,
-                job.to_json(),
-                json.dumps(self._places | told),
-                str(log.resolve()),
+                *self._told(job, attempt, log),
                 slot.device,
+                *([most] if most > 1 else []),
             ),
             daemon=True,
         )
@@ -190,13 +219,68 @@ class Starter:
             meter,
             utc_now(),
             time.monotonic(),
+            most=most,
         )
 
+    def _told(self, job: Job, attempt: int, log: Path) -> tuple[str, str, str]:
+        """What a worker is told of a job: the job, its places, and its log."""
+        outbox = self._leaves(job, attempt)
+        told = {} if outbox is None else {"outbox": str(outbox.resolve())}
+        return job.to_json(), json.dumps(self._places | told), str(log.resolve())
+
+    def _hand_over(self, idle: Worker, job: Job, attempt: int) -> Worker | None:
+        """Give a job to a process that ran others; None if it has ended meanwhile."""
+        log = log_file(self._logs, job, attempt)
+        meter = DeviceMeter(idle.slot.device).__enter__()
+        meter.pid = idle.process.pid
+        try:
+            if not idle.alive or idle.inbox.closed:
+                raise BrokenPipeError
+            idle.inbox.send(json.dumps(self._told(job, attempt, log)).encode())
+        except OSError:
+            meter.__exit__(None, None, None)
+            return None
+        return Worker(
+            job,
+            attempt,
+            idle.slot,
+            log,
+            idle.process,
+            idle.inbox,
+            idle.scratch,
+            meter,
+            utc_now(),
+            time.monotonic(),
+            before=idle.before + 1,
+            most=idle.most,
+        )
+
+    def rest(self, one: Worker) -> None:
+        """Let the process of a finished job wait for another, if it is ready for one."""
+        if one.ready:
+            self._idle.append(one)
+
     def end(self) -> None:
-        """Remove what held the workers' temporary files, once none is left."""
+        """End what waits for jobs, and remove what held the workers' temporary files, once none is
+        left."""
+        for one in self._idle:
+            _release(one)
         self._launcher.end()
         with suppress(OSError):
             self._scratch.rmdir()
+
+
+def most_jobs(job: Job, gpu: bool, given: int | None) -> int:
+    """Jobs that the process of a job may run in turn.
+
+    Args:
+        given: what the user chose; None for the default.
+    """
+    if job.purpose == "repeat":
+        return 1  # so that it shows whether a process that ran others gives the same bits
+    if given is not None:
+        return given
+    return TRIALS_PER_PROCESS if gpu and job.purpose == "tuning" else 1
 
 
 def _child(setup: Mapping[str, Any], worker: str, connection: Any, *arguments: Any) -> None:
@@ -225,14 +309,32 @@ def listen(running: Sequence[Worker], listener: Listener) -> None:
             _take(one, listener)
 
 
+def _release(one: Worker) -> None:
+    """End a process that waits for a job: it leaves when its pipe closes."""
+    one.inbox.close()
+    one.process.join(GRACE_SECONDS)
+    _signal(one, signal.SIGKILL)
+    one.process.join()
+    shutil.rmtree(one.scratch, ignore_errors=True)
+
+
 def _take(one: Worker, listener: Listener | None, most: int = MOST_AT_ONCE) -> None:
     try:
         for message in one.inbox.take(most):
+            if one.ready:
+                one.ready = False
+                raise Broken("a message of no job")
+            if one.begun is None:
+                one.begun = time.monotonic()
             if isinstance(message, Outcome):
                 if one.outcome is not None:
                     one.outcome = None
                     raise Broken("a second outcome")
                 one.outcome = message
+            elif message.get("ready"):
+                if one.outcome is None or one.before + 1 >= one.most:
+                    raise Broken("ready for a job that it was not to take")
+                one.ready = True
             else:
                 one.last.update(message)
                 if listener is not None:
@@ -310,13 +412,15 @@ def finish(one: Worker, died: Callable[[Worker], Outcome]) -> Finished:
         died: the outcome of a worker that left none and was not stopped.
     """
     _take(one, None, MOST_BYTES)
-    if one.orphaned:
-        one.lost = one.outcome is None and one.stopped is None
-        _signal(one, signal.SIGKILL)
-    one.inbox.close()
-    one.process.join()
+    ok = one.outcome is not None and one.outcome.status == "ok" and one.stopped is None
+    waits, one.ready = one.ready and one.alive, one.ready and one.alive and ok
+    if one.ready:
+        _empty(one.scratch)
+    elif waits:
+        _release(one)
+    else:
+        _end_process(one)
     _bound(one.log)
-    shutil.rmtree(one.scratch, ignore_errors=True)
     one.meter.__exit__(None, None, None)
     outcome = one.outcome or one.stopped or (LOST if one.lost else died(one))
     if one.stopped is not outcome and outcome.status not in ("ok", "invalid", "unsupported"):
@@ -324,14 +428,49 @@ def finish(one: Worker, died: Callable[[Worker], Outcome]) -> Finished:
     flag = contended(one.meter.others)
     if flag is not None and flag not in outcome.energy_flags:
         outcome = replace(outcome, energy_flags=(*outcome.energy_flags, flag))
+    meter = one.meter
+    nvml = meter.process_bytes, meter.device_bytes, meter.reason
+    if one.before:
+        nvml = None, None, meter.reason if one.slot.device is None else RAN_OTHERS
     return Finished(
         job=one.job,
         attempt=one.attempt,
-        outcome=outcome,
+        outcome=_with_start(outcome, one),
         started_at=one.started_at,
         finished_at=utc_now(),
         wall_seconds=round(time.monotonic() - one.start, 3),
-        nvml_process_bytes=one.meter.process_bytes,
-        nvml_device_bytes=one.meter.device_bytes,
-        nvml_reason=one.meter.reason,
+        nvml_process_bytes=nvml[0],
+        nvml_device_bytes=nvml[1],
+        nvml_reason=nvml[2],
     )
+
+
+def _end_process(one: Worker) -> None:
+    """Wait for the end of a worker's process, and remove its temporary files."""
+    if one.orphaned:
+        one.lost = one.outcome is None and one.stopped is None
+        _signal(one, signal.SIGKILL)
+    one.inbox.close()
+    one.process.join()
+    shutil.rmtree(one.scratch, ignore_errors=True)
+
+
+def _empty(folder: Path) -> None:
+    """Remove what is in a folder."""
+    with suppress(OSError):
+        for path in folder.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink()
+
+
+def _with_start(outcome: Outcome, one: Worker) -> Outcome:
+    """The outcome with how its process came to it; and without the memory that other jobs of the
+    process would be in."""
+    taken = None if one.begun is None else round(one.begun - one.start, 3)
+    outcome = replace(outcome, start_seconds=taken, jobs_before=one.before)
+    if not one.before:
+        return outcome
+    reasons = outcome.null_reasons | dict.fromkeys(OF_A_PROCESS, RAN_OTHERS)
+    return replace(outcome, null_reasons=reasons, **dict.fromkeys(OF_A_PROCESS))
