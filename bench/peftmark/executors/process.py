@@ -6,21 +6,19 @@ clock.
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import shutil
 import signal
-import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
-from peftmark.core.hashes import known_hashes
+from peftmark.executors.child import child, places_told
 from peftmark.executors.contract import (
     WORKER,
     Finished,
@@ -29,9 +27,11 @@ from peftmark.executors.contract import (
     nothing_left,
     utc_now,
 )
+from peftmark.executors.in_turn import RAN_OTHERS, most_jobs, of_process
 from peftmark.executors.launch import Launcher, NotStarted
 from peftmark.executors.protocol import MOST_AT_ONCE, MOST_BYTES, Broken, Inbox
 from peftmark.executors.slots import Slot
+from peftmark.executors.worker_files import bound, empty
 from peftmark.machine.nvml import DeviceMeter, contended
 from peftmark.record.job import Job
 from peftmark.record.outcome import Outcome
@@ -40,23 +40,10 @@ from peftmark.sources.assets import Places
 
 GRACE_SECONDS = 5.0
 STACK_SECONDS = 0.2
-MAX_LOG_BYTES = 1024 * 1024
 ORPHANED = 255
 
 LOST = Outcome("crashed", "the process that the worker was forked from ended before it")
 """Of a worker that nobody could watch over any more, and that was ended for it."""
-
-TRIALS_PER_PROCESS = 8
-"""Trials of learning rates that a process with a GPU runs, unless it is said otherwise. An
-assumption: it spares seven of eight starts, and was not tried on a GPU. Nothing is reported of a
-trial but its scores; jobs that are reported have a process each."""
-
-RAN_OTHERS = "the process had run other jobs before, and what it kept of them would be in it"
-OF_A_PROCESS = ("vmhwm_bytes", "vmhwm_train_bytes", "rss_before_train_bytes")
-"""Columns of an outcome that are of the whole process."""
-
-JOBS_AT_ONCE = "PEFTMARK_JOBS_AT_ONCE"
-"""Variable that tells a worker how many jobs run at once: they share the machine's counters."""
 
 
 @dataclass
@@ -158,12 +145,7 @@ class Starter:
         self._scratch = logs.resolve().with_name("scratch")
         self._at_once = f"up to {at_once + beside}" if beside else str(at_once)
         self._leaves = leaves
-        self._places = {
-            "mirror": str(places.mirror.resolve()) if places.mirror else None,
-            "sources": places.sources,
-            "cache": str(places.cache.resolve()),
-            "hashes": known_hashes(),
-        }
+        self._places = places_told(places)
 
     def start(self, job: Job, attempt: int, slot: Slot) -> Worker:
         """Start a worker on a job: the process that waits on its slot, or a new one.
@@ -177,6 +159,14 @@ class Starter:
             if most > 1 and (worker := self._hand_over(idle, job, attempt)) is not None:
                 return worker
             _release(idle)
+        return self._new(job, attempt, slot, most)
+
+    def _new(self, job: Job, attempt: int, slot: Slot, most: int) -> Worker:
+        """Start a process on a job.
+
+        Raises:
+            NotStarted: it could not be.
+        """
         context = self._launcher.context
         ours, theirs = context.Pipe()
         log = log_file(self._logs, job, attempt)
@@ -187,7 +177,7 @@ class Starter:
             "scratch": str(scratch),
         }
         process = context.Process(
-            target=_child,
+            target=child,
             args=(
                 setup,
                 self._worker,
@@ -268,35 +258,6 @@ class Starter:
         self._launcher.end()
         with suppress(OSError):
             self._scratch.rmdir()
-
-
-def most_jobs(job: Job, gpu: bool, given: int | None) -> int:
-    """Jobs that the process of a job may run in turn.
-
-    Args:
-        given: what the user chose; None for the default.
-    """
-    if job.purpose == "repeat":
-        return 1  # so that it shows whether a process that ran others gives the same bits
-    if given is not None:
-        return given
-    return TRIALS_PER_PROCESS if gpu and job.purpose == "tuning" else 1
-
-
-def _child(setup: Mapping[str, Any], worker: str, connection: Any, *arguments: Any) -> None:
-    """First code of a worker process: the named function, imported there and not here."""
-    # Set here, since a fork server keeps the environment that it was once started with.
-    os.environ[JOBS_AT_ONCE] = setup["jobs_at_once"]
-    with suppress(OSError):  # without it temporary files go where the system has them
-        os.makedirs(setup["scratch"])
-        os.environ["TMPDIR"] = tempfile.tempdir = setup["scratch"]
-    with suppress(OSError):
-        os.setsid()  # a group of its own, so that what it starts can be ended with it
-    if setup["cores"] and hasattr(os, "sched_setaffinity"):
-        with suppress(OSError):
-            os.sched_setaffinity(0, setup["cores"])
-    module, _, function = worker.partition(":")
-    getattr(importlib.import_module(module), function)(connection, *arguments)
 
 
 def listen(running: Sequence[Worker], listener: Listener) -> None:
@@ -390,21 +351,6 @@ def _with_place(outcome: Outcome, one: Worker) -> Outcome:
     return replace(outcome, status_reason=f"{reason}, {place}")
 
 
-def _bound(log: Path) -> None:
-    """Cut the middle out of a log that grew too long; how it began and how it ended stay."""
-    with suppress(OSError):
-        size = log.stat().st_size
-        if size <= MAX_LOG_BYTES:
-            return
-        half = MAX_LOG_BYTES // 2
-        with log.open("rb+") as handle:
-            handle.seek(size - half)
-            tail = handle.read()
-            handle.seek(half)
-            handle.truncate()
-            handle.write(f"\n[{size - 2 * half} bytes cut here]\n".encode() + tail)
-
-
 def finish(one: Worker, died: Callable[[Worker], Outcome]) -> Finished:
     """Take in a worker's last words.
 
@@ -415,12 +361,12 @@ def finish(one: Worker, died: Callable[[Worker], Outcome]) -> Finished:
     ok = one.outcome is not None and one.outcome.status == "ok" and one.stopped is None
     waits, one.ready = one.ready and one.alive, one.ready and one.alive and ok
     if one.ready:
-        _empty(one.scratch)
+        empty(one.scratch)
     elif waits:
         _release(one)
     else:
         _end_process(one)
-    _bound(one.log)
+    bound(one.log)
     one.meter.__exit__(None, None, None)
     outcome = one.outcome or one.stopped or (LOST if one.lost else died(one))
     if one.stopped is not outcome and outcome.status not in ("ok", "invalid", "unsupported"):
@@ -428,20 +374,19 @@ def finish(one: Worker, died: Callable[[Worker], Outcome]) -> Finished:
     flag = contended(one.meter.others)
     if flag is not None and flag not in outcome.energy_flags:
         outcome = replace(outcome, energy_flags=(*outcome.energy_flags, flag))
+    taken = None if one.begun is None else round(one.begun - one.start, 3)
     meter = one.meter
-    nvml = meter.process_bytes, meter.device_bytes, meter.reason
-    if one.before:
-        nvml = None, None, meter.reason if one.slot.device is None else RAN_OTHERS
+    fresh = not one.before or one.slot.device is None
     return Finished(
         job=one.job,
         attempt=one.attempt,
-        outcome=_with_start(outcome, one),
+        outcome=of_process(outcome, one.before, taken),
         started_at=one.started_at,
         finished_at=utc_now(),
         wall_seconds=round(time.monotonic() - one.start, 3),
-        nvml_process_bytes=nvml[0],
-        nvml_device_bytes=nvml[1],
-        nvml_reason=nvml[2],
+        nvml_process_bytes=meter.process_bytes if fresh else None,
+        nvml_device_bytes=meter.device_bytes if fresh else None,
+        nvml_reason=meter.reason if fresh else RAN_OTHERS,
     )
 
 
@@ -453,24 +398,3 @@ def _end_process(one: Worker) -> None:
     one.inbox.close()
     one.process.join()
     shutil.rmtree(one.scratch, ignore_errors=True)
-
-
-def _empty(folder: Path) -> None:
-    """Remove what is in a folder."""
-    with suppress(OSError):
-        for path in folder.iterdir():
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink()
-
-
-def _with_start(outcome: Outcome, one: Worker) -> Outcome:
-    """The outcome with how its process came to it; and without the memory that other jobs of the
-    process would be in."""
-    taken = None if one.begun is None else round(one.begun - one.start, 3)
-    outcome = replace(outcome, start_seconds=taken, jobs_before=one.before)
-    if not one.before:
-        return outcome
-    reasons = outcome.null_reasons | dict.fromkeys(OF_A_PROCESS, RAN_OTHERS)
-    return replace(outcome, null_reasons=reasons, **dict.fromkeys(OF_A_PROCESS))

@@ -143,6 +143,10 @@ def _set_filters(filters: list[Any]) -> None:
     warnings.filters[:] = filters  # type: ignore[index]
 
 
+def _set_errors(kinds: dict[str, Any]) -> None:
+    np.seterr(**kinds)
+
+
 def _deterministic() -> tuple[bool, bool]:
     on = torch.are_deterministic_algorithms_enabled()
     return on, torch.is_deterministic_algorithms_warn_only_enabled()
@@ -192,7 +196,7 @@ SETTINGS: tuple[tuple[Get, Set], ...] = (
     (gc.isenabled, lambda on: gc.enable() if on else gc.disable()),
     (sys.getrecursionlimit, sys.setrecursionlimit),
     (_filters, _set_filters),
-    (np.geterr, lambda values: None if np.seterr(**values) else None),
+    (np.geterr, _set_errors),
     (torch.get_num_threads, torch.set_num_threads),
     (torch.get_default_dtype, torch.set_default_dtype),
     (torch.get_default_device, _set_default_device),

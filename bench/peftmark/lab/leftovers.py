@@ -140,9 +140,10 @@ def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]
             yield f"{name} was taken out"
         elif not _same(value, now[name]) and not _marked_step(name, now[name]):
             yield f"{name} was replaced"
-        elif held is not None and not _holds(held, _held(now[name])):
-            if not name.endswith(_HARMLESS_NAMES):
-                yield f"{name} holds something else"
+        elif name.endswith(_HARMLESS_NAMES) or held is None:
+            continue
+        elif not _holds(held, _held(now[name])):
+            yield f"{name} holds something else"
     for name in now.keys() - before.keys() - HARMLESS:
         if not _may_come(name, now[name]):
             yield f"{name} was added"

@@ -15,7 +15,7 @@ from peftmark.cli import parser
 from peftmark.core.errors import UserError
 from peftmark.executors import process
 from peftmark.executors.contract import Order
-from peftmark.executors.process import OF_A_PROCESS, RAN_OTHERS, TRIALS_PER_PROCESS, most_jobs
+from peftmark.executors.in_turn import OF_A_PROCESS, RAN_OTHERS, TRIALS_PER_PROCESS, most_jobs
 from peftmark.executors.select import Where, choose
 from peftmark.executors.slots import Slot
 from peftmark.sources.assets import Places
