@@ -12,6 +12,7 @@ import multiprocessing
 import sys
 import threading
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -31,16 +32,29 @@ HARMLESS = frozenset(
         "torch._subclasses.fake_tensor.FakeTensorMode.cache_hits",
         "torch._subclasses.fake_tensor.FakeTensorMode.cache_misses",
         "torch._subclasses.fake_tensor.FakeTensorMode.cache_bypasses",
+        "torch.utils._stats.simple_call_counter",
         # What was looked up once: whether a module is there, what an operation takes.
         "torch.autograd.profiler._cupti_monitor_module",
         "torch.autograd.profiler._cupti_monitor_checked",
         "torch.fx.operator_schemas._SCHEMA_TO_SIGNATURE_CACHE",
         "torch.jit._builtins._builtin_table",
+        "transformers.conversion_mapping._checkpoint_conversion_mapping_cache",
+        # Types that a library makes known when it is imported, or a model first used.
+        "torch.utils._pytree.SUPPORTED_NODES",
+        "torch.utils._pytree.SUPPORTED_SERIALIZED_TYPES",
+        "torch.utils._pytree.SERIALIZED_TYPE_TO_PYTHON_TYPE",
+        "torch.export.dynamic_shapes.SUPPORTED_NODES",
+        "transformers.utils.generic._registered_model_output_types",
+        # transformers puts it there before it draws the first model's weights, and leaves it there.
+        "torch.nn.modules.module.Module.smart_apply",
         "peftmark.core.hashes._hashed",
         "peftmark.record.identity._rules",
     }
 )
 """What may differ after a job: it decides neither a bit, nor a byte, nor a row."""
+
+MOST_TOLD = 10
+"""Leftovers that are named; one is enough to end a process."""
 
 _HARMLESS_NAMES = ("__warningregistry__", "__slotnames__", "__abstractmethods__", "_abc_impl")
 _COPIED = (dict, list, set)
@@ -61,7 +75,7 @@ class Photograph:
     def differs(self) -> str:
         """What a job left, in words; empty if nothing. Modules that are new from then on belong to
         the photograph."""
-        found = next(self._differences(), "")
+        found = "; ".join(islice(self._differences(), MOST_TOLD))
         self._add_modules()
         return found
 

@@ -87,6 +87,7 @@ def _before_jobs() -> Afresh | None:
         from peftmark.lab import recipe  # noqa: F401 (with it all that a job imports)
         from peftmark.lab.afresh import Afresh
 
+        quiet_libraries()
         return Afresh()
     except Exception:
         return None
