@@ -100,6 +100,7 @@ def forget_caches() -> None:
     functional.name2qmap.clear()
     functional.GlobalPageManager.get_instance().paged_tensors.clear()
     sys.modules["bitsandbytes.backends.utils"]._code_4bit_cache.clear()
+    sys.modules["bitsandbytes.backends.default.ops"]._get_4bit_quantize_bounds.cache_clear()
     sys.modules["bitsandbytes.optim"].GlobalOptimManager._instance = None
 
 

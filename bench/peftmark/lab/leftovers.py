@@ -57,6 +57,7 @@ MOST_TOLD = 10
 """Leftovers that are named; one is enough to end a process."""
 
 _HARMLESS_NAMES = ("__warningregistry__", "__slotnames__", "__abstractmethods__", "_abc_impl")
+_LOOKED_UP = ("_cache", "_cached_value")
 _COPIED = (dict, list, set)
 _PLAIN = (bool, int, float, str, bytes)
 _CHILDREN = Path("/proc/self/task")
@@ -166,7 +167,7 @@ def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]
 def _may_come(name: str, value: Any) -> bool:
     """Whether a name may be new: modules, what lazy ones look up, notes of Python's and of
     libraries, and the marked step of an optimizer."""
-    if issubclass(type(value), ModuleType) or name.endswith((*_HARMLESS_NAMES, "_cache")):
+    if issubclass(type(value), ModuleType) or name.endswith((*_HARMLESS_NAMES, *_LOOKED_UP)):
         return True
     home = sys.modules.get(name.rpartition(".")[0])
     if home is not None and type(home).__name__ == "_LazyModule":

@@ -223,7 +223,7 @@ ROWS: tuple[Field, ...] = (
         phase="whole job",
         meter="count",
         kind="fact",
-        section="Origin",
+        section="Provenance",
         summary=(
             "jobs that the worker's process ran before this one "
             "(docs/executors.md#jobs-a-process); 0 for a process of its own"

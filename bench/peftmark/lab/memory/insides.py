@@ -155,6 +155,7 @@ INSIDES = (
     *(
         Inside(f"bitsandbytes.{module}", name, None, "is emptied between two jobs of a process")
         for module, name in (
+            ("backends.default.ops", "_get_4bit_quantize_bounds"),
             ("backends.utils", "_code_4bit_cache"),
             ("functional", "GlobalPageManager"),
             ("optim", "GlobalOptimManager"),
