@@ -18,6 +18,7 @@ import numpy as np
 import peft
 import pytest
 import torch
+from bitsandbytes.backends.default.ops import _get_4bit_quantize_bounds
 from torch import nn
 from torch.nn.modules.module import register_module_forward_hook
 
@@ -112,12 +113,14 @@ def test_caches_that_hold_tensors_or_parameters_are_emptied(start):
     bitsandbytes.functional.name2qmap["dynamic"] = torch.zeros(256)
     bitsandbytes.functional.GlobalPageManager.get_instance().paged_tensors.append(torch.zeros(9))
     bitsandbytes.optim.GlobalOptimManager.get_instance().pid2config[id(JOB)] = {"optim_bits": 32}
+    _get_4bit_quantize_bounds("nf4", torch.device("cpu"))
     with FakeTensorMode(), torch.device("cpu"):
         torch.zeros(3) + 1
     assert start.again(JOB) == ""
     assert not bitsandbytes.functional.name2qmap
     assert not bitsandbytes.functional.GlobalPageManager.get_instance().paged_tensors
     assert not bitsandbytes.optim.GlobalOptimManager.get_instance().pid2config
+    assert not _get_4bit_quantize_bounds.cache_info().currsize
     assert not FakeTensorMode.cache
 
 
