@@ -81,7 +81,7 @@ class Photograph:
         return found
 
     def _differences(self) -> Iterator[str]:
-        modes = [*operation_modes(), *function_modes()]
+        modes = [*operation_modes(), *function_modes()]  # type: ignore[no-untyped-call]
         if modes:
             yield f"a mode of torch is still on: {type(modes[0]).__name__}"
         started = [t.name for t in threading.enumerate() if t not in self._threads]

@@ -36,7 +36,15 @@ def run(tmp_path, monkeypatch):
     (tmp_path / "logs").mkdir()
 
     def start(
-        ways=None, seeds=7, most=20, slots=1, limit=None, retries=0, worker="in_turn", ended=None
+        ways=None,
+        seeds=7,
+        most=20,
+        slots=1,
+        limit=None,
+        retries=0,
+        worker="in_turn",
+        ended=None,
+        device=None,
     ):
         (tmp_path / "logs" / "ways").write_text(json.dumps(ways or {}))
         order = Order(
@@ -47,7 +55,7 @@ def run(tmp_path, monkeypatch):
             retries=retries,
             worker=f"fake_worker:{worker}",
         )
-        found = watched.run(order, [Slot()] * slots, jobs_per_process=most, ended=ended)
+        found = watched.run(order, [Slot(device)] * slots, jobs_per_process=most, ended=ended)
         start.attempts = found
         assert not any(map(alive, processes(found)))
         assert not (tmp_path / "scratch").exists()
@@ -101,6 +109,13 @@ def test_figures_of_the_whole_process_are_those_of_its_first_job_alone(run):
         assert {outcome.null_reasons[name] for name in OF_A_PROCESS} == {RAN_OTHERS}
         assert outcome.start_seconds is not None
     assert [found[seed].outcome.live_bytes for seed in range(3)] == [0, 1, 2]
+
+
+def test_what_nvml_sees_of_a_process_is_of_its_first_job_alone(run):
+    found = run(seeds=2, device="GPU-of-nobody")
+    reasons = [found[seed].nvml_reason for seed in (0, 1)]
+    assert reasons[0] != RAN_OTHERS and reasons[1] == RAN_OTHERS
+    assert (found[1].nvml_process_bytes, found[1].nvml_device_bytes) == (None, None)
 
 
 def test_each_job_has_its_own_log_and_an_empty_folder(run, tmp_path):
