@@ -224,7 +224,7 @@ class Starter:
         meter = DeviceMeter(idle.slot.device).__enter__()
         meter.pid = idle.process.pid
         try:
-            if not idle.alive or idle.inbox.closed:
+            if not idle.alive:
                 raise BrokenPipeError
             idle.inbox.send(json.dumps(self._told(job, attempt, log)).encode())
         except OSError:

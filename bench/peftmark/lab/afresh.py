@@ -28,7 +28,8 @@ from peftmark.lab.leftovers import Photograph
 from peftmark.lab.memory.insides import FakeTensorMode
 from peftmark.record.job import Job
 
-Get, Set = Callable[[], Any], Callable[[Any], None]
+Get = Callable[[], Any]
+Set = Callable[[Any], object]
 
 
 class Afresh:
@@ -70,7 +71,7 @@ class Afresh:
 def give_memory_back() -> None:
     """Give the memory that nobody uses to the system and to the device, and count peaks anew."""
     gc.collect()
-    if torch.cuda.is_initialized():
+    if _device_is_open():
         torch.cuda.synchronize()
         clear: Any = getattr(torch._C, "_cuda_clearCublasWorkspaces", None)
         if clear is not None:  # they would lie in the allocator before the next job's first product
@@ -82,9 +83,13 @@ def give_memory_back() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
+def _device_is_open() -> bool:
+    return bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
+
+
 def _on_the_device() -> str:
     """What the allocator of the device still holds, in words; empty if nothing."""
-    if not torch.cuda.is_initialized():
+    if not _device_is_open():
         return ""
     held = torch.cuda.memory_reserved()
     return f"{held:,} bytes of the device stay allocated" if held else ""
@@ -93,7 +98,7 @@ def _on_the_device() -> str:
 def forget_caches() -> None:
     """Empty the caches of libraries that hold tensors, or parameters by the number of an object."""
     FakeTensorMode.cache_clear()
-    torch.clear_autocast_cache()  # type: ignore[no-untyped-call]
+    torch.clear_autocast_cache()
     functional = sys.modules.get("bitsandbytes.functional")
     if functional is None:
         return
@@ -125,7 +130,7 @@ def _set_generators(states: Any) -> None:
     random.setstate(python)
     np.random.set_state(numpy)
     torch.set_rng_state(torchs)
-    if torch.cuda.is_initialized():
+    if _device_is_open():
         torch.cuda.manual_seed_all(torch.initial_seed())
 
 
@@ -142,10 +147,6 @@ def _filters() -> list[Any]:
 def _set_filters(filters: list[Any]) -> None:
     warnings.resetwarnings()  # what was told once is told again
     warnings.filters[:] = filters  # type: ignore[index]
-
-
-def _set_errors(kinds: dict[str, Any]) -> None:
-    np.seterr(**kinds)
 
 
 def _deterministic() -> tuple[bool, bool]:
@@ -197,7 +198,7 @@ SETTINGS: tuple[tuple[Get, Set], ...] = (
     (gc.isenabled, lambda on: gc.enable() if on else gc.disable()),
     (sys.getrecursionlimit, sys.setrecursionlimit),
     (_filters, _set_filters),
-    (np.geterr, _set_errors),
+    (np.geterr, lambda kinds: np.seterr(**kinds)),
     (torch.get_num_threads, torch.set_num_threads),
     (torch.get_default_dtype, torch.set_default_dtype),
     (torch.get_default_device, _set_default_device),
