@@ -59,9 +59,10 @@ def bits(outcome):
     found = {
         key: getattr(outcome, key)
         for key, field in FIELDS.items()
-        if field.deterministic and hasattr(outcome, key)
+        if (field.deterministic or field.exact) and hasattr(outcome, key)
     }
     curve = [replace(point, seconds=0.0) for point in outcome.curve]
+    found["final_weights_hash"] = outcome.final_weights_hash
     return {**found, "curve": curve, "predictions": list(outcome.predictions)}
 
 

@@ -61,8 +61,7 @@ def run_jobs(
         slots: places for workers, at least one.
         room: the memory that they share; by default what is free now, with the needs that the
             order knows.
-        jobs_per_process: jobs that a process may run in turn, which is as it was before each; None
-            for one, and on a GPU some trials of learning rates.
+        jobs_per_process: jobs that a process may run in turn; None for `in_turn.most_jobs` alone.
 
     Raises:
         UserError: every GPU is lost, and jobs are left.
@@ -76,20 +75,9 @@ def run_jobs(
             yield _never_ran(job, attempt, Outcome("unsupported", why))
     if not waiting:
         return
-    state = _State(waiting, running={}, free=list(slots), lost=set())
-    kills = OomKills()
+    state, kills = _State(waiting, running={}, free=list(slots), lost=set()), OomKills()
     gpu = any(slot.device is not None for slot in slots)
-    at_once = min(len(slots), len(waiting))
-    starter = Starter(
-        order.worker,
-        order.places,
-        order.logs,
-        gpu,
-        at_once,
-        order.beside,
-        order.leaves,
-        jobs_per_process,
-    )
+    starter = _starter(order, len(slots), len(waiting), gpu, jobs_per_process)
     try:
         while waiting or state.running:
             for one, why in _fill_slots(state, order, room, starter, gpu):
@@ -121,6 +109,22 @@ def run_jobs(
     finally:
         kill([worker for worker, _ in state.running.values()])
         starter.end()
+
+
+def _starter(
+    order: Order, slots: int, waiting: int, gpu: bool, jobs_per_process: int | None
+) -> Starter:
+    """What starts the workers of an order."""
+    return Starter(
+        order.worker,
+        order.places,
+        order.logs,
+        gpu,
+        min(slots, waiting),
+        order.beside,
+        order.leaves,
+        jobs_per_process,
+    )
 
 
 def _fill_slots(

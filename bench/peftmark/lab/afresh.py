@@ -25,7 +25,7 @@ import numpy as np
 import torch
 
 from peftmark.lab.leftovers import Photograph
-from peftmark.lab.memory.insides import FakeTensorMode
+from peftmark.lab.memory.insides import FakeTensorMode, clear_workspaces
 from peftmark.record.job import Job
 
 Get = Callable[[], Any]
@@ -73,9 +73,8 @@ def give_memory_back() -> None:
     gc.collect()
     if _device_is_open():
         torch.cuda.synchronize()
-        clear: Any = getattr(torch._C, "_cuda_clearCublasWorkspaces", None)
-        if clear is not None:  # they would lie in the allocator before the next job's first product
-            clear()
+        if clear_workspaces is not None:  # the next job's first product makes its own
+            clear_workspaces()
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
         torch.cuda.reset_accumulated_memory_stats()

@@ -12,6 +12,7 @@ import multiprocessing
 import sys
 import threading
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from types import ModuleType
@@ -67,7 +68,7 @@ class Photograph:
     """The process as it is now."""
 
     def __init__(self) -> None:
-        self._threads = set(threading.enumerate())
+        self._threads, self._children = set(threading.enumerate()), _children()
         self._modules: dict[str, dict[str, Any]] = {}
         self._add_modules()
         gc.collect()
@@ -87,7 +88,7 @@ class Photograph:
         started = [t.name for t in threading.enumerate() if t not in self._threads]
         if started:
             yield f"a thread goes on: {started[0]}"
-        if multiprocessing.active_children() or _has_children():
+        if _children() - self._children:
             yield "a process that was started goes on"
         for name, before in self._modules.items():
             module = sys.modules.get(name)
@@ -202,12 +203,11 @@ def _tensors() -> tuple[int, int]:
     return len(sizes), sum(sizes)
 
 
-def _has_children() -> bool:
-    """Whether this process has children, as the kernel knows; False where it doesn't tell."""
+def _children() -> set[int]:
+    """Processes that this one started and that go on: as the kernel knows, and Python alone where
+    it doesn't tell."""
+    found = {child.pid or 0 for child in multiprocessing.active_children()}
     for children in _CHILDREN.glob("*/children"):
-        try:
-            if children.read_text().split():
-                return True
-        except OSError:
-            continue
-    return False
+        with suppress(OSError):
+            found |= set(map(int, children.read_text().split()))
+    return found

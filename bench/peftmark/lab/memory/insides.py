@@ -14,6 +14,7 @@ from importlib import import_module, metadata
 from importlib.util import find_spec
 from typing import Any
 
+from torch import _C as torch_c
 from torch._C import _current_autograd_node as current_autograd_node
 from torch._subclasses import fake_tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -28,6 +29,7 @@ from peftmark.machine.environment import OPTIONAL
 __all__ = [
     "FakeTensorMode",
     "TorchDispatchMode",
+    "clear_workspaces",
     "current_autograd_node",
     "engine_run_backward",
     "fake_tensor",
@@ -35,6 +37,9 @@ __all__ = [
     "operation_modes",
     "tree_leaves",
 ]
+
+clear_workspaces: Any = getattr(torch_c, "_cuda_clearCublasWorkspaces", None)
+"""Frees what cuBLAS keeps in torch's allocator; None in a torch for the CPU alone."""
 
 READ_IN = {
     "torch": "2.13.0",
