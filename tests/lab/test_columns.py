@@ -12,6 +12,7 @@ from factory import make_job, make_recipe, make_record
 from peftmark.catalog.models import MODELS
 from peftmark.catalog.tasks import TASKS
 from peftmark.core.errors import AssetError
+from peftmark.executors.in_turn import of_process
 from peftmark.record.columns import COLUMNS, JOB_COLUMNS, to_row
 from peftmark.record.fields import FIELDS
 from peftmark.record.fields_watch import WATCHED
@@ -82,8 +83,8 @@ def row_of(method: str, quantization: str, purpose: str = "report") -> dict:
 
 def stored(job: Job, outcome: Outcome) -> dict:
     """The row of a job that ended so."""
-    record = make_record(job=job, outcome=outcome)
     # As the supervisor does, which alone knows them.
+    record = make_record(job=job, outcome=of_process(outcome, 0, 1.5))
     return to_row(with_look(with_prediction(record, {}), None, None, "", 3))
 
 

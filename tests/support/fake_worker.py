@@ -226,6 +226,64 @@ real_ok = partial(_real, _good_recipe)
 real_diverged = partial(_real, _bad_recipe)
 
 
+class _Afresh:
+    """Puts nothing back."""
+
+    def again(self, job):
+        return "a thread goes on" if _way(job) == "leaves a thread" else ""
+
+
+def _way(job):
+    ways = json.loads((Path(os.environ["TMPDIR"]).parents[1] / "logs" / "ways").read_text())
+    return ways.get(str(job.seed), "ok")
+
+
+def _recipe_by_way(job, places, progress, outbox):
+    """End in the way that stands in the file `ways`; say which process it was, and how many files
+    others left in its folder."""
+    progress({"phase": "data"})
+    print(f"printed by seed {job.seed}")
+    scratch = Path(os.environ["TMPDIR"])
+    found = len(list(scratch.iterdir()))
+    (scratch / f"left by {job.seed}").mkdir()
+    way = _way(job)
+    if way == "raises":
+        raise FloatingPointError("the loss was nan")
+    if way == "dies":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if way == "hangs":
+        progress({"step": HANGING_STEP, "steps": 120})
+        time.sleep(FOREVER)
+    if way == "ends":
+        sys.exit(3)
+    score = float("nan") if way == "nan" else 0.5
+    facts = json.dumps([os.getpid(), found])
+    sizes = {"vmhwm_bytes": 7, "vmhwm_train_bytes": 6, "rss_before_train_bytes": 5}
+    return Outcome("ok", metric_value=score, data_source=facts, live_bytes=job.seed, **sizes)
+
+
+def in_turn(*arguments):
+    """The real worker around a recipe that loads nothing, for several jobs."""
+    afresh = types.ModuleType("peftmark.lab.afresh")
+    afresh.Afresh = _Afresh
+    sys.modules["peftmark.lab.afresh"] = afresh
+    _real(_recipe_by_way, *arguments)
+
+
+def talks_when_ready(*arguments):
+    """As `in_turn`, but says something more once it is ready for another job."""
+    plain = json.dumps
+
+    def twice(message, *more, **named):
+        if message == {"ready": True}:
+            arguments[0].send_bytes(plain(message).encode())
+            return plain({"phase": "of no job"})
+        return plain(message, *more, **named)
+
+    worker.json = types.SimpleNamespace(dumps=twice, loads=json.loads)
+    in_turn(*arguments)
+
+
 def tells_its_cores(connection, job_json, places_json, log, device):
     """Finish with the cores it may use."""
     Line(connection, job_json, log).finish(data_source=json.dumps(sorted(os.sched_getaffinity(0))))

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from factory import make_job
 from fake_worker import Line
-from peftmark.executors import local, process
+from peftmark.executors import child, local, process
 from peftmark.executors.contract import Order
 from peftmark.executors.slots import Slot
 from peftmark.machine.nvml import DeviceMeter, EnergyCounter, contention, devices
@@ -59,7 +59,7 @@ def worker(connection, job_json, places_json, log, device):
         energy_gpu_joules=None if reason else joules[-1] - joules[0],
         energy_flags=() if flag is None else (flag,),
         null_reasons={"energy_gpu_joules": reason} if reason else {},
-        data_source=os.environ[process.JOBS_AT_ONCE],
+        data_source=os.environ[child.JOBS_AT_ONCE],
     )
 
 

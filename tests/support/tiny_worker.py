@@ -7,8 +7,11 @@ It starts afresh, so what the tables of the test say comes with the mirror:
 from __future__ import annotations
 
 import json
+import os
 import pickle
+import signal
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from peftmark.catalog.architectures import OF_MODELS
@@ -30,11 +33,39 @@ def name_as(mirror: Path, monkeypatch, model: str, **tasks: str) -> None:
         monkeypatch.setitem(TASKS, name, task)
 
 
-def main(connection, job_json, places_json, log, device):
+def main(connection, job_json, places_json, log, device, *more):
     """Run the job for real."""
     mirror = Path(json.loads(places_json)["mirror"])
     model, tasks = pickle.loads((mirror / "tables").read_bytes())
     MODELS[model.key] = model
     OF_MODELS.pop(model.key, None)
     TASKS.update(tasks)
-    worker.main(connection, job_json, places_json, log, device)
+    worker.main(connection, job_json, places_json, log, device, *more)
+
+
+def _seventh(end, *arguments):
+    """Run jobs for real; the seventh of the process ends otherwise, in its fifth step."""
+    from peftmark.lab import recipe
+
+    plain, count = recipe.run, iter(range(1, 1000))
+
+    def run(job, places, progress, outbox=None):
+        number = next(count)
+
+        def told(message):
+            if number == 7 and message.get("step", 0) >= 5:
+                end()
+            progress(message)
+
+        return plain(job, places, told, outbox)
+
+    recipe.run = run
+    main(*arguments)
+
+
+def _raise():
+    raise RuntimeError("planted")
+
+
+seventh_raises = partial(_seventh, _raise)
+seventh_dies = partial(_seventh, lambda: os.kill(os.getpid(), signal.SIGKILL))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -31,8 +31,19 @@ class Watched:
     clock: Clock = field(default_factory=Clock)
     events: list[tuple[str, int]] = field(default_factory=list)
 
-    def run(self, order: Order, slots: Sequence[Slot], room: Room | None = None) -> list[Finished]:
-        """Run jobs here; each seed stands once among them."""
+    def run(
+        self,
+        order: Order,
+        slots: Sequence[Slot],
+        room: Room | None = None,
+        jobs_per_process: int | None = None,
+        ended: Callable[[Finished], None] | None = None,
+    ) -> list[Finished]:
+        """Run jobs here; each seed stands once among them.
+
+        Args:
+            ended: called with each that ended, before another starts.
+        """
         running: set[int] = set()
         hanging: dict[int, int] = {}  # seed -> how often time passed since
 
@@ -56,11 +67,14 @@ class Watched:
             return order.stop()
 
         finished = []
-        for one in run_jobs(replace(order, listener=listener, stop=stop), slots, room):
+        heard = replace(order, listener=listener, stop=stop)
+        for one in run_jobs(heard, slots, room, jobs_per_process):
             running.discard(one.job.seed)
             hanging.pop(one.job.seed, None)
             self.events.append(("end", one.job.seed))
             finished.append(one)
+            if ended is not None:
+                ended(one)
         return finished
 
     @property

@@ -56,6 +56,13 @@ def add_options(sub: argparse.ArgumentParser) -> None:
     add_which_jobs_and_where(sub)
     # The older spelling of --node-device: commands in rows and scripts have it.
     sub.add_argument("--device", choices=DEVICES, help=argparse.SUPPRESS)
+    sub.add_argument(
+        "--jobs-per-process",
+        type=count,
+        metavar="N",
+        help="jobs that a process here runs in turn, as in a process of their own "
+        "(docs/executors.md; default: 1, and of trials on a GPU some)",
+    )
     sub.add_argument("--timeout", type=count, metavar="SECONDS", help="time limit of a job")
     sub.add_argument(
         "--retries",

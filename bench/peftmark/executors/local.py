@@ -1,4 +1,4 @@
-"""Run jobs on this machine: one worker process a job, as many at once as there is room for.
+"""Run jobs on this machine in worker processes, as many at once as there is room for.
 
 A worker that dies in any way leaves an outcome and a free slot; it never stops the matrix.
 """
@@ -49,13 +49,19 @@ class _State:
     lost: set[str]
 
 
-def run_jobs(order: Order, slots: Sequence[Slot], room: Room | None = None) -> Iterator[Finished]:
+def run_jobs(
+    order: Order,
+    slots: Sequence[Slot],
+    room: Room | None = None,
+    jobs_per_process: int | None = None,
+) -> Iterator[Finished]:
     """Run jobs here, yielding each attempt as it ends.
 
     Args:
         slots: places for workers, at least one.
         room: the memory that they share; by default what is free now, with the needs that the
             order knows.
+        jobs_per_process: jobs that a process may run in turn; None for `in_turn.most_jobs` alone.
 
     Raises:
         UserError: every GPU is lost, and jobs are left.
@@ -69,13 +75,9 @@ def run_jobs(order: Order, slots: Sequence[Slot], room: Room | None = None) -> I
             yield _never_ran(job, attempt, Outcome("unsupported", why))
     if not waiting:
         return
-    state = _State(waiting, running={}, free=list(slots), lost=set())
-    kills = OomKills()
+    state, kills = _State(waiting, running={}, free=list(slots), lost=set()), OomKills()
     gpu = any(slot.device is not None for slot in slots)
-    at_once = min(len(slots), len(waiting))
-    starter = Starter(
-        order.worker, order.places, order.logs, gpu, at_once, order.beside, order.leaves
-    )
+    starter = _starter(order, len(slots), len(waiting), gpu, jobs_per_process)
     try:
         while waiting or state.running:
             for one, why in _fill_slots(state, order, room, starter, gpu):
@@ -86,16 +88,17 @@ def run_jobs(order: Order, slots: Sequence[Slot], room: Room | None = None) -> I
             if order.stop():  # asked after listening: Ctrl-C may have ended a worker by itself
                 waiting.clear()
                 end(workers, Outcome("interrupted", "stopped by the user"))
-            for worker in [worker for worker in workers if not worker.alive]:
+            for worker in [worker for worker in workers if worker.over]:
                 _, one = state.running.pop(worker.process.pid)
                 done = _finished(worker, state, room, kills)
+                starter.rest(worker)
                 if done.outside and one.tries_left and not order.stop():
                     another = _next_try(one, done.outside)
                     waiting.append(another)
                     why = done.outside + (": now alone" if another.alone else "")
                     done = replace(done, again=why)
                 yield done
-            overdue = [w for w in workers if w.alive and w.older_than(order.seconds_limit)]
+            overdue = [w for w in workers if not w.over and w.older_than(order.seconds_limit)]
             limit = f"over the limit of {order.seconds_limit or 0:g} s a job"
             end(overdue, Outcome("timed_out", limit), stacks=True)
             if waiting and not state.running and not state.free:
@@ -106,6 +109,22 @@ def run_jobs(order: Order, slots: Sequence[Slot], room: Room | None = None) -> I
     finally:
         kill([worker for worker, _ in state.running.values()])
         starter.end()
+
+
+def _starter(
+    order: Order, slots: int, waiting: int, gpu: bool, jobs_per_process: int | None
+) -> Starter:
+    """What starts the workers of an order."""
+    return Starter(
+        order.worker,
+        order.places,
+        order.logs,
+        gpu,
+        min(slots, waiting),
+        order.beside,
+        order.leaves,
+        jobs_per_process,
+    )
 
 
 def _fill_slots(

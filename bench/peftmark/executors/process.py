@@ -6,21 +6,19 @@ clock.
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import shutil
 import signal
-import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
-from peftmark.core.hashes import known_hashes
+from peftmark.executors.child import child, places_told
 from peftmark.executors.contract import (
     WORKER,
     Finished,
@@ -29,9 +27,11 @@ from peftmark.executors.contract import (
     nothing_left,
     utc_now,
 )
+from peftmark.executors.in_turn import RAN_OTHERS, most_jobs, of_process
 from peftmark.executors.launch import Launcher, NotStarted
 from peftmark.executors.protocol import MOST_AT_ONCE, MOST_BYTES, Broken, Inbox
 from peftmark.executors.slots import Slot
+from peftmark.executors.worker_files import bound, empty
 from peftmark.machine.nvml import DeviceMeter, contended
 from peftmark.record.job import Job
 from peftmark.record.outcome import Outcome
@@ -40,14 +40,10 @@ from peftmark.sources.assets import Places
 
 GRACE_SECONDS = 5.0
 STACK_SECONDS = 0.2
-MAX_LOG_BYTES = 1024 * 1024
 ORPHANED = 255
 
 LOST = Outcome("crashed", "the process that the worker was forked from ended before it")
 """Of a worker that nobody could watch over any more, and that was ended for it."""
-
-JOBS_AT_ONCE = "PEFTMARK_JOBS_AT_ONCE"
-"""Variable that tells a worker how many jobs run at once: they share the machine's counters."""
 
 
 @dataclass
@@ -61,6 +57,10 @@ class Worker:
         scratch: folder for its temporary files, removed at its end.
         shared: whether another job ran beside it at any time, in the same memory.
         lost: whether the server that it was forked from ended before it did.
+        before: jobs that its process ran before this one.
+        most: jobs that its process may run.
+        begun: when it told of its first phase; None before.
+        ready: whether the job is over and its process, as it was before, can take another.
     """
 
     job: Job
@@ -78,6 +78,15 @@ class Worker:
     stopped: Outcome | None = None
     shared: bool = False
     lost: bool = False
+    before: int = 0
+    most: int = 1
+    begun: float | None = None
+    ready: bool = False
+
+    @property
+    def over(self) -> bool:
+        """Whether the job is: its process ended, or is ready for another."""
+        return self.ready or not self.alive
 
     @property
     def alive(self) -> bool:
@@ -115,6 +124,7 @@ class Starter:
         at_once: jobs that run at the same time.
         beside: jobs that others may run on this machine at the same time.
         leaves: where an attempt of a job leaves what it trained; None for nowhere.
+        jobs_per_process: jobs that a process may run in turn; None for what is the default.
     """
 
     def __init__(
@@ -126,21 +136,33 @@ class Starter:
         at_once: int,
         beside: int = 0,
         leaves: Callable[[Job, int], Path | None] = nothing_left,
+        jobs_per_process: int | None = None,
     ) -> None:
         self._launcher = Launcher(gpu, preload=worker == WORKER)
+        self._gpu, self._jobs_per_process = gpu, jobs_per_process
+        self._idle: list[Worker] = []
         self._worker, self._logs = worker, logs
         self._scratch = logs.resolve().with_name("scratch")
         self._at_once = f"up to {at_once + beside}" if beside else str(at_once)
         self._leaves = leaves
-        self._places = {
-            "mirror": str(places.mirror.resolve()) if places.mirror else None,
-            "sources": places.sources,
-            "cache": str(places.cache.resolve()),
-            "hashes": known_hashes(),
-        }
+        self._places = places_told(places)
 
     def start(self, job: Job, attempt: int, slot: Slot) -> Worker:
-        """Start a worker on a job.
+        """Start a worker on a job: the process that waits on its slot, or a new one.
+
+        Raises:
+            NotStarted: it could not be.
+        """
+        most = most_jobs(job, self._gpu, self._jobs_per_process)
+        for idle in [one for one in self._idle if one.slot == slot][:1]:
+            self._idle.remove(idle)
+            if most > 1 and (worker := self._hand_over(idle, job, attempt)) is not None:
+                return worker
+            _release(idle)
+        return self._new(job, attempt, slot, most)
+
+    def _new(self, job: Job, attempt: int, slot: Slot, most: int) -> Worker:
+        """Start a process on a job.
 
         Raises:
             NotStarted: it could not be.
@@ -149,23 +171,20 @@ class Starter:
         ours, theirs = context.Pipe()
         log = log_file(self._logs, job, attempt)
         scratch = self._scratch / log.stem
-        outbox = self._leaves(job, attempt)
-        told = {} if outbox is None else {"outbox": str(outbox.resolve())}
         setup = {
             "jobs_at_once": self._at_once,
             "cores": sorted(slot.cores),
             "scratch": str(scratch),
         }
         process = context.Process(
-            target=_child,
+            target=child,
             args=(
                 setup,
                 self._worker,
                 theirs,
-                job.to_json(),
-                json.dumps(self._places | told),
-                str(log.resolve()),
+                *self._told(job, attempt, log),
                 slot.device,
+                *([most] if most > 1 else []),
             ),
             daemon=True,
         )
@@ -190,29 +209,55 @@ class Starter:
             meter,
             utc_now(),
             time.monotonic(),
+            most=most,
         )
 
+    def _told(self, job: Job, attempt: int, log: Path) -> tuple[str, str, str]:
+        """What a worker is told of a job: the job, its places, and its log."""
+        outbox = self._leaves(job, attempt)
+        told = {} if outbox is None else {"outbox": str(outbox.resolve())}
+        return job.to_json(), json.dumps(self._places | told), str(log.resolve())
+
+    def _hand_over(self, idle: Worker, job: Job, attempt: int) -> Worker | None:
+        """Give a job to a process that ran others; None if it has ended meanwhile."""
+        log = log_file(self._logs, job, attempt)
+        meter = DeviceMeter(idle.slot.device).__enter__()
+        meter.pid = idle.process.pid
+        try:
+            if not idle.alive:
+                raise BrokenPipeError
+            idle.inbox.send(json.dumps(self._told(job, attempt, log)).encode())
+        except OSError:
+            meter.__exit__(None, None, None)
+            return None
+        return Worker(
+            job,
+            attempt,
+            idle.slot,
+            log,
+            idle.process,
+            idle.inbox,
+            idle.scratch,
+            meter,
+            utc_now(),
+            time.monotonic(),
+            before=idle.before + 1,
+            most=idle.most,
+        )
+
+    def rest(self, one: Worker) -> None:
+        """Let the process of a finished job wait for another, if it is ready for one."""
+        if one.ready:
+            self._idle.append(one)
+
     def end(self) -> None:
-        """Remove what held the workers' temporary files, once none is left."""
+        """End what waits for jobs, and remove what held the workers' temporary files, once none is
+        left."""
+        for one in self._idle:
+            _release(one)
         self._launcher.end()
         with suppress(OSError):
             self._scratch.rmdir()
-
-
-def _child(setup: Mapping[str, Any], worker: str, connection: Any, *arguments: Any) -> None:
-    """First code of a worker process: the named function, imported there and not here."""
-    # Set here, since a fork server keeps the environment that it was once started with.
-    os.environ[JOBS_AT_ONCE] = setup["jobs_at_once"]
-    with suppress(OSError):  # without it temporary files go where the system has them
-        os.makedirs(setup["scratch"])
-        os.environ["TMPDIR"] = tempfile.tempdir = setup["scratch"]
-    with suppress(OSError):
-        os.setsid()  # a group of its own, so that what it starts can be ended with it
-    if setup["cores"] and hasattr(os, "sched_setaffinity"):
-        with suppress(OSError):
-            os.sched_setaffinity(0, setup["cores"])
-    module, _, function = worker.partition(":")
-    getattr(importlib.import_module(module), function)(connection, *arguments)
 
 
 def listen(running: Sequence[Worker], listener: Listener) -> None:
@@ -225,14 +270,32 @@ def listen(running: Sequence[Worker], listener: Listener) -> None:
             _take(one, listener)
 
 
+def _release(one: Worker) -> None:
+    """End a process that waits for a job: it leaves when its pipe closes."""
+    one.inbox.close()
+    one.process.join(GRACE_SECONDS)
+    _signal(one, signal.SIGKILL)
+    one.process.join()
+    shutil.rmtree(one.scratch, ignore_errors=True)
+
+
 def _take(one: Worker, listener: Listener | None, most: int = MOST_AT_ONCE) -> None:
     try:
         for message in one.inbox.take(most):
+            if one.ready:
+                one.ready = False
+                raise Broken("a message of no job")
+            if one.begun is None:
+                one.begun = time.monotonic()
             if isinstance(message, Outcome):
                 if one.outcome is not None:
                     one.outcome = None
                     raise Broken("a second outcome")
                 one.outcome = message
+            elif message.get("ready"):
+                if one.outcome is None or one.before + 1 >= one.most:
+                    raise Broken("ready for a job that it was not to take")
+                one.ready = True
             else:
                 one.last.update(message)
                 if listener is not None:
@@ -288,21 +351,6 @@ def _with_place(outcome: Outcome, one: Worker) -> Outcome:
     return replace(outcome, status_reason=f"{reason}, {place}")
 
 
-def _bound(log: Path) -> None:
-    """Cut the middle out of a log that grew too long; how it began and how it ended stay."""
-    with suppress(OSError):
-        size = log.stat().st_size
-        if size <= MAX_LOG_BYTES:
-            return
-        half = MAX_LOG_BYTES // 2
-        with log.open("rb+") as handle:
-            handle.seek(size - half)
-            tail = handle.read()
-            handle.seek(half)
-            handle.truncate()
-            handle.write(f"\n[{size - 2 * half} bytes cut here]\n".encode() + tail)
-
-
 def finish(one: Worker, died: Callable[[Worker], Outcome]) -> Finished:
     """Take in a worker's last words.
 
@@ -310,13 +358,15 @@ def finish(one: Worker, died: Callable[[Worker], Outcome]) -> Finished:
         died: the outcome of a worker that left none and was not stopped.
     """
     _take(one, None, MOST_BYTES)
-    if one.orphaned:
-        one.lost = one.outcome is None and one.stopped is None
-        _signal(one, signal.SIGKILL)
-    one.inbox.close()
-    one.process.join()
-    _bound(one.log)
-    shutil.rmtree(one.scratch, ignore_errors=True)
+    ok = one.outcome is not None and one.outcome.status == "ok" and one.stopped is None
+    waits, one.ready = one.ready and one.alive, one.ready and one.alive and ok
+    if one.ready:
+        empty(one.scratch)
+    elif waits:
+        _release(one)
+    else:
+        _end_process(one)
+    bound(one.log)
     one.meter.__exit__(None, None, None)
     outcome = one.outcome or one.stopped or (LOST if one.lost else died(one))
     if one.stopped is not outcome and outcome.status not in ("ok", "invalid", "unsupported"):
@@ -324,14 +374,27 @@ def finish(one: Worker, died: Callable[[Worker], Outcome]) -> Finished:
     flag = contended(one.meter.others)
     if flag is not None and flag not in outcome.energy_flags:
         outcome = replace(outcome, energy_flags=(*outcome.energy_flags, flag))
+    taken = None if one.begun is None else round(one.begun - one.start, 3)
+    meter = one.meter
+    fresh = not one.before or one.slot.device is None
     return Finished(
         job=one.job,
         attempt=one.attempt,
-        outcome=outcome,
+        outcome=of_process(outcome, one.before, taken),
         started_at=one.started_at,
         finished_at=utc_now(),
         wall_seconds=round(time.monotonic() - one.start, 3),
-        nvml_process_bytes=one.meter.process_bytes,
-        nvml_device_bytes=one.meter.device_bytes,
-        nvml_reason=one.meter.reason,
+        nvml_process_bytes=meter.process_bytes if fresh else None,
+        nvml_device_bytes=meter.device_bytes if fresh else None,
+        nvml_reason=meter.reason if fresh else RAN_OTHERS,
     )
+
+
+def _end_process(one: Worker) -> None:
+    """Wait for the end of a worker's process, and remove its temporary files."""
+    if one.orphaned:
+        one.lost = one.outcome is None and one.stopped is None
+        _signal(one, signal.SIGKILL)
+    one.inbox.close()
+    one.process.join()
+    shutil.rmtree(one.scratch, ignore_errors=True)

@@ -49,6 +49,14 @@ class Inbox:
         """Whether nothing more can come."""
         return bool(self.connection.closed)
 
+    def send(self, order: bytes) -> None:
+        """Tell the worker something, which it waits for.
+
+        Raises:
+            OSError: nobody is there, or what it was told before is still unread.
+        """
+        self.connection.send_bytes(order)
+
     def close(self) -> None:
         """Take nothing in any more."""
         self.connection.close()
@@ -116,7 +124,8 @@ class Inbox:
 
 def progress(message: dict[str, Any]) -> dict[str, Any]:
     """What a message says about how far a job is: `phase`, `step`, `steps` and `metric`, each of
-    its type; no other key, so that what is kept of a worker can't grow.
+    its type, and `ready`, True where the process can take another job; no other key, so that what
+    is kept of a worker can't grow.
 
     Raises:
         ValueError: one of them is of another type.
@@ -139,4 +148,6 @@ def progress(message: dict[str, Any]) -> dict[str, Any]:
         if not isinstance(phase, str) or len(phase) > MOST_PHASE:
             raise ValueError(f"phase can't be {quoted(phase)}")
         found["phase"] = plain(phase)
+    if message.get("ready") is True:
+        found["ready"] = True
     return found

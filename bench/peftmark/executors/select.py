@@ -31,15 +31,17 @@ class Where:
         ray_address: HOST:PORT of a Ray cluster.
         slurm: `key=value,...` for Slurm.
         device: what the nodes have; None to ask Ray, or for the CPU.
+        jobs_per_process: jobs that a process here may run in turn; None for what is the default.
     """
 
     executor: str = "local"
     ray_address: str | None = None
     slurm: str | None = None
     device: str | None = None
+    jobs_per_process: int | None = None
 
     def words(self) -> list[str]:
-        """The same as options of a command."""
+        """The same as options of a command that runs one job."""
         options = {
             "--executor": self.executor if self.executor != "local" else None,
             "--ray-address": self.ray_address,
@@ -93,6 +95,7 @@ def _check(where: Where) -> None:
         "--ray-address": (where.ray_address, ("ray",)),
         "--slurm": (where.slurm, ("slurm",)),
         "--node-device": (where.device, ("ray", "slurm")),
+        "--jobs-per-process": (where.jobs_per_process, ("local",)),
     }
     for option, (value, executors) in owners.items():
         if value is not None and where.executor not in executors:
@@ -108,13 +111,15 @@ def _here(where: Where, jobs: int | None) -> Venue:
         raise UserError(devices.refused, REMEDY)
     found = [gpu.uuid for gpu in devices.found]
     slots = _slots(jobs, found)
-    run = partial(_run_here, slots=slots)
+    run = partial(_run_here, slots=slots, jobs_per_process=where.jobs_per_process)
     device: Literal["cpu", "cuda"] = "cuda" if found else "cpu"
     return Venue(device, len(found), len(slots), run, slots, devices.told)
 
 
-def _run_here(order: Order, slots: Sequence[Slot]) -> Iterator[Finished]:
-    return local.run_jobs(order, slots)
+def _run_here(
+    order: Order, slots: Sequence[Slot], jobs_per_process: int | None
+) -> Iterator[Finished]:
+    return local.run_jobs(order, slots, jobs_per_process=jobs_per_process)
 
 
 def _slots(wanted: int | None, gpus: Sequence[str]) -> list[Slot]:

@@ -1,8 +1,9 @@
-"""Process entry of one job: set up the process, run the recipe, send the outcome home.
+"""Process entry of a job: set up the process, run the recipe, send the outcome home.
 
-Messages to the supervisor are JSON on one pipe: progress, and at the end `{"outcome": ...}`. The
-supervisor says nothing; the pipe's closing is how a worker learns that it died. Everything printed,
-by us or a library, goes to the attempt's log.
+Messages to the supervisor are JSON on one pipe: progress, and at the end `{"outcome": ...}`. A
+process that takes several jobs then says `{"ready": true}`, once it is as it was before the job,
+and is told the next one; else the supervisor says nothing. The pipe's closing is how a worker
+learns that the supervisor died. Everything printed, by us or a library, goes to the attempt's log.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ import threading
 import traceback
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any
 
 from peftmark.core.full_memory import says_memory_is_full
 from peftmark.core.shown import without_secrets
@@ -25,12 +27,22 @@ from peftmark.machine.visible import see_only
 from peftmark.record.job import Job
 from peftmark.record.outcome import Outcome, Status
 
+if TYPE_CHECKING:
+    from peftmark.lab.afresh import Afresh
+
 _OF_VALUES = (LookupError, TypeError, ValueError)
 """Errors whose text may quote anything, such as a row of a task."""
 
 
-def main(connection: Any, job_json: str, places_json: str, log: str, device: str | None) -> None:
-    """Run one job and send its outcome.
+def main(
+    connection: Any,
+    job_json: str,
+    places_json: str,
+    log: str,
+    device: str | None,
+    most_jobs: int = 1,
+) -> None:
+    """Run one job and send its outcome; then others, as long as all goes well.
 
     Args:
         connection: the worker's end of a two-way pipe.
@@ -38,19 +50,47 @@ def main(connection: Any, job_json: str, places_json: str, log: str, device: str
         places_json: `Places` as JSON.
         log: file that takes everything printed.
         device: the GPU to use, as CUDA_VISIBLE_DEVICES names it; None for the CPU.
+        most_jobs: after so many it ends.
     """
-    threading.Thread(target=_leave_with_supervisor, args=(connection,), daemon=True).start()
+    orders: SimpleQueue[bytes] = SimpleQueue()
+    told = threading.Thread(target=_leave_with_supervisor, args=(connection, orders), daemon=True)
+    told.start()
     _redirect(Path(log))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the supervisor to handle
     see_only(device)
-    job = Job.from_json(job_json)
 
     def send(message: dict[str, Any]) -> None:
         connection.send_bytes(json.dumps(message).encode())
 
-    outcome = _guarded(job, places_json, send)
-    send({"outcome": outcome.to_json()})
+    before = None
+    for number in range(1, most_jobs + 1):
+        if number == 1 and most_jobs > 1:
+            before = _before_jobs()
+        job = Job.from_json(job_json)
+        outcome = _guarded(job, places_json, send)
+        send({"outcome": outcome.to_json()})
+        if number == most_jobs or outcome.status != "ok" or before is None:
+            break
+        if left := before.again(job):
+            print(f"The process takes no other job: {left}")
+            break
+        send({"ready": True})
+        job_json, places_json, log = json.loads(orders.get())
+        _redirect(Path(log))
     connection.close()
+
+
+def _before_jobs() -> Afresh | None:
+    """What the process is like before its first job; None where libraries can't be loaded, which
+    the job's own row will say."""
+    try:
+        from peftmark.lab import recipe  # noqa: F401 (with it all that a job imports)
+        from peftmark.lab.afresh import Afresh
+
+        quiet_libraries()
+        return Afresh()
+    except Exception:
+        return None
 
 
 def _guarded(job: Job, places_json: str, send: Any) -> Outcome:
@@ -151,14 +191,20 @@ def _outbox(text: str) -> Path | None:
     return Path(told) if told else None
 
 
-def _leave_with_supervisor(connection: Any) -> None:
+def _leave_with_supervisor(connection: Any, orders: SimpleQueue[bytes] | None = None) -> None:
     """End at once when the supervisor is gone, however it ended: nobody would store the outcome.
+
+    Args:
+        orders: takes what the supervisor says until then.
 
     PR_SET_PDEATHSIG would not do: a worker's parent is the fork server, which lives as long as any
     worker holds its pipe.
     """
     try:
-        connection.recv_bytes()
+        while True:
+            order = connection.recv_bytes()
+            if orders is not None:
+                orders.put(order)
     except (EOFError, OSError):
         os._exit(1)
 

@@ -216,7 +216,10 @@ ROWS: tuple[Field, ...] = (
             "supervisor, every 0.2 s over the worker's life: most the driver lists for the "
             "worker; without managed memory, so a lower bound with a paged optimizer"
         ),
-        null="job on the CPU, NVML absent or lost, driver doesn't list the worker",
+        null=(
+            "job on the CPU, NVML absent or lost, driver doesn't list the worker, process that ran "
+            "other jobs before"
+        ),
     ),
     Field(
         "nvml_device_bytes",
@@ -232,7 +235,7 @@ ROWS: tuple[Field, ...] = (
             "supervisor, every 0.2 s over the worker's life: highest rise of the device's used "
             "memory over the reading before the worker started"
         ),
-        null="job on the CPU, NVML absent or lost",
+        null="job on the CPU, NVML absent or lost, process that ran other jobs before",
     ),
     Field(
         "vmhwm_bytes",
@@ -245,7 +248,7 @@ ROWS: tuple[Field, ...] = (
         kind="cost",
         section="Memory",
         summary="VmHWM of the worker over its whole life",
-        null="no /proc, job ended early",
+        null="no /proc, process that ran other jobs before, job ended early",
     ),
     Field(
         "vmhwm_train_bytes",
@@ -258,7 +261,7 @@ ROWS: tuple[Field, ...] = (
         kind="cost",
         section="Memory",
         summary="VmHWM in phases `warm_up` and `train`, restarted at their edges",
-        null="no /proc, job ended early",
+        null="no /proc, process that ran other jobs before, job ended early",
     ),
     Field(
         "rss_before_train_bytes",
@@ -271,6 +274,6 @@ ROWS: tuple[Field, ...] = (
         kind="cost",
         section="Memory",
         summary="VmRSS before the first step",
-        null="no /proc, job ended early",
+        null="no /proc, process that ran other jobs before, job ended early",
     ),
 )

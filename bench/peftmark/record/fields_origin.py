@@ -192,8 +192,43 @@ ROWS: tuple[Field, ...] = (
         meter="supervisor's clock",
         kind="cost",
         section="Time",
-        summary="supervisor: from the worker's start to its end",
+        summary=(
+            "supervisor: from the worker's start to its end; where its process ran other jobs "
+            "before, from the moment it was given the job, and where it can take another, until it "
+            "is as it was before"
+        ),
         null="",
+    ),
+    Field(
+        "start_seconds",
+        "float64",
+        "time to start",
+        unit="seconds",
+        better="lower",
+        phase="whole job",
+        meter="supervisor's clock",
+        kind="fact",
+        section="Time",
+        summary=(
+            "part of `wall_seconds` until the worker told of its first phase: its process starts "
+            "and loads libraries, or only learns of the job where it ran others before"
+        ),
+        null="job never started, or ended before its first phase",
+    ),
+    Field(
+        "jobs_before",
+        "int64",
+        "jobs before in its process",
+        unit="jobs",
+        phase="whole job",
+        meter="count",
+        kind="fact",
+        section="Provenance",
+        summary=(
+            "jobs that the worker's process ran before this one "
+            "(docs/executors.md#jobs-a-process); 0 for a process of its own"
+        ),
+        null="job never started",
     ),
     Field(
         "predicted_seconds",

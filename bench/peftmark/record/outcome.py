@@ -188,6 +188,8 @@ class Outcome:
     data_fingerprint: str | None = None
     model_source: str | None = None
     phase_seconds: dict[str, float] = field(default_factory=dict)
+    start_seconds: float | None = None
+    jobs_before: int | None = None
     warnings: tuple[str, ...] = ()
     null_reasons: dict[str, str] = field(default_factory=dict)
 

@@ -14,7 +14,7 @@ import pytest
 
 from calls import calls_of
 from factory import make_job
-from peftmark.executors import oom_kills, process
+from peftmark.executors import oom_kills, process, worker_files
 from peftmark.executors.contract import Order
 from peftmark.executors.local import run_jobs
 from peftmark.executors.slots import Slot
@@ -129,7 +129,7 @@ def test_what_a_worker_prints_is_in_its_log_cut_in_the_middle_when_it_floods(run
     run("raises", seeds=(2,))
     for seed in (0, 1):
         log = log_of(tmp_path, seed)
-        assert len(log) < 1.01 * process.MAX_LOG_BYTES
+        assert len(log) < 1.01 * worker_files.MAX_LOG_BYTES
         assert log.count(b"bytes cut here]") == 1
         assert log.startswith(b"\xff\xfe\x00\x1b[2J")
         assert b"from a child\n" in log

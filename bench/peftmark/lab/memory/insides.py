@@ -15,11 +15,14 @@ from importlib.util import find_spec
 from typing import Any
 
 import torch
+from torch import _C as torch_c
 from torch._C import _current_autograd_node as current_autograd_node
 from torch._subclasses import fake_tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import _engine_run_backward as engine_run_backward
+from torch.overrides import _get_current_function_mode_stack as function_modes
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import _get_current_dispatch_mode_stack as operation_modes
 from torch.utils._pytree import tree_leaves
 
 from peftmark.machine.environment import OPTIONAL
@@ -27,6 +30,7 @@ from peftmark.machine.environment import OPTIONAL
 __all__ = [
     "FakeTensorMode",
     "TorchDispatchMode",
+    "clear_workspaces",
     "current_autograd_node",
     "engine_run_backward",
     "fake_tensor",
@@ -36,8 +40,13 @@ __all__ = [
     "foreach_mul",
     "foreach_mul_",
     "foreach_sub",
+    "function_modes",
+    "operation_modes",
     "tree_leaves",
 ]
+
+clear_workspaces: Any = getattr(torch_c, "_cuda_clearCublasWorkspaces", None)
+"""Frees what cuBLAS keeps in torch's allocator; None in a torch for the CPU alone."""
 
 # One operation over a list of tensors, as torch's own optimizers take them.
 foreach_abs_, foreach_add_, foreach_copy_ = (
@@ -98,6 +107,18 @@ INSIDES = (
         "runs a backward pass inside a mode",
     ),
     Inside("torch.utils._python_dispatch", "TorchDispatchMode", None, "sees every operation"),
+    Inside(
+        "torch.utils._python_dispatch",
+        "_get_current_dispatch_mode_stack",
+        (),
+        "tells whether a job left a mode on",
+    ),
+    Inside(
+        "torch.overrides",
+        "_get_current_function_mode_stack",
+        (),
+        "tells whether a job left a mode on",
+    ),
     Inside("torch.utils._pytree", "tree_leaves", ("tree", "is_leaf"), "finds tensors"),
     Inside("torch.nn", "Module._apply", ("self", "fn", "recurse"), "moves a model without values"),
     Inside(
@@ -155,6 +176,15 @@ INSIDES = (
         "holds the numbers, scales and zero points of a weight under these names",
     ),
     Inside("bitsandbytes.functional", "name2qmap", None, "code books kept for the process"),
+    *(
+        Inside(f"bitsandbytes.{module}", name, None, "is emptied between two jobs of a process")
+        for module, name in (
+            ("backends.default.ops", "_get_4bit_quantize_bounds"),
+            ("backends.utils", "_code_4bit_cache"),
+            ("functional", "GlobalPageManager"),
+            ("optim", "GlobalOptimManager"),
+        )
+    ),
     Inside(
         "bitsandbytes.functional",
         "create_dynamic_map",
