@@ -181,6 +181,7 @@ def test_a_process_tells_them_once_for_cells_that_share_them(places, monkeypatch
     assert shapes_of(jobs, places)[0] == one, "kept"
 
 
+@pytest.mark.slow
 @pytest.mark.heavy
 def test_rows_that_are_not_here_are_a_reason_and_nothing_is_kept(tmp_path):
     mirror = tmp_path / "mirror"

@@ -60,6 +60,7 @@ def test_adalora_starts_little_more_than_lora_and_never_waits(base, lora, quanti
         assert one.operations > plain.operations
 
 
+@pytest.mark.slow
 def test_pefts_own_shows_what_is_counted(base):
     phases = counted(ADALORA["none", "peft"], base)
     modules = 6 * launches.LAYERS

@@ -71,6 +71,7 @@ def test_every_method_sits_on_a_base_in_bf16(places, method, quantization):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("quantization", ["none", pytest.param("nf4", marks=SLOW)])
 def test_a_language_model_in_bf16(tmp_path, monkeypatch, request, quantization):
     tiny_causal.install(tmp_path / "mirror", monkeypatch)

@@ -366,6 +366,7 @@ def run(capsys, *arguments):
     return left.value.code, out, err
 
 
+@pytest.mark.slow
 def test_the_command_prints_a_table_or_facts(suites, tmp_path, capsys):
     small = dict(
         SUITE,

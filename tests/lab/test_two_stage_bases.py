@@ -153,6 +153,7 @@ def test_what_two_probes_show_is_the_larger_peak_and_the_operations_of_each_step
     assert of_both(second, first, 1) == Probed(large, (), (), (9, 1, 1, 1))
 
 
+@pytest.mark.slow
 def test_a_whole_job(places, tmp_path):
     made: Job = tiny.job(
         "two-stage",

@@ -194,6 +194,7 @@ def test_a_slurm_job_killed_whole_leaves_an_ending_and_its_worker_goes(run, note
     wait_for(lambda: not any(psutil.pid_exists(pid) for _, pid in begun(notes)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("minutes", "status", "times"), [(60, "ok", 2), (1, "timed_out", 1)]
 )  # to submitit the signal means preemption, or near the end of its time that this is over

@@ -73,6 +73,7 @@ def test_rows_of_the_hub_are_read_once_and_kept(tmp_path, gone):
         assert call(hub.url, tmp_path, eval_split="test") == got
 
 
+@pytest.mark.slow
 @pytest.mark.heavy
 def test_what_the_hub_does_not_have_is_told(tmp_path):
     with serve(dataset()) as hub:

@@ -43,6 +43,7 @@ def test_a_model_of_the_hub_is_fetched_once_and_no_file_too_many(tmp_path, shard
     assert call(hub.url, tmp_path, env={"HF_HUB_OFFLINE": "1"}) == got
 
 
+@pytest.mark.slow
 @pytest.mark.heavy
 @pytest.mark.parametrize("noted", [True, False], ids=["fetched by us", "fetched by others"])
 def test_a_cache_that_lacks_files_is_never_another_model(tmp_path, noted):

@@ -244,6 +244,7 @@ def test_another_profile_can_be_asked_for(filled):
     assert "LoRA r8 waits for its tuning trials" in standing.verdict.parts[0].reason
 
 
+@pytest.mark.slow
 @pytest.mark.heavy
 def test_a_rank_order_without_an_interval_is_plain_data(tmp_path):
     fill(tmp_path, "peft-families")
