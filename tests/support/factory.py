@@ -118,6 +118,8 @@ def make_outcome(**changes: Any) -> Outcome:
     """A finished run; name the fields to change."""
     base = Outcome(
         status="ok",
+        start_seconds=2.5,
+        jobs_before=0,
         metrics={"accuracy": 0.86},
         metric_value=0.86,
         selected_metric_value=0.855,
