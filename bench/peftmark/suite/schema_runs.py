@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated
 
 from pydantic import AfterValidator, Field
@@ -62,6 +63,11 @@ class Tuning(Strict):
     seeds: Annotated[list[Seed], Field(min_length=1)]
     trainings: Annotated[int, Field(ge=4, le=100)] | None = None
     around: Annotated[list[Positive], Field(min_length=2)] | None = None
+
+
+def rates_around(rate: float, factors: Iterable[float]) -> list[float]:
+    """Multiples of a rate, to three digits: 5e-3 times 0.1 is no 0.0005000000000000001."""
+    return [float(f"{rate * factor:.3g}") for factor in factors]
 
 
 class Decide(Strict):

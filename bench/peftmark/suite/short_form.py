@@ -18,6 +18,7 @@ from peftmark.catalog.models import MODELS, Model
 from peftmark.catalog.plugins import declaration
 from peftmark.catalog.tasks import TASKS
 from peftmark.core.shown import quoted, short
+from peftmark.suite.schema_runs import rates_around
 
 SEEDS = [0, 1, 2]
 """Three are the fewest that give an interval worth showing."""
@@ -276,7 +277,7 @@ def _grid(method: Method, recipe: Plain) -> Plain:
     rate = recipe.get("learning_rate")
     if not method.trains or not isinstance(rate, int | float):
         return {}
-    grid: Plain = {"learning_rate": [float(f"{rate * factor:.3g}") for factor in GRID]}
+    grid: Plain = {"learning_rate": rates_around(rate, GRID)}
     if method.key == "adalora":
         grid["adalora.orthogonal_weight"] = list(PENALTIES)
     return {"tune": grid}

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import nn
@@ -212,7 +213,7 @@ def module_of(name: str) -> str:
     return before if lora else bare.rpartition(".")[0] or bare
 
 
-def series(points: Sequence[Mapping[str, float | None]]) -> dict[str, list[float | None]]:
-    """Name -> its value at each point, None where it has none."""
+def series(points: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Name -> its value at each curve point, None where it has none (yet)."""
     names = dict.fromkeys(name for point in points for name in point)
     return {name: [point.get(name) for point in points] for name in names}
