@@ -342,6 +342,19 @@ def test_a_norm_that_grows_for_three_epochs_halves_the_rate_and_the_row_says_whe
     assert without.learning_rate_mean == pytest.approx(0.02 * 25 / 48)
 
 
+def test_after_a_halving_growth_is_counted_anew(places, monkeypatch):
+    """A norm that doubles each epoch: the third growth is in the fourth epoch, and four epochs
+    later again, not at each one after."""
+    job = tiny.job("lora", halve_on_growth=True)
+    prepared, step, batch, norm, head = held(places, job)
+    norms = iter({"m": 2.0**epoch} for epoch in range(9))
+    monkeypatch.setattr(watching, "module_norms", lambda _: next(norms))
+    watch = Watch(job, TASKS[job.task], prepared, head, 12, CPU)
+    for epoch in range(1, 10):
+        watch.look(step, 12 * epoch, batch, norm)
+    assert watch.seen.halvings == {"48": 0.5, "96": 0.25}
+
+
 def test_a_halved_rate_stays_halved_under_the_schedule(places):
     job = tiny.job("lora", schedule="linear", warmup_steps=0)
     prepared = tiny.build(places, job)
