@@ -47,6 +47,7 @@ ALLOWED = {
         "_hang": "hangs until it is killed",
         "_recipe_by_way": "hangs until it is killed",
         "leaves_a_child": "the child hangs until the test kills it",
+        "never_takes": "hangs until it is killed",
         "_says_steps": "pauses only for a slow test",
     },
     "support/fault_worker.py": {

@@ -270,17 +270,43 @@ def in_turn(*arguments):
     _real(_recipe_by_way, *arguments)
 
 
-def talks_when_ready(*arguments):
-    """As `in_turn`, but says something more once it is ready for another job."""
+def _in_turn_saying(said, *arguments):
+    """As `in_turn`, but for what it says: each message in place of the list that is given for it.
+
+    Args:
+        said: message (as JSON) -> messages.
+    """
     plain = json.dumps
 
-    def twice(message, *more, **named):
-        if message == {"ready": True}:
-            arguments[0].send_bytes(plain(message).encode())
-            return plain({"phase": "of no job"})
-        return plain(message, *more, **named)
+    def others(message, *more, **named):
+        instead = said.get(plain(message))
+        if instead is None:
+            return plain(message, *more, **named)
+        *first, last = instead
+        for one in first:
+            arguments[0].send_bytes(plain(one).encode())
+        return plain(last)
 
-    worker.json = types.SimpleNamespace(dumps=twice, loads=json.loads)
+    worker.json = types.SimpleNamespace(dumps=others, loads=json.loads)
+    in_turn(*arguments)
+
+
+READY, TAKES, OF_NO_JOB = {"ready": True}, {"takes": True}, {"phase": "of no job"}
+talks_when_ready = partial(_in_turn_saying, {json.dumps(READY): [READY, OF_NO_JOB]})
+talks_before_it_takes = partial(_in_turn_saying, {json.dumps(TAKES): [OF_NO_JOB, TAKES]})
+takes_with_an_outcome = partial(_in_turn_saying, {json.dumps(TAKES): [{"outcome": "{}"}]})
+
+
+def never_takes(*arguments):
+    """As `in_turn`, but it waits for ever when it is given another job."""
+    dumps = json.dumps
+
+    def hang(message, *more, **named):
+        if message == TAKES:
+            time.sleep(FOREVER)
+        return dumps(message, *more, **named)
+
+    worker.json = types.SimpleNamespace(dumps=hang, loads=json.loads)
     in_turn(*arguments)
 
 

@@ -219,14 +219,14 @@ class Starter:
         return job.to_json(), json.dumps(self._places | told), str(log.resolve())
 
     def _hand_over(self, idle: Worker, job: Job, attempt: int) -> Worker | None:
-        """Give a job to a process that ran others; None if it has ended meanwhile."""
+        """Give a job to a process that ran others; None if it doesn't take it."""
         log = log_file(self._logs, job, attempt)
         meter = DeviceMeter(idle.slot.device).__enter__()
         meter.pid = idle.process.pid
         try:
             if not idle.alive:
                 raise BrokenPipeError
-            idle.inbox.send(json.dumps(self._told(job, attempt, log)).encode())
+            idle.inbox.tell(json.dumps(self._told(job, attempt, log)).encode())
         except OSError:
             meter.__exit__(None, None, None)
             return None

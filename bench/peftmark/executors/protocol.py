@@ -24,6 +24,10 @@ MOST_BYTES = 64 << 20
 """Bytes of a message: an outcome with scores of more than a million rows has room."""
 MOST_AT_ONCE = 1 << 20
 """Bytes that are read from one worker before others have their turn."""
+TAKES = json.dumps({"takes": True}).encode()
+"""What a process answers when it is told another job."""
+ANSWER_SECONDS = 5.0
+"""How long it has for that, before another process gets the job."""
 MOST_PHASE = 60
 """Characters of the name of a phase."""
 
@@ -49,13 +53,19 @@ class Inbox:
         """Whether nothing more can come."""
         return bool(self.connection.closed)
 
-    def send(self, order: bytes) -> None:
-        """Tell the worker something, which it waits for.
+    def tell(self, order: bytes) -> None:
+        """Give the process, which waits for it, another job.
 
         Raises:
-            OSError: nobody is there, or what it was told before is still unread.
+            OSError: nobody is there, what it was told before is still unread, or the first that it
+                said since it was ready isn't that it takes the job.
         """
         self.connection.send_bytes(order)
+        # No byte more than the answer is read: nobody would be told of messages that wait in here.
+        if self._pending or not self.connection.poll(ANSWER_SECONDS):
+            raise OSError("no answer, or another")
+        if self.connection.recv_bytes(len(TAKES)) != TAKES:
+            raise OSError("another answer")
 
     def close(self) -> None:
         """Take nothing in any more."""

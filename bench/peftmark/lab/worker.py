@@ -2,8 +2,9 @@
 
 Messages to the supervisor are JSON on one pipe: progress, and at the end `{"outcome": ...}`. A
 process that takes several jobs then says `{"ready": true}`, once it is as it was before the job,
-and is told the next one; else the supervisor says nothing. The pipe's closing is how a worker
-learns that the supervisor died. Everything printed, by us or a library, goes to the attempt's log.
+is told the next one and answers `{"takes": true}`; else the supervisor says nothing. The pipe's
+closing is how a worker learns that the supervisor died. Everything printed, by us or a library,
+goes to the attempt's log.
 """
 
 from __future__ import annotations
@@ -76,6 +77,7 @@ def main(
             break
         send({"ready": True})
         job_json, places_json, log = json.loads(orders.get())
+        send({"takes": True})
         _redirect(Path(log))
     connection.close()
 

@@ -13,7 +13,7 @@ import pytest
 from factory import make_job
 from peftmark.cli import parser
 from peftmark.core.errors import UserError
-from peftmark.executors import process
+from peftmark.executors import process, protocol
 from peftmark.executors.contract import Order
 from peftmark.executors.in_turn import OF_A_PROCESS, RAN_OTHERS, TRIALS_PER_PROCESS, most_jobs
 from peftmark.executors.select import Where, choose
@@ -26,6 +26,7 @@ from watched import Watched
 @pytest.fixture(autouse=True)
 def short_grace(monkeypatch):
     monkeypatch.setattr(process, "GRACE_SECONDS", 0.5)
+    monkeypatch.setattr(protocol, "ANSWER_SECONDS", 600.0)
 
 
 @pytest.fixture
@@ -171,8 +172,18 @@ def test_a_process_in_which_something_is_left_takes_no_other_job(run, tmp_path):
     assert log.endswith("The process takes no other job: a thread goes on\n")
 
 
-def test_what_a_process_says_between_two_jobs_is_put_down_to_none(run):
-    found = run(seeds=3, worker="talks_when_ready")
+@pytest.mark.parametrize(
+    "worker", ["talks_when_ready", "talks_before_it_takes", "takes_with_an_outcome"]
+)
+def test_what_a_process_says_between_two_jobs_is_put_down_to_none(run, worker):
+    found = run(seeds=3, worker=worker)
+    assert {one.outcome.status for one in found.values()} == {"ok"}
+    assert before(found) == [0, 0, 0]
+
+
+def test_a_job_that_a_waiting_process_never_takes_goes_to_another(run, monkeypatch):
+    monkeypatch.setattr(protocol, "ANSWER_SECONDS", 0.1)
+    found = run(seeds=3, worker="never_takes")
     assert {one.outcome.status for one in found.values()} == {"ok"}
     assert before(found) == [0, 0, 0]
 
