@@ -480,7 +480,7 @@ def test_a_folder_of_suites_that_is_not_one_is_refused(tmp_path):
         (Facts(1, True, "a mirror is given"), "gpu"),
         (Facts(1, False, "no hub"), "gpu-offline"),
         (Facts(0, True, "a mirror is given"), "cpu"),
-        (Facts(0, False, "no hub"), "offline"),
+        (Facts(0, False, "no hub"), "offline-chosen"),
     ],
 )
 def test_the_first_profile_whose_needs_are_met_is_chosen_with_the_reason(facts, chosen):
