@@ -172,9 +172,14 @@ DataType = Literal["nf4", "fp4", "int4"]
 
 class WeightError(Bounds):
     """Error of one 4-bit type on a model's trained weights over that of another
-    (`claims/weight-errors.yaml`)."""
+    (`claims/weight-errors.yaml`).
+
+    Attributes:
+        fine_tuned: on the weights after training, in place of those that were published.
+    """
 
     model: ModelName
+    fine_tuned: bool = False
     of: DataType
     to: DataType
 

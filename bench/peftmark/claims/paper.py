@@ -14,7 +14,7 @@ from peftmark.claims.judging import SLACK, fits
 from peftmark.claims.ledger import Claim, ClaimTest
 from peftmark.claims.memory_figures import MemoryVerdict, combined_kind, memory_verdicts
 from peftmark.claims.part import Kind, Part
-from peftmark.claims.weight_errors import WeightErrors, load_errors
+from peftmark.claims.weight_errors import WeightErrors, Weights, load_errors
 from peftmark.memory.forecast import NOT_YET, Request, forecasts, request
 from peftmark.record.job import Job
 from peftmark.suite.expand import expand
@@ -38,7 +38,7 @@ class Paper:
 
     figures: Mapping[str, MemoryVerdict] = field(default_factory=dict)
     counts: Mapping[Place, int | str] = field(default_factory=dict)
-    errors: Mapping[str, WeightErrors] = field(default_factory=dict)
+    errors: Mapping[Weights, WeightErrors] = field(default_factory=dict)
 
     def of(self, claim: Claim) -> tuple[MemoryVerdict, ...]:
         """The published memory figures of a claim, those that decide it and all others."""
@@ -57,7 +57,7 @@ def on_paper(test: ClaimTest, paper: Paper = NOTHING) -> Part | None:
     if test.counted is not None:
         return _counted(test, test.counted, paper)
     if test.weights is not None:
-        found = paper.errors.get(test.weights.model)
+        found = paper.errors.get((test.weights.model, test.weights.fine_tuned))
         value = None if found is None else found.of(test.weights.of) / found.of(test.weights.to)
         return _held(test, test.weights, value, "the error was not computed")
     return _predicted(test, test.figures, paper) if test.figures is not None else None

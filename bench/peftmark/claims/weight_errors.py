@@ -75,14 +75,22 @@ class ErrorsFile(Strict):
     fine_tuned: dict[ModelName, FineTuned] = Field(default_factory=dict)
 
 
-def load_errors(folders: Sequence[Path]) -> dict[str, WeightErrors]:
-    """Model -> the errors on its published weights, from the first folder of suites that has them.
+Weights = tuple[str, bool]
+"""A model, and whether after training."""
+
+
+def load_errors(folders: Sequence[Path]) -> dict[Weights, WeightErrors]:
+    """The errors on weights as they were published and after training, from the first folder of
+    suites that has them.
 
     Raises:
         SuiteError: a file with faults.
     """
     found = load_file(folders)
-    return {} if found is None else dict(found.models)
+    if found is None:
+        return {}
+    both = ((found.models, False), (found.fine_tuned, True))
+    return {(model, tuned): one for part, tuned in both for model, one in part.items()}
 
 
 def load_file(folders: Sequence[Path]) -> ErrorsFile | None:

@@ -67,7 +67,8 @@ def claimed(test: ClaimTest) -> str:
     if test.figures is not None:
         return f"published memory figure {words.listing(test.figures)}"
     if test.weights is not None:
-        pair = f"{test.weights.of} / {test.weights.to} on the weights of {test.weights.model}"
+        whose = f"{test.weights.model}{', fine-tuned' if test.weights.fine_tuned else ''}"
+        pair = f"{test.weights.of} / {test.weights.to} on the weights of {whose}"
         return f"error of {pair}: {bounds(test)}"
     if test.counted is not None:
         pair = " / ".join(words.title(named.cell) for named in (test.counted.of, test.counted.to))

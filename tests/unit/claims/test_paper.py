@@ -100,18 +100,24 @@ def test_an_error_is_held_against_another():
         weights=10, block=64, nf4=0.09, fp4=0.12, int4=0.1, nf4_double=0.09, fp4_double=0.12,
         largest={}, constants=1e-4,
     )  # fmt: skip
-    paper = Paper(errors={"minilm-l6": errors})
+    paper = Paper(errors={("minilm-l6", False): errors})
     assert kind_of(weighed(at_most=1.0), paper) == "confirmed on paper"
     assert kind_of(weighed(at_most=0.8), paper) == "refuted on paper"
     assert kind_of(weighed("fp4", "int4", at_most=1.0), paper) == "refuted on paper"
     assert kind_of(weighed(at_most=1.0), Paper()) == "undecided"
+    tuned = Paper(errors={("minilm-l6", True): errors})
+    assert kind_of(weighed(at_most=1.0), tuned) == "undecided"
+    assert kind_of(weighed(at_most=1.0, fine_tuned=True), tuned) == "confirmed on paper"
 
 
 def test_nf4_has_the_smallest_error_on_every_packaged_encoder():
     found = gather([OURS["C08"]], [SUITES], SUITES, None)
     assert without_rows(OURS["C08"], paper=found).kind == "confirmed on paper"
-    assert set(found.errors) == {"minilm-l6", "mpnet-base"}
-    assert {t.weights.model for t in OURS["C08"].tests if t.weights} == set(found.errors)
+    assert set(found.errors) == {
+        ("minilm-l6", False), ("mpnet-base", False), ("minilm-l6", True)
+    }  # fmt: skip
+    read = {(t.weights.model, t.weights.fine_tuned) for t in OURS["C08"].tests if t.weights}
+    assert read == set(found.errors)
 
 
 def test_a_faulty_file_of_errors_names_itself(tmp_path):
