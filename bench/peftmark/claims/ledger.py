@@ -7,6 +7,7 @@ judges claims by rows; nothing here looks at a row.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,7 +31,7 @@ from peftmark.claims.measures import MEASURES, Measure
 from peftmark.claims.stated import StatedRecipe
 from peftmark.core.errors import SuiteError
 from peftmark.core.strict import Strict
-from peftmark.core.strict_yaml import read_yaml
+from peftmark.core.strict_yaml import bytes_of, values_of
 from peftmark.suite.checks import LEDGER
 from peftmark.suite.faults import fault_lines
 from peftmark.suite.schema import ModelName, TaskName, Word
@@ -239,8 +240,14 @@ def load_claims(folders: Sequence[Path]) -> dict[str, Claim]:
     return dict(sorted(found.items()))
 
 
-def _read(path: Path) -> list[Claim]:
-    raw = read_yaml(path)
+def _read(path: Path) -> tuple[Claim, ...]:
+    return _claims(path, bytes_of(path))
+
+
+@lru_cache(maxsize=8)
+def _claims(path: Path, text: bytes) -> tuple[Claim, ...]:
+    """The claims of a ledger; one is read once, since reports and suites ask for it again."""
+    raw = values_of(path, text)
     try:
         claims = _LedgerFile.model_validate(raw).claims
         faults = list(_twice(claims))
@@ -252,7 +259,7 @@ def _read(path: Path) -> list[Claim]:
         raise SuiteError(
             f"{path}: {count}:\n{lines}", "docs/claims.md says how a claim is written."
         )
-    return claims
+    return tuple(claims)
 
 
 def _twice(claims: Sequence[Claim]) -> Iterator[str]:

@@ -122,6 +122,16 @@ def read_yaml(path: Path) -> Any:
         SuiteError: with file, line and column, if it isn't YAML as allowed here.
         AssetError: it is no file.
     """
+    return values_of(path, bytes_of(path))
+
+
+def bytes_of(path: Path) -> bytes:
+    """What stands in a file that `values_of` is to read.
+
+    Raises:
+        SuiteError: it can't be read, or is too large.
+        AssetError: it is no file.
+    """
     refuse_special(path)
     try:
         with path.open("rb") as file:
@@ -130,6 +140,15 @@ def read_yaml(path: Path) -> Any:
         raise SuiteError(f"{path}: can't be read: {error.strerror}") from error
     if len(raw) > MAX_SUITE_BYTES:
         raise SuiteError(f"{path}: too large; at most {MAX_SUITE_BYTES} bytes are read")
+    return raw
+
+
+def values_of(path: Path, raw: bytes) -> Any:
+    """The plain values of what stands in a file.
+
+    Raises:
+        SuiteError: with file, line and column, if it isn't YAML as allowed here.
+    """
     try:
         return _values(raw.decode("utf-8"))
     except UnicodeDecodeError as error:

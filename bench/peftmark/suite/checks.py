@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -17,7 +18,7 @@ from peftmark.catalog.tasks import TASKS
 from peftmark.core.errors import SuiteError
 from peftmark.core.files import PACKAGE, SUITE_NAME
 from peftmark.core.shown import quoted
-from peftmark.core.strict_yaml import read_yaml
+from peftmark.core.strict_yaml import bytes_of, values_of
 from peftmark.record.recipe import Recipe
 from peftmark.suite.added_seeds import seeds_up_to
 from peftmark.suite.cell_checks import cell_words, check_cells, check_grid, check_sizes
@@ -113,12 +114,17 @@ def _check_claims(ids: list[str], own: Path | None) -> Iterator[str]:
 
 def _claim_ids(folders: list[Path]) -> list[str]:
     """Ids of the ledgers in some folders; whether each claim is well written is not looked at."""
-    files = [read_yaml(f / LEDGER) for f in folders if (f / LEDGER).is_file()]
-    lists = [raw.get("claims") for raw in files if isinstance(raw, dict)]
-    claims = [claim for found in lists if isinstance(found, list) for claim in found]
-    return sorted(
-        {str(claim["id"]) for claim in claims if isinstance(claim, dict) and "id" in claim}
-    )
+    files = [folder / LEDGER for folder in folders if (folder / LEDGER).is_file()]
+    return sorted(set().union(*(_ids_in(path, bytes_of(path)) for path in files)))
+
+
+@lru_cache(maxsize=8)
+def _ids_in(path: Path, text: bytes) -> frozenset[str]:
+    """Ids of a ledger, read once for all suites that name some."""
+    raw = values_of(path, text)
+    found = raw.get("claims") if isinstance(raw, dict) else None
+    claims = found if isinstance(found, list) else []
+    return frozenset(str(c["id"]) for c in claims if isinstance(c, dict) and "id" in c)
 
 
 def _check_targets(profile: Profile, where: str, task_of: Callable[[str], Task]) -> Iterator[str]:
