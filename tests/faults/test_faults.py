@@ -143,6 +143,7 @@ def test_a_job_that_raised_says_in_which_step_or_phase(run):
 # --- 3, 4: memory of the host -------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_host_memory_that_torch_cannot_have_is_out_of_memory(run):
     outcome = run("short_of_address_space")[0]
     assert outcome.status == "out_of_memory"
@@ -425,6 +426,7 @@ CLOCKS = {
 }
 
 
+@pytest.mark.slow
 def test_durations_are_taken_from_clocks_that_nobody_sets():
     """The wall clock gives the time stamps of a row, in UTC, and nothing else."""
     found = []

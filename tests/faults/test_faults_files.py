@@ -117,7 +117,7 @@ POINTS = [  # call, its number, before or after it, whether the new file counts
 
 
 @pytest.mark.parametrize(("call", "number", "moment", "written"), POINTS)
-@pytest.mark.parametrize("what", ["part", "derived"])
+@pytest.mark.parametrize("what", ["part", pytest.param("derived", marks=pytest.mark.slow)])
 def test_whatever_point_of_a_write_the_kill_hits_a_file_is_whole_or_absent(
     store, call, number, moment, written, what
 ):
@@ -458,7 +458,7 @@ def test_a_message_that_is_no_unicode_ends_no_run(peftmark, tmp_path):
         assert record.outcome.warnings[0] == "?"
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(text=st.text(st.characters(codec=None), max_size=300), name=st.text(max_size=20))
 def test_any_text_comes_back_from_the_store_as_it_was(tmp_path_factory, text, name):
     store = Store(tmp_path_factory.mktemp("any"), "demo")

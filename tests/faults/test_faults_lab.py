@@ -65,11 +65,11 @@ def failing(call, at):
 @pytest.mark.parametrize(
     ("where", "name", "at", "steps"),
     [
-        (recipe.Build, "prepare", 1, []),
+        pytest.param(recipe.Build, "prepare", 1, [], marks=pytest.mark.slow),
         pytest.param(step.Step, "__call__", 1, [], marks=pytest.mark.slow),
         (step.Step, "__call__", 9, [2, 6, 6]),
         pytest.param(train, "evaluate", 1, [2, 6], marks=pytest.mark.slow),
-        (train, "evaluate", 2, [2, 6, 6, 10, 12]),
+        pytest.param(train, "evaluate", 2, [2, 6, 6, 10, 12], marks=pytest.mark.slow),
     ],
     ids=["before any step", "first step", "midway", "first evaluation", "last evaluation"],
 )

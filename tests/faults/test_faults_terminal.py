@@ -125,7 +125,9 @@ def shell(rows):
     return start
 
 
-@pytest.mark.parametrize("behind", [">/dev/full", "<&- >&- 2>&-"])
+@pytest.mark.parametrize(
+    "behind", [">/dev/full", pytest.param("<&- >&- 2>&-", marks=pytest.mark.slow)]
+)
 def test_the_verdict_of_a_gate_is_its_exit_code_whatever_the_terminal(shell, behind):
     assert shell(GATE, behind)[::2] == (Exit.NOT_REPEATABLE, "")
 

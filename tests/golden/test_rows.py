@@ -22,6 +22,7 @@ from peftmark.suite.load import load_suite
 from places import ROOT
 
 ROWS = Path(__file__).parent / "rows"
+SLOW = pytest.mark.slow
 FOLDERS = [(4, "glue", 12), (7, "glue", 8), (7, "smoke", 9)]
 """Schema, suite, number of rows."""
 WORKED = ("ok", "interrupted")
@@ -123,7 +124,10 @@ def test_a_derived_file_of_an_older_schema_is_not_trusted(unpacked, monkeypatch)
     assert store.read() == plain
 
 
-@pytest.mark.parametrize(("schema", "suite", "count"), FOLDERS)
+@pytest.mark.parametrize(
+    ("schema", "suite", "count"),
+    [pytest.param(*one, marks=SLOW if one[1] == "glue" and one[0] > 4 else ()) for one in FOLDERS],
+)
 def test_every_command_works_on_them(unpacked, peftmark, schema, suite, count):
     results = unpacked(schema)
     for words in (["report", suite], ["recommend", suite]):

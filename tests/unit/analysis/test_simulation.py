@@ -39,18 +39,21 @@ def percent(table, label):
     return [100 * share.hits / share.of for share in table.rows[label]]
 
 
+@pytest.mark.slow
 @pytest.mark.heavy
 def test_intervals_cover_what_they_promise(quick):
     for label in quick["Coverage"].rows:
         assert all(91 <= p <= 98.5 for p in percent(quick["Coverage"], label)), label
 
 
+@pytest.mark.slow
 @pytest.mark.heavy
 def test_families_raise_few_false_alarms(quick):
     for label in quick["Family-wise false alarms"].rows:
         assert max(percent(quick["Family-wise false alarms"], label)) <= 10, label
 
 
+@pytest.mark.slow
 @pytest.mark.heavy
 def test_true_gains_are_found_more_often_with_more_seeds(quick):
     for label in quick["Power"].rows:

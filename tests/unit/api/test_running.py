@@ -200,6 +200,7 @@ print(done.jobs)
 """
 
 
+@pytest.mark.slow
 def test_a_plain_script_needs_no_guard(demo, tmp_path):
     (tmp_path / "script.py").write_text(SCRIPT)
     done = subprocess.run(

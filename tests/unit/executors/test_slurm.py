@@ -153,6 +153,7 @@ def test_a_job_without_answer_ends_as_slurm_says(state, message, status, outside
 # --- on this machine ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_jobs_run_and_leave_their_logs_and_nothing_of_submitit(run, tmp_path):
     told = []
     finished = run("works", range(3), listener=lambda job, m: told.append((job.seed, m["phase"])))
@@ -164,6 +165,7 @@ def test_jobs_run_and_leave_their_logs_and_nothing_of_submitit(run, tmp_path):
     assert not list((tmp_path / "logs" / "submitit").iterdir())
 
 
+@pytest.mark.slow
 def test_a_worker_killed_on_its_node_is_tried_again_by_us(run):
     assert ends(run("is_killed_once", (0,))) == {
         (0, 1, "crashed", "its worker was killed"): 1,

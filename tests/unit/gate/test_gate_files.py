@@ -260,6 +260,7 @@ def test_a_baseline_reads_the_same_whatever_ends_its_lines(tmp_path):
         assert baseline.read(path).lines == without_what_is_shared(side, "").lines
 
 
+@pytest.mark.slow
 def test_no_bit_of_a_baseline_can_flip_unseen(tmp_path):
     """Of a file of two runs, every bit of the header and of every 7th byte behind it."""
     data = baseline.text_of(accepted_side()).encode()

@@ -28,7 +28,7 @@ def call(url, home, **more):
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("shards", [1, 2])
+@pytest.mark.parametrize("shards", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_a_model_of_the_hub_is_fetched_once_and_no_file_too_many(tmp_path, shards):
     with serve(repository(tmp_path, shards)) as hub:
         got = call(hub.url, tmp_path)
@@ -63,6 +63,7 @@ def test_a_cache_that_lacks_files_is_never_another_model(tmp_path, noted):
         assert call(hub.url, tmp_path, env={"HF_HUB_OFFLINE": "1"}) == whole
 
 
+@pytest.mark.slow
 @pytest.mark.heavy
 def test_what_stops_a_download_is_told_before_the_weights(tmp_path):
     gated = repository(tmp_path)

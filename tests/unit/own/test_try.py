@@ -165,6 +165,7 @@ def fits_below(most):
     return outlooks
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_the_memory_is_left_out_and_told(peftmark, tmp_path, monkeypatch):
     monkeypatch.setattr(try_suite, "outlooks", fits_below(500))
     code, out, _ = peftmark("try", "tickets.csv", *COLUMNS, "--memory", "1GB", "--jobs", "2")

@@ -206,6 +206,7 @@ def test_one_report_of_five_metrics_says_the_direction_of_each(tmp_path):
 FIVE = ("macro_f1", "auroc", "rmse", "log_loss", COST)
 
 
+@pytest.mark.slow
 @pytest.mark.heavy
 def test_every_table_of_one_report_has_the_direction_of_each_of_five_metrics(tmp_path):
     rows, found = rows_in(FIVE), table_in(FIVE)

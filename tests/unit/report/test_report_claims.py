@@ -271,6 +271,7 @@ def test_bad_input_is_told_with_exit_code_2(tmp_path, suite, profile, message):
     assert not (tmp_path / "none").exists()
 
 
+@pytest.mark.slow
 def test_a_ledger_of_ones_own_counts_beside_the_shipped_one(tmp_path):
     mine = tmp_path / "mine"
     small_suite.write(mine, small_suite.changed((("claims",), ["C99"])))

@@ -330,6 +330,7 @@ def test_encoders_have_no_forgetting_and_say_why():
     assert front(mixed, FORGETTING).missing == {ENCODER: reason}
 
 
+@pytest.mark.slow
 @pytest.mark.heavy
 def test_a_page_of_language_models_can_be_written(tmp_path, rows):
     files = write(tmp_path, rows, options=REPORT_OPTIONS)

@@ -528,8 +528,13 @@ def splits_of(key: str, *parts: str) -> Repository:
     ("key", "read", "left"),
     [
         ("mnli", "validation_matched", "validation_mismatched"),
-        ("mnli-mismatched", "validation_mismatched", "validation_matched"),
-        ("imdb", "test", "unsupervised"),
+        pytest.param(
+            "mnli-mismatched",
+            "validation_mismatched",
+            "validation_matched",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param("imdb", "test", "unsupervised", marks=pytest.mark.slow),
     ],
 )
 def test_the_split_of_the_hub_that_a_task_is_evaluated_on(
