@@ -1,9 +1,9 @@
 """Whether the top of a report says what its rows say, by code of its own.
 
-Shares nothing with peftmark: it reads `rows.parquet` and every sentence of `report.md` before the
-first table, the ones that open two of the questions and the four facts, and works out from the
-rows alone what each should say. A sentence that it has no check for is a fault, so that nothing new
-goes unread.
+Shares nothing with peftmark: it reads `rows.parquet`, for where the settings come from the trials
+of `results/published`, and every sentence of `report.md` before the first table, the ones that open
+two of the questions and the four facts, and works out from the rows alone what each should say. A
+sentence that it has no check for is a fault, so that nothing new goes unread.
 
     python tests/support/read_report.py docs/example
 """
@@ -31,6 +31,7 @@ NAMES = {
     ("head", "none"): "head only",
 }
 REFERENCE = "LoRA r8"
+TRIALS = Path(__file__).parents[2] / "results" / "published" / "glue" / "rows.parquet"
 SAME_TEXTS = {"sts-b", "sts-pairs"}
 """Of their 500 evaluation rows each, 306 are the same pairs of sentences."""
 MEANINGS = (
@@ -50,13 +51,14 @@ class Rows:
 
     def __init__(self, path: Path) -> None:
         every = pq.ParquetFile(path).read(use_threads=False).to_pylist()
-        self.tuned = any(r["purpose"] == "tuning" for r in every)
+        self.own_trials = any(r["purpose"] == "tuning" for r in every)
         found = [r for r in every if r["purpose"] == "report" and r["status"] == "ok"]
         self.of = {(_name(r), r["task"], r["seed"]): r for r in found}
         self.cells, self.tasks, self.seeds = (
             list(dict.fromkeys(key[i] for key in self.of)) for i in range(3)
         )
         self.recipes = [json.loads(r["config"])["recipe"] for r in found]
+        self.tuned = self.own_trials or {_setting(r) for r in found} == _best_of_trials()
 
     def values(self, cell: str, read: str | Callable[[Any], float], task: str) -> list[float]:
         """A figure of a cell on a task, a seed each."""
@@ -143,6 +145,24 @@ class Rows:
         return found
 
 
+def _setting(row: Any) -> tuple[Any, ...]:
+    """Cell and task of a row, with the two settings that trials may have tried."""
+    recipe = json.loads(row["config"])["recipe"]
+    plan = recipe["adalora"] or {}
+    tried = (recipe["learning_rate"], plan.get("orthogonal_weight", 0.0))
+    return _name(row), row["task"], *tried
+
+
+def _best_of_trials() -> set[tuple[Any, ...]]:
+    """The setting of the highest score of each cell and task; of equals the smaller."""
+    found: dict[tuple[str, str], list[tuple[float, tuple[Any, ...]]]] = {}
+    for row in pq.ParquetFile(TRIALS).read(use_threads=False).to_pylist():
+        if row["purpose"] == "tuning":
+            cell, task, *tried = _setting(row)
+            found.setdefault((cell, task), []).append((-row["metric_value"], tuple(tried)))
+    return {(*place, *min(trials)[1]) for place, trials in found.items()}
+
+
 def _name(row: Any) -> str:
     return NAMES[row["method"], row["quantization"]]
 
@@ -160,7 +180,7 @@ def faults(folder: Path) -> list[str]:
     found = [f"{s!r}: {fault}" for s in sentences for fault in check(s, rows)]
     found += [f"{title!r}: {fault}" for title, fault in tiles(facts, rows)]
     said = " ".join(sentences)
-    if "only report" in text and not rows.tuned:
+    if "only report" in text and not rows.own_trials:
         found.append("the evaluation rows only report: no trial picked a learning rate")
     if ("trials" in facts.get("learning rates", "")) != rows.tuned or "learning rates" not in facts:
         found.append("where the learning rates come from is not said, or not as it was")
@@ -199,6 +219,9 @@ def top(text: str) -> tuple[dict[str, str], list[str]]:
 def check(sentence: str, rows: Rows) -> Iterator[str]:
     """What is wrong with a sentence."""
     if any(re.fullmatch(pattern, sentence) for pattern in MEANINGS):
+        return
+    if re.match(r"\d+ runs? predicted", sentence):
+        yield from _warning(sentence, rows)
         return
     for start, look in CHECKS.items():
         if sentence.startswith(start):
@@ -245,6 +268,19 @@ def _against(sentence: str, rows: Rows) -> Iterator[str]:
         shown = f"{fmean(values):+.3f} ± {half_width(values):.3f}".replace("-", "−")
         if mine is None or mine[1] != shown:
             yield f"{cell} is {shown}"
+
+
+def _one_answer(predictions: list[float]) -> bool:
+    """Whether all are alike; of scores from 0 to 5, to a thousandth of their range."""
+    return max(predictions) - min(predictions) <= 0.005
+
+
+def _warning(sentence: str, rows: Rows) -> Iterator[str]:
+    same = sum(_one_answer(row["predictions"]) for row in rows.of.values())
+    where = "see “Can these numbers be trusted?” below."
+    true = f"{same} runs predicted the same for every row: {where}"
+    if sentence != true:
+        yield f"of the rows: {true}"
 
 
 def _cheapest(sentence: str, rows: Rows) -> Iterator[str]:

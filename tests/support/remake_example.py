@@ -34,7 +34,8 @@ def remake(example: Path, scratch: Path) -> int:
         name = f"{row['job_id'][0]}.{row['attempt'][0]}.parquet"
         pq.write_table(row, parts / name, write_page_checksum=True)
     folders = ("--results", str(scratch / "results"), "--reports", str(scratch / "reports"))
-    command = (sys.executable, "-m", "peftmark", "report", "glue", "--profile", "offline")
+    (profile,) = set(table["profile"].to_pylist())
+    command = (sys.executable, "-m", "peftmark", "report", "glue", "--profile", profile)
     code = subprocess.run([*command, *folders], check=False).returncode
     if code == 0:
         for old in example.iterdir():

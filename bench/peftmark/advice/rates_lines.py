@@ -1,7 +1,8 @@
 """Where the learning rates of a table's cells come from, in words beside its verdicts.
 
 The evaluation rows only report where trials on other rows picked every rate. Elsewhere the suite
-fixes them, and whoever chose them may have looked at the evaluation rows.
+fixes them, and whoever chose them may have looked at the evaluation rows: that they came from other
+trials is what the suite says, and no row here shows it.
 """
 
 from __future__ import annotations
@@ -46,9 +47,9 @@ def sentence(table: ResultTable) -> str:
         return f"{start}; the evaluation rows only report."
     unknown = "" if ":" in fixed_by(table) else "; which rows they were chosen on is not recorded"
     return (
-        f"{start}{unknown}. No trials on other rows picked "
-        f"{'those' if tuned else 'them'}, so methods may not be equally tuned and scores may "
-        "flatter."
+        f"{start}{unknown}. No trials among these rows picked "
+        f"{'those' if tuned else 'them'}, so these rows alone can't show that methods are equally "
+        "tuned, and scores may flatter."
     )
 
 

@@ -19,7 +19,6 @@ TABLE = f"<!-- Alarms: {NOTE} -->", "<!-- End of alarms. -->"
 COUNTS = f"<!-- Counts: {NOTE} -->", "<!-- End of counts. -->"
 STORED = (
     "docs/alarms/*.parquet",
-    "docs/example/rows.parquet",
     "results/published/*/rows.parquet",
 )
 """Files of rows that come with the project."""

@@ -14,8 +14,8 @@ from peftmark.render.page import Block, Column, Entry, Figure, Grid, Paragraph, 
 from peftmark.report import axes, cell_selection, missing, stars, summary
 
 FEWEST_AXES = 3
-MOST_BESIDE = 12
-"""Rows of a table that stands open beside the picture."""
+MOST_OPEN = 12
+"""Rows of a table that isn't folded."""
 MOST_OFFERED = 40
 """Cells whose shapes a reader can pick."""
 FEW = 3
@@ -25,7 +25,7 @@ NEARLY = 0.02
 
 
 def section(table: ResultTable, options: ReportOptions) -> Section:
-    """One radar of at most three cells, the numbers of all in a table beside it, and stars."""
+    """One radar of at most three cells; the numbers of all, and stars, below it."""
     options = replace(options, radar=axes.of_table(table, options))
     keys = tuple(options.radar)
     grid = Grid(
@@ -35,14 +35,16 @@ def section(table: ResultTable, options: ReportOptions) -> Section:
             (Entry(words.title(c)), *(axes.entry(table, c, k, options) for k in keys))
             for c in table.cells
         ),
-        folded=len(table.cells) > MOST_BESIDE,
+        folded=len(table.cells) > MOST_OPEN,
     )
     grid = missing.fold_missing(grid, 1)
     picture = _picture(table, options) if len(keys) >= FEWEST_AXES else None
     lead = "Outward is better; areas mean nothing."
-    shown = (grid,) if picture is None else (picture, grid)
+    shown: tuple[Block, ...] = (grid,) if picture is None else (picture,)
     rated = stars.grid(table, options)
-    blocks: tuple[Block, ...] = (Paragraph(_anchors(table, options)), *([rated] if rated else []))
+    below: list[Block] = [] if picture is None else [grid]
+    below += [rated] if rated else []
+    blocks = (Paragraph(_anchors(table, options)), *below)
     return Section("glance", "At a glance", lead, blocks, shown)
 
 

@@ -72,17 +72,17 @@ def test_a_table_of_means_in_the_reports_order(runs):
         "head only",
     ]
     assert list(table.columns) == ["sts-b", "movie", "trec", "sts-pairs"]
-    assert table.loc["LoRA r8", "sts-b"] == approx(0.8399210855087914)
-    assert table.loc["QLoRA r8", "trec"] == approx((0.882 + 0.906 + 0.906) / 3)
-    assert table.loc["head only", "trec"] == approx((0.492 + 0.520 + 0.520) / 3)
+    assert table.loc["LoRA r8", "sts-b"] == approx(0.8345883970329909)
+    assert table.loc["QLoRA r8", "trec"] == approx((0.882 + 0.904 + 0.906) / 3)
+    assert table.loc["head only", "trec"] == approx((0.494 + 0.488 + 0.498) / 3)
 
 
 def test_the_curve_of_one_cell():
     table = curve_of_one_cell(peftmark.curves(EXAMPLE))
     assert list(table.index) == [20, 40, 60, 80]
-    assert table[0].tolist() == [0.78, 0.882, 0.854, 0.892]
-    assert table[1].tolist() == [0.75, 0.81, 0.88, 0.914]
-    assert table[2].tolist() == [0.81, 0.858, 0.896, 0.904]
+    assert table[0].tolist() == [0.782, 0.884, 0.858, 0.892]
+    assert table[1].tolist() == [0.752, 0.81, 0.878, 0.914]
+    assert table[2].tolist() == [0.812, 0.858, 0.896, 0.906]
 
 
 def test_memory_by_part(runs):
@@ -91,21 +91,19 @@ def test_memory_by_part(runs):
     assert table.loc["LoRA r8", "live_weight_bytes"] == approx(86.65589427947998)
     assert table.loc["LoRA r8", "live_optimizer_bytes"] == approx(3.6675472259521484)
     assert table.loc["full fine-tuning", "live_optimizer_bytes"] == approx(173.29656410217285)
-    unknown = table["live_activation_bytes"]
-    assert unknown.isna().all(), "unknown is never 0"
-    why = runs.null_reasons[0]["live_activation_bytes"]
-    assert why.startswith("peftmark's schema 4 counted temporaries with it: ")
+    assert table.loc["LoRA r8", "live_activation_bytes"] == approx(429.2195332845052)
+    assert table.loc["head only", "live_activation_bytes"] == approx(0.053802490234375)
 
 
 def test_all_learning_rates_tried(runs, stored):
     used = runs.groupby("cell").learning_rate.unique()
-    assert {cell: list(rates) for cell, rates in used.items()} == {
-        "LoRA r8": [0.002],
-        "QLoRA r8": [0.002],
-        "AdaLoRA r8": [0.004],
-        "AdaLoRA + NF4 r8": [0.004],
-        "full fine-tuning": [0.0002],
-        "head only": [0.005],
+    assert {cell: sorted(rates) for cell, rates in used.items()} == {
+        "LoRA r8": [0.001, 0.002],
+        "QLoRA r8": [0.001, 0.002, 0.005],
+        "AdaLoRA r8": [0.004, 0.008],
+        "AdaLoRA + NF4 r8": [0.004, 0.008],
+        "full fine-tuning": [0.0001, 0.0002, 0.0005],
+        "head only": [0.001, 0.002, 0.005],
     }
     trials = make_trials([LORA, QLORA], ["stsb"])
     stored([*make_matrix([LORA, QLORA], ["stsb"], (0,)), *trials])
@@ -121,9 +119,9 @@ def test_paired_differences(runs):
     table = paired_differences(runs)
     full = table.loc["sts-b", "full fine-tuning"]
     assert full.tolist() == approx(
-        [-0.02798081317351775, 0.004297958471757957, -0.0146737586770347]
+        [0.002455013886082713, 0.02359816097899803, -0.02019313971735115]
     )
-    assert full.mean() == approx(-0.01278553779293153)
+    assert full.mean() == approx(0.001953345049243197)
     assert (table["LoRA r8"] == 0).all()
     assert table.groupby("task").mean().shape == (4, 6)
 

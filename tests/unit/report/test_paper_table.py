@@ -77,11 +77,11 @@ def test_the_caption_says_what_the_numbers_are_and_what_the_report_warns_of():
     for words in (
         "mean ± half of the 95 % t-interval over n = 3 seeds",
         "does not cover the choice of rows",
-        "Suite glue version 2, profile offline; all-MiniLM-L6-v2, cpu.",
+        "Suite glue version 2, profile offline-chosen; all-MiniLM-L6-v2, cpu.",
         "↑ higher is better",
         "sts-b and sts-pairs share evaluation rows",
-        "Learning rates: fixed in the suite: chosen on learning curves of seed 0 on evaluation",
-        "Reduced scale: profile offline, 60 to 140 optimizer steps.",
+        "Learning rates: fixed in the suite: chosen by the trials of offline-tuned",
+        "Reduced scale: profile offline-chosen, 60 to 140 optimizer steps.",
     ):
         assert words in caption.replace("\u00a0", " ")
 

@@ -29,7 +29,8 @@ CELLS = (LORA, ADALORA)
 TUNED = "Learning rates: picked by trials on selection rows; the evaluation rows only report."
 FIXED = (
     "Learning rates: fixed in the suite; which rows they were chosen on is not recorded. No trials "
-    "on other rows picked them, so methods may not be equally tuned and scores may flatter."
+    "among these rows picked them, so these rows alone can't show that methods are equally tuned, "
+    "and scores may flatter."
 )
 
 
@@ -52,7 +53,7 @@ def test_without_trials_the_suite_fixes_them():
 def test_what_the_suite_says_of_them_is_repeated():
     words = "fixed in the suite: chosen on learning curves of seed 0 on evaluation rows"
     text = rates_lines.sentence(built(told(make_matrix(CELLS), words)))
-    assert text.startswith(f"Learning rates: {words}. No trials on other rows picked them")
+    assert text.startswith(f"Learning rates: {words}. No trials among these rows picked them")
     assert "only report" not in text and "not recorded" not in text
 
 
@@ -61,7 +62,7 @@ def test_cells_with_trials_are_told_from_those_without():
     assert text.startswith(
         "Learning rates: picked by trials on selection rows for AdaLoRA r8, else fixed in the suite"
     )
-    assert "No trials on other rows picked those" in text and "only report" not in text
+    assert "No trials among these rows picked those" in text and "only report" not in text
 
 
 @pytest.mark.parametrize("why", ["failed", "another rate", "one task"])
