@@ -31,7 +31,7 @@ def section(title):
 
 
 def needed(names):
-    """What these need, by the metadata of what is installed, without torch, and pip, which is there."""
+    """What these need, by the metadata of what is installed; without torch, and pip itself."""
     found, waiting = set(), [Requirement(name) for name in names]
     while waiting:
         one = waiting.pop()

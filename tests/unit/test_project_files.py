@@ -150,7 +150,7 @@ def test_what_the_image_copies_is_not_kept_from_it():
 
 def test_the_image_runs_peftmark_as_nobody_special_on_a_python_that_may_be_used():
     words = [word for word, _ in instructions()]
-    given = {word: rest for word, rest in instructions()}
+    given = dict(instructions())
     assert words.index("USER") < words.index("ENTRYPOINT")
     assert given["USER"] not in ("root", "0")
     assert given["ENTRYPOINT"] == '["peftmark"]'
