@@ -16,8 +16,8 @@ END = "<!-- End of exit codes. -->\n"
 CI: Mapping[Exit, str] = {
     Exit.OK: "pass",
     Exit.BUG: "fail; report it",
-    Exit.USAGE: "fail; the message says what to mend",
-    Exit.REGRESSION: "fail; mend it, or accept a new baseline with the reason",
+    Exit.USAGE: "fail; the message says what to fix",
+    Exit.REGRESSION: "fail; fix it, or accept a new baseline with the reason",
     Exit.UNDECIDED: "fail, or pass by `allow-undecided` where a person reads the comment; more "
     "seeds decide",
     Exit.NOT_COMPARABLE: "fail; accept a baseline with the change, made on the machine that judges",

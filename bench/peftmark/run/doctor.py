@@ -144,7 +144,7 @@ def _plugins() -> Iterator[Finding]:
     """Every entry point of a plug-in that was found."""
     for one in all_found():
         what = plain(f"plug-in {one.kind} {one.key}")
-        remedy = "Mend, update or remove that package; what doesn't name it runs as ever."
+        remedy = "Fix, update or remove that package; what doesn't name it runs as ever."
         yield Finding(
             what, not one.fault, one.told if one.fault else one.origin, remedy if one.fault else ""
         )

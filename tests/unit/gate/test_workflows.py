@@ -243,7 +243,7 @@ def tagged(shell):
             f'[project]\nversion = "{version}"\n', encoding="utf-8"
         )
         (shell.work / "CHANGELOG.md").write_text(f"# Changelog\n\n{heading}\n", encoding="utf-8")
-        return shell.run(step(RELEASE, "Hold the tag to the version and its changes"),
+        return shell.run(step(RELEASE, "Compare the tag with the version and its changes"),
                          GITHUB_REF_NAME=tag)  # fmt: skip
 
     return run
@@ -527,7 +527,7 @@ def shell(tmp_path):
     return Shell(tmp_path)
 
 
-RUN = step(ACTION, "Run the suite and hold it against the baseline")
+RUN = step(ACTION, "Run the suite and compare it with the baseline")
 INPUTS = {
     "SUITE": "smoke",
     "PROFILE": "",

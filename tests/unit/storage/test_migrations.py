@@ -203,7 +203,7 @@ def test_what_can_not_be_read_is_named_and_counted(store, monkeypatch):
     error = no_results(store.folder, contents, "Run them first: peftmark run smoke.")
     assert "holds no results that this peftmark can read: 1 row" in error.what
     assert "peftmark that wrote them" in error.remedy and "set aside" in error.remedy
-    assert error.remedy.endswith("To measure anew: peftmark run smoke.")
+    assert error.remedy.endswith("To measure again: peftmark run smoke.")
 
 
 def test_with_nothing_there_the_message_is_the_plain_one(store):
