@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import tomllib
 from fnmatch import fnmatch
@@ -10,6 +11,7 @@ import pytest
 import yaml
 from packaging.specifiers import SpecifierSet
 
+from peftmark.cli.parser import COMMANDS
 from places import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
@@ -161,11 +163,88 @@ def test_the_image_runs_peftmark_as_nobody_special_on_a_python_that_may_be_used(
 # --- pages --------------------------------------------------------------------------------------
 
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+README = (ROOT / "README.md").read_text("utf-8")
 
 
-@pytest.mark.parametrize("page", PAGES, ids=[page.stem for page in PAGES])
+@pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(ROOT)) for page in PAGES])
 def test_every_link_to_a_file_leads_to_one(page):
     text = page.read_text("utf-8")
     for target in re.findall(r"\]\(<?([^)#>\s]+)", text):
         if not re.match(r"[a-z]+:", target):
             assert (page.parent / target).exists(), target
+
+
+def test_the_first_page_is_short_and_begins_with_the_answer():
+    assert len(README.splitlines()) <= 100
+    parts = (
+        "<!-- answer -->",
+        "](docs/report.png)",
+        "## Two commands",
+        "## Your own",
+        "## Where to",
+    )
+    places = [README.index(text) for text in parts]
+    assert places == sorted(places)
+
+
+def test_every_figure_of_the_answer_stands_at_the_top_of_the_report_it_is_of():
+    answer = README.partition("<!-- answer -->")[2].partition("<!-- end of answer -->")[0]
+    report = (ROOT / "docs" / "example" / "report.md").read_text("utf-8")
+    top = report.partition("## Which should I pick?")[0]
+    figures = re.findall(r"\d[\d,.]*\d|\d", answer)
+    known = set(re.findall(r"\d[\d,.]*\d|\d", top))
+    assert len(figures) > 4 and set(figures) <= known, set(figures) - known
+
+
+def test_every_page_stands_once_in_the_index_and_the_first_page_has_its_rooms():
+    index = (ROOT / "docs" / "README.md").read_text("utf-8")
+    listed = re.findall(r"^\| \[([\w./-]+)\]\(([\w./-]+)\) \| .+ \|$", index, re.MULTILINE)
+    assert all(name == target for name, target in listed)
+    pages = {page.name for page in PAGES if page.parent.name == "docs"} - {"README.md"}
+    assert sorted(name for name, _ in listed if name.endswith(".md") and "/" not in name) == sorted(
+        pages
+    )
+    rooms = re.findall(r"^## ([\w-]+):", index, re.MULTILINE)
+    assert rooms == ["Tutorials", "How-to", "Reference", "Explanation"]
+    assert [room.lower() for room in rooms] == re.findall(r"^\| ([a-z-]+) \|.*\]\(", README, re.M)
+
+
+def test_the_page_of_commands_names_each():
+    page = (ROOT / "docs" / "commands.md").read_text("utf-8")
+    named = set(re.findall(r"^peftmark ([a-z]+)", page, re.MULTILINE))
+    # `pull` stands with `publish`, whose other half it is.
+    assert named | {"pull"} == {command.NAME for command in COMMANDS}
+    assert "`pull URL --to DIR`" in page
+
+
+def test_the_page_of_suites_names_each_and_the_profiles_of_glue():
+    page = (ROOT / "docs" / "shipped-suites.md").read_text("utf-8")
+    named = set(re.findall(r"`([a-z-]+)`", page))
+    assert {path.stem for path in (ROOT / "suites").glob("*.yaml")} <= named
+    assert set(load("suites/glue.yaml")["profiles"]) <= named
+
+
+AVOIDED = re.compile(
+    r"\b(hungrier|held (to|against)|decides? nothing|mend(s|ed|ing)?|anew)\b", re.IGNORECASE
+)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(ROOT)) for page in PAGES])
+def test_pages_use_the_words_of_the_field(page):
+    text = page.read_text("utf-8")
+    found = [match[0] for match in AVOIDED.finditer(text)]
+    assert not found, "uses more memory, compared with, doesn't count, fix, again"
+
+
+def test_messages_use_the_words_of_the_field():
+    found = []
+    for path in (ROOT / "bench").rglob("*.py"):
+        tree = ast.parse(path.read_text("utf-8"))
+        docs = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        found += [
+            (path.name, node.lineno, node.value)
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Constant) and isinstance(node.value, str)
+            and id(node) not in docs and AVOIDED.search(node.value)
+        ]  # fmt: skip
+    assert not found

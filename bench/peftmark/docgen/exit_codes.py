@@ -1,5 +1,5 @@
-"""`python -m peftmark.docgen.exit_codes` writes the exit codes into README.md, docs/gate.md and
-docs/ci.md."""
+"""`python -m peftmark.docgen.exit_codes` writes the exit codes into docs/commands.md, docs/gate.md
+and docs/ci.md."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def sentence() -> str:
 
 
 PAGES: Mapping[Path, Callable[[], str]] = {
-    Path("README.md"): sentence,
+    Path("docs") / "commands.md": sentence,
     Path("docs") / "gate.md": table,
     Path("docs") / "ci.md": table,
 }
