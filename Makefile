@@ -53,10 +53,10 @@ help:  ## say what there is
 	@echo 'make check              format, lint and types, then the tests'
 	@echo 'make test-gpu           the checks that only a CUDA machine can make'
 	@echo 'make test-browser REPORT=path   use a page, or all of a folder, in Chromium (needs node; CHROMIUM=, SHOTS=)'
-	@echo 'make memory-tables      predict docs/memory-tables.md anew'
+	@echo 'make memory-tables      predict docs/memory-tables.md again'
 	@echo 'make overhead           measure what the meters cost (ARGS="--pairs 200")'
 	@echo 'make perf               measure how fast peftmark is, in under an hour (ARGS="--quick")'
-	@echo 'make lock               pin the hashes of constraints.txt anew (needs uv; UV=path)'
+	@echo 'make lock               pin the hashes of constraints.txt again (needs uv; UV=path)'
 	@echo 'make format             format the code'
 	@echo 'make clean              remove .venv and caches; results and reports stay'
 
@@ -71,7 +71,7 @@ help:  ## say what there is
 	@.venv/bin/python -m compileall -qq -j 0 .venv/lib || :  # on every core, where pip uses one
 	@touch $@
 
-lock: .venv/.installed  ## write the hashes of constraints.txt anew (needs uv: make lock UV=path)
+lock: .venv/.installed  ## write the hashes of constraints.txt again (needs uv: make lock UV=path)
 	@.ci/lock "$(UV)"
 
 bench: .venv/.installed  ## run a suite
@@ -102,7 +102,7 @@ test-fast: .venv/.installed  ## the tests that need no torch and start no proces
 test-gpu: .venv/.installed
 	@.venv/bin/python -m pytest -m gpu
 
-memory-tables: .venv/.installed  ## predict docs/memory-tables.md anew, in more than twenty minutes on two cores
+memory-tables: .venv/.installed  ## predict docs/memory-tables.md again, in more than twenty minutes on two cores
 	@.venv/bin/python -m peftmark.docgen.memory_page
 
 tests/browser/node_modules/.installed: tests/browser/package-lock.json

@@ -31,12 +31,12 @@ def section(title):
 
 
 def needed(names):
-    """What these need, by the metadata of what is installed, torch apart."""
+    """What these need, by the metadata of what is installed; without torch, and pip itself."""
     found, waiting = set(), [Requirement(name) for name in names]
     while waiting:
         one = waiting.pop()
         key = str(canonicalize_name(one.name))
-        if key == "torch" or (key, *one.extras) in found:
+        if key in ("torch", "pip") or (key, *one.extras) in found:
             continue
         found.add((key, *one.extras))
         for text in metadata.requires(one.name) or []:
@@ -95,5 +95,5 @@ def test_what_builds_peftmark_is_the_pinned_version():
 def test_the_page_names_what_no_lock_has():
     page = (DOCS / "platforms.md").read_text(encoding="utf-8")
     apart = page.partition("## Pinned by hash")[2]
-    for name in ("torch", "rouge_score", "peftmark's own install", "lm-eval"):
+    for name in ("torch", "pip,", "rouge_score", "peftmark's own install", "lm-eval"):
         assert f"{name}" in apart

@@ -22,7 +22,7 @@ def lines(answer: Answer) -> Iterator[str]:
     known = [(one, told) for one, told in found if told.word != "not measured"]
     scale = "reduced scale" if answer.reduced else "full scale"
     if known:
-        yield f"What guides advise, held against these rows ({scale}):"
+        yield f"What guides advise, compared with these rows ({scale}):"
         yield from (f"- {_line(one, told)}" for one, told in known)
     left = len(found) - len(known)
     if left:

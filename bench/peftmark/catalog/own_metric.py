@@ -38,7 +38,7 @@ def _check_function(path: Path, key: str) -> None:
         where = f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
         raise UserError(
             f"metric {key}: {path}{where} is no Python: {getattr(error, 'msg', error)}",
-            "Mend the file.",
+            "Fix the file.",
         ) from error
     if not bound:
         raise UserError(

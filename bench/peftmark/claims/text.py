@@ -364,5 +364,5 @@ def _figure_lines(found: Sequence[MemoryVerdict]) -> Iterator[str]:
     if any(NOT_YET in verdict.reason for verdict in found):
         yield f"{count}, {NOT_YET}: {PREDICT}"
         return
-    yield f"{count}, held against predictions: {counts_text(found)}"
+    yield f"{count}, compared with predictions: {counts_text(found)}"
     yield from (f"  {line}" for line in figure_lines(found))

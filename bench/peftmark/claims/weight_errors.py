@@ -107,5 +107,5 @@ def load_file(folders: Sequence[Path]) -> ErrorsFile | None:
     except ValidationError as error:
         lines = "\n".join(f"  {fault}" for fault in fault_lines(error))
         raise SuiteError(
-            f"{path}:\n{lines}", "Write it anew: python -m peftmark.docgen.data_types_page"
+            f"{path}:\n{lines}", "Write it again: python -m peftmark.docgen.data_types_page"
         ) from None

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     pass
 
 NAME = "baseline"
-HELP = "accept results as the baseline that later ones are held to"
+HELP = "accept results as the baseline that later ones are compared with"
 
 
 def add_options(sub: argparse.ArgumentParser) -> None:

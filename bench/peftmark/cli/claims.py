@@ -11,7 +11,7 @@ from peftmark.cli.shared import tell_predictions
 from peftmark.core.errors import Exit
 
 NAME = "claims"
-HELP = "hold published claims against stored results"
+HELP = "compare published claims with stored results"
 
 
 def add_options(sub: argparse.ArgumentParser) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from peftmark.core.errors import Exit
 
 NAME = "comment"
-HELP = "print a comment from a gate.json, checked anew"
+HELP = "print a comment from a gate.json, after checking it again"
 
 
 def add_options(sub: argparse.ArgumentParser) -> None:

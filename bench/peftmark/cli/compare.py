@@ -9,7 +9,7 @@ from peftmark.cli.options import add_reports
 from peftmark.core.errors import Exit
 
 NAME = "compare"
-HELP = "results folders held against the first, as a page"
+HELP = "results folders compared with the first, as a page"
 
 
 def add_options(sub: argparse.ArgumentParser) -> None:
@@ -19,7 +19,7 @@ def add_options(sub: argparse.ArgumentParser) -> None:
         type=Path,
         nargs="+",
         metavar="RUN",
-        help="a suite's results folder, or a baseline; the first is what others are held against",
+        help="a suite's results folder, or a baseline; the first is what others are compared with",
     )
     sub.add_argument(
         "--name",

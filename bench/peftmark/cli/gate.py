@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from peftmark.gate.result import Gate
 
 NAME = "gate"
-HELP = "hold results against a baseline; the exit code says how"
+HELP = "compare results with a baseline; the exit code is the verdict"
 
 
 def add_options(sub: argparse.ArgumentParser) -> None:
@@ -105,6 +105,6 @@ def _write_gate(found: Gate, cells: list[Cell], folder: Path) -> list[Path]:
         except OSError as error:
             raise UserError(
                 f"the job summary {target} can't be written: {error.strerror}",
-                "Unset GITHUB_STEP_SUMMARY, or mend its path.",
+                "Unset GITHUB_STEP_SUMMARY, or fix its path.",
             ) from error
     return written

@@ -35,7 +35,7 @@ def add_options(sub: argparse.ArgumentParser) -> None:
         help="rows too that hold what models wrote to rows of your own",
     )
     sub.add_argument(
-        "--again", action="store_true", help="send every file anew, as after damage in the store"
+        "--again", action="store_true", help="send every file again, as after damage in the store"
     )
     add_results(sub)
 
@@ -61,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
     facts |= {"unchanged": len(sent.kept), "left_out": left}
     text = [
         f"{to.shown}: {len(sent.written):,} files written, {len(sent.kept):,} stand in its "
-        "manifest already, which `peftmark pull` checks and --again sends anew"
+        "manifest already, which `peftmark pull` checks and --again sends again"
         + (f", {len(sent.removed):,} removed." if sent.removed else "."),
         *_unread(what),
         f"Fetch them: peftmark pull {to.shown} --to DIR",

@@ -169,7 +169,7 @@ def _suite(options: argparse.Namespace, selection: Any, tell: Any) -> tuple[str,
             f"{options.data}: {rows} rows; methods can't be told apart on so few",
             f"Give at least {FEWEST_ROWS}.",
         )
-    other = f" with --suite-name, or remove {path} to begin anew"
+    other = f" with --suite-name, or remove {path} to begin again"
     path = new.place(selection.suite, options.suites, force=anew, remedy=other)
     wanted = Wanted(
         name=selection.suite,

@@ -1,1 +1,1 @@
-"""Runs of one suite held against the first of them: what differs, and how sure that is."""
+"""Runs of one suite compared with the first of them: what differs, and how sure that is."""

@@ -21,7 +21,7 @@ def sentence(of: Compared) -> str:
     by_run = {n: groups(of, n) for n in of.others}
     known = [n for n in of.others if by_run[n]]
     lost = [
-        f"{of.runs[n].label} can't be held against {of.runs[0].label}: {why_not(of, n)}"
+        f"{of.runs[n].label} can't be compared with {of.runs[0].label}: {why_not(of, n)}"
         for n in of.others
         if n not in known
     ]

@@ -30,8 +30,8 @@ def section(of: Compared) -> Section:
         lead = f"What differs beside the numbers: {words.some(apart)}."
     if named := elsewhere(of):
         lead += (
-            f" Times of {words.listing(named)} are not held against {first}'s: they ran on another "
-            "kind of machine."
+            f" Times of {words.listing(named)} are not compared with {first}'s: they ran on "
+            "another kind of machine."
         )
     differing = (_grid("What differs", of, facts, apart, folded=False),) if apart else ()
     same = (_grid("What is the same", of, facts, alike, folded=True),) if alike else ()

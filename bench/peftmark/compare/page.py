@@ -313,7 +313,7 @@ def _on_task(of: Compared, place: Place) -> Entry:
 def _costs(of: Compared) -> Section:
     first = of.runs[0].label
     told = [_cost_finding(of, chart.label) for chart in _charts(of) if chart.label in RATIOS]
-    lead = " ".join(told) or f"No cost can be held against {first}'s."
+    lead = " ".join(told) or f"No cost can be compared with {first}'s."
     if len(told) > 1:
         lead += " Times of runs that were not made in turns are a hint."
     columns = (
@@ -370,7 +370,7 @@ def _found(of: Compared) -> Section:
 
 
 def _reading(of: Compared) -> Section:
-    lead = f"Every run is held against {of.runs[0].label}, the first that was named."
+    lead = f"Every run is compared with {of.runs[0].label}, the first that was named."
     texts = (
         "Two runs are compared if both ended well and everything that was asked for is the same: "
         "model, rows, every setting of the recipe. They are paired by method, task and seed.",

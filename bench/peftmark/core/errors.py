@@ -14,7 +14,7 @@ from peftmark.core.shown import without_secrets
 class Exit(IntEnum):
     """Exit codes; each has one meaning and none is reused.
 
-    The help, README.md and docs are made from this table (`peftmark.docgen.exit_codes`).
+    The help and docs are made from this table (`peftmark.docgen.exit_codes`).
 
     Attributes:
         meaning: in one line.

@@ -47,7 +47,7 @@ type makes of them, for claim C08. Limits: an error of weights, not of a model's
 perplexity; encoders of 11 and 85 million weights, not language models; one fine-tuned one, of one
 run.
 
-Written by `python -m peftmark.docgen.data_types_page`, which computes everything anew, the
+Written by `python -m peftmark.docgen.data_types_page`, which computes everything again, the
 fine-tuning included, and keeps the figures in `suites/claims/weight-errors.yaml`; don't edit.
 
 Every type is told alike: the {block} weights of a block are divided by the largest magnitude among

@@ -1,5 +1,5 @@
-"""`python -m peftmark.docgen.exit_codes` writes the exit codes into README.md, docs/gate.md and
-docs/ci.md."""
+"""`python -m peftmark.docgen.exit_codes` writes the exit codes into docs/commands.md, docs/gate.md
+and docs/ci.md."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ END = "<!-- End of exit codes. -->\n"
 CI: Mapping[Exit, str] = {
     Exit.OK: "pass",
     Exit.BUG: "fail; report it",
-    Exit.USAGE: "fail; the message says what to mend",
-    Exit.REGRESSION: "fail; mend it, or accept a new baseline with the reason",
+    Exit.USAGE: "fail; the message says what to fix",
+    Exit.REGRESSION: "fail; fix it, or accept a new baseline with the reason",
     Exit.UNDECIDED: "fail, or pass by `allow-undecided` where a person reads the comment; more "
     "seeds decide",
     Exit.NOT_COMPARABLE: "fail; accept a baseline with the change, made on the machine that judges",
@@ -46,7 +46,7 @@ def sentence() -> str:
 
 
 PAGES: Mapping[Path, Callable[[], str]] = {
-    Path("README.md"): sentence,
+    Path("docs") / "commands.md": sentence,
     Path("docs") / "gate.md": table,
     Path("docs") / "ci.md": table,
 }

@@ -120,7 +120,7 @@ def _scope(versions: Mapping[str, str]) -> Iterator[str]:
         "states, transformers' own model code and torch's allocator. Every peak is predicted: the "
         "real step is run on tensors without values, and the bytes of all tensors alive at once "
         "are added up, each rounded up as the allocator does. Nothing here was measured; how the "
-        "prediction is held against measurements is in docs/memory.md."
+        "prediction compares with measurements is in docs/memory.md."
     )
     yield (
         "Limits: a peak holds tensors alone; CUDA's context, libraries and the allocator's "

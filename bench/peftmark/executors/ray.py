@@ -88,7 +88,7 @@ def connect(address: str) -> Any:
     except (OSError, OverflowError, RuntimeError, ValueError) as error:
         raise UserError(
             f"no connection to a Ray cluster at {address}: {one_line(error)}",
-            "Start one (`ray start --head`) with the same versions of Ray and Python, or mend "
+            "Start one (`ray start --head`) with the same versions of Ray and Python, or fix "
             "--ray-address.",
         ) from error
     finally:

@@ -217,7 +217,7 @@ def refusals(snapshot: Snapshot, before: Snapshot | None) -> list[str]:
     if any(line.environment.dirty for line in snapshot.lines):
         found.append("the checkout that made them had uncommitted changes")
     if before is not None and before.profile != snapshot.profile:
-        found.append(f"{before.where} is of profile {before.profile}; delete it to start anew")
+        found.append(f"{before.where} is of profile {before.profile}; delete it to start again")
     elif before is not None:
         found += _fewer_seeds(snapshot, before)
     return found
@@ -231,7 +231,7 @@ def _fewer_seeds(snapshot: Snapshot, before: Snapshot) -> Iterator[str]:
     for (cell, task), (old, new) in seeds.items():
         if new < old:
             text = f"{cell_title(*cell)} on {task} has {new} seeds, the baseline {old}"
-            yield text if new else f"{text}; delete the file to start anew without it"
+            yield text if new else f"{text}; delete the file to start again without it"
 
 
 def name_of(line: Line) -> str:

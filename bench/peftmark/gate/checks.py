@@ -49,7 +49,7 @@ CHECKS: Mapping[str, Check] = {
             ("quality", "alpha", "margin", "task_margin", "few_seeds_limit"),
         ),
         Check("steps_to_target", "slower to learn", True, ("steps_to_target", "alpha")),
-        Check("memory", "hungrier", True, ("memory", "memory_growth"), costs.memory),
+        Check("memory", "uses more memory", True, ("memory", "memory_growth"), costs.memory),
         Check("time", "slower", True, ("timings", "runner", "slowdown"), costs.times),
     )
 }

@@ -25,7 +25,8 @@ def other_side(against: Path, after: Snapshot) -> tuple[Snapshot, Snapshot | Non
         if (folder / "parts").is_dir():
             if after.results is not None and folder.resolve() == after.results.resolve():
                 raise UserError(
-                    f"{against} has the results themselves, which can't be held against themselves",
+                    f"{against} has the results themselves, which can't be compared with "
+                    "themselves",
                     "Name a baseline (results/baselines) or another results folder.",
                 )
             return of_folder(folder, after.profile), None

@@ -63,7 +63,7 @@ def page(gate: Gate, cells: Sequence[Cell]) -> Page:
         sections=(_found(gate), _cells(gate), _tasks(gate), _sides(gate), _policy(gate)),
         links=(("the same as data", "gate.json"), ("as Markdown", "gate.md")),
         first=FirstScreen(
-            scope=f"{gate.after.where} held against {gate.before.where}, {gate.machine}",
+            scope=f"{gate.after.where} compared with {gate.before.where}, {gate.machine}",
             answer=gate.sentence,
             caveat=_caveat(gate),
             charts=_charts(gate, named),
@@ -363,7 +363,7 @@ def _sides(gate: Gate) -> Section:
         (Entry(name), Entry(side_text(s)), Entry(s.finished_at or "unknown")) for name, s in sides
     )
     columns = tuple(Column(title) for title in ("side", "where it comes from", "finished"))
-    lead = "What was held against what, with the versions that differ."
+    lead = "What was compared with what, with the versions that differ."
     return Section(
         "sides", "Both sides", lead, (Grid("Both sides", columns, rows),), depth="appendix"
     )

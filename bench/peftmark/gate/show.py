@@ -327,6 +327,6 @@ def from_json(path: Path) -> Gate:
     except (ValidationError, ValueError) as error:
         raise UserError(
             f"{path} is not what `peftmark gate` writes",
-            "Let the gate write it anew. Nothing was shown.",
+            "Let the gate write it again. Nothing was shown.",
             code=Exit.CORRUPT,
         ) from error

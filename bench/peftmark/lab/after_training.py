@@ -101,7 +101,7 @@ def probed(
                 other = _probed(replace(build, job=second), work)
                 found = of_both(found, other, build.job.recipe.steps - second.recipe.steps)
     except Exception as error:
-        outcome = without(outcome, PREDICTED, "there is nothing to hold it against")
+        outcome = without(outcome, PREDICTED, "there is nothing to compare it with")
         return _failed(outcome, PROBED, "the probe steps", error)
     outcome = replace(outcome, **of_probe(found, outcome))
     try:

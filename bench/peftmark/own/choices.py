@@ -68,7 +68,7 @@ def read_options(
             odd.setdefault(str(error), []).append(row)
     if odd:
         what, rows_of = next(iter(odd.items()))
-        remedy = "Each row needs two or more different choices: mend it, or take it out."
+        remedy = "Each row needs two or more different choices: fix it, or take it out."
         raise sheet.refused(rows_of, what, remedy)
     return options
 

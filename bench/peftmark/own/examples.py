@@ -129,7 +129,7 @@ def _check_known(task: OwnTask, part: Part, names: Sequence[str], split: str) ->
         rows,
         f"label {quoted_list(sorted(unknown), 4)} of {split} rows {said}; the classes are "
         f"{quoted_list(names)}",
-        "Mend or take out these rows, or declare every class: labels: [...].",
+        "Fix or take out these rows, or declare every class: labels: [...].",
     )
 
 

@@ -119,7 +119,7 @@ def _check_blobs(folder: Path, repository: str) -> None:
             raise AssetError(
                 f"model {repository}: {path.resolve()} is damaged: its hash is {found}, expected "
                 f"{expected}",
-                f"Delete {path.resolve()} and try again: it is fetched anew.",
+                f"Delete {path.resolve()} and try again: it is fetched again.",
             )
 
 

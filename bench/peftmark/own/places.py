@@ -9,7 +9,7 @@ from peftmark.core.errors import AssetError
 from peftmark.core.files import refuse_special
 from peftmark.core.shown import plain
 
-REMEDY = "A path is looked for in the working directory and beside the suite's file: mend it."
+REMEDY = "A path is looked for in the working directory and beside the suite's file: fix it."
 
 
 def find(name: str, places: Sequence[Path], folder: bool = False) -> Path:

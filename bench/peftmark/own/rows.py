@@ -103,7 +103,7 @@ def _refuse_or_drop(sheet: Sheet, task: OwnTask, reasons: Mapping[str, set[int]]
             raise sheet.refused(
                 rows,
                 f"{said[reason]} ({len(rows):,} of {len(sheet):,} rows)",
-                f"Mend these rows, or leave them out and have them counted: drop: [{reason}]."
+                f"Fix these rows, or leave them out and have them counted: drop: [{reason}]."
                 f"{extra}",
             )
 
@@ -339,7 +339,7 @@ def _conversations(sheet: Sheet, name: str) -> tuple[list[Turns], list[int]]:
         what = next(iter(rows))
         remedy = (
             'A turn is {"role": "user", "content": "..."} or {"from": "human", "value": "..."}; '
-            "mend these rows, or take them out."
+            "fix these rows, or take them out."
         )
         raise sheet.refused(rows[what], f"{quoted(name)}: {what}", remedy)
     return found, cut

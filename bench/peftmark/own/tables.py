@@ -70,7 +70,7 @@ def _columns(path: Path, form: str) -> Table:
         frame = read(path, dtype_backend="pyarrow")
     except Exception as error:  # damaged files make the reader raise almost anything
         what = f"no whole .{form} file ({type(error).__name__})"
-        raise refuse(str(path), "", what, "Write it anew.") from error
+        raise refuse(str(path), "", what, "Write it again.") from error
     names = [str(name) for name in frame.columns]
     twice = [name for name in names if names.count(name) > 1]
     if twice:

@@ -317,5 +317,5 @@ def _no_json(path: Path, line: int, error: Exception) -> UserError:
         str(path),
         f"line {line}",
         f"no JSON: {said}",
-        "Mend the line: one JSON object a line, or one array of objects.",
+        "Fix the line: one JSON object a line, or one array of objects.",
     )

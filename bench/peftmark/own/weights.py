@@ -107,7 +107,7 @@ def refuse_no_numbers(tensors: Sequence[Tensor]) -> None:
             raise AssetError(
                 f"{tensor.file}: {bad:,} of the {tensor.count:,} values of "
                 f"{quoted(tensor.name)} ({tensor.kind}) are infinite or no number{hint}",
-                "Nothing trained on them would be a number either. Save the weights anew from "
+                "Nothing trained on them would be a number either. Save the weights again from "
                 "where they are whole, as bf16 or fp32.",
             )
 

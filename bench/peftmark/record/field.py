@@ -27,7 +27,7 @@ PHASES: dict[Phase, str] = {
     "evaluation": "scoring during and after training",
     "saving": "what was trained is written",
     "deployment": "the saved files in a fresh base",
-    "probe": "a few steps on a copy built anew",
+    "probe": "a few steps on a copy built again",
     "prediction": "steps on tensors without values",
     "whole job": "from the worker's start to its end",
 }

@@ -96,7 +96,7 @@ def check_here(wanted: Iterable[UsedPlugin]) -> None:
         if found is None:
             why = plugins.fault_of(one.kind, one.key)
             if why:
-                raise UserError(f"{one.title}: {why}", "Mend or update that package.")
+                raise UserError(f"{one.title}: {why}", "Fix or update that package.")
             raise UserError(
                 f"{one.title} is of the package {one.distribution}, which isn't installed here",
                 f"Install it: pip install {one.distribution}",

@@ -28,8 +28,8 @@ times its spread over seeds four times in five, of three one of 3.3 times; as on
 held together 2.6 and 7.3 (`peftmark.analysis.stats.minimum_detectable_effect`)."""
 
 WHY_NOTHING = {
-    LITTLE: f"{LITTLE} to hold anything against it",
-    NOT_SHOWN: f"is {NOT_SHOWN}, so nothing is held against it",
+    LITTLE: f"{LITTLE} to compare anything with it",
+    NOT_SHOWN: f"is {NOT_SHOWN}, so nothing is compared with it",
 }
 """Why a reference is below the quality floor -> what is said of it."""
 
@@ -85,7 +85,7 @@ def _alone(table: ResultTable, against: Mapping[Cell, Difference], floor: Collec
     name = words.title(table.reference)
     rivals = [c for c in table.others if _is_rival(c)]
     if not _is_rival(table.reference):
-        text = f"No method that fine-tunes can be held against {name}"
+        text = f"No method that fine-tunes can be compared with {name}"
     elif not rivals:
         text = f"{name} is the only method here that fine-tunes"
     elif any(c in floor for c in rivals):

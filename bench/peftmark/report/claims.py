@@ -97,7 +97,7 @@ def _measured(verdict: Verdict, reasons: str) -> Entry:
 def _trace(found: Sequence[Verdict]) -> Grid:
     columns = (
         Column("claim"),
-        Column("part", "and the figure it is held against"),
+        Column("part", "and the figure it is compared with"),
         Column("verdict"),
         Column("measured"),
         Column("why"),

@@ -132,7 +132,7 @@ def _forgetting(rows: Sequence[ExternalRow]) -> str:
     if all(row.forgetting is None for row in rows):
         return ""
     return (
-        "Forgetting is the rise of the loss on Wikipedia text. How it is counted was mended twice "
+        "Forgetting is the rise of the loss on Wikipedia text. How it is counted was fixed twice "
         "(huggingface/peft pull requests 2986 and 3419), and files carry no version of the "
         "procedure: compare it within one commit only."
     )

@@ -59,4 +59,4 @@ def _led(table: ResultTable) -> str:
             best = max(means, key=lambda c: means[c])
             parts.setdefault(words.title(best), []).append(task)
     told = [f"{name} on {words.some(tasks, 3)}" for name, tasks in parts.items()]
-    return f"Best mean: {words.some(told, 4)}; means alone decide nothing."
+    return f"Best mean: {words.some(told, 4)}; a mean alone is no verdict."

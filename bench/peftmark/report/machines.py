@@ -207,7 +207,7 @@ def _apart(table: ResultTable) -> Grid:
     kept = tuple((*row[:2], *(row[2 + i] for i in shown)) for row in rows)
     text = (
         "Mean over the finished runs of the machine, whose tasks and seeds may be others than "
-        "those of another machine: hold cells against each other within a machine alone."
+        "those of another machine: compare cells within one machine only."
     )
     return Grid("Times and meters by machine", heads, kept, folded=True, note=text)
 

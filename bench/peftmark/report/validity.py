@@ -21,7 +21,7 @@ TITLE = "Can these numbers be trusted?"
 REPEATS = {
     "same": "the repeated job gave the same bits",
     "different": "the same job gave different numbers when it ran twice",
-    "not comparable": "the repeated job can't be held against its first run",
+    "not comparable": "the repeated job can't be compared with its first run",
     "not run": "the repeated job has not run yet",
 }
 

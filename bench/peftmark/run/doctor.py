@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import platform
 import resource
 import shutil
 from collections.abc import Iterator
@@ -86,6 +87,13 @@ def calibration() -> Iterator[Finding]:
 
 def _surroundings() -> Iterator[Finding]:
     facts = machine()
+    known = versions().get("peftmark", "of an unknown version: it was not installed")
+    yield Finding(
+        "peftmark",
+        True,
+        f"{known}, on Python {facts['python']}, {platform.platform()}",
+        needed=True,
+    )
     count, memory = facts["cores"], facts["memory_bytes"]
     size = f"{memory / 2**30:.0f} GiB" if memory else "memory unknown"
     yield Finding("cpu", True, f"{facts['cpu']}, {count} cores, {size}: {cores()} jobs at once")
@@ -136,7 +144,7 @@ def _plugins() -> Iterator[Finding]:
     """Every entry point of a plug-in that was found."""
     for one in all_found():
         what = plain(f"plug-in {one.kind} {one.key}")
-        remedy = "Mend, update or remove that package; what doesn't name it runs as ever."
+        remedy = "Fix, update or remove that package; what doesn't name it runs as ever."
         yield Finding(
             what, not one.fault, one.told if one.fault else one.origin, remedy if one.fault else ""
         )

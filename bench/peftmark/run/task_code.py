@@ -42,7 +42,7 @@ def _check(file: Path, folder: Path) -> None:
         said = said_in(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         why = short(plain(" ".join(str(error).split())), 200)
-        raise UserError(f"{file} can't be read: {why}", "Mend it or take it away.") from error
+        raise UserError(f"{file} can't be read: {why}", "Fix it or take it away.") from error
     for found in said:
         if (what := _code(found, file, folder)) is not None:
             raise UserError(f"{file}, line {found.line}: {what}", TRUST)

@@ -120,7 +120,7 @@ def _environment(requirements: Sequence[str], say: Say) -> Path:
     (own / BASE).write_text(f"import site; site.addsitedir({base!r})\n", encoding="utf-8")
     _pip(python, folder, requirements, f"install {shown(requirements)}")
     # pip keeps the code of an equal version that it sees in the environment below.
-    _pip(python, folder, ["--force-reinstall", "--no-deps", *requirements], "install it anew")
+    _pip(python, folder, ["--force-reinstall", "--no-deps", *requirements], "install it again")
     ready.touch()
     return python
 

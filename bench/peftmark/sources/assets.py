@@ -97,7 +97,7 @@ def first_available(what: str, places: Places, tries: Mapping[str, Callable[[], 
             return tries[source]()
         except Unavailable as reason:
             reasons.append(f"  {source}: {reason}")
-    remedy = "Give a local mirror that holds it, or mend the network access of a source above"
+    remedy = "Give a local mirror that holds it, or fix the network access of a source above"
     left = [s for s in ("hub", "package") if s not in places.sources and s in tries]
     remedy += f", or allow the source {' or '.join(left)}." if left else "."
     raise AssetError("\n".join([f"{what} is in none of the sources tried:", *reasons]), remedy)

@@ -74,7 +74,7 @@ def verify(model: Model, folder: Path, expected: Mapping[str, str]) -> None:
     Raises:
         AssetError: with the first file that is missing, new or another.
     """
-    remedy = "Plan the suite anew: its jobs then name the model as it is now."
+    remedy = "Plan the suite again: its jobs then name the model as it is now."
     if not folder.is_dir():
         raise AssetError(
             f"model {model.key}: there is no folder {folder} any more",

@@ -26,7 +26,7 @@ Splits = tuple[list[Example], list[Example]]
 def malformed(path: Path, line: int, found: str, expected: str) -> AssetError:
     """The error for a file that isn't what it should be; line 0 for the file as a whole."""
     where = f"{path}, line {line}" if line else str(path)
-    return AssetError(f"{where}: {found}", f"Expected {expected}. Mend or replace the file.")
+    return AssetError(f"{where}: {found}", f"Expected {expected}. Fix or replace the file.")
 
 
 def read_lines(path: Path, encoding: str = "utf-8-sig") -> Iterator[tuple[int, str]]:

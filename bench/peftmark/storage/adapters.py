@@ -98,7 +98,7 @@ class Adapters:
                 job = kept.job
                 raise UserError(
                     f"{path} {fault}",
-                    f"Train it anew: peftmark run {job.suite} --profile {job.profile} --again "
+                    f"Train it again: peftmark run {job.suite} --profile {job.profile} --again "
                     f"--job {job.job_id}",
                 )
 

@@ -174,7 +174,7 @@ def read(path: Path) -> Evaluation:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         why = short(plain(" ".join(str(error).split())) or type(error).__name__, 200)
         raise StoreError(
-            f"{path} is damaged: {why}", "Remove it; `peftmark evaluate` makes it anew."
+            f"{path} is damaged: {why}", "Remove it; `peftmark evaluate` makes it again."
         ) from error
     raise StoreError(
         f"{path} was written by a newer peftmark (format {plain(str(version))}, known {FORMAT})",

@@ -55,7 +55,7 @@ def no_results(
         remedies.append("Damaged parts are set aside by the next run, and their jobs run again.")
     return UserError(
         f"{where} holds no {what} that this peftmark can read: {'; '.join(clauses)}",
-        " ".join([*remedies, re.sub("Run (them|some) first", "To measure anew", run)]),
+        " ".join([*remedies, re.sub("Run (them|some) first", "To measure again", run)]),
         code=code,
     )
 

@@ -248,7 +248,7 @@ def _reading() -> Section:
         "Steps are found by a least-squares fit with a penalty for each step, and must pass a t "
         "test over runs at 1 %, divided by the number of places they could be at. Those of a score "
         "must show over seeds, too, each paired with itself, at 1 %: another version of a library "
-        "draws all seeds anew at once, and so moves the mean without being worse. A training loss "
+        "draws all seeds again at once, and so moves the mean without being worse. A training loss "
         "must move by 5 %, memory by 1 %, time by 10 %. Every series is judged by itself.",
         "Time depends on what else the machine does, and machines of one class differ: a step in "
         "time is advice to look, no finding. Runs are compared only within one machine class, "

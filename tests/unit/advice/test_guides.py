@@ -230,7 +230,7 @@ def answer_of(records, **wish):
 def test_recommend_shows_each_branch_that_the_rows_say_something_to():
     answer = answer_of(rows())
     text = advice_text(Advised((answer,), ()))
-    assert "What guides advise, held against these rows (reduced scale):" in text
+    assert "What guides advise, compared with these rows (reduced scale):" in text
     line = next(x for x in text.splitlines() if "less than 24 GB: QLoRA." in x)
     assert line == (
         "- a guide to PEFT families, if the GPU has less than 24 GB: QLoRA. Agree: QLoRA needs "

@@ -174,7 +174,7 @@ def test_a_claim_shows_the_verdicts_of_the_memory_ledger_that_are_its_own():
     line = Line(OURS["C09"], (), (), Paper(figures=found))
     text = claims_text(Ledger((line,)))
     counts = "17 confirmed on paper, 1 undecided"
-    assert f"18 published memory figures, held against predictions: {counts}" in text
+    assert f"18 published memory figures, compared with predictions: {counts}" in text
     assert all(name in text for name in own)
     assert "article-65b-qlora" not in text
     assert line.paper.kind == "undecided"

@@ -92,7 +92,7 @@ def test_verdicts_hold_together_over_all_runs():
 def test_what_was_asked_for_otherwise_is_not_compared_and_named():
     other = make_side(change=lambda x: replace(x, config={**x.config, "recipe.steps": 60}))
     held = hold(runs(make_side(), other))
-    assert "b can't be held against a: recipe.steps 120 in a, 60 in b" in answer.sentence(held)
+    assert "b can't be compared with a: recipe.steps 120 in a, 60 in b" in answer.sentence(held)
     assert answer.uncompared(held) == 40
     assert answer.caveat(held).startswith("40 of 40 runs are not compared")
     page(held)  # says so, and doesn't fall over it

@@ -175,7 +175,7 @@ def test_results_are_not_held_against_themselves(peftmark):
     smoke_rows(Path("results"))
     for against in ("results", "results/smoke"):
         code, said = gate(peftmark, "--against", against)
-        assert code == 2 and "can't be held against themselves" in said
+        assert code == 2 and "can't be compared with themselves" in said
 
 
 def test_rows_of_other_code_than_is_installed_are_refused(peftmark):

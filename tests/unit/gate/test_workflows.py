@@ -38,8 +38,9 @@ def load(path):
 
 FILES = [*sorted((GITHUB / "workflows").glob("*.y*ml")), GITHUB / "actions" / "gate" / "action.yml"]
 NAMES = [str(path.relative_to(GITHUB)) for path in FILES]
-CI, GATE, COMMENT, NIGHTLY = (
-    load(GITHUB / "workflows" / f"{name}.yml") for name in ("ci", "gate", "gate-comment", "nightly")
+CI, GATE, COMMENT, NIGHTLY, PYTHONS, RELEASE = (
+    load(GITHUB / "workflows" / f"{name}.yml")
+    for name in ("ci", "gate", "gate-comment", "nightly", "pythons", "release")
 )
 ACTION = load(FILES[-1])
 WORKFLOWS = {path.stem: load(path) for path in FILES[:-1]}
@@ -78,6 +79,8 @@ def test_these_are_the_files():
         "workflows/gate-comment.yml",
         "workflows/gate.yml",
         "workflows/nightly.yml",
+        "workflows/pythons.yml",
+        "workflows/release.yml",
         "actions/gate/action.yml",
     ]
 
@@ -96,21 +99,28 @@ def test_an_action_has_one_commit_everywhere():
     assert set(commits) == {
         "actions/cache",
         "actions/checkout",
+        "actions/download-artifact",
         "actions/setup-python",
         "actions/upload-artifact",
+        "pypa/gh-action-pypi-publish",
     }
     assert all(len(found) == 1 for found in commits.values())
 
 
-def test_permissions_are_least_and_only_the_comment_may_write():
-    for document in (CI, GATE, NIGHTLY):
+def test_permissions_are_least_and_only_the_comment_and_the_release_have_more():
+    reading = (CI, GATE, NIGHTLY, PYTHONS)
+    for document in reading:
         assert document["permissions"] == {"contents": "read"}
-    assert COMMENT["permissions"] == {}
-    for job in [*jobs(CI), *jobs(GATE), *jobs(NIGHTLY)]:
-        assert job.get("permissions", {"contents": "read"}) == {"contents": "read"}
+        for job in jobs(document):
+            assert job.get("permissions", {"contents": "read"}) == {"contents": "read"}
+    assert COMMENT["permissions"] == RELEASE["permissions"] == {}
     assert [job["permissions"] for job in jobs(COMMENT)] == [
         {"actions": "read", "contents": "read", "pull-requests": "write"}
     ]
+    assert {name: job["permissions"] for name, job in RELEASE["jobs"].items()} == {
+        "build": {"contents": "read"},
+        "publish": {"id-token": "write"},
+    }
 
 
 @pytest.mark.parametrize("path", FILES, ids=NAMES)
@@ -136,7 +146,7 @@ def test_no_expression_stands_in_a_script(path):
 
 def test_every_script_stops_at_its_first_failure_in_a_pipe_too():
     """`bash` named as the shell has pipefail; the default has not."""
-    for name in ("ci", "gate-comment", "nightly"):
+    for name in WORKFLOWS.keys() - {"gate"}:
         assert WORKFLOWS[name]["defaults"] == {"run": {"shell": "bash"}}
     for found in steps(ACTION):
         assert "run" not in found or found["shell"] == "bash"
@@ -192,6 +202,64 @@ def test_ci_runs_the_tests_that_look_at_no_clock():
         for name in ("test", "test-all")
     )
     assert (test, all_of_them) == ("not gpu and not slow", "not gpu")
+
+
+# --- the package --------------------------------------------------------------------------------
+
+
+def test_what_is_published_is_what_was_built_and_used_and_nothing_runs_beside_its_identity():
+    assert triggers(RELEASE) == {"push": {"tags": ["v*"]}}
+    build, publish = RELEASE["jobs"]["build"]["steps"], RELEASE["jobs"]["publish"]
+    assert [found["run"] for found in build if "run" in found][-2:] == [
+        ".ci/package -c constraints.txt",
+        ".venv/bin/python -m pytest tests/unit/test_package.py",
+    ]
+    (kept,) = [found["with"] for found in build if "upload-artifact" in found.get("uses", "")]
+    taken, sent = publish["steps"]
+    assert taken["with"] == {"name": kept["name"], "path": kept["path"]}
+    assert (kept["path"], kept["if-no-files-found"]) == ("dist/", "error")
+    assert sent.keys() == {"uses"}, "no token, no other index: the identity alone"
+    assert (publish["needs"], publish["environment"]) == ("build", "pypi")
+
+
+def test_the_release_restores_nothing_from_a_cache():
+    assert not actions(RELEASE, "actions/cache")
+    assert all("cache" not in found.get("with", {}) for found in steps(RELEASE))
+
+
+def test_the_package_is_tried_alike_on_every_python_and_before_a_release():
+    tried = [[found.get("run") for found in steps(one)] for one in (PYTHONS, RELEASE)]
+    for runs in tried:
+        install = runs.index("make .venv/.installed PYTHON=python")
+        assert runs[install + 1] == ".ci/package -c constraints.txt"
+
+
+@pytest.fixture
+def tagged(shell):
+    """Hold a tag to a project that says it has version 1.2.0."""
+
+    def run(tag, heading, version="1.2.0"):
+        (shell.work / "pyproject.toml").write_text(
+            f'[project]\nversion = "{version}"\n', encoding="utf-8"
+        )
+        (shell.work / "CHANGELOG.md").write_text(f"# Changelog\n\n{heading}\n", encoding="utf-8")
+        return shell.run(step(RELEASE, "Compare the tag with the version and its changes"),
+                         GITHUB_REF_NAME=tag)  # fmt: skip
+
+    return run
+
+
+@pytest.mark.heavy
+def test_a_tag_is_a_release_of_its_own_version_whose_changes_are_told(tagged):
+    assert tagged("v1.2.0", "## 1.2.0 (2026-12-24)").returncode == 0
+    for tag, heading, said in [
+        ("v1.2.1", "## 1.2.1 (2026-12-24)", "pyproject.toml says version 1.2.0"),
+        ("v1.2", "## 1.2.0 (2026-12-24)", "pyproject.toml says version 1.2.0"),
+        ("v1.2.0", "## 1.2.0 (unreleased)", "no heading '## 1.2.0 (YEAR-MONTH-DAY)'"),
+        ("v1.2.0", "## 1x2.0 (2026-12-24)", "no heading '## 1.2.0 (YEAR-MONTH-DAY)'"),
+    ]:
+        ended = tagged(tag, heading)
+        assert ended.returncode == 1 and said in ended.stdout
 
 
 # --- the trusted workflow -----------------------------------------------------------------------
@@ -459,7 +527,7 @@ def shell(tmp_path):
     return Shell(tmp_path)
 
 
-RUN = step(ACTION, "Run the suite and hold it against the baseline")
+RUN = step(ACTION, "Run the suite and compare it with the baseline")
 INPUTS = {
     "SUITE": "smoke",
     "PROFILE": "",

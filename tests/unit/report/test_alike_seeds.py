@@ -127,7 +127,7 @@ def test_two_seeds_far_above_the_guess_learned_and_two_that_nothing_tells_are_no
     )
     screen = first(-3.0, "log_likelihood", lora=(-0.2, -2.0), full=(-1.50, -1.51))
     assert screen.answer == (
-        "LoRA r8, the reference, is not shown above a constant guess, so nothing is held against "
+        "LoRA r8, the reference, is not shown above a constant guess, so nothing is compared with "
         "it; the highest mean is that of LoRA r8."
     )
     assert screen.tiles[0].note == (

@@ -83,7 +83,7 @@ def test_a_cell_below_the_floor_is_no_headline_however_cheap():
     assert "head only" not in chart.figure.finding
     low = first(lora=0.52, full=0.80)
     assert low.answer == (
-        "LoRA r8, the reference, learned too little to hold anything against it; the highest mean "
+        "LoRA r8, the reference, learned too little to compare anything with it; the highest mean "
         "is that of full fine-tuning."
     )
 

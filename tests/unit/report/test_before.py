@@ -266,12 +266,10 @@ def predicted(monkeypatch):
 
 def test_without_any_rows_it_answers(tmp_path, monkeypatch, capsys, predicted):
     monkeypatch.chdir(tmp_path)
-    assert (
-        code_of(["recommend", "--model", "llama-3-8b", "--memory", "RTX 4090", "--rows", "800"])
-        == 0
-    )
+    wishes = ["--model", "llama-3-8b", "--memory", "RTX 4090", "--rows", "800"]
+    assert code_of(["recommend", *wishes, "--results", "none"]) == 0
     text = capsys.readouterr().out
-    assert text.startswith("Results holds no results.\nBegin with LoRA r8")
+    assert text.startswith("The folder none holds no results.\nBegin with LoRA r8")
     assert predicted == [("llama", True, "instruction", 20, "rtx-4090")]
     assert "a task of kind instruction, for want of --task" in text
     assert "YOUR_MODEL is the folder with the weights of llama-3-8b" in text

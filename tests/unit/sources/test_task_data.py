@@ -357,7 +357,7 @@ def test_columns_that_a_task_without_labels_lacks(
         load_task(tiny(TASKS[key], 1, 1), places(tmp_path / "m"))
     assert f"columns are '{names[0]}', 'label'" in caught.value.what
     assert caught.value.remedy == (
-        f"Expected columns {', '.join(TASKS[key].fields)}. Mend or replace the file."
+        f"Expected columns {', '.join(TASKS[key].fields)}. Fix or replace the file."
     )
 
 

@@ -203,7 +203,7 @@ def test_what_can_not_be_read_is_named_and_counted(store, monkeypatch):
     error = no_results(store.folder, contents, "Run them first: peftmark run smoke.")
     assert "holds no results that this peftmark can read: 1 row" in error.what
     assert "peftmark that wrote them" in error.remedy and "set aside" in error.remedy
-    assert error.remedy.endswith("To measure anew: peftmark run smoke.")
+    assert error.remedy.endswith("To measure again: peftmark run smoke.")
 
 
 def test_with_nothing_there_the_message_is_the_plain_one(store):
@@ -232,7 +232,7 @@ def test_no_command_calls_a_folder_empty_that_has_rows(peftmark, monkeypatch, wo
     else:
         (store.parts / f"{'0' * 16}.1.parquet").write_bytes(b"damaged")
     code, said = peftmark(*words)
-    assert code != 0
+    assert code != 0 or words == ("recommend",), "which the published rows answer too"
     assert "Run them first" not in said and "Run some first" not in said
     found = "4 rows of an older peftmark (schema 3) can't be read"
     assert (found if kind == "older" else "1 part can't be read, being damaged") in said

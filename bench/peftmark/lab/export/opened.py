@@ -127,7 +127,7 @@ def opened(folder: Path, places: Places) -> Opened:
         kept = Kept.from_json((folder / NOTES).read_text(encoding="utf-8"))
     except (OSError, Unreadable) as error:
         what = f"{folder}: what is noted of the adapter can't be read: {error}"
-        raise UserError(what, "Run the job again (--again) to keep it anew.") from error
+        raise UserError(what, "Run the job again (--again) to keep it again.") from error
     device: Any = "cuda" if kept.job.device == "cuda" and torch.cuda.is_available() else "cpu"
     job = ends_as(replace(kept.job, device=device))
     bring(job)
