@@ -389,18 +389,12 @@ def _foreseen(plan: Plan, jobs: Sequence[Job], known: Mapping[str, int]) -> Fore
 def command(job: Job, selection: Selection) -> str:
     """The shell command that runs one job again."""
     words = ["peftmark", "run", job.suite, "--profile", job.profile, "--job", job.job_id, "--again"]
-    results = selection.results
     if selection.published is not None:
-        words, results = (
-            ["peftmark", "reproduce", job.suite, "--job", job.job_id],
-            selection.published,
-        )
-    if selection.mirror is not None:
-        words += ["--mirror", str(selection.mirror)]
-    if results != Selection.results:
-        words += ["--results", str(results)]
-    if selection.suites is not None:
-        words += ["--suites", str(selection.suites)]
+        words = ["peftmark", "reproduce", job.suite, "--job", job.job_id]
+    results = selection.published or selection.results
+    other = results if results != Selection.results else None
+    folders = {"--mirror": selection.mirror, "--results": other, "--suites": selection.suites}
+    words += [word for name, to in folders.items() if to for word in (name, str(to))]
     if selection.show_texts:
         words += ["--show-texts"]
     return shlex.join([*words, *selection.where.words()])
