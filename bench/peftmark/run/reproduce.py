@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
 
 from peftmark.advice.read_rows import PUBLISHED
 from peftmark.analysis.reproduction import Reproduced, held, other_seeds, sample
@@ -34,6 +33,7 @@ from peftmark.run.stop import Stop
 from peftmark.sources.manifest import check_mirror
 from peftmark.storage.rows_file import read_rows_file
 from peftmark.storage.store import Contents
+from peftmark.suite.added_seeds import with_looks
 from peftmark.suite.expand import Expanded, Planned, expand
 from peftmark.suite.load import Suite, find_suite, needed_tasks
 from peftmark.suite.with_rows import load_with_rows
@@ -100,10 +100,6 @@ class Chosen:
     left_out: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
-
-
-class Screen(Watcher, Protocol):
-    """Who is told how the jobs go."""
 
 
 def choose(asked: Asked) -> Chosen:
@@ -279,7 +275,8 @@ class _Plans:
         key = job.profile, job.device
         if key not in self._ids:
             planned = expand(suite, job.profile, job.device, records).jobs
-            self._ids[key] = {one.job_id for one in planned}
+            with_added = with_looks(planned, records, job.profile)
+            self._ids[key] = {one.job_id for one in with_added}
         return (
             "" if job.job_id in self._ids[key] else f"another recipe than {job.profile} has today"
         )
@@ -334,7 +331,7 @@ def _other_assets(job: Job, suite: Suite) -> str:
 # --- the run ------------------------------------------------------------------------------------
 
 
-def carry_out(chosen: Chosen, watcher: Screen, stop: Stop) -> list[Reproduced]:
+def carry_out(chosen: Chosen, watcher: Watcher, stop: Stop) -> list[Reproduced]:
     """Run the jobs, and hold each against its published row; in the order of the rows.
 
     Raises:
@@ -349,7 +346,7 @@ def carry_out(chosen: Chosen, watcher: Screen, stop: Stop) -> list[Reproduced]:
     return [held(row, made.get(job_id), chosen.others[job_id]) for row, job_id in found]
 
 
-def _run(plan: Plan, asked: Asked, watcher: Screen, stop: Stop, made: dict[str, Record]) -> None:
+def _run(plan: Plan, asked: Asked, watcher: Watcher, stop: Stop, made: dict[str, Record]) -> None:
     """Run the jobs of a plan, each row into `made`."""
     jobs = plan.to_run
     if asked.mirror is not None:

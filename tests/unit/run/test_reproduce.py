@@ -282,6 +282,16 @@ def test_damaged_rows_are_refused(reproduced):
     assert not Path("results/reproduced").exists()
 
 
+def test_one_damaged_row_among_good_ones_is_refused(reproduced):
+    file = publish(rows())
+    [group] = row_groups(rows())
+    group[4]["config"] = group[4]["config"].replace('"seed":', '"seat":')
+    file.write_bytes(parquet_bytes([group]))
+    done = reproduced()
+    assert done.code == 2 and "rows.parquet, row 5: " in done.err and "1 damaged in all" in done.err
+    assert not Path("results/reproduced").exists()
+
+
 def changed(**changes):
     return [replace(row, job=replace(row.job, **changes)) for row in rows()]
 
