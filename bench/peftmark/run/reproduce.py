@@ -65,14 +65,13 @@ class Asked:
 
     @property
     def selection(self) -> Selection:
-        """The same as a run of all jobs anew that keeps no adapter."""
+        """The same as a run that keeps no adapter; which jobs run is the rows' to say."""
         return Selection(
             suite=self.suite,
             mirror=self.mirror,
             suites=self.suites,
             results=self.results / FOLDER,
             jobs=self.jobs,
-            again=True,
             keep=("none",),
             published=self.results,
         )
