@@ -164,7 +164,7 @@ def _published(asked: Asked) -> tuple[Path, Contents]:
         where, why = next(iter(contents.damaged.items()))
         raise UserError(
             f"{where}: {why} ({len(contents.damaged)} damaged in all)",
-            "Get the file anew; nothing was run.",
+            "Get the file again; nothing was run.",
         )
     return file, contents
 
