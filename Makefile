@@ -39,7 +39,7 @@ SELECT = set -f; set -- "$$SUITE"; \
 	[ -z "$$PROFILE" ] || set -- "$$@" "--profile=$$PROFILE"; \
 	[ -z "$$MIRROR" ] || set -- "$$@" "--mirror=$$MIRROR"
 
-.PHONY: help bench try report versions memory-tables test test-all test-fast test-gpu test-browser overhead perf lock lint check format clean
+.PHONY: help bench try report versions reproduce memory-tables test test-all test-fast test-gpu test-browser overhead perf lock lint check format clean
 .DEFAULT_GOAL := help
 
 help:  ## say what there is
@@ -47,6 +47,7 @@ help:  ## say what there is
 	@echo 'make try DATA=my.csv TEXT=body LABEL=category   which method to use on rows of your own'
 	@echo 'make report SUITE=glue  write the report of earlier results'
 	@echo "make versions OLD='peft==0.20.0' NEW='peft==0.21.2' SUITE=smoke   compare two versions"
+	@echo 'make reproduce SUITE=adalora-tuned   run some published rows again (ARGS="--sample 4")'
 	@echo 'make test               run the tests, in ten minutes on two cores'
 	@echo 'make test-all           run the slow ones too: real models, storms, clocks'
 	@echo 'make test-fast          run those that need no torch and start no processes'
@@ -88,6 +89,10 @@ report: .venv/.installed  ## report on earlier results
 
 versions: .venv/.installed  ## run a suite with two versions of a library, in turns
 	@$(SELECT); exec .venv/bin/peftmark versions "$$@" --old "$$OLD" --new "$$NEW" $$ARGS
+
+reproduce: .venv/.installed  ## run some published rows again
+	@set -f; set -- "$$SUITE"; [ -z "$$MIRROR" ] || set -- "$$@" "--mirror=$$MIRROR"; \
+	exec .venv/bin/peftmark reproduce "$$@" $$ARGS
 
 test: .venv/.installed  ## run the tests; none of them looks at a clock
 	@.venv/bin/python -m pytest -m 'not gpu and not slow' $(SPREAD)

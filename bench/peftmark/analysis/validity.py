@@ -18,7 +18,7 @@ from peftmark.catalog.metrics import sign_of
 from peftmark.catalog.quantizations import quantization_of
 from peftmark.machine.environment import changed_versions
 from peftmark.record.fields import by_phase
-from peftmark.record.job import Job, Record
+from peftmark.record.job import Environment, Job, Record
 from peftmark.record.machine_kind import kind_of
 from peftmark.record.stages import ends_as
 
@@ -113,20 +113,28 @@ def _obstacle(first: Record, second: Record) -> str:
     for which, record in (("the job", first), ("its repeat", second)):
         if not record.ok:
             return f"{which} ended as {record.outcome.status}"
-    one, other = first.environment, second.environment
+    return next(made_elsewhere(first.environment, second.environment), "")
+
+
+def made_elsewhere(one: Environment, other: Environment) -> Iterator[str]:
+    """What beside the job decides bits and differs between two places, a clause each: versions of
+    libraries, and facts of the kind of machine."""
     if changed := changed_versions(one.software, other.software):
-        return f"made with other versions: {changed}"
+        yield f"made with other versions: {changed}"
     kind, other_kind = kind_of(one), kind_of(other)
     for part, value in kind.items():
         if value != other_kind[part]:
-            return f"made on other machines: {part} {value} -> {other_kind[part]}"
-    return ""
+            yield f"made on other machines: {part} {value} -> {other_kind[part]}"
 
 
-def first_difference(first: Record, second: Record) -> str:
-    """The first difference of the two rows in words; empty if there is none."""
+def first_difference(first: Record, second: Record, names: Sequence[str] = SAME_BITS) -> str:
+    """The first difference of the two rows in words; empty if there is none.
+
+    Args:
+        names: fields of the outcome that are compared before the curve.
+    """
     one, other = first.outcome, second.outcome
-    for name in SAME_BITS:
+    for name in names:
         if _bits(a := getattr(one, name)) != _bits(b := getattr(other, name)):
             return f"{name}: {_short(a)} and {_short(b)}"
     if len(one.curve) != len(other.curve):
@@ -141,7 +149,7 @@ def first_difference(first: Record, second: Record) -> str:
 
 def _bits(value: Any) -> str:
     """Text that two values share only if every bit is the same; NaN equals NaN."""
-    return json.dumps(value, sort_keys=True)
+    return json.dumps(value, sort_keys=True, default=list)
 
 
 def _short(value: Any) -> str:

@@ -21,6 +21,8 @@ OF_MACHINE = "profile of the suite; chosen for the machine if left out"
 OF_ALL = "profile of the suite; every one if left out"
 OF_COUNTED_ROWS = "profile of the suite whose rows count"
 OF_NEWEST_ROWS = "profile of the suite (default: the newest rows')"
+# What `--jobs` means where it is left out.
+AS_MANY = " (default: one per GPU or core)"
 
 
 def selection_of(options: argparse.Namespace) -> Selection:
@@ -143,13 +145,18 @@ def add_jobs(sub: argparse.ArgumentParser, text: str) -> None:
     sub.add_argument("--jobs", type=count, help=f"most jobs at once{text}")
 
 
-def add_which_jobs_and_where(sub: argparse.ArgumentParser) -> None:
-    """Which jobs of a suite, how many at once, and where they run."""
+def add_job(sub: argparse.ArgumentParser) -> None:
+    """Jobs by their ids."""
     sub.add_argument(
         "--job", action="append", default=[], metavar="ID", help="only this job (repeatable)"
     )
+
+
+def add_which_jobs_and_where(sub: argparse.ArgumentParser) -> None:
+    """Which jobs of a suite, how many at once, and where they run."""
+    add_job(sub)
     sub.add_argument("--again", action="store_true", help="run finished jobs too")
-    add_jobs(sub, " (default: one per GPU or core)")
+    add_jobs(sub, AS_MANY)
     sub.add_argument(
         "--executor",
         choices=EXECUTORS,

@@ -116,6 +116,17 @@ def _here(where: Where, jobs: int | None) -> Venue:
     return Venue(device, len(found), len(slots), run, slots, devices.told)
 
 
+def on_cpu(jobs: int | None) -> Venue:
+    """This machine's processor, whatever GPUs it has.
+
+    Args:
+        jobs: most jobs at once, None for one a core.
+    """
+    slots = cpu_slots(jobs or cores())
+    run = partial(_run_here, slots=slots, jobs_per_process=None)
+    return Venue("cpu", 0, len(slots), run, slots)
+
+
 def _run_here(
     order: Order, slots: Sequence[Slot], jobs_per_process: int | None
 ) -> Iterator[Finished]:

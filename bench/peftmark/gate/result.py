@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Final, Literal
 
@@ -187,5 +188,9 @@ GATE: TypeAdapter[Gate] = TypeAdapter(Gate)
 
 def code_of(findings: tuple[Finding, ...]) -> Exit:
     """The exit code: that of the worst finding."""
-    found = {finding.kind for finding in findings}
+    return code_of_kinds({finding.kind for finding in findings})
+
+
+def code_of_kinds(found: Collection[Kind]) -> Exit:
+    """The exit code of the worst of some kinds."""
     return next((code for kind, code in KINDS.items() if kind in found), Exit.OK)

@@ -74,6 +74,7 @@ class Selection:
         most_seeds: seeds that there may be at most, where they are added until all is decided.
         look: for which look the jobs are run, of such a run.
         question: what seeds are added for (`peftmark.analysis.questions`).
+        published: the results folder whose published rows are reproduced; None for other runs.
     """
 
     suite: str
@@ -92,6 +93,7 @@ class Selection:
     most_seeds: int | None = None
     look: int | None = None
     question: str = "reference"
+    published: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -387,12 +389,12 @@ def _foreseen(plan: Plan, jobs: Sequence[Job], known: Mapping[str, int]) -> Fore
 def command(job: Job, selection: Selection) -> str:
     """The shell command that runs one job again."""
     words = ["peftmark", "run", job.suite, "--profile", job.profile, "--job", job.job_id, "--again"]
-    if selection.mirror is not None:
-        words += ["--mirror", str(selection.mirror)]
-    if selection.results != Selection.results:
-        words += ["--results", str(selection.results)]
-    if selection.suites is not None:
-        words += ["--suites", str(selection.suites)]
+    if selection.published is not None:
+        words = ["peftmark", "reproduce", job.suite, "--job", job.job_id]
+    results = selection.published or selection.results
+    other = results if results != Selection.results else None
+    folders = {"--mirror": selection.mirror, "--results": other, "--suites": selection.suites}
+    words += [word for name, to in folders.items() if to for word in (name, str(to))]
     if selection.show_texts:
         words += ["--show-texts"]
     return shlex.join([*words, *selection.where.words()])

@@ -33,7 +33,7 @@ from peftmark.suite.names import Declared, declare, with_plugins
 from peftmark.suite.schema import MethodEntry, Profile, SuiteFile
 from peftmark.suite.short_form import fill
 
-RESERVED = ("baselines", "external", "history", "published", "versions")
+RESERVED = ("baselines", "external", "history", "published", "reproduced", "versions")
 """Folders in the results folder that are no suite's."""
 
 

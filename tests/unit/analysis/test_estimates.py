@@ -1,8 +1,15 @@
 import math
+import random
 
 import pytest
 
-from peftmark.analysis.stats import Estimate, geometric_mean, sign, t_interval
+from peftmark.analysis.stats import (
+    Estimate,
+    geometric_mean,
+    prediction_interval,
+    sign,
+    t_interval,
+)
 
 
 def test_t_interval_of_three_values_by_hand():
@@ -17,6 +24,24 @@ def test_t_interval_of_three_values_by_hand():
 def test_t_interval_of_two_values_by_hand():
     # t(0.975, 1) = 12.7062, s = 0.1 * sqrt(2), so the half-width is 12.7062 * 0.1
     assert t_interval([0.4, 0.6]).half_width == pytest.approx(1.27062, abs=1e-5)
+
+
+def test_a_further_value_lies_in_a_wider_interval_by_hand():
+    # mean 2, s = 1, t(0.975, 2) = 4.302653, 4.302653 * sqrt(1 + 1/3) = 4.968275
+    further = prediction_interval([1.0, 2.0, 3.0])
+    assert (further.mean, further.n) == (2.0, 3)
+    assert further.half_width == pytest.approx(4.968275, abs=1e-6)
+    assert prediction_interval([0.7]) == Estimate(0.7, None, 1)
+
+
+def test_nineteen_of_twenty_further_values_lie_in_their_interval():
+    draw = random.Random(5)
+    inside = 0
+    for _ in range(4000):
+        *known, further = (draw.gauss(0.8, 0.02) for _ in range(5))
+        interval = prediction_interval(known)
+        inside += interval.low <= further <= interval.high
+    assert 0.94 < inside / 4000 < 0.96
 
 
 def test_level_changes_the_quantile():

@@ -744,7 +744,11 @@ MORE_OF_THEM = [
 )
 def test_what_the_user_types_is_one_word_for_peftmark_and_nothing_for_make(make, tmp_path, text):
     before = {*listing(tmp_path), "argv.json"}
-    for target, command in (("bench", "run"), ("report", "report")):
+    for target, command in (
+        ("bench", "run"),
+        ("report", "report"),
+        ("reproduce", "reproduce"),
+    ):
         assert make(target, f"SUITE={text}") == [command, text]
     assert make("bench", SUITE=text) == ["run", text]
     profile, mirror = f"--profile={text}", f"--mirror={text}"

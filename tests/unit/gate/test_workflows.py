@@ -193,6 +193,13 @@ def test_all_tests_run_every_night_and_by_hand_and_then_what_ci_runs_with_more_s
     assert lines == after
 
 
+def test_two_published_rows_are_run_again_every_night():
+    found = step(NIGHTLY, "Reproduce")
+    assert found["run"] == "make reproduce SUITE=adalora-tuned"
+    assert (ROOT / "results" / "published" / "adalora-tuned" / "rows.parquet").is_file()
+    assert "if" not in found and "continue-on-error" not in found
+
+
 def test_ci_runs_the_tests_that_look_at_no_clock():
     lines = (ROOT / ".ci" / "run").read_text("utf-8").splitlines()
     assert "make test" in lines

@@ -10,6 +10,7 @@ from peftmark.analysis.stats.estimates import (
     Limits,
     Sign,
     geometric_mean,
+    prediction_interval,
     sign,
     t_interval,
 )
@@ -58,6 +59,7 @@ __all__ = [
     "median",
     "minimum_detectable_effect",
     "one_sided",
+    "prediction_interval",
     "probability_of_improvement",
     "rank_ranges",
     "resample_rows",

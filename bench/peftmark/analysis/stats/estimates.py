@@ -94,6 +94,24 @@ def t_interval(values: Sequence[float], level: float = 0.95) -> Estimate:
     return Estimate(mean, quantile * spread / math.sqrt(n), n)
 
 
+def prediction_interval(values: Sequence[float], level: float = 0.95) -> Estimate:
+    """Where one further value lies: mean of n values, and half-width t(level, n-1) * s *
+    sqrt(1 + 1/n), of Student's t and their standard deviation s.
+
+    It is exact where the values and the further one are independent draws of one normal
+    distribution (G. J. Hahn and W. Q. Meeker, Statistical Intervals, Wiley 1991, chapter 4).
+
+    Args:
+        values: at least one finite number, such as one value a seed.
+        level: probability that the further value lies inside.
+    """
+    mean = t_interval(values, level)
+    if mean.half_width is None:
+        return mean
+    # That of the mean is t * s * sqrt(1/n).
+    return replace(mean, half_width=mean.half_width * math.sqrt(mean.n + 1))
+
+
 def sign(difference: Estimate) -> Sign:
     """What an interval of a difference shows: which side of zero it lies on, if either.
 
