@@ -40,11 +40,11 @@ def section(table: ResultTable, options: ReportOptions) -> Section:
     grid = missing.fold_missing(grid, 1)
     picture = _picture(table, options) if len(keys) >= FEWEST_AXES else None
     lead = "Outward is better; areas mean nothing."
-    shown: tuple[Block, ...] = (grid,) if picture is None else (picture,)
+    shown: tuple[Grid | Figure, ...] = (grid,) if picture is None else (picture,)
     rated = stars.grid(table, options)
     below: list[Block] = [] if picture is None else [grid]
     below += [rated] if rated else []
-    blocks = (Paragraph(_anchors(table, options)), *below)
+    blocks: tuple[Block, ...] = (Paragraph(_anchors(table, options)), *below)
     return Section("glance", "At a glance", lead, blocks, shown)
 
 
