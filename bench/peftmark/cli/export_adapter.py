@@ -17,7 +17,8 @@ from peftmark.cli.options import (
 from peftmark.core.errors import Exit
 
 if TYPE_CHECKING:
-    from peftmark.run.kept_models import Found
+    from peftmark.run.kept_models import Asked, Found
+    from peftmark.storage.store import Store
     from peftmark.suite.load import Suite
 
 OF_KEPT = "profile of the suite; needed where several kept such an adapter"
@@ -53,13 +54,20 @@ def found_by(options: argparse.Namespace) -> tuple[Suite, Found]:
     Raises:
         UserError: there is none.
     """
-    from peftmark.run.kept_models import Asked, find
-    from peftmark.storage.store import Store
+    from peftmark.run.kept_models import find
     from peftmark.suite.load import load_suite
 
     suite = load_suite(options.suite, options.suites)
+    return suite, find(*asked_by(options, suite))
+
+
+def asked_by(options: argparse.Namespace, suite: Suite) -> tuple[Store, Asked]:
+    """Where the kept adapter that the options name is to be looked for, and which it is."""
+    from peftmark.run.kept_models import Asked
+    from peftmark.storage.store import Store
+
     asked = Asked(options.cell, options.task, options.seed, options.profile)
-    return suite, find(Store(options.results, suite.name), asked)
+    return Store(options.results, suite.name), asked
 
 
 def export_adapter(options: argparse.Namespace) -> int:

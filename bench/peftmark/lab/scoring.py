@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -21,7 +22,6 @@ from peftmark.lab.data.causal_rows import (
     write,
 )
 from peftmark.lab.data.held_out import HeldOut
-from peftmark.lab.data.job_data import Work
 from peftmark.lab.number_types import autocast
 from peftmark.lab.step import Diverged
 from peftmark.record.job import Job
@@ -64,6 +64,18 @@ class Scores:
     written: Written = Written()
 
 
+class Standardised(Protocol):
+    """What regression scores were standardised with; `Work` and `Kept` are such."""
+
+    @property
+    def mean(self) -> float:
+        """Of the training rows' scores; 0 for other tasks."""
+
+    @property
+    def scale(self) -> float:
+        """Their standard deviation; 1 for other tasks."""
+
+
 def outputs_of(model: nn.Module, batch: Batch, job: Job, device: torch.device) -> torch.Tensor:
     """What a model says of each row of a batch, in fp32.
 
@@ -96,7 +108,7 @@ def all_outputs(
 
 
 def evaluate(
-    model: nn.Module, held: HeldOut, work: Work, task: Task, job: Job, device: torch.device
+    model: nn.Module, held: HeldOut, work: Standardised, task: Task, job: Job, device: torch.device
 ) -> Scores:
     """Score the model on held-out rows.
 

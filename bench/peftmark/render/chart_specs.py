@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from peftmark.analysis.pareto import Standing
 from peftmark.analysis.stats import Estimate
+from peftmark.render.layer_specs import LayerChange
 
 
 @dataclass(frozen=True)
@@ -391,6 +392,7 @@ Drawing = (
     | Sweep
     | Radar
     | RankMap
+    | LayerChange
     | RankPath
     | LayerBars
     | Scatter

@@ -32,8 +32,10 @@ from peftmark.render.draw_curves import draw_curves, draw_sweep, draw_waits
 from peftmark.render.draw_heatmaps import draw_layer_bars, draw_rank_map, draw_rank_path
 from peftmark.render.draw_history import draw_history
 from peftmark.render.draw_lanes import draw_lanes, draw_strip
+from peftmark.render.draw_layer_change import draw_layer_change
 from peftmark.render.draw_pareto import draw_scatter
 from peftmark.render.draw_radar import draw_radar
+from peftmark.render.layer_specs import LayerChange
 from peftmark.render.page import Figure
 from peftmark.render.series import COLOURS
 from peftmark.render.style import (
@@ -107,6 +109,8 @@ def _draw(drawing: Drawing) -> Canvas:
             return draw_sweep(drawing)
         case RankMap():
             return draw_rank_map(drawing)
+        case LayerChange():
+            return draw_layer_change(drawing)
         case RankPath():
             return draw_rank_path(drawing)
         case Scatter():

@@ -32,6 +32,14 @@ def draw_rank_map(ranks: RankMap) -> Canvas:
     left, n, m = 58, len(ranks.layers), len(ranks.modules)
     canvas = new_canvas(left + width * m + 4, 44 + height * n + 6)
     axes = panel(canvas, left, 6, 4, 44)
+    rank_squares(axes, ranks)
+    return canvas
+
+
+def rank_squares(axes: Axes, ranks: RankMap) -> None:
+    """The same in a panel of its own."""
+    width, height = SQUARE
+    n, m = len(ranks.layers), len(ranks.modules)
     axes.set_xlim(0, m)
     axes.set_ylim(n, 0)
     axes.spines[:].set_visible(False)
@@ -55,8 +63,7 @@ def draw_rank_map(ranks: RankMap) -> Canvas:
     axes.set_xticks([i + 0.5 for i in range(m)], [_two_lines(name) for name in ranks.modules])
     axes.tick_params(axis="x", top=False, bottom=False, labeltop=True, labelbottom=False, pad=4)
     axes.tick_params(axis="x", labelsize=11)
-    _layer_ticks(axes, ranks.layers)
-    return canvas
+    layer_ticks(axes, ranks.layers)
 
 
 def _two_lines(name: str) -> str:
@@ -65,7 +72,8 @@ def _two_lines(name: str) -> str:
     return "\n".join(shorten(part, 9) for part in (first, second) if part)
 
 
-def _layer_ticks(axes: Axes, layers: Sequence[str]) -> None:
+def layer_ticks(axes: Axes, layers: Sequence[str]) -> None:
+    """Name the rows of a panel."""
     axes.set_yticks([i + 0.5 for i in range(len(layers))], layers)
     axes.tick_params(axis="y", labelcolor=MUTED, pad=6)
 
@@ -179,7 +187,7 @@ def draw_layer_bars(bars: LayerBars) -> Canvas:
     axes.set_xlim(left=0)
     axes.locator_params(axis="x", nbins=5)
     axes.set_xlabel(bars.axis, labelpad=6)
-    _layer_ticks(axes, bars.layers)
+    layer_ticks(axes, bars.layers)
     side = canvas.add_axes((0, 0, 1, 1))
     side.set_axis_off()
     side.set_xlim(0, 500)

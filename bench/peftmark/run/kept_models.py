@@ -15,6 +15,7 @@ from peftmark.catalog.methods import cell_title
 from peftmark.catalog.task import Example
 from peftmark.core.errors import UserError
 from peftmark.core.shown import plain, quoted, quoted_list
+from peftmark.core.texts import whole_number
 from peftmark.executors.launch import WORKER_ENVIRONMENT
 from peftmark.record.job import Record
 from peftmark.record.kept import Kept
@@ -113,6 +114,43 @@ def _is(kept: Kept, asked: Asked) -> bool:
     )
 
 
+def find_other(store: Store, asked: Asked, found: Found, text: str) -> Found:
+    """A second kept adapter, to be fused with one that was found.
+
+    Args:
+        asked: what `found` was found by.
+        text: the second as typed: SEED, TASK or TASK:SEED, of the same cell and profile.
+
+    Raises:
+        UserError: there is none, it is the first one, or it sits on another base.
+    """
+    task, _, seed = text.rpartition(":") if ":" in text else (text, "", "")
+    if whole_number(task) is not None and not seed:
+        task, seed = asked.task, task
+    number = whole_number(seed) if seed else None
+    if not task or (":" in text and number is None):
+        raise UserError(
+            f"--fuse-with: found {quoted(text)}",
+            "Give SEED, TASK or TASK:SEED of another kept adapter of the cell.",
+        )
+    other = find(store, Asked(asked.cell, task, number, found.kept.job.profile))
+    if other.folder == found.folder:
+        raise UserError(
+            f"--fuse-with {plain(text)}: that is {plain(found.title)} itself",
+            "Name another seed or task; what it gives fused with itself is told without the "
+            "option.",
+        )
+    bases = [(j.model_identity, j.recipe.weights) for j in (found.kept.job, other.kept.job)]
+    if bases[0] != bases[1]:
+        raise UserError(
+            f"--fuse-with {plain(text)}: {plain(other.title)} sits on {other.kept.job.model} "
+            f"({other.kept.job.recipe.weights}), {plain(found.title)} on {found.kept.job.model} "
+            f"({found.kept.job.recipe.weights})",
+            "Only adapters of one base can be fused: name one of the same model.",
+        )
+    return other
+
+
 # --- export ---------------------------------------------------------------------------------------
 
 
@@ -193,17 +231,31 @@ def predict(
 # --- measure --------------------------------------------------------------------------------------
 
 
-def measure(found: Found, suite: Suite, mirror: Path | None) -> dict[str, Any]:
+def measure(
+    found: Found,
+    suite: Suite,
+    mirror: Path | None,
+    other: tuple[Found, float] | None = None,
+    attention: int | None = None,
+) -> dict[str, Any]:
     """How far a kept adapter moved its base's weights, and what ten of it on one base hold.
+
+    Args:
+        other: a second one to fuse it with, and the second's weight.
+        attention: evaluation rows on which attention is measured, at most; None for none.
 
     Returns:
         change and several, as `peftmark.lab.export.weight_change` and `.several` have them, each
-        with a reason that is empty where it was measured.
+        with a reason that is empty where it was measured; where asked for, two and attention, as
+        `.two` and `.attention` have them.
 
     Raises:
-        UserError: it can't be loaded.
+        UserError: it can't be loaded, or what was asked for can't be measured.
     """
-    return _ask("measure", found, suite, mirror, {})
+    folder = None if other is None else str(other[0].folder.resolve())
+    weight = None if other is None else other[1]
+    asked = {"other": folder, "weight": weight, "attention": attention}
+    return _ask("measure", found, suite, mirror, asked)
 
 
 # --- the process that loads -----------------------------------------------------------------------

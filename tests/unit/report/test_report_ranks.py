@@ -10,7 +10,7 @@ import pytest
 from factory import ADALORA, LORA, STEPS, make_job, make_matrix, make_outcome, make_record
 from peftmark.catalog.methods import Cell
 from peftmark.record.recipe import AdaLoraSchedule
-from peftmark.render import chart_specs, draw, draw_heatmaps, page
+from peftmark.render import chart_specs, draw, draw_heatmaps, draw_layer_change, layer_specs, page
 from peftmark.report import ranks
 from peftmark.report.module_names import OUTSIDE, Place, layer_order, place
 from shown import grid, section, show, write
@@ -332,6 +332,14 @@ def widest():
     yield draw_heatmaps.draw_layer_bars(
         chart_specs.LayerBars(layers, ((1e-7, 12345.0),) * 24, "score: gradient norm", lanes)
     )
+    squares = chart_specs.RankMap(mark, layers, modules, ((512.25,) * 4,) * 24)
+    figures = [
+        layer_specs.BeforeAfter("on <|begin_of_text|>", ((1e-7, 0.123456),) * 23 + (None,)),
+        layer_specs.BeforeAfter("distance", ((1234.5, 2345.6),) * 24),
+    ]
+    for known in (squares, None):
+        drawn = layer_specs.LayerChange(mark, layers, known, (*figures, *figures))
+        yield draw_layer_change.draw_layer_change(drawn)
 
 
 def test_no_text_leaves_its_picture():

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 
-from factory import make_job, make_outcome, make_record
+from kept import LORA, keep, stand_in
 from peftmark.catalog.task import Example
 from peftmark.cli import export as export_command
 from peftmark.cli import parser, predict
@@ -18,13 +17,11 @@ from peftmark.own.declared import OwnTask
 from peftmark.own.new_rows import columns_of, read_new
 from peftmark.record.job import Job
 from peftmark.record.kept import NOTES, Kept
-from peftmark.run import one_answer
 from peftmark.run.kept_models import Asked, find
 from peftmark.storage.store import Store
 from peftmark.suite.load import load_suite
 from small_suite import ONE_METHOD
 
-LORA = make_job(task="trec", metric="accuracy")
 TICKETS = OwnTask(kind="classification", train=("x.csv",), text=("body",), label=("category",))
 
 
@@ -40,31 +37,6 @@ def here(tmp_path, monkeypatch):
 @pytest.fixture
 def store(here):
     return Store(here / "results", "demo")
-
-
-def keep(store, selection=0.5, **changes):
-    """An adapter that is kept, with its row."""
-    kept = Kept(replace(LORA, **changes), attempt=1, selection=selection)
-    left = store.adapters.incoming / "left"
-    left.mkdir(parents=True)
-    (left / "adapter_model.safetensors").write_bytes(b"weights")
-    store.parts.mkdir(parents=True, exist_ok=True)
-    store.append(make_record(job=kept.job, outcome=make_outcome(), attempt=1))
-    return store.adapters.take(left, kept, "a card")
-
-
-def stand_in(monkeypatch, answer):
-    """Answers in place of the process that loads; returns what it was asked."""
-    seen = []
-
-    def run(command, input, **_):
-        asked = json.loads(input)
-        seen.append(asked)
-        told = answer(asked) if callable(answer) else answer
-        return SimpleNamespace(stdout=told, stderr="a trace\nthe last line\n", returncode=3)
-
-    monkeypatch.setattr(one_answer.subprocess, "run", run)
-    return seen
 
 
 # --- finding ------------------------------------------------------------------------------------
@@ -333,75 +305,3 @@ def test_the_notes_beside_an_adapter_survive_json(store):
     assert Kept.from_json(text).job == LORA
     assert isinstance(Kept.from_json(text).job, Job)
     assert load_suite("demo", store.folder.parents[1] / "suites").name == "demo"
-
-
-# --- measure ------------------------------------------------------------------------------------
-
-CHANGE = {
-    "modules": {
-        "bert.encoder.layer.0.attention.self.query": 0.0125,
-        "bert.encoder.layer.1.attention.self.query": 0.0,
-        "bert.encoder.layer.1.output.dense": 0.02,
-    },
-    "rest": 0.0,
-    "reason": "",
-}
-SEVERAL = {
-    "base_bytes": 100 * 2**20,
-    "one_bytes": 101 * 2**20,
-    "all_bytes": 110 * 2**20,
-    "load_seconds": 0.02,
-    "switch_seconds": 0.0005,
-    "apart": 0.25,
-    "equal_after": True,
-    "largest": 2.0,
-    "fused": {
-        "cat": {"difference": 1e-6, "factor": 1.0, "reason": ""},
-        "linear": {"difference": None, "factor": None, "reason": "ValueError: unequal ranks"},
-    },
-    "why_not_fused": "",
-    "reason": "",
-}
-
-
-def adapter(capsys, *more):
-    """What `peftmark adapter` prints of the kept one, and its exit code."""
-    asked = ["adapter", "demo", "--cell", "LoRA r8", "--task", "trec", "--results", "results"]
-    with pytest.raises(SystemExit) as ended:
-        parser.main([*asked, *more])
-    said = capsys.readouterr()
-    return said.out, said.err, ended.value.code
-
-
-def test_an_adapter_is_measured_and_drawn(store, here, monkeypatch, capsys):
-    folder = keep(store)
-    seen = stand_in(monkeypatch, json.dumps({"change": CHANGE, "several": SEVERAL}))
-    out, _, code = adapter(capsys, "--drawing", "change.svg")
-    assert (code, seen[0]["do"], seen[0]["folder"]) == (0, "measure", str(folder))
-    assert out.splitlines()[2:5] == [
-        "  layer  query  feed-forward out",
-        "  0      1.250                  ",
-        "  1      0.000             2.000",
-    ]
-    assert "110.0 MiB of tensors (100.0 of the base, 1.00 of one adapter), 0.110 of ten" in out
-    assert "switching to a loaded one: 0.50 ms" in out
-    assert "moves a logit by 0.25 (largest: 2); after switching back the logits are the same" in out
-    assert "  cat: 1.000 times its own update, a logit differs by 1e-06" in out
-    assert "  linear: ValueError: unequal ranks" in out
-    drawn = (here / "change.svg").read_text()
-    assert "the largest change is 2.00 %, of bert.encoder.layer.1.output.dense" in drawn
-
-
-def test_what_cannot_be_measured_says_why_and_is_not_drawn(store, here, monkeypatch, capsys):
-    keep(store)
-    told = {"change": {"reason": "nothing to merge"}, "several": {"reason": "a base of its own"}}
-    stand_in(monkeypatch, json.dumps(told))
-    out, _, code = adapter(capsys)
-    assert code == 0
-    assert "Change of the weights: not known. nothing to merge" in out
-    assert "Several on one base: not possible. a base of its own" in out
-    _, err, code = adapter(capsys, "--drawing", "change.svg")
-    assert (code, (here / "change.svg").exists()) == (2, False)
-    assert "nothing to merge" in err and "Leave --drawing out." in err
-    _, err, code = adapter(capsys, "--drawing", "change.png")
-    assert code == 2 and "Known is .svg." in err

@@ -170,7 +170,7 @@ def prepare_work(
     """
     recipe = job.recipe
     encoder = encoder_of(job, task, tokenizer, any(row.turns for row in data.train))
-    data = _readable(data, task, encoder)
+    data = readable(data, task, encoder)
     rest, cut = cut_selection(data.train, recipe.selection_rows)
     rows = subset(rest, recipe.train_rows)
     trial = job.purpose == "tuning"
@@ -325,7 +325,7 @@ SURELY = 64
 """Characters from which on a text has two tokens at least, in any script."""
 
 
-def _readable(data: TaskData, task: Task, encoder: Encoder | Reader) -> TaskData:
+def readable(data: TaskData, task: Task, encoder: Encoder | Reader) -> TaskData:
     """The rows less those of a text that are headings or blank; of one's own text, less those that
     hold nothing to predict: not every script has spaces between its words."""
     if task.kind != "language":

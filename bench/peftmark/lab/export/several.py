@@ -106,7 +106,7 @@ def several(opened: Opened) -> Several:
     base_bytes = bytes_of(base)
     model: Any = opened.put(base).to(opened.device).eval()
     one_bytes = bytes_of(model)
-    loading = [_loaded(model, opened.folder, f"copy{n}") for n in range(1, COPIES)]
+    loading = [load_beside(model, opened.folder, f"copy{n}") for n in range(1, COPIES)]
     all_bytes = bytes_of(model)
     rows, device = probe_rows(opened), opened.device
     before = logits_of(model, rows, device)
@@ -116,12 +116,8 @@ def several(opened: Opened) -> Several:
     between = logits_of(model, rows, device)
     model.set_adapter(FIRST)
     after = logits_of(model, rows, device)
-    tuner = model.base_model
-    why_not = ""
-    if not hasattr(type(tuner), "add_weighted_adapter"):
-        what = type(tuner if isinstance(tuner, BaseTuner) else model).__name__
-        why_not = f"PEFT's {what} has no add_weighted_adapter"
-    del model, tuner, base
+    why_not = why_not_fused(model)
+    del model, base
     return Several(
         base_bytes,
         one_bytes,
@@ -157,8 +153,8 @@ def _plain(tensor: Any) -> Iterator[torch.Tensor]:
         yield tensor
 
 
-def _loaded(model: Any, folder: Path, name: str) -> float:
-    """Seconds to load one more adapter."""
+def load_beside(model: Any, folder: Path, name: str) -> float:
+    """Load one more adapter onto a base that has one; returns the seconds it took."""
     start = time.perf_counter()
     with quiet(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # as `load_adapter` of `lab.methods.lora` has it
@@ -182,34 +178,65 @@ def _double(model: nn.Module, name: str) -> None:
 # --- fusing --------------------------------------------------------------------------------------
 
 
+def why_not_fused(model: Any) -> str:
+    """Why PEFT fuses no adapters of a model's type; empty if it may."""
+    tuner = model.base_model
+    if hasattr(type(tuner), "add_weighted_adapter"):
+        return ""
+    what = type(tuner if isinstance(tuner, BaseTuner) else model).__name__
+    return f"PEFT's {what} has no add_weighted_adapter"
+
+
+def ways_of(model: Any) -> tuple[str, ...]:
+    """The ways to fuse adapters of a model's type; only LoRA has several."""
+    return COMBINATIONS if isinstance(model.base_model, LoraModel) else ("weighted",)
+
+
+def fuse(model: Any, names: list[str], weights: list[float], way: str) -> str:
+    """Have PEFT fuse loaded adapters into one more, named as the way is, and make it active.
+
+    Returns:
+        Why PEFT refuses; empty if it doesn't.
+    """
+    more: dict[str, Any] = {}
+    if way in COMBINATIONS:
+        more = {"combination_type": way, "density": 1.0}
+    if way == "svd":
+        more["svd_full_matrices"] = False
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a density of 1 prunes nothing, as it is meant to
+            model.base_model.add_weighted_adapter(names, weights, way, **more)
+    except Exception as error:  # what PEFT can't fuse it says in many ways
+        return f"{type(error).__name__}: {' '.join(str(error).split())}"
+    model.set_adapter(way)
+    model.eval()  # a fused adapter comes with its dropout on
+    return ""
+
+
+def drop_fused(model: Any, way: str) -> None:
+    """Take a fused adapter off again."""
+    model.set_adapter(FIRST)
+    model.delete_adapter(way)
+
+
 def _fused(opened: Opened, rows: dict[str, torch.Tensor]) -> dict[str, Fused]:
     """What each combination type makes of the adapter and itself."""
     with tempfile.TemporaryDirectory(prefix="peftmark-") as scratch:
         one = replace(opened, folder=without_head(opened, Path(scratch)))
         base = load_base(one.files, one.job, one.task, one.parts, one.cache).model
         model: Any = one.put(base).to(one.device).eval()
-        tuner = model.base_model
-        _loaded(model, one.folder, OTHER)
+        load_beside(model, one.folder, OTHER)
     own = logits_of(model, rows, one.device)
-    kinds = COMBINATIONS if isinstance(tuner, LoraModel) else ("weighted",)
     found = {}
-    for kind in kinds:
-        more = {"combination_type": kind, "density": 1.0} if kind in COMBINATIONS else {}
-        if kind == "svd":
-            more["svd_full_matrices"] = False
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # a density of 1 prunes nothing, as it is meant to
-                tuner.add_weighted_adapter([FIRST, OTHER], [0.5, 0.5], kind, **more)
-        except Exception as error:  # what PEFT can't fuse it says in many ways
-            found[kind] = Fused(reason=f"{type(error).__name__}: {' '.join(str(error).split())}")
+    for way in ways_of(model):
+        reason = fuse(model, [FIRST, OTHER], [0.5, 0.5], way)
+        if reason:
+            found[way] = Fused(reason=reason)
             continue
-        model.set_adapter(kind)
-        model.eval()  # a fused adapter comes with its dropout on
         apart = float((logits_of(model, rows, one.device) - own).abs().max())
-        found[kind] = Fused(apart, _factor(model, kind))
-        model.set_adapter(FIRST)
-        model.delete_adapter(kind)
+        found[way] = Fused(apart, _factor(model, way))
+        drop_fused(model, way)
     return found
 
 

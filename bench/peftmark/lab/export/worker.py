@@ -43,9 +43,12 @@ def opened_of(asked: dict[str, Any]) -> Any:
     """
     from peftmark.lab.export.opened import opened
 
+    return opened(Path(asked["folder"]), _places(asked))
+
+
+def _places(asked: dict[str, Any]) -> Places:
     mirror = Path(asked["mirror"]) if asked["mirror"] else None
-    places = Places(mirror, tuple(asked["sources"]), Path(asked["cache"]))
-    return opened(Path(asked["folder"]), places)
+    return Places(mirror, tuple(asked["sources"]), Path(asked["cache"]))
 
 
 def _export(asked: dict[str, Any]) -> dict[str, Any]:
@@ -65,12 +68,20 @@ def _predict(asked: dict[str, Any]) -> dict[str, Any]:
 
 def _measure(asked: dict[str, Any]) -> dict[str, Any]:
     """What the adapter moved, and what several of it on one base hold; a part that can't be
-    measured is its reason."""
+    measured is its reason. Where they are asked for, attention, and two adapters fused."""
+    from peftmark.lab.export.attention import attention
     from peftmark.lab.export.several import several
+    from peftmark.lab.export.two import two
     from peftmark.lab.export.weight_change import weight_change
 
-    one = opened_of(asked)
+    one, places = opened_of(asked), _places(asked)
     found: dict[str, Any] = {}
+    # What is asked for by name comes first: refused, it is all that is said.
+    if asked["other"] is not None:
+        other = opened_of({**asked, "folder": asked["other"]})
+        found["two"] = asdict(two(one, other, asked["weight"], places))
+    if asked["attention"] is not None:
+        found["attention"] = asdict(attention(one, places, asked["attention"]))
     for name, measure in (("change", weight_change), ("several", several)):
         try:
             found[name] = {**asdict(measure(one)), "reason": ""}

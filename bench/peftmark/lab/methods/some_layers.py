@@ -74,9 +74,11 @@ def read_in_layers(wrapped: Any, chosen: Sequence[int]) -> None:
         return
     wrapped.get_prompt = partial(_prompt, wrapped, chosen, len(layers))
     tokens = wrapped.active_peft_config.num_virtual_tokens
+    config = wrapped.get_base_model().config
     for at, layer in enumerate(layers):
         if at not in chosen:
-            layer.register_forward_pre_hook(partial(_look_away, at, tokens), with_kwargs=True)
+            hook = partial(_look_away, at, tokens, config)
+            layer.register_forward_pre_hook(hook, with_kwargs=True)
 
 
 def _prompt(wrapped: Any, chosen: Sequence[int], layers: int, *args: Any, **kwargs: Any) -> Any:
@@ -92,7 +94,12 @@ def _prompt(wrapped: Any, chosen: Sequence[int], layers: int, *args: Any, **kwar
 
 
 def _look_away(
-    at: int, tokens: int, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    at: int,
+    tokens: int,
+    config: Any,
+    layer: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """A layer's inputs with the prompt hidden from it."""
     given = inspect.signature(layer.forward).bind(*args, **kwargs)
@@ -101,6 +108,8 @@ def _look_away(
         hidden, cache = given.arguments["hidden_states"], given.arguments["past_key_values"]
         length = cache.get_seq_length(at) + hidden.shape[1]
         mask = torch.ones(1, 1, 1, length, dtype=torch.bool, device=hidden.device)
+        if config._attn_implementation == "eager":  # which adds its mask to the scores
+            mask = torch.zeros_like(mask, dtype=hidden.dtype)
     mask = mask.clone()
     mask[..., :tokens] = False if mask.dtype == torch.bool else torch.finfo(mask.dtype).min
     given.arguments["attention_mask"] = mask
