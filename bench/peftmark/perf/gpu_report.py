@@ -60,7 +60,7 @@ PARTS = (
     Part("smoke", "suite smoke, eight jobs a process", gpu_parts.shared, 190, 80),
     Part("steps_encoder", "steps of a base-size encoder", gpu_parts.encoder_steps, 140, 45),
     Part("alone", "the same jobs, a process each", gpu_parts.alone, 90, 40),
-    Part("packed", "eight jobs on one card", gpu_parts.packed, 150, 60),
+    Part("packed", "eight jobs on one card", gpu_parts.packed, 200, 120),
     Part("glue", "suite glue in the time left", gpu_parts.glue, math.inf, 90),
 )
 
@@ -89,14 +89,14 @@ def carry_out(
     bench: Bench,
     seconds: float,
     only: Sequence[str] = (),
-    heard: Callable[[list[Result]], None] = lambda results: None,
+    heard: Callable[[list[Result], Result], None] = lambda results, last: None,
 ) -> list[Result]:
     """Run parts within a time.
 
     Args:
         seconds: for all of them.
         only: keys of those that are asked for; empty for all.
-        heard: told after each part of all parts, those to come not run.
+        heard: told after each part of all parts, those to come not run, and of this one.
     """
     end = bench.clock() + seconds
     results = [
@@ -111,7 +111,7 @@ def carry_out(
     for number, part in enumerate(parts):
         if results[number].reason == NOT_REACHED:
             results[number] = take(part, bench, end)
-            heard(results)
+            heard(results, results[number])
     return results
 
 
@@ -180,16 +180,15 @@ def _report(options: argparse.Namespace) -> None:
     for line in facts["missing"]:
         print(f"gpu-report: {line}", flush=True)
 
-    def heard(results: Sequence[Result]) -> None:
+    def heard(results: Sequence[Result], last: Result) -> None:
         facts["seconds"] = clock() - began
         facts["parts"] = [asdict(result) for result in results]
         write(folder, facts)
-        last = [result for result in results if result.reason != NOT_REACHED][-1]
         told = f"{last.title}: {last.outcome}" + (f" ({last.reason})" if last.reason else "")
         print(f"[{facts['seconds']:4.0f} s] {told}", flush=True)
 
-    heard_of = [part for part in PARTS if not options.only or part.key in options.only]
-    print(f"{len(heard_of)} parts in {options.minutes:g} minutes at most", flush=True)
+    asked = [part for part in PARTS if not options.only or part.key in options.only]
+    print(f"{len(asked)} parts in {options.minutes:g} minutes at most", flush=True)
     carry_out(PARTS, bench, 60 * options.minutes, options.only or (), heard)
     print(f"written: {folder / 'report.md'} and {folder / 'facts.json'}")
 

@@ -27,10 +27,10 @@ from peftmark.sources.assets import Places, default_cache, model_files
 CELLS = {
     "LoRA": ("lora", {}),
     "AdaLoRA, batched": ("adalora", {}),
-    "AdaLoRA, PEFT's own": ("adalora", {"allocator": "peft"}),
     "QLoRA (NF4)": ("qlora", {}),
+    "AdaLoRA, PEFT's own": ("adalora", {"allocator": "peft"}),
 }
-"""Title -> cell of `peftmark.perf.step`, and options of the method."""
+"""Title -> cell of `peftmark.perf.step`, and options of the method; what takes longest is last."""
 WATCHED = 5
 """Steps that are watched: AdaLoRA masks in one of five."""
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json")

@@ -38,10 +38,9 @@ def watch(
 
     torch.cuda.synchronize(device)
     with (
-        warnings.catch_warnings(record=True) as caught,
+        warnings.catch_warnings(record=True, action="always") as caught,
         profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as seen,
     ):
-        warnings.simplefilter("always")
         torch.cuda.set_sync_debug_mode("warn")
         try:
             losses = train(batches)
