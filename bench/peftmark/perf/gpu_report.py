@@ -43,7 +43,7 @@ class Part:
 
     Attributes:
         work: gives its figures.
-        limit: seconds that it may take.
+        limit: seconds that it may take of eight minutes; of more it may take its share.
         least: seconds without which it isn't begun.
     """
 
@@ -98,7 +98,7 @@ def carry_out(
         only: keys of those that are asked for; empty for all.
         heard: told after each part of all parts, those to come not run, and of this one.
     """
-    end = bench.clock() + seconds
+    end, scale = bench.clock() + seconds, max(1.0, seconds / (60 * MINUTES))
     results = [
         Result(
             part.key,
@@ -110,23 +110,24 @@ def carry_out(
     ]
     for number, part in enumerate(parts):
         if results[number].reason == NOT_REACHED:
-            results[number] = take(part, bench, end)
+            results[number] = take(part, bench, end, scale)
             heard(results, results[number])
     return results
 
 
-def take(part: Part, bench: Bench, end: float) -> Result:
+def take(part: Part, bench: Bench, end: float, scale: float = 1.0) -> Result:
     """Run one part, whatever becomes of it.
 
     Args:
         end: when all parts have to be over.
+        scale: of the part's limit.
     """
     begun = bench.clock()
     least = min(part.least, QUICK_LEAST) if bench.quick else part.least
     if end - begun < least:
         why = f"{max(0.0, end - begun):.0f} s were left, and it needs {least:.0f} at least"
         return Result(part.key, part.title, "not run", why)
-    bench.until, bench.short = min(end, begun + part.limit), []
+    bench.until, bench.short = min(end, begun + scale * part.limit), []
     found: dict[str, Any] = {}
     outcome: Literal["done", "partly", "failed", "not run"] = "failed"
     try:

@@ -90,6 +90,14 @@ def test_each_part_has_its_own_limit_and_what_is_left_of_the_whole(bench, clock)
     assert [of[-1].key for of in heard] == ["a", "b", "c", "d"]
 
 
+@pytest.mark.parametrize(("minutes", "limit"), [(4, 50), (8, 50), (24, 150)])
+def test_more_time_is_more_for_each_part(minutes, limit, bench, clock):
+    given = []
+    part = Part("a", "A", lambda bench: given.append(bench.until - clock.now) or {}, 50, 10)
+    carry_out([part], bench, 60 * minutes)
+    assert given == [limit]
+
+
 def test_a_tiny_run_begins_parts_with_less(bench, clock):
     part = Part("a", "A", lambda bench: {}, 50, 45)
     assert carry_out([part], bench, 6)[0].outcome == "not run"
