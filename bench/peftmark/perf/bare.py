@@ -53,14 +53,6 @@ def loop(
     number = 0
     model.train()
 
-    def penalty() -> torch.Tensor:
-        norms = []
-        for name, p in model.named_parameters():
-            if "lora_A" in name or "lora_B" in name:
-                gram = p @ p.T if "lora_A" in name else p.T @ p
-                norms.append(torch.linalg.matrix_norm(gram - torch.eye(len(gram), device=device)))
-        return torch.stack(norms).mean()
-
     def train(batches: list[Batch]) -> list[torch.Tensor]:
         nonlocal number
         losses = []
@@ -70,7 +62,7 @@ def loop(
                 logits = model(**batch.inputs).logits
             logits = logits.float()
             loss = criterion(logits if classes else logits.squeeze(-1), batch.labels)
-            total = loss + weight * penalty() if adaptive else loss
+            total = loss + weight * _penalty(model) if adaptive else loss
             with strictly():
                 total.backward()
             nn.utils.clip_grad_norm_(trained, recipe.max_grad_norm)
@@ -83,6 +75,18 @@ def loop(
         return losses
 
     return train
+
+
+def _penalty(model: Any) -> torch.Tensor:
+    """How far AdaLoRA's factors are from orthogonal, mean over all of them."""
+    import torch
+
+    norms = []
+    for name, p in model.named_parameters():
+        if "lora_A" in name or "lora_B" in name:
+            gram = p @ p.T if "lora_A" in name else p.T @ p
+            norms.append(torch.linalg.matrix_norm(gram - torch.eye(len(gram), device=p.device)))
+    return torch.stack(norms).mean()
 
 
 def _optimizer(trained: list[Any], recipe: Recipe) -> tuple[torch.optim.Optimizer, LambdaLR]:
