@@ -369,6 +369,7 @@ def no_gpu(monkeypatch):
     machine = {"cpu": "Example", "cores": 2, "gpus": [], "driver": None}
     monkeypatch.setattr(gpu_report, "capture", lambda: make_environment(machine=machine))
     monkeypatch.setattr(gpu_report.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(gpu_report, "PARTS", [])
 
 
 def test_without_a_device_nothing_is_begun(no_gpu, tmp_path, capsys):
