@@ -5,7 +5,7 @@
 
 Parts run one after the other, the most valuable first, each in processes of its own under a limit
 of its own. One that fails, or finds no time, is a line with its reason, and the others go on. The
-report is written anew after every part. docs/gpu-checklist.md says how to run it.
+report is written again after every part. docs/gpu-checklist.md says how to run it.
 """
 
 from __future__ import annotations
