@@ -183,5 +183,10 @@ def test_the_script_runs_on_a_cpu_from_end_to_end(tmp_path):
     cells = parts["steps_encoder"]["found"]["cells"]
     assert set(cells) == set(gpu_steps.CELLS)
     assert all(one["loss_gap"] == 0 and one["losses"] == 5 for one in cells.values())
+    smoke = parts["smoke"]["found"]
+    assert smoke["repeat"] == {"verdict": "same", "detail": ""}
+    assert [job["jobs_before"] for job in smoke["jobs"]] == [0, 1, 2, 3, 0]
+    assert all("energy_gpu_joules" in job["null_reasons"] for job in smoke["jobs"])
+    assert [one["differs"] for one in parts["alone"]["found"]["compared"]] == [""] * 3
     assert parts["packed"]["outcome"] == "not run"
     assert "# What peftmark takes on a GPU" in (to / "report.md").read_text()

@@ -188,9 +188,9 @@ def nulls(found: Mapping[str, Any]) -> Iterator[str]:
         for cell, one in found.get(key, {}).get("cells", {}).items():
             for side, seen in (one["watched"] or {}).items():
                 if seen["reason"]:
-                    told.setdefault(f"kernels a step: {seen['reason']}", []).append(
-                        f"{cell}, {side}"
-                    )
+                    what = "kernels" if seen["waits"] is not None else "kernels and waits"
+                    why = f"{what} a step: {seen['reason']}"
+                    told.setdefault(why, []).append(f"{cell}, {side}")
     for key, name in (("smoke", "jobs"), ("packed", "in_turn"), ("packed", "packed")):
         for job in found.get(key, {}).get(name, ()):
             for figure, why in job["null_reasons"].items():

@@ -209,7 +209,10 @@ def test_the_head_says_where_and_how(changes, there, absent):
 
 def test_figures_that_a_gpu_alone_has_are_missing_with_a_reason():
     own = cell(1.0)
+    own["watched"] = {side: seen(None, 3.0, "no CUPTI") for side in ("ours", "bare")}
+    text = gpu_page.page(facts(part("steps_minilm", model="M", cells={"LoRA": own})))
+    assert "| – / – | 3.0 / 3.0 |" in text and "- kernels a step: no CUPTI (2 times)" in text
     own["watched"] = {side: seen(None, None, "no CUDA device") for side in ("ours", "bare")}
     text = gpu_page.page(facts(part("steps_minilm", model="M", cells={"LoRA": own})))
     assert "| – / – | – / – |" in text
-    assert "- kernels a step: no CUDA device (2 times)" in text
+    assert "- kernels and waits a step: no CUDA device (2 times)" in text
