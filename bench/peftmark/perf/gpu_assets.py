@@ -52,7 +52,7 @@ class Needed:
 
 
 def needed(with_mpnet: bool) -> list[Needed]:
-    """Every package, once for those that read the same of it.
+    """What the parts read: a package each.
 
     Args:
         with_mpnet: with the base that suite `glue` has; without, MiniLM takes its place.
@@ -68,8 +68,7 @@ def needed(with_mpnet: bool) -> list[Needed]:
         package = TASKS[task].package
         assert package is not None, f"the parts run tasks from packages, and {task} is in none"
         found.append(Needed(f"task {task}", package))
-    # Tasks that read the same files of a package are one; others of one package are not.
-    return [one for i, one in enumerate(found) if one.package not in [o.package for o in found[:i]]]
+    return found
 
 
 def bring(to: str | None, with_mpnet: bool, piece_mib: float, say: Callable[[str], Any]) -> None:

@@ -109,6 +109,12 @@ def test_targets_stand_beside_figures_and_say_whether_they_held():
     assert "| bits of the repeated job | same | same | yes |" in text
 
 
+def test_starts_are_the_longest_of_each_kind():
+    found = [job("a", 3.0, 0), job("b", 5.0, 2), job("c", 4.0, 1), job("d", None, None)]
+    assert gpu_page.starts(found) == (3.0, 5.0)
+    assert gpu_page.starts([]) == (None, None)
+
+
 def test_at_a_tiny_size_no_time_is_held_against_a_target():
     text = gpu_page.page(facts(STEPS, SMOKE, quick=True))
     assert "AdaLoRA, PEFT's own | 1.051 | ≤ 1.05 | – |" in text
