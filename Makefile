@@ -39,7 +39,7 @@ SELECT = set -f; set -- "$$SUITE"; \
 	[ -z "$$PROFILE" ] || set -- "$$@" "--profile=$$PROFILE"; \
 	[ -z "$$MIRROR" ] || set -- "$$@" "--mirror=$$MIRROR"
 
-.PHONY: help bench try report versions reproduce memory-tables test test-all test-fast test-gpu test-browser overhead perf lock lint check format clean
+.PHONY: help bench try report versions reproduce memory-tables test test-all test-fast test-gpu test-browser overhead perf gpu-report lock lint check format clean
 .DEFAULT_GOAL := help
 
 help:  ## say what there is
@@ -57,6 +57,7 @@ help:  ## say what there is
 	@echo 'make memory-tables      predict docs/memory-tables.md again'
 	@echo 'make overhead           measure what the meters cost (ARGS="--pairs 200")'
 	@echo 'make perf               measure how fast peftmark is, in under an hour (ARGS="--quick")'
+	@echo 'make gpu-report         measure on one GPU, in eight minutes (ARGS="--assets" says what to bring)'
 	@echo 'make lock               pin the hashes of constraints.txt again (needs uv; UV=path)'
 	@echo 'make format             format the code'
 	@echo 'make clean              remove .venv and caches; results and reports stay'
@@ -122,6 +123,9 @@ overhead: .venv/.installed  ## measure the meters themselves
 
 perf: .venv/.installed  ## measure peftmark against scripts, a bare loop and the machine
 	@set -f; exec .venv/bin/python -m peftmark.perf $$ARGS
+
+gpu-report: .venv/.installed  ## measure on one GPU what peftmark takes there, in eight minutes
+	@set -f; exec .venv/bin/python -m peftmark.perf.gpu_report $$ARGS
 
 lint: .venv/.installed  ## format, lint and types
 	@.venv/bin/ruff format --check bench tests

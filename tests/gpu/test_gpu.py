@@ -23,6 +23,7 @@ from peftmark.executors.slots import Slot
 from peftmark.lab import recipe
 from peftmark.lab.step import BITSANDBYTES
 from peftmark.machine import nvml
+from peftmark.perf import step
 from peftmark.sources.assets import Places
 
 pytestmark = [
@@ -184,6 +185,20 @@ def test_long_rows_train_to_the_same_bits(long_rows, precision):
     wanted = job("lora", precision=precision, max_length=512)
     one, two = (recipe.run(wanted, long_rows, silent) for _ in range(2))
     assert one.final_weights_hash == two.final_weights_hash
+
+
+@pytest.mark.parametrize(
+    ("method", "quantization"), [("lora", "none"), ("adalora", "none"), ("lora", "nf4")]
+)
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_step_gives_the_losses_of_a_bare_loop_and_never_waits(
+    places, method, quantization, precision
+):
+    asked = job(method, quantization, task="tiny-score", steps=17, precision=precision)
+    found = step.measure(asked, places, 4, 2, exact=False, watched=5)
+    assert (found.losses, found.loss_gap) == (17, 0.0)
+    assert found.watched["ours"]["waits"] == 0, found.watched["ours"]["where"]
+    assert 100 < found.watched["ours"]["launches"] < 10_000
 
 
 # --- workers ------------------------------------------------------------------------------------

@@ -1,7 +1,8 @@
 """A training loop as one writes it with PyTorch and PEFT alone: what our step is held against.
 
 It trains the same model from the same seeds with the recipe of a job, and nothing else: no meters,
-no checks, no curve. It must give the losses that our step gives, bit for bit.
+no checks, no curve. On a CPU it must give the losses that our step gives, bit for bit; on a GPU it
+asks torch for operations that repeat themselves where our step does, so that both may.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ def loop(
     """A function that trains on further batches and gives their losses.
 
     Args:
-        job: LoRA or AdaLoRA, on a plain or a 4-bit base, on the CPU.
+        job: LoRA or AdaLoRA, on a plain or a 4-bit base.
         folder: files of the model.
         classes: 0 for regression.
         targets, head: names of the adapted modules, and of those that train beside them.
@@ -34,13 +35,15 @@ def loop(
     import torch
     from torch import nn
 
+    from peftmark.lab.determinism import strictly
     from peftmark.lab.rng import seed_all
 
-    recipe = job.recipe
+    recipe, device = job.recipe, torch.device(job.device)
     seed_all(job.seed, "head")
     base = _base(job, folder, classes, head)
     seed_all(job.seed, "adapter")
     model = _adapted(base, job, targets, head)
+    model.to(device)
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer, schedule = _optimizer(trained, recipe)
     adaptive = job.method == "adalora"
@@ -50,25 +53,18 @@ def loop(
     number = 0
     model.train()
 
-    def penalty() -> torch.Tensor:
-        norms = []
-        for name, p in model.named_parameters():
-            if "lora_A" in name or "lora_B" in name:
-                gram = p @ p.T if "lora_A" in name else p.T @ p
-                norms.append(torch.linalg.matrix_norm(gram - torch.eye(len(gram))))
-        return torch.stack(norms).mean()
-
     def train(batches: list[Batch]) -> list[torch.Tensor]:
         nonlocal number
         losses = []
-        for batch in batches:
+        for batch in (one.to(device) for one in batches):
             number += 1
-            with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            with torch.autocast(job.device, torch.bfloat16, enabled=half):
                 logits = model(**batch.inputs).logits
             logits = logits.float()
             loss = criterion(logits if classes else logits.squeeze(-1), batch.labels)
-            total = loss + weight * penalty() if adaptive else loss
-            total.backward()
+            total = loss + weight * _penalty(model) if adaptive else loss
+            with strictly():
+                total.backward()
             nn.utils.clip_grad_norm_(trained, recipe.max_grad_norm)
             optimizer.step()
             if adaptive:
@@ -79,6 +75,18 @@ def loop(
         return losses
 
     return train
+
+
+def _penalty(model: Any) -> torch.Tensor:
+    """How far AdaLoRA's factors are from orthogonal, mean over all of them."""
+    import torch
+
+    norms = []
+    for name, p in model.named_parameters():
+        if "lora_A" in name or "lora_B" in name:
+            gram = p @ p.T if "lora_A" in name else p.T @ p
+            norms.append(torch.linalg.matrix_norm(gram - torch.eye(len(gram), device=p.device)))
+    return torch.stack(norms).mean()
 
 
 def _optimizer(trained: list[Any], recipe: Recipe) -> tuple[torch.optim.Optimizer, LambdaLR]:
@@ -114,7 +122,7 @@ def _base(job: Job, folder: Path, classes: int, head: list[str]) -> Any:
             llm_int8_skip_modules=[*head, *(f"{name}.dense" for name in head)],
         )
     model: Any = AutoModelForSequenceClassification.from_pretrained(
-        folder, num_labels=classes or 1, dtype=torch.float32, device_map={"": "cpu"}, **options
+        folder, num_labels=classes or 1, dtype=torch.float32, device_map={"": job.device}, **options
     )
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):

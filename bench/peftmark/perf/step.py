@@ -4,7 +4,8 @@
 
 A pair is two blocks of the same batches from the same state, ours as a job runs it (meters, time
 stamps) and the bare loop's, in drawn order. Both start from the same random state, so the losses of
-the two must be the same bits. The last line printed is JSON.
+the two must be the same bits. The last line printed is JSON. On a GPU (`peftmark.perf.gpu_steps`)
+the device is waited for before each time is read.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -34,8 +36,10 @@ if TYPE_CHECKING:
     from peftmark.lab.data.job_data import Work
 
     Train = Callable[[list[Batch]], list[torch.Tensor]]
+    Found = tuple[Any, list[torch.Tensor]]
 
 CELLS = {"lora": ("lora", "none"), "adalora": ("adalora", "none"), "qlora": ("lora", "nf4")}
+SIDES = ("ours", "bare")
 WARM_UP_BLOCKS = 2
 
 
@@ -63,9 +67,13 @@ class Pairs:
         ours, bare: seconds of each block, in pairs.
         steps: steps a block.
         first_ours: pairs in which ours ran first.
-        losses: losses that were compared, all the same bits.
+        losses: losses that were compared.
         flops: floating-point operations of the steps of one side, over all pairs.
         peaks: rates of a large matrix product on one thread, before and after.
+        loss_gap: largest difference between a loss of ours and of the bare loop's; 0 if all are the
+            same bits, infinite where one is no number.
+        watched: side -> what `peftmark.perf.gpu_watch` saw of some steps halfway; empty if none
+            were watched.
     """
 
     ours: tuple[float, ...]
@@ -75,12 +83,14 @@ class Pairs:
     losses: int
     flops: int
     peaks: tuple[float, ...]
+    loss_gap: float = 0.0
+    watched: dict[str, Any] = field(default_factory=dict)
 
 
-def job_of(cell: str, total: int) -> Job:
+def job_of(cell: str, total: int, device: Literal["cpu", "cuda"] = "cpu") -> Job:
     """The job of suite `perf` with this cell, stretched to a number of steps."""
     method, quantization = CELLS[cell]
-    jobs = expand(load_suite("perf"), "offline", "cpu").jobs
+    jobs = expand(load_suite("perf"), "offline", device).jobs
     job = next(j for j in jobs if (j.method, j.quantization) == (method, quantization))
     return replace(job, recipe=stretched(job.recipe, total))
 
@@ -99,55 +109,116 @@ def stretched(recipe: Recipe, steps: int) -> Recipe:
     )
 
 
-def measure(job: Job, places: Places, pairs: int, steps: int) -> Pairs:
+def measure(
+    job: Job,
+    places: Places,
+    pairs: int,
+    steps: int,
+    base: Path | None = None,
+    exact: bool = True,
+    watched: int = 0,
+) -> Pairs:
     """Time pairs of blocks.
 
     Args:
-        job: its recipe's steps are those of one side's blocks and warm-up.
+        job: its recipe's steps are those of one side's blocks and warm-up, and of those watched.
+        base: files of a model in place of the job's.
+        exact: refuse losses that differ; else they are told.
+        watched: steps halfway that are not timed, and watched in place of that.
 
     Raises:
         UserError: the losses differ, so the two did not do the same work.
     """
     import torch
 
+    from peftmark.lab.determinism import ask_for_same_bits
     from peftmark.lab.measure.meters import gemm_peak
     from peftmark.lab.rng import seed_all
+    from peftmark.perf.gpu_watch import watch
 
-    device = torch.device("cpu")
-    sides = _sides(job, places, device)
+    device = torch.device(job.device)
+    ask_for_same_bits(device)
+    sides = _sides(job, places, device, base)
     seed_all(job.seed, "dropout")
     coin = np.random.default_rng(0)
+    race = _Race(job, sides, device, exact)
     peaks = [gemm_peak(device, job.recipe.precision)]
     seconds: dict[str, list[float]] = {"ours": [], "bare": []}
-    firsts = compared = flops = 0
+    firsts = flops = 0
+    seen: dict[str, Any] = {}
     for pair in range(-WARM_UP_BLOCKS, pairs):
-        at = (pair + WARM_UP_BLOCKS) * steps
-        batches = [sides.work.train(at + i) for i in range(steps)]
-        turns = ["ours", "bare"] if coin.integers(2) else ["bare", "ours"]
-        state, found = torch.get_rng_state(), {}
-        for side in turns:
-            torch.set_rng_state(state)
-            found[side] = _block(sides.ours if side == "ours" else sides.bare, batches)
-        losses = {side: torch.stack(found[side][1]) for side in turns}
-        if not torch.equal(losses["ours"], losses["bare"]):
-            raise UserError(
-                f"{job.method} {job.quantization}: the losses of our step and of the bare loop "
-                f"differ by step {at + steps}",
-                "They did not do the same work, so that no ratio of their times means anything.",
-            )
-        compared += steps
+        if watched and pair == pairs // 2:
+            seen = race.take(watched, SIDES, lambda train, batches: watch(train, batches, device))
+        at = race.at
+        turns = SIDES if coin.integers(2) else SIDES[::-1]
+        found = race.take(steps, turns, lambda train, batches: _timed(train, batches, device))
         if pair >= 0:
             firsts += turns[0] == "ours"
             flops += sum(sides.flops[at : at + steps])
             for side in turns:
-                seconds[side].append(found[side][0])
+                seconds[side].append(found[side])
     peaks.append(gemm_peak(device, job.recipe.precision))
     return Pairs(
-        tuple(seconds["ours"]), tuple(seconds["bare"]), steps, firsts, compared, flops, tuple(peaks)
+        ours=tuple(seconds["ours"]),
+        bare=tuple(seconds["bare"]),
+        steps=steps,
+        first_ours=firsts,
+        losses=race.compared,
+        flops=flops,
+        peaks=tuple(peaks),
+        loss_gap=race.gap,
+        watched=seen,
     )
 
 
-def _sides(job: Job, places: Places, device: torch.device) -> _Sides:
+class _Race:
+    """Hands the same further batches to both sides, from the same random state, and compares.
+
+    Attributes:
+        at: steps that each side has taken.
+        compared: losses that were compared.
+        gap: their largest difference so far.
+    """
+
+    def __init__(self, job: Job, sides: _Sides, device: torch.device, exact: bool) -> None:
+        self._job, self._sides, self._device, self._exact = job, sides, device, exact
+        self.at = self.compared = 0
+        self.gap = 0.0
+
+    def take(
+        self, steps: int, turns: Sequence[str], run: Callable[[Train, list[Batch]], Found]
+    ) -> dict[str, Any]:
+        """Have both sides take steps; side -> what `run` gives besides the losses.
+
+        Raises:
+            UserError: losses differ and mustn't.
+        """
+        import torch
+
+        batches = [self._sides.work.train(self.at + i) for i in range(steps)]
+        self.at += steps
+        devices = [self._device] if self._device.type == "cuda" else []
+        found: dict[str, Found] = {}
+        for side in turns:
+            # Leaves the generators as they were before, for the side that comes second.
+            with torch.random.fork_rng(devices, enabled=side != turns[-1]):
+                found[side] = run(self._sides.ours if side == "ours" else self._sides.bare, batches)
+        ours, bare = (torch.stack(found[side][1]) for side in SIDES)
+        if not torch.equal(ours, bare):
+            if self._exact:
+                raise UserError(
+                    f"{self._job.method} {self._job.quantization}: the losses of our step and of "
+                    f"the bare loop differ by step {self.at}",
+                    "They did not do the same work, so that no ratio of their times means "
+                    "anything.",
+                )
+            gaps = (ours - bare).abs().nan_to_num(nan=float("inf"))
+            self.gap = max(self.gap, float(gaps.max()))
+        self.compared += steps
+        return {side: given for side, (given, _) in found.items()}
+
+
+def _sides(job: Job, places: Places, device: torch.device, base: Path | None) -> _Sides:
     """Both ways to train, built from the same seeds."""
     import torch
 
@@ -161,7 +232,7 @@ def _sides(job: Job, places: Places, device: torch.device) -> _Sides:
 
     task = task_of(job)
     torch.set_num_threads(job.threads)
-    folder = model_files(MODELS[job.model], places).path
+    folder = base or model_files(MODELS[job.model], places).path
     work = prepare_work(job, task, load_task(task, places), load_tokenizer(folder), folder)
     parts = anatomy(folder, task)
     build = Build(job, task, folder, parts, work)
@@ -184,11 +255,21 @@ def _sides(job: Job, places: Places, device: torch.device) -> _Sides:
     return _Sides(ours, bare, work, counted)
 
 
-def _block(train: Train, batches: list[Batch]) -> tuple[float, list[torch.Tensor]]:
+def _timed(train: Train, batches: list[Batch], device: torch.device) -> Found:
     """Seconds of a block of steps, and its losses."""
+    _wait_for(device)
     start = time.perf_counter()
     losses = train(batches)
+    _wait_for(device)
     return time.perf_counter() - start, losses
+
+
+def _wait_for(device: torch.device) -> None:
+    """Until a GPU has done what it was given."""
+    import torch
+
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def main(text: str) -> str:

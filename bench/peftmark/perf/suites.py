@@ -13,14 +13,14 @@ from peftmark.suite.load import find_suite, load_suite
 Change = Callable[[dict[str, Any]], None]
 
 
-def copy_suite(name: str, folder: Path, *changes: Change) -> Path:
-    """Write a changed copy of a shipped suite, with its profile `offline` alone.
+def copy_suite(name: str, folder: Path, *changes: Change, profile: str = "offline") -> Path:
+    """Write a changed copy of a shipped suite, with one of its profiles alone.
 
     Returns:
         The folder, which `peftmark run NAME --suites` takes. The copy is JSON, which is YAML.
     """
     suite: dict[str, Any] = read_yaml(find_suite(name))
-    suite["profiles"] = {"offline": suite["profiles"]["offline"]}
+    suite["profiles"] = {profile: suite["profiles"][profile]}
     suite["claims"] = []
     for change in changes:
         change(suite)
