@@ -211,14 +211,14 @@ def _real(run, *arguments):
     worker.main(*arguments)
 
 
-def _good_recipe(job, places, progress, outbox):
+def _good_recipe(job, places, progress, outbox, turns):
     progress({"step": 1, "steps": 2})
     print("printed by the recipe")
     facts = [places.sources, os.environ["CUDA_VISIBLE_DEVICES"]]
     return Outcome("ok", metric_value=1.0, data_source=json.dumps(facts))
 
 
-def _bad_recipe(job, places, progress, outbox):
+def _bad_recipe(job, places, progress, outbox, turns):
     raise FloatingPointError("the loss was nan")
 
 
@@ -238,7 +238,7 @@ def _way(job):
     return ways.get(str(job.seed), "ok")
 
 
-def _recipe_by_way(job, places, progress, outbox):
+def _recipe_by_way(job, places, progress, outbox, turns):
     """End in the way that stands in the file `ways`; say which process it was, and how many files
     others left in its folder."""
     progress({"phase": "data"})

@@ -24,7 +24,7 @@ from peftmark.lab.fit import fitted, refusal
 from peftmark.lab.forgetting import perplexity, perplexity_before, unrelated_batches
 from peftmark.lab.measure import parameter_counts
 from peftmark.lab.measure.first_step import FirstStep
-from peftmark.lab.measure.meters import Meters, gemm_peak
+from peftmark.lab.measure.meters import Meters, timed_peak
 from peftmark.lab.measure.to_outcome import (
     DEPLOYED,
     FORGOTTEN,
@@ -53,6 +53,7 @@ from peftmark.lab.rng import seed_all
 from peftmark.lab.step import Step
 from peftmark.lab.train import Progress, Trained, scored, train
 from peftmark.machine.environment import machine
+from peftmark.machine.shared_device import SharedDevice
 from peftmark.record.job import Job
 from peftmark.record.outcome import Outcome
 from peftmark.sources.assets import Located, Places, model_files
@@ -111,7 +112,13 @@ class _Built:
     trainable: int
 
 
-def run(job: Job, places: Places, progress: Progress, outbox: Path | None = None) -> Outcome:
+def run(
+    job: Job,
+    places: Places,
+    progress: Progress,
+    outbox: Path | None = None,
+    turns: SharedDevice | None = None,
+) -> Outcome:
     """Run one job.
 
     Args:
@@ -119,6 +126,7 @@ def run(job: Job, places: Places, progress: Progress, outbox: Path | None = None
         places: where models and rows may come from.
         progress: called with {"phase": ...} and {"step": i, "steps": n, "metric": x}.
         outbox: folder to leave what was trained in; None for nowhere.
+        turns: the device, entered, where other jobs use it too.
 
     Raises:
         Diverged, Unsupported, UserError, torch.OutOfMemoryError: see `peftmark.lab.worker`.
@@ -126,7 +134,7 @@ def run(job: Job, places: Places, progress: Progress, outbox: Path | None = None
     device = torch.device(job.device)
     torch.set_num_threads(job.threads)
     ask_for_same_bits(device)
-    meters = Meters(device)
+    meters = Meters(device, turns)
     slow = _slow_precision(job, device)
 
     progress({"phase": "data"})
@@ -152,7 +160,7 @@ def run(job: Job, places: Places, progress: Progress, outbox: Path | None = None
     watch = Watch(job, task, built.prepared, head, epoch, device)
     seed_all(job.seed, "dropout")
     trained = train(job, task, built.prepared, step, work, meters, device, progress, watch)
-    peak_rate = gemm_peak(device, job.recipe.precision)
+    peak_rate = timed_peak(meters, device, job.recipe.precision)
 
     notes += _ended(job, step, trained)
     outcome = _trained(job, loaded, built, step, trained, peak_rate)
@@ -253,7 +261,7 @@ def _built(loaded: _Loaded, meters: Meters) -> _Built:
 
 
 def _trained(
-    job: Job, loaded: _Loaded, built: _Built, step: Step, trained: Trained, peak_rate: float
+    job: Job, loaded: _Loaded, built: _Built, step: Step, trained: Trained, peak_rate: float | None
 ) -> Outcome:
     """What training gave, invalid if the method did not do what it should have."""
     build, prepared = loaded.build, built.prepared

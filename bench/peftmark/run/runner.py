@@ -19,6 +19,7 @@ from peftmark.record.job import Job, Record
 from peftmark.record.plugin import check_here
 from peftmark.run.admission import Foreseen, foresee, needs_seen
 from peftmark.run.expected import known_predictions, with_prediction
+from peftmark.run.gpu_sharing import on_device, untimed
 from peftmark.run.keep import Keeper, read_rules
 from peftmark.run.notes import notes_of_plan
 from peftmark.run.own_metrics import try_own_metrics
@@ -341,6 +342,8 @@ def execute(
         retries=selection.retries,
         needs=foreseen.needs | known,
         refused=foreseen.refused,
+        on_device=on_device(plan, jobs),
+        untimed=untimed(plan, jobs),
         stop=stop.asked,
         listener=listener,
         worker=worker,
@@ -365,8 +368,7 @@ def execute(
             command=command(done.job, selection),
         )
         record = with_prediction(record, predicted)
-        look = selection.most_seeds, selection.look, selection.question
-        record = with_look(record, *look, seeds)
+        record = with_look(record, selection.most_seeds, selection.look, selection.question, seeds)
         record = keeper.take(record, order.leaves(done.job, done.attempt))
         plan.store.append(record)
         keeper.prune(record)
