@@ -67,8 +67,7 @@ def run_jobs(
 
     Args:
         slots: places for workers, at least one.
-        room: the memory that they share; by default what is free now, with the needs that the
-            order knows.
+        room: the memory that they share; by default what is free now, and the order's needs.
         jobs_per_process: jobs that a process may run in turn; None for `in_turn.most_jobs` alone.
 
     Raises:
@@ -85,8 +84,8 @@ def run_jobs(
         return
     state = _State(waiting, {}, list(slots), set(), room, DeviceRoom(order.on_device))
     kills = OomKills()
-    gpu = any(slot.device is not None for slot in slots)
-    starter = Starter(order, gpu, min(len(slots), len(waiting)), jobs_per_process)
+    at_once = min(len(slots), len(waiting))
+    starter = Starter(order, slots[0].device is not None, at_once, jobs_per_process)
     try:
         while waiting or state.running:
             for one, why in _fill_slots(state, order, starter):

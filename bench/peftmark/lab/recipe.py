@@ -155,14 +155,11 @@ def run(
 
     step = Step(job, task, built.prepared, device)
     first = FirstStep(step, built.prepared.model)
-    head = trained_head(loaded.build.parts, job.recipe.train_pooler)
-    epoch = math.ceil(work.train_rows / job.recipe.batch_size)
-    watch = Watch(job, task, built.prepared, head, epoch, device)
+    watch = _watch(job, read, loaded, built, device)
     seed_all(job.seed, "dropout")
     trained = train(job, task, built.prepared, step, work, meters, device, progress, watch)
-    peak_rate = timed_peak(meters, device, job.recipe.precision)
-
     notes += _ended(job, step, trained)
+    peak_rate = timed_peak(meters, device, job.recipe.precision)
     outcome = _trained(job, loaded, built, step, trained, peak_rate)
     outcome = replace(outcome, first_step=first.facts(trained.first), **of_meters(meters, trained))
     outcome = _forgotten(outcome, job, read, loaded, built.prepared.model, meters)
@@ -174,6 +171,13 @@ def run(
         del built, step, first, watch
         outcome = probed(outcome, loaded.build, work, meters, progress)
     return finished(outcome, job, work, meters, notes)
+
+
+def _watch(job: Job, read: _Read, loaded: _Loaded, built: _Built, device: torch.device) -> Watch:
+    """What looks at the adapter while it trains."""
+    head = trained_head(loaded.build.parts, job.recipe.train_pooler)
+    epoch = math.ceil(read.work.train_rows / job.recipe.batch_size)
+    return Watch(job, read.task, built.prepared, head, epoch, device)
 
 
 def _read(job: Job, places: Places, meters: Meters) -> _Read:

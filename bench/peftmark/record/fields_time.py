@@ -182,6 +182,7 @@ ROWS: tuple[Field, ...] = (
         kind="cost",
         section="Time",
         summary="phase `evaluate`, all passes, without writing answers",
+        null="job ended early, GPU shared with other jobs",
     ),
     Field(
         "cpu_seconds",
@@ -194,6 +195,7 @@ ROWS: tuple[Field, ...] = (
         kind="cost",
         section="Time",
         summary="user and system time of the worker in the timed steps, all threads",
+        null="job ended early, GPU shared and not timed",
     ),
     Field(
         "samples_per_second",
