@@ -18,7 +18,7 @@ def _row(key: str, rows: int, merged: bool) -> Field:
     held = "1 row" if rows == 1 else f"{rows} rows"
     null = (
         "tuning trial, job ended early, a line without fine-tuning, too few evaluation rows, GPU "
-        "shared and not timed"
+        "shared and untimed"
     )
     return Field(
         key,

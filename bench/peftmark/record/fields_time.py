@@ -195,7 +195,7 @@ ROWS: tuple[Field, ...] = (
         kind="cost",
         section="Time",
         summary="user and system time of the worker in the timed steps, all threads",
-        null="job ended early, GPU shared and not timed",
+        null="job ended early, GPU shared and untimed",
     ),
     Field(
         "samples_per_second",
