@@ -414,7 +414,7 @@ def shares(connection, job_json, places_json, log, device):
     way = ways.get(str(line.job.seed)) if line.log.name.endswith(".1.log") else None
     line.send(phase="train")
     if way == "dies waiting":
-        _to_the_events(line, f"is {os.getpid()}")
+        line.log.with_name("number").write_text(str(os.getpid()))
         _die_once_it_waits()
     with SharedDevice.told(json.loads(places_json)) as gpu:
         _to_the_events(line, "begins")
@@ -439,9 +439,8 @@ def shares(connection, job_json, places_json, log, device):
 
 def _is_over(line):
     """Whether the process that wrote down its number has ended."""
-    words = (line.log.parent / "events").read_text().split()
-    number = words[words.index("is") + 1] if "is" in words else None
-    if number is None:
+    found = line.log.with_name("number")
+    if not found.exists() or not (number := found.read_text()):
         return False
     try:
         state = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0]
