@@ -143,11 +143,12 @@ class Waits:
     shared = timed = True
 
     def __init__(self, clock):
-        self.clock, self.told = clock, []
+        self.clock, self.told, self.pauses = clock, [], 0
         self._plain = SharedDevice()
 
     def pause(self):
         self.clock.now += 100.0
+        self.pauses += 1
 
     def alone(self):
         self.clock.now += 1000.0
@@ -173,6 +174,10 @@ def test_waiting_for_others_is_in_no_time(monkeypatch):
     assert turns.told == ["alone", "alone"]
     assert found.step_seconds() == [2.0] * 6
     assert (found.seconds["train"], found.cpu_seconds) == (12.0, 12.0)
+    before = turns.pauses
+    steps("beside")
+    assert turns.pauses - before == 4, "before the phase, and after every step"
+    assert found.step_seconds() == [2.0] * 6
 
 
 # --- real workers -------------------------------------------------------------------------------

@@ -86,6 +86,7 @@ class SharedDevice:
                 self.settle()
             os.close(self._file)  # gives both back
             self._file = None
+            self.settle = nothing_to_wait_for
 
     def pause(self) -> None:
         """Leave the device to whoever wants it for itself, until it is done."""

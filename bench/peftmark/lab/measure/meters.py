@@ -82,7 +82,8 @@ class Meters:
         self.vmhwm: int | None = None
         self.vmhwm_train: int | None = None
         self.turns = turns or SharedDevice()
-        self.turns.settle = self._synchronise
+        if self.turns.shared:
+            self.turns.settle = self._synchronise
         self._cuda = device if device.type == "cuda" else None
         self._marks: list[list[Any]] = []  # time stamps of each timed phase
         self._open = False
