@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from peftmark.run.runner import Plan
 
 
+def of_order(plan: Plan, jobs: Sequence[Job]) -> dict[str, Any]:
+    """The fields of an order (`executors.contract.Order`) that are about shared GPUs."""
+    return {"on_device": on_device(plan, jobs), "untimed": untimed(plan, jobs)}
+
+
 def on_device(plan: Plan, jobs: Sequence[Job]) -> dict[str, int]:
     """What the jobs take of a GPU, as `gpu_needs` tells it; nothing where none is shared."""
     if not any(slot.shared for slot in plan.slots):

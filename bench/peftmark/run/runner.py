@@ -17,9 +17,9 @@ from peftmark.machine import nvml
 from peftmark.machine.environment import capture, machine, of_job, software
 from peftmark.record.job import Job, Record
 from peftmark.record.plugin import check_here
+from peftmark.run import gpu_sharing
 from peftmark.run.admission import Foreseen, foresee, needs_seen
 from peftmark.run.expected import known_predictions, with_prediction
-from peftmark.run.gpu_sharing import on_device, untimed
 from peftmark.run.keep import Keeper, read_rules
 from peftmark.run.notes import notes_of_plan
 from peftmark.run.own_metrics import try_own_metrics
@@ -328,8 +328,7 @@ def execute(
         (record, finished) of each attempt, after it is stored.
     """
     plan.store.quarantine(plan.contents.damaged)
-    environment = capture()
-    last = plan.store.last_attempts()
+    environment, last = capture(), plan.store.last_attempts()
     known = needs_seen(plan.contents.records.values())
     foreseen = _foreseen(plan, jobs, known)
     predicted, seeds = known_predictions(plan), len(plan.suite.profiles[plan.profile].seeds)
@@ -342,8 +341,7 @@ def execute(
         retries=selection.retries,
         needs=foreseen.needs | known,
         refused=foreseen.refused,
-        on_device=on_device(plan, jobs),
-        untimed=untimed(plan, jobs),
+        **gpu_sharing.of_order(plan, jobs),
         stop=stop.asked,
         listener=listener,
         worker=worker,
