@@ -289,11 +289,13 @@ def test_a_job_that_finds_everything_made_gives_the_same_numbers(places, monkeyp
 
 
 def test_the_worker_is_told_what_was_hashed(tmp_path, places, monkeypatch):
+    from peftmark.executors.contract import Order
     from peftmark.executors.process import Starter
 
     monkeypatch.setattr(hashes, "_hashed", {})
     weights = places.mirror / "models" / "tiny" / "model.safetensors"
     digest = known_sha256(weights)
-    starter = Starter("x:y", places, Path(tmp_path), gpu=False, at_once=1)
+    order = Order(jobs=[], places=places, logs=Path(tmp_path), worker="x:y")
+    starter = Starter(order, gpu=False, at_once=1)
     told = starter._places["hashes"]
     assert told[str(weights.absolute())][1] == digest

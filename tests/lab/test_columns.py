@@ -12,7 +12,9 @@ from factory import make_job, make_recipe, make_record
 from peftmark.catalog.models import MODELS
 from peftmark.catalog.tasks import TASKS
 from peftmark.core.errors import AssetError
+from peftmark.executors.beside import on_gpu
 from peftmark.executors.in_turn import of_process
+from peftmark.executors.slots import Slot
 from peftmark.record.columns import COLUMNS, JOB_COLUMNS, to_row
 from peftmark.record.fields import FIELDS
 from peftmark.record.fields_watch import WATCHED
@@ -84,7 +86,8 @@ def row_of(method: str, quantization: str, purpose: str = "report") -> dict:
 def stored(job: Job, outcome: Outcome) -> dict:
     """The row of a job that ended so."""
     # As the supervisor does, which alone knows them.
-    record = make_record(job=job, outcome=of_process(outcome, 0, 1.5))
+    outcome = on_gpu(of_process(outcome, 0, 1.5), Slot(), strangers=0)
+    record = make_record(job=job, outcome=outcome)
     return to_row(with_look(with_prediction(record, {}), None, None, "", 3))
 
 

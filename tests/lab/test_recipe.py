@@ -148,7 +148,8 @@ def held_to_their_reasons(done, target):
     """Whatever is null has a reason, and nothing else has."""
     nulls = {f.name for f in fields(Outcome) if getattr(done, f.name) is None}
     nulls |= {name for name in WATCHED if not getattr(done, name)}  # series of nothing
-    nulls -= {"start_seconds", "jobs_before"}  # what the supervisor of a process knows
+    # What the supervisor of a process knows.
+    nulls -= {"start_seconds", "jobs_before", "jobs_on_gpu"}
     if target is None:  # these two are explained by the job (peftmark.storage.store)
         nulls -= {"target_reached"}
     assert nulls == set(done.null_reasons)

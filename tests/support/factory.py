@@ -195,6 +195,8 @@ def make_outcome(**changes: Any) -> Outcome:
         null_reasons={
             "exploding_step": "the gradient norm never rose by half three times in a row",
             "penalty": "the method adds no term to the loss",
+            "timed_alone": "the job ran on the CPU",
+            "jobs_on_gpu": "the job ran on the CPU",
             "torch_allocated_bytes": "the job ran on the CPU",
             "torch_reserved_bytes": "the job ran on the CPU",
             "energy_gpu_joules": "the job ran on the CPU",

@@ -18,9 +18,11 @@ from functools import partial
 from pathlib import Path
 
 from peftmark.lab import worker
+from peftmark.machine.shared_device import SharedDevice
 from peftmark.record.job import Job
 from peftmark.record.kept import NOTES, Kept
 from peftmark.record.outcome import CurvePoint, Outcome
+from sharing import blocked
 from waiting import FOREVER, wait_for
 
 HANGING_STEP = 3
@@ -211,14 +213,14 @@ def _real(run, *arguments):
     worker.main(*arguments)
 
 
-def _good_recipe(job, places, progress, outbox):
+def _good_recipe(job, places, progress, outbox, turns):
     progress({"step": 1, "steps": 2})
     print("printed by the recipe")
     facts = [places.sources, os.environ["CUDA_VISIBLE_DEVICES"]]
     return Outcome("ok", metric_value=1.0, data_source=json.dumps(facts))
 
 
-def _bad_recipe(job, places, progress, outbox):
+def _bad_recipe(job, places, progress, outbox, turns):
     raise FloatingPointError("the loss was nan")
 
 
@@ -238,7 +240,7 @@ def _way(job):
     return ways.get(str(job.seed), "ok")
 
 
-def _recipe_by_way(job, places, progress, outbox):
+def _recipe_by_way(job, places, progress, outbox, turns):
     """End in the way that stands in the file `ways`; say which process it was, and how many files
     others left in its folder."""
     progress({"phase": "data"})
@@ -378,3 +380,70 @@ def _says_steps(line, pause):
         line.send(step=step, steps=24, metric=0.5)
         time.sleep(pause)
     line.finish()
+
+
+def _to_the_events(line, text):
+    """Write down what a job does, whole, whoever else does."""
+    events = os.open(line.log.parent / "events", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.write(events, f"{line.job.seed} {text}\n".encode())
+    os.close(events)
+
+
+def _die_once_it_waits():
+    """Die as soon as this process waits for a lock."""
+
+    def look():
+        wait_for(lambda: blocked(os.getpid()))
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=look, daemon=True).start()
+
+
+def _met(line, device, ways):
+    """Whether the job that this one is to meet has begun; others may have the device meanwhile."""
+    device.pause()
+    other = ways["meets"][str(line.job.seed)]
+    return f"{other} begins" in (line.log.parent / "events").read_text().splitlines()
+
+
+def shares(connection, job_json, places_json, log, device):
+    """Use a GPU beside others as the real worker does, with a timed stretch between steps; at a
+    first attempt end where the file `ways` says, or hold the stretch until another has died."""
+    line = Line(connection, job_json, log)
+    ways = json.loads((line.log.parent / "ways").read_text())
+    way = ways.get(str(line.job.seed)) if line.log.name.endswith(".1.log") else None
+    line.send(phase="train")
+    if way == "dies waiting":
+        line.log.with_name("number").write_text(str(os.getpid()))
+        _die_once_it_waits()
+    with SharedDevice.told(json.loads(places_json)) as gpu:
+        _to_the_events(line, "begins")
+        if way == "dies beside":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if "meets" in ways:
+            wait_for(lambda: _met(line, gpu, ways))
+        if way == "dies waiting":
+            wait_for(gpu._wanted)
+        if gpu.timed:
+            with gpu.alone():
+                _to_the_events(line, "stretch")
+                if way == "dies alone":
+                    os.kill(os.getpid(), signal.SIGKILL)
+                if way == "holds":
+                    wait_for(lambda: _is_over(line))
+                _to_the_events(line, "over")
+        gpu.pause()
+        _to_the_events(line, "ends")
+    line.finish(timed_alone=gpu.timed if gpu.shared else None, data_source=device)
+
+
+def _is_over(line):
+    """Whether the process that wrote down its number has ended."""
+    found = line.log.with_name("number")
+    if not found.exists() or not (number := found.read_text()):
+        return False
+    try:
+        state = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    return state in "ZX"

@@ -51,7 +51,7 @@ def _with_recipe(run, *arguments):
 def short_of_address_space(*arguments):
     """Ask torch for more memory than the process may have."""
 
-    def run(job, places, progress, outbox):
+    def run(job, places, progress, outbox, turns):
         import torch
 
         __import__("peftmark.lab.step")  # loaded in a real job, and needs room of its own
@@ -73,7 +73,7 @@ def runs_out_of_memory(connection, job_json, places_json, log, device, *more):
 def with_a_broken_device(*arguments):
     """Fail at seed 0 as CUDA fails for good in a process, and finish at any other."""
 
-    def run(job, places, progress, outbox):
+    def run(job, places, progress, outbox, turns):
         import torch
 
         if job.seed == 0:
@@ -314,7 +314,7 @@ def leaves_as_the_job_says(*arguments):
     """Raise in the real worker what no `except Exception` holds, one thing a seed; torch can't be
     loaded either."""
 
-    def run(job, places, progress, outbox):
+    def run(job, places, progress, outbox, turns):
         raise [SystemExit(3), KeyboardInterrupt("a library"), _Unreadable()][job.seed]
 
     sys.modules["torch"] = None

@@ -49,7 +49,7 @@ def _seventh(end, *arguments):
 
     plain, count = recipe.run, iter(range(1, 1000))
 
-    def run(job, places, progress, outbox=None):
+    def run(job, places, progress, outbox=None, turns=None):
         number = next(count)
 
         def told(message):
@@ -57,7 +57,7 @@ def _seventh(end, *arguments):
                 end()
             progress(message)
 
-        return plain(job, places, told, outbox)
+        return plain(job, places, told, outbox, turns)
 
     recipe.run = run
     main(*arguments)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from peftmark.core.errors import UserError
 from peftmark.core.questions import QUESTIONS
 from peftmark.core.texts import whole_number
-from peftmark.executors.select import DEVICES, EXECUTORS, Where
+from peftmark.executors.select import AUTO, DEVICES, EXECUTORS, Where
 
 if TYPE_CHECKING:
     from peftmark.core.amounts import Price
@@ -53,6 +53,14 @@ def count(text: str) -> int:
     if not value:
         raise argparse.ArgumentTypeError(f"found {text!r}; a whole number from 1")
     return value
+
+
+def per_gpu(text: str) -> int | str:
+    """A whole number from 1, or auto."""
+    value = whole_number(text)
+    if text != AUTO and not value:
+        raise argparse.ArgumentTypeError(f"found {text!r}; a whole number from 1, or {AUTO}")
+    return value or AUTO
 
 
 def count_from_zero(text: str) -> int:

@@ -24,6 +24,7 @@ from peftmark.cli.options import (
     count,
     count_from_zero,
     most_seeds,
+    per_gpu,
     selection_of,
     time_limit,
 )
@@ -62,6 +63,14 @@ def add_options(sub: argparse.ArgumentParser) -> None:
         metavar="N",
         help="jobs that a process here runs in turn, as in a process of their own "
         "(docs/executors.md; default: 1, and of trials on a GPU some)",
+    )
+    sub.add_argument(
+        "--jobs-per-gpu",
+        type=per_gpu,
+        metavar="N|auto",
+        help="jobs that share a GPU here, as many as its memory is predicted to hold: at most N, "
+        "or one a processor core (auto); times are of a stretch alone (docs/executors.md; "
+        "default: 1)",
     )
     sub.add_argument("--timeout", type=count, metavar="SECONDS", help="time limit of a job")
     sub.add_argument(

@@ -174,7 +174,9 @@ def corrected(found: Mapping[Key, Estimate], records: Iterable[Record]) -> dict[
     task, and of how far predictions of the cell's other tasks are off."""
     here, walls = machine(), dict[Key, list[float]]()
     for record in records:
-        if record.ok and record.environment.machine == here:
+        # Beside others on a GPU a job takes longer, and nobody knows by how much.
+        crowded = (record.outcome.jobs_on_gpu or 1) > 1
+        if record.ok and record.environment.machine == here and not crowded:
             walls.setdefault(key_of(record.job), []).append(record.wall_seconds)
     measured = {key: statistics.median(seconds) for key, seconds in walls.items()}
     ratios = {

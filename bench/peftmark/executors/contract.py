@@ -28,11 +28,6 @@ def unheard(job: Job, message: dict[str, Any]) -> None:
     """A listener that takes no notice."""
 
 
-def nothing_left(job: Job, attempt: int) -> Path | None:
-    """Where an attempt leaves what it trained, if nothing is kept."""
-    return None
-
-
 @dataclass(frozen=True)
 class Order:
     """Jobs to run, and how.
@@ -47,6 +42,10 @@ class Order:
             itself (no memory alone, a NaN, an error, the time limit) it would do again.
         needs: `needs_of(job)` -> bytes of memory that such a job took before, or is predicted to.
         refused: `needs_of(job)` -> why such a job can't fit here; it is never started.
+        on_device: `needs_of(job)` -> bytes of a GPU that such a job takes, with its CUDA context;
+            for jobs that share one.
+        untimed: ids of jobs without a timed stretch where they share a GPU; trials of learning
+            rates and the repeat have none either.
         stop: asked twice a second; True ends the running jobs as `interrupted` and starts no more.
         listener: told of every start and every message of a worker.
         worker: "module:function" that a worker process runs; a test puts a fake here.
@@ -62,6 +61,8 @@ class Order:
     retries: int = 1
     needs: Mapping[str, int] = field(default_factory=dict)
     refused: Mapping[str, str] = field(default_factory=dict)
+    on_device: Mapping[str, int] = field(default_factory=dict)
+    untimed: frozenset[str] = frozenset()
     stop: Callable[[], bool] = never
     listener: Listener = unheard
     worker: str = WORKER
@@ -73,6 +74,10 @@ class Order:
         """The folder that an attempt leaves what it trained in, not there before; None for none."""
         kept = self.outbox is not None and job.job_id in self.keep
         return self.outbox / f"{job.job_id}.{attempt}" if kept and self.outbox else None
+
+    def times(self, job: Job) -> bool:
+        """Whether a job has a timed stretch where it shares a GPU."""
+        return job.purpose == "report" and job.job_id not in self.untimed
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ A worker that dies in any way leaves an outcome and a free slot; it never stops 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from peftmark.core.errors import UserError
@@ -13,7 +13,7 @@ from peftmark.executors.contract import Finished, Order, needs_of, utc_now
 from peftmark.executors.launch import NotStarted
 from peftmark.executors.oom_kills import OomKills
 from peftmark.executors.process import Starter, Worker, end, finish, kill, listen
-from peftmark.executors.slots import Room, Slot, free_memory
+from peftmark.executors.slots import DeviceRoom, Room, Slot, free_memory
 from peftmark.machine import nvml
 from peftmark.record.job import Job
 from peftmark.record.outcome import Outcome
@@ -41,12 +41,20 @@ class _State:
         running: process id -> a worker, and the attempt that it runs.
         free: slots without a worker.
         lost: GPUs that no longer answer.
+        room: the machine's memory.
+        on_devices: the memory of its GPUs.
     """
 
     waiting: list[_Waiting]
     running: dict[int, tuple[Worker, _Waiting]]
     free: list[Slot]
     lost: set[str]
+    room: Room
+    on_devices: DeviceRoom
+
+    def on(self, device: str | None) -> list[_Waiting]:
+        """The attempts that run on a device."""
+        return [one for worker, one in self.running.values() if worker.slot.device == device]
 
 
 def run_jobs(
@@ -59,8 +67,7 @@ def run_jobs(
 
     Args:
         slots: places for workers, at least one.
-        room: the memory that they share; by default what is free now, with the needs that the
-            order knows.
+        room: the memory that they share; by default what is free now, and the order's needs.
         jobs_per_process: jobs that a process may run in turn; None for `in_turn.most_jobs` alone.
 
     Raises:
@@ -75,12 +82,13 @@ def run_jobs(
             yield _never_ran(job, attempt, Outcome("unsupported", why))
     if not waiting:
         return
-    state, kills = _State(waiting, running={}, free=list(slots), lost=set()), OomKills()
-    gpu = any(slot.device is not None for slot in slots)
-    starter = _starter(order, len(slots), len(waiting), gpu, jobs_per_process)
+    state = _State(waiting, {}, list(slots), set(), room, DeviceRoom(order.on_device))
+    kills = OomKills()
+    at_once = min(len(slots), len(waiting))
+    starter = Starter(order, slots[0].device is not None, at_once, jobs_per_process)
     try:
         while waiting or state.running:
-            for one, why in _fill_slots(state, order, room, starter, gpu):
+            for one, why in _fill_slots(state, order, starter):
                 yield _never_ran(one.job, one.attempt, Outcome("crashed", why))
             workers = [worker for worker, _ in state.running.values()]
             listen(workers, order.listener)
@@ -90,7 +98,7 @@ def run_jobs(
                 end(workers, Outcome("interrupted", "stopped by the user"))
             for worker in [worker for worker in workers if worker.over]:
                 _, one = state.running.pop(worker.process.pid)
-                done = _finished(worker, state, room, kills)
+                done = _finished(worker, state, kills)
                 starter.rest(worker)
                 if done.outside and one.tries_left and not order.stop():
                     another = _next_try(one, done.outside)
@@ -111,32 +119,16 @@ def run_jobs(
         starter.end()
 
 
-def _starter(
-    order: Order, slots: int, waiting: int, gpu: bool, jobs_per_process: int | None
-) -> Starter:
-    """What starts the workers of an order."""
-    return Starter(
-        order.worker,
-        order.places,
-        order.logs,
-        gpu,
-        min(slots, waiting),
-        order.beside,
-        order.leaves,
-        jobs_per_process,
-    )
-
-
-def _fill_slots(
-    state: _State, order: Order, room: Room, starter: Starter, gpu: bool
-) -> Iterator[tuple[_Waiting, str]]:
+def _fill_slots(state: _State, order: Order, starter: Starter) -> Iterator[tuple[_Waiting, str]]:
     """Start jobs, as many as there are free slots and memory for; those that could not be started,
     and why."""
     while state.free and not order.stop():
-        one = _next(state.waiting, [w for _, w in state.running.values()], room)
-        if one is None:
+        found = _next(state, starter.idle)
+        if found is None:
             return
-        slot = state.free.pop(0)
+        one, slot = found
+        state.waiting.remove(one)
+        state.free.remove(slot)
         try:
             worker = starter.start(one.job, one.attempt, slot)
         except NotStarted as error:
@@ -144,19 +136,24 @@ def _fill_slots(
             yield one, str(error)
             continue
         state.running[worker.process.pid] = worker, one
-        if len(state.running) + order.beside > 1 and not gpu:
-            for beside, _ in state.running.values():
+        # Those in the same memory: of the machine, or of a GPU.
+        together = [w for w, _ in state.running.values() if w.slot.device == slot.device]
+        if len(together) + (order.beside if slot.device is None else 0) > 1:
+            for beside in together:
                 beside.shared = True
         order.listener(one.job, {"phase": "start"})
 
 
-def _finished(worker: Worker, state: _State, room: Room, kills: OomKills) -> Finished:
+def _finished(worker: Worker, state: _State, kills: OomKills) -> Finished:
     """How a worker's attempt ended; its slot is free again, unless its GPU is lost."""
     done = finish(worker, kills.died)
-    room.learn(done.job, done.outcome)
+    state.room.learn(done.job, done.outcome)
+    if worker.slot.shared:
+        state.on_devices.learn(done)
     if worker.slot.device is not None and _is_lost(worker.slot.device, done.outcome):
         state.lost.add(worker.slot.device)
-    else:
+        state.free[:] = [slot for slot in state.free if slot.device not in state.lost]
+    elif worker.slot.device not in state.lost:
         state.free.append(worker.slot)
     return replace(done, outside=_outside(worker, done.outcome, state.lost))
 
@@ -174,15 +171,33 @@ def _never_ran(job: Job, attempt: int, outcome: Outcome) -> Finished:
     return Finished(job, attempt, outcome, now, now, 0.0, None, None, "the job was not started")
 
 
-def _next(waiting: list[_Waiting], running: Sequence[_Waiting], room: Room) -> _Waiting | None:
-    """Take the first job that may start now off the list."""
-    if any(one.alone for one in running):
-        return None
-    for place, one in enumerate(waiting[:LOOK_AHEAD]):
-        fits = not running if one.alone else room.fits(one.job, [r.job for r in running])
-        if fits:
-            return waiting.pop(place)
+def _next(state: _State, idle: Callable[[str | None], int]) -> tuple[_Waiting, Slot] | None:
+    """The first job that may start now, and where: on the GPU with the fewest jobs.
+
+    Args:
+        idle: device -> processes on it that wait for a job.
+    """
+    running = [one for _, one in state.running.values()]
+    # Equal ones keep their order.
+    slots = sorted(dict.fromkeys(state.free), key=lambda slot: len(state.on(slot.device)))
+    for one in state.waiting[:LOOK_AHEAD]:
+        if not state.room.fits(one.job, [other.job for other in running]):
+            continue
+        for slot in slots:
+            if _may_start(one, slot, state, idle(slot.device)):
+                return one, slot
     return None
+
+
+def _may_start(one: _Waiting, slot: Slot, state: _State, idle: int) -> bool:
+    """Whether a job may start in a place beside those that run in the same memory."""
+    beside = state.on(slot.device)
+    if any(other.alone for other in beside) or (one.alone and beside):
+        return False
+    if not slot.shared:
+        return True
+    left = max(0, idle - 1)  # this job takes one of the processes that wait
+    return state.on_devices.fits(one.job, slot, [other.job for other in beside], left)
 
 
 def _outside(worker: Worker, outcome: Outcome, lost: set[str]) -> str:

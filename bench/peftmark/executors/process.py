@@ -11,6 +11,7 @@ import os
 import shutil
 import signal
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -18,25 +19,25 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
+from peftmark.executors.beside import no_locks, on_gpu, seen_by_nvml, shared_device
 from peftmark.executors.child import child, places_told
 from peftmark.executors.contract import (
     WORKER,
     Finished,
     Listener,
+    Order,
     log_file,
-    nothing_left,
     utc_now,
 )
-from peftmark.executors.in_turn import RAN_OTHERS, most_jobs, of_process
+from peftmark.executors.in_turn import most_jobs, of_process
 from peftmark.executors.launch import Launcher, NotStarted
 from peftmark.executors.protocol import MOST_AT_ONCE, MOST_BYTES, Broken, Inbox
 from peftmark.executors.slots import Slot
 from peftmark.executors.worker_files import bound, empty
-from peftmark.machine.nvml import DeviceMeter, contended
+from peftmark.machine.nvml import DeviceMeter
 from peftmark.record.job import Job
 from peftmark.record.outcome import Outcome
 from peftmark.record.sent import cut
-from peftmark.sources.assets import Places
 
 GRACE_SECONDS = 5.0
 STACK_SECONDS = 0.2
@@ -119,33 +120,23 @@ class Starter:
     """Starts worker processes on jobs.
 
     Args:
-        worker: "module:function" that a worker process runs.
         gpu: whether workers use GPUs.
         at_once: jobs that run at the same time.
-        beside: jobs that others may run on this machine at the same time.
-        leaves: where an attempt of a job leaves what it trained; None for nowhere.
         jobs_per_process: jobs that a process may run in turn; None for what is the default.
     """
 
     def __init__(
-        self,
-        worker: str,
-        places: Places,
-        logs: Path,
-        gpu: bool,
-        at_once: int,
-        beside: int = 0,
-        leaves: Callable[[Job, int], Path | None] = nothing_left,
-        jobs_per_process: int | None = None,
+        self, order: Order, gpu: bool, at_once: int, jobs_per_process: int | None = None
     ) -> None:
-        self._launcher = Launcher(gpu, preload=worker == WORKER)
+        self._launcher = Launcher(gpu, preload=order.worker == WORKER)
         self._gpu, self._jobs_per_process = gpu, jobs_per_process
         self._idle: list[Worker] = []
-        self._worker, self._logs = worker, logs
-        self._scratch = logs.resolve().with_name("scratch")
+        self._ours: defaultdict[Slot, set[int]] = defaultdict(set)  # processes, old ones too
+        self._order = order
+        self._scratch = order.logs.resolve().with_name("scratch")
+        beside = order.beside
         self._at_once = f"up to {at_once + beside}" if beside else str(at_once)
-        self._leaves = leaves
-        self._places = places_told(places)
+        self._places = places_told(order.places)
 
     def start(self, job: Job, attempt: int, slot: Slot) -> Worker:
         """Start a worker on a job: the process that waits on its slot, or a new one.
@@ -169,7 +160,7 @@ class Starter:
         """
         context = self._launcher.context
         ours, theirs = context.Pipe()
-        log = log_file(self._logs, job, attempt)
+        log = log_file(self._order.logs, job, attempt)
         scratch = self._scratch / log.stem
         setup = {
             "jobs_at_once": self._at_once,
@@ -180,15 +171,16 @@ class Starter:
             target=child,
             args=(
                 setup,
-                self._worker,
+                self._order.worker,
                 theirs,
-                *self._told(job, attempt, log),
+                *self._told(job, attempt, log, slot),
                 slot.device,
                 *([most] if most > 1 else []),
             ),
             daemon=True,
         )
-        meter = DeviceMeter(slot.device).__enter__()  # its idle reading is without the worker
+        # Its idle reading is without the worker.
+        meter = DeviceMeter(slot.device, ours=self._ours[slot]).__enter__()
         try:
             self._launcher.start(process)
         except NotStarted:
@@ -198,6 +190,7 @@ class Starter:
         finally:
             theirs.close()
         meter.pid = process.pid
+        self._ours[slot].add(process.pid)
         return Worker(
             job,
             attempt,
@@ -212,21 +205,22 @@ class Starter:
             most=most,
         )
 
-    def _told(self, job: Job, attempt: int, log: Path) -> tuple[str, str, str]:
+    def _told(self, job: Job, attempt: int, log: Path, slot: Slot) -> tuple[str, str, str]:
         """What a worker is told of a job: the job, its places, and its log."""
-        outbox = self._leaves(job, attempt)
+        outbox = self._order.leaves(job, attempt)
         told = {} if outbox is None else {"outbox": str(outbox.resolve())}
+        told |= shared_device(slot, self._scratch, self._order.times(job))
         return job.to_json(), json.dumps(self._places | told), str(log.resolve())
 
     def _hand_over(self, idle: Worker, job: Job, attempt: int) -> Worker | None:
         """Give a job to a process that ran others; None if it doesn't take it."""
-        log = log_file(self._logs, job, attempt)
-        meter = DeviceMeter(idle.slot.device).__enter__()
+        log = log_file(self._order.logs, job, attempt)
+        meter = DeviceMeter(idle.slot.device, ours=self._ours[idle.slot]).__enter__()
         meter.pid = idle.process.pid
         try:
             if not idle.alive:
                 raise BrokenPipeError
-            idle.inbox.tell(json.dumps(self._told(job, attempt, log)).encode())
+            idle.inbox.tell(json.dumps(self._told(job, attempt, log, idle.slot)).encode())
         except OSError:
             meter.__exit__(None, None, None)
             return None
@@ -250,12 +244,17 @@ class Starter:
         if one.ready:
             self._idle.append(one)
 
+    def idle(self, device: str | None) -> int:
+        """Processes on a device that wait for jobs."""
+        return sum(one.slot.device == device for one in self._idle)
+
     def end(self) -> None:
         """End what waits for jobs, and remove what held the workers' temporary files, once none is
         left."""
         for one in self._idle:
             _release(one)
         self._launcher.end()
+        no_locks(self._scratch)
         with suppress(OSError):
             self._scratch.rmdir()
 
@@ -371,22 +370,15 @@ def finish(one: Worker, died: Callable[[Worker], Outcome]) -> Finished:
     outcome = one.outcome or one.stopped or (LOST if one.lost else died(one))
     if one.stopped is not outcome and outcome.status not in ("ok", "invalid", "unsupported"):
         outcome = _with_place(outcome, one)
-    flag = contended(one.meter.others)
-    if flag is not None and flag not in outcome.energy_flags:
-        outcome = replace(outcome, energy_flags=(*outcome.energy_flags, flag))
     taken = None if one.begun is None else round(one.begun - one.start, 3)
-    meter = one.meter
-    fresh = not one.before or one.slot.device is None
     return Finished(
         job=one.job,
         attempt=one.attempt,
-        outcome=of_process(outcome, one.before, taken),
+        outcome=on_gpu(of_process(outcome, one.before, taken), one.slot, one.meter.others),
         started_at=one.started_at,
         finished_at=utc_now(),
         wall_seconds=round(time.monotonic() - one.start, 3),
-        nvml_process_bytes=meter.process_bytes if fresh else None,
-        nvml_device_bytes=meter.device_bytes if fresh else None,
-        nvml_reason=meter.reason if fresh else RAN_OTHERS,
+        **seen_by_nvml(one.meter, one.slot, one.before),
     )
 
 

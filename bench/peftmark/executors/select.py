@@ -17,6 +17,8 @@ from peftmark.machine.visible import REMEDY
 
 EXECUTORS = ("local", "ray", "slurm")
 DEVICES = ("cpu", "cuda")
+AUTO: Literal["auto"] = "auto"
+"""As many jobs on a GPU as there are processor cores for, where its memory holds them."""
 
 QUEUED = 64
 """Jobs that Slurm's queue holds of a run, unless `--jobs` says otherwise."""
@@ -32,6 +34,8 @@ class Where:
         slurm: `key=value,...` for Slurm.
         device: what the nodes have; None to ask Ray, or for the CPU.
         jobs_per_process: jobs that a process here may run in turn; None for what is the default.
+        jobs_per_gpu: jobs that may share a GPU here, as many as its memory holds: at most so many,
+            or `AUTO` for one a processor core; None for one.
     """
 
     executor: str = "local"
@@ -39,6 +43,7 @@ class Where:
     slurm: str | None = None
     device: str | None = None
     jobs_per_process: int | None = None
+    jobs_per_gpu: int | Literal["auto"] | None = None
 
     def words(self) -> list[str]:
         """The same as options of a command that runs one job."""
@@ -74,6 +79,12 @@ class Venue:
     slots: list[Slot] = field(default_factory=list)
     told: str = ""
 
+    @property
+    def workers(self) -> int:
+        """Jobs at once that take no time from each other, as far as is known."""
+        devices = {slot.device for slot in self.slots if slot.shared}
+        return len(devices) or self.at_once
+
 
 def choose(where: Where, jobs: int | None) -> Venue:
     """The venue for what the user typed.
@@ -96,6 +107,7 @@ def _check(where: Where) -> None:
         "--slurm": (where.slurm, ("slurm",)),
         "--node-device": (where.device, ("ray", "slurm")),
         "--jobs-per-process": (where.jobs_per_process, ("local",)),
+        "--jobs-per-gpu": (where.jobs_per_gpu, ("local",)),
     }
     for option, (value, executors) in owners.items():
         if value is not None and where.executor not in executors:
@@ -110,7 +122,8 @@ def _here(where: Where, jobs: int | None) -> Venue:
     if devices.refused:
         raise UserError(devices.refused, REMEDY)
     found = [gpu.uuid for gpu in devices.found]
-    slots = _slots(jobs, found)
+    memory = {gpu.uuid: gpu.memory_bytes for gpu in devices.found}
+    slots = _slots(jobs, memory, where.jobs_per_gpu)
     run = partial(_run_here, slots=slots, jobs_per_process=where.jobs_per_process)
     device: Literal["cpu", "cuda"] = "cuda" if found else "cpu"
     return Venue(device, len(found), len(slots), run, slots, devices.told)
@@ -133,16 +146,44 @@ def _run_here(
     return local.run_jobs(order, slots, jobs_per_process=jobs_per_process)
 
 
-def _slots(wanted: int | None, gpus: Sequence[str]) -> list[Slot]:
+def _slots(
+    wanted: int | None, gpus: Mapping[str, int | None], per_gpu: int | Literal["auto"] | None
+) -> list[Slot]:
+    """Places for workers.
+
+    Args:
+        wanted: jobs at once, at most; None for as many as there is room for.
+        gpus: UUID -> bytes, None where that is not known.
+        per_gpu: jobs that may share a GPU.
+    """
     if not gpus:
+        if per_gpu is not None:
+            raise UserError(
+                "--jobs-per-gpu says nothing on a machine without GPUs",
+                "Leave it out; `peftmark doctor` shows which GPUs are seen, and --jobs says how "
+                "many jobs run at once.",
+            )
         return cpu_slots(wanted or cores())
-    if wanted is not None and wanted > len(gpus):
-        raise UserError(
-            f"--jobs {wanted}: there are {len(gpus)} GPUs, and two jobs on one would falsify each "
+    # Each worker keeps a core busy.
+    on_each = max(1, cores() // len(gpus)) if per_gpu == AUTO else per_gpu or 1
+    if wanted is not None and wanted > on_each * len(gpus):
+        raise _too_many(wanted, len(gpus), on_each)
+    places = gpu_slots({uuid: nvml.near_cores(uuid) for uuid in gpus}, on_each, gpus)
+    return places[: wanted or len(places)]
+
+
+def _too_many(wanted: int, gpus: int, on_each: int) -> UserError:
+    if on_each == 1:
+        return UserError(
+            f"--jobs {wanted}: there are {gpus} GPUs, and two jobs on one would falsify each "
             "other's time and memory",
-            f"Use --jobs 1 to {len(gpus)}.",
+            f"Use --jobs 1 to {gpus}, or --jobs-per-gpu, with which a part of each job is timed "
+            "alone.",
         )
-    return gpu_slots({uuid: nvml.near_cores(uuid) for uuid in gpus[: wanted or len(gpus)]})
+    return UserError(
+        f"--jobs {wanted}: there are {gpus} GPUs with {on_each} jobs on each at most",
+        f"Use --jobs 1 to {gpus * on_each}, or more jobs with --jobs-per-gpu.",
+    )
 
 
 def _on_ray(where: Where, jobs: int | None) -> Venue:

@@ -6,9 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
-from peftmark.executors.contract import needs_of
+from peftmark.executors.contract import Finished, needs_of
 from peftmark.machine.environment import allowed_cores
+from peftmark.machine.gpus import CONTEXT_BYTES
 from peftmark.machine.groups import cpu_quota, memory_left
 from peftmark.record.job import Job
 from peftmark.record.outcome import Outcome
@@ -24,10 +26,19 @@ class Slot:
     Attributes:
         device: UUID of its GPU, None for the CPU.
         cores: cores it is bound to; empty to let the kernel choose.
+        on_device: places on the same GPU, this one among them.
+        memory: bytes of its GPU; None if that is not known.
     """
 
     device: str | None = None
     cores: frozenset[int] = frozenset()
+    on_device: int = 1
+    memory: int | None = None
+
+    @property
+    def shared(self) -> bool:
+        """Whether other workers may be on its GPU."""
+        return self.on_device > 1
 
 
 def cpu_slots(count: int) -> list[Slot]:
@@ -42,14 +53,24 @@ def cpu_slots(count: int) -> list[Slot]:
     return [Slot(cores=frozenset({core})) for core in cores]
 
 
-def gpu_slots(devices: Mapping[str, frozenset[int]]) -> list[Slot]:
-    """A place on every GPU, bound to the cores that are near it.
+def gpu_slots(
+    devices: Mapping[str, frozenset[int]],
+    on_each: int = 1,
+    memory: Mapping[str, int | None] = MappingProxyType({}),
+) -> list[Slot]:
+    """Places on every GPU, bound to the cores that are near it: a first one on each, then the
+    second ones.
 
     Args:
         devices: UUID -> cores that share its node; empty if that is not known.
+        on_each: places on each GPU.
+        memory: UUID -> bytes, None where that is not known.
     """
     allowed = set(allowed_cores())
-    return [Slot(uuid, frozenset(near & allowed)) for uuid, near in devices.items()]
+    return on_each * [
+        Slot(uuid, frozenset(near & allowed), on_each, memory.get(uuid))
+        for uuid, near in devices.items()
+    ]
 
 
 def _in_order(cores: Sequence[int]) -> list[int]:
@@ -104,3 +125,53 @@ class Room:
         if outcome.vmhwm_bytes is not None:
             key = needs_of(job)
             self._needs[key] = max(self._needs.get(key, 0), outcome.vmhwm_bytes)
+
+
+LEFT_FREE = 0.05
+"""Share of a GPU's memory that predictions leave over where jobs share it: for what the driver
+keeps, and for holes in what is free. An assumption."""
+
+
+class DeviceRoom:
+    """Which jobs fit beside each other into the memory of one GPU.
+
+    Args:
+        needs: `needs_of(job)` -> bytes of the GPU that such a job takes, its CUDA context among
+            them: as predicted, or as seen in earlier runs.
+
+    A job that nothing is known of has the GPU alone; from then on its need is known.
+    """
+
+    def __init__(self, needs: Mapping[str, int]) -> None:
+        self._needs = dict(needs)
+
+    def fits(self, job: Job, slot: Slot, running: Iterable[Job], idle: int = 0) -> bool:
+        """Whether a job may start in a place beside those that run on its GPU. Alone it always may.
+
+        Args:
+            running: jobs on the GPU.
+            idle: processes on it that wait for a job.
+        """
+        jobs = [job, *running]
+        if len(jobs) == 1:
+            return True
+        needs = [self._needs.get(needs_of(one)) for one in jobs]
+        known = [need for need in needs if need is not None]
+        if slot.memory is None or len(known) < len(needs):
+            return False
+        return sum(known) + idle * CONTEXT_BYTES <= (1 - LEFT_FREE) * slot.memory
+
+    def learn(self, done: Finished) -> None:
+        """Take in what a job took."""
+        if (taken := device_bytes(done.nvml_process_bytes, done.outcome)) is not None:
+            key = needs_of(done.job)
+            self._needs[key] = max(self._needs.get(key, 0), taken)
+
+
+def device_bytes(process_bytes: int | None, outcome: Outcome) -> int | None:
+    """Bytes of its GPU that a job took: as the driver saw its process, or else what torch had
+    reserved, and a context; None where neither is known."""
+    if process_bytes is not None:
+        return process_bytes
+    reserved = outcome.torch_reserved_bytes
+    return None if reserved is None else reserved + CONTEXT_BYTES

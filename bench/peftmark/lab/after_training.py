@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import tempfile
 import traceback
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -66,7 +67,10 @@ def deployed(
         try:
             with meters.phase("deploy"):
                 batches, by_rows = work.latency, work.latency_by_rows
-                found = deploy(last.job, prepared, folder, last.base, batches, device, by_rows)
+                alone = meters.turns.alone if meters.turns.timed else nullcontext
+                found = deploy(
+                    last.job, prepared, folder, last.base, batches, device, by_rows, alone
+                )
             outcome = replace(outcome, **of_deployment(found, outcome))
         except Exception as error:
             outcome = _failed(outcome, DEPLOYED, "reloading and merging", error)

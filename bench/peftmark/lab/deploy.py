@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -94,6 +95,7 @@ def deploy(
     batches: Sequence[Batch],
     device: torch.device,
     by_rows: Mapping[int, Sequence[Batch]] = MappingProxyType({}),
+    alone: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> Deployed:
     """Load the saved files onto a fresh base, compare with the trained model, merge and time.
 
@@ -107,20 +109,23 @@ def deploy(
         fresh_base: loads the base anew.
         batches: the latency set.
         by_rows: rows of a batch -> batches of so many to time too.
+        alone: within it no other job uses the device; batches are timed there.
     """
     trained = _exact_logits(prepared.model, batches, job, device)
     if job.recipe.weights != "fp32" and job.quantization == "none":
         prepared.model.to("cpu")  # room for the fp32 copy of the one that is loaded
     model = prepared.load(fresh_base(), folder).to(device)
     # First: a 4-bit layer rounds its bias to the job's precision at its first forward pass.
-    latency = _latency(model, batches, job, device)
-    latencies, merged_latencies = _by_rows(model, by_rows, job, device), {}
+    with alone():
+        latency = _latency(model, batches, job, device)
+        latencies, merged_latencies = _by_rows(model, by_rows, job, device), {}
     reloaded = _exact_logits(model, batches, job, device)
     merged_latency = target = error = None
     if prepared.merge is not None:
         model, target = prepared.merge(model)
-        merged_latency = _latency(model, batches, job, device)
-        merged_latencies = _by_rows(model, by_rows, job, device)
+        with alone():
+            merged_latency = _latency(model, batches, job, device)
+            merged_latencies = _by_rows(model, by_rows, job, device)
         error = _distance(_exact_logits(model, batches, job, device), reloaded)
     return Deployed(
         latency=latency,

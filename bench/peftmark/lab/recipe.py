@@ -24,7 +24,7 @@ from peftmark.lab.fit import fitted, refusal
 from peftmark.lab.forgetting import perplexity, perplexity_before, unrelated_batches
 from peftmark.lab.measure import parameter_counts
 from peftmark.lab.measure.first_step import FirstStep
-from peftmark.lab.measure.meters import Meters, gemm_peak
+from peftmark.lab.measure.meters import Meters, timed_peak
 from peftmark.lab.measure.to_outcome import (
     DEPLOYED,
     FORGOTTEN,
@@ -53,6 +53,7 @@ from peftmark.lab.rng import seed_all
 from peftmark.lab.step import Step
 from peftmark.lab.train import Progress, Trained, scored, train
 from peftmark.machine.environment import machine
+from peftmark.machine.shared_device import SharedDevice
 from peftmark.record.job import Job
 from peftmark.record.outcome import Outcome
 from peftmark.sources.assets import Located, Places, model_files
@@ -111,7 +112,13 @@ class _Built:
     trainable: int
 
 
-def run(job: Job, places: Places, progress: Progress, outbox: Path | None = None) -> Outcome:
+def run(
+    job: Job,
+    places: Places,
+    progress: Progress,
+    outbox: Path | None = None,
+    turns: SharedDevice | None = None,
+) -> Outcome:
     """Run one job.
 
     Args:
@@ -119,6 +126,7 @@ def run(job: Job, places: Places, progress: Progress, outbox: Path | None = None
         places: where models and rows may come from.
         progress: called with {"phase": ...} and {"step": i, "steps": n, "metric": x}.
         outbox: folder to leave what was trained in; None for nowhere.
+        turns: the device, entered, where other jobs use it too.
 
     Raises:
         Diverged, Unsupported, UserError, torch.OutOfMemoryError: see `peftmark.lab.worker`.
@@ -126,7 +134,7 @@ def run(job: Job, places: Places, progress: Progress, outbox: Path | None = None
     device = torch.device(job.device)
     torch.set_num_threads(job.threads)
     ask_for_same_bits(device)
-    meters = Meters(device)
+    meters = Meters(device, turns)
     slow = _slow_precision(job, device)
 
     progress({"phase": "data"})
@@ -147,14 +155,11 @@ def run(job: Job, places: Places, progress: Progress, outbox: Path | None = None
 
     step = Step(job, task, built.prepared, device)
     first = FirstStep(step, built.prepared.model)
-    head = trained_head(loaded.build.parts, job.recipe.train_pooler)
-    epoch = math.ceil(work.train_rows / job.recipe.batch_size)
-    watch = Watch(job, task, built.prepared, head, epoch, device)
+    watch = _watch(job, read, loaded, built, device)
     seed_all(job.seed, "dropout")
     trained = train(job, task, built.prepared, step, work, meters, device, progress, watch)
-    peak_rate = gemm_peak(device, job.recipe.precision)
-
     notes += _ended(job, step, trained)
+    peak_rate = timed_peak(meters, device, job.recipe.precision)
     outcome = _trained(job, loaded, built, step, trained, peak_rate)
     outcome = replace(outcome, first_step=first.facts(trained.first), **of_meters(meters, trained))
     outcome = _forgotten(outcome, job, read, loaded, built.prepared.model, meters)
@@ -166,6 +171,13 @@ def run(job: Job, places: Places, progress: Progress, outbox: Path | None = None
         del built, step, first, watch
         outcome = probed(outcome, loaded.build, work, meters, progress)
     return finished(outcome, job, work, meters, notes)
+
+
+def _watch(job: Job, read: _Read, loaded: _Loaded, built: _Built, device: torch.device) -> Watch:
+    """What looks at the adapter while it trains."""
+    head = trained_head(loaded.build.parts, job.recipe.train_pooler)
+    epoch = math.ceil(read.work.train_rows / job.recipe.batch_size)
+    return Watch(job, read.task, built.prepared, head, epoch, device)
 
 
 def _read(job: Job, places: Places, meters: Meters) -> _Read:
@@ -253,7 +265,7 @@ def _built(loaded: _Loaded, meters: Meters) -> _Built:
 
 
 def _trained(
-    job: Job, loaded: _Loaded, built: _Built, step: Step, trained: Trained, peak_rate: float
+    job: Job, loaded: _Loaded, built: _Built, step: Step, trained: Trained, peak_rate: float | None
 ) -> Outcome:
     """What training gave, invalid if the method did not do what it should have."""
     build, prepared = loaded.build, built.prepared

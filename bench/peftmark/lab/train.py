@@ -21,6 +21,7 @@ from peftmark.lab.scoring import Scores, evaluate
 from peftmark.lab.step import Diverged, Step, Taken
 from peftmark.record.job import Job
 from peftmark.record.outcome import CurvePoint
+from peftmark.record.shared import TIMED_STEPS
 
 Progress = Callable[[dict[str, Any]], None]
 
@@ -66,6 +67,14 @@ def warm_up_steps(steps: int) -> int:
     return min(5, steps // 5)
 
 
+def timed_steps(steps: int, meters: Meters) -> int:
+    """Steps after the warm-up that are timed: all, or where the device is shared those of one
+    stretch, if the job is to have one."""
+    if not meters.turns.shared:
+        return steps
+    return TIMED_STEPS if meters.turns.timed else 0
+
+
 def train(
     job: Job,
     task: Task,
@@ -86,7 +95,7 @@ def train(
         Diverged: the loss or the logits became NaN or infinite.
     """
     recipe = job.recipe
-    warm = warm_up_steps(recipe.steps)
+    warm, timed = warm_up_steps(recipe.steps), timed_steps(recipe.steps, meters)
     curve: list[CurvePoint] = []
     norms: list[float] = []
     told: list[tuple[Mapping[str, Any], ...]] = []
@@ -94,7 +103,7 @@ def train(
     samples = tokens = done = written = 0
     while done < recipe.steps:
         end = min(recipe.steps, done + recipe.eval_every - done % recipe.eval_every)
-        phases = _phases(done + 1, end, warm)
+        phases = _phases(done + 1, end, warm, timed)
         taken, seen = _interval(phases, step, work, meters, progress, recipe.steps)
         samples, tokens = samples + seen[0], tokens + seen[1]
         done, first = end, first or taken[:1]
@@ -197,11 +206,15 @@ def _evaluated(
     return scores, scored(model, work.selection, work, task, job, meters, device)
 
 
-def _phases(first: int, last: int, warm: int) -> list[tuple[str, range]]:
-    """The steps from `first` to `last` by phase: the run's first `warm` are kept apart."""
-    apart = range(first, min(last, warm) + 1)
-    timed = range(max(first, warm + 1), last + 1)
-    return [(name, steps) for name, steps in (("warm_up", apart), ("train", timed)) if steps]
+def _phases(first: int, last: int, warm: int, timed: int) -> list[tuple[str, range]]:
+    """The steps from `first` to `last` by phase: the run's first `warm` are kept apart, the next
+    `timed` are timed, and the rest is beside other jobs."""
+    found = (
+        ("warm_up", range(first, min(last, warm) + 1)),
+        ("train", range(max(first, warm + 1), min(last, warm + timed) + 1)),
+        ("beside", range(max(first, warm + timed + 1), last + 1)),
+    )
+    return [(name, steps) for name, steps in found if steps]
 
 
 def _point(

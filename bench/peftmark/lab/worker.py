@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from peftmark.core.full_memory import says_memory_is_full
 from peftmark.core.shown import without_secrets
+from peftmark.machine.shared_device import SharedDevice
 from peftmark.machine.visible import see_only
 from peftmark.record.job import Job
 from peftmark.record.outcome import Outcome, Status
@@ -104,7 +105,8 @@ def _guarded(job: Job, places_json: str, send: Any) -> Outcome:
         reset_high_water_mark()
         quiet_libraries()
         bring(job)
-        return recipe.run(job, _places(places_json), send, _outbox(places_json))
+        with SharedDevice.told(json.loads(places_json)) as turns:
+            return recipe.run(job, _places(places_json), send, _outbox(places_json), turns)
     except BaseException as error:  # a library may leave by SystemExit when it is loaded
         with suppress(Exception):  # a log without room, an error that can't be told
             print(without_secrets(traceback.format_exc()), file=sys.stderr)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Set
 from contextlib import closing, suppress
 from types import TracebackType
 from typing import Any
@@ -266,6 +267,7 @@ class DeviceMeter:
     Args:
         uuid: the device, or None for a job on the CPU.
         period_seconds: time between two readings.
+        ours: processes that are no strangers, such as workers beside this one; may grow.
 
     Attributes:
         pid: process id of the worker.
@@ -275,7 +277,9 @@ class DeviceMeter:
         others: the most other compute processes seen at once.
     """
 
-    def __init__(self, uuid: str | None, period_seconds: float = 0.2) -> None:
+    def __init__(
+        self, uuid: str | None, period_seconds: float = 0.2, ours: Set[int] = frozenset()
+    ) -> None:
         self.pid: int | None = None
         self.process_bytes: int | None = None
         self.device_bytes: int | None = None
@@ -283,6 +287,7 @@ class DeviceMeter:
         self.others = 0
         self._uuid = uuid
         self._period = period_seconds
+        self._ours = ours
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._before: frozenset[int] = frozenset()
@@ -349,7 +354,8 @@ class DeviceMeter:
             return {}
 
     def _note(self, listed: dict[int, int | None]) -> None:
-        self.others = max(self.others, _others(set(listed), self.pid, self._before))
+        strangers = set(listed) - (self._ours - {self.pid})
+        self.others = max(self.others, _others(strangers, self.pid, self._before))
         if self.pid in listed:
             held = listed[self.pid]
             if held is None:

@@ -16,7 +16,10 @@ MERGED_BATCH_LATENCY = {rows: f"merged_{name}" for rows, name in BATCH_LATENCY.i
 
 def _row(key: str, rows: int, merged: bool) -> Field:
     held = "1 row" if rows == 1 else f"{rows} rows"
-    null = "tuning trial, job ended early, a line without fine-tuning, too few evaluation rows"
+    null = (
+        "tuning trial, job ended early, a line without fine-tuning, too few evaluation rows, GPU "
+        "shared and untimed"
+    )
     return Field(
         key,
         "float64",

@@ -235,7 +235,10 @@ ROWS: tuple[Field, ...] = (
             "supervisor, every 0.2 s over the worker's life: highest rise of the device's used "
             "memory over the reading before the worker started"
         ),
-        null="job on the CPU, NVML absent or lost, process that ran other jobs before",
+        null=(
+            "job on the CPU, NVML absent or lost, process that ran other jobs before, GPU shared "
+            "with other jobs"
+        ),
     ),
     Field(
         "vmhwm_bytes",

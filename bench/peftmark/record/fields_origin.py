@@ -16,7 +16,8 @@ ROWS: tuple[Field, ...] = (
         section="Quality",
         summary=(
             "at each evaluation: step, loss, metric, seconds of training so far, selection "
-            "metric, penalty, largest gradient norm before clipping"
+            "metric, penalty, largest gradient norm before clipping. Of a job that shared its GPU "
+            "the seconds are no number"
         ),
         null="empty if the job ended early",
     ),
@@ -158,7 +159,7 @@ ROWS: tuple[Field, ...] = (
             "quantising. Fit, of a line that needs no fine-tuning, is the time of its features "
             "and of its estimator with every C"
         ),
-        null="empty if the job ended early",
+        null="empty if the job ended early or shared its GPU",
     ),
     Field(
         "warnings",
@@ -195,7 +196,8 @@ ROWS: tuple[Field, ...] = (
         summary=(
             "supervisor: from the worker's start to its end; where its process ran other jobs "
             "before, from the moment it was given the job, and where it can take another, until it "
-            "is as it was before"
+            "is as it was before. Beside other jobs on a GPU it holds their work and the waiting "
+            "for their timed stretches"
         ),
         null="",
     ),
@@ -213,7 +215,7 @@ ROWS: tuple[Field, ...] = (
             "part of `wall_seconds` until the worker told of its first phase: its process starts "
             "and loads libraries, or only learns of the job where it ran others before"
         ),
-        null="job never started, or ended before its first phase",
+        null="job never started, ended before its first phase, or shared its GPU",
     ),
     Field(
         "jobs_before",
@@ -229,6 +231,22 @@ ROWS: tuple[Field, ...] = (
             "(docs/executors.md#jobs-a-process); 0 for a process of its own"
         ),
         null="job never started",
+    ),
+    Field(
+        "jobs_on_gpu",
+        "int64",
+        "jobs on its GPU",
+        unit="jobs",
+        phase="whole job",
+        meter="the run",
+        kind="fact",
+        section="Provenance",
+        summary=(
+            "jobs of the run that might be on the GPU at the same time, this one among them; above "
+            "1 `wall_seconds` has their time in it, and no other column has "
+            "(docs/executors.md#jobs-a-gpu)"
+        ),
+        null="job on the CPU, job never started, row older than the column",
     ),
     Field(
         "predicted_seconds",

@@ -236,7 +236,7 @@ ROWS: tuple[Field, ...] = (
             "phase `generate`, all passes: tokens written up to the end of each answer, those "
             "after it in a batch not counted"
         ),
-        null="no answers are written, job ended early",
+        null="no answers are written, job ended early, GPU shared with other jobs",
     ),
     Field(
         "target_value",

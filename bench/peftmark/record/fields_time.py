@@ -98,7 +98,26 @@ ROWS: tuple[Field, ...] = (
         meter="count",
         kind="fact",
         section="Time",
-        summary="steps that time, throughput, energy and `mfu` come from",
+        summary=(
+            "steps that time, throughput, energy and `mfu` come from: all after the warm-up, or "
+            "of a job that shared its GPU those of its timed stretch, at most 50"
+        ),
+    ),
+    Field(
+        "timed_alone",
+        "bool",
+        "timed alone",
+        phase="training",
+        meter="the run",
+        kind="fact",
+        section="Time",
+        summary=(
+            "whether times, throughput and energy are of steps that had the GPU to themselves, as "
+            "far as this run goes (`energy_flags` tells of processes of others); false where the "
+            "job shared its GPU and was not timed, so that those are null "
+            "(docs/executors.md#jobs-a-gpu)"
+        ),
+        null="job on the CPU, job ended early, row older than the column",
     ),
     Field(
         "train_seconds",
@@ -163,6 +182,7 @@ ROWS: tuple[Field, ...] = (
         kind="cost",
         section="Time",
         summary="phase `evaluate`, all passes, without writing answers",
+        null="job ended early, GPU shared with other jobs",
     ),
     Field(
         "cpu_seconds",
@@ -175,6 +195,7 @@ ROWS: tuple[Field, ...] = (
         kind="cost",
         section="Time",
         summary="user and system time of the worker in the timed steps, all threads",
+        null="job ended early, GPU shared and untimed",
     ),
     Field(
         "samples_per_second",

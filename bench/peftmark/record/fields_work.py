@@ -83,6 +83,7 @@ ROWS: tuple[Field, ...] = (
             "right after training: fastest of several square matrix products (1024 on a CPU, "
             "8192 on CUDA), the job's threads and precision"
         ),
+        null="job ended early, GPU shared and untimed",
     ),
     Field(
         "mfu",
@@ -257,7 +258,7 @@ ROWS: tuple[Field, ...] = (
         kind="cost",
         section="Deployment",
         summary="median time to score a batch, adapter apart",
-        null="tuning trial, job ended early",
+        null="tuning trial, job ended early, GPU shared and untimed",
     ),
     Field(
         "latency_p95_seconds",
@@ -270,7 +271,7 @@ ROWS: tuple[Field, ...] = (
         kind="cost",
         section="Deployment",
         summary="95th percentile of the time to score a batch, adapter apart",
-        null="tuning trial, job ended early",
+        null="tuning trial, job ended early, GPU shared and untimed",
     ),
     Field(
         "merged_latency_p50_seconds",
@@ -283,7 +284,7 @@ ROWS: tuple[Field, ...] = (
         kind="cost",
         section="Deployment",
         summary="median time to score a batch, adapter merged",
-        null="tuning trial, job ended early, nothing to merge, PEFT can't",
+        null="tuning trial, job ended early, nothing to merge, PEFT can't, GPU shared and untimed",
     ),
     Field(
         "merged_latency_p95_seconds",
@@ -296,7 +297,7 @@ ROWS: tuple[Field, ...] = (
         kind="cost",
         section="Deployment",
         summary="95th percentile of the time to score a batch, adapter merged",
-        null="tuning trial, job ended early, nothing to merge, PEFT can't",
+        null="tuning trial, job ended early, nothing to merge, PEFT can't, GPU shared and untimed",
     ),
     *fields_batch_latency.ROWS,
     Field(

@@ -107,6 +107,7 @@ class Outcome:
     rank_allocator: str | None = None
     steps: int | None = None
     timed_steps: int | None = None
+    timed_alone: bool | None = None
     train_seconds: float | None = None
     step_seconds_p10: float | None = None
     step_seconds_p50: float | None = None
@@ -190,6 +191,7 @@ class Outcome:
     phase_seconds: dict[str, float] = field(default_factory=dict)
     start_seconds: float | None = None
     jobs_before: int | None = None
+    jobs_on_gpu: int | None = None
     warnings: tuple[str, ...] = ()
     null_reasons: dict[str, str] = field(default_factory=dict)
 

@@ -13,10 +13,15 @@ from peftmark.record.job import Job
 from peftmark.record.recipe import first_stage_steps
 
 
+def in_stages(job: Job) -> bool:
+    """Whether a job's steps are of one kind first and of another later."""
+    return job.method == "two-stage"
+
+
 def ends_as(job: Job) -> Job:
     """The job on the base that its last stage trains on: one that isn't quantised, of two stages of
     which the second has such a base; every other job as it is."""
-    if job.method != "two-stage" or job.quantization == "none":
+    if not in_stages(job) or job.quantization == "none":
         return job
     if known_method(job.method).option(job.recipe.options, "second_quantization") == "same":
         return job

@@ -79,14 +79,14 @@ def foresee(
         rough_bytes(job, every[job.model]) * at_once <= memory for job in unknown.values()
     ):
         return found
-    told = _predicted(unknown, cache, every)
+    told = predicted(unknown, cache, every)
     too_large = {}
     for key, one in told.items():
         if not one.reason:
             found.needs[key] = _needed(unknown[key], one)
             if found.needs[key] > memory:
                 too_large[key] = unknown[key]
-    shortest = _predicted(too_large, cache, every, SHORTEST, memory)
+    shortest = predicted(too_large, cache, every, SHORTEST, memory)
     for key, one in shortest.items():
         if not one.reason and _needed(too_large[key], one) > memory:
             found.refused[key] = _refusal(too_large[key], one, memory)
@@ -106,13 +106,20 @@ def rough_bytes(job: Job, shape: Mapping[str, Any] | None = None) -> float:
     return tensors if job.device == "cuda" else _ROUNDING * tensors + PROCESS_BYTES
 
 
-def _predicted(
+def predicted(
     jobs: Mapping[str, Job],
     cache: Path | None,
     shapes: Mapping[str, Mapping[str, Any]],
     tokens: int | None = None,
     memory: int | None = None,
 ) -> dict[str, Forecast]:
+    """The steps of jobs, each under the key of its job.
+
+    Args:
+        shapes: configuration of every model.
+        tokens: of a row, at most; None for the recipe's own.
+        memory: bytes to look for what fits into, with shorter rows; None not to look.
+    """
     asked = []
     for job in jobs.values():
         one = request(job, job.task_facts, shapes[job.model])

@@ -91,7 +91,7 @@ def _seconds(plan: Plan, expanded: Expanded) -> float | None:
         return None
     found = estimates(jobs, costs_here(plan), plan.places, only_kept=True)
     known = [seconds for job in jobs if (seconds := found[key_of(job)].seconds) is not None]
-    return wall_seconds(known, plan.venue.at_once) if len(known) == len(jobs) else None
+    return wall_seconds(known, plan.venue.workers) if len(known) == len(jobs) else None
 
 
 def _asks(plan: Plan, name: str) -> str:

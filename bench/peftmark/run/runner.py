@@ -17,6 +17,7 @@ from peftmark.machine import nvml
 from peftmark.machine.environment import capture, machine, of_job, software
 from peftmark.record.job import Job, Record
 from peftmark.record.plugin import check_here
+from peftmark.run import gpu_sharing
 from peftmark.run.admission import Foreseen, foresee, needs_seen
 from peftmark.run.expected import known_predictions, with_prediction
 from peftmark.run.keep import Keeper, read_rules
@@ -327,8 +328,7 @@ def execute(
         (record, finished) of each attempt, after it is stored.
     """
     plan.store.quarantine(plan.contents.damaged)
-    environment = capture()
-    last = plan.store.last_attempts()
+    environment, last = capture(), plan.store.last_attempts()
     known = needs_seen(plan.contents.records.values())
     foreseen = _foreseen(plan, jobs, known)
     predicted, seeds = known_predictions(plan), len(plan.suite.profiles[plan.profile].seeds)
@@ -341,6 +341,7 @@ def execute(
         retries=selection.retries,
         needs=foreseen.needs | known,
         refused=foreseen.refused,
+        **gpu_sharing.of_order(plan, jobs),
         stop=stop.asked,
         listener=listener,
         worker=worker,
@@ -365,8 +366,7 @@ def execute(
             command=command(done.job, selection),
         )
         record = with_prediction(record, predicted)
-        look = selection.most_seeds, selection.look, selection.question
-        record = with_look(record, *look, seeds)
+        record = with_look(record, selection.most_seeds, selection.look, selection.question, seeds)
         record = keeper.take(record, order.leaves(done.job, done.attempt))
         plan.store.append(record)
         keeper.prune(record)

@@ -183,7 +183,7 @@ class TimeBudget:
         # Of a job that nobody can tell the mean of the others is the best guess there is.
         mean = statistics.fmean(known_ones)
         seconds = [mean if one.seconds is None else one.seconds for one in told]
-        return wall_seconds(seconds, plan.venue.at_once)
+        return wall_seconds(seconds, plan.venue.workers)
 
     def _left(self) -> float:
         return self._seconds - (self._clock() - self._start)

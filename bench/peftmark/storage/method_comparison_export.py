@@ -79,7 +79,7 @@ def _tree(record: Record) -> dict[str, Any]:
         return value
 
     tree = {
-        "run_info": _run_info(record),
+        "run_info": _run_info(record, whole),
         "train_info": _train_info(record, whole),
         "meta_info": _meta_info(record),
     }
@@ -90,11 +90,12 @@ def _tree(record: Record) -> dict[str, Any]:
 # --- run_info -----------------------------------------------------------------------------------
 
 
-def _run_info(record: Record) -> dict[str, Any]:
+def _run_info(record: Record, whole: Any) -> dict[str, Any]:
     job, recipe = record.job, record.job.recipe
+    beside_others = (record.outcome.jobs_on_gpu or 1) > 1
     return {
         "created_at": record.started_at.replace("Z", "+00:00"),
-        "total_time": record.wall_seconds,
+        "total_time": whole("run_info.total_time", None if beside_others else record.wall_seconds),
         "experiment_name": _name(job),
         "peft_branch": None,
         "train_config": {

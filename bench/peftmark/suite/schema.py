@@ -280,6 +280,8 @@ class Profile(Strict):
         decide: add seeds until a question is answered.
         rates: where learning rates without trials come from; verdicts say it, and no job changes.
         price: what an hour of the machine costs, for the report's price of a run; no job changes.
+        timed_seeds: which seeds of every cell have a timed stretch where jobs share a GPU; no job
+            changes.
         watts: that the processor takes while it works, where a report has processor seconds in
             place of energy; no job changes.
         unrelated: a language task not among `tasks`, to tell what a language model forgot.
@@ -299,6 +301,7 @@ class Profile(Strict):
     decide: Decide | None = None
     rates: Annotated[str, Field(min_length=3, max_length=200)] = ""
     price: PriceText = ""
+    timed_seeds: Literal["all", "first"] = "all"
     watts: Annotated[float, Field(gt=0, lt=1e5)] | None = None
     unrelated: TaskName | None = None
     recipe: RecipeLayer = RecipeLayer()

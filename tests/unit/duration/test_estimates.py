@@ -219,6 +219,14 @@ def test_rows_of_another_machine_and_failed_ones_say_nothing():
     assert made[key_of(ROWS[0].job)].seconds == 10.0
 
 
+def test_rows_of_a_gpu_that_others_used_too_say_nothing():
+    found = {key_of(ROWS[0].job): Estimate({"train": 10.0})}
+    for jobs, seconds in ((4, 10.0), (1, 99.0)):
+        outcome = replace(ROWS[0].outcome, jobs_on_gpu=jobs)
+        made = corrected(found, [here(replace(ROWS[0], outcome=outcome), 99.0)])
+        assert made[key_of(ROWS[0].job)].seconds == seconds
+
+
 def test_jobs_take_the_first_place_that_is_free():
     assert wall_seconds([3.0, 1.0, 1.0, 1.0], 2) == 3.0
     assert wall_seconds([1.0, 1.0, 1.0, 3.0], 2) == 4.0

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -16,7 +17,7 @@ from peftmark.core.errors import UserError
 from peftmark.executors import local, process, slots
 from peftmark.executors.contract import Order, needs_of
 from peftmark.executors.local import run_jobs
-from peftmark.executors.slots import Room, Slot, cpu_slots, free_memory, gpu_slots
+from peftmark.executors.slots import DeviceRoom, Room, Slot, cpu_slots, free_memory, gpu_slots
 from peftmark.machine import nvml
 from peftmark.sources.assets import Places
 from places import SUPPORT
@@ -213,13 +214,19 @@ def test_memory_that_ran_out_beside_others_is_tried_again_alone(run):
 
 
 def test_nothing_starts_beside_a_job_that_is_to_be_alone():
-    room = Room(None, {})
     alone = local._Waiting(make_job(), 2, 0, alone=True)
     other = local._Waiting(make_job(seed=1), 1, 1)
-    assert local._next([other], [alone], room) is None
-    assert local._next([alone], [other], room) is None
-    assert local._next([alone, other], [other], room) is other
-    assert local._next([alone, other], [], room) is alone
+
+    def chosen(waiting, running):
+        held = {number: (SimpleNamespace(slot=Slot()), one) for number, one in enumerate(running)}
+        state = local._State(waiting, held, [Slot()], set(), Room(None, {}), DeviceRoom({}))
+        found = local._next(state, lambda device: 0)
+        return found and found[0]
+
+    assert chosen([other], [alone]) is None
+    assert chosen([alone], [other]) is None
+    assert chosen([alone, other], [other]) is other
+    assert chosen([alone, other], []) is alone
 
 
 def test_no_other_try_after_a_stop(run):

@@ -389,6 +389,26 @@ def test_a_process_from_before_the_job_is_never_taken_for_the_worker(
     assert meter.others == others
 
 
+def test_workers_that_share_the_device_are_no_strangers(install):
+    started, asked = threading.Event(), threading.Event()
+    listed = iter([[7, 8, 9, 10], [7, 8, 9, 10]])
+
+    def processes(handle):
+        now = next(listed, None) if started.is_set() else [8]
+        if now is None:
+            asked.set()
+        return [types.SimpleNamespace(pid=pid, usedGpuMemory=pid) for pid in now or ()]
+
+    install(fake_binding(nvmlDeviceGetComputeRunningProcesses=processes))
+    ours = {8}
+    with DeviceMeter("GPU-0", period_seconds=0.001, ours=ours) as meter:
+        meter.pid = 7
+        ours |= {7, 9}  # started later
+        started.set()
+        assert asked.wait(PATIENCE)
+    assert (meter.others, meter.process_bytes) == (1, 7), "10 is a stranger"
+
+
 def test_a_driver_that_does_not_answer_holds_nothing_up(install, monkeypatch):
     monkeypatch.setattr(nvml, "ANSWER_SECONDS", 0.05)
     asked, answer = threading.Event(), threading.Event()

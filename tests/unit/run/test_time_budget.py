@@ -34,7 +34,7 @@ def plan_of(jobs, done=(), waits=()):
         places=SimpleNamespace(cache=None),
         own_files={},
         contents=SimpleNamespace(records={row.job.job_id: row for row in done}),
-        venue=SimpleNamespace(at_once=2),
+        venue=SimpleNamespace(at_once=2, workers=2),
     )
 
 

@@ -164,6 +164,18 @@ def test_what_was_not_measured_is_no_figure_anywhere(tmp_path):
     assert row.forgetting is None
 
 
+def test_times_that_neighbours_on_the_gpu_were_in_are_not_exported():
+    curve = [replace(point, seconds=float("nan")) for point in ON_GPU.outcome.curve]
+    outcome = replace(ON_GPU.outcome, jobs_on_gpu=4, curve=tuple(curve))
+    [tree] = trees([replace(ON_GPU, outcome=outcome)])
+    assert tree["run_info"]["total_time"] == tree["train_info"]["train_time"] == NOT_MEASURED
+    named = set(tree["meta_info"]["peftmark"]["not_measured"])
+    assert {"run_info.total_time", "train_info.train_time"} <= named
+    assert {one.get("train time") for one in tree["train_info"]["metrics"]} == {None}
+    [alone] = trees([ON_GPU])
+    assert alone["run_info"]["total_time"] == ON_GPU.wall_seconds
+
+
 def test_nf4_is_not_read_back_as_another_format(tmp_path):
     for path, text in exported([r for r in rows() if r.job.cell == QLORA]).items():
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)

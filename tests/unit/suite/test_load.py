@@ -508,6 +508,11 @@ def test_a_price_of_an_hour_has_a_currency_and_changes_no_job(tmp_path):
     stated = load_suite("demo", tmp_path / "stated")
     assert stated.profiles["quick"].watts == 15 and plain.profiles["quick"].watts is None
     assert [j.job_id for j in expand(stated, "quick", "cpu").jobs] == jobs[0]
+    (tmp_path / "timed").mkdir()
+    write(tmp_path / "timed", changed(((*QUICK, "timed_seeds"), "first")))
+    timed = load_suite("demo", tmp_path / "timed")
+    assert timed.profiles["quick"].timed_seeds == "first"
+    assert [j.job_id for j in expand(timed, "quick", "cpu").jobs] == jobs[0]
     assert "watts: found 0" in refusal(tmp_path, changed(((*QUICK, "watts"), 0)))
     told = refusal(tmp_path, changed(((*QUICK, "price"), "2.5")))
     assert "currency of three capital letters, such as 2.50USD" in told

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -22,13 +22,16 @@ import torch
 from peftmark.lab.number_types import TYPES
 from peftmark.machine import nvml
 from peftmark.machine.rapl import Rapl
+from peftmark.machine.shared_device import SharedDevice
 from peftmark.record.fields import figure
 
 _STATUS = Path("/proc/self/status")
 _CLEAR_REFS = Path("/proc/self/clear_refs")
 _NO_PROC = "no /proc on this system"
 
-TRAINING = ("warm_up", "train")
+TRAINING = ("warm_up", "train", "beside")
+"""Phases of training steps: before the timed ones, those, and the rest of a job that shares its
+GPU."""
 SHORTEST_SECONDS = 1.0
 """Below this an energy counter's steps (20 to 100 ms on a GPU) are too coarse to mean anything."""
 SHORT_SECONDS = 10.0
@@ -67,9 +70,10 @@ class Meters:
 
     Args:
         device: where the model is.
+        turns: the device as other jobs use it too, which timed steps have for themselves.
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, turns: SharedDevice | None = None) -> None:
         self.seconds: dict[str, float] = {}
         self.noted: dict[str, Any] = {}
         self.cpu_seconds = 0.0
@@ -77,6 +81,9 @@ class Meters:
         self.reserved: int | None = None
         self.vmhwm: int | None = None
         self.vmhwm_train: int | None = None
+        self.turns = turns or SharedDevice()
+        if self.turns.shared:
+            self.turns.settle = self._synchronise
         self._cuda = device if device.type == "cuda" else None
         self._marks: list[list[Any]] = []  # time stamps of each timed phase
         self._open = False
@@ -92,6 +99,13 @@ class Meters:
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Measure the time inside, and for training steps the rest too."""
+        with self.turns.alone() if name == "train" else nullcontext():
+            self.turns.pause()
+            with self._measured(name):
+                yield
+
+    @contextmanager
+    def _measured(self, name: str) -> Iterator[None]:
         self._synchronise()
         training = name in TRAINING
         if training:
@@ -131,9 +145,12 @@ class Meters:
         self.noted.setdefault(figure(column).key, value)
 
     def step(self) -> None:
-        """Mark the end of a step; outside timed phases nothing is kept."""
+        """Mark the end of a step; outside timed phases nothing is kept, and other jobs may have the
+        device for themselves first."""
         if self._open:
             self._marks[-1].append(self._stamp())
+        else:
+            self.turns.pause()
 
     # --- time -----------------------------------------------------------------------------------
 
@@ -198,7 +215,12 @@ class Meters:
 
     def _add_energy(self) -> None:
         stretch = {name: counter.stop() for name, counter in self._counters.items()}
-        if self._uuid and (found := nvml.contention(self._uuid, os.getpid())):
+        # On a shared device the supervisor tells strangers from the jobs that have paused.
+        if (
+            self._uuid
+            and not self.turns.shared
+            and (found := nvml.contention(self._uuid, os.getpid()))
+        ):
             self._flag(found)
         for name, (joules, reason) in stretch.items():
             so_far = self._joules[name]
@@ -294,3 +316,11 @@ def gemm_peak(device: torch.device, precision: str) -> float:
         took = time.perf_counter() - start
         best, spent = min(best, took), spent + took
     return 2 * size**3 / best
+
+
+def timed_peak(meters: Meters, device: torch.device, precision: str) -> float | None:
+    """`gemm_peak` with the device to itself; None where the job is timed nowhere."""
+    if not meters.turns.timed:
+        return None
+    with meters.turns.alone():
+        return gemm_peak(device, precision)

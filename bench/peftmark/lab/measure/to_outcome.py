@@ -20,6 +20,8 @@ from peftmark.record.fields_batch_latency import BATCH_LATENCY, MERGED_BATCH_LAT
 from peftmark.record.fields_watch import WATCHED
 from peftmark.record.job import Job
 from peftmark.record.outcome import Outcome, numbers
+from peftmark.record.shared import without_neighbours
+from peftmark.record.stages import in_stages
 
 DEPLOYED = (
     "latency_p50_seconds",
@@ -250,7 +252,8 @@ def of_probe(probed: Probed, outcome: Outcome) -> dict[str, Any]:
     live = probed.live
     rate = outcome.gemm_flops_per_second
     flops = probed.flops[: outcome.steps]
-    timed = sum(flops[warm_up_steps(len(probed.flops)) :])
+    first = warm_up_steps(len(probed.flops))
+    timed = sum(flops[first : first + (outcome.timed_steps or 0)])
     reached = timed / outcome.train_seconds if outcome.train_seconds else None
     return {
         "live_bytes": live.total,
@@ -276,6 +279,7 @@ def finished(
         "torch_reserved_bytes": on_cpu,
         "energy_gpu_joules": gpu.reason,
         "energy_cpu_joules": cpu.reason,
+        "timed_alone": on_cpu,
         "vmhwm_bytes": "no /proc on this system",
         "vmhwm_train_bytes": "no /proc on this system",
         "rss_before_train_bytes": "no /proc on this system",
@@ -295,6 +299,7 @@ def finished(
     outcome = replace(
         outcome,
         collapsed=None if outcome.collapsed and work.eval.alike else outcome.collapsed,
+        timed_alone=True if cuda else None,
         peak_memory_bytes=headline,
         peak_memory_source=source if headline is not None else None,
         vmhwm_bytes=meters.life_peak(),
@@ -302,5 +307,7 @@ def finished(
         warnings=(*outcome.warnings, *warnings),
         **meters.noted,
     )
+    if meters.turns.shared:
+        outcome = without_neighbours(outcome, meters.turns.timed, in_stages(job))
     nulls = {n: why for n, why in reasons.items() if getattr(outcome, n) is None}
     return replace(outcome, null_reasons={**nulls, **outcome.null_reasons})
