@@ -14,6 +14,7 @@ NEW ?=
 DATA ?=
 TEXT ?=
 LABEL ?=
+REPOSITORY ?=
 UV ?= uv
 
 # User text reaches the recipes as environment variables, unexpanded by make and quoted in the
@@ -29,7 +30,8 @@ override NEW := $(value NEW)
 override DATA := $(value DATA)
 override TEXT := $(value TEXT)
 override LABEL := $(value LABEL)
-export SUITE PROFILE MIRROR ARGS REPORT SHOTS OLD NEW DATA TEXT LABEL
+override REPOSITORY := $(value REPOSITORY)
+export SUITE PROFILE MIRROR ARGS REPORT SHOTS OLD NEW DATA TEXT LABEL REPOSITORY
 
 SHELL := /bin/bash
 # One more than cores: a test in three waits for a process that it started.
@@ -39,7 +41,7 @@ SELECT = set -f; set -- "$$SUITE"; \
 	[ -z "$$PROFILE" ] || set -- "$$@" "--profile=$$PROFILE"; \
 	[ -z "$$MIRROR" ] || set -- "$$@" "--mirror=$$MIRROR"
 
-.PHONY: help bench try report versions reproduce memory-tables test test-all test-fast test-gpu test-browser overhead perf gpu-report lock lint check format clean
+.PHONY: help bench try report versions reproduce memory-tables test test-all test-fast test-gpu test-browser site test-site overhead perf gpu-report lock lint check format clean
 .DEFAULT_GOAL := help
 
 help:  ## say what there is
@@ -54,13 +56,15 @@ help:  ## say what there is
 	@echo 'make check              format, lint and types, then the tests'
 	@echo 'make test-gpu           the checks that only a CUDA machine can make'
 	@echo 'make test-browser REPORT=path   use a page, or all of a folder, in Chromium (needs node; CHROMIUM=, SHOTS=)'
+	@echo 'make site               evidence and docs as a static site, in build/site (REPOSITORY=URL)'
+	@echo 'make test-site          use every page of it in Chromium (needs node; CHROMIUM=, SHOTS=)'
 	@echo 'make memory-tables      predict docs/memory-tables.md again'
 	@echo 'make overhead           measure what the meters cost (ARGS="--pairs 200")'
 	@echo 'make perf               measure how fast peftmark is, in under an hour (ARGS="--quick")'
 	@echo 'make gpu-report         measure on one GPU, in eight minutes (ARGS="--assets" says what to bring)'
 	@echo 'make lock               pin the hashes of constraints.txt again (needs uv; UV=path)'
 	@echo 'make format             format the code'
-	@echo 'make clean              remove .venv and caches; results and reports stay'
+	@echo 'make clean              remove .venv, .venv-site and caches; results and reports stay'
 
 .venv/.installed: pyproject.toml constraints.txt .ci/requirements.lock .ci/development.lock
 	@echo 'Installing into .venv (a few minutes the first time) ...'
@@ -118,6 +122,19 @@ tests/browser/node_modules/.installed: tests/browser/package-lock.json
 test-browser: tests/browser/node_modules/.installed  ## open REPORT in Chromium, offline, and use it
 	@set -f; exec node tests/browser/check.mjs "$$SHOTS" "$$REPORT" $$ARGS
 
+# The site's generator has an environment of its own, so that peftmark's doesn't grow by it.
+.venv-site/.installed: .ci/site.lock
+	@$(PYTHON) -m venv .venv-site
+	@.venv-site/bin/python -m pip install $(PIP_FLAGS) --no-compile --require-hashes --no-deps \
+	  -r .ci/site.lock
+	@touch $@
+
+site: .venv/.installed .venv-site/.installed  ## write build/site; pages ask the network for nothing
+	@.venv/bin/python -m peftmark.site --mkdocs .venv-site/bin/mkdocs --repository "$$REPOSITORY"
+
+test-site: tests/browser/node_modules/.installed  ## open every page of build/site in Chromium, offline
+	@set -f; exec node tests/browser/site.mjs "$$SHOTS" build/site $$ARGS
+
 overhead: .venv/.installed  ## measure the meters themselves
 	@set -f; exec env OMP_NUM_THREADS=1 .venv/bin/python -m peftmark.lab.measure.overhead $$ARGS
 
@@ -139,5 +156,5 @@ format: .venv/.installed
 	@.venv/bin/ruff check --fix bench tests
 
 clean:
-	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache build dist *.egg-info
+	@rm -rf .venv .venv-site .mypy_cache .ruff_cache .pytest_cache build dist *.egg-info
 	@find bench tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -144,6 +144,7 @@ SPOKEN_BY = (
     "perf",
     "docgen.memory_page",
     "docgen.structure",
+    "site.__main__",
     "__main__",
     "lab.worker",
     "lab.metric_trial",

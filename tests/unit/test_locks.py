@@ -71,6 +71,24 @@ def test_the_lock_of_the_comment_has_what_its_job_imports_and_no_more():
     assert pins(lock("comment")).items() <= pins(lock("requirements")).items()
 
 
+def test_the_lock_of_the_site_has_the_versions_of_its_own_constraints_and_hashes_of_each():
+    wanted = pins((ROOT / "constraints-site.txt").read_text(encoding="utf-8"))
+    assert "mkdocs-material" in wanted
+    assert pins(lock("site")) == wanted, "run make lock"
+    for entry in re.split(r"\n(?=[A-Za-z0-9])", lock("site"))[1:]:
+        assert re.search(r"--hash=sha256:[0-9a-f]{64}", entry), entry.split("\n")[0]
+
+
+def test_the_site_is_built_from_its_lock_alone_and_peftmark_does_not_grow_by_it():
+    recipe = (ROOT / "Makefile").read_text("utf-8").partition(".venv-site/.installed:")[2]
+    recipe = recipe.partition("\n\n")[0].replace("\\\n", " ")
+    (line,) = [line for line in recipe.split("\n") if "pip i" in line]
+    call = line.split("$(PIP_FLAGS)")[1].split()
+    assert call == ["--no-compile", "--require-hashes", "--no-deps", "-r", ".ci/site.lock"]
+    ordinary = set(pins(lock("requirements"))) | set(pins(lock("development")))
+    assert not {"mkdocs", "mkdocs-material"} & ordinary
+
+
 def test_the_makefile_takes_nothing_without_a_hash_but_torch_and_itself():
     recipe = (ROOT / "Makefile").read_text("utf-8").partition(".venv/.installed:")[2]
     recipe = recipe.partition("\n\n")[0].replace("\\\n", " ")

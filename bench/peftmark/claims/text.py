@@ -290,7 +290,7 @@ def claims_text(ledger: Ledger) -> str:
     if ledger.suite is not None:
         return "\n".join([*_suite_lines(ledger), *ledger.notes])
     counts = tally_lines((line.claim.id, line.status, line.because) for line in ledger.lines)
-    lines = [text for line in ledger.lines for text in (*_claim_lines(line), "")]
+    lines = [text for line in ledger.lines for text in (*claim_lines(line), "")]
     return "\n".join([*counts, "", *lines, *ledger.notes]).rstrip()
 
 
@@ -324,7 +324,8 @@ def _part_text(part: Part) -> str:
     return f"{text}; {found}" if found else text
 
 
-def _claim_lines(line: Line) -> Iterator[str]:
+def claim_lines(line: Line) -> Iterator[str]:
+    """One claim with its source, tests and verdicts; the lines after the first are indented."""
     claim = line.claim
     yield f"{claim.id}  {claim.statement}"
     yield f"     {source_text(claim)}"

@@ -27,6 +27,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("docgen", "report"),
     ("api",),
     ("cli",),
+    ("site",),
 )
 """The folders of the package from the ground up. A module imports from its own folder, from folders
 of its level and of those below; no two folders import each other, whether directly or not."""

@@ -38,9 +38,9 @@ def load(path):
 
 FILES = [*sorted((GITHUB / "workflows").glob("*.y*ml")), GITHUB / "actions" / "gate" / "action.yml"]
 NAMES = [str(path.relative_to(GITHUB)) for path in FILES]
-CI, GATE, COMMENT, NIGHTLY, PYTHONS, RELEASE = (
+CI, GATE, COMMENT, NIGHTLY, PYTHONS, RELEASE, SITE = (
     load(GITHUB / "workflows" / f"{name}.yml")
-    for name in ("ci", "gate", "gate-comment", "nightly", "pythons", "release")
+    for name in ("ci", "gate", "gate-comment", "nightly", "pythons", "release", "site")
 )
 ACTION = load(FILES[-1])
 WORKFLOWS = {path.stem: load(path) for path in FILES[:-1]}
@@ -81,6 +81,7 @@ def test_these_are_the_files():
         "workflows/nightly.yml",
         "workflows/pythons.yml",
         "workflows/release.yml",
+        "workflows/site.yml",
         "actions/gate/action.yml",
     ]
 
@@ -99,9 +100,11 @@ def test_an_action_has_one_commit_everywhere():
     assert set(commits) == {
         "actions/cache",
         "actions/checkout",
+        "actions/deploy-pages",
         "actions/download-artifact",
         "actions/setup-python",
         "actions/upload-artifact",
+        "actions/upload-pages-artifact",
         "pypa/gh-action-pypi-publish",
     }
     assert all(len(found) == 1 for found in commits.values())
@@ -121,6 +124,11 @@ def test_permissions_are_least_and_only_the_comment_and_the_release_have_more():
         "build": {"contents": "read"},
         "publish": {"id-token": "write"},
     }
+    # A page is put out by a job that runs no code of this repository.
+    assert SITE["permissions"] == {"contents": "read"}
+    assert "permissions" not in SITE["jobs"]["build"]
+    assert SITE["jobs"]["deploy"]["permissions"] == {"id-token": "write", "pages": "write"}
+    assert not [found for found in SITE["jobs"]["deploy"]["steps"] if "run" in found]
 
 
 @pytest.mark.parametrize("path", FILES, ids=NAMES)

@@ -1,0 +1,1 @@
+"""The static site: evidence from published rows, and the docs in four rooms."""
