@@ -458,6 +458,7 @@ def test_a_message_that_is_no_unicode_ends_no_run(peftmark, tmp_path):
         assert record.outcome.warnings[0] == "?"
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(text=st.text(st.characters(codec=None), max_size=300), name=st.text(max_size=20))
 def test_any_text_comes_back_from_the_store_as_it_was(tmp_path_factory, text, name):

@@ -43,6 +43,7 @@ def planned(folder, seeds=SEEDS):
     return decide(jobs, {}, {}, again=False)
 
 
+@pytest.mark.slow
 def test_a_job_of_ten_thousand_costs_no_more_to_plan_than_one_of_a_thousand(tmp_path):
     planned(tmp_path, 1)  # what is made once
     few, many = (calls_of(lambda n=n: planned(tmp_path, n)) for n in (SEEDS // 10, SEEDS))

@@ -126,7 +126,7 @@ def test_a_derived_file_of_an_older_schema_is_not_trusted(unpacked, monkeypatch)
 
 @pytest.mark.parametrize(
     ("schema", "suite", "count"),
-    [pytest.param(*one, marks=SLOW if one[1] == "glue" and one[0] > 4 else ()) for one in FOLDERS],
+    [pytest.param(*one, marks=SLOW if one[1] == "glue" else ()) for one in FOLDERS],
 )
 def test_every_command_works_on_them(unpacked, peftmark, schema, suite, count):
     results = unpacked(schema)

@@ -89,7 +89,13 @@ def _python_settings():
     logging.getLogger("peft").setLevel(1)
 
 
-@pytest.mark.parametrize("job", [_generators, _torch_settings, _python_settings])
+@pytest.mark.parametrize(
+    "job",
+    [
+        _torch_settings,
+        *(pytest.param(j, marks=pytest.mark.slow) for j in (_generators, _python_settings)),
+    ],
+)
 def test_what_a_job_sets_is_put_back(start, job):
     before = settings()
     job()
@@ -193,6 +199,7 @@ def test_tensors_that_stay_are_found_and_those_in_a_circle_are_freed(start):
     assert start.again(JOB) == ""
 
 
+@pytest.mark.slow
 def test_code_of_users_ends_the_process(start, tmp_path, monkeypatch):
     plugged = replace(JOB, plugins=(UsedPlugin("method", "x", "x", "0" * 16),))
     assert start.again(plugged) == "code of a plug-in ran"

@@ -161,6 +161,7 @@ def packaged(**changes):
     return replace(job, model="minilm-l6", task="trec", metric="accuracy", recipe=recipe)
 
 
+@pytest.mark.slow
 def test_shapes_are_those_of_the_jobs_own_batches(places):
     job = packaged()
     found = batch_shapes.shapes(job, places)

@@ -94,6 +94,7 @@ def alone(places, folder):
     return asked_of(opened(folder, places).trained)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("quantization", ["none", "nf4"])
 def test_adapters_of_one_base_are_put_onto_it_in_turn(places, harness, loads, leave, quantization):
     folders = [leave(quantization=quantization, seed=seed) for seed in (0, 1)]

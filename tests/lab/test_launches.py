@@ -47,7 +47,9 @@ def counted(cell, base):
     return _counted[cell]
 
 
-@pytest.mark.parametrize(("lora", "quantization"), [(LORA, "none"), (QLORA, "nf4")])
+@pytest.mark.parametrize(
+    ("lora", "quantization"), [(LORA, "none"), pytest.param(QLORA, "nf4", marks=pytest.mark.slow)]
+)
 def test_adalora_starts_little_more_than_lora_and_never_waits(base, lora, quantization):
     plain = counted(lora, base)[""]
     phases = counted(ADALORA[quantization, "batched"], base)

@@ -173,6 +173,7 @@ def test_rows_are_those_of_a_job(ask):
     assert float(labels.std(correction=0)) == pytest.approx(1, abs=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:'pin_memory' argument is set:UserWarning")
 @pytest.mark.parametrize("kind", ["example", "tuned", "notebook"])
 def test_a_script_trains_and_scores(kind, ask, capsys):

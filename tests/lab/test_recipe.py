@@ -180,7 +180,7 @@ def numbers(outcome):
     return curve, outcome.metrics, hashes, probed
 
 
-@pytest.mark.parametrize("quantization", ["none", "nf4"])
+@pytest.mark.parametrize("quantization", [pytest.param("none", marks=pytest.mark.slow), "nf4"])
 def test_same_job_same_bits_and_another_seed_other_bits(places, outcome, quantization, unpredicted):
     one = outcome(tiny.job(quantization=quantization))
     torch.rand(5)  # whatever was drawn before must not matter

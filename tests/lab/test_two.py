@@ -98,6 +98,7 @@ def test_ways_to_fuse_are_held_to_the_weighted_sum_of_two_updates(leave, places,
     assert scores[3]["second"] == other.metric_value
 
 
+@pytest.mark.slow
 def test_all_the_weight_on_one_of_two_tasks_gives_its_scores(leave, places):
     """One has two classes, the other scores: each head is its task's."""
     first, one = leave(tiny.job("lora"))
@@ -113,6 +114,7 @@ def test_all_the_weight_on_one_of_two_tasks_gives_its_scores(leave, places):
     assert scores.scores["first"] != scores.scores["second"]
 
 
+@pytest.mark.slow
 def test_a_language_model_has_no_head_and_one_task_is_scored_once(leave, tmp_path, monkeypatch):
     tiny_causal.install(tmp_path / "spoken", monkeypatch)
     there = Places(tmp_path / "spoken", ("mirror",), tmp_path / "cache")
@@ -125,6 +127,7 @@ def test_a_language_model_has_no_head_and_one_task_is_scored_once(leave, tmp_pat
     assert found.ways["cat"].error < 1e-6
 
 
+@pytest.mark.slow
 def test_what_gives_no_finite_outputs_has_no_score(leave, places, monkeypatch):
     def diverged(*_):
         raise module.Diverged("not finite")
@@ -135,6 +138,7 @@ def test_what_gives_no_finite_outputs_has_no_score(leave, places, monkeypatch):
     assert set(scored.scores.values()) == {None}
 
 
+@pytest.mark.slow
 def test_the_root_in_the_scale_of_rslora_doubles_what_cat_gives(leave, places):
     """PEFT writes rank 4 and alpha 4, which is a scale of one, of rsLoRA of 4 / sqrt(4)."""
     first, second = (leave(tiny.job("rslora", seed=seed, steps=4))[0] for seed in (0, 1))
@@ -173,6 +177,7 @@ def test_ia3_scales_are_averaged(leave):
     assert ways["weighted"].seconds > 0
 
 
+@pytest.mark.slow
 def test_the_process_measures_what_it_is_asked_for(leave, places, monkeypatch):
     def left_out(_):
         raise Unsupported("left out by the test")

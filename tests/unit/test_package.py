@@ -116,6 +116,7 @@ def command(wheel, tmp_path, monkeypatch):
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.heavy
 def test_commands_of_the_wheel_work_in_an_empty_folder(command):
     text = command("list")
@@ -133,6 +134,7 @@ def test_a_suite_for_rows_of_ones_own_is_written_and_planned_with_the_wheel(comm
     assert "Suite books" in command("plan", "books", "--no-memory")
 
 
+@pytest.mark.slow
 @pytest.mark.heavy
 def test_the_wheel_advises_from_the_rows_that_are_in_it(command):
     assert "Rows: suite adalora-tuned" in command("recommend", "--memory", "24GB")

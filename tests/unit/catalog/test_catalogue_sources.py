@@ -102,7 +102,8 @@ def set_anywhere() -> set[str]:
     """Names that the lab, or the supervisor of a process, gives a value: by keyword, as a key of
     a dict, or as a note."""
     found = {part.column for part in LIVE_PARTS}
-    for path in (*(PACKAGE / "lab").rglob("*.py"), PACKAGE / "executors" / "in_turn.py"):
+    supervisor = [PACKAGE / "executors" / name for name in ("in_turn.py", "beside.py")]
+    for path in (*(PACKAGE / "lab").rglob("*.py"), *supervisor):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.keyword) and node.arg:
                 found.add(node.arg)

@@ -13,7 +13,7 @@ from peftmark.storage.rows_file import read_rows_file
 from places import DOCS, ROOT
 
 ROWS = DOCS / "example" / "rows.parquet"
-JOB = "19058506daca1126"
+JOB = "94885d1b1eba2dd2"
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def test_json_has_the_counts_and_why_a_figure_is_missing(alarms):
     code, text, _ = alarms("--json")
     told = {one["alarm"]: one for one in json.loads(text)}
     assert code == 0 and list(told) == list(ALARMS)
-    assert told["conflict"]["unmeasured"] == {"not recorded by peftmark 0.1.0": 72}
+    assert told["conflict"]["unmeasured"] == {"the method is of one part": 72}
     assert told["gap"]["measured"] == 72 and told["gap"]["threshold"] == 0.0
 
 
@@ -66,7 +66,7 @@ def test_one_job_has_every_value_or_why_there_is_none(alarms, rows):
     assert code == 0 and text.startswith(f"{JOB}: head, trec, seed 0\n")
     for reading in read(row):
         assert f"{reading.alarm.key}: {reading.text}" in text
-    assert "?     conflict: not measured: not recorded by peftmark 0.1.0" in text
+    assert "?     conflict: not measured: the method is of one part" in text
     assert len(json.loads(alarms("--job", JOB, "--json")[1])[JOB]) == len(ALARMS)
 
 

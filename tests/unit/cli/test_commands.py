@@ -90,7 +90,7 @@ def listing(folder):
 # --- light --------------------------------------------------------------------------------------
 
 
-MODULES_OF_HELP = 360
+MODULES_OF_HELP = 380
 """More than it takes by a quarter; the lightest library that computes something brings more."""
 
 HELP = """
@@ -269,7 +269,10 @@ def test_only_the_jobs_asked_for_run_and_decide_the_exit_code(peftmark):
     assert "1 jobs: 1 ok" in done.stdout
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)],
+)
 def test_a_signal_keeps_what_is_finished_and_stores_what_ran(peftmark, tmp_path, number, code):
     store = Store(tmp_path / "results", "smoke")
     store.logs.mkdir(parents=True)

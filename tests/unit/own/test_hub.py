@@ -55,6 +55,7 @@ def gone():
     return url
 
 
+@pytest.mark.slow
 @pytest.mark.heavy
 def test_rows_of_the_hub_are_read_once_and_kept(tmp_path, gone):
     with serve(dataset()) as hub:

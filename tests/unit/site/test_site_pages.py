@@ -90,6 +90,7 @@ def test_a_profile_without_published_rows_says_none(run):
     assert re.search(r">large<.*?>none<", made)
 
 
+@pytest.mark.slow
 def test_every_file_of_published_rows_is_read_and_those_without_reported_ones_make_no_run(
     tmp_path,
 ):

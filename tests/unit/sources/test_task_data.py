@@ -487,6 +487,7 @@ def call(url: str, home: Path, **more: object) -> dict[str, Any]:
     return hub_stub.call(url, home, "task", task="sts-b", train_rows=2, eval_rows=1, **more)
 
 
+@pytest.mark.slow
 @pytest.mark.heavy
 def test_task_from_the_hub(tmp_path: Path) -> None:
     known = fingerprint(CLEAN, CLEAN[:1])
