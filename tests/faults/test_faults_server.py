@@ -155,6 +155,7 @@ def test_whatever_a_library_raises_is_the_reason_of_its_row(run):
         assert one.status_reason.startswith(reason)
 
 
+@pytest.mark.slow
 def test_switches_of_python_do_not_reach_a_job(elsewhere):
     """They are for the user's own programs, and would change what a job measures."""
     ended, _ = elsewhere("tells_its_interpreter", **SWITCHES)

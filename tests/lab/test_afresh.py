@@ -107,6 +107,7 @@ def test_what_a_job_sets_is_put_back(start, job):
     start.again(JOB)
 
 
+@pytest.mark.slow
 def test_every_setting_that_torch_was_asked_for_is_among_them(start):
     """`_torch_settings` and `_python_settings` change most of them; none may be there for show."""
     values = [get() for get, _ in afresh.SETTINGS]
@@ -115,6 +116,7 @@ def test_every_setting_that_torch_was_asked_for_is_among_them(start):
         assert repr(get()) == repr(value)
 
 
+@pytest.mark.slow
 def test_caches_that_hold_tensors_or_parameters_are_emptied(start):
     bitsandbytes.functional.name2qmap["dynamic"] = torch.zeros(256)
     bitsandbytes.functional.GlobalPageManager.get_instance().paged_tensors.append(torch.zeros(9))
@@ -130,6 +132,7 @@ def test_caches_that_hold_tensors_or_parameters_are_emptied(start):
     assert not FakeTensorMode.cache
 
 
+@pytest.mark.slow
 def test_an_optimizer_that_was_used_is_no_leftover(start):
     layer = nn.Linear(2, 2)
     torch.optim.AdamW(layer.parameters(), lr=0.1).step()
@@ -137,11 +140,13 @@ def test_an_optimizer_that_was_used_is_no_leftover(start):
     assert start.again(JOB) == ""
 
 
+@pytest.mark.slow
 def test_a_function_that_was_replaced_is_found(start, monkeypatch):
     monkeypatch.setattr(peft.tuners.lora.layer.Linear, "merge", lambda self: None)
     assert start.again(JOB) == "peft.tuners.lora.layer.Linear.merge was replaced"
 
 
+@pytest.mark.slow
 def test_a_method_that_was_put_over_an_inherited_one_is_found(start):
     peft.tuners.lora.layer.Linear.__call__ = lambda self, x: x
     try:
@@ -150,11 +155,13 @@ def test_a_method_that_was_put_over_an_inherited_one_is_found(start):
         del peft.tuners.lora.layer.Linear.__call__
 
 
+@pytest.mark.slow
 def test_a_setting_of_a_library_that_was_changed_is_found(start, monkeypatch):
     monkeypatch.setattr(peft.utils.constants, "CONFIG_NAME", "another.json")
     assert start.again(JOB) == "peft.utils.constants.CONFIG_NAME was replaced"
 
 
+@pytest.mark.slow
 def test_a_registry_with_another_entry_is_found(start, monkeypatch):
     registry = peft.mapping.PEFT_TYPE_TO_TUNER_MAPPING
     monkeypatch.setitem(registry, "NEW", object)
@@ -162,6 +169,7 @@ def test_a_registry_with_another_entry_is_found(start, monkeypatch):
     monkeypatch.undo()
 
 
+@pytest.mark.slow
 def test_a_hook_on_all_modules_is_found(start):
     handle = register_module_forward_hook(lambda module, inputs, out: None)
     try:
@@ -171,11 +179,13 @@ def test_a_hook_on_all_modules_is_found(start):
     assert start.again(JOB) == ""
 
 
+@pytest.mark.slow
 def test_a_mode_that_is_still_on_is_found(start):
     with torch.device("meta"):
         assert start.again(JOB) == "a mode of torch is still on: DeviceContext"
 
 
+@pytest.mark.slow
 def test_a_thread_and_a_process_that_go_on_are_found(start):
     over = threading.Event()
     thread = threading.Thread(target=over.wait, name="mine")
@@ -190,6 +200,7 @@ def test_a_thread_and_a_process_that_go_on_are_found(start):
     assert start.again(JOB) == ""
 
 
+@pytest.mark.slow
 def test_tensors_that_stay_are_found_and_those_in_a_circle_are_freed(start):
     kept = torch.zeros(1000)
     assert start.again(JOB) == "1 tensors of 4,000 bytes stay"

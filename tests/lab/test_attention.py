@@ -213,6 +213,7 @@ def test_an_encoder_without_queries_looks_everywhere_and_its_training_is_seen(le
     assert found.eager_difference < 1e-5
 
 
+@pytest.mark.slow
 def test_a_language_model_sees_what_is_before_in_rows_padded_on_the_left(
     leave, causal, monkeypatch
 ):
@@ -229,6 +230,7 @@ def test_a_language_model_sees_what_is_before_in_rows_padded_on_the_left(
     assert all_are(before.distance, fmean((k - 1) / 2 for k in seen))
 
 
+@pytest.mark.slow
 def test_a_row_looks_the_same_with_and_without_padding(leave, tmp_path, monkeypatch):
     """GPT-2 learns its positions: the first token of a padded row must have the first one."""
     tiny_causal.install(tmp_path / "spoken", monkeypatch, "gpt2")
@@ -242,6 +244,7 @@ def test_a_row_looks_the_same_with_and_without_padding(leave, tmp_path, monkeypa
         assert figures[0] == pytest.approx(figures[1], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_what_a_layer_does_behind_its_attention_moves_the_attention_of_later_ones_alone(leave):
     found = attention(*leave(tiny.job("adapter")), 6)
     assert found.moved[0] == [0, 0]
@@ -254,6 +257,7 @@ def shares_of_a_prompt(found):
     assert set(chain(*found.before.virtual)) == {0}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["prefix-tuning", "prompt-tuning"])
 def test_two_virtual_tokens_are_as_good_as_others_without_queries(leave, monkeypatch, method):
     one, there = leave(tiny.job(method, steps=4))
@@ -273,11 +277,13 @@ def test_two_virtual_tokens_are_as_good_as_others_without_queries(leave, monkeyp
     assert all_are(after.distance, distance)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["prefix-tuning", "prompt-tuning"])
 def test_a_prompt_of_a_language_model_does_too(leave, causal, method):
     shares_of_a_prompt(attention(*leave(tiny_causal.job(method, steps=4), causal), 6))
 
 
+@pytest.mark.slow
 def test_a_prompt_in_some_layers_alone_takes_a_share_there_alone(leave):
     options = {"layers": "top", "depth": 1}
     found = attention(*leave(tiny.job("p-tuning-v2", options=options, steps=4)), 6)
@@ -285,6 +291,7 @@ def test_a_prompt_in_some_layers_alone_takes_a_share_there_alone(leave):
     assert min(found.after.virtual[1]) > 0.05
 
 
+@pytest.mark.slow
 def test_a_method_with_an_attention_of_its_own_is_refused(leave):
     one, there = leave(tiny.job("unipelt"))
     with pytest.raises(Unsupported, match="with which it is another model: a logit differs by"):
@@ -300,6 +307,7 @@ class Bare:
         return SimpleNamespace(attentions=None)
 
 
+@pytest.mark.slow
 def test_a_model_that_gives_no_maps_is_refused(leave, monkeypatch):
     one, there = leave(tiny.job("lora", steps=4))
     with pytest.raises(Unsupported, match="Bare gives 0 attention maps for its 2 layers"):

@@ -106,6 +106,7 @@ def test_adapters_of_one_base_are_put_onto_it_in_turn(places, harness, loads, le
     assert len(loads) == 1
 
 
+@pytest.mark.slow
 def test_methods_and_bases_are_told_apart(places, harness, loads, leave):
     """Another method uses the same base, a quantised base is another, and full fine-tuning has
     weights of its own."""

@@ -343,6 +343,7 @@ def offline(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.real
 @pytest.mark.parametrize("key", OFFLINE)
 def test_shipped_offline_tasks_come_back_row_for_row(key, offline):

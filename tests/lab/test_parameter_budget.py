@@ -228,6 +228,7 @@ def test_lora_gets_less_than_a_rank_a_module_or_ranks_of_two_sizes(rows):
     assert pair.parameters % 2048 == 0
 
 
+@pytest.mark.slow
 def test_the_counts_are_those_of_the_method_put_on():
     """LoRA and DoRA against formulas, on shapes that differ by module."""
     solved = solve(job_of("lora", targets="all-linear"), large())

@@ -43,6 +43,7 @@ def clock(monkeypatch):
     monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: next(readings)))
 
 
+@pytest.mark.slow
 def test_ten_of_a_lora_on_one_base_and_fused_with_itself(leave, clock):
     """`linear` adds the factors of the updates, not the updates: (2 sqrt(s/2))^2 BA = 2 s BA."""
     one = leave(tiny.job("lora"))
@@ -79,6 +80,7 @@ def test_a_switch_shows_and_switching_back_gives_the_same_bits(leave, method, qu
     assert found.equal_after
 
 
+@pytest.mark.slow
 def test_a_switch_that_does_not_come_back_is_told(leave, monkeypatch):
     one = leave(tiny.job("lora"))
     real = module.logits_of
@@ -93,6 +95,7 @@ def test_a_switch_that_does_not_come_back_is_told(leave, monkeypatch):
     assert not several(one).equal_after
 
 
+@pytest.mark.slow
 def test_fusing_on_a_language_model_needs_no_head(tmp_path, monkeypatch):
     tiny_causal.install(tmp_path / "mirror", monkeypatch)
     places = Places(tmp_path / "mirror", ("mirror",), tmp_path / "cache")
@@ -102,6 +105,7 @@ def test_fusing_on_a_language_model_needs_no_head(tmp_path, monkeypatch):
     assert found.fused["cat"].factor == pytest.approx(1, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_what_the_library_cannot_fuse_it_says_itself(leave):
     adalora = several(leave(tiny.job("adalora")))
     assert adalora.apart > 1e-3 and adalora.equal_after
@@ -114,6 +118,7 @@ def test_what_the_library_cannot_fuse_it_says_itself(leave):
     assert ia3.fused["weighted"].factor is None
 
 
+@pytest.mark.slow
 def test_views_count_once():
     layer = torch.nn.Linear(3, 5, bias=False)
     layer.register_buffer("part", layer.weight.detach()[:2])
@@ -123,6 +128,7 @@ def test_views_count_once():
 # --- what changed ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_change_of_a_lora_is_the_norm_of_its_product(leave):
     one = leave(tiny.job("lora"))
     found = weight_change(one)
@@ -138,6 +144,7 @@ def test_the_change_of_a_lora_is_the_norm_of_its_product(leave):
     assert found.rest == 0
 
 
+@pytest.mark.slow
 def test_biases_alone_move_no_matrix(leave):
     one = leave(tiny.job("bitfit"))
     found = weight_change(one)
@@ -147,6 +154,7 @@ def test_biases_alone_move_no_matrix(leave):
         several(one)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_merged_has_no_change_of_weights(leave):
     with pytest.raises(Unsupported, match="no weights of BertForSequenceClassification give"):
         weight_change(leave(tiny.job("adapter")))

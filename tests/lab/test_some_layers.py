@@ -153,6 +153,7 @@ def test_an_answer_is_written_token_by_token_as_from_the_whole_text(places, whic
             text.append(token)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", ["top", "bottom"])
 def test_a_job_of_some_layers_is_saved_and_its_memory_foreseen(places, which):
     job = tiny_causal.job("p-tuning-v2", rank=TOKENS, steps=4, options=options(which, 0))

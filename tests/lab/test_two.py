@@ -147,6 +147,7 @@ def test_the_root_in_the_scale_of_rslora_doubles_what_cat_gives(leave, places):
     assert ways["cat"].error == pytest.approx(1, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_updates_are_those_that_merging_adds(leave):
     """DoRA's magnitudes are no part of what PEFT fuses."""
     first, second = (leave(tiny.job("dora", seed=seed, steps=4))[0] for seed in (0, 1))
@@ -165,6 +166,7 @@ def test_updates_are_those_that_merging_adds(leave):
                 layer.unmerge()
 
 
+@pytest.mark.slow
 def test_ia3_scales_are_averaged(leave):
     first, second = (leave(tiny.job("ia3", seed=seed))[0] for seed in (0, 1))
     with both_on_one_base(first, second) as model:
@@ -202,6 +204,7 @@ def test_the_process_measures_what_it_is_asked_for(leave, places, monkeypatch):
     assert set(plain) == {"change", "several"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "why"),
     [

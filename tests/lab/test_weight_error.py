@@ -87,6 +87,7 @@ def test_the_matrices_of_the_layers_are_taken_and_nothing_else(tmp_path):
     assert [w.shape for w in linear_weights(tmp_path / "m.safetensors")] == [(2, 2)]
 
 
+@pytest.mark.slow
 @pytest.mark.real
 def test_the_stored_figures_are_those_of_the_packaged_weights():
     stored = load_errors([SUITES])["minilm-l6", False]

@@ -126,6 +126,7 @@ def test_commands_of_the_wheel_work_in_an_empty_folder(command):
     assert list(command.folder.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.heavy
 def test_a_suite_for_rows_of_ones_own_is_written_and_planned_with_the_wheel(command):
     rows = [f"lent it to {n},lent\nsold {n} of it,sold\n" for n in range(40)]

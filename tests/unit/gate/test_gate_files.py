@@ -212,6 +212,7 @@ def test_a_later_attempt_that_failed_counts(peftmark):
     assert code == Exit.REGRESSION and "its rank is not the budget's" in said
 
 
+@pytest.mark.slow
 @pytest.mark.heavy
 def test_a_reader_that_leaves_does_not_change_the_verdict(tmp_path):
     smoke_rows(tmp_path / "results")
