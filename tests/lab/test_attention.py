@@ -12,7 +12,6 @@ import torch
 
 import tiny
 import tiny_causal
-from peftmark.lab import recipe
 from peftmark.lab.export import attention as module
 from peftmark.lab.export.attention import attention
 from peftmark.lab.export.attention_maps import (
@@ -23,7 +22,6 @@ from peftmark.lab.export.attention_maps import (
     variation,
     virtual_places,
 )
-from peftmark.lab.export.opened import opened
 from peftmark.lab.export.task_rows import task_rows
 from peftmark.lab.models import Unsupported
 from peftmark.sources.assets import Places
@@ -151,10 +149,7 @@ def leave(tmp_path, places):
     """What a tiny job leaves, opened again, and where its rows are."""
 
     def run(job, there=places):
-        folder = tmp_path / "left" / job.job_id
-        done = recipe.run(job, there, lambda message: None, folder)
-        assert done.status == "ok", done.status_reason
-        return opened(folder, there), there
+        return tiny.left(job, there, tmp_path / "left")[0], there
 
     return run
 

@@ -17,11 +17,14 @@ from peftmark.catalog.models import MODELS, Model
 from peftmark.catalog.origins import Hub
 from peftmark.catalog.tasks import TASKS
 from peftmark.core.hashes import sha256_file
+from peftmark.lab import recipe
 from peftmark.lab.build import Build
 from peftmark.lab.data.job_data import Work, prepare_work, task_of
+from peftmark.lab.export.opened import Opened, opened
 from peftmark.lab.methods import Prepared
 from peftmark.lab.models import anatomy, load_model, load_tokenizer
 from peftmark.record.job import Job
+from peftmark.record.outcome import Outcome
 from peftmark.record.recipe import AdaLoraSchedule
 from peftmark.sources.assets import Places
 from peftmark.sources.task_data import load_task
@@ -217,3 +220,11 @@ def tiny_job(job: Job, **recipe: object) -> Job:
     }
     changed = replace(job.recipe, **{**settings, **recipe})
     return replace(job, model="tiny", model_identity="", data_fingerprint="none", recipe=changed)
+
+
+def left(job: Job, places: Places, folder: Path) -> tuple[Opened, Outcome]:
+    """What a job leaves in a folder, opened again, and its outcome."""
+    outbox = folder / job.job_id
+    done = recipe.run(job, places, lambda message: None, outbox)
+    assert done.status == "ok", done.status_reason
+    return opened(outbox, places), done

@@ -63,7 +63,7 @@ def folders(results: Path, suite: str | None, source: Path | None) -> list[Path]
         return [source.absolute()]
     named = [results / suite] if suite else sorted(results.glob("*"))
     found = [f for f in named if (f / "parts").is_dir()]
-    published = _published(results)
+    published = published_in(results)
     if suite is None:
         found += sorted(published.glob("*/rows.parquet"))
     elif SUITE_NAME.fullmatch(suite) and (file := published / suite / "rows.parquet").is_file():
@@ -74,7 +74,7 @@ def folders(results: Path, suite: str | None, source: Path | None) -> list[Path]
     return found
 
 
-def _published(results: Path) -> Path:
+def published_in(results: Path) -> Path:
     """Where published rows are: in the results folder, else, if it is `./results`, where they were
     installed. Another folder was named to be asked alone."""
     own = results / PUBLISHED

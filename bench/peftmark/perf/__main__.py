@@ -13,20 +13,19 @@ import argparse
 import json
 import os
 import shutil
-import signal
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
-from peftmark.core.errors import Exit, Leave, UserError
+from peftmark.core.errors import UserError
 from peftmark.core.texts import whole_number
 from peftmark.machine.environment import capture
 from peftmark.perf import launches, matrix, page, pairs, trainers
+from peftmark.perf.command import exit_code
 
 PARTS = ("step", "launches", "trainers", "matrix")
 PAGE = Path("docs/performance.md")
@@ -42,19 +41,7 @@ KEYS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, and write the figures."""
     options = parse(arguments)
-    signal.signal(signal.SIGTERM, _leave)  # so that what was started ends too
-    try:
-        _run(options)
-    except UserError as error:
-        print(f"perf: {error}", file=sys.stderr)
-        return int(error.code)
-    except KeyboardInterrupt as left:
-        return int(left.code if isinstance(left, Leave) else Exit.INTERRUPTED)
-    return 0
-
-
-def _leave(number: int, frame: FrameType | None) -> None:
-    raise Leave(Exit.TERMINATED)
+    return exit_code("perf", lambda: _run(options))
 
 
 def _run(options: argparse.Namespace) -> None:

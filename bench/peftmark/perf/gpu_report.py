@@ -14,7 +14,6 @@ import argparse
 import json
 import math
 import os
-import signal
 import sys
 import time
 import traceback
@@ -22,13 +21,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
 from typing import Any, Literal
 
-from peftmark.core.errors import Exit, Leave, UserError
+from peftmark.core.errors import UserError
 from peftmark.machine import nvml
 from peftmark.machine.environment import capture
 from peftmark.perf import gpu_assets, gpu_page, gpu_parts
+from peftmark.perf.command import exit_code
 from peftmark.perf.gpu_parts import Bench, NotRun
 
 FOLDER = Path("build/gpu-report")
@@ -152,22 +151,14 @@ def take(part: Part, bench: Bench, end: float, scale: float = 1.0) -> Result:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, and write the report."""
     options = _parser().parse_args(arguments)
-    signal.signal(signal.SIGTERM, _leave)  # so that what was started ends too
-    try:
+
+    def work() -> None:
         if options.assets is not None:
             gpu_assets.bring(options.assets or None, options.with_mpnet, options.piece_mib, print)
         else:
             _report(options)
-    except UserError as error:
-        print(f"gpu-report: {error}", file=sys.stderr)
-        return int(error.code)
-    except KeyboardInterrupt as left:
-        return int(left.code if isinstance(left, Leave) else Exit.INTERRUPTED)
-    return 0
 
-
-def _leave(number: int, frame: FrameType | None) -> None:
-    raise Leave(Exit.TERMINATED)
+    return exit_code("gpu-report", work)
 
 
 def _report(options: argparse.Namespace) -> None:

@@ -45,7 +45,7 @@ class Neighbour:
 
 def neighbours_text(plan: Plan) -> str:
     """The next smaller profile of a plan's suite and the next larger one, in a sentence each; empty
-    if it has no other whose jobs are known."""
+    if it has no other of more or less work whose jobs are known."""
     if len(plan.suite.profiles) == 1:
         return ""
     own = _work(plan, plan.expanded)
@@ -54,7 +54,7 @@ def neighbours_text(plan: Plan) -> str:
         if name != plan.profile and (one := _neighbour(plan, name, own)) is not None:
             found.append(one)
     smaller = max((one for one in found if one.times < 1), key=lambda one: one.times, default=None)
-    larger = min((one for one in found if one.times >= 1), key=lambda one: one.times, default=None)
+    larger = min((one for one in found if one.times > 1), key=lambda one: one.times, default=None)
     told = [
         f"{which}: {one.text}."
         for which, one in (("Next smaller", smaller), ("Next larger", larger))

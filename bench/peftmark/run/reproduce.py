@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from peftmark.advice.read_rows import PUBLISHED
+from peftmark.advice.read_rows import published_in
 from peftmark.analysis.reproduction import Reproduced, held, other_seeds, sample
 from peftmark.analysis.validity import made_elsewhere
 from peftmark.catalog.methods import method_of
@@ -149,7 +149,7 @@ def _published(asked: Asked) -> tuple[Path, Contents]:
         UserError: there is none, or one of its rows is damaged.
     """
     find_suite(asked.suite, asked.suites)  # before its name becomes a path
-    folder = asked.results / PUBLISHED
+    folder = published_in(asked.results)
     file = folder / asked.suite / "rows.parquet"
     if not file.is_file():
         there = sorted(path.parent.name for path in folder.glob("*/rows.parquet"))

@@ -12,7 +12,7 @@ import pytest
 
 from factory import make_environment, make_outcome, make_record
 from peftmark.core.errors import UserError
-from peftmark.perf import gpu_parts, gpu_report, gpu_suites, limited
+from peftmark.perf import command, gpu_parts, gpu_report, gpu_suites, limited
 from peftmark.perf.gpu_parts import Bench, NotRun
 from peftmark.perf.gpu_report import PARTS, Part, carry_out
 from peftmark.perf.gpu_steps import CELLS
@@ -368,7 +368,7 @@ def no_gpu(monkeypatch):
     monkeypatch.setattr(gpu_report.nvml, "devices", lambda: nothing)
     machine = {"cpu": "Example", "cores": 2, "gpus": [], "driver": None}
     monkeypatch.setattr(gpu_report, "capture", lambda: make_environment(machine=machine))
-    monkeypatch.setattr(gpu_report.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(command.signal, "signal", lambda *_: None)
     monkeypatch.setattr(gpu_report, "PARTS", [])
 
 

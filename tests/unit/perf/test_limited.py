@@ -29,10 +29,11 @@ def gone(pid):
 
 def test_a_command_that_ends_well_leaves_what_it_printed(tmp_path):
     text = "import os; print('{\"a\": 1}'); print('chatter'); print(os.environ['NAMED'])"
-    ran = limited.python(code(text), tmp_path / "logs" / "a.log", 600.0, {"NAMED": "[2]"})
+    clock = iter([10.0, 12.5]).__next__
+    ran = limited.python(code(text), tmp_path / "logs" / "a.log", 600.0, {"NAMED": "[2]"}, clock)
     assert (ran.code, ran.late, ran.why()) == (0, False, "")
     assert ran.lines()[:2] == [{"a": 1}, [2]]
-    assert ran.seconds > 0
+    assert ran.seconds == 2.5
 
 
 def test_a_command_that_fails_says_why(tmp_path):

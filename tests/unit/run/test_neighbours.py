@@ -26,6 +26,12 @@ def test_the_next_larger_and_smaller_are_told_with_what_they_ask_for(plan):
     assert "Next smaller: gpu-offline (0." in told and "times the work, for a GPU)." in told
 
 
+def test_a_profile_of_as_much_work_is_neither_larger_nor_smaller(tmp_path):
+    told = neighbours_text(make_plan(Selection("glue", "offline-chosen", results=tmp_path)))
+    assert told.startswith("Next larger: offline-tuned (2.")
+    assert "offline (" not in told
+
+
 def test_a_time_stands_where_the_cache_tells_all_of_it(plan, monkeypatch):
     monkeypatch.setattr(module, "costs_here", lambda plan: None)
     monkeypatch.setattr(
