@@ -149,11 +149,38 @@ def test_shapes_are_tried_by_their_gradients_too(monkeypatch):
     rank_allocation._same_bits.cache_clear()
 
 
+def test_means_of_a_shape_with_other_bits_are_taken_one_by_one(places, monkeypatch):
+    theirs, _ = steps(places, job("peft"))
+    asked = []
+    monkeypatch.setattr(rank_allocation, "_same_means", lambda *one: asked.append(one))
+    ours, _ = steps(places, job("batched"))
+    assert_equal(ours, theirs)
+    assert {dim for _, _, dim, _, _ in asked} == {0, 1}
+
+
+def test_means_are_tried_on_their_shape(monkeypatch):
+    ask = (3, (6, 64), 1, CPU, 1)
+    rank_allocation._same_means.cache_clear()
+    assert rank_allocation._same_means(*ask)
+    rank_allocation._same_means.cache_clear()
+    mean = torch.Tensor.mean
+
+    def off(one, dim):
+        found = mean(one, dim=dim)
+        return torch.nextafter(found, found + 1) if one.ndim == 3 else found
+
+    monkeypatch.setattr(torch.Tensor, "mean", off)
+    assert not rank_allocation._same_means(*ask)
+    rank_allocation._same_means.cache_clear()
+
+
 def test_trying_shapes_draws_nothing_from_the_jobs_random_numbers():
     rank_allocation._same_bits.cache_clear()
+    rank_allocation._same_means.cache_clear()
     torch.manual_seed(3)
     before = torch.get_rng_state()
     rank_allocation._same_bits(2, (4, 32), True, CPU, 1)
+    rank_allocation._same_means(2, (4, 32), 0, CPU, 1)
     assert torch.equal(before, torch.get_rng_state())
 
 

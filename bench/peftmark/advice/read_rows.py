@@ -8,13 +8,11 @@ from pathlib import Path
 from peftmark.advice.tables import tables_of
 from peftmark.analysis.table import ResultTable
 from peftmark.core.errors import UserError
-from peftmark.core.files import PACKAGE, SUITE_NAME
+from peftmark.core.files import SUITE_NAME
+from peftmark.storage.published import ROWS, published_in
 from peftmark.storage.rows_file import read_rows_file
 from peftmark.storage.store import Contents, Store
 from peftmark.storage.unread import unread
-
-PUBLISHED = "published"
-"""Folder of a results folder with rows that come with the project, a file a suite."""
 
 
 class NothingMeasured(UserError):
@@ -65,20 +63,10 @@ def folders(results: Path, suite: str | None, source: Path | None) -> list[Path]
     found = [f for f in named if (f / "parts").is_dir()]
     published = published_in(results)
     if suite is None:
-        found += sorted(published.glob("*/rows.parquet"))
-    elif SUITE_NAME.fullmatch(suite) and (file := published / suite / "rows.parquet").is_file():
+        found += sorted(published.glob(f"*/{ROWS}"))
+    elif SUITE_NAME.fullmatch(suite) and (file := published / suite / ROWS).is_file():
         found.append(file)
     if not found:
         where = results / suite if suite else results
         raise NothingMeasured(f"the folder {where} holds no results", to_run(suite))
     return found
-
-
-def published_in(results: Path) -> Path:
-    """Where published rows are: in the results folder, else, if it is `./results`, where they were
-    installed. Another folder was named to be asked alone."""
-    own = results / PUBLISHED
-    if own.is_dir() or results != Path("results"):
-        return own
-    shipped = PACKAGE / "_published"
-    return shipped if shipped.is_dir() else PACKAGE.parent.parent / own

@@ -65,6 +65,7 @@ class Part:
         more: how many seeds would probably settle it.
         notes: what a reader should know of the rows.
         jobs: ids of the jobs whose rows it rests on.
+        elsewhere: whether rows of other profiles or suites test it, and none of these.
     """
 
     test: ClaimTest | None
@@ -82,6 +83,7 @@ class Part:
     more: int | None = None
     notes: tuple[str, ...] = ()
     jobs: tuple[str, ...] = ()
+    elsewhere: bool = False
 
     @property
     def text(self) -> str:

@@ -1,214 +1,21 @@
-"""What `peftmark claims` prints: the ledger of claims, and the verdicts that stored rows give."""
+"""What `peftmark claims` prints of the ledger of claims and their verdicts."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from typing import Any
 
-from peftmark.analysis.machines import machines_of, sentence
-from peftmark.analysis.table import build
-from peftmark.claims.ledger import Claim, load_claims
 from peftmark.claims.memory_figures import MemoryVerdict
 from peftmark.claims.memory_text import counts_text, figure_lines, memory_facts
-from peftmark.claims.paper import NOTHING, PREDICT, Paper
+from peftmark.claims.paper import PREDICT
 from peftmark.claims.part import Part
-from peftmark.claims.tally import STATUSES, Status, status_of, tally_lines
-from peftmark.claims.verdicts import Verdict, verdicts, without_rows
+from peftmark.claims.standing import Ledger, Line
+from peftmark.claims.tally import STATUSES, tally_lines
+from peftmark.claims.verdicts import Verdict
 from peftmark.claims.wording import claimed, lead, measured, percent, source_text
-from peftmark.core.errors import UserError
 from peftmark.memory.forecast import NOT_YET
 from peftmark.render import words
-from peftmark.storage.store import Contents, Store
-from peftmark.storage.unread import no_results, unread
-from peftmark.suite.checks import suite_folders
-from peftmark.suite.expand import as_recorded
-from peftmark.suite.load import Suite
-from peftmark.suite.with_rows import load_with_rows
-
-
-@dataclass(frozen=True)
-class Standing:
-    """A verdict by the rows of one profile of one suite."""
-
-    suite: str
-    profile: str
-    verdict: Verdict
-
-
-@dataclass(frozen=True)
-class Line:
-    """One claim with what is known of it.
-
-    Attributes:
-        standings: a verdict for each suite with results.
-        idle: suites that test it and have no results yet.
-        computed: what needs no run.
-    """
-
-    claim: Claim
-    standings: tuple[Standing, ...]
-    idle: tuple[str, ...]
-    computed: Paper = NOTHING
-
-    @property
-    def paper(self) -> Verdict:
-        """The verdict without any row: on paper, untestable, or undecided."""
-        return without_rows(self.claim, paper=self.computed)
-
-    @property
-    def status(self) -> Status:
-        """How the claim stands, over all suites."""
-        kinds = [standing.verdict.kind for standing in self.standings]
-        paper = self.paper
-        # What is left where sums are done and no suite tests the rest.
-        left = paper.kind == "undecided" and not self.claim.suites
-        never = left and any(part.kind == "untestable" for part in paper.parts)
-        return status_of(kinds, "untestable" if never else paper.kind, bool(self.idle))
-
-    @property
-    def because(self) -> str:
-        """The suites that the state rests on, or its reason."""
-        status = self.status
-        if status == "no results":
-            return f"run {words.listing(self.idle)}"
-        if status == "not runnable here":
-            return "; ".join(p.reason for p in self.paper.parts if p.kind == "untestable")
-        mine = [
-            s for s in self.standings if status_of([s.verdict.kind], "undecided", False) == status
-        ]
-        if mine and (status != "decided" or self.paper.kind == "undecided"):
-            return "; ".join(f"{s.verdict.text}: {s.suite}, {s.profile}" for s in mine)
-        reasons = dict.fromkeys(part.reason for part in self.paper.parts if part.reason)
-        return self.paper.kind if status == "decided" else "; ".join(reasons) or "on paper"
-
-    @property
-    def figures(self) -> tuple[MemoryVerdict, ...]:
-        """The published memory figures of the claim, with what predictions say of them."""
-        return self.computed.of(self.claim)
-
-
-@dataclass(frozen=True)
-class Ledger:
-    """Claims with their verdicts; `suite` and `profile` where one suite was asked for.
-
-    Attributes:
-        notes: what of the results folders can't be read, a sentence each.
-    """
-
-    lines: tuple[Line, ...]
-    suite: str | None = None
-    profile: str | None = None
-    notes: tuple[str, ...] = ()
-
-
-def look(
-    suite: str | None,
-    profile: str | None,
-    results: Path,
-    suites: Path | None,
-    compute: Callable[[Sequence[Claim]], Paper] = lambda claims: NOTHING,
-) -> Ledger:
-    """The claims of a suite with verdicts from its stored rows, or every claim there is.
-
-    Args:
-        suite: None for the whole ledger, with the verdicts of every suite that has results.
-        profile: None for the profile of the latest row.
-        results: the results folder.
-        suites: a folder of suites besides those shipped.
-        compute: what needs no run, for the claims that are shown.
-
-    Raises:
-        UserError: unknown suite or profile, a suite that tests no claim, or one without results.
-    """
-    claims = load_claims(suite_folders(suites))
-    if suite is None:
-        if profile is not None:
-            raise UserError(
-                "--profile is of a suite, and no suite is named",
-                "Name one: peftmark claims SUITE --profile PROFILE.",
-            )
-        return _whole(claims, results, suites, compute([*claims.values()]))
-    loaded = load_with_rows(suite, suites, results)
-    if not loaded.claims:
-        known = sorted({name for claim in claims.values() for name in claim.suites})
-        raise UserError(
-            f"suite {suite} tests no claim", f"Suites that do: {', '.join(known) or 'none'}."
-        )
-    store = Store(results, suite)
-    contents = store.read()
-    paper = compute([claims[name] for name in loaded.claims])
-    standings = _standings(loaded, profile, contents, claims, paper)
-    if standings is None:
-        raise no_results(
-            store.folder,
-            contents,
-            f"Run them first: peftmark run {suite}. Without a suite `peftmark claims` shows every "
-            "claim and what it needs.",
-        )
-    lines = tuple(Line(s.verdict.claim, (s,), (), paper) for s in standings.values())
-    shown = next(iter(standings.values())).profile
-    notes = (*_notes({store.folder: contents}), *_machines(contents, shown))
-    return Ledger(lines, suite, shown, notes)
-
-
-def _whole(claims: Mapping[str, Claim], results: Path, suites: Path | None, paper: Paper) -> Ledger:
-    """Every claim, with the verdicts of every suite that has results."""
-    names = dict.fromkeys(name for claim in claims.values() for name in claim.suites)
-    stores = {name: Store(results, name) for name in names}
-    there = {name: store.read() for name, store in stores.items()}
-    found = {
-        n: _standings(load_with_rows(n, suites, results), None, there[n], claims, paper) or {}
-        for n in names
-    }
-    lines = []
-    for claim in claims.values():
-        standings = {n: found[n][claim.id] for n in claim.suites if claim.id in found[n]}
-        idle = tuple(name for name in claim.suites if name not in standings)
-        lines.append(Line(claim, tuple(standings.values()), idle, paper))
-    notes = [*_notes({stores[name].folder: contents for name, contents in there.items()})]
-    for name, standing in found.items():
-        if standing:
-            profile = next(iter(standing.values())).profile
-            notes += [f"{name}: {text}" for text in _machines(there[name], profile)]
-    return Ledger(tuple(lines), notes=tuple(notes))
-
-
-def _notes(found: Mapping[Path, Contents]) -> tuple[str, ...]:
-    return tuple(f"{where}: {clause}." for where, what in found.items() for clause in unread(what))
-
-
-def _machines(contents: Contents, profile: str) -> list[str]:
-    """What of a profile's rows is pooled over machines; nothing for one machine."""
-    rows = [r for r in contents.rows if (r.job.profile, r.job.purpose) == (profile, "report")]
-    return [*filter(None, [sentence(machines_of(rows))])]
-
-
-def _standings(
-    suite: Suite,
-    profile: str | None,
-    contents: Contents,
-    claims: Mapping[str, Claim],
-    paper: Paper,
-) -> dict[str, Standing] | None:
-    """Claim -> its verdict by the rows of one profile; None for a suite without rows."""
-    if profile is not None and profile not in suite.profiles:
-        known = ", ".join(suite.profiles)
-        raise UserError(f"suite {suite.name} has no profile {profile!r}", f"Its profiles: {known}.")
-    records = list(contents.records.values())
-    if profile is None:
-        latest = max(records, key=lambda r: (r.finished_at, r.job.job_id), default=None)
-        profile = latest.job.profile if latest is not None else None
-    if not records or profile is None or profile not in suite.profiles:
-        return None
-    mine = [r for r in records if r.job.profile == profile]
-    jobs = as_recorded(suite, profile, {r.job.job_id: r for r in mine}).jobs
-    rows = [r for r in contents.rows if r.job.profile == profile]
-    table = build(rows, jobs, suite.report.reference)
-    found = verdicts(table, [claims[name] for name in suite.claims], paper)
-    return {v.claim.id: Standing(suite.name, profile, v) for v in found}
-
 
 # --- as data ------------------------------------------------------------------------------------
 
@@ -231,7 +38,12 @@ def _line_facts(line: Line) -> dict[str, Any]:
         "status": line.status,
         "because": line.because,
         "verdicts": [
-            {"suite": s.suite, "profile": s.profile, **_verdict_facts(s.verdict)}
+            {
+                "suite": s.suite,
+                "profile": s.profile,
+                "published_rows": s.published,
+                **_verdict_facts(s.verdict),
+            }
             for s in line.standings
         ],
         "without_rows": {"verdict": paper.kind, "parts": [_part_facts(p) for p in paper.parts]},
@@ -296,7 +108,7 @@ def claims_text(ledger: Ledger) -> str:
 
 def _suite_lines(ledger: Ledger) -> Iterator[str]:
     found = [line.standings[0].verdict for line in ledger.lines]
-    yield f"Suite {ledger.suite}, profile {ledger.profile}. {lead(found)}"
+    yield f"Suite {ledger.lines[0].standings[0].where}. {lead(found)}"
     level = max((v.level for v in found if v.level is not None), default=None)
     if level is not None:
         yield f"Each interval has level {percent(level)}, so that all hold together with 95\u00a0%."
@@ -351,8 +163,7 @@ def claim_lines(line: Line) -> Iterator[str]:
         yield f"     {text}; suite {', '.join(suites)}"
     yield from (f"     {text}" for text in _figure_lines(line.figures))
     for standing in line.standings:
-        where = f"{standing.suite}, profile {standing.profile}"
-        yield f"     {where}: {standing.verdict.text}"
+        yield f"     {standing.where}: {standing.verdict.text}"
     if line.idle:
         yield f"     undecided, no results yet: {', '.join(line.idle)}"
 

@@ -52,6 +52,11 @@ class Verdict:
         return f"{self.kind}{_of_direction(self.kind, self.parts)} {self.scale}".strip()
 
     @property
+    def tested(self) -> bool:
+        """Whether the profile tests any of it by rows."""
+        return any(p.test is not None and p.test.measured and not p.elsewhere for p in self.parts)
+
+    @property
     def jobs(self) -> tuple[str, ...]:
         """Ids of the jobs whose rows it rests on, each once."""
         return tuple(dict.fromkeys(job for part in self.parts for job in part.jobs))
@@ -170,7 +175,8 @@ def _elsewhere(test: ClaimTest, evidence: Evidence) -> Part:
         where = f"the {' or '.join(test.profiles or ())} profile"
     else:
         where = f"suite {test.suite}"
-    return Part(test, "not comparable", reason=f"tested by {where}", settle=f"run {where}")
+    why = f"tested by {where}"
+    return Part(test, "not comparable", reason=why, settle=f"run {where}", elsewhere=True)
 
 
 def combined(parts: Sequence[Part]) -> Kind:

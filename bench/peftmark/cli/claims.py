@@ -33,7 +33,8 @@ def run(options: argparse.Namespace) -> int:
     """Verdicts on published claims."""
     from peftmark.claims.ledger import Claim
     from peftmark.claims.paper import Paper, gather
-    from peftmark.claims.text import claims_facts, claims_text, look
+    from peftmark.claims.standing import look
+    from peftmark.claims.text import claims_facts, claims_text
     from peftmark.sources.assets import default_cache
     from peftmark.suite.checks import suite_folders
 

@@ -10,7 +10,6 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from peftmark.advice.read_rows import published_in
 from peftmark.analysis.reproduction import Reproduced, held, other_seeds, sample
 from peftmark.analysis.validity import made_elsewhere
 from peftmark.catalog.methods import method_of
@@ -31,6 +30,7 @@ from peftmark.run.runner import Plan, Selection
 from peftmark.run.session import Watcher
 from peftmark.run.stop import Stop
 from peftmark.sources.manifest import check_mirror
+from peftmark.storage.published import ROWS, published_in
 from peftmark.storage.rows_file import read_rows_file
 from peftmark.storage.store import Contents
 from peftmark.suite.added_seeds import with_looks
@@ -150,9 +150,9 @@ def _published(asked: Asked) -> tuple[Path, Contents]:
     """
     find_suite(asked.suite, asked.suites)  # before its name becomes a path
     folder = published_in(asked.results)
-    file = folder / asked.suite / "rows.parquet"
+    file = folder / asked.suite / ROWS
     if not file.is_file():
-        there = sorted(path.parent.name for path in folder.glob("*/rows.parquet"))
+        there = sorted(path.parent.name for path in folder.glob(f"*/{ROWS}"))
         raise UserError(
             f"{file}: no published rows of suite {asked.suite}",
             f"Suites with published rows: {', '.join(there)}."

@@ -15,7 +15,7 @@ from peftmark.analysis.stats import compare, seeds_to_decide
 from peftmark.analysis.table import ResultTable, difference, overall_score, ratio
 from peftmark.catalog.methods import Cell
 from peftmark.claims.part import Part
-from peftmark.claims.text import Line
+from peftmark.claims.standing import Line
 from peftmark.claims.wording import measured, percent
 from peftmark.record.job import Record
 from peftmark.render import words

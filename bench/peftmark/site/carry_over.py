@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from peftmark.analysis.comparison import Difference, against_reference
 from peftmark.catalog.methods import Cell as Trained
 from peftmark.catalog.models import MODELS
-from peftmark.claims.text import Line
+from peftmark.claims.standing import Line
 from peftmark.render import words
 from peftmark.site import text
 from peftmark.site.answers import difference_text, together

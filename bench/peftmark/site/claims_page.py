@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from peftmark.claims.part import Part
+from peftmark.claims.standing import Line, Standing
 from peftmark.claims.tally import STATUSES
-from peftmark.claims.text import Line, Standing, claim_lines
+from peftmark.claims.text import claim_lines
 from peftmark.claims.wording import claimed, measured, percent
 from peftmark.render import words
 from peftmark.site import text

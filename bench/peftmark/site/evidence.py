@@ -12,18 +12,18 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from peftmark.advice.read_rows import PUBLISHED
 from peftmark.analysis.table import ResultTable, build
 from peftmark.api.reporting import stored_plan, write_report
 from peftmark.catalog.models import Model
 from peftmark.claims.ledger import Claim
 from peftmark.claims.paper import Paper
-from peftmark.claims.text import Line, Standing, look
+from peftmark.claims.standing import Line, Standing, look
 from peftmark.record.job import Record
 from peftmark.render import words
 from peftmark.report import validity, view
 from peftmark.report.report_input import ReportInput
 from peftmark.run.runner import Plan, Selection
+from peftmark.storage.published import PUBLISHED
 from peftmark.storage.rows_file import read_rows_file
 from peftmark.storage.store import Store
 from peftmark.suite.expand import as_recorded

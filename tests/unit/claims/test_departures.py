@@ -12,8 +12,9 @@ from peftmark.catalog.methods import Cell
 from peftmark.claims.comparisons import BestRate, Difference, Ratio, Spread
 from peftmark.claims.evidence import unequal_steps, unequal_training
 from peftmark.claims.measures import MEASURES
+from peftmark.claims.standing import Ledger, Line, Standing
 from peftmark.claims.stated import StatedRecipe, recipe_departures
-from peftmark.claims.text import Ledger, Line, Standing, claims_facts, claims_text
+from peftmark.claims.text import claims_facts, claims_text
 from peftmark.claims.verdicts import verdicts
 from peftmark.suite.expand import expand
 from peftmark.suite.load import load_suite

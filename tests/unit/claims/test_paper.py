@@ -11,7 +11,8 @@ from peftmark.claims.ledger import load_claims
 from peftmark.claims.memory_figures import MemoryVerdict, Reading
 from peftmark.claims.memory_ledger import load_figures
 from peftmark.claims.paper import PREDICT, Paper, gather, on_paper
-from peftmark.claims.text import Ledger, Line, claims_facts, claims_text
+from peftmark.claims.standing import Ledger, Line
+from peftmark.claims.text import claims_facts, claims_text
 from peftmark.claims.verdicts import verdicts, without_rows
 from peftmark.claims.weight_errors import WeightErrors, load_errors
 from peftmark.core.errors import SuiteError

@@ -7,8 +7,9 @@ import json
 import pytest
 
 from claimed import A, B, build, claim, difference, paper, rows
+from peftmark.claims.standing import Ledger, Line, Standing
 from peftmark.claims.tally import STATUSES, status_of, tally_lines
-from peftmark.claims.text import Ledger, Line, Standing, claims_facts, claims_text
+from peftmark.claims.text import claims_facts, claims_text
 from peftmark.claims.verdicts import verdicts
 
 

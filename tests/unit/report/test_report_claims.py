@@ -12,7 +12,8 @@ import small_suite
 from claimed import SETTING, A, B, C, build, claim, difference, order, paper, ratio, rows
 from factory import make_outcome, make_record
 from peftmark.claims.ledger import LEDGER, load_claims
-from peftmark.claims.text import claims_facts, claims_text, look
+from peftmark.claims.standing import look
+from peftmark.claims.text import claims_facts, claims_text
 from peftmark.claims.verdicts import verdicts
 from peftmark.core.errors import Exit, UserError
 from peftmark.render import html, markdown

@@ -10,7 +10,7 @@ from claimed import claim
 from factory import ADALORA, FULL, HEAD, LORA, QLORA, make_matrix
 from peftmark.analysis.comparison import against_reference
 from peftmark.claims.part import Part
-from peftmark.claims.text import Line, Standing
+from peftmark.claims.standing import Line, Standing
 from peftmark.claims.verdicts import Verdict
 from peftmark.site.answers import (
     answers,

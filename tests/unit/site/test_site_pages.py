@@ -13,7 +13,7 @@ from factory import ADALORA, LORA, QLORA, make_matrix, make_record, make_trials
 from peftmark.analysis.table import ratio
 from peftmark.catalog.methods import METHODS
 from peftmark.claims.part import Part
-from peftmark.claims.text import Line, Standing
+from peftmark.claims.standing import Line, Standing
 from peftmark.claims.verdicts import Verdict
 from peftmark.cli.parser import COMMANDS
 from peftmark.core.strict import Strict

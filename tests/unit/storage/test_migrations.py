@@ -232,7 +232,7 @@ def test_no_command_calls_a_folder_empty_that_has_rows(peftmark, monkeypatch, wo
     else:
         (store.parts / f"{'0' * 16}.1.parquet").write_bytes(b"damaged")
     code, said = peftmark(*words)
-    assert code != 0 or words[0] == "recommend", "which the published rows answer too"
+    assert code != 0 or words[0] in ("recommend", "claims"), "which the published rows answer too"
     assert "Run them first" not in said and "Run some first" not in said
     found = "4 rows of an older peftmark (schema 3) can't be read"
     assert (found if kind == "older" else "1 part can't be read, being damaged") in said

@@ -128,7 +128,7 @@ class Dynamics:
         self._how = known_method(job.method).option(job.recipe.options, "allocator")
         batched = self._how != PEFT
         if batched:
-            tuner.rankallocator = BatchedAllocator(tuner)
+            tuner.rankallocator = BatchedAllocator(tuner, setting.values)
         self.penalty = Penalty(tuner, self._adapter, batched, setting.values)
 
     def says(self) -> str:

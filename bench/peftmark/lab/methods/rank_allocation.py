@@ -190,15 +190,17 @@ class BatchedAllocator(RankAllocator):
 
     Args:
         tuner: an `AdaLoraModel`, or another tuner with its allocator, whose place it takes.
+        values: whether tensors have values; without, shapes can't be tried and all are batched.
     """
 
-    def __init__(self, tuner: Any) -> None:
+    def __init__(self, tuner: Any, values: bool = True) -> None:
         adapter: str = tuner.trainable_adapter_name
         begin: Any = super().__init__
         begin(tuner.model, tuner.peft_config[adapter], adapter)
         self.target_bgt = tuner.rankallocator.target_bgt
         self._modules = modules(tuner.model)
         self._pruned: torch.Tensor | None = None
+        self._values = values
 
     def update_ipt(self, model: nn.Module) -> None:
         """Smooth sensitivity and uncertainty of every weight by its gradient (eq. 8 to 10)."""
@@ -210,6 +212,8 @@ class BatchedAllocator(RankAllocator):
         if not self.ipt:
             for kept in (self.ipt, self.exp_avg_ipt, self.exp_avg_unc):
                 kept |= {name: torch.zeros_like(p) for name, p in weights.items()}
+            if self._values:
+                self._try_means()
         now, mean, doubt = (
             [kept[name] for name in weights]
             for kept in (self.ipt, self.exp_avg_ipt, self.exp_avg_unc)
@@ -232,13 +236,8 @@ class BatchedAllocator(RankAllocator):
         names = list(self._modules)
         with torch.no_grad():
             values, right, left = (self._scores(names, part) for part in PARTS)
-            means = torch.cat(
-                [
-                    # One by one: a mean over a stack may be summed in another order.
-                    *(torch.mean(score, dim=1) for score in right),
-                    *(torch.mean(score, dim=0) for score in left),
-                ]
-            ).view(2, len(names), -1)
+            means = torch.stack([*self._means(right, 1), *self._means(left, 0)])
+            means = means.view(2, len(names), -1)
             triplets = torch.stack(values).squeeze(2) + (means[0] + means[1])
             last = torch.kthvalue(triplets.flatten(), k=self.init_bgt - budget)[0]
             self._pruned = triplets <= last
@@ -269,11 +268,43 @@ class BatchedAllocator(RankAllocator):
         multiply: Callable[..., tuple[torch.Tensor, ...]] = foreach_mul
         return multiply(sensitivity, doubt)
 
+    def _try_means(self) -> None:
+        """Try what shapes have the same means together, so that no step that masks has to wait."""
+        for part, dim in (("lora_A", 1), ("lora_B", 0)):
+            self._means(self._scores(self._modules, part), dim)
+
+    def _means(self, scores: Sequence[torch.Tensor], dim: int) -> list[torch.Tensor]:
+        """The mean of each matrix over one of its dimensions, equal shapes at once where that gives
+        the same bits."""
+        means: list[Any] = [None] * len(scores)
+        for places, _ in _groups([(score, True) for score in scores]):
+            group = [scores[place] for place in places]
+            count, shape, _, device, threads = _key(group, True)
+            if not self._values or _same_means(count, shape, dim, device, threads):
+                found = torch.stack(group).mean(dim=dim + 1).unbind()
+                for place, mean in zip(places, found, strict=True):
+                    means[place] = mean
+        return [
+            score.mean(dim=dim) if mean is None else mean
+            for score, mean in zip(scores, means, strict=True)
+        ]
+
     def _mask(self) -> None:
         assert self._pruned is not None
         values = [module.lora_E[self.adapter_name] for module in self._modules.values()]
         whole = torch.stack(values).masked_fill_(self._pruned[:, :, None], 0.0)
         foreach_copy_(values, list(whole.unbind()))
+
+
+@lru_cache(maxsize=1024)
+def _same_means(
+    count: int, shape: tuple[int, int], dim: int, device: torch.device, threads: int
+) -> bool:
+    """Whether matrices of a shape have the same means together as one by one, tried like norms."""
+    noise = torch.Generator(device).manual_seed(0)
+    drawn = torch.rand((count, *shape), generator=noise, device=device)
+    alone = [one.clone().mean(dim=dim) for one in drawn]
+    return torch.equal(drawn.mean(dim=dim + 1), torch.stack(alone))
 
 
 def _smooth(mean: list[torch.Tensor], now: list[torch.Tensor], beta: float) -> None:
