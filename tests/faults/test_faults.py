@@ -295,6 +295,7 @@ def test_no_process_of_a_run_but_the_supervisor_holds_the_lock(run, tmp_path):
 # --- 7: signals ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_signal_ends_workers_that_ignore_it(command, tmp_path):
     one = command("fault_worker:is_stopped")  # SIGTERM does nothing to it
     pids = stopped(Store(tmp_path / "results", "smoke").logs, 2)
@@ -312,6 +313,7 @@ def is_pending(number, pid):
     return bool(int(pending, 16) >> (number - 1) & 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "code"),
     [

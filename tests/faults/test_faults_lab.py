@@ -62,6 +62,7 @@ def failing(call, at):
     return wrapped
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("where", "name", "at", "steps"),
     [

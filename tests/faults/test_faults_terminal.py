@@ -60,6 +60,7 @@ def statuses(folder):
     return [one.outcome.status for one in Store(folder / "results", "smoke").read().rows]
 
 
+@pytest.mark.slow
 def test_a_reader_that_leaves_costs_no_job(held, tmp_path):
     one = held()
     one.stdout.close()
@@ -125,6 +126,7 @@ def shell(rows):
     return start
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "behind", [">/dev/full", pytest.param("<&- >&- 2>&-", marks=pytest.mark.slow)]
 )

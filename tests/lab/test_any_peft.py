@@ -92,6 +92,7 @@ def test_table_has_every_type_of_the_installed_peft():
     assert len(TRAINED) >= 36
 
 
+@pytest.mark.slow
 def test_table_counts_budgets_that_can_be_solved(bert):
     config = AutoConfig.from_pretrained(bert, num_labels=2)
 

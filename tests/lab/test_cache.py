@@ -273,6 +273,7 @@ def test_a_base_that_is_not_quantised_is_not_kept(places):
     assert not (places.cache / "bases").exists()
 
 
+@pytest.mark.slow
 def test_a_job_that_finds_everything_made_gives_the_same_numbers(places, monkeypatch, unpredicted):
     job = tiny.job("lora", "nf4")
     told = [].append

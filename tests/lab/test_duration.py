@@ -82,6 +82,7 @@ def test_a_steps_work_is_in_parts_whose_operations_are_all_that_were_counted(met
     assert not any("bernoulli" in k for k in seen.work if k.startswith("scored")), "no dropout"
 
 
+@pytest.mark.slow
 def test_the_work_of_more_passes_is_more_of_the_same():
     asked = worker.Asked(
         [job_for()], dict(ONE_LAYER), "classification", 2, 4, 16, True, Form(), None
@@ -114,6 +115,7 @@ def test_scoring_on_four_bits_never_repacks_the_weights():
     assert not any("gemv_4bit" in name for name in seen.work)
 
 
+@pytest.mark.slow
 def test_reference_steps_time_what_jobs_dispatch(monkeypatch):
     small = reference_steps.Shape("encoder", 24, 2, (6, 8), 100)
     monkeypatch.setattr(reference_steps, "SHAPES", (small,))

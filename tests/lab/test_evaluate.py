@@ -117,6 +117,7 @@ def test_methods_and_bases_are_told_apart(places, harness, loads, leave):
     assert len(loads) == 2
 
 
+@pytest.mark.slow
 def test_a_base_that_an_adapter_changed_is_loaded_anew(places, harness, leave, monkeypatch):
     folders = [leave(seed=seed) for seed in (0, 1)]
     wanted = {at: alone(places, folder) for at, folder in enumerate(folders)}
@@ -134,6 +135,7 @@ def test_a_base_that_an_adapter_changed_is_loaded_anew(places, harness, leave, m
     assert lines[-1]["bases"] == 2
 
 
+@pytest.mark.slow
 def test_a_failure_of_one_leaves_the_others(places, harness, leave):
     folders = [leave(seed=seed) for seed in (0, 1)]
     harness.fails_at = 0

@@ -78,6 +78,7 @@ def test_what_plug_ins_trained_is_opened_with_their_code_or_not_at_all(
     assert [job.job_id for job in brought] == [one.job.job_id]
 
 
+@pytest.mark.slow
 def test_keeping_changes_nothing_of_a_row(leave, outcome):
     job = tiny.job("lora", steps=4)
     _, done = leave(job)
@@ -192,6 +193,7 @@ def test_the_check_is_of_rows_that_are_padded(leave):
 # --- new rows -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["tiny-class", "tiny-score"])
 def test_predictions_are_those_of_the_rows_that_scored_it(leave, places, task):
     job = tiny.job("lora", task=task, steps=40)
@@ -219,6 +221,7 @@ def test_a_class_comes_with_its_probability(leave, places):
     assert second["prediction"] == one.task.labels[int(shares[1].argmax())]
 
 
+@pytest.mark.slow
 def test_a_language_model_says_again_what_scored_it(tmp_path, monkeypatch):
     tiny_causal.install(tmp_path / "mirror", monkeypatch)
     places = Places(tmp_path / "mirror", ("mirror",), tmp_path / "cache")

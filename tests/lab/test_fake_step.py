@@ -201,6 +201,7 @@ ON_A_GPU = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "quantization", "precision", "shape", "live"), ON_A_GPU)
 def test_a_gpus_step_is_predicted_as_it_was_seen(method, quantization, precision, shape, live):
     wanted = job_for(method, quantization, device="cuda", precision=precision)
@@ -268,6 +269,7 @@ def test_four_bit_weights_are_stored_as_bitsandbytes_stores_them():
     assert found.quantization == constants + books
 
 
+@pytest.mark.slow
 def test_a_gpus_step_keeps_masks_of_bytes_and_norms_in_fp32():
     wanted = job_for("full", precision="bf16")
     on_cpu, on_gpu = (peak(replace(wanted, device=device)) for device in ("cpu", "cuda"))

@@ -761,6 +761,7 @@ def test_fetch_then_run_never_touches_the_network(tiny_mirror, guarded):
     assert any("forkserver" in line for line in processes)
 
 
+@pytest.mark.slow
 @pytest.mark.real
 def test_the_same_run_without_the_mirror_is_caught(tiny_mirror, guarded):
     done = subprocess.run(

@@ -235,6 +235,7 @@ def test_jobs_of_other_memory_are_other_needs(change):
     assert needs_of(replace(one, recipe=replace(one.recipe, **change))) != needs_of(one)
 
 
+@pytest.mark.slow
 def test_a_step_in_passes_is_asked_and_counted_whole():
     """The peak is that of one pass, operations are those of all."""
     jobs = [job_for(batch_size=8, gradient_accumulation=n) for n in (1, 2, 4)]

@@ -25,6 +25,7 @@ def places_of(tmp_path, monkeypatch) -> Places:
 # --- the step -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_steps_that_are_watched_lie_between_and_are_compared_too(tmp_path, monkeypatch):
     places = places_of(tmp_path, monkeypatch)
     job = tiny.job("lora", task="tiny-class", steps=15, dropout=0.1)

@@ -71,6 +71,7 @@ def reasons_but_of_times(outcome):
     return {name: why for name, why in outcome.null_reasons.items() if name not in CLOCKED}
 
 
+@pytest.mark.slow
 def test_a_job_that_shares_has_the_same_figures_but_times_which_are_of_a_stretch(
     run, monkeypatch, unpredicted
 ):

@@ -450,6 +450,7 @@ def cells():
         yield pytest.param(task, method, quantization, marks=marks)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("task", "method", "quantization"), [*cells()])
 def test_a_job_runs_and_its_memory_is_predicted_to_the_byte(llama, task, method, quantization):
     outcome = recipe.run(job(method, task, quantization), llama, lambda _: None)
@@ -474,6 +475,7 @@ def test_a_job_runs_and_its_memory_is_predicted_to_the_byte(llama, task, method,
     )
 
 
+@pytest.mark.slow
 def test_memory_is_predicted_to_the_byte_for_a_batch_without_padding(llama):
     """Rows that are all cut at one length: the mask is there and dropped."""
     cut = job(task="tiny-text", max_length=8)

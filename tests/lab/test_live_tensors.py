@@ -144,6 +144,7 @@ def threads():
     torch.set_num_threads(before)
 
 
+@pytest.mark.slow
 def test_five_runs_on_one_and_two_threads_give_the_same_bytes(threads):
     found = set()
     for count in (1, 2, 1, 2, 1):

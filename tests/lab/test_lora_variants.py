@@ -322,6 +322,7 @@ def test_eva_starts_along_the_inputs_principal_directions(bert, name):
     assert (centred @ random.T).square().sum() < 0.7 * best
 
 
+@pytest.mark.slow
 def test_eva_moves_ranks_where_it_may(bert, tmp_path):
     made = job("eva", rank=2, options={"batches": 12, "rho": 2.0})
     prepared = citizen.check(bert, tmp_path, made)

@@ -93,6 +93,7 @@ def test_penalty_is_the_one_peft_adds_to_a_models_own_loss(bert):
     assert ours.item() > 0
 
 
+@pytest.mark.slow
 def test_same_seed_gives_the_same_head_whatever_the_method(bert):
     heads = []
     for method, quantization in CELLS:

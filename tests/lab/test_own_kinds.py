@@ -86,6 +86,7 @@ def tagged_job(**more):
     return replace(tiny.job(task="tags", **more), metric="subset_accuracy")
 
 
+@pytest.mark.slow
 def test_several_labels_train_and_their_memory_is_predicted_to_the_byte(bert, tagged):
     outcome = run(bert, tagged_job(steps=60, eval_every=30))
     assert (outcome.status, outcome.status_reason) == ("ok", "")
@@ -226,6 +227,7 @@ def test_choices_are_scored_as_an_unbatched_computation_scores_them(causal, choo
     assert (found[range(40), found.argmax(1)] > ABSENT).all()
 
 
+@pytest.mark.slow
 def test_choices_train_and_their_memory_is_predicted_to_the_byte(llama, choosing):
     before = run(llama, tiny_causal.job("base", "choose"))
     outcome = run(llama, tiny_causal.job("lora", "choose", steps=60, eval_every=30))

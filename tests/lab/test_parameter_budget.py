@@ -245,6 +245,7 @@ def test_the_counts_are_those_of_the_method_put_on():
     )
 
 
+@pytest.mark.slow
 def test_a_step_of_p_tuning_v2_is_too_coarse_for_it():
     solved = solve(job_of("p-tuning-v2"), large())
     assert (solved.size, solved.parameters) == (7, 7 * 2 * 24 * 1024)

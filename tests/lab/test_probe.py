@@ -65,6 +65,7 @@ def test_attention_by_hand_on_a_cpu():
     assert found == [7 * 2 * ROWS * 3 * n * n * 8 for n in (3, 5, 9, 6)]
 
 
+@pytest.mark.slow
 def test_every_base_needs_the_same_operations(places):
     found = {}
     for quantization in ("none", "nf4", "fp4", "int8"):
@@ -77,6 +78,7 @@ def test_every_base_needs_the_same_operations(places):
     assert min(flops["none"]) > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dropout", [0.0, 0.1], ids=["fused attention", "attention in parts"])
 def test_three_lengths_tell_every_other(places, dropout):
     def inputs(length):
@@ -100,6 +102,7 @@ def test_interpolation_goes_through_its_points_and_follows_a_square():
     assert interpolate({12: 345}, 12) == 345
 
 
+@pytest.mark.slow
 def test_probing_changes_no_bit_of_training(places, monkeypatch):
     def run():
         done = recipe.run(tiny.job(), places, lambda message: None)

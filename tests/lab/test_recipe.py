@@ -180,6 +180,7 @@ def numbers(outcome):
     return curve, outcome.metrics, hashes, probed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("quantization", [pytest.param("none", marks=pytest.mark.slow), "nf4"])
 def test_same_job_same_bits_and_another_seed_other_bits(places, outcome, quantization, unpredicted):
     one = outcome(tiny.job(quantization=quantization))
@@ -192,6 +193,7 @@ def test_same_job_same_bits_and_another_seed_other_bits(places, outcome, quantiz
     assert [p.loss for p in one.curve] != [p.loss for p in other.curve]
 
 
+@pytest.mark.slow
 def test_numbers_drawn_at_one_place_shift_nothing_at_another(
     places, outcome, monkeypatch, unpredicted
 ):

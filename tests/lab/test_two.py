@@ -53,6 +53,7 @@ def whole(matrices):
     return sum(float(m.square().sum()) for m in matrices) ** 0.5
 
 
+@pytest.mark.slow
 def test_ways_to_fuse_are_held_to_the_weighted_sum_of_two_updates(leave, places, monkeypatch):
     first, one = leave(tiny.job("lora", selection_rows=20))
     second, other = leave(tiny.job("lora", seed=1, selection_rows=20))

@@ -288,6 +288,7 @@ def test_where_no_cosine_is_measured_the_reason_is_told(places, method, changes,
     assert said in found and bool(said) == bool(found)
 
 
+@pytest.mark.slow
 def test_an_outcome_has_a_reason_for_each_column_that_is_empty(places):
     for method in ("head", "lora", "adalora", "bitfit-lora"):
         done = run(places, tiny.job(method))

@@ -53,6 +53,7 @@ def test_all_notebooks_are_tested_and_say_what_they_are_about():
         assert "/tmp/" not in json.dumps([cell["outputs"] for cell in code])
 
 
+@pytest.mark.slow
 @pytest.mark.heavy
 def test_the_paper_notebook_says_what_is_stored_in_it(tmp_path):
     assert ran(PAPER, tmp_path) == stored(PAPER)

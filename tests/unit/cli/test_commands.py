@@ -215,6 +215,7 @@ def test_a_command_says_what_is_wrong_in_a_process_of_its_own_too(started, tmp_p
     assert listing(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_a_reader_that_leaves_early_is_no_fault(monkeypatch):
     reader, writer = os.pipe()
     os.close(reader)
@@ -336,6 +337,7 @@ def test_a_plan_says_what_time_it_takes_where_the_machine_was_measured(peftmark,
     assert facts["total_seconds"] == 165.0 and facts["jobs"][0]["phases"]["train"] == 30.0
 
 
+@pytest.mark.slow
 def test_a_run_that_is_stopped_reads_no_row_again_and_writes_no_report(
     peftmark, tmp_path, monkeypatch
 ):
@@ -367,6 +369,7 @@ def test_a_run_that_is_stopped_reads_no_row_again_and_writes_no_report(
     assert "Stopped. The same command goes on. 9 of 9 jobs have ended." in page
 
 
+@pytest.mark.slow
 def test_hours_run_whole_seeds_and_leave_the_rest_out(peftmark, tmp_path, monkeypatch):
     from peftmark.duration.estimates import Estimate, key_of
     from peftmark.run import time_budget
@@ -595,6 +598,7 @@ def test_plan_prints_every_job_with_what_would_happen_and_why(peftmark, tmp_path
     assert listing(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_list_names_everything_a_suite_can_hold(peftmark, tmp_path):
     (tmp_path / "suites").mkdir()
     (tmp_path / "suites" / "broken.yaml").write_text("[")
@@ -648,6 +652,7 @@ def test_doctor_says_what_is_there_and_what_is_missing(machine, capsys):
     assert all(f["ok"] or f["remedy"] for f in findings.values())
 
 
+@pytest.mark.slow
 def test_doctor_says_what_a_container_limits(machine, capsys, monkeypatch):
     monkeypatch.setattr(environment, "allowed_cores", lambda: list(range(8)))
     for module in (doctor, environment):
@@ -860,6 +865,7 @@ def test_how_far_predictions_were_off_is_told():
     )
 
 
+@pytest.mark.slow
 def test_seeds_are_added_look_by_look_and_a_rerun_comes_to_the_same(peftmark, tmp_path):
     done = peftmark("run", "smoke", "--until-decided", "--max-seeds", "4", "--jobs", "2")
     assert done.returncode == 0, done.stderr

@@ -182,6 +182,7 @@ def submitted(pid):
     )
 
 
+@pytest.mark.slow
 def test_a_slurm_job_killed_whole_leaves_an_ending_and_its_worker_goes(run, notes):
     def kill():
         (_, pid) = wait_for(lambda: begun(notes))[0]
@@ -213,6 +214,7 @@ def test_a_preempted_job_is_queued_again_from_scratch(run, notes, minutes, statu
     assert len(begun(notes)) == times
 
 
+@pytest.mark.slow
 def test_stopping_interrupts_what_runs_and_starts_no_more(run, notes):
     finished = run("hangs", range(4), stop=lambda: len(begun(notes)) == 2)
     assert ends(finished) == {(seed, 1, "interrupted", ""): 1 for seed in (0, 1)}

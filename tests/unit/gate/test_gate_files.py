@@ -351,6 +351,7 @@ def test_a_pinned_baseline_stands_beside_the_moving_one_and_counts(peftmark):
     assert code == Exit.REGRESSION and "against the release" in said
 
 
+@pytest.mark.slow
 @pytest.mark.heavy
 def test_two_folders_as_a_table(peftmark):
     smoke_rows(Path("a"))

@@ -355,6 +355,7 @@ main(sys.argv[2:])
 """
 
 
+@pytest.mark.slow
 @pytest.mark.heavy
 def test_the_comment_needs_no_package_but_those_its_job_installs(tmp_path):
     script = step(COMMENT, "Render the comment")["run"]

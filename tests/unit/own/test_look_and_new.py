@@ -484,6 +484,7 @@ def test_new_asks_a_models_configuration_alone(peftmark, tmp_path):
     assert code == 2 and "there is no folder" in error
 
 
+@pytest.mark.slow
 @pytest.mark.heavy
 def test_new_fetches_no_weights_of_a_model_of_the_hub(tmp_path):
     config = json.dumps(GPT).encode()

@@ -27,6 +27,7 @@ def call(url, home, **more):
     return hub_stub.call(url, home, "own model", **more)
 
 
+@pytest.mark.slow
 @pytest.mark.heavy
 @pytest.mark.parametrize("shards", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_a_model_of_the_hub_is_fetched_once_and_no_file_too_many(tmp_path, shards):
@@ -81,6 +82,7 @@ def test_what_stops_a_download_is_told_before_the_weights(tmp_path):
         assert "is not there, or is private" in call(hub.url, tmp_path)["error"]
 
 
+@pytest.mark.slow
 @pytest.mark.heavy
 def test_an_adapter_and_a_pickle_are_refused_before_anything_is_fetched(tmp_path):
     with serve(repository(tmp_path, **{"adapter_config.json": b"{}"})) as hub:

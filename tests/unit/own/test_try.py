@@ -115,6 +115,7 @@ def again(no_devices, finished, monkeypatch, capsys):
 # --- the suite that fits --------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_as_many_steps_as_fit_into_the_hours_and_at_most_five_passes(finished):
     suite = load_suite("tickets", finished / "suites")
     jobs = suite.profiles["default"]
@@ -221,6 +222,7 @@ def test_it_answers_in_ten_lines_and_goes_on_where_it_was(again, finished):
     assert "Trainings have 54 steps (5.0 passes over the rows)." in out
 
 
+@pytest.mark.slow
 def test_where_jobs_take_longer_than_predicted_some_seeds_answer(peftmark, monkeypatch):
     """Trials took five times as long: the first look doesn't fit any more, a seed of it does."""
     monkeypatch.setitem(TOOK, "seconds", 15.0)
@@ -231,6 +233,7 @@ def test_where_jobs_take_longer_than_predicted_some_seeds_answer(peftmark, monke
     assert "at 1 seed:" in out and "planned runs did not fit or failed: the same command" in out
 
 
+@pytest.mark.slow
 def test_hours_that_hold_no_whole_seed_any_more_hold_the_cells_with_the_best_trials(
     peftmark, monkeypatch
 ):
@@ -241,6 +244,7 @@ def test_hours_that_hold_no_whole_seed_any_more_hold_the_cells_with_the_best_tri
     assert out.startswith("Use LoRA r8") and "the same command goes on" in out
 
 
+@pytest.mark.slow
 def test_hours_that_only_trials_fit_into_give_no_answer(peftmark, monkeypatch):
     monkeypatch.setitem(TOOK, "seconds", 40.0)
     code, out, err = peftmark("try", "tickets.csv", *COLUMNS, "--hours", "0.08", "--jobs", "2")

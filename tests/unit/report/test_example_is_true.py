@@ -88,6 +88,7 @@ def of_one_seed(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.heavy
 def test_every_sentence_at_the_top_of_a_report_of_one_seed_is_borne_out_too(of_one_seed):
     assert [*read_one_seed.faults(of_one_seed)] == []

@@ -47,6 +47,7 @@ def test_what_the_catalogue_does_not_know_has_no_line():
     assert lines([make_record(job=job)]) == {}
 
 
+@pytest.mark.slow
 def test_a_catalogued_text_stands_once_in_the_page(tmp_path):
     page = write(tmp_path, make_matrix([LORA, QLORA, FULL], seeds=[0]))["index.html"]
     assert page.count(all_methods()["full"].summary) == 1

@@ -192,6 +192,7 @@ def test_nothing_is_equivalent_by_a_metric_without_points():
     assert not any(d.equivalent for d in comparison.pairwise(found).values())
 
 
+@pytest.mark.slow
 @pytest.mark.heavy
 def test_one_report_of_five_metrics_says_the_direction_of_each(tmp_path):
     page = show(rows_in(EACH))

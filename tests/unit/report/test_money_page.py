@@ -52,6 +52,7 @@ def test_money_stands_in_the_tile_in_the_costs_and_beside_the_picks(priced):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.heavy
 def test_a_priced_page_says_one_thing_of_each_fact(tmp_path):
     page = write(tmp_path, rows(), price=PRICE)["index.html"]

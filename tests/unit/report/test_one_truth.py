@@ -26,6 +26,7 @@ def test_the_example_says_one_thing_of_each_fact(example):
     assert consistent.faults(example) == []
 
 
+@pytest.mark.slow
 @pytest.mark.heavy
 def test_a_page_of_made_rows_does_too(tmp_path):
     rows = make_matrix([LORA, QLORA, ADALORA, FULL, HEAD], seeds=range(4))

@@ -112,6 +112,7 @@ def test_a_line_is_not_held_against_a_line_and_no_run_says_nothing():
 # --- what is said -------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_first_sentence_of_a_report_names_them(tmp_path):
     made = [*rows(LORA), *rows(WORDS, scores=(0.85,) * 3)]
     first = (
@@ -140,6 +141,7 @@ def test_many_pairs_are_counted_and_the_furthest_named():
     assert plain_lines.sentence(built(some)).count("LoRA r8") == plain_lines.MOST_NAMED
 
 
+@pytest.mark.slow
 def test_a_report_with_lines_has_every_section_and_says_why_costs_are_missing(tmp_path):
     made = [*rows(LORA), *rows(WORDS), *rows(STATES, scores=(0.7,) * 3)]
     shown = show([*made, make_repeat(made[0])])

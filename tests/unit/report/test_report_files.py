@@ -29,6 +29,7 @@ def test_the_same_rows_give_the_same_bytes_in_any_order():
     assert rows.files(records) == rows.files(shuffled)
 
 
+@pytest.mark.slow
 def test_parquet_has_every_column_and_row_and_csv_the_plain_ones(tmp_path):
     records = make_matrix(seeds=[0, 1])
     write(tmp_path, records)
@@ -62,6 +63,7 @@ def test_a_negative_number_stays_a_number():
     assert float(row["metric_value"]) == -0.25
 
 
+@pytest.mark.slow
 @pytest.mark.heavy
 def test_the_logs_are_linked_where_there_are_any(tmp_path):
     records = make_matrix(seeds=[0])

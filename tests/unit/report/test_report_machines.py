@@ -98,6 +98,7 @@ def test_one_machine_has_no_such_section(rows):
     assert "GHz alone" not in grid(alone, "Time and work").note
 
 
+@pytest.mark.slow
 @pytest.mark.heavy
 def test_the_rows_beside_the_page_are_all_there_and_say_their_machine(tmp_path, rows):
     planned = list({r.job.job_id: r.job for r in rows}.values())

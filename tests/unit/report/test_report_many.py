@@ -82,6 +82,7 @@ def test_the_reference_is_drawn_however_bad_it_is(many):
     assert LORA in cell_selection.picks(built(bad))
 
 
+@pytest.mark.slow
 @pytest.mark.heavy
 def test_every_picture_that_leaves_cells_out_says_so(shown, many):
     for figure in shown.figures():
@@ -210,6 +211,7 @@ def test_a_long_name_keeps_its_end():
 # --- cells that can't run ------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.heavy
 def test_a_cell_that_cannot_run_stands_in_one_table_with_its_reason(tmp_path):
     rows = make_matrix(cells=[LORA, ADALORA, QLORA], tasks=["sst2", "stsb"])

@@ -342,6 +342,7 @@ def widest():
         yield draw_layer_change.draw_layer_change(drawn)
 
 
+@pytest.mark.slow
 def test_no_text_leaves_its_picture():
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
@@ -353,6 +354,7 @@ def test_no_text_leaves_its_picture():
         assert drawn.y0 >= -0.01 and drawn.y1 <= height + 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.heavy
 def test_the_section_is_in_both_files_with_the_same_bytes_each_time(tmp_path):
     rows = [*adalora(), *scored([TOP, SCALED])]

@@ -135,6 +135,7 @@ def afresh(site):
     part_cache._read.clear()
 
 
+@pytest.mark.slow
 @pytest.mark.heavy
 def test_rows_are_reported_gated_and_compared_without_the_package(halves, peftmark):
     assert peftmark("report", "halves")[0] == 0

@@ -188,6 +188,7 @@ def test_everything_failed_is_still_a_report(tmp_path):
     assert "No run finished" in write(tmp_path, rows)["index.html"]
 
 
+@pytest.mark.slow
 def test_profile_model_and_scale_stand_at_the_top(tmp_path, matrix):
     text = write(tmp_path, matrix)["report.md"].splitlines()
     assert text[0] == "# demo, profile quick"
@@ -393,6 +394,7 @@ def test_memory_measured_by_different_meters_is_not_compared():
 # --- Markdown of a size that a pull request takes -------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.heavy
 def test_markdown_stays_short_and_keeps_the_worst_news():
     cells = [LORA, *(Cell("lora", rank, "none") for rank in range(100, 160))]

@@ -302,6 +302,7 @@ def repository(**files: bytes) -> Repository:
     return Repository("model", "tiny/model", FILES | extra | files)
 
 
+@pytest.mark.slow
 @pytest.mark.heavy
 def test_model_from_the_hub(tmp_path: Path) -> None:
     with serve(repository()) as hub:
@@ -315,6 +316,7 @@ def test_model_from_the_hub(tmp_path: Path) -> None:
     assert hub_stub.call(hub.url, tmp_path, "model", sha256=sha256(WEIGHTS), env=offline) == got
 
 
+@pytest.mark.slow
 @pytest.mark.heavy
 def test_damaged_weights_in_the_hub_cache(tmp_path: Path) -> None:
     with serve(repository()) as hub:

@@ -524,6 +524,7 @@ def splits_of(key: str, *parts: str) -> Repository:
     return Repository("dataset", "tiny/glue", {"README.md": card.encode(), **files})
 
 
+@pytest.mark.slow
 @pytest.mark.heavy
 @pytest.mark.parametrize(
     ("key", "read", "left"),
@@ -591,6 +592,7 @@ def test_what_counts_of_an_answer_in_the_words_of_either_data_set(text: str) -> 
     assert re.findall(TASKS["metamathqa"].answer, text) == ["1,234"]
 
 
+@pytest.mark.slow
 @pytest.mark.heavy
 def test_hub_rows_that_are_not_the_known_ones(tmp_path: Path) -> None:
     with serve(dataset()) as hub:
@@ -598,6 +600,7 @@ def test_hub_rows_that_are_not_the_known_ones(tmp_path: Path) -> None:
     assert f"fingerprint is {fingerprint(CLEAN, CLEAN[:1])}, expected {'0' * 64}" in got["error"]
 
 
+@pytest.mark.slow
 @pytest.mark.heavy
 def test_a_dataset_revision_the_hub_does_not_have(tmp_path: Path) -> None:
     with serve(dataset()) as hub:
@@ -605,6 +608,7 @@ def test_a_dataset_revision_the_hub_does_not_have(tmp_path: Path) -> None:
     assert got["error"].endswith(f"hub: tiny/glue has no revision {'f' * 40}")
 
 
+@pytest.mark.slow
 @pytest.mark.heavy
 def test_a_dataset_file_that_comes_short(tmp_path: Path) -> None:
     short = dataset()

@@ -238,6 +238,7 @@ def test_no_command_calls_a_folder_empty_that_has_rows(peftmark, monkeypatch, wo
     assert (found if kind == "older" else "1 part can't be read, being damaged") in said
 
 
+@pytest.mark.slow
 def test_commands_with_some_rows_tell_of_the_others(peftmark, monkeypatch):
     smoke_rows(Path("results"))
     append_old(Store(Path("results"), "smoke"), monkeypatch, [100, 101])

@@ -414,6 +414,7 @@ with store.lock():
 """
 
 
+@pytest.mark.slow
 @pytest.mark.heavy
 def test_parts_are_whole_or_absent_however_the_writer_is_killed(store):
     chance = random.Random(1)
