@@ -46,6 +46,7 @@ def run(options: argparse.Namespace) -> int:
     from peftmark.own.look import lines, look
     from peftmark.own.read import read_own
     from peftmark.own.suite_text import default_model, suite_text
+    from peftmark.suite.short_form import few_rows
     from peftmark.sources.assets import default_cache
 
     name = options.name
@@ -60,7 +61,8 @@ def run(options: argparse.Namespace) -> int:
     causal = check_model(model, task.kind, options.read_as)
     own = read_own(name, task, [Path.cwd()], default_cache())
     keys: dict[str, Any] = {**found.keys, "train": str(options.data)}
-    text = suite_text(name, keys, model, METHODS[causal], found.why, options.read_as)
+    more = few_rows(own.task.train_rows)
+    text = suite_text(name, keys, model, METHODS[causal], found.why, options.read_as, more)
     write_all({path: text})
     if options.json:
         print(json.dumps({"suite": str(path), "declared": keys, "why": list(found.why)}, indent=2))

@@ -108,6 +108,7 @@ def _title(row: Record) -> str:
 
 def _line(one: Reproduced) -> str:
     """A row's verdict with what it rests on."""
+    from peftmark.catalog.metrics import metric_title
     from peftmark.core.shown import short
     from peftmark.render.words import score
 
@@ -115,7 +116,7 @@ def _line(one: Reproduced) -> str:
     values = [one.again.outcome.metric_value if one.again else None]
     values.append(one.published.outcome.metric_value)
     here, there = ("none" if v is None else score(job.metric, v) for v in values)
-    parts = [f"{job.metric} {here} here, {there} published"]
+    parts = [f"{metric_title(job.metric)} {here} here, {there} published"]
     if one.interval is not None and one.interval.half_width is not None:
         ends = [score(job.metric, end) for end in (one.interval.low, one.interval.high)]
         parts.append(f"one more seed lies in {ends[0]} to {ends[1]} ({one.interval.n} other seeds)")

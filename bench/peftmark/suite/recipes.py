@@ -254,7 +254,8 @@ def resolve_recipe(
         raise RecipeFaults(faults)
     if values["batch_size"] > rows:
         cut = f" (of {task.train_rows}, {values['selection_rows']} are selection rows)"
-        tell("batch_size", f"found {values['batch_size']} with {rows} training rows{cut}")
+        found = f"found {values['batch_size']} with {rows} training rows{cut}"
+        tell("batch_size", f"{found}; at most {rows} fit: recipe: {{batch_size: {rows}}}")
     epochs = values.pop("epochs", None)
     steps = values.get("steps") or math.ceil(epochs * math.ceil(rows / values["batch_size"]))
     eval_every = _eval_every(values["eval_every"], steps, tell)

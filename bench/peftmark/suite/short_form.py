@@ -116,6 +116,15 @@ PENALTIES = [0, 0.1]
 Plain = dict[str, Any]
 
 
+def few_rows(rows: int) -> tuple[str, ...]:
+    """What a short suite has to say where there are fewer training rows than a batch has: lines at
+    its top level, none where there are enough."""
+    if rows >= RECIPE["batch_size"]:
+        return ()
+    batch = 1 << (rows.bit_length() - 1)
+    return (f"recipe: {{batch_size: {batch}}}  # of {rows} training rows",)
+
+
 def fill(raw: Any, name: str, models: Mapping[str, Model] = MODELS) -> tuple[Any, tuple[str, ...]]:
     """A suite's plain values with what it leaves out, and a line for each thing filled in.
 

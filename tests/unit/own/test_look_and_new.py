@@ -588,3 +588,16 @@ def test_a_name_that_yaml_reads_as_something_else_is_quoted(name):
     text = suite_text(name, {"kind": "language", "train": "a.csv"}, "minilm-l6", ["lora"], [])
     read = yaml.safe_load(text)
     assert read["suite"] == name and list(read["tasks"]) == [name]
+
+
+@pytest.mark.parametrize(("each", "batch"), [(2, 2), (4, 4), (9, 8), (12, None)])
+def test_a_suite_of_few_rows_can_be_planned(peftmark, tmp_path, each, batch):
+    rows = [f"{word} film number {i},{word}" for word in ("good", "bad") for i in range(each)]
+    (tmp_path / "t.csv").write_text("\n".join(["text,label", *rows]) + "\n")
+    code, _, error = peftmark("new", "mine", "--data", "t.csv")
+    assert code == 0, error
+    written = (tmp_path / "suites" / "mine.yaml").read_text()
+    assert ("recipe:" in written) is (batch is not None)
+    assert batch is None or f"recipe: {{batch_size: {batch}}}  # of " in written
+    code, _, error = peftmark("plan", "mine", "--no-memory")
+    assert code == 0, error
