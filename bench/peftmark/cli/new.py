@@ -46,8 +46,8 @@ def run(options: argparse.Namespace) -> int:
     from peftmark.own.look import lines, look
     from peftmark.own.read import read_own
     from peftmark.own.suite_text import default_model, suite_text
-    from peftmark.suite.short_form import few_rows
     from peftmark.sources.assets import default_cache
+    from peftmark.suite.short_form import few_rows
 
     name = options.name
     if not str(options.data).isprintable():
