@@ -1,4 +1,4 @@
-"""docs/evidence.md says what was run for the ledger, and what is left out, as the code counts it."""
+"""docs/evidence.md says what was run for claims, and what is left out, as the code counts it."""
 
 from __future__ import annotations
 

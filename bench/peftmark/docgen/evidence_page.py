@@ -1,5 +1,6 @@
-"""`python -m peftmark.docgen.evidence_page` writes into docs/evidence.md which profiles were run for
-the claims, which were not, and what those would take."""
+"""`python -m peftmark.docgen.evidence_page` writes into docs/evidence.md which profiles were run
+for claims, which were not, and what those would take.
+"""
 
 from __future__ import annotations
 
