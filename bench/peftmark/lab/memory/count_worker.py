@@ -77,7 +77,7 @@ def answer(request: Mapping[str, Any]) -> dict[str, Any]:
         return {"absent": str(error)}
     except Exception as error:  # PEFT raises any kind
         text = " ".join(str(error).split())[:200]
-        return {"reason": f"it can't be built without weights: {type(error).__name__}: {text}"}
+        return {"reason": f"PEFT can't build it without weights: {type(error).__name__}: {text}"}
 
 
 def main() -> None:
