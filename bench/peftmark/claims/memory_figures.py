@@ -248,11 +248,12 @@ def _unfair(figure: Figure, readings: Sequence[Reading]) -> str:
     """What the two runs differ in, and the ratio that is predicted with both sides alike."""
     other = figure.over or {}
     differ = ", ".join(f"{n} {figure.scenario[n]} against {other[n]}" for n in figure.unfair)
-    values = sorted(r.fair for r in readings if r.fair is not None)
-    if len(values) < len(readings):
-        return f"an unfair comparison: {differ}"
-    low, high = (f"{value:.2f}" for value in (values[0], values[-1]))
     alike = " and ".join(f"{n} {other[n]}" for n in figure.unfair)
+    missing = next((r.reason for r in readings if r.reason), "")
+    values = sorted(r.fair for r in readings if r.fair is not None)
+    if missing or not values:
+        return f"an unfair comparison: {differ}; with {alike} on both sides: {missing}"
+    low, high = (f"{value:.2f}" for value in (values[0], values[-1]))
     ratio = low if low == high else f"{low} to {high}"
     return f"an unfair comparison: {differ}; with {alike} on both sides {ratio} is predicted"
 

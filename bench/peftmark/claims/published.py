@@ -21,7 +21,7 @@ from peftmark.claims.ledger import ClaimTest
 from peftmark.claims.memory_figures import MemoryVerdict, memory_verdicts
 from peftmark.claims.memory_ledger import LEDGER as MEMORY
 from peftmark.claims.memory_text import claimed_text, predicted_text
-from peftmark.claims.paper import PREDICT, on_paper
+from peftmark.claims.paper import on_paper
 from peftmark.claims.part import Kind
 from peftmark.claims.published_ledger import (
     LEDGER,
@@ -33,7 +33,6 @@ from peftmark.claims.published_ledger import (
 )
 from peftmark.duration.published_steps import Timed, timed_steps
 from peftmark.memory.adapter_counts import Count, counts
-from peftmark.memory.forecast import NOT_YET
 
 NEAR = 0.25
 """Largest difference from a published step time, relative to it, that counts as the same."""
@@ -166,7 +165,7 @@ def memory_of(verdict: MemoryVerdict) -> Finding:
         verdict.span or (),
         "" if figure.unit == "ratio" else figure.unit,
         kind,
-        _settled(verdict.reason),
+        verdict.reason,
         figure.source,
     )
 
@@ -175,7 +174,7 @@ def time_of(one: Timed) -> Finding:
     """The verdict on a published step time."""
     row, off = one.row, one.off
     kind: Kind = "confirmed on paper" if off is not None and abs(off) <= NEAR else "undecided"
-    reason = _settled(one.missing)
+    reason = one.missing
     if off is not None:
         reason = f"{off:+.0%}" + (f": {row.reason}" if row.reason else "")
     return Finding(
@@ -190,11 +189,6 @@ def time_of(one: Timed) -> Finding:
         reason,
         one.group.title,
     )
-
-
-def _settled(reason: str) -> str:
-    """A reason, with what to do where nothing was predicted yet."""
-    return f"{reason}: {PREDICT} --published predicts it" if reason == NOT_YET else reason
 
 
 def equal(found: Sequence[Finding]) -> tuple[int, int]:

@@ -8,7 +8,11 @@ from typing import Any
 
 from peftmark.claims.part import KINDS
 from peftmark.claims.published import SUBJECTS, Finding, Subject, equal
+from peftmark.core.shown import plural
+from peftmark.memory.forecast import NOT_YET
 from peftmark.render.plain_table import aligned
+
+PREDICT = "peftmark claims --published --memory-figures predicts them"
 
 TITLES: dict[Subject, str] = {
     "parameters": "Parameters that train",
@@ -26,6 +30,7 @@ def published_facts(found: Sequence[Finding]) -> dict[str, Any]:
         "verdicts": {kind: sum(one.kind == kind for one in found) for kind in KINDS},
         "counts_equal": same,
         "counts": of,
+        "not_predicted_yet": _waiting(found),
         "published": [_fact(one) for one in found],
     }
 
@@ -54,7 +59,13 @@ def published_text(found: Sequence[Finding]) -> str:
     for subject in SUBJECTS:
         if rows := [one for one in found if one.subject == subject]:
             lines += ["", *_table(subject, rows)]
+    if waits := _waiting(found):
+        lines += ["", f"{plural(waits, 'figure')} not predicted yet: {PREDICT}, in minutes."]
     return "\n".join(lines)
+
+
+def _waiting(found: Sequence[Finding]) -> int:
+    return sum(NOT_YET in one.reason for one in found)
 
 
 def _kinds(found: Sequence[Finding]) -> str:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 from collections.abc import Sequence
 
 from peftmark.cli.options import OF_COUNTED_ROWS, add_profile, add_results, add_suites
 from peftmark.cli.shared import tell_counts, tell_predictions
-from peftmark.core.errors import Exit
+from peftmark.core.errors import Exit, UserError
+from peftmark.core.shown import quoted
 
 NAME = "claims"
 HELP = "compare published claims with stored results"
@@ -76,6 +78,12 @@ def _published(options: argparse.Namespace) -> int:
     from peftmark.claims.published_text import published_facts, published_text
     from peftmark.sources.assets import default_cache
 
+    if options.suite is not None:
+        raise UserError(
+            f"claims --published is of no suite, but {quoted(options.suite)} was given",
+            f"leave one of them out: peftmark claims {shlex.quote(options.suite)} has the claims "
+            "that its rows test",
+        )
     found = published(
         options.suites, default_cache(), tell_counts, tell_predictions, options.memory_figures
     )

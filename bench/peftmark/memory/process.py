@@ -60,8 +60,7 @@ def told(process: subprocess.Popen[str], message: str) -> Any:
 
 def last_words(process: subprocess.Popen[str], log: IO[str]) -> str:
     """End a process, and say why it gave no answer."""
-    process.kill()
-    process.wait()
+    end(process)
     log.seek(0)
     last = (log.read().strip().splitlines() or [f"exit code {process.returncode}"])[-1]
     return f"{ENDED}: {last}"

@@ -18,7 +18,11 @@ import torch
 from peft import get_peft_model
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 
+from peftmark.core.shown import short
 from peftmark.lab.memory.meta_model import blank, config_of
+
+LONGEST = 90
+"""Characters of what PEFT or torch says; the rest is advice on something else."""
 
 
 class Absent(Exception):
@@ -76,7 +80,7 @@ def answer(request: Mapping[str, Any]) -> dict[str, Any]:
     except Absent as error:
         return {"absent": str(error)}
     except Exception as error:  # PEFT raises any kind
-        text = " ".join(str(error).split())[:200]
+        text = short(" ".join(str(error).split()), LONGEST)
         return {"reason": f"PEFT can't build it without weights: {type(error).__name__}: {text}"}
 
 
