@@ -109,7 +109,7 @@ def load_ledger(path: Path) -> Ledger:
 
 
 def _twice(ledger: Ledger) -> Iterator[str]:
-    names = [row.name for row in (*ledger.counts, *ledger.sums)]
+    names = [*(row.name for row in ledger.counts), *(row.name for row in ledger.sums)]
     for name in dict.fromkeys(names):
         if names.count(name) > 1:
             yield f"{name}: the name stands here {names.count(name)} times"
