@@ -151,6 +151,7 @@ SPOKEN_BY = (
     "lab.export.worker",
     "lab.measure.overhead",
     "lab.memory.worker",
+    "lab.memory.count_worker",
     "lab.duration.batch_shapes",
     "lab.duration.card_rates",
     "lab.duration.reference_steps",

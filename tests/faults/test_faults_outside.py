@@ -157,7 +157,7 @@ def test_a_seal_tells_every_changed_bit():
 
 
 def test_a_forecast_with_a_flipped_bit_is_none(tmp_path, monkeypatch):
-    monkeypatch.setattr(forecast, "_made_by", lambda: "")
+    monkeypatch.setattr(forecast, "made_by", lambda: "")
     forecast._keep(tmp_path, "asked", forecast.Forecast(allocated=1000, live={"weights": 8}))
     assert forecast._kept(tmp_path, "asked").allocated == 1000
     (file,) = (tmp_path / "forecasts").iterdir()

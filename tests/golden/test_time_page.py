@@ -4,16 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from peftmark.docgen.time_page import (
-    END,
-    GROUPS,
-    PLAIN_LAUNCH,
-    START,
-    scenario_of,
-    step_seconds,
-    table,
-)
+from peftmark.docgen.time_page import END, START, table
 from peftmark.duration.cards import CARDS, OF_MODELS
+from peftmark.duration.published_steps import GROUPS, PLAIN_LAUNCH, scenario_of, step_seconds
 from peftmark.memory.forecast import Forecast
 from places import DOCS
 

@@ -33,7 +33,7 @@ def filled(tmp_path, monkeypatch):
     """A mirror as `peftmark fetch` leaves one, with a tiny model, and a cache that a job filled."""
     mirror = tmp_path / "mirror"
     tiny.install(mirror, monkeypatch)
-    monkeypatch.setattr(forecast, "_made_by", lambda: "")
+    monkeypatch.setattr(forecast, "made_by", lambda: "")
     shutil.rmtree(mirror / "tiny-score")
     files = {
         str(path.relative_to(mirror)): FileEntry(

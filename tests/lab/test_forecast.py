@@ -82,7 +82,7 @@ def test_what_shapes_no_step_is_asked_once_and_ranks_together(asked, tmp_path):
 
 def test_installed_code_is_part_of_what_is_kept(asked, tmp_path, monkeypatch):
     forecasts([of(job_for())], tmp_path)
-    monkeypatch.setattr(forecast, "_made_by", lambda: "something else")
+    monkeypatch.setattr(forecast, "made_by", lambda: "something else")
     forecasts([of(job_for())], tmp_path)
     assert asked() == [1, 1]
     for file in (tmp_path / "forecasts").iterdir():

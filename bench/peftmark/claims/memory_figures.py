@@ -18,7 +18,8 @@ context and libraries take beside, f: the figure; "close" is within 10 % of f):
 
 A figure is confirmed only if every reading fits, refuted only if none is possible, else undecided.
 A prediction that fails makes it unknown. One of a run with model code of its own is not comparable:
-a prediction runs that of transformers.
+a prediction runs that of transformers. Nor is a ratio of two methods whose batch or length differs
+too: the reason then has the ratio that is predicted with both sides alike.
 """
 
 from __future__ import annotations
@@ -51,12 +52,14 @@ class Reading:
         value: predicted, in the figure's unit; None if it couldn't be.
         holds: how it stands to the figure.
         reason: why nothing could be predicted.
+        fair: of an unfair ratio, what is predicted with both sides alike.
     """
 
     chosen: dict[str, Any]
     value: float | None
     holds: Holds = "possible"
     reason: str = ""
+    fair: float | None = None
 
 
 @dataclass(frozen=True)
@@ -182,11 +185,12 @@ def _reading(
     context = CONTEXT_BYTES if of is None else 0
 
     def taken(with_context: bool) -> float:
-        one, *other = (size + (context if with_context else 0) for size in sizes)
-        return one / (other[0] if other else scale)
+        one, *others = (size + (context if with_context else 0) for size in sizes)
+        return one / (others[0] if others else scale)
 
     alone, all_of_it = taken(False), taken(True)
-    return Reading(chosen, alone, _held(figure, claimed, alone, all_of_it))
+    fair = sizes[2] / sizes[1] if figure.unfair else None
+    return Reading(chosen, alone, _held(figure, claimed, alone, all_of_it), fair=fair)
 
 
 def _bytes(one: Forecast, of: Sequence[str] | None) -> int:
@@ -220,6 +224,8 @@ def _close(value: float, claimed: float) -> bool:
 
 
 def _verdict(figure: Figure, claimed: float, readings: Sequence[Reading]) -> tuple[Kind, str]:
+    if figure.unfair:
+        return "not comparable", _unfair(figure, readings)
     if reason := next((r.reason for r in readings if r.reason), ""):
         return "unknown", reason
     if figure.code == "other":
@@ -236,6 +242,20 @@ def _verdict(figure: Figure, claimed: float, readings: Sequence[Reading]) -> tup
         names = ", ".join(n for n, values in figure.unstated.items() if len(values) > 1)
         reasons.append(f"depends on what the source doesn't say: {names}")
     return "undecided", "; ".join(reasons)
+
+
+def _unfair(figure: Figure, readings: Sequence[Reading]) -> str:
+    """What the two runs differ in, and the ratio that is predicted with both sides alike."""
+    other = figure.over or {}
+    differ = ", ".join(f"{n} {figure.scenario[n]} against {other[n]}" for n in figure.unfair)
+    alike = " and ".join(f"{n} {other[n]}" for n in figure.unfair)
+    missing = next((r.reason for r in readings if r.reason), "")
+    values = sorted(r.fair for r in readings if r.fair is not None)
+    if missing or not values:
+        return f"an unfair comparison: {differ}; with {alike} on both sides: {missing}"
+    low, high = (f"{value:.2f}" for value in (values[0], values[-1]))
+    ratio = low if low == high else f"{low} to {high}"
+    return f"an unfair comparison: {differ}; with {alike} on both sides {ratio} is predicted"
 
 
 def _why_not(figure: Figure, claimed: float, readings: Sequence[Reading]) -> str:

@@ -94,7 +94,8 @@ class Figure(Strict):
 
     @cached_property
     def readings(self) -> list[tuple[dict[str, Any], tuple[Scenario, ...]]]:
-        """Each choice with the scenario, or both, that it makes."""
+        """Each choice with the scenario, or both, that it makes; of an unfair ratio a third one:
+        `scenario` as `over` was run."""
         raw = [self.scenario, *([self.over] if self.over is not None else [])]
         for name, values in self.unstated.items():
             if name not in Scenario.model_fields:
@@ -103,10 +104,24 @@ class Figure(Strict):
                 raise fault(f"unstated: {name} is stated")
             if any(value in values[:place] for place, value in enumerate(values)):
                 raise fault(f"unstated: {name} has a value twice")
+        if self.unfair:  # what it would be compared with, had both sides the same
+            raw.append(raw[0] | {name: raw[1][name] for name in self.unfair})
         return [
             (chosen, tuple(filled(scenario, chosen) for scenario in raw))
             for chosen in self.combinations
         ]
+
+    @cached_property
+    def unfair(self) -> tuple[str, ...]:
+        """Of a ratio of two methods, what else its two runs differ in that moves memory."""
+        one, other = self.scenario, self.over or {}
+        if all(one.get(name) == other.get(name) for name in ("method", "quantization")):
+            return ()
+        return tuple(n for n in UNFAIR if n in one and n in other and one[n] != other[n])
+
+
+UNFAIR = ("batch", "length")
+"""Fields of a run that a comparison of methods must have the same on both sides."""
 
 
 class _LedgerFile(Strict):

@@ -86,7 +86,7 @@ def detail(verdict: MemoryVerdict) -> Iterator[str]:
 def conditions(figure: Figure) -> Iterator[str]:
     """The runs compared, the meter, and what was tried for what the source leaves out."""
     tried = [name for name, values in figure.unstated.items() if len(values) > 1]
-    runs = " over ".join(scenario.text(tried) for scenario in figure.readings[0][1])
+    runs = " over ".join(scenario.text(tried) for scenario in figure.readings[0][1][:2])
     yield f"{runs}; meter: {figure.meter}."
     taken = [name for name in figure.unstated if name not in tried]
     texts = [f"taken {_all(figure, taken)}"] if taken else []

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 from collections.abc import Sequence
 
 from peftmark.cli.options import OF_COUNTED_ROWS, add_profile, add_results, add_suites
-from peftmark.cli.shared import tell_predictions
-from peftmark.core.errors import Exit
+from peftmark.cli.shared import tell_counts, tell_predictions
+from peftmark.core.errors import Exit, UserError
+from peftmark.core.shown import quoted
 
 NAME = "claims"
 HELP = "compare published claims with stored results"
@@ -22,6 +24,11 @@ def add_options(sub: argparse.ArgumentParser) -> None:
         "--memory-figures",
         action="store_true",
         help="published memory figures against predictions",
+    )
+    sub.add_argument(
+        "--published",
+        action="store_true",
+        help="published figures that need no run: parameter counts, bytes, memory, step times",
     )
     # The older spelling: to `recommend`, --memory is a size.
     sub.add_argument("--memory", dest="memory_figures", action="store_true", help=argparse.SUPPRESS)
@@ -38,6 +45,8 @@ def run(options: argparse.Namespace) -> int:
     from peftmark.sources.assets import default_cache
     from peftmark.suite.checks import suite_folders
 
+    if options.published:
+        return _published(options)
     if options.memory_figures:
         return _memory_claims(options)
 
@@ -60,4 +69,23 @@ def _memory_claims(options: argparse.Namespace) -> int:
     path = None if options.suites is None else options.suites / LEDGER
     found = memory_verdicts(path, default_cache(), tell_predictions)
     print(json.dumps(memory_facts(found), indent=2) if options.json else memory_text(found))
+    return Exit.OK
+
+
+def _published(options: argparse.Namespace) -> int:
+    """Verdicts on published figures that need neither a run nor weights."""
+    from peftmark.claims.published import published
+    from peftmark.claims.published_text import published_facts, published_text
+    from peftmark.sources.assets import default_cache
+
+    if options.suite is not None:
+        raise UserError(
+            f"claims --published is of no suite, but {quoted(options.suite)} was given",
+            f"leave one of them out: peftmark claims {shlex.quote(options.suite)} has the claims "
+            "that its rows test",
+        )
+    found = published(
+        options.suites, default_cache(), tell_counts, tell_predictions, options.memory_figures
+    )
+    print(json.dumps(published_facts(found), indent=2) if options.json else published_text(found))
     return Exit.OK

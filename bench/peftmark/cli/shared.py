@@ -22,6 +22,11 @@ def tell_predictions(done: int, total: int) -> None:
     _tell("Predicting memory", done, total, "steps")
 
 
+def tell_counts(done: int, total: int) -> None:
+    """Say on the error stream how far the counting of parameters is."""
+    _tell("Counting parameters", done, total, "adapters")
+
+
 def tell_timing(done: int, total: int) -> None:
     """Say on the error stream how far predictions of time are."""
     _tell("Predicting time", done, total, "steps")

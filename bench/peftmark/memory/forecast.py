@@ -7,12 +7,10 @@ kept in the cache; jobs that differ in nothing that shapes a step, such as the s
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 import queue
 import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -25,10 +23,10 @@ from peftmark.catalog.methods import STEP_OF
 from peftmark.catalog.task import Task, TaskKind
 from peftmark.core.errors import StoreError
 from peftmark.core.files import write_all
-from peftmark.core.interpreter import passed_on
 from peftmark.core.sealed import sealed, unsealed
-from peftmark.machine.environment import cores, software, source_hash
-from peftmark.record.job import Form, Job, source_key
+from peftmark.machine.environment import cores
+from peftmark.memory.process import ENDED, end, last_words, made_by, start, told
+from peftmark.record.job import Form, Job
 from peftmark.record.recipe import Causal
 
 WORKER = "peftmark.lab.memory.worker"
@@ -231,12 +229,12 @@ def _ask(
             except queue.Empty:
                 return
             if process is None or process.poll() is not None:
-                process = _start(log)
+                process = start(WORKER, log)
                 with lock:
                     running.append(process)
-            told = _told(process, group, log)
+            found = _told(process, group, log)
             with lock:
-                answered(group, told)
+                answered(group, found)
 
     with tempfile.TemporaryFile("w+", prefix="peftmark-") as log:
         threads = [threading.Thread(target=serve, args=(log,), daemon=True) for _ in range(count)]
@@ -247,65 +245,23 @@ def _ask(
                 thread.join()
         finally:
             for process in running:
-                for stream in (process.stdin, process.stdout):
-                    if stream is not None:
-                        with suppress(OSError):
-                            stream.close()
-                process.kill()
-                process.wait()
-
-
-def _start(log: Any) -> subprocess.Popen[str]:
-    environment = passed_on(
-        {
-            "OMP_NUM_THREADS": "1",
-            "MKL_NUM_THREADS": "1",
-            "CUDA_VISIBLE_DEVICES": "",
-            "HF_HUB_OFFLINE": "1",
-            "TOKENIZERS_PARALLELISM": "false",
-        }
-    )
-    return subprocess.Popen(
-        [sys.executable, "-P", "-m", WORKER],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=log,
-        text=True,
-        env=environment,
-    )
+                end(process)
 
 
 def _told(process: subprocess.Popen[str], group: list[str], log: Any) -> list[Forecast]:
     """A process' answer, or why there is none."""
-    assert process.stdin is not None and process.stdout is not None
-    line = ""
-    with suppress(OSError, ValueError):  # the pipe of a process that ended
-        process.stdin.write(_message(group))
-        process.stdin.flush()
-        line = process.stdout.readline()
     try:
-        return [Forecast(**one) for one in json.loads(line)]
+        return [Forecast(**one) for one in told(process, _message(group))]
     except (ValueError, TypeError):
-        process.kill()
-        process.wait()
-        log.seek(0)
-        last = (log.read().strip().splitlines() or [f"exit code {process.returncode}"])[-1]
-        return [Forecast(reason=f"the process that predicts ended: {last}")] * len(group)
+        return [Forecast(reason=last_words(process, log))] * len(group)
 
 
 # --- the cache ----------------------------------------------------------------------------------
 
 
-@functools.cache
-def _made_by() -> str:
-    # Of peftmark, what runs in the process that answers: the request tells the rest.
-    found = {name: one for name, one in software().items() if name != source_key("peftmark")}
-    return json.dumps(found | {"lab": source_hash("peftmark.lab")}, sort_keys=True)
-
-
 def _place(cache: Path, text: str) -> Path:
-    made_by = _made_by()
-    return cache / "forecasts" / f"{hashlib.sha256((text + made_by).encode()).hexdigest()}.json"
+    digest = hashlib.sha256((text + made_by()).encode()).hexdigest()
+    return cache / "forecasts" / f"{digest}.json"
 
 
 def _kept(cache: Path | None, text: str) -> Forecast | None:
@@ -319,7 +275,7 @@ def _kept(cache: Path | None, text: str) -> Forecast | None:
 
 def _keep(cache: Path | None, text: str, found: Forecast) -> None:
     # A process that ended may do better the next time.
-    if cache is None or found.reason.startswith("the process"):
+    if cache is None or found.reason.startswith(ENDED):
         return
     with suppress(StoreError):  # a cache that can't be written is gone without
         write_all({_place(cache, text): sealed(asdict(found))})

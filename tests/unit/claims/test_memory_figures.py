@@ -90,6 +90,7 @@ def test_reading_it_loads_no_torch():
     code = "import sys, peftmark.claims.memory_figures, peftmark.claims.memory_text\n"
     code += "import peftmark.docgen.memory_page, peftmark.docgen.data_types_page\n"
     code += "import peftmark.claims.paper, peftmark.claims.text\n"
+    code += "import peftmark.claims.published, peftmark.claims.published_text\n"
     code += "peftmark.claims.memory_figures.load_figures(); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
@@ -370,3 +371,37 @@ def test_a_small_run_is_predicted(tmp_path):
     (found,) = memory_verdicts(ledger, tmp_path)
     assert found.kind == "confirmed on paper" and found.kind in KINDS
     assert found.span is not None and found.span[0] == pytest.approx(found.claimed, rel=0.001)
+
+
+# --- unfair ratios ------------------------------------------------------------------------------
+
+
+def of_two_methods(**over) -> Figure:
+    nf4 = {**RUN, "quantization": "nf4", "double_quantization": False}
+    return figure(
+        kind="ratio", unit="ratio", figure=1.2, scenario={**nf4, "batch": 2}, over={**RUN, **over}
+    )
+
+
+def test_a_ratio_of_methods_at_another_batch_is_unfair_and_never_confirmed():
+    unfair = of_two_methods()
+    assert unfair.unfair == ("batch",)
+    scenarios = unfair.readings[0][1]
+    assert [one.batch for one in scenarios] == [2, 1, 1]
+    assert scenarios[2].quantization == "nf4"
+    verdict = judge(unfair, [[took(6), took(5), took(3)]])
+    assert verdict.kind == "not comparable" and verdict.readings[0].fair == pytest.approx(0.6)
+    assert "batch 2 against 1; with batch 1 on both sides 0.60 is predicted" in verdict.reason
+
+
+def test_a_ratio_at_one_batch_or_of_one_method_is_fair():
+    assert of_two_methods(batch=2).unfair == ()
+    assert kind_of_ratio(of_two_methods(batch=2)) == "confirmed on paper"
+    same = figure(
+        kind="ratio", unit="ratio", figure=1.2, scenario={**RUN, "batch": 2}, over=dict(RUN)
+    )
+    assert same.unfair == () and kind_of_ratio(same) == "confirmed on paper"
+
+
+def kind_of_ratio(one: Figure) -> str:
+    return judge(one, [[took(6), took(5)]]).kind
