@@ -15,11 +15,11 @@ from peftmark.catalog.later_options import (
     LATER_OF_HYBRID,
     LATER_OF_P_TUNING_V2,
     LATER_OF_TWO_STAGE,
-    LATER_OF_UNIPELT,
     MASK,
     RANKS_BY,
 )
-from peftmark.catalog.method import ANY, Hook, Method, Option, Size
+from peftmark.catalog.method import ANY, LORA, Hook, Method, Option, Size
+from peftmark.catalog.methods_mixed import MIXED
 from peftmark.catalog.peft_types import PEFT_TYPES, PeftType, peft_type
 from peftmark.catalog.quantizations import of_family, quantization_of
 
@@ -31,7 +31,6 @@ STEP_OF = dict.fromkeys(
 PREFIX = "peft:"
 
 
-LORA = ("targets", "alpha", "dropout")
 _BATCHES = Option("batches", 50, (1, 10_000), "training batches looked at before the first step")
 _NO_LINE = "and lines that need no fine-tuning are there for encoders alone; take base"
 
@@ -147,6 +146,18 @@ METHODS: dict[str, Method] = {
             Option("beta", 1e-4, (0, 1), "weight of the singular values' penalty"),
             Option("gamma", 1e-3, (0, 1), "weight of the orthogonality penalty"),
             sits_on=("none",), hooks=("extra loss",),
+        ),
+        Method(
+            "mora", "MoRA", "lora", "rank",
+            "a square matrix of as many parameters as LoRA's pair, between operators that train "
+            "nothing",
+            "Jiang et al. 2024, arXiv 2405.12130", ("targets", "dropout"),
+            options=(
+                Option(
+                    "kind", "rotation", ("rotation", "sharing"),
+                    "how inputs become few and outputs many: rotated pieces, or sums of them",
+                ),
+            ),
         ),
         Method(
             "adalora", "AdaLoRA", "adalora", "rank",
@@ -266,32 +277,7 @@ METHODS: dict[str, Method] = {
             ),
             hooks=("extra loss", "second stage"),
         ),
-        Method(
-            "unipelt", "UniPELT", "mixed", "rank",
-            "adapter, prefix and LoRA in every layer, each behind a gate of its own",
-            "Mao et al. 2021, arXiv 2110.07577", ("alpha", "dropout"),
-            options=(
-                Option("width", 48, (1, 4096), "width of the bottleneck adapter"),
-                Option("tokens", 10, (1, 512), "length of the prefix"),
-                *LATER_OF_UNIPELT,
-            ), budget=True,
-            not_causal="and each gate is a mean over a whole row, with the tokens in it that are "
-            "to be predicted; take adapter-lora",
-        ),
-        Method(
-            "bitfit-lora", "BitFit + LoRA", "mixed", "rank", "LoRA, and the biases of the base",
-            "arXiv 2106.10199 (BitFit), arXiv 2106.09685 (LoRA)", LORA, budget=True,
-        ),
-        Method(
-            "adapter-lora", "adapter + LoRA", "mixed", "rank",
-            "LoRA, and a bottleneck adapter after each feed-forward block",
-            "arXiv 1902.00751 (adapter), arXiv 2106.09685 (LoRA)", LORA,
-            options=(
-                Option("width", 16, (1, 4096), "width of the bottleneck adapter"),
-                Option("activation", "gelu", ("relu", "gelu"), "between its two layers"),
-            ),
-            budget=True,
-        ),
+        *MIXED,
     )
 }  # fmt: skip
 

@@ -172,6 +172,7 @@ _HOMES = {
     "corda": ("lora_data", "corda"),
     "lora-ga": ("lora_data", "lora_ga"),
     "kasa": ("lora_variants", "kasa"),
+    "mora": ("mora", "mora"),
     "adalora": ("adalora", "adalora"),
     "two-stage": ("two_stage", "two_stage"),
     "sensitive-layers": ("sensitivity", "sensitive_layers"),
@@ -188,6 +189,8 @@ _HOMES = {
     "p-tuning": ("prompts", "p_tuning"),
     "diff-pruning": ("diff_pruning", "diff_pruning"),
     "unipelt": ("unipelt", "unipelt"),
+    "lora-prefix": ("lora_prefix", "lora_prefix"),
+    "adapter-ia3": ("adapter_ia3", "adapter_ia3"),
 }
 
 
