@@ -41,9 +41,8 @@ def test_every_architecture_has_a_place_for_it(folder, tmp_path):
 def test_the_lower_half_scales_and_the_upper_half_has_bottlenecks(model, layers, low):
     _, prepared, parts = build(model(layers), job(METHOD, rank=6))
     names = [n for n, _ in trainable(prepared.model)]
-    scaled = {
-        b.name for b in parts.blocks if any(f"{b.name}." in n and "ia3_l" in n for n in names)
-    }
+    vectors = [n for n in names if "ia3_l" in n]
+    scaled = {b.name for b in parts.blocks if any(f"{b.name}." in n for n in vectors)}
     wide = {n for n, m in prepared.model.named_modules() if isinstance(m, Bottleneck)}
     assert scaled == {b.name for b in parts.blocks[:low]}
     assert wide == {f"base_model.model.{b.ffn_out}" for b in parts.blocks[low:]}

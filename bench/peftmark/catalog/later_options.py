@@ -162,6 +162,12 @@ def _ranks(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "min_rank", f"found {low} with max_rank {high}; at most that"
 
 
+def _by_rows(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    low, high = values["min_rank"], values["max_rank"]
+    if low > high:
+        yield "min_rank", f"found {low} with max_rank {high}; at most that"
+
+
 def _depth(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if values["depth"] and values["layers"] == "all":
         yield "depth", f"found {values['depth']} with layers all; set layers to top or bottom"
@@ -169,6 +175,7 @@ def _depth(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 CONFLICTS: Mapping[str, Callable[[Mapping[str, Any]], Iterator[tuple[str, str]]]] = {
     "hybrid": _bands,
+    "lora-by-rows": _by_rows,
     "p-tuning-v2": _depth,
     "sensitive-ranks": _ranks,
     "unipelt": _gates,

@@ -15,11 +15,10 @@ from peftmark.catalog.later_options import (
     LATER_OF_HYBRID,
     LATER_OF_P_TUNING_V2,
     LATER_OF_TWO_STAGE,
-    MASK,
     RANKS_BY,
 )
 from peftmark.catalog.method import ANY, LORA, Hook, Method, Option, Size
-from peftmark.catalog.methods_mixed import MIXED
+from peftmark.catalog.methods_mixed import MIXED, pruning_options
 from peftmark.catalog.peft_types import PEFT_TYPES, PeftType, peft_type
 from peftmark.catalog.quantizations import of_family, quantization_of
 
@@ -148,6 +147,15 @@ METHODS: dict[str, Method] = {
             sits_on=("none",), hooks=("extra loss",),
         ),
         Method(
+            "lora-by-rows", "LoRA, rank by rows", "lora", None,
+            "LoRA of rank log2(N) / 2, rounded down, for N training rows",
+            "a practitioners' guide; arXiv 2106.09685 (LoRA)", LORA,
+            options=(
+                Option("min_rank", 4, (1, 1024), "lowest rank, and that below 500 rows"),
+                Option("max_rank", 64, (1, 1024), "highest rank, and that above a million rows"),
+            ),
+        ),
+        Method(
             "mora", "MoRA", "lora", "rank",
             "a square matrix of as many parameters as LoRA's pair, between operators that train "
             "nothing",
@@ -267,14 +275,7 @@ METHODS: dict[str, Method] = {
             "a sparse difference to the weights, by a relaxed L0 penalty and a final cut",
             "Guo et al. 2020, arXiv 2012.07463", ("targets",),
             sits_on=("none",),
-            options=(
-                Option("density", 0.005, (1e-5, 1), "share of the targets' weights that differ"),
-                Option("l0_weight", 1.25e-7, (0, 1), "weight of the expected differences"),
-                Option("alpha_rate", 0.1, (1e-6, 10), "learning rate of the gates' log alpha"),
-                Option("cut_at", 0.6, (0.05, 0.95), "share of the steps before the cut"),
-                Option("second_rate", 5.0, (0.001, 100), "learning rate after the cut over before"),
-                MASK,
-            ),
+            options=pruning_options(0.005, 5.0),
             hooks=("extra loss", "second stage"),
         ),
         *MIXED,

@@ -2,8 +2,21 @@
 
 from __future__ import annotations
 
-from peftmark.catalog.later_options import LATER_OF_UNIPELT
+from peftmark.catalog.later_options import LATER_OF_UNIPELT, MASK
 from peftmark.catalog.method import LORA, Method, Option
+
+
+def pruning_options(density: float, second_rate: float) -> tuple[Option, ...]:
+    """DiffPruning's options, with two of their defaults."""
+    return (
+        Option("density", density, (1e-5, 1), "share of the targets' weights that differ"),
+        Option("l0_weight", 1.25e-7, (0, 1), "weight of the expected differences"),
+        Option("alpha_rate", 0.1, (1e-6, 10), "learning rate of the gates' log alpha"),
+        Option("cut_at", 0.6, (0.05, 0.95), "share of the steps before the cut"),
+        Option("second_rate", second_rate, (0.001, 100), "learning rate after the cut over before"),
+        MASK,
+    )
+
 
 MIXED: tuple[Method, ...] = (
     Method(
@@ -45,5 +58,33 @@ MIXED: tuple[Method, ...] = (
         "IA3 in the lower half of the layers, a bottleneck adapter in the upper half",
         "a practitioners' guide; arXiv 1902.00751 (adapter), arXiv 2205.05638 (IA3)",
         options=(Option("activation", "gelu", ("relu", "gelu"), "between an adapter's layers"),),
+    ),
+    Method(
+        "diff-pruning-adapter", "DiffPruning, then adapter", "mixed", "width",
+        "a sparse difference to the weights, then a bottleneck adapter on the model that it left",
+        "a practitioners' guide; arXiv 2012.07463 (DiffPruning), arXiv 1902.00751 (adapter)",
+        ("targets",), sits_on=("none",),
+        options=(
+            *pruning_options(0.05, 10.0),
+            Option("activation", "gelu", ("relu", "gelu"), "between an adapter's layers"),
+        ),
+        hooks=("extra loss", "second stage"),
+    ),
+    Method(
+        "bitfit-distilled", "BitFit from a teacher", "mixed", None,
+        "full fine-tuning first, then the biases of a fresh base by labels and by what the tuned "
+        "model says",
+        "a practitioners' guide; arXiv 2106.10199 (BitFit), arXiv 1503.02531 (distillation)",
+        sits_on=("none",),
+        options=(
+            Option("first_stage", 0.5, (0.05, 0.95), "share of the steps that the teacher takes"),
+            Option("second_rate", 50.0, (0.001, 1000), "learning rate of the biases over that"),
+            Option("temperature", 4.0, (0.1, 100), "what logits are divided by to be compared"),
+            Option("distillation", 1.0, (0, 100), "weight of the comparison; 0 for labels alone"),
+        ),
+        hooks=("extra loss", "second stage"),
+        freezes=False,
+        not_causal="and a teacher's logits for every word of a vocabulary are too many to compare "
+        "here; take bitfit",
     ),
 )  # fmt: skip

@@ -1,7 +1,8 @@
 """MoRA (Jiang et al. 2024, arXiv 2405.12130): h = W x + decompress(M compress(x)), M square.
 
 W maps k numbers to d. LoRA of rank r trains (d + k) r numbers for a change of rank r; M has about
-as many, but its rank may be r̂ = round(√((d + k) r)). What compresses and decompresses trains nothing.
+as many, and a rank of up to r̂ = round(√((d + k) r)). What compresses and decompresses trains
+nothing.
 With x cut into n = ⌈k / r̂⌉ pieces x_1 ... x_n of r̂ (the last is filled with x from its start on):
 
     sharing   M (x_1 + ... + x_n), written d / r̂ times over, cut at d                    (eq. 6)
