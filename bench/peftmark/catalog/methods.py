@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from peftmark.catalog import absent
 from peftmark.catalog.later_options import (
-    ALLOCATOR,
+    ALLOCATION,
     LATER_OF_ADAPTER,
     LATER_OF_HYBRID,
     LATER_OF_P_TUNING_V2,
@@ -170,7 +170,7 @@ METHODS: dict[str, Method] = {
         Method(
             "adalora", "AdaLoRA", "adalora", "rank",
             "a low-rank update in SVD form, its ranks pruned to a budget during training",
-            "Zhang et al. 2023, arXiv 2303.10512", LORA, True, options=(ALLOCATOR,),
+            "Zhang et al. 2023, arXiv 2303.10512", LORA, True, options=ALLOCATION,
             hooks=("extra loss", "after each step"), budget=True,
         ),
         Method(
@@ -181,7 +181,7 @@ METHODS: dict[str, Method] = {
             options=(
                 Option("first_stage", 0.5, (0.05, 0.95), "share of the steps that LoRA takes"),
                 Option("second_rate", 0.25, (0.001, 1), "learning rate of AdaLoRA over LoRA's"),
-                ALLOCATOR, *LATER_OF_TWO_STAGE,
+                *ALLOCATION, *LATER_OF_TWO_STAGE,
             ),
             hooks=("extra loss", "after each step", "second stage"), budget=True,
         ),
