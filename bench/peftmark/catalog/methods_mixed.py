@@ -60,6 +60,22 @@ MIXED: tuple[Method, ...] = (
         options=(Option("activation", "gelu", ("relu", "gelu"), "between an adapter's layers"),),
     ),
     Method(
+        "growing-lora", "growing LoRA", "lora", "rank",
+        "LoRA of low rank everywhere, then of the cell's rank in the layers that matter, then with "
+        "the lowest layers frozen",
+        "a practitioners' article; arXiv 2106.09685 (LoRA)", LORA,
+        options=(
+            Option("first_rank", 4, (1, 1024), "rank of every layer at first"),
+            Option("first_stage", 0.35, (0.05, 0.9), "share of the steps before ranks grow"),
+            Option("third_stage", 0.3, (0.05, 0.9), "share of the steps with low layers frozen"),
+            Option("important", 0.5, (0.01, 1), "share of the layers that grow"),
+            Option("frozen", 0.34, (0.01, 1), "share of the layers that are frozen, lowest first"),
+            Option("second_rate", 1.0, (0.001, 100), "learning rate of the second over the first"),
+            Option("third_rate", 1.0, (0.001, 100), "learning rate of the third over the first"),
+        ),
+        hooks=("after each step", "second stage"),
+    ),
+    Method(
         "diff-pruning-adapter", "DiffPruning, then adapter", "mixed", "width",
         "a sparse difference to the weights, then a bottleneck adapter on the model that it left",
         "a practitioners' guide; arXiv 2012.07463 (DiffPruning), arXiv 1902.00751 (adapter)",

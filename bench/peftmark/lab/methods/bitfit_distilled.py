@@ -109,5 +109,6 @@ def distillation(own: torch.Tensor, told: torch.Tensor, temperature: float) -> t
     Args:
         own, told: logits, shape (rows, classes).
     """
-    logs = [torch.log_softmax(logits / temperature, dim=-1) for logits in (own, told)]
-    return temperature**2 * nn.functional.kl_div(*logs, reduction="batchmean", log_target=True)
+    ours, theirs = (torch.log_softmax(logits / temperature, dim=-1) for logits in (own, told))
+    divergence = nn.functional.kl_div(ours, theirs, reduction="batchmean", log_target=True)
+    return temperature**2 * divergence

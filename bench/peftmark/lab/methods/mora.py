@@ -59,7 +59,7 @@ class Square(nn.Module):
         side = len(self.M)
         pieces = math.ceil(self.inputs / side)
         x = x[..., torch.arange(pieces * side, device=x.device) % self.inputs]
-        x = x.unflatten(-1, (pieces, side))
+        x = x.view(*x.shape[:-1], pieces, side)
         x = rotated(x) if self.rotation else x.sum(-2)
         found = nn.functional.linear(x, self.M)
         found = found.flatten(-2) if self.rotation else found
