@@ -9,9 +9,15 @@ import citizen
 import tiny
 from citizen import build, check, logits, train
 from citizen import job as job_for
+from peftmark.catalog.architectures import ARCHITECTURES
+from peftmark.lab.memory.meta_model import config_of
 from peftmark.lab.methods import trainable
 from peftmark.lab.methods.unipelt_parts import GatedPrefix
 from peftmark.lab.models import Unsupported
+from peftmark.lab.parameter_budget import count
+from peftmark.suite.expand import expand
+from peftmark.suite.load import load_suite
+from places import SUITES
 
 TOKENS = 3
 
@@ -87,3 +93,16 @@ def test_padding_changes_nothing(bert):
     with torch.no_grad():
         found = model(**longer).logits
     torch.testing.assert_close(found, logits(prepared.model), rtol=1e-4, atol=1e-5)
+
+
+def test_the_profile_of_the_claim_has_the_printed_numbers_of_parameters():
+    """0.8, 0.6 and 1.4 million on BERT-base, head apart."""
+    jobs = expand(load_suite("peft-families", SUITES), "lora-prefix", "cuda").jobs
+    cells = {job.method: job for job in jobs if job.task == "sst-2" and job.seed == 0}
+    config = config_of(ARCHITECTURES["bert-base-uncased"], 2)
+    found = {method: count(job, config) for method, job in cells.items()}
+    assert found == {
+        "lora": (811_008,) * 2,
+        "p-tuning-v2": (589_824,) * 2,
+        "lora-prefix": (811_008 + 589_824,) * 2,
+    }
