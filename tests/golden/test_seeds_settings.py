@@ -33,7 +33,8 @@ def value(job, key):
         return known_method(job.method).option(job.recipe.options, name)
     if kind == "adalora":
         return asdict(job.recipe.adalora)[name]
-    return getattr(job.recipe, key)
+    found = getattr(job.recipe, key)
+    return list(found) if isinstance(found, tuple) else found
 
 
 def faults(name):

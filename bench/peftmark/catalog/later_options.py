@@ -42,6 +42,14 @@ ALLOCATOR = _later(
     "whether AdaLoRA's penalty and rank allocation take all modules at once or one by one, as "
     "PEFT does; the bits are the same",
 )
+KEPT_RATE = _later(
+    "kept_rate",
+    "same",
+    ("same", "raised"),
+    "learning rate of the singular values that AdaLoRA keeps: as before, or raised by how many "
+    "there were at first over how many are left",
+)
+ALLOCATION = (ALLOCATOR, KEPT_RATE)
 LATER_OF_HYBRID: tuple[Option, ...] = (
     _later("middle_target", 0, (0, 1024), "their last rank; 0 for half of the first"),
     _later("low_layers", 5, (1, 10), "of twelve layers, how many are low"),
@@ -68,7 +76,7 @@ LATER_OF_HYBRID: tuple[Option, ...] = (
         )
         for band in BANDS
     ),
-    ALLOCATOR,
+    *ALLOCATION,
 )
 LATER_OF_ADAPTER: tuple[Option, ...] = (
     _later(
@@ -162,6 +170,12 @@ def _ranks(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "min_rank", f"found {low} with max_rank {high}; at most that"
 
 
+def _by_rows(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    low, high = values["min_rank"], values["max_rank"]
+    if low > high:
+        yield "min_rank", f"found {low} with max_rank {high}; at most that"
+
+
 def _depth(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if values["depth"] and values["layers"] == "all":
         yield "depth", f"found {values['depth']} with layers all; set layers to top or bottom"
@@ -169,6 +183,7 @@ def _depth(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 CONFLICTS: Mapping[str, Callable[[Mapping[str, Any]], Iterator[tuple[str, str]]]] = {
     "hybrid": _bands,
+    "lora-by-rows": _by_rows,
     "p-tuning-v2": _depth,
     "sensitive-ranks": _ranks,
     "unipelt": _gates,

@@ -14,6 +14,8 @@ Family = Literal["reference", "lora", "adalora", "adapter", "selective", "prompt
 Hook = Literal["before initialisation", "extra loss", "after each step", "second stage"]
 ANY: tuple[str, ...] = ()
 """As what a method sits on: every quantization there is."""
+LORA = ("targets", "alpha", "dropout")
+"""Settings of the recipe that LoRA reads."""
 
 
 @dataclass(frozen=True)

@@ -10,16 +10,15 @@ from typing import NamedTuple
 
 from peftmark.catalog import absent
 from peftmark.catalog.later_options import (
-    ALLOCATOR,
+    ALLOCATION,
     LATER_OF_ADAPTER,
     LATER_OF_HYBRID,
     LATER_OF_P_TUNING_V2,
     LATER_OF_TWO_STAGE,
-    LATER_OF_UNIPELT,
-    MASK,
     RANKS_BY,
 )
-from peftmark.catalog.method import ANY, Hook, Method, Option, Size
+from peftmark.catalog.method import ANY, LORA, Hook, Method, Option, Size
+from peftmark.catalog.methods_mixed import MIXED, pruning_options
 from peftmark.catalog.peft_types import PEFT_TYPES, PeftType, peft_type
 from peftmark.catalog.quantizations import of_family, quantization_of
 
@@ -31,7 +30,6 @@ STEP_OF = dict.fromkeys(
 PREFIX = "peft:"
 
 
-LORA = ("targets", "alpha", "dropout")
 _BATCHES = Option("batches", 50, (1, 10_000), "training batches looked at before the first step")
 _NO_LINE = "and lines that need no fine-tuning are there for encoders alone; take base"
 
@@ -149,9 +147,30 @@ METHODS: dict[str, Method] = {
             sits_on=("none",), hooks=("extra loss",),
         ),
         Method(
+            "lora-by-rows", "LoRA, rank by rows", "lora", None,
+            "LoRA of rank log2(N) / 2, rounded down, for N training rows",
+            "a practitioners' guide; arXiv 2106.09685 (LoRA)", LORA,
+            options=(
+                Option("min_rank", 4, (1, 1024), "lowest rank, and that below 500 rows"),
+                Option("max_rank", 64, (1, 1024), "highest rank, and that above a million rows"),
+            ),
+        ),
+        Method(
+            "mora", "MoRA", "lora", "rank",
+            "a square matrix of as many parameters as LoRA's pair, between operators that train "
+            "nothing",
+            "Jiang et al. 2024, arXiv 2405.12130", ("targets", "dropout"),
+            options=(
+                Option(
+                    "kind", "rotation", ("rotation", "sharing"),
+                    "how inputs become few and outputs many: rotated pieces, or sums of them",
+                ),
+            ),
+        ),
+        Method(
             "adalora", "AdaLoRA", "adalora", "rank",
             "a low-rank update in SVD form, its ranks pruned to a budget during training",
-            "Zhang et al. 2023, arXiv 2303.10512", LORA, True, options=(ALLOCATOR,),
+            "Zhang et al. 2023, arXiv 2303.10512", LORA, True, options=ALLOCATION,
             hooks=("extra loss", "after each step"), budget=True,
         ),
         Method(
@@ -162,7 +181,7 @@ METHODS: dict[str, Method] = {
             options=(
                 Option("first_stage", 0.5, (0.05, 0.95), "share of the steps that LoRA takes"),
                 Option("second_rate", 0.25, (0.001, 1), "learning rate of AdaLoRA over LoRA's"),
-                ALLOCATOR, *LATER_OF_TWO_STAGE,
+                *ALLOCATION, *LATER_OF_TWO_STAGE,
             ),
             hooks=("extra loss", "after each step", "second stage"), budget=True,
         ),
@@ -256,42 +275,10 @@ METHODS: dict[str, Method] = {
             "a sparse difference to the weights, by a relaxed L0 penalty and a final cut",
             "Guo et al. 2020, arXiv 2012.07463", ("targets",),
             sits_on=("none",),
-            options=(
-                Option("density", 0.005, (1e-5, 1), "share of the targets' weights that differ"),
-                Option("l0_weight", 1.25e-7, (0, 1), "weight of the expected differences"),
-                Option("alpha_rate", 0.1, (1e-6, 10), "learning rate of the gates' log alpha"),
-                Option("cut_at", 0.6, (0.05, 0.95), "share of the steps before the cut"),
-                Option("second_rate", 5.0, (0.001, 100), "learning rate after the cut over before"),
-                MASK,
-            ),
+            options=pruning_options(0.005, 5.0),
             hooks=("extra loss", "second stage"),
         ),
-        Method(
-            "unipelt", "UniPELT", "mixed", "rank",
-            "adapter, prefix and LoRA in every layer, each behind a gate of its own",
-            "Mao et al. 2021, arXiv 2110.07577", ("alpha", "dropout"),
-            options=(
-                Option("width", 48, (1, 4096), "width of the bottleneck adapter"),
-                Option("tokens", 10, (1, 512), "length of the prefix"),
-                *LATER_OF_UNIPELT,
-            ), budget=True,
-            not_causal="and each gate is a mean over a whole row, with the tokens in it that are "
-            "to be predicted; take adapter-lora",
-        ),
-        Method(
-            "bitfit-lora", "BitFit + LoRA", "mixed", "rank", "LoRA, and the biases of the base",
-            "arXiv 2106.10199 (BitFit), arXiv 2106.09685 (LoRA)", LORA, budget=True,
-        ),
-        Method(
-            "adapter-lora", "adapter + LoRA", "mixed", "rank",
-            "LoRA, and a bottleneck adapter after each feed-forward block",
-            "arXiv 1902.00751 (adapter), arXiv 2106.09685 (LoRA)", LORA,
-            options=(
-                Option("width", 16, (1, 4096), "width of the bottleneck adapter"),
-                Option("activation", "gelu", ("relu", "gelu"), "between its two layers"),
-            ),
-            budget=True,
-        ),
+        *MIXED,
     )
 }  # fmt: skip
 

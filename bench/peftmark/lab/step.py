@@ -68,6 +68,7 @@ class Step:
 
     Attributes:
         optimizer: of what trains now.
+        begun: the stage that trains now; None in the first.
         held: the step whose gradients are kept until `drop_gradients`, to be looked at after it;
             0 for none.
 
@@ -91,7 +92,7 @@ class Step:
         self._scaler = torch.amp.GradScaler(device.type) if scaled else None
         self._skipped: list[torch.Tensor] = []
         self._rates: list[float] = []
-        self._staged = False
+        self.begun: Stage | None = None
         self.held = 0
         self._start(job.recipe.steps, 1.0)
         self._checkpoint()
@@ -118,7 +119,7 @@ class Step:
         self._rates.append(_mean_rate(optimizer))
 
     def _begin_stage(self, stage: Stage) -> None:
-        self._staged = True
+        self.begun = stage
         stage.begin()
         if self._prepared.new_base:
             self._checkpoint()
@@ -153,7 +154,7 @@ class Step:
             last: whether it is the step's last pass.
         """
         stage = self._prepared.stage
-        if stage is not None and number == stage.after + 1 and not self._staged:
+        if stage is not None and number == stage.after + 1 and stage is not self.begun:
             self._begin_stage(stage)
         with known_padding(batch.shape.padded):
             loss = self._loss(self._prepared.model, batch, self._task, self._job, self._device)

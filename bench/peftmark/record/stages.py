@@ -12,16 +12,19 @@ from peftmark.catalog.methods import known_method
 from peftmark.record.job import Job
 from peftmark.record.recipe import first_stage_steps
 
+IN_STAGES = ("two-stage", "bitfit-distilled", "diff-pruning-adapter", "growing-lora")
+"""Methods whose later steps hold other tensors than the first ones, or take another time."""
+
 
 def in_stages(job: Job) -> bool:
     """Whether a job's steps are of one kind first and of another later."""
-    return job.method == "two-stage"
+    return job.method in IN_STAGES
 
 
 def ends_as(job: Job) -> Job:
     """The job on the base that its last stage trains on: one that isn't quantised, of two stages of
     which the second has such a base; every other job as it is."""
-    if not in_stages(job) or job.quantization == "none":
+    if job.method != "two-stage" or job.quantization == "none":
         return job
     if known_method(job.method).option(job.recipe.options, "second_quantization") == "same":
         return job

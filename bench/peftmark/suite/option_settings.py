@@ -48,6 +48,17 @@ def _unipelt(
         )
 
 
+def _distilled(
+    cell: Cell, values: Mapping[str, Any], steps: int, eval_every: int
+) -> Iterator[tuple[str, str]]:
+    if (passes := values["gradient_accumulation"]) > 1:
+        yield (
+            "gradient_accumulation",
+            f"found {passes}; {cell.method} compares a whole step's logits with its teacher's; "
+            "allowed: 1",
+        )
+
+
 def _two_stage(
     cell: Cell, values: Mapping[str, Any], steps: int, eval_every: int
 ) -> Iterator[tuple[str, str]]:
@@ -78,6 +89,7 @@ def _two_stage(
 
 
 _CHECKS: Mapping[str, Callable[[Cell, Mapping[str, Any], int, int], Iterator[tuple[str, str]]]] = {
+    "bitfit-distilled": _distilled,
     "unipelt": _unipelt,
     "two-stage": _two_stage,
 }

@@ -20,7 +20,7 @@ from peftmark.catalog.task import Task
 from peftmark.lab.data.batches import Batch
 from peftmark.lab.measure.parameter_counts import belongs_to
 from peftmark.lab.measure.part_cosines import cosines, refusal
-from peftmark.lab.methods import Prepared, trainable
+from peftmark.lab.methods import Prepared, Stage, trainable
 from peftmark.lab.step import HALF, Step
 from peftmark.record.fields_watch import BELOW, THROUGHOUT, THROUGHOUT_BELOW
 from peftmark.record.growth import growths, sustained
@@ -72,7 +72,8 @@ class Watch:
         self._job, self._task, self._prepared = job, task, prepared
         self._head, self._epoch, self._device = head, epoch, device
         self._small: dict[str, torch.Tensor] = {}  # below the size at every look so far
-        self._since, self._factor, self._staged = 0, 1.0, False
+        self._since, self._factor = 0, 1.0
+        self._left: Stage | None = None  # the last stage that was told apart
         self._refusal = refusal(job, task, prepared)
 
     def look(self, step: Step, number: int, batch: Batch, norm: float) -> None:
@@ -99,9 +100,10 @@ class Watch:
             )
             seen.cosines.append(found)
         step.drop_gradients()
-        if stage is not None and number >= stage.after and not self._staged:
+        next_stage = stage if stage is not None and number >= stage.after else step.begun
+        if next_stage is not None and next_stage is not self._left:
             # The next stage trains other tensors, with a rate of its own.
-            self._staged, self._since, self._factor = True, len(seen.steps), 1.0
+            self._left, self._since, self._factor = next_stage, len(seen.steps), 1.0
         if self._job.recipe.halve_on_growth and self._grown():
             step.halve_rate()
             self._factor *= HALF
@@ -144,8 +146,9 @@ class Watch:
         total = sum(p.numel() for p in adapter.values())
         counts = dict.fromkeys(BELOW.values(), 0)
         follows = total <= MOST_FOLLOWED
-        if self._small.keys() != adapter.keys():  # none yet, or other ones train now
-            self._small = {}
+        sizes = {name: len(small) for name, small in self._small.items()}
+        if sizes != {name: p.numel() for name, p in adapter.items()}:
+            self._small = {}  # none yet, or others train now, or the same with more rank
         throughout = 0
         for name, p in adapter.items():
             small = self._count(p.grad, p.numel(), scale, counts, follows)

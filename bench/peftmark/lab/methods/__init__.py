@@ -80,11 +80,12 @@ class Setting:
 
 @dataclass(frozen=True)
 class Stage:
-    """A second stage of training, in which other parameters train.
+    """A later stage of training, in which other parameters train.
 
     Attributes:
-        after: last step of the first stage.
-        begin: turns the `Prepared` model into the second stage's, in place.
+        after: last step of the stage before.
+        begin: turns the `Prepared` model into this stage's, in place; where another follows, it
+            leaves that one as the model's `stage`.
         rate: peak learning rate over that of the first stage.
     """
 
@@ -107,7 +108,7 @@ class Prepared:
         after_step: called with the step number after the optimizer step, while the gradients
             still stand.
         rate_of: learning rate of a trainable tensor, by name, over the recipe's.
-        stage: a second stage; None for methods without.
+        stage: the stage to come, or the last one; None for methods of one.
         ranks: active rank of each adapted module by name; empty for methods without rank.
         importance: mean importance of each adapted module's rank-one parts, by name, for methods
             that score them.
@@ -162,6 +163,8 @@ _HOMES = {
     "full": ("reference", "full"),
     "head": ("reference", "head"),
     "lora": ("lora", "lora"),
+    "lora-by-rows": ("lora", "lora_by_rows"),
+    "growing-lora": ("growing_lora", "growing_lora"),
     "rslora": ("lora_variants", "rslora"),
     "dora": ("lora_variants", "dora"),
     "pissa": ("lora_variants", "pissa"),
@@ -172,6 +175,7 @@ _HOMES = {
     "corda": ("lora_data", "corda"),
     "lora-ga": ("lora_data", "lora_ga"),
     "kasa": ("lora_variants", "kasa"),
+    "mora": ("mora", "mora"),
     "adalora": ("adalora", "adalora"),
     "two-stage": ("two_stage", "two_stage"),
     "sensitive-layers": ("sensitivity", "sensitive_layers"),
@@ -179,6 +183,7 @@ _HOMES = {
     "hybrid": ("hybrid", "hybrid"),
     "bitfit": ("bitfit", "bitfit"),
     "bitfit-lora": ("bitfit", "bitfit_lora"),
+    "bitfit-distilled": ("bitfit_distilled", "bitfit_distilled"),
     "ia3": ("ia3", "ia3"),
     "adapter": ("adapter", "adapter"),
     "adapter-lora": ("adapter", "adapter_lora"),
@@ -187,7 +192,10 @@ _HOMES = {
     "prompt-tuning": ("prompts", "prompt_tuning"),
     "p-tuning": ("prompts", "p_tuning"),
     "diff-pruning": ("diff_pruning", "diff_pruning"),
+    "diff-pruning-adapter": ("diff_pruning_adapter", "diff_pruning_adapter"),
     "unipelt": ("unipelt", "unipelt"),
+    "lora-prefix": ("lora_prefix", "lora_prefix"),
+    "adapter-ia3": ("adapter_ia3", "adapter_ia3"),
 }
 
 

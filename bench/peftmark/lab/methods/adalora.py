@@ -6,6 +6,10 @@ silent when they are missed: `update_and_allocate` after each optimizer step whi
 a total of steps that is the real one, and the orthogonality penalty, which it adds to a model's
 own loss only. All three are done here, and the final rank is checked. The penalty is PEFT's, not
 the paper's eq. 4 (`Penalty`).
+
+With `kept_rate: raised` singular values learn at the rate B / b, where B is how many there were at
+first and b how many the last allocation left, as an article on AdaLoRA has it; the paper and PEFT
+leave rates alone (`Raised`). What pruning took is made up for by larger steps of what is left.
 """
 
 from __future__ import annotations
@@ -104,6 +108,45 @@ def freeze_divisors(model: nn.Module) -> None:
             parameter.requires_grad_(False)
 
 
+class Raised:
+    """Larger steps for the singular values that are left.
+
+    AdamW's step, decay included, is in proportion to the learning rate. So making the step that it
+    took B / b times as long is the same as that rate, whatever the schedule makes of it; the mean
+    rate that a row has stays the optimizer's own.
+
+    Args:
+        tuner: with its allocator.
+
+    Attributes:
+        factor: B / b now.
+    """
+
+    def __init__(self, tuner: Any) -> None:
+        self._tuner = tuner
+        self._before: list[torch.Tensor] = []
+        self.factor = 1.0
+
+    def _values(self) -> list[torch.Tensor]:
+        adapter = self._tuner.trainable_adapter_name
+        return [m.lora_E[adapter].detach() for m in modules(self._tuner.model).values()]
+
+    def lengthen(self) -> None:
+        """Make the last step of every singular value longer; the first has nothing to go by, and
+        needs nothing."""
+        for now, before in zip(self._values(), self._before, strict=False):
+            now.copy_(before + self.factor * (now - before))
+
+    def allocated(self, step: int) -> None:
+        """Take in what the allocation after a step left."""
+        allocator, config = self._tuner.rankallocator, self._tuner.peft_config
+        config = config[self._tuner.trainable_adapter_name]
+        budget, masked = allocator.budget_schedule(step)
+        if budget and (masked or step >= config.total_step - config.tfinal):
+            self.factor = allocator.init_bgt / budget
+        self._before = [] if self.factor == 1.0 else [one.clone() for one in self._values()]
+
+
 Triplets = tuple[torch.Tensor, torch.Tensor]
 
 
@@ -130,6 +173,8 @@ class Dynamics:
         if batched:
             tuner.rankallocator = BatchedAllocator(tuner, setting.values)
         self.penalty = Penalty(tuner, self._adapter, batched, setting.values)
+        raised = known_method(job.method).option(job.recipe.options, "kept_rate") == "raised"
+        self._raised = Raised(tuner) if raised else None
 
     def says(self) -> str:
         """Which allocator ran, and what its penalty could not batch at the same bits."""
@@ -139,11 +184,15 @@ class Dynamics:
 
     def after_step(self, step: int) -> None:
         """Allocate after step `step`, while the gradients stand."""
+        if self._raised is not None:
+            self._raised.lengthen()
         config = self._tuner.peft_config[self._adapter]
         if step == config.total_step - config.tfinal:
             # The last allocation: PEFT forgets the scores after it.
             self._last, self._last_triplets = self._scores(), self._triplets()
         self._tuner.update_and_allocate(step)
+        if self._raised is not None:
+            self._raised.allocated(step)
 
     def settle(self) -> None:
         """Make PEFT's configuration ready to be saved."""

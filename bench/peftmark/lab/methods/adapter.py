@@ -148,7 +148,7 @@ def adapter(model: nn.Module, setting: Setting) -> Prepared:
     Raises:
         Unsupported: if the layers are not recognised, or are fewer than `last_layers`.
     """
-    options, blocks = setting.job.recipe.options, _blocks(setting)
+    options, blocks = setting.job.recipe.options, blocks_of(setting)
     last = int(options["last_layers"])
     if last > len(blocks):
         raise Unsupported(
@@ -167,12 +167,12 @@ def adapter(model: nn.Module, setting: Setting) -> Prepared:
                 _beside(base, block, sizes[block.name], shape)
             return base
         if place != "attention":
-            _insert(base, {b.ffn_out: sizes[b.name] for b in kept}, shape)
+            insert(base, {b.ffn_out: sizes[b.name] for b in kept}, shape)
         if place != "feed-forward":
-            _insert(base, {b.attention_output: sizes[b.name] for b in kept}, shape)
+            insert(base, {b.attention_output: sizes[b.name] for b in kept}, shape)
         return base
 
-    return _prepared(model, put)
+    return prepared_with(model, put)
 
 
 def adapter_lora(model: nn.Module, setting: Setting) -> Prepared:
@@ -183,24 +183,29 @@ def adapter_lora(model: nn.Module, setting: Setting) -> Prepared:
         Unsupported: if the layers are not recognised.
     """
     options = setting.job.recipe.options
-    widths = {block.ffn_out: int(options["width"]) for block in _blocks(setting)}
+    widths = {block.ffn_out: int(options["width"]) for block in blocks_of(setting)}
     ranks = setting.sized(adapter_targets(setting.job, setting.parts))
 
     def put(base: nn.Module) -> nn.Module:
         config = LoraConfig(**rank_options(ranks, setting), **common_options(setting, list(ranks)))
         wrapped = wrap(base, config)
-        _insert(wrapped.get_base_model(), widths, Shape(str(options["activation"])))
+        insert(wrapped.get_base_model(), widths, Shape(str(options["activation"])))
         whole: nn.Module = wrapped
         return whole
 
-    prepared = _prepared(model, put)
+    prepared = prepared_with(model, put)
     prepared.ranks = lambda: ranks
     prepared.part_of = lambda name: "LoRA" if ".lora_" in name else "adapter"
     prepared.matched_rank = "r"
     return prepared
 
 
-def _blocks(setting: Setting) -> tuple[Block, ...]:
+def blocks_of(setting: Setting) -> tuple[Block, ...]:
+    """The layers, from the input up.
+
+    Raises:
+        Unsupported: if they are not recognised.
+    """
     if not setting.parts.blocks:
         raise Unsupported(
             f"an adapter needs each layer's feed-forward block, which is not known for the "
@@ -215,10 +220,10 @@ def _shape(options: Mapping[str, Any]) -> Shape:
     return Shape(str(options["activation"]), bool(bias), bool(norm), float(dropout))
 
 
-def _insert(model: nn.Module, widths: Mapping[str, int], shape: Shape) -> None:
+def insert(model: nn.Module, widths: Mapping[str, int], shape: Shape) -> None:
     """Put a bottleneck of that width behind each named layer."""
     for name, width in widths.items():
-        _replace(model, name, Bottleneck(model.get_submodule(name), width, shape))
+        model.set_submodule(name, Bottleneck(model.get_submodule(name), width, shape))
 
 
 def _beside(model: nn.Module, block: Block, width: int, shape: Shape) -> None:
@@ -235,16 +240,12 @@ def _beside(model: nn.Module, block: Block, width: int, shape: Shape) -> None:
             f"{last.out_features}: no adapter can stand beside it"
         )
     entry = Entry(first)
-    _replace(model, block.ffn_in, entry)
-    _replace(model, block.ffn_out, Parallel(last, width, shape, entry))
+    model.set_submodule(block.ffn_in, entry)
+    model.set_submodule(block.ffn_out, Parallel(last, width, shape, entry))
 
 
-def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
-    parent, _, leaf = name.rpartition(".")
-    setattr(model.get_submodule(parent), leaf, module)
-
-
-def _prepared(model: nn.Module, put: Callable[[nn.Module], nn.Module]) -> Prepared:
+def prepared_with(model: nn.Module, put: Callable[[nn.Module], nn.Module]) -> Prepared:
+    """A model with what `put` puts onto a base, which saves and loads what trains."""
     built = put(model)
     return Prepared(
         built,

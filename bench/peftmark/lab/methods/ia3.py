@@ -8,13 +8,15 @@ it folds into weights and biases, which PEFT does for a base that isn't quantise
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from peft import IA3Config
 from peft.utils import ModulesToSaveWrapper
 from torch import nn
 
 from peftmark.lab.methods import Prepared, Setting
 from peftmark.lab.methods.lora import load_adapter, merge_adapter, saver, wrap
-from peftmark.lab.models import Unsupported, trained_head
+from peftmark.lab.models import Block, Unsupported, trained_head
 from peftmark.record.job import Job
 
 
@@ -30,20 +32,24 @@ def ia3(model: nn.Module, setting: Setting) -> Prepared:
             f"IA3 needs each layer's key, value and feed-forward modules, which are not known for "
             f"the architecture of {job.model}; use lora"
         )
-    inputs = [block.ffn_out for block in blocks]
-    outputs = [name for block in blocks for name in (block.key, block.value)]
-    config = IA3Config(
-        target_modules=[*outputs, *inputs],
-        feedforward_modules=inputs,
-        modules_to_save=trained_head(setting.parts, job.recipe.train_pooler),
-    )
-    wrapped = wrap(model, config)
+    wrapped = wrap(model, ia3_config(blocks, setting))
     return Prepared(
         wrapped,
         save=saver(wrapped),
         load=load_adapter,
         merge=(lambda model: _merge(model, job)) if job.quantization == "none" else None,
         merge_reason="PEFT can't merge IA3 into quantised weights",
+    )
+
+
+def ia3_config(blocks: Sequence[Block], setting: Setting) -> IA3Config:
+    """PEFT's configuration for some layers."""
+    inputs = [block.ffn_out for block in blocks]
+    outputs = [name for block in blocks for name in (block.key, block.value)]
+    return IA3Config(
+        target_modules=[*outputs, *inputs],
+        feedforward_modules=inputs,
+        modules_to_save=trained_head(setting.parts, setting.job.recipe.train_pooler),
     )
 
 

@@ -8,9 +8,11 @@ checkpointing for quantised cells alone and make the comparison unequal.
 from __future__ import annotations
 
 import copy
+import math
 import re
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +27,39 @@ from peftmark.lab.models import adapter_targets, trained_head
 from peftmark.lab.quantization.table import backend_of
 from peftmark.record.job import Job
 
+FEW_ROWS, MANY_ROWS = 500, 1_000_000
+"""Training rows between which `rank_by_rows` follows their number."""
+
 
 def lora(model: nn.Module, setting: Setting) -> Prepared:
     """Put LoRA on the recipe's targets; head and pooler train beside it."""
     ranks = ranks_of(setting)
     return as_lora(wrap(model, lora_config(ranks, setting)), ranks, setting)
+
+
+def lora_by_rows(model: nn.Module, setting: Setting) -> Prepared:
+    """LoRA of the rank that the training rows give (`rank_by_rows`)."""
+    recipe = setting.job.recipe
+    all_rows = setting.job.task_facts.train_rows - recipe.selection_rows
+    rows = all_rows if recipe.train_rows is None else min(recipe.train_rows, all_rows)
+    rank = rank_by_rows(rows, recipe.options["min_rank"], recipe.options["max_rank"])
+    prepared = lora(model, replace(setting, size=rank))
+    prepared.matched_rank = None
+    return prepared
+
+
+def rank_by_rows(rows: int, lowest: int, highest: int) -> int:
+    """log2(rows) / 2, rounded down and kept between two ranks, as a practitioners' guide has it for
+    1,000 to 500,000 rows; the lowest below 500 rows, the highest above a million.
+
+    Args:
+        rows: that are trained on.
+    """
+    if rows < FEW_ROWS:
+        return lowest
+    if rows > MANY_ROWS:
+        return highest
+    return min(max(int(math.log2(rows) / 2), lowest), highest)
 
 
 def ranks_of(setting: Setting) -> dict[str, int]:

@@ -45,7 +45,6 @@ from safetensors import safe_open
 from torch import nn
 
 from peftmark.catalog.methods import known_method
-from peftmark.lab.last_token import reads_last_token
 from peftmark.lab.methods import Prepared, Setting, trainable
 from peftmark.lab.methods.reference import FILE, load_trained, save_trained, train_head_alone
 from peftmark.lab.methods.unipelt_gates import (
@@ -65,6 +64,8 @@ from peftmark.lab.methods.unipelt_parts import (
     GatedAdapter,
     GatedLora,
     GatedPrefix,
+    blocks_with_prefix,
+    put_prefix,
 )
 from peftmark.lab.models import Block, Unsupported
 
@@ -78,17 +79,7 @@ def unipelt(model: nn.Module, setting: Setting) -> Prepared:
     Raises:
         Unsupported: if the layers are not known, or their attention takes no prefix.
     """
-    blocks = setting.parts.blocks
-    if not blocks or not getattr(model, "_supports_attention_backend", False):
-        raise Unsupported(
-            f"the attention of {setting.job.model} does not go through transformers' attention "
-            f"interface, which the prefix needs; use adapter-lora"
-        )
-    if reads_last_token(model.config):
-        raise Unsupported(
-            f"unipelt knows where its parts sit in an encoder, and {setting.job.model} is a "
-            "decoder; use adapter-lora"
-        )
+    blocks = blocks_with_prefix(model, setting)
     ranks = setting.sized([name for block in blocks for name in (block.query, block.value)])
 
     put = _put(model, ranks, setting)
@@ -179,25 +170,16 @@ def _insert(
     for name in (block.query, block.value):
         if name in ranks:
             wrapped = GatedLora(linears[name], ranks[name], scale, recipe.dropout, lora_gate)
-            _replace(model, name, wrapped)
+            model.set_submodule(name, wrapped)
 
-    name = block.query.rpartition(".")[0]
-    attention: Any = model.get_submodule(name)
-    width = attention.attention_head_size
-    heads = linears[block.query].out_features // width
-    gate = gate_of("prefix")
-    _replace(model, name, GatedPrefix(attention, heads, width, options["tokens"], gate))
+    features = linears[block.query].out_features
+    put_prefix(model, block, features, options["tokens"], gate_of("prefix"))
 
     inside = model.get_submodule(block.name).named_modules()
     name, norm = [pair for pair in inside if isinstance(pair[1], nn.LayerNorm)][-1]
     gate = gate_of("adapter")
     assert isinstance(norm, nn.LayerNorm)
-    _replace(model, f"{block.name}.{name}", GatedAdapter(norm, options["width"], gate))
-
-
-def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
-    parent, _, leaf = name.rpartition(".")
-    setattr(model.get_submodule(parent), leaf, module)
+    model.set_submodule(f"{block.name}.{name}", GatedAdapter(norm, options["width"], gate))
 
 
 def _read(gate: Gate | GateNetwork) -> list[float]:
@@ -269,7 +251,7 @@ def take_out(model: nn.Module, part: str) -> None:
     kind, inner = _INSIDE[part]
     for name, module in list(model.named_modules()):
         if isinstance(module, kind):
-            _replace(model, name, module.get_submodule(inner))
+            model.set_submodule(name, module.get_submodule(inner))
 
 
 def _load(base: nn.Module, folder: Path, ranks: dict[str, int], setting: Setting) -> nn.Module:

@@ -1,8 +1,10 @@
-"""UniPELT's three parts of a layer, each behind a gate (`peftmark.lab.methods.unipelt`)."""
+"""UniPELT's three parts of a layer, each behind a gate (`peftmark.lab.methods.unipelt`), and how a
+prefix comes into an attention."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,11 +13,53 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from peftmark.lab.methods.unipelt_gates import STARTING_SCALE, Gate, OneGate, small
+from peftmark.lab.last_token import reads_last_token
+from peftmark.lab.methods import Setting
+from peftmark.lab.methods.unipelt_gates import STARTING_SCALE, small
+from peftmark.lab.models import Block, Unsupported
 
 ATTENTION = "peftmark_prefix"
 
-AnyGate = Gate | OneGate
+AnyGate = Callable[[torch.Tensor], torch.Tensor]
+"""From what a part reads, (rows, tokens, width), to one factor a row, (rows, 1, 1)."""
+
+
+def always_open(x: torch.Tensor) -> torch.Tensor:
+    """The gate of a part that has none: ones."""
+    return x.new_ones(len(x), 1, 1)
+
+
+def blocks_with_prefix(model: Any, setting: Setting) -> tuple[Block, ...]:
+    """The layers of a base whose attention takes a prefix.
+
+    Raises:
+        Unsupported: if the layers are not known, or their attention takes none.
+    """
+    job, blocks = setting.job, setting.parts.blocks
+    if not blocks or not getattr(model, "_supports_attention_backend", False):
+        raise Unsupported(
+            f"the attention of {job.model} does not go through transformers' attention "
+            f"interface, which the prefix needs; use adapter-lora"
+        )
+    if reads_last_token(model.config):
+        raise Unsupported(
+            f"{job.method} knows where its parts sit in an encoder, and {job.model} is a "
+            "decoder; use adapter-lora"
+        )
+    return blocks
+
+
+def put_prefix(model: nn.Module, block: Block, features: int, tokens: int, gate: AnyGate) -> None:
+    """Put a prefix before the keys and values of one layer.
+
+    Args:
+        features: that the layer's queries have, of all heads.
+        tokens: length of the prefix.
+    """
+    name = block.query.rpartition(".")[0]
+    attention: Any = model.get_submodule(name)
+    width = attention.attention_head_size
+    model.set_submodule(name, GatedPrefix(attention, features // width, width, tokens, gate))
 
 
 class GatedLora(nn.Module):
