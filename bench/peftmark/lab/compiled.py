@@ -8,6 +8,7 @@ dropped, so that no timed step holds any of it.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -33,6 +34,8 @@ BACKEND = "inductor"
 KINDS_OF_LAYERS = 8
 """Versions of a layer's code, for each layer there is: training and scoring, with a mask and
 without."""
+LOOKED_AT = 64
+"""Training batches among which one without padding is looked for."""
 TOLD_FROM = 0.1
 """Seconds of compiling after the first step that a row is warned of."""
 WITHOUT = "set compile: false"
@@ -69,7 +72,6 @@ def compiled(
     if not job.recipe.compile:
         yield notes
         return
-    _check_here(device)
     if prepared.stage is not None:
         raise Unsupported(
             f"{job.method} changes its layers in the middle of training, and would be compiled "
@@ -78,12 +80,14 @@ def compiled(
     layers = repeated_layers(prepared.model)
     if not layers:
         raise Unsupported(f"the model repeats no layers that could be compiled; {WITHOUT}")
+    _check_here(device)
     before = compile_seconds()
     with _settings(len(layers)), _told():
         for layer in layers:
             layer.compile(backend=BACKEND, dynamic=True)
         try:
-            with meters.phase("compile"):
+            with meters.phase("compile"), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of torch's own code, while it traces
                 _first_passes(job, task, prepared, work, device)
             first = compile_seconds() - before
             yield notes
@@ -126,8 +130,11 @@ def _check_here(device: torch.device) -> None:
 @contextmanager
 def _settings(layers: int) -> Iterator[None]:
     """torch's settings: an error where it would run layers uncompiled, and no process beside."""
-    dynamo: Any = torch._dynamo.config
-    inductor: Any = torch._inductor.config
+    from torch._dynamo import config as of_tracing
+    from torch._inductor import config as of_kernels
+
+    dynamo: Any = of_tracing
+    inductor: Any = of_kernels
     versions = KINDS_OF_LAYERS * layers
     strict = dynamo.patch(
         fail_on_recompile_limit_hit=True,
@@ -141,7 +148,8 @@ def _settings(layers: int) -> Iterator[None]:
 @contextmanager
 def _told() -> Iterator[None]:
     """What the compiler can't do becomes a reason; an error of the model's own stays as it is."""
-    exc: Any = torch._dynamo.exc
+    from torch._dynamo import exc
+
     try:
         yield
     except (exc.TorchDynamoException, exc.FailOnRecompileLimitHit) as error:
@@ -175,9 +183,11 @@ def _first_passes(
 
 
 def _kinds(train: Any, longest: Sequence[int], rows: int) -> list[Batch]:
-    """Of the training passes the first, one of another length, and one with padding or without."""
-    first = longest.index(min(longest)), longest.index(max(longest))
-    batches = [train(step) for step in dict.fromkeys((*first, *range(min(len(longest), 64))))]
+    """The passes of the shortest and the longest training batch and of the first ones that matter
+    (`_distinct`)."""
+    ends = longest.index(min(longest)), longest.index(max(longest))
+    steps = dict.fromkeys((*ends, *range(min(len(longest), LOOKED_AT))))
+    batches = [train(step) for step in steps]
     return _distinct([part for batch in batches for part in batch.parts(rows)])
 
 

@@ -131,6 +131,7 @@ INSIDES = (
     Inside("torch._dynamo.utils", "calculate_time_spent", (), "tells what compiling took"),
     Inside("torch.nn", "Module._compiled_call_impl", None, "lets a layer run as written again"),
     Inside("torch._inductor.cpp_builder", "get_cpp_compiler", (), "tells whether there is one"),
+    Inside("torch.utils._triton", "has_triton", (), "tells whether GPU kernels can be made"),
     Inside("torch.utils._pytree", "tree_leaves", ("tree", "is_leaf"), "finds tensors"),
     Inside("torch.nn", "Module._apply", ("self", "fn", "recurse"), "moves a model without values"),
     Inside(
