@@ -27,6 +27,7 @@ from peftmark.lab.methods import Prepared
 from peftmark.lab.padding import known_padding
 from peftmark.lab.scoring import outputs_of
 from peftmark.lab.step import task_loss
+from peftmark.lab.train import Progress
 from peftmark.record.job import Job
 
 BACKEND = "inductor"
@@ -58,9 +59,12 @@ def repeated_layers(model: nn.Module) -> list[nn.Module]:
 
 @contextmanager
 def compiled(
-    job: Job, task: Task, prepared: Prepared, work: Work, meters: Meters, device: torch.device
+    job: Job, task: Task, prepared: Prepared, work: Work, meters: Meters, progress: Progress
 ) -> Iterator[list[str]]:
     """The model's layers are compiled inside, if the recipe asks for it, and not afterwards.
+
+    Args:
+        progress: told of the phase.
 
     Yields:
         Takes what is to be said of it in the row, at the end.
@@ -80,7 +84,9 @@ def compiled(
     layers = repeated_layers(prepared.model)
     if not layers:
         raise Unsupported(f"the model repeats no layers that could be compiled; {WITHOUT}")
+    device = torch.device(job.device)
     _check_here(device)
+    progress({"phase": "compile"})
     before = compile_seconds()
     with _settings(len(layers)), _told():
         for layer in layers:

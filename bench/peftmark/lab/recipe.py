@@ -157,9 +157,7 @@ def run(
     step = Step(job, task, built.prepared, device)
     first = FirstStep(step, built.prepared.model)
     watch = _watch(job, read, loaded, built, device)
-    if job.recipe.compile:
-        progress({"phase": "compile"})
-    with compiled(job, task, built.prepared, work, meters, device) as said:
+    with compiled(job, task, built.prepared, work, meters, progress) as said:
         seed_all(job.seed, "dropout")
         trained = train(job, task, built.prepared, step, work, meters, device, progress, watch)
     notes += [*said, *_ended(job, step, trained)]
