@@ -9,13 +9,16 @@ from peftmark.analysis.machines import sentence
 from peftmark.analysis.table import ResultTable, build
 from peftmark.catalog.methods import Cell
 from peftmark.record.job import PROTOCOL, Job, Record
+from peftmark.record.recipe import FORM
 
 
 def tables_of(records: Sequence[Record]) -> tuple[list[ResultTable], list[str]]:
     """Rows as tables, one for each suite, profile, model and device, and what was left out.
 
     Only rows of the newest version of a suite and of today's procedure count. Of two jobs of the
-    same cell, task and seed (an older recipe) the later counts, on every machine that ran it.
+    same cell, task and seed (an older recipe) the later counts, on every machine that ran it. Rows
+    that were padded, compiled or attended otherwise than the newest of their task are of no
+    comparison with it.
     Trials enter no figure; they tell where learning rates come from.
     """
     reported = [r for r in records if r.job.purpose == "report"]
@@ -34,7 +37,12 @@ def tables_of(records: Sequence[Record]) -> tuple[list[ResultTable], list[str]]:
             replaced += len(rows)
             rows.clear()
         rows.append(r)
-    left = {"of an older suite or procedure": old, "that a later recipe replaced": replaced}
+    others = sum(_of_newest_form(rows) for rows in groups.values())
+    left = {
+        "of an older suite or procedure": old,
+        "that a later recipe replaced": replaced,
+        f"of another {', '.join(FORM[:-1])} or {FORM[-1]} than the newest": others,
+    }
     notes = [f"{count} rows {which} are left out." for which, count in left.items() if count]
     trials = [
         r
@@ -47,6 +55,24 @@ def tables_of(records: Sequence[Record]) -> tuple[list[ResultTable], list[str]]:
         for key in sorted(groups)
     ]
     return tables, [*notes, *filter(None, (sentence(t.machines) for t in tables))]
+
+
+def _of_newest_form(rows: dict[tuple[object, ...], list[Record]]) -> int:
+    """Leave out, on each task, the rows whose step was computed otherwise than that of the newest;
+    how many those were.
+
+    Args:
+        rows: cell, task and seed -> rows of one job; changed in place.
+    """
+    last = [one[-1] for one in rows.values()]
+    last.sort(key=lambda r: (r.job.cell.trains, r.finished_at, r.job.job_id))
+    newest = {r.job.task: r.job.form for r in last}
+    other = [
+        key
+        for key, one in rows.items()
+        if not (job := one[-1].job).form.items() <= newest[job.task].items()
+    ]
+    return sum(len(rows.pop(key)) for key in other)
 
 
 def _kind(job: Job) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from peftmark.claims.ledger import ClaimTest
 from peftmark.claims.measures import Measure
 from peftmark.record.fields import title
 from peftmark.record.job import Record
+from peftmark.record.recipe import FORM
 
 Values = Mapping[str, Mapping[int, float]]
 """Task -> seed -> value of one cell."""
@@ -140,10 +141,11 @@ def obstacle(test: ClaimTest, rows: Sequence[Record]) -> str:
     if own := sorted({row.job.task_title for row in rows if row.job.own is not None}):
         return f"a claim is of published data, and here are rows of {' and '.join(own)}"
     measures = dict.fromkeys(test.measures())
-    for name in dict.fromkeys(name for m in measures for name in m.same):
+    for name in dict.fromkeys([*FORM, *(name for m in measures for name in m.same)]):
         by_task: dict[str, set[object]] = {}
         for row in rows:
-            by_task.setdefault(row.job.task, set()).add(getattr(row.job.recipe, name))
+            if name not in FORM or name in row.job.form:
+                by_task.setdefault(row.job.task, set()).add(getattr(row.job.recipe, name))
         for task, found in by_task.items():
             if len(found) > 1:
                 told = " and ".join(sorted(map(str, found)))

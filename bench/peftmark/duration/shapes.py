@@ -103,6 +103,7 @@ def _text(job: Job) -> str:
                 recipe.selection_rows,
                 recipe.eval_rows,
                 recipe.eval_batch_size,
+                recipe.pad_to,
             ],
             "made_by": [source_hash("peftmark.lab"), versions()],
         },

@@ -11,6 +11,7 @@ from typing import Any
 
 from peftmark.record.job import Environment, Job
 from peftmark.record.outcome import Outcome
+from peftmark.record.recipe import FORM
 from peftmark.record.sent import outcome_of
 from peftmark.sources.assets import Places
 
@@ -150,6 +151,7 @@ def needs_of(job: Job) -> str:
                 recipe.gradient_accumulation,
                 recipe.optimizer,
                 recipe.gradient_checkpointing,
+                *(getattr(recipe, name) for name in FORM),
                 job.device,
             ),
         )

@@ -63,6 +63,8 @@ class Afresh:
             else:
                 self._loggers[name] = logger
         give_memory_back()
+        if job.recipe.compile:
+            return "its layers were compiled"
         if job.plugins:
             return "code of a plug-in ran"
         return self._photograph.differs() or _on_the_device()

@@ -10,6 +10,7 @@ import traceback
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -32,9 +33,13 @@ from peftmark.lab.memory.fake_step import NotSymbolic, unforeseen
 from peftmark.lab.methods import Prepared
 from peftmark.lab.models import Unsupported, trained_head
 from peftmark.lab.train import Progress
+from peftmark.record.field import LIVE_PARTS
 from peftmark.record.kept import NOT_KEPT
 from peftmark.record.outcome import Outcome
 from peftmark.record.stages import ends_as, second_stage
+
+LIVE = ("live_bytes", *(part.column for part in LIVE_PARTS))
+OF_COMPILED = "a compiled step keeps other tensors than one that is followed"
 
 
 def deployed(
@@ -108,6 +113,9 @@ def probed(
         outcome = without(outcome, PREDICTED, "there is nothing to compare it with")
         return _failed(outcome, PROBED, "the probe steps", error)
     outcome = replace(outcome, **of_probe(found, outcome))
+    if build.job.recipe.compile:
+        unknown: dict[str, Any] = dict.fromkeys(LIVE)
+        outcome = without(replace(outcome, **unknown), LIVE, OF_COMPILED)
     try:
         with meters.phase("predict"):
             peak = predicted_peak(build, found)

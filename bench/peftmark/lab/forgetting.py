@@ -63,6 +63,7 @@ def perplexity_before(build: Build, batches: list[Batch]) -> float:
         "double": job.recipe.double_quantization,
         "precision": job.recipe.precision,
         "weights": job.recipe.weights,
+        **({} if job.recipe.attention is None else {"attention": job.recipe.attention}),
         "text": job.causal.unrelated,
         "protocol": job.causal.protocol,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",

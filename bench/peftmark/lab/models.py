@@ -232,12 +232,13 @@ def load_model(
 
     Raises:
         Unsupported: if the quantization can't run here or leaves layers as they are, or the
-            user's own weights are others than the model's class has.
+            user's own weights are others than the model's class has, or it can't attend as asked.
     """
+    config = config_for(folder, job, max(1, len(task.labels)))
     seed_all(job.seed, "head")
     found = maker_of(task.kind).from_pretrained(
         folder,
-        config=config_for(folder, job, max(1, len(task.labels))),
+        config=config,
         dtype=TYPES[job.recipe.weights],
         local_files_only=True,
         use_safetensors=True,
@@ -246,6 +247,7 @@ def load_model(
         device_map={"": job.device},
         **({} if quantised else quantization_settings(job, parts)),
         **own_settings(job),
+        **_attention(config, job, task),
     )
     model: nn.Module = as_loaded(found, job, parts.fresh, parts.pooler)
     if task.kind in SPOKEN:
@@ -258,6 +260,17 @@ def load_model(
     attend_in_one_type(model, job)
     backend_of(job.quantization).loaded(model)
     return model
+
+
+def _attention(config: Any, job: Job, task: Task) -> dict[str, str]:
+    """How transformers is told which attention to take; nothing where it chooses by itself."""
+    asked, made = job.recipe.attention, maker_of(task.kind)._model_mapping.get(type(config), None)
+    if asked == "sdpa" and not getattr(made, "_supports_sdpa", True):
+        raise Unsupported(
+            f"a model of type {config.model_type} has no fused attention in transformers; use "
+            "attention: eager, or leave it out"
+        )
+    return {} if asked is None else {"attn_implementation": asked}
 
 
 def check_quantised(model: nn.Module, job: Job, parts: Anatomy) -> None:

@@ -17,6 +17,7 @@ from peftmark.catalog.methods import known_method
 from peftmark.catalog.task import Task
 from peftmark.lab.after_training import deployed, probed
 from peftmark.lab.build import Build
+from peftmark.lab.compiled import compiled
 from peftmark.lab.data.batches import Batch
 from peftmark.lab.data.job_data import Work, prepare_work, task_of
 from peftmark.lab.determinism import ask_for_same_bits
@@ -156,9 +157,10 @@ def run(
     step = Step(job, task, built.prepared, device)
     first = FirstStep(step, built.prepared.model)
     watch = _watch(job, read, loaded, built, device)
-    seed_all(job.seed, "dropout")
-    trained = train(job, task, built.prepared, step, work, meters, device, progress, watch)
-    notes += _ended(job, step, trained)
+    with compiled(job, task, built.prepared, work, meters, progress) as said:
+        seed_all(job.seed, "dropout")
+        trained = train(job, task, built.prepared, step, work, meters, device, progress, watch)
+    notes += [*said, *_ended(job, step, trained)]
     peak_rate = timed_peak(meters, device, job.recipe.precision)
     outcome = _trained(job, loaded, built, step, trained, peak_rate)
     outcome = replace(outcome, first_step=first.facts(trained.first), **of_meters(meters, trained))
@@ -249,7 +251,7 @@ def _fitted(job: Job, places: Places, read: _Read, meters: Meters, progress: Pro
         sources, base = loaded.sources, loaded.base.model
     outcome = fitted(job, read.task, read.work, base, meters, progress)
     # No batch was drawn for a step.
-    drawn = ("padding_share", "cut_share", "batch_order_hash")
+    drawn = ("padding_share", "cut_share", "batch_lengths", "batch_order_hash")
     outcome = replace(outcome, **{k: v for k, v in sources.items() if k not in drawn})
     if outcome.selection_metric_value is None:
         outcome = without(outcome, ("selection_metric_value",), "the recipe cuts no selection rows")

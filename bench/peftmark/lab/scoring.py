@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -84,11 +85,20 @@ def outputs_of(model: nn.Module, batch: Batch, job: Job, device: torch.device) -
     """
     with autocast(job, device):
         if batch.asked:
-            return choice_likelihoods(model, batch)
+            with _as_written(job):
+                return choice_likelihoods(model, batch)
         if batch.text:
             return row_likelihoods(model, batch)[:, None]
         logits: torch.Tensor = model(**batch.inputs).logits
     return logits.float()
+
+
+def _as_written(job: Job) -> AbstractContextManager[Any]:
+    """Compiled layers run as written inside: where a model goes on from keys and values, whose
+    length grows by a token a pass."""
+    # Not asked for where nothing is compiled: it loads the compiler.
+    stance: Any = torch.compiler.set_stance
+    return stance("force_eager") if job.recipe.compile else nullcontext()
 
 
 def all_outputs(
@@ -174,6 +184,7 @@ def write_answers(model: nn.Module, asked: Answers, job: Job, device: torch.devi
     with (
         torch.inference_mode(),
         autocast(job, device),
+        _as_written(job),
     ):
         for batch in asked.batches:
             tokens += write(model, batch.to(device), asked.reader, asked.new_tokens)

@@ -161,6 +161,7 @@ def _text(asked: Request) -> str:
         early_stopping=None,
         label_smoothing=recipe.label_smoothing and 0.1,
         halve_on_growth=False,
+        pad_to=None,  # the greatest length is what it ends at
         max_length=asked.tokens,
         options=recipe.options if method == job.method else {},
         dropout=recipe.dropout and 0.1,

@@ -185,6 +185,22 @@ ROWS: tuple[Field, ...] = (
         null="job ended early, GPU shared with other jobs",
     ),
     Field(
+        "compile_seconds",
+        "float64",
+        "compile time",
+        unit="seconds",
+        better="lower",
+        phase="training",
+        meter="clock",
+        kind="cost",
+        section="Time",
+        summary=(
+            "what torch's compiler took, nearly all of it in phase `compile`, before the first "
+            "step; less where its own cache on disk has the kernels"
+        ),
+        null="recipe without `compile`, job ended early",
+    ),
+    Field(
         "cpu_seconds",
         "float64",
         "CPU time",
@@ -250,6 +266,20 @@ ROWS: tuple[Field, ...] = (
         kind="count",
         section="Work",
         summary="rows longer than `max_length` among the training rows of all batches",
+    ),
+    Field(
+        "batch_lengths",
+        "int64",
+        "lengths of batches",
+        unit="lengths",
+        phase="data",
+        meter="count",
+        kind="count",
+        section="Work",
+        summary=(
+            "distinct lengths, in tokens, that the training batches are padded to; `pad_to` in the "
+            "recipe makes them few"
+        ),
     ),
     Field(
         "class_rows",

@@ -23,7 +23,7 @@ from peftmark.record.outcome import Outcome
 from peftmark.record.own import Own, rows_text, task_from
 from peftmark.record.own_model import OwnModel, model_from
 from peftmark.record.plugin import UsedPlugin, plugins_from
-from peftmark.record.recipe import AdaLoraSchedule, Causal, Recipe
+from peftmark.record.recipe import FORM, AdaLoraSchedule, Attention, Causal, Recipe
 
 SCHEMA_VERSION = 8
 """Version of the stored columns. Rows of older ones are migrated (`peftmark.storage.migrations`),
@@ -179,6 +179,13 @@ class Job:
         return self.model if model is None else model.title
 
     @property
+    def form(self) -> dict[str, Any]:
+        """How its steps are computed (`FORM`), which all that is compared must share; what trains
+        nothing is never compiled, so of that it says nothing."""
+        names = FORM if self.cell.trains else [name for name in FORM if name != "compile"]
+        return {name: getattr(self.recipe, name) for name in names}
+
+    @property
     def cell(self) -> Cell:
         """What is compared: method, size, quantization and variant."""
         return Cell(self.method, self.size, self.quantization, self.variant)
@@ -202,7 +209,7 @@ class Form:
         pure: what trains is of the type that the base is loaded in, where a job has it in fp32.
     """
 
-    attention: Literal["sdpa", "eager"] = "sdpa"
+    attention: Attention = "sdpa"
     fused_loss: bool = False
     pure: bool = False
 

@@ -113,11 +113,13 @@ class Outcome:
     step_seconds_p50: float | None = None
     step_seconds_p90: float | None = None
     eval_seconds: float | None = None
+    compile_seconds: float | None = None
     cpu_seconds: float | None = None
     samples_per_second: float | None = None
     tokens_per_second: float | None = None
     padding_share: float | None = None
     cut_share: float | None = None
+    batch_lengths: int | None = None
     class_rows: dict[str, int] = field(default_factory=dict)
     first_step: dict[str, float | None] = field(default_factory=dict)
     peak_memory_bytes: int | None = None

@@ -11,6 +11,8 @@ from typing import Any, Literal
 from peftmark.record.identity import LATER
 
 Precision = Literal["fp32", "bf16", "fp16"]
+Attention = Literal["sdpa", "eager"]
+PadTo = Literal[8, 16, 32, 64]
 Optimizer = Literal["adamw", "adamw_8bit", "paged_adamw", "paged_adamw_8bit"]
 
 
@@ -86,6 +88,12 @@ class Recipe:
         halve_on_growth: halve the learning rate of all later steps whenever a module's adapter
             norm has grown as the alarm `norm-growth` says (`peftmark.catalog.alarms`); the row has
             the steps (`rate_halvings`).
+        pad_to: a batch's length is padded up to a multiple of so many tokens, at most to
+            `max_length`; None for its longest row.
+        compile: the model's layers go through torch.compile, for training steps and the scores
+            between them (`peftmark.lab.compiled`).
+        attention: torch's fused attention, or one product after the other; None for what
+            transformers takes by itself.
     """
 
     steps: int
@@ -119,6 +127,9 @@ class Recipe:
     early_stopping: int | None = field(default=None, metadata=LATER)
     label_smoothing: float = field(default=0.0, metadata=LATER)
     halve_on_growth: bool = field(default=False, metadata=LATER)
+    pad_to: PadTo | None = field(default=None, metadata=LATER)
+    compile: bool = field(default=False, metadata=LATER)
+    attention: Attention | None = field(default=None, metadata=LATER)
 
     @cached_property
     def lasting(self) -> dict[str, Any]:
@@ -139,6 +150,10 @@ class Recipe:
         """Rows that are read at once."""
         return self.batch_size // self.gradient_accumulation
 
+
+FORM = ("pad_to", "compile", "attention")
+"""Settings of how the same step is computed: no method's own, so that what is compared shares
+them."""
 
 OF_LENGTH = (
     *("steps", "warmup_steps", "eval_every"),
@@ -161,6 +176,7 @@ UNITS: dict[str, str] = {
     "gradient_accumulation": "passes",
     "early_stopping": "evaluations",
     "label_smoothing": "share",
+    "pad_to": "tokens",
     "init_rank": "rank",
     "tinit": "steps",
     "tfinal": "steps",

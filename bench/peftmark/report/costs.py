@@ -26,6 +26,7 @@ from peftmark.render.page import (
 )
 from peftmark.report import cell_selection, machines, measures, missing, summary
 from peftmark.report.measures import Measure
+from peftmark.report.provenance import form
 
 KEYS = 2
 MOST_ROWS = 1000
@@ -124,7 +125,7 @@ def _time(table: ResultTable, price: Price | None) -> Grid:
         note += f" {NAME}: {MEANING}, at {price.text}."
     else:
         note += f" {NAME}: n/a, as {NO_PRICE}."
-    note = f"{note} {machines.note(table)}".strip()
+    note = " ".join(filter(None, (note, form(table), machines.note(table))))
     return _by_task(table, "Time and work by task, mean over seeds", columns, note)
 
 

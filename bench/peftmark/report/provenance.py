@@ -35,7 +35,23 @@ def environment(table: ResultTable) -> Section:
             f"Rows come from {len(kinds)} different environments: compare times and memory "
             "across them with care."
         )
+    lead = f"{lead} {form(table)}".strip()
     return Section("environment", "Where it ran", lead, (_facts_grid(facts), _sources(table)))
+
+
+def form(table: ResultTable) -> str:
+    """How steps were computed, where a recipe asks for another way than torch's own; else empty."""
+    trained = [job.form for job in table.jobs if job.cell.trains] or [j.form for j in table.jobs]
+    told = []
+    if lengths := sorted({f["pad_to"] for f in trained} - {None}):
+        told.append(
+            f"batches were padded to multiples of {words.listing([*map(str, lengths)])} tokens"
+        )
+    if any(f.get("compile") for f in trained):
+        told.append("layers were compiled by torch.compile, in training and its evaluations")
+    if kinds := sorted({f["attention"] for f in trained} - {None}):
+        told.append(f"attention was {words.listing(kinds)}")
+    return f"As the recipe asks, {words.listing(told)}, in every cell alike." if told else ""
 
 
 def _facts(record: Record) -> dict[str, str]:

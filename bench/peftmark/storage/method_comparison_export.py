@@ -106,7 +106,7 @@ def _run_info(record: Record, whole: Any) -> dict[str, Any]:
             "batch_size_eval": recipe.eval_batch_size,
             "max_steps": record.outcome.steps or recipe.steps,
             "eval_steps": recipe.eval_every,
-            "compile": False,
+            "compile": recipe.compile,
             "use_gc": recipe.gradient_checkpointing,
             "query_template": None,
             "seed": job.seed,

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from peftmark.catalog.later_options import CONFLICTS
 from peftmark.catalog.method import Method
 from peftmark.catalog.methods import Cell, known_method, size_text
+from peftmark.record.recipe import FORM
 from peftmark.suite.recipes import ADAPTER_FIELDS, VARIED, set_values, tuned_layer
 from peftmark.suite.schema import MethodEntry
 
@@ -36,12 +37,13 @@ def check_cells(entries: list[MethodEntry], where: str) -> Iterator[str]:
                 odd.append("adalora")
             for name in odd:
                 yield f"{at}.{layer_name}.{name}: means nothing for {entry.method}, remove it"
-            for name in VARIED:
+            for name in (*VARIED, *FORM):
                 if name in set_values(layer):
+                    vary = ", or vary it for all cells with a profile's vary"
                     yield (
                         f"{at}.{layer_name}.{name}: must be the same for all methods; set it in "
-                        "the recipe of the suite, a profile or a task, or vary it for all cells "
-                        "with a profile's vary"
+                        "the recipe of the suite, a profile or a task"
+                        f"{vary if name in VARIED else ''}"
                     )
         yield from check_grid(entry, method, at)
         for cell, _ in entry.cells():

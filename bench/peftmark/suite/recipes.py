@@ -103,6 +103,9 @@ DEFAULTS: dict[str, Any] = {
     "early_stopping": None,
     "label_smoothing": 0.0,
     "halve_on_growth": False,
+    "pad_to": None,
+    "compile": False,
+    "attention": None,
 }
 ADALORA_DEFAULTS: dict[str, Any] = {"beta1": 0.85, "beta2": 0.85}
 
@@ -302,7 +305,7 @@ def _untrained(values: dict[str, Any]) -> None:
     values.pop("epochs", None)
     values.update(learning_rate=0.0, steps=1, batch_size=1, eval_every=1, warmup=0)
     values.update(gradient_accumulation=1, early_stopping=None, label_smoothing=0.0)
-    values.update(halve_on_growth=False)
+    values.update(halve_on_growth=False, compile=False)
 
 
 def _check_step(values: Mapping[str, Any], method: Method, task: Task, fault: Fault) -> None:

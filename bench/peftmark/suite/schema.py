@@ -29,7 +29,7 @@ from peftmark.core.strict_yaml import MAX_SUITE_BYTES as MAX_SUITE_BYTES
 from peftmark.core.strict_yaml import read_yaml as read_yaml
 from peftmark.own.declared import OwnTask
 from peftmark.own.declared_model import OwnModel
-from peftmark.record.recipe import Optimizer, Precision
+from peftmark.record.recipe import Attention, Optimizer, PadTo, Precision
 from peftmark.suite.names import (
     OWN_NAME,
     AnyModel,
@@ -161,6 +161,9 @@ class RecipeLayer(Strict):
     early_stopping: Count | None = None
     label_smoothing: Share | None = None
     halve_on_growth: bool | None = None
+    pad_to: PadTo | None = None
+    compile: bool | None = None
+    attention: Attention | None = None
     train_pooler: bool | None = None
     head_dropout: Share | None = None
     targets: Annotated[str | tuple[str, ...], BeforeValidator(_targets)] | None = None

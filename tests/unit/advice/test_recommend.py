@@ -540,6 +540,25 @@ def test_only_the_newest_rows_count():
     ]
 
 
+@pytest.mark.parametrize("changes", [{"compile": True}, {"pad_to": 8}, {"attention": "eager"}])
+def test_rows_of_one_form_alone_are_compared(changes):
+    """A run that was made again, of which some seeds are still as before."""
+    old = rows((LORA, HEAD), tasks=["sst-2"])
+    recipe = make_recipe(**changes)
+    new = [
+        replace(r, job=replace(r.job, recipe=recipe), finished_at="2031-01-01")
+        for r in old
+        if r.job.seed < 3
+    ]
+    (table,), notes = advice.tables_of([*old, *new])
+    assert all(s.record.job.recipe == recipe for s in table.slots)
+    assert {s.job.seed for s in table.slots} == {0, 1, 2}
+    assert notes == [
+        "6 rows that a later recipe replaced are left out.",
+        "4 rows of another pad_to, compile or attention than the newest are left out.",
+    ]
+
+
 def test_the_pick_has_the_least_of_the_figure_that_is_shown():
     """The task that takes most may order cells otherwise than the mean, which every page shows."""
     memory = {("sst2", LORA): 100, ("stsb", LORA): 800, ("sst2", QLORA): 60, ("stsb", QLORA): 900}

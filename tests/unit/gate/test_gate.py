@@ -16,6 +16,7 @@ from factory import (
     QLORA,
     make_causal,
     make_environment,
+    make_job,
     make_matrix,
 )
 from gated import CELLS, NEW, OLD, by_new_code, make_line, make_side, with_counts
@@ -26,7 +27,7 @@ from peftmark.gate.judge import compare
 from peftmark.gate.judge import judge as undeclared
 from peftmark.gate.policy import Policy, read_policy
 from peftmark.gate.result import Gate
-from peftmark.gate.run_lines import line_of
+from peftmark.gate.run_lines import config_of, line_of
 from peftmark.gate.snapshot import Accepted, of_folder
 from peftmark.storage.store import Store
 
@@ -196,6 +197,16 @@ def test_another_configuration_is_not_comparable_and_named():
     assert gate.code == Exit.NOT_COMPARABLE
     (found,) = gate.findings
     assert found.cell == "" and "recipe.learning_rate 0.0005 there, 0.001 here" in found.sentence
+
+
+@pytest.mark.parametrize(("name", "value"), [("pad_to", 8), ("compile", True)])
+def test_another_form_of_the_step_is_not_comparable(name, value):
+    recipe = replace(make_job().recipe, **{name: value})
+    config = config_of(replace(make_job(), recipe=recipe))
+    assert config == config_of(make_job()) | {f"recipe.{name}": value}
+    gate = gate_of(lambda line: replace(line, config=line.config | {f"recipe.{name}": value}))
+    assert gate.code == Exit.NOT_COMPARABLE
+    assert f"recipe.{name} absent there, {value} here" in gate.findings[0].sentence
 
 
 def test_another_profile_is_not_comparable():

@@ -44,6 +44,24 @@ def test_rows_of_other_purposes_enter_no_figure_and_are_no_strays(tmp_path):
     assert text.count(repeat.command) == 1
 
 
+def test_the_report_says_how_steps_were_computed():
+    plain = make_matrix(cells=[LORA, QLORA])
+    said = "layers were compiled by torch.compile"
+    assert said not in section(show(plain), "environment").lead
+    changes = {"compile": True, "pad_to": 16, "attention": "eager"}
+    recipe = replace(plain[0].job.recipe, **changes)
+    compiled = [replace(r, job=replace(r.job, recipe=recipe)) for r in plain]
+    for text in (
+        section(show(compiled), "environment").lead,
+        grid(show(compiled), "Time and work").note,
+    ):
+        assert (
+            "As the recipe asks, batches were padded to multiples of 16 tokens, layers were "
+            "compiled by torch.compile, in training and its evaluations and attention was "
+            "eager, in every cell alike."
+        ) in text
+
+
 def test_failed_trials_are_listed_with_the_failures():
     trials = make_trials(cells=[LORA], tasks=["sst2"])
     shown = show([fail(trials[0], "diverged", "NaN"), *trials[1:], *make_matrix(cells=[LORA])])

@@ -86,6 +86,7 @@ FULL = make_record(
         exploding_step=7,
         penalty=0.25,
         timed_alone=False,
+        compile_seconds=30.5,
         jobs_on_gpu=4,
         torch_allocated_bytes=1,
         torch_reserved_bytes=2,

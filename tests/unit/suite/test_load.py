@@ -241,6 +241,15 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path, monkeypatch):
             {"trec": {"gradient_checkpointing": True}},
             ["methods[1] (head).task_recipe.trec.gradient_checkpointing: must be the same"],
         ),
+        *(
+            (
+                ("methods", LORA, "recipe", name),
+                value,
+                [f"methods[2] (lora).recipe.{name}: must be the same for all methods"],
+            )
+            for name, value in (("pad_to", 8), ("compile", True), ("attention", "eager"))
+        ),
+        ((*QUICK, "vary"), {"compile": [False, True]}, ["vary.compile: unknown key"]),
         (
             (*QUICK, "vary"),
             {"precision": ["bf16"]},

@@ -216,14 +216,15 @@ def test_settings_that_came_later_leave_ids_as_they_were_at_their_defaults(tmp_p
     write(tmp_path, BASE)
     before = {job.job_id for job in reported(load_suite("demo", tmp_path), "quick")}
     settings = {"weights": "fp32", "gradient_accumulation": 1, "label_smoothing": 0.0}
-    settings["halve_on_growth"] = False
+    settings |= {"halve_on_growth": False, "compile": False}
+    unset = {"early_stopping": 2, "pad_to": 8, "attention": "eager"}
     write(tmp_path, changed(*((("recipe", name), value) for name, value in settings.items())))
     jobs = reported(load_suite("demo", tmp_path), "quick")
     assert {job.job_id for job in jobs} == before
-    assert not any(name in job.to_json() for job in jobs for name in (*settings, "early_stopping"))
-    for name, value in {**settings, "early_stopping": 2}.items():
+    assert not any(f'"{name}":' in job.to_json() for job in jobs for name in (*settings, *unset))
+    for name, value in {**settings, **unset}.items():
         other = {"weights": "bf16", "gradient_accumulation": 2, "label_smoothing": 0.1}
-        other["halve_on_growth"] = True
+        other |= {"halve_on_growth": True, "compile": True}
         content = changed((("recipe", name), other.get(name, value)))
         content["recipe"]["precision"] = "bf16" if name == "weights" else "fp32"
         write(tmp_path, content)
@@ -243,6 +244,9 @@ def test_settings_that_came_later_leave_ids_as_they_were_at_their_defaults(tmp_p
         ({"early_stopping": 2, "selection_rows": 0}, ["early_stopping", "selection_rows is 0"]),
         ({"early_stopping": 0}, ["recipe.early_stopping", "found 0"]),
         ({"label_smoothing": 1.0}, ["recipe.label_smoothing", "found 1.0"]),
+        ({"pad_to": 12}, ["recipe.pad_to: found 12", "8, 16, 32 or 64"]),
+        ({"compile": "regional"}, ["recipe.compile: found 'regional'"]),
+        ({"attention": "flash"}, ["recipe.attention: found 'flash'", "'sdpa' or 'eager'"]),
         ({"optimizer": "sgd"}, ["'adamw', 'adamw_8bit', 'paged_adamw' or 'paged_adamw_8bit'"]),
     ],
 )

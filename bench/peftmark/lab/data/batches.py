@@ -49,6 +49,8 @@ class Batch:
         choices: tokens of each class's words, where classes are ranked by their likelihood after
             the inputs.
         row_choices: tokens of each choice of each row, where rows have choices of their own.
+        pad_to: tokens that its length is a multiple of, and that of its parts; None where it is
+            that of the longest row.
     """
 
     inputs: dict[str, torch.Tensor]
@@ -56,6 +58,7 @@ class Batch:
     tokens: int
     choices: Choices = ()
     row_choices: tuple[Choices, ...] = ()
+    pad_to: int | None = None
 
     @property
     def text(self) -> bool:
@@ -74,7 +77,7 @@ class Batch:
         return Shape(rows, tokens, self.tokens < rows * tokens)
 
     def parts(self, rows: int) -> list[Batch]:
-        """The batch as batches of so many rows at most, each cut at its own longest row."""
+        """The batch as batches of so many rows at most, each cut at its own length."""
         if rows >= self.shape.rows:
             return [self]
         return [self._part(slice(start, start + rows)) for start in range(0, self.shape.rows, rows)]
@@ -84,9 +87,9 @@ class Batch:
         if mask is None:
             mask = torch.ones_like(next(iter(self.inputs.values())))
         real = mask[rows].sum(1)
-        longest = int(real.max())
+        length = padded_length(int(real.max()), self.pad_to, self.shape.tokens)
         # Rows that a model goes on from are padded on the left, others on the right.
-        places = slice(-longest, None) if self.asked else slice(longest)
+        places = slice(-length, None) if self.asked else slice(length)
         return replace(
             self,
             inputs={name: value[rows, places] for name, value in self.inputs.items()},
@@ -100,6 +103,14 @@ class Batch:
         moved = {name: value.to(device, non_blocking=True) for name, value in self.inputs.items()}
         labels = self.labels.to(device, non_blocking=True)
         return replace(self, inputs=moved, labels=labels)
+
+
+def padded_length(longest: int, pad_to: int | None, most: int) -> int:
+    """Tokens that a batch is padded to: of its longest row, or the next multiple of `pad_to`, but
+    none beyond `most` on account of that."""
+    if pad_to is None:
+        return longest
+    return max(longest, min(-(-longest // pad_to) * pad_to, most))
 
 
 def draw_rows(rows: int, wanted: int, generator: np.random.Generator) -> np.ndarray:
@@ -148,9 +159,17 @@ class Encoder:
         tokenizer: a fast tokenizer.
         max_length: tokens a row is cut at.
         label_type: torch type of the labels.
+        pad_to: tokens that a batch's length is a multiple of (`padded_length`).
     """
 
-    def __init__(self, tokenizer: Any, max_length: int, label_type: torch.dtype) -> None:
+    def __init__(
+        self,
+        tokenizer: Any,
+        max_length: int,
+        label_type: torch.dtype,
+        pad_to: int | None = None,
+    ) -> None:
+        self.pad_to = pad_to
         self._tokenizer = tokenizer
         self._known: TokenTable | None = None
         self._max_length = max_length
@@ -160,6 +179,10 @@ class Encoder:
             "token_type_ids": getattr(tokenizer, "pad_token_type_id", 0) or 0,
             "attention_mask": 0,
         }
+
+    def length(self, longest: int) -> int:
+        """Tokens that a batch is padded to, by those of its longest row."""
+        return padded_length(longest, self.pad_to, self._max_length)
 
     def remember(self, data: TaskData, folder: Path, cache: Path) -> None:
         """Look rows of a task up from now on, in a table that all jobs share.
@@ -195,20 +218,21 @@ class Encoder:
         return [at in cut for at in range(len(rows))]
 
     def batch(self, encoded: Sequence[Encoded], labels: Sequence[Any]) -> Batch:
-        """Pad to the longest row.
+        """Pad to the longest row, or up to a multiple.
 
         Args:
             labels: a class or a score a row, or a list of ones and zeros.
         """
-        longest = max(len(item["input_ids"]) for item in encoded)
+        width = self.length(max(len(item["input_ids"]) for item in encoded))
         inputs = {
             name: torch.tensor(
-                [item[name] + [self._pad[name]] * (longest - len(item[name])) for item in encoded]
+                [item[name] + [self._pad[name]] * (width - len(item[name])) for item in encoded]
             )
             for name in encoded[0]
         }
         tokens = sum(len(item["input_ids"]) for item in encoded)
-        return Batch(inputs, torch.tensor(labels, dtype=self._label_type), tokens)
+        wanted = torch.tensor(labels, dtype=self._label_type)
+        return Batch(inputs, wanted, tokens, pad_to=self.pad_to)
 
 
 def evaluation_batches(

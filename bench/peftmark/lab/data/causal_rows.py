@@ -21,7 +21,7 @@ from transformers import GenerationConfig
 
 from peftmark.catalog.prompts import Prompt
 from peftmark.catalog.task import Example
-from peftmark.lab.data.batches import Batch, Choices, Encoded
+from peftmark.lab.data.batches import Batch, Choices, Encoded, padded_length
 from peftmark.lab.data.conversations import Conversations
 from peftmark.lab.models import Unsupported
 
@@ -46,6 +46,7 @@ class Reader:
         new_tokens: tokens of an answer at most, its end among them; None where classes are ranked,
             whose words have no end.
         chat: how conversations become tokens, for rows that are some.
+        pad_to: tokens that a batch's length is a multiple of (`padded_length`).
 
     Attributes:
         ends: tokens that end an answer.
@@ -61,7 +62,9 @@ class Reader:
         prompt: Prompt | None = None,
         new_tokens: int | None = None,
         chat: Conversations | None = None,
+        pad_to: int | None = None,
     ) -> None:
+        self.pad_to = pad_to
         self._tokenizer = tokenizer
         self._chat = chat
         self._length = max_length
@@ -148,24 +151,25 @@ class Reader:
         return [bool(one["cut"][0]) for one in encoded]
 
     def batch(self, encoded: Sequence[Encoded], labels: Sequence[float] = ()) -> Batch:
-        """Pad to the longest row, on the right.
+        """Pad to the longest row, or up to a multiple, on the right.
 
         Args:
             labels: not looked at; what is to be predicted stands in the encoded rows.
         """
-        width = max(len(one["input_ids"]) for one in encoded)
+        width = self.length(max(len(one["input_ids"]) for one in encoded))
         filled = {"input_ids": self.pad, "attention_mask": 0, "labels": IGNORED}
         tensors = {
             name: torch.tensor([one[name] + [fill] * (width - len(one[name])) for one in encoded])
             for name, fill in filled.items()
         }
         wanted = tensors.pop("labels")
-        return Batch(tensors, wanted, sum(len(one["input_ids"]) for one in encoded))
+        real = sum(len(one["input_ids"]) for one in encoded)
+        return Batch(tensors, wanted, real, pad_to=self.pad_to)
 
     def asking(self, encoded: Sequence[Encoded], labels: Sequence[float] = ()) -> Batch:
         """Prompts for a model to go on from, padded on the left, with the words of the classes or
         the choices of each row."""
-        width = max(len(one["input_ids"]) for one in encoded)
+        width = self.length(max(len(one["input_ids"]) for one in encoded))
         filled = {"input_ids": self.pad, "attention_mask": 0}
         inputs = {
             name: torch.tensor([[fill] * (width - len(one[name])) + one[name] for one in encoded])
@@ -173,7 +177,11 @@ class Reader:
         }
         tokens = sum(len(one["input_ids"]) for one in encoded)
         own = tuple(_choices(one) for one in encoded) if "choices" in encoded[0] else ()
-        return Batch(inputs, torch.tensor(list(labels)), tokens, self.choices, own)
+        return Batch(inputs, torch.tensor(list(labels)), tokens, self.choices, own, self.pad_to)
+
+    def length(self, longest: int) -> int:
+        """Tokens that a batch is padded to, by those of its longest row."""
+        return padded_length(longest, self.pad_to, self._length)
 
     def texts(self, written: Iterable[Sequence[int]]) -> tuple[str, ...]:
         """What was written, as text."""

@@ -48,7 +48,8 @@ class Work:
         train: the padded training batch of a step, from 0; made when asked for.
         preview: the first n batches that a method may look at before it is built: training rows
             in a drawn order of their own.
-        longest: tokens of the longest row of each training batch.
+        longest: tokens that each training batch is padded to: those of its longest row, or of the
+            recipe's multiple.
         train_rows: rows the batches were drawn from.
         eval: the rows that report; in a tuning trial the selection rows, so that tuning never
             sees the evaluation split.
@@ -98,7 +99,7 @@ class _Drawn:
     Attributes:
         order: row numbers of each batch.
         encoded: row number -> its tokens.
-        longest: tokens of the longest row of each batch.
+        longest: tokens that each batch is padded to.
     """
 
     order: list[list[int]]
@@ -230,7 +231,8 @@ def _drawn(rows: Sequence[Example], encoder: Encoder | Reader, job: Job) -> _Dra
     order = group_by_length(
         drawn, lengths, recipe.batch_size, recipe.window_batches, generator(job.seed, "windows")
     )
-    return _Drawn(order, encoded, [max(lengths[i] for i in batch) for batch in order])
+    widths = [encoder.length(max(lengths[i] for i in batch)) for batch in order]
+    return _Drawn(order, encoded, widths)
 
 
 def _cut_share(rows: Sequence[Example], drawn: _Drawn, encoder: Encoder | Reader) -> float:
@@ -314,11 +316,12 @@ def encoder_of(
     recipe = job.recipe
     if task.kind not in SPOKEN:
         kind = torch.float32 if task.kind in ("regression", "multi-label") else torch.int64
-        return Encoder(tokenizer, recipe.max_length, kind)
+        return Encoder(tokenizer, recipe.max_length, kind, recipe.pad_to)
     asked = job.causal
     new_tokens = asked.new_tokens if asked is not None else None
     chat = Conversations(tokenizer) if conversations else None
-    return Reader(tokenizer, recipe.max_length, prompt_of(task), new_tokens, chat)
+    prompt = prompt_of(task)
+    return Reader(tokenizer, recipe.max_length, prompt, new_tokens, chat, recipe.pad_to)
 
 
 SURELY = 64

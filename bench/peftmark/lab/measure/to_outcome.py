@@ -64,7 +64,7 @@ NOT_FITTED = (
         "saved_parameters", "adapter_bytes", "latency_p50_seconds", "latency_p95_seconds",
         "reload_max_error", "selection_metric_value", "optimizer", "final_weights_hash",
     }),
-    "steps", "padding_share", "cut_share", "batch_order_hash",
+    "steps", "padding_share", "cut_share", "batch_lengths", "batch_order_hash",
 )  # fmt: skip
 """Columns of training that a reference line without fine-tuning has no figure for."""
 
@@ -80,6 +80,7 @@ def of_work(work: Work) -> dict[str, Any]:
         "baseline_value": work.baseline,
         "padding_share": work.padding_share,
         "cut_share": work.cut_share,
+        "batch_lengths": len(set(work.longest)),
         "class_rows": work.class_rows,
         "batch_order_hash": order_hash(work.order),
         "references": numbers(work.eval.references.ravel()),
@@ -273,6 +274,7 @@ def finished(
         "solved_size": "the suite gives the size, not a budget",
         "budget_parameters": "the suite gives the size, not a budget",
         "rank_allocator": "the method allocates no ranks",
+        "compile_seconds": "the recipe compiles no layers",
         "baseline_value": work.baseline_reason,
         "collapsed": "every evaluation row has the same label or answer: to say it of all is right",
         "torch_allocated_bytes": on_cpu,

@@ -305,7 +305,8 @@ class _Maker:
             # A copy: quantising writes into it.
             config = copy.deepcopy(self.config)
             weights = self.job.recipe.weights
-            model: Any = blank(config, self.task.kind, weights, self.form.attention)
+            attention = self.job.recipe.attention or self.form.attention
+            model: Any = blank(config, self.task.kind, weights, attention)
             parts = anatomy_of(model)
             if weights != "fp32" and not self.form.pure:
                 raise_kept(model, outside(parts))
@@ -335,6 +336,8 @@ class _Maker:
             raise NotSymbolic(f"{self.job.method} chooses by data what trains")
         if untrained := known_method(self.job.method).untrained:
             raise NotSymbolic(untrained)
+        if self.job.recipe.compile:
+            raise NotSymbolic("a compiled step keeps other tensors than one without values shows")
         base = self.base()
         job, recipe = self.job, self.job.recipe
         with unset():

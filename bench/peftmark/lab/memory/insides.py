@@ -31,6 +31,7 @@ __all__ = [
     "FakeTensorMode",
     "TorchDispatchMode",
     "clear_workspaces",
+    "compile_seconds",
     "current_autograd_node",
     "engine_run_backward",
     "fake_tensor",
@@ -59,6 +60,14 @@ foreach_mul, foreach_mul_, foreach_sub = (
     torch._foreach_mul_,
     torch._foreach_sub,
 )
+
+
+def compile_seconds() -> float:
+    """Seconds that this process has spent in torch's compiler so far."""
+    from torch._dynamo.utils import calculate_time_spent  # a second to load, for compiled jobs
+
+    return float(calculate_time_spent()["total_wall_time"])
+
 
 READ_IN = {
     "torch": "2.13.0",
@@ -119,6 +128,10 @@ INSIDES = (
         (),
         "tells whether a job left a mode on",
     ),
+    Inside("torch._dynamo.utils", "calculate_time_spent", (), "tells what compiling took"),
+    Inside("torch.nn", "Module._compiled_call_impl", None, "lets a layer run as written again"),
+    Inside("torch._inductor.cpp_builder", "get_cpp_compiler", (), "tells whether there is one"),
+    Inside("torch.utils._triton", "has_triton", (), "tells whether GPU kernels can be made"),
     Inside("torch.utils._pytree", "tree_leaves", ("tree", "is_leaf"), "finds tensors"),
     Inside("torch.nn", "Module._apply", ("self", "fn", "recurse"), "moves a model without values"),
     Inside(
