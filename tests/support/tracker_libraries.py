@@ -10,6 +10,8 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
+from peftmark.track.seam import KINDS
+
 MLFLOW = Path(__file__).parent / "stand_in_libraries"
 """A folder to import from, which a process of its own can have too."""
 
@@ -30,11 +32,19 @@ def put(monkeypatch, *modules):
         if top in sys.modules and last:
             setattr(sys.modules[top], last, one)
     library = modules[0].__name__
+    as_before(monkeypatch, library)
     monkeypatch.delitem(sys.modules, f"peftmark.track.{library}", raising=False)
+
+
+def as_before(monkeypatch, library):
+    """Have the variables that are set for a library be afterwards what they were."""
+    for name, value in KINDS[library].quiet.items():
+        monkeypatch.setenv(name, value)
 
 
 def mlflow(monkeypatch):
     """MLflow's stand-in, for this process and those that it starts."""
+    as_before(monkeypatch, "mlflow")
     monkeypatch.syspath_prepend(str(MLFLOW))
     before = os.environ.get("PYTHONPATH", "")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(MLFLOW), before])))
@@ -166,6 +176,8 @@ def trackio(monkeypatch, folder, loses=()):
         loses: steps that it only warns of.
     """
     kept, files = {}, {}
+    for name in ("TRACKIO_DIR", "TRACKIO_SPACE_ID", "TRACKIO_SERVER_URL", "TRACKIO_BUCKET_ID"):
+        monkeypatch.setenv(name, str(folder))
 
     class Files:
         @staticmethod

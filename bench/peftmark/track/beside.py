@@ -36,12 +36,12 @@ class Beside:
     Args:
         target: which one, and where to.
         store: the results folder of the suite.
-        patience: `PATIENCE`.
+        patience: None for `PATIENCE`.
     """
 
-    def __init__(self, target: Target, store: Store, profile: str, patience: float = PATIENCE):
+    def __init__(self, target: Target, store: Store, profile: str, patience: float | None = None):
         self._target, self._store, self._profile = target, store, profile
-        self._patience = patience
+        self._patience = PATIENCE if patience is None else patience
         self._process: subprocess.Popen[bytes] | None = None
         self._log: IO[bytes] | None = None
         self._fault = ""
@@ -75,7 +75,12 @@ class Beside:
             process.wait()
             assert process.stdout is not None
             process.stdout.close()
-        return self._sentences(answer, process.returncode)
+            words = self._last_words()
+        if answer is None:
+            return [self._told(f"nothing moved for {self._patience:g} s, so it was left behind")]
+        if not answer:
+            return [self._told(f"it ended with code {process.returncode}: {words}")]
+        return sentences(self._target, Sent(**answer["result"]), str(answer["where"]), self._later)
 
     def _listens(self, process: subprocess.Popen[bytes]) -> None:
         """Wait until there is room for a word, as long as for any sign of life."""
@@ -100,6 +105,7 @@ class Beside:
                 start_new_session=True,
             )
         except OSError as error:
+            self._last_words()
             self._fault = f"no process could be started: {error.strerror or error}"
             return
         assert self._process.stdin is not None
@@ -137,14 +143,8 @@ class Beside:
                         return said
         return None
 
-    def _sentences(self, answer: dict[str, Any] | None, code: int) -> list[str]:
-        if answer is None:
-            return [self._told(f"nothing moved for {self._patience:g} s, so it was left behind")]
-        if not answer:
-            return [self._told(f"it ended with code {code}: {self._last_words()}")]
-        return sentences(self._target, Sent(**answer["result"]), str(answer["where"]), self._later)
-
     def _last_words(self) -> str:
+        """What the other side printed last; nobody reads more of it."""
         if self._log is None:
             return "it said nothing"
         with self._log as log:

@@ -5,6 +5,8 @@ Everything is read from the row. No text of a row of data, no path and no comman
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import math
 from collections.abc import Iterator, Mapping
@@ -18,7 +20,6 @@ from peftmark.record.columns import to_row
 from peftmark.record.fields import FIELDS
 from peftmark.record.job import Job, Record
 from peftmark.record.outcome import CurvePoint
-from peftmark.render.markdown import escape
 from peftmark.run.progress import job_title
 
 Row = Mapping[str, Any]
@@ -27,7 +28,7 @@ WORDS = ("bool", "string")
 LONGEST_TEXT = 500
 CURVE = tuple(f.name for f in fields(CurvePoint) if f.name != "step")
 """What the curve has at a step, as the row calls it."""
-HEAD = "| column | value | unit | what it is |\n|---|---|---|---|\n"
+HEAD = ("column", "value", "unit", "what it is", "why it is null")
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Entry:
         curve: as the row stores it.
         figures: column -> final value, those that are known and finite.
         facts: column -> text.
-        sheet: every figure with its unit and title, and every null with its reason, as Markdown.
+        sheet: every figure with its unit and title, and every null with its reason, as CSV.
     """
 
     job_id: str
@@ -184,13 +185,15 @@ def _facts(row: Row) -> Iterator[tuple[str, str]]:
 
 
 def _sheet(row: Row) -> str:
-    reasons, lines = json.loads(row["null_reasons"]), []
+    reasons = json.loads(row["null_reasons"])
+    text = io.StringIO()
+    lines = csv.writer(text, lineterminator="\n")
+    lines.writerow(HEAD)
     for key, field in FIELDS.items():
-        if field.type not in NUMBERS:
-            continue
-        value = row[key]
-        why = reasons.get(key, "not recorded")
-        shown = f"null: {controlled(why)}" if value is None else repr(value)
-        cells = (key, shown, field.unit, field.title)
-        lines.append(f"| {' | '.join(map(escape, cells))} |\n")
-    return HEAD + "".join(lines)
+        if field.type in NUMBERS:
+            value = row[key]
+            why = controlled(reasons.get(key, "not recorded")) if value is None else ""
+            lines.writerow(
+                (key, "" if value is None else repr(value), field.unit, field.title, why)
+            )
+    return text.getvalue()

@@ -65,7 +65,7 @@ class MLflow:
             self._client.log_batch(run_id, params=some)
         for some in _batches(list(_metrics(entry)), MOST_METRICS):
             self._client.log_batch(run_id, metrics=some)
-        self._client.log_text(run_id, entry.sheet, "figures.md")
+        self._client.log_text(run_id, entry.sheet, "figures.csv")
         status = "FINISHED" if entry.ok else "FAILED"
         self._client.set_terminated(run_id, status, round(entry.finished * MILLISECONDS))
         self._runs[entry.key] = run_id

@@ -13,11 +13,13 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from peftmark.core.errors import UserError
 from peftmark.core.shown import quoted, quoted_list
-from peftmark.track.entry import Entry
+
+if TYPE_CHECKING:
+    from peftmark.track.entry import Entry
 
 Ending = Literal["finished", "stopped"]
 
@@ -77,7 +79,7 @@ KINDS: dict[str, Kind] = {
         "peftmark.track.wandb",
         "wandb",
         "a folder",
-        {"WANDB_MODE": "offline", "WANDB_SILENT": "true", "WANDB_ERROR_REPORTING": "false"},
+        {"WANDB_SILENT": "true", "WANDB_ERROR_REPORTING": "false"},
     ),
     "tensorboard": Kind("peftmark.track.tensorboard", "tensorboard", "a folder", {}),
     "trackio": Kind("peftmark.track.trackio", "trackio", "a folder", {}),

@@ -63,7 +63,7 @@ class TensorBoard:
         place = self._place(entry).with_name(f"{self._place(entry).name}.adapter")
         if place.is_dir():
             return False
-        _write(place, [_text(0, entry.finished, "adapter", f"`{folder}`")], entry.finished)
+        _write(place, [_text(0, entry.finished, "adapter", _as_it_is(str(folder)))], entry.finished)
         return True
 
     def report(self, suite: str, profile: str, files: Sequence[Path]) -> None:
@@ -123,9 +123,9 @@ def _events(entry: Entry) -> Iterator[Any]:
         field = FIELDS.get(name)
         words = "" if field is None else f"{field.title} ({field.unit or 'no unit'})"
         yield _scalar(last, entry.finished, f"final/{name}", value, words)
-    yield _text(last, entry.finished, "figures", entry.sheet)
+    yield _text(last, entry.finished, "figures", _as_it_is(entry.sheet))
     for name, words in entry.facts.items():
-        yield _text(last, entry.finished, f"facts/{name}", words)
+        yield _text(last, entry.finished, f"facts/{name}", _as_it_is(words))
     status = api_pb2.STATUS_SUCCESS if entry.ok else api_pb2.STATUS_FAILURE
     end = plugin_data_pb2.SessionEndInfo(status=status, end_time_secs=entry.finished)
     data = plugin_data_pb2.HParamsPluginData(session_end_info=end)
@@ -163,6 +163,11 @@ def _text(step: int, time: float, tag: str, words: str) -> Any:
     )
     tensor.string_val.append(words.encode())
     return _event(step, time, tag, tensor, text.create_summary_metadata("", ""))
+
+
+def _as_it_is(words: str) -> str:
+    """Lines that TensorBoard's Markdown shows as they are."""
+    return "".join(f"    {line}\n" for line in words.splitlines())
 
 
 def _event(step: int, time: float, tag: str, tensor: Any, metadata: Any) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from dataclasses import replace
 
 import pytest
@@ -35,14 +37,14 @@ def test_figures_are_those_of_the_row_and_every_null_has_its_reason():
     assert entry.figures["target_value"] == 0.8
     assert entry.figures["metrics.accuracy"] == 0.86
     assert "penalty" not in entry.figures
-    assert "penalty | null: the method adds no term to the loss" in entry.sheet
-    lines = {line.split(" | ")[0].strip("| "): line for line in entry.sheet.splitlines()[2:]}
+    lines = {line["column"]: line for line in csv.DictReader(io.StringIO(entry.sheet))}
+    assert lines["penalty"]["why it is null"] == "the method adds no term to the loss"
     numbers = [key for key, field in FIELDS.items() if field.type in ("int64", "float64")]
-    assert list(lines) == [key.replace("_", "\\_") for key in numbers]
+    assert list(lines) == numbers
     for key in numbers:
-        cells = lines[key.replace("_", "\\_")].strip("| ").split(" | ")
-        assert cells[-1] == FIELDS[key].title
-        assert key in entry.figures or cells[1].startswith("null: ") and len(cells[1]) > 6
+        line = lines[key]
+        assert (line["what it is"], line["unit"]) == (FIELDS[key].title, FIELDS[key].unit)
+        assert (key in entry.figures) == bool(line["value"]) != bool(line["why it is null"])
 
 
 def test_numbers_that_are_none_are_left_out_and_the_fact_says_why():

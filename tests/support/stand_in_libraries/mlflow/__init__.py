@@ -38,7 +38,9 @@ class MlflowClient:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         if way == "hangs":
             threading.Event().wait()
-        self._path.write_text(json.dumps(self._store))
+        made = self._path.with_suffix(".made")  # whoever looks meanwhile sees all or nothing
+        made.write_text(json.dumps(self._store))
+        made.replace(self._path)
 
     def _run(self, run_id):
         return self._store["runs"][int(run_id)]
