@@ -11,9 +11,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from mlflow import MlflowClient
-from mlflow.entities import Metric, Param
-
 from peftmark import __version__
 from peftmark.track.entry import Entry
 from peftmark.track.seam import Ending
@@ -39,7 +36,10 @@ class MLflow:
     """
 
     def __init__(self, place: str | None) -> None:
-        self._client = MlflowClient(tracking_uri=place)
+        from mlflow import MlflowClient
+        from mlflow.entities import Metric, Param
+
+        self._client, self._metric, self._param = MlflowClient(tracking_uri=place), Metric, Param
         self.where = place or os.environ.get("MLFLOW_TRACKING_URI") or "MLflow's default store"
         self._name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
         self._artifacts = _beside(place)
@@ -60,10 +60,10 @@ class MLflow:
             tags={**tags, SUITE: entry.suite, PROFILE: entry.profile, **entry.facts},
         )
         run_id: str = run.info.run_id
-        parameters = [Param(name, value) for name, value in entry.parameters.items()]
+        parameters = [self._param(name, value) for name, value in entry.parameters.items()]
         for some in _batches(parameters, MOST_PARAMETERS):
             self._client.log_batch(run_id, params=some)
-        for some in _batches(list(_metrics(entry)), MOST_METRICS):
+        for some in _batches(list(self._metrics(entry)), MOST_METRICS):
             self._client.log_batch(run_id, metrics=some)
         self._client.log_text(run_id, entry.sheet, "figures.csv")
         status = "FINISHED" if entry.ok else "FAILED"
@@ -89,6 +89,16 @@ class MLflow:
         """Set the status of the profiles' runs."""
         for run_id in self._parents.values():
             self._client.set_terminated(run_id, ENDED[ending])
+
+    def _metrics(self, entry: Entry) -> Iterator[Any]:
+        """The curve by step, and the figures of the end at the last one."""
+        for point in entry.curve:
+            for name, value in point.values.items():
+                time = round(point.time * MILLISECONDS)
+                yield self._metric(f"curve/{name}", value, time, point.step)
+        last = entry.curve[-1].step if entry.curve else 0
+        for name, value in entry.figures.items():
+            yield self._metric(f"final/{name}", value, round(entry.finished * MILLISECONDS), last)
 
     def _experiment_id(self) -> str:
         if self._experiment is None:
@@ -151,17 +161,6 @@ def _beside(place: str | None) -> str | None:
 
 def _batches(values: list[Any], most: int) -> Iterator[list[Any]]:
     return (values[i : i + most] for i in range(0, len(values), most))
-
-
-def _metrics(entry: Entry) -> Iterator[Metric]:
-    """The curve by step, and the figures of the end at the last one."""
-    for point in entry.curve:
-        for name, value in point.values.items():
-            time = round(point.time * MILLISECONDS)
-            yield Metric(f"curve/{name}", value, time, point.step)
-    last = entry.curve[-1].step if entry.curve else 0
-    for name, value in entry.figures.items():
-        yield Metric(f"final/{name}", value, round(entry.finished * MILLISECONDS), last)
 
 
 def open_tracker(place: str | None) -> MLflow:

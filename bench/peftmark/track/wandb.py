@@ -15,8 +15,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import wandb
-
 from peftmark.core.files import write_all
 from peftmark.record.fields import FIELDS
 from peftmark.track.entry import Entry
@@ -35,6 +33,9 @@ class WeightsAndBiases:
     """
 
     def __init__(self, place: str | None) -> None:
+        import wandb
+
+        self._library = wandb
         self._place = Path(place or os.environ.get("WANDB_DIR") or ".").resolve()
         self._project = os.environ.get("WANDB_PROJECT") or PROJECT
         self.where = str(self._place / "wandb")
@@ -61,7 +62,7 @@ class WeightsAndBiases:
         with self._run(name, f"{entry.title}, adapter", _group(entry), "adapter", config) as run:
             if run is None:
                 return False
-            artifact = wandb.Artifact(name, "adapter", metadata=config)
+            artifact = self._library.Artifact(name, "adapter", metadata=config)
             artifact.add_dir(str(folder))
             run.log_artifact(artifact)
             run.finish()
@@ -73,7 +74,7 @@ class WeightsAndBiases:
         name, group = f"report-{suite}-{profile}", f"{suite}, profile {profile}"
         with self._run(f"{name}-{digest}", f"{group}, report", group, "report", {}) as run:
             if run is not None:
-                artifact = wandb.Artifact(name, "report")
+                artifact = self._library.Artifact(name, "report")
                 for file in files:
                     artifact.add_file(str(file))
                 run.log_artifact(artifact)
@@ -91,7 +92,7 @@ class WeightsAndBiases:
             yield None
             return
         self._place.mkdir(parents=True, exist_ok=True)
-        run = wandb.init(
+        run = self._library.init(
             project=self._project,
             dir=str(self._place),
             id=run_id,
@@ -101,7 +102,7 @@ class WeightsAndBiases:
             config=config,
             mode="offline",
             reinit="create_new",
-            settings=wandb.Settings(
+            settings=self._library.Settings(
                 silent=True,
                 console="off",
                 disable_git=True,
