@@ -30,6 +30,7 @@ from peftmark.cli.options import (
 )
 from peftmark.cli.shared import waiting_text
 from peftmark.cli.terminal import as_it_is
+from peftmark.cli.track import target_of
 from peftmark.core.errors import UserError
 from peftmark.core.shown import visible
 from peftmark.executors.select import DEVICES
@@ -127,7 +128,7 @@ def run(options: argparse.Namespace) -> int:
     stop = Stop()
     agreed = options.yes or bool(options.job) or most_hours is not None
     screen = Screen(
-        console, None if options.no_report else options.reports, agreed, tracker(options.track)
+        console, None if options.no_report else options.reports, agreed, target_of(options.track)
     )
     budget = None
     if most_hours is not None:
@@ -164,19 +165,6 @@ def run(options: argparse.Namespace) -> int:
         console.print(f"Report: {written[0]}", markup=False, soft_wrap=True)
     screen.end_tracking(plan, written, "finished")
     return summary.code
-
-
-def tracker(text: str | None) -> Target | None:
-    """The tracker that is asked for.
-
-    Raises:
-        UserError: there is none of that name, or its library isn't installed.
-    """
-    if text is None:
-        return None
-    from peftmark.track.seam import read_target
-
-    return read_target("--track", text)
 
 
 def console_on(stream: TextIO) -> Any:

@@ -75,6 +75,17 @@ def run(options: argparse.Namespace) -> int:
     return Exit.INCOMPLETE if result.faults else Exit.OK
 
 
+def target_of(text: str | None) -> Target | None:
+    """The tracker that a run is asked for.
+
+    Raises:
+        UserError: there is none of that name, or its library isn't installed.
+    """
+    from peftmark.track.seam import read_target
+
+    return None if text is None else read_target("--track", text)
+
+
 def _opened(target: Target) -> Tracker:
     """
     Raises:
