@@ -30,6 +30,7 @@ from peftmark.cli.options import (
 )
 from peftmark.cli.shared import waiting_text
 from peftmark.cli.terminal import as_it_is
+from peftmark.cli.track import target_of
 from peftmark.core.errors import UserError
 from peftmark.core.shown import visible
 from peftmark.executors.select import DEVICES
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
     from peftmark.run.progress import Board
     from peftmark.run.runner import Plan
     from peftmark.run.session import Stage, Summary
+    from peftmark.track.beside import Beside
+    from peftmark.track.seam import Ending, Target
 
 NAME = "run"
 HELP = "run the jobs of a suite that have no result yet, then report"
@@ -95,6 +98,12 @@ def add_options(sub: argparse.ArgumentParser) -> None:
         "rows), all or none; of some alone as all:CELL, none:@TASK or all:CELL@TASK (repeatable)",
     )
     add_limits(sub)
+    sub.add_argument(
+        "--track",
+        metavar="TRACKER[=PLACE]",
+        help="send each job's row, once it is stored, to mlflow, wandb, tensorboard or trackio "
+        "(docs/trackers.md)",
+    )
     sub.add_argument("--yes", action="store_true", help="run a long profile (docs/suites.md)")
     sub.add_argument("--no-report", action="store_true", help="do not write the report")
 
@@ -118,7 +127,9 @@ def run(options: argparse.Namespace) -> int:
     console = console_on(sys.stderr if options.json else sys.stdout)
     stop = Stop()
     agreed = options.yes or bool(options.job) or most_hours is not None
-    screen = Screen(console, None if options.no_report else options.reports, agreed)
+    screen = Screen(
+        console, None if options.no_report else options.reports, agreed, target_of(options.track)
+    )
     budget = None
     if most_hours is not None:
         from peftmark.run.time_budget import TimeBudget
@@ -142,7 +153,9 @@ def run(options: argparse.Namespace) -> int:
             markup=False,
             soft_wrap=True,
         )
+        screen.end_tracking(plan, (), "stopped")
         return stop.code
+    written: Sequence[Path] = ()
     if not options.no_report:
         everything = replace(selection, profile=plan.profile, only=(), again=False)
         after = make_plan(everything, before=plan)
@@ -150,6 +163,7 @@ def run(options: argparse.Namespace) -> int:
         if screen.live is not None and screen.live.is_file():
             lead_on(screen.live, written[0].name)
         console.print(f"Report: {written[0]}", markup=False, soft_wrap=True)
+    screen.end_tracking(plan, written, "finished")
     return summary.code
 
 
@@ -171,14 +185,23 @@ class Screen:
     Args:
         reports: the folder of reports; None for no page.
         agreed: whether a long profile may run.
+        target: a tracker that gets every row; None for none.
 
     Attributes:
         damaged: files of the results folder that can't be read.
         ended: seconds that jobs of this run were predicted to take, and took.
     """
 
-    def __init__(self, console: Any, reports: Path | None, agreed: bool = True) -> None:
+    def __init__(
+        self,
+        console: Any,
+        reports: Path | None,
+        agreed: bool = True,
+        target: Target | None = None,
+    ) -> None:
         self._console, self._reports, self._agreed = console, reports, agreed
+        self._target = target
+        self._beside: Beside | None = None
         self.live: Path | None = None
         self._page: LiveFile | None = None
         self.damaged: Sequence[Path] = ()
@@ -233,7 +256,24 @@ class Screen:
                 board.left,
             )
             page.begin()
-            yield BoardAndPage(board, page, self.ended)
+            if self._target is not None:
+                self._tracked(plan, self._target).stored()
+            yield BoardAndPage(board, page, self.ended, self._beside)
+
+    def _tracked(self, plan: Plan, target: Target) -> Beside:
+        """The tracker beside the run."""
+        if self._beside is None:
+            from peftmark.track.beside import Beside
+
+            self._beside = Beside(target, plan.store, plan.profile)
+        return self._beside
+
+    def end_tracking(self, plan: Plan, report: Sequence[Path], ending: Ending) -> None:
+        """Wait for a tracker as long as it gets anywhere, and say what it has."""
+        if self._target is not None:
+            pages = [path for path in report if path.suffix in (".html", ".md")]
+            for line in self._tracked(plan, self._target).finish(pages, ending):
+                self._console.print(line, markup=False, soft_wrap=True)
 
     def stopped(self) -> None:
         """The run was ended by hand."""
@@ -248,6 +288,7 @@ class BoardAndPage:
     board: Board
     page: LiveFile
     ended: list[tuple[float, float]]
+    beside: Beside | None = None
 
     def event(self, job: Job, message: dict[str, Any]) -> None:
         """A worker's message."""
@@ -261,6 +302,8 @@ class BoardAndPage:
             self.ended.append((predicted, record.wall_seconds))
         self.board.finished(done)
         self.page.finished(record)
+        if self.beside is not None:
+            self.beside.stored()
 
 
 def _ask(plan: Plan) -> None:

@@ -24,7 +24,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("lab", "memory", "render"),
     ("duration",),
     ("run", "claims", "gate", "compare", "advice", "trend", "perf"),
-    ("docgen", "report"),
+    ("docgen", "report", "track"),
     ("api",),
     ("cli",),
     ("site",),

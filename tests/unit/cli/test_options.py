@@ -21,7 +21,7 @@ OLDER = {
 }
 
 # An option that means a folder of this machine to every other command, and there any place.
-ELSEWHERE = {"publish": {"--to"}}
+ELSEWHERE = {"publish": {"--to"}, "track": {"--to"}}
 
 BY_NAME = {command.NAME: command for command in parser.COMMANDS}
 
@@ -65,7 +65,7 @@ def parsed(*words):
 
 def test_every_command_has_a_name_of_its_own_and_a_line_of_help():
     names = [command.NAME for command in parser.COMMANDS]
-    assert len(names) == len(set(names)) == 32
+    assert len(names) == len(set(names)) == 33
     assert all(command.HELP.strip() for command in parser.COMMANDS)
     assert len({command.HELP for command in parser.COMMANDS}) == len(names)
 

@@ -1,0 +1,1 @@
+"""Stored rows sent to experiment trackers: MLflow, Weights & Biases, TensorBoard, Trackio."""
