@@ -191,7 +191,7 @@ _HOMES = {
     "riemannian-lora": ("lora_gradients", "riemannian_lora"),
     "velora": ("lora_gradients", "velora"),
     "loft": ("loft", "loft"),
-    "lily": ("any_peft", "any_peft"),
+    "lily": ("lily", "lily"),
     "hira": ("any_peft", "any_peft"),
     "adalora": ("adalora", "adalora"),
     "two-stage": ("two_stage", "two_stage"),
