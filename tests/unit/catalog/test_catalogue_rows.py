@@ -204,7 +204,8 @@ NOT_IN_METHODS = {
 def never_run(methods, types) -> list[str]:
     """Methods that no cell of the suite `methods` runs, and that no reason is given for."""
     raw = read_yaml(SUITES / "methods.yaml")
-    run = {entry["method"] for entry in raw["methods"]}
+    lists = [raw["methods"], *(p.get("methods", ()) for p in raw["profiles"].values())]
+    run = {entry["method"] for entries in lists for entry in entries}
     wanted = {*methods, *(f"{PREFIX}{key}" for key in types)}
     return sorted(wanted - run - set(NOT_IN_METHODS))
 
