@@ -10,10 +10,13 @@ from peft.optimizers import create_lorafa_optimizer, create_riemannian_optimizer
 from torch import nn
 
 import citizen
+import tiny
 from citizen import base_of, build, job
 from lora_parts import QUERY, SCALE, WIDE, factors, layer_of
+from peftmark.catalog.architectures import LANGUAGE_MODELS
 from peftmark.catalog.tasks import TASKS
 from peftmark.lab.data.batches import Batch
+from peftmark.lab.memory.meta_model import Counter, config_of
 from peftmark.lab.methods import Prepared, trainable
 from peftmark.lab.models import Unsupported
 from peftmark.lab.step import Step
@@ -90,6 +93,19 @@ def test_lora_fa_steps_are_those_of_pefts_optimizer(bert, monkeypatch):
     )
     steps(plain, adam, ours=True)
     assert (factors(plain)[1] - factors(ours)[1]).abs().max() > 1e-3
+
+
+def test_lora_fa_trains_as_many_numbers_as_pefts_comparison_prints():
+    # Llama-3.2-3B at rank 32 on q_proj and v_proj; LoRA's figure there is 9,175,040.
+    config = config_of(LANGUAGE_MODELS["llama-3.2-3b"], 2)
+    found = {
+        key: Counter(
+            tiny.job(key, rank=32, targets=("q_proj", "v_proj"), alpha=64), config
+        ).adapter(32)
+        for key in ("lora-fa", "lora")
+    }
+    assert found["lora-fa"] == 3_670_016
+    assert found["lora"] == 9_175_040
 
 
 def test_lora_fa_refuses_a_rank_that_a_cannot_have(bert):
