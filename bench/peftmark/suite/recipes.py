@@ -15,8 +15,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from peftmark.catalog.lora_methods import LORA
 from peftmark.catalog.method import Method
-from peftmark.catalog.methods import LORA, Cell, known_method
+from peftmark.catalog.methods import Cell, known_method
 from peftmark.catalog.quantizations import quantization_of
 from peftmark.catalog.task import Task
 from peftmark.record.recipe import AdaLoraSchedule, Recipe, first_stage_steps

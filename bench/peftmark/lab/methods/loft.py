@@ -74,12 +74,13 @@ class Factor:
 
     def basis(self) -> torch.Tensor:
         """The other factor, a copy of shape (r, columns of mine in W)."""
-        other = self.other.detach()
+        other: torch.Tensor = self.other.detach()
         return other.clone() if self.kind == "B" else self.scale * other.T
 
     def gradient(self) -> torch.Tensor:
         """The gradient of U or V, shape (rows, r)."""
-        return self.mine.grad / self.scale if self.kind == "B" else self.mine.grad.T
+        found: torch.Tensor = self.mine.grad
+        return found / self.scale if self.kind == "B" else found.T
 
     def subtract(self, step: torch.Tensor) -> None:
         """Take a step of U or V, shape (rows, r), off the parameter."""
