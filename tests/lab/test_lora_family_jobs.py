@@ -27,9 +27,8 @@ OFTEN = ("lora-fa", "velora", "loft")
 )
 def test_a_job_is_reloaded_merged_and_predicted_and_is_not_loras(outcome, key):
     # The tiny model is 64 wide, and a group an input would be LoRA.
-    options = {"groups": 4, "scale": 1.0, "projection": "first-batch"} if key == "velora" else None
-    changes = {"options": options} if options else {}
-    done = outcome(tiny.job(key, precision="fp32", **changes))
+    options = {"groups": 4} if key == "velora" else None
+    done = outcome(tiny.job(key, precision="fp32", options=options))
     assert done.status == "ok", done
     assert done.reload_max_error < 1e-5
     if key == "lily":
