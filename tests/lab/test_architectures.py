@@ -281,7 +281,9 @@ def test_virtual_tokens_before_a_decoder_that_classifies_are_refused(decoder):
             tiny.build(decoder, tiny.job(method, **size))
 
 
-@pytest.mark.parametrize("method", ["pissa", "olora", "eva", "corda", "lora-ga", "kasa"])
+@pytest.mark.parametrize(
+    "method", ["pissa", "olora", "eva", "corda", "lora-ga", "kasa", "mica", "milora"]
+)
 def test_methods_that_read_weights_the_usual_way_are_refused_on_turned_ones(decoder, method):
     with pytest.raises(Unsupported, match=rf"{method} reads the weights .* \(Conv1D\)"):
         tiny.build(decoder, tiny.job(method))

@@ -66,7 +66,7 @@ OFTEN = {
 }
 OFTEN |= {("peft:ia3", "none"), ("peft:oft", "none"), ("peft:loha", "none")}
 SELDOM = {"rslora", "olora", "eva", "corda", "lora-ga", "lora-plus", "p-tuning", "prompt-tuning"}
-SELDOM |= {"bitfit-lora", "adapter-lora", "kasa"}
+SELDOM |= {"bitfit-lora", "adapter-lora", "kasa", "milora", "init-b", "init-ab"}
 """Start or scale otherwise than `lora`, of which `pissa` is tried each time, are like P-tuning v2
 and prefix tuning, or put together from two that are tried."""
 VALUES = {"sensitive-layers", "sensitive-ranks", "peft:loha"}

@@ -17,11 +17,12 @@ from torch import nn
 import citizen
 from citizen import base_of, build, logits, setting_of, train
 from citizen import job as job_for
+from lora_parts import QUERY, SCALE, WIDE, factors, layer_of, rest, update, weight
 from peftmark.catalog.methods import METHODS
 from peftmark.catalog.tasks import TASKS
 from peftmark.lab.data.batches import Batch
 from peftmark.lab.deploy import saved_size
-from peftmark.lab.methods import Prepared, prepare, trainable
+from peftmark.lab.methods import prepare, trainable
 from peftmark.lab.methods.lora_data import input_covariances
 from peftmark.lab.models import Unsupported
 from peftmark.lab.step import Step
@@ -37,47 +38,24 @@ KEYS = (
     "corda",
     "lora-ga",
     "kasa",
+    "mica",
+    "milora",
+    "init-b",
+    "init-ab",
+    "lora-fa",
+    "riemannian-lora",
+    "velora",
+    "loft",
 )
 CELLS = [(key, q) for key in KEYS for q in METHODS[key].quantizations]
 UNMERGED = {("dora", "int8-torchao")}
 IDENTITY = set(KEYS) - {"loftq", "kasa"}
 BATCHES = {"options": {"batches": 12}}
 OPTIONS: dict[str, dict[str, Any]] = dict.fromkeys(("eva", "corda", "lora-ga"), BATCHES)
-QUERY = "bert.encoder.layer.0.attention.self.query"
-WIDE = "bert.encoder.layer.1.output.dense"
-SCALE = 8 / 2
-"""alpha / r of `tiny.job`."""
 
 
 def job(key: str, quantization: str = "none", **changes: Any) -> Any:
     return job_for(key, quantization, **{**OPTIONS.get(key, {}), **changes})
-
-
-def layer_of(prepared: Prepared, name: str = QUERY) -> Any:
-    model: Any = prepared.model
-    return model.get_base_model().get_submodule(name)
-
-
-def factors(prepared: Prepared, name: str = QUERY) -> tuple[torch.Tensor, torch.Tensor]:
-    """A of shape (r, in) and B of shape (out, r)."""
-    layer = layer_of(prepared, name)
-    return layer.lora_A["default"].weight.detach(), layer.lora_B["default"].weight.detach()
-
-
-def update(prepared: Prepared, name: str = QUERY) -> torch.Tensor:
-    """s B A."""
-    a, b = factors(prepared, name)
-    return layer_of(prepared, name).scaling["default"] * b @ a
-
-
-def weight(model: nn.Module, name: str = QUERY) -> torch.Tensor:
-    return model.get_parameter(f"{name}.weight").detach()
-
-
-def rest(prepared: Prepared, name: str = QUERY) -> torch.Tensor:
-    """What W keeps."""
-    found: torch.Tensor = layer_of(prepared, name).base_layer.weight.detach()
-    return found
 
 
 @pytest.mark.parametrize(("key", "quantization"), CELLS)

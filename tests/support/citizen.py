@@ -95,7 +95,9 @@ def train(prepared: Prepared, steps: int = 10) -> tuple[list[float], list[str]]:
     """Train on one batch; returns the losses and the trainable tensors without a gradient."""
 
     def optimizer() -> torch.optim.Optimizer:
-        return torch.optim.AdamW([p for _, p in trainable(prepared.model)], lr=5e-3)
+        make: Any = prepared.optimizer or torch.optim.AdamW
+        made: torch.optim.Optimizer = make([p for _, p in trainable(prepared.model)], lr=5e-3)
+        return made
 
     losses, missing, now = [], [], optimizer()
     prepared.model.train()
@@ -107,6 +109,7 @@ def train(prepared: Prepared, steps: int = 10) -> tuple[list[float], list[str]]:
         task_loss = loss(prepared.model, Batch(inputs(), LABELS, 54))
         penalty = prepared.extra_loss()
         (task_loss if penalty is None else task_loss + penalty).backward()
+        prepared.before_step()
         now.step()
         prepared.after_step(step)
         missing = [name for name, p in trainable(prepared.model) if p.grad is None]

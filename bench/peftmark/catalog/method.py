@@ -11,7 +11,14 @@ from peftmark.catalog.quantizations import QUANTIZATIONS
 
 Size = Literal["rank", "width", "tokens"]
 Family = Literal["reference", "lora", "adalora", "adapter", "selective", "prompt", "mixed", "peft"]
-Hook = Literal["before initialisation", "extra loss", "after each step", "second stage"]
+Hook = Literal[
+    "before initialisation",
+    "extra loss",
+    "before each step",
+    "own optimizer",
+    "after each step",
+    "second stage",
+]
 ANY: tuple[str, ...] = ()
 """As what a method sits on: every quantization there is."""
 LORA = ("targets", "alpha", "dropout")

@@ -17,46 +17,15 @@ from peftmark.catalog.later_options import (
     LATER_OF_TWO_STAGE,
     RANKS_BY,
 )
-from peftmark.catalog.method import ANY, LORA, Hook, Method, Option, Size
+from peftmark.catalog.lora_methods import BATCHES, LORA_METHODS
+from peftmark.catalog.method import LORA, Hook, Method, Option, Size
 from peftmark.catalog.methods_mixed import MIXED, pruning_options
 from peftmark.catalog.peft_types import PEFT_TYPES, PeftType, peft_type
-from peftmark.catalog.quantizations import of_family, quantization_of
-
-STEP_OF = dict.fromkeys(
-    ("rslora", "lora-plus", "pissa", "olora", "loftq", "eva", "corda", "lora-ga"), "lora"
-)
-"""Method -> another whose training step holds the same tensors: it starts or scales otherwise."""
+from peftmark.catalog.quantizations import quantization_of
 
 PREFIX = "peft:"
 
-
-_BATCHES = Option("batches", 50, (1, 10_000), "training batches looked at before the first step")
 _NO_LINE = "and lines that need no fine-tuning are there for encoders alone; take base"
-
-
-def _lora(
-    key: str,
-    title: str,
-    summary: str,
-    source: str,
-    *options: Option,
-    sits_on: tuple[str, ...] = ANY,
-    hooks: tuple[Hook, ...] = (),
-) -> Method:
-    return Method(
-        key,
-        title,
-        "lora",
-        "rank",
-        summary,
-        source,
-        LORA,
-        False,
-        sits_on,
-        options,
-        hooks,
-        budget=True,
-    )
 
 
 METHODS: dict[str, Method] = {
@@ -90,62 +59,7 @@ METHODS: dict[str, Method] = {
             "hidden states",
             "reference", trains=False, fits="model", not_causal=_NO_LINE,
         ),
-        _lora(
-            "lora", "LoRA",
-            "a low-rank update BA scaled by alpha/r, beside each frozen weight; on nf4 it is QLoRA",
-            "Hu et al. 2021, arXiv 2106.09685; QLoRA: Dettmers et al. 2023, arXiv 2305.14314",
-        ),
-        _lora(
-            "rslora", "rsLoRA", "LoRA scaled by alpha/√r, so that high ranks learn as fast",
-            "Kalajdzievski 2023, arXiv 2312.03732",
-        ),
-        _lora(
-            "dora", "DoRA", "LoRA on the direction of each weight column, its magnitude apart",
-            "Liu et al. 2024, arXiv 2402.09353",
-        ),
-        _lora(
-            "pissa", "PiSSA", "LoRA that starts as the principal singular triplets of the weight",
-            "Meng et al. 2024, arXiv 2404.02948", sits_on=("none",),
-        ),
-        _lora(
-            "olora", "OLoRA", "LoRA that starts from a QR decomposition of the weight",
-            "Büyükakyüz 2024, arXiv 2406.01775", sits_on=("none",),
-        ),
-        _lora(
-            "lora-plus", "LoRA+", "LoRA whose B learns faster than A",
-            "Hayou et al. 2024, arXiv 2402.12354",
-            Option("rate_ratio", 16.0, (1, 1000), "learning rate of B divided by that of A"),
-        ),
-        _lora(
-            "loftq", "LoftQ", "LoRA that starts as what 4-bit quantisation lost",
-            "Li et al. 2023, arXiv 2310.08659",
-            Option("iterations", 1, (1, 10), "alternations of quantising and decomposing"),
-            sits_on=of_family("bitsandbytes-4bit"), hooks=("before initialisation",),
-        ),
-        _lora(
-            "eva", "EVA", "LoRA whose A starts as the principal directions of the activations",
-            "Paischer et al. 2024, arXiv 2410.07170",
-            _BATCHES, Option("rho", 1.0, (1, 8), "how far ranks may be moved between modules"),
-            hooks=("before initialisation",),
-        ),
-        _lora(
-            "corda", "CorDA", "LoRA that starts from a context-oriented decomposition",
-            "Yang et al. 2024, arXiv 2406.05223",
-            _BATCHES, Option("kind", "ipm", ("ipm", "kpm"), "task first (ipm) or knowledge (kpm)"),
-            sits_on=("none",), hooks=("before initialisation",),
-        ),
-        _lora(
-            "lora-ga", "LoRA-GA", "LoRA that starts along the gradient of the full weights",
-            "Wang et al. 2024, arXiv 2407.05000",
-            _BATCHES, sits_on=("none",), hooks=("before initialisation",),
-        ),
-        _lora(
-            "kasa", "KaSA", "LoRA with trained singular values beside a truncated base",
-            "Wang et al. 2024, arXiv 2412.06071",
-            Option("beta", 1e-4, (0, 1), "weight of the singular values' penalty"),
-            Option("gamma", 1e-3, (0, 1), "weight of the orthogonality penalty"),
-            sits_on=("none",), hooks=("extra loss",),
-        ),
+        *LORA_METHODS,
         Method(
             "lora-by-rows", "LoRA, rank by rows", "lora", None,
             "LoRA of rank log2(N) / 2, rounded down, for N training rows",
@@ -190,7 +104,7 @@ METHODS: dict[str, Method] = {
             "LoRA on the layers whose query and value weights have the largest gradients",
             "a practitioners' recipe; gradients of the base before training", LORA,
             options=(
-                _BATCHES,
+                BATCHES,
                 Option("ratio", 0.3, (0.01, 1), "share of the layers that get an adapter"),
                 Option("select", "top", ("top", "bottom", "random"), "which layers"),
             ),
@@ -201,7 +115,7 @@ METHODS: dict[str, Method] = {
             "LoRA with each layer's rank growing with the gradients of its query and value",
             "a practitioners' recipe; gradients of the base before training", LORA,
             options=(
-                _BATCHES,
+                BATCHES,
                 Option("min_rank", 2, (2, 1024), "rank of the least sensitive layer, even"),
                 Option("max_rank", 16, (2, 1024), "rank of the most sensitive layer, even"),
                 RANKS_BY,

@@ -151,7 +151,7 @@ PEFT_TYPES: dict[str, PeftType] = {
             "Jung et al. 2025, arXiv 2505.20355", size=_R, grows=False,
         ),
         PeftType(
-            "hira", "HiRA", "weight multiplied element by element with a low-rank matrix",
+            "hira", "PEFT HiRA", "weight multiplied element by element with a low-rank matrix",
             "Huang et al. 2025, openreview.net TwJrTz9cRS", size=_R, quantized=True, merges="any",
         ),
         PeftType(
@@ -163,7 +163,7 @@ PEFT_TYPES: dict[str, PeftType] = {
             "Liu et al. 2022, arXiv 2205.05638", where="ia3", quantized=True,
         ),
         PeftType(
-            "lily", "Lily", "LoRA whose B matrices all layers share through a router",
+            "lily", "PEFT Lily", "LoRA whose B matrices all layers share through a router",
             "Zhong et al. 2024, arXiv 2407.09946", size=_R, merges="no",
         ),
         PeftType(

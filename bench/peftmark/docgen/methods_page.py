@@ -223,6 +223,10 @@ Limits:
   and QQᵀ − I, as PEFT and the authors' own code have it. The paper's eq. 4 has squared norms and a
   sum over modules: a weight such as 0.1 (`orthogonal_weight`) is another penalty there. The
   two-stage method and the layered hybrid have the same.
+- **Newer methods of LoRA's family** stand beside their equations in
+  [published-recipes.md](published-recipes.md); what was left open is in
+  [decisions/2026-11-30-newer-lora-methods.md](decisions/2026-11-30-newer-lora-methods.md).
+  `lora` is Init[A]. `peft:lily` shares nothing among layers; `lily` does.
 - **DiffPruning** trains a difference and a gate for each weight of its targets, and ends with
   `density` of them.
 - **Gradient-scaled ranks** depend on the data: the figures are all layers at `min_rank` and all at

@@ -178,6 +178,7 @@ class Step:
             self._job.recipe.max_grad_norm,
             foreach=True if self._job.device == "cuda" else None,
         )
+        self._prepared.before_step()
         if self._scaler is None:
             self.optimizer.step()
         else:
@@ -246,7 +247,10 @@ def _mean_rate(optimizer: torch.optim.Optimizer) -> float:
 
 
 def _optimizer(prepared: Prepared, job: Job, scale: float) -> tuple[torch.optim.Optimizer, str]:
-    """AdamW and its name; as published, biases and norms (one-dimensional) do not decay."""
+    """AdamW, or what the method has in its place, and its name.
+
+    As published, biases and norms (one-dimensional) do not decay.
+    """
     recipe = job.recipe
     groups: dict[tuple[bool, float], dict[str, Any]] = {}
     for name, parameter in trainable(prepared.model):
@@ -255,6 +259,10 @@ def _optimizer(prepared: Prepared, job: Job, scale: float) -> tuple[torch.optim.
         rate = recipe.learning_rate * scale * key[1]
         group = groups.setdefault(key, {"params": [], "weight_decay": decay, "lr": rate})
         group["params"].append(parameter)
+    ordered = [groups[key] for key in sorted(groups, key=lambda key: (key[0], -key[1]))]
+    if prepared.optimizer is not None:
+        own = prepared.optimizer(ordered, lr=recipe.learning_rate)
+        return own, type(own).__name__
     # bitsandbytes' are written for GPUs, so on a CPU it is the plain one.
     if recipe.optimizer in BITSANDBYTES and job.device == "cuda":
         import bitsandbytes
@@ -265,7 +273,6 @@ def _optimizer(prepared: Prepared, job: Job, scale: float) -> tuple[torch.optim.
         # On a GPU by torch's own choice too; said, since tensors without values say "cpu".
         make = partial(torch.optim.AdamW, foreach=job.device == "cuda")
         name = "torch AdamW"
-    ordered = [groups[key] for key in sorted(groups, key=lambda key: (key[0], -key[1]))]
     optimizer: torch.optim.Optimizer = make(ordered, lr=recipe.learning_rate)
     return optimizer, name
 

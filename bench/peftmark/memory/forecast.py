@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from peftmark.catalog.methods import STEP_OF
+from peftmark.catalog.lora_methods import STEP_OF
 from peftmark.catalog.task import Task, TaskKind
 from peftmark.core.errors import StoreError
 from peftmark.core.files import write_all

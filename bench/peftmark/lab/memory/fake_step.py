@@ -21,7 +21,8 @@ import torch
 from torch import nn
 from transformers import masking_utils
 
-from peftmark.catalog.methods import STEP_OF, known_method
+from peftmark.catalog.lora_methods import STEP_OF
+from peftmark.catalog.methods import known_method
 from peftmark.catalog.task import SPOKEN, Task
 from peftmark.lab.data.batches import Batch, Shape
 from peftmark.lab.duration.work import Amounts, Work, count_scoring

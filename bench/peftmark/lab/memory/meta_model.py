@@ -18,7 +18,7 @@ from transformers import (
     AutoConfig,
 )
 
-from peftmark.catalog.methods import STEP_OF
+from peftmark.catalog.lora_methods import STEP_OF
 from peftmark.catalog.task import SPOKEN, TaskKind
 from peftmark.lab.last_token import config_padding, read_last_token
 from peftmark.lab.methods import Setting, prepare, trainable

@@ -1,9 +1,10 @@
 """Fine-tuning methods: how each turns a loaded base into a model that trains.
 
 A method is a function of a base and a `Setting`, which returns a `Prepared` model. What a method
-needs beyond a forward pass has one of four places: before initialisation it may look at batches of
-the setting; `extra_loss` is added to the task's loss; `after_step` runs after each optimizer step;
-`stage` replaces what trains from one step on.
+needs beyond a forward pass has one of six places: before initialisation it may look at batches of
+the setting; `extra_loss` is added to the task's loss; `before_step` changes gradients and
+`optimizer` uses them its own way; `after_step` runs after each optimizer step; `stage` replaces
+what trains from one step on.
 """
 
 from __future__ import annotations
@@ -28,6 +29,10 @@ def _no_loss() -> torch.Tensor | None:
 
 
 def _no_step(step: int) -> None:
+    return None
+
+
+def _no_change() -> None:
     return None
 
 
@@ -105,6 +110,10 @@ class Prepared:
         merge: folds the loaded adapter into its base: the plain model, and what it was merged
             into in words. None if it can't, and `merge_reason` says why.
         extra_loss: added to the task's loss in training, never reported as the loss.
+        before_step: called once the gradients are clipped, to change them in place before the
+            optimizer reads them; one of them may be no finite number in fp16.
+        optimizer: makes an optimizer in the place of the recipe's, from groups as torch's have them
+            and `lr` by keyword; None for the recipe's.
         after_step: called with the step number after the optimizer step, while the gradients
             still stand.
         rate_of: learning rate of a trainable tensor, by name, over the recipe's.
@@ -137,6 +146,8 @@ class Prepared:
     merge: Callable[[nn.Module], tuple[nn.Module, str]] | None
     merge_reason: str = ""
     extra_loss: Callable[[], torch.Tensor | None] = field(default=_no_loss)
+    before_step: Callable[[], None] = field(default=_no_change)
+    optimizer: Callable[..., torch.optim.Optimizer] | None = None
     after_step: Callable[[int], None] = field(default=_no_step)
     rate_of: Callable[[str], float] = field(default=_same_rate)
     stage: Stage | None = None
@@ -176,6 +187,16 @@ _HOMES = {
     "lora-ga": ("lora_data", "lora_ga"),
     "kasa": ("lora_variants", "kasa"),
     "mora": ("mora", "mora"),
+    "mica": ("lora_starts", "mica"),
+    "milora": ("lora_starts", "milora"),
+    "init-b": ("lora_starts", "init_b"),
+    "init-ab": ("lora_starts", "init_ab"),
+    "lora-fa": ("lora_gradients", "lora_fa"),
+    "riemannian-lora": ("lora_gradients", "riemannian_lora"),
+    "velora": ("lora_gradients", "velora"),
+    "loft": ("loft", "loft"),
+    "lily": ("lily", "lily"),
+    "hira": ("any_peft", "any_peft"),
     "adalora": ("adalora", "adalora"),
     "two-stage": ("two_stage", "two_stage"),
     "sensitive-layers": ("sensitivity", "sensitive_layers"),
@@ -209,7 +230,9 @@ def _method(key: str) -> Method:
     return found
 
 
-_STRAIGHT = frozenset({"pissa", "olora", "loftq", "eva", "corda", "lora-ga", "kasa"})
+_STRAIGHT = frozenset(
+    {"pissa", "olora", "loftq", "eva", "corda", "lora-ga", "kasa", "mica", "milora"}
+)
 """Methods that decompose weights, or what goes into them, as `nn.Linear` holds them."""
 
 

@@ -20,7 +20,7 @@ from peftmark.lab.data.batches import Batch
 from peftmark.lab.determinism import strictly
 from peftmark.lab.methods import Prepared, Setting
 from peftmark.lab.methods.lora import as_lora, lora_config, ranks_of, saver_of_change, wrap
-from peftmark.lab.methods.lora_variants import Factors, check_ranks, scale_of, set_factors
+from peftmark.lab.methods.lora_variants import Factors, check_ranks, from_factors
 from peftmark.lab.models import Unsupported
 from peftmark.lab.number_types import raised
 
@@ -172,12 +172,7 @@ def lora_ga(model: nn.Module, setting: Setting) -> Prepared:
         u, _, v = torch.linalg.svd(gradients.pop(name), full_matrices=False)
         size = len(u) ** 0.25 / GAMMA**0.5
         start[name] = size * v[:rank], size * u[:, rank : 2 * rank]
-    wrapped = wrap(model, lora_config(ranks, setting))
-    set_factors(wrapped, start)
-    for name, (a, b) in start.items():
-        layer = wrapped.get_base_model().get_submodule(name)
-        layer.base_layer.weight.data -= scale_of(setting) * b @ a
-    return as_lora(wrapped, ranks, setting, save=saver_of_change(wrapped))
+    return from_factors(model, setting, ranks, start)
 
 
 def weight_gradients(

@@ -169,6 +169,18 @@ def set_factors(wrapped: Any, factors: Factors) -> None:
         layer.lora_B["default"].weight.copy_(b)
 
 
+def from_factors(
+    model: nn.Module, setting: Setting, ranks: dict[str, int], start: Factors
+) -> Prepared:
+    """LoRA that starts as these factors, whose s B A is taken out of W; saved without them."""
+    wrapped = wrap(model, lora_config(ranks, setting))
+    set_factors(wrapped, start)
+    for name, (a, b) in start.items():
+        layer = wrapped.get_base_model().get_submodule(name)
+        layer.base_layer.weight.data -= scale_of(setting) * b @ a
+    return as_lora(wrapped, ranks, setting, save=saver_of_change(wrapped))
+
+
 def check_ranks(model: nn.Module, wanted: Mapping[str, int]) -> None:
     """Refuse more singular triplets of a module's weight than there are.
 
