@@ -60,8 +60,6 @@ ALLOWED = {
     },
     "unit/storage/test_store.py": {
         "HOLDER": "holds the lock until it is killed",
-        "test_parts_are_whole_or_absent_however_the_writer_is_killed": "the moment is drawn, and "
-        "what must hold holds at every moment",
     },
     "lab/test_fetch.py": {"REACH": "of connections that a guard refuses before they are tried"},
 }

@@ -22,6 +22,7 @@ from peftmark.lab.data.job_data import Work
 from peftmark.lab.determinism import strictly
 from peftmark.lab.errors import Unsupported
 from peftmark.lab.measure.meters import Meters
+from peftmark.lab.memory import compiler
 from peftmark.lab.memory.insides import compile_seconds
 from peftmark.lab.methods import Prepared
 from peftmark.lab.padding import known_padding
@@ -88,7 +89,7 @@ def compiled(
     _check_here(device)
     progress({"phase": "compile"})
     before = compile_seconds()
-    with _settings(len(layers)), _told():
+    with compiler.strictly(KINDS_OF_LAYERS * len(layers)), _told():
         for layer in layers:
             layer.compile(backend=BACKEND, dynamic=True)
         try:
@@ -115,50 +116,24 @@ def _check_here(device: torch.device) -> None:
         Unsupported: what makes kernels for the device is not installed.
     """
     if device.type == "cuda":
-        from torch.utils._triton import has_triton
-
-        if not has_triton():
+        if not compiler.has_gpu_kernels():
             raise Unsupported(
                 f"compile: true needs triton and a GPU of compute capability 7.0; {WITHOUT}"
             )
         return
-    from torch._inductor import cpp_builder, exc
-
-    try:
-        cpp_builder.get_cpp_compiler()
-    except exc.InvalidCxxCompiler:
+    if not compiler.has_cpp_compiler():
         raise Unsupported(
             "compile: true needs a C++ compiler on a CPU, and there is no g++ (or what CXX "
             f"names); install one, such as by `apt install g++`, or {WITHOUT}"
-        ) from None
-
-
-@contextmanager
-def _settings(layers: int) -> Iterator[None]:
-    """torch's settings: an error where it would run layers uncompiled, and no process beside."""
-    from torch._dynamo import config as of_tracing
-    from torch._inductor import config as of_kernels
-
-    dynamo: Any = of_tracing
-    inductor: Any = of_kernels
-    versions = KINDS_OF_LAYERS * layers
-    strict = dynamo.patch(
-        fail_on_recompile_limit_hit=True,
-        recompile_limit=versions,
-        accumulated_recompile_limit=max(256, versions),
-    )
-    with strict, inductor.patch(compile_threads=1):
-        yield
+        )
 
 
 @contextmanager
 def _told() -> Iterator[None]:
     """What the compiler can't do becomes a reason; an error of the model's own stays as it is."""
-    from torch._dynamo import exc
-
     try:
         yield
-    except (exc.TorchDynamoException, exc.FailOnRecompileLimitHit) as error:
+    except compiler.failures() as error:
         text = " ".join(str(error).split())[:200]
         raise Unsupported(
             f"torch.compile can't compile these layers ({type(error).__name__}: {text}); {WITHOUT}"

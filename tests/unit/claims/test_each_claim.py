@@ -94,6 +94,8 @@ HOLDS_AND_FAILS = {
     ("C72", "step time"): ((1.21, 1.0), (1.5, 1.0)),
     ("C80", "top layers"): ((0.79, 0.85), (0.84, 0.85)),
     ("C80", "bottom layers"): ((0.76, 0.85), (0.79, 0.85)),
+    ("C83", "above LoRA"): ((0.871, 0.852), (0.861, 0.852)),
+    ("C83", "above the prefix"): ((0.871, 0.847), (0.861, 0.847)),
 }
 
 CELLS = {
@@ -151,6 +153,8 @@ CELLS = {
     ("C58", "0.4 above on 10,000 rows"): {"LoRA r64; LoRA r8"},
     ("C80", "top layers"): {"P-tuning v2 20 tokens, top third; P-tuning v2 20 tokens"},
     ("C80", "bottom layers"): {"P-tuning v2 20 tokens, bottom third; P-tuning v2 20 tokens"},
+    ("C83", "above LoRA"): {"LoRA + prefix r8; LoRA r8"},
+    ("C83", "above the prefix"): {"LoRA + prefix r8; P-tuning v2 32 tokens"},
     ("C59", "10 tokens above 3"): {"prompt tuning 10 tokens; prompt tuning 3 tokens"},
     ("C59", "little more beyond 20"): {"prompt tuning 50 tokens; prompt tuning 20 tokens"},
     ("C59", "slower beyond 20"): {"prompt tuning 50 tokens; prompt tuning 20 tokens"},
