@@ -252,9 +252,9 @@ def test_without_published_rows_it_says_which_suites_have_some(reproduced):
     assert done.code == 2
     assert "no published rows of suite demo" in done.err
     assert "mine/published has none of any suite" in done.err
-    assert "Suites with published rows: adalora-tuned, glue, " in reproduced().err, (
-        "those installed"
-    )
+    assert (
+        "Suites with published rows: adalora-settings, adalora-tuned, glue, " in reproduced().err
+    ), "those installed"
     publish(rows(), "smoke")
     publish(rows(), "glue")
     assert "Suites with published rows: glue, smoke." in reproduced().err
