@@ -80,8 +80,8 @@ MUTANTS: dict[str, Mutant] = {
         "loss", STEP, _LOSS, _LOSS.replace(")", ", ignore_index=0)"), True
     ),
     "rows cut at 64 tokens": _one(
-        "rows", JOB_DATA, "return Encoder(tokenizer, recipe.max_length, kind)",
-        "return Encoder(tokenizer, 64, kind)", True,
+        "rows", JOB_DATA, "return Encoder(tokenizer, recipe.max_length, kind, recipe.pad_to)",
+        "return Encoder(tokenizer, 64, kind, recipe.pad_to)", True,
     ),
     "LoRA's dropout always 0": _one(
         "dropout", LORA, '"lora_dropout": recipe.dropout', '"lora_dropout": 0.0', True

@@ -250,6 +250,7 @@ def test_what_a_killed_worker_kept_for_a_moment_is_gone_after_the_next_run(
 # --- 6, 14: a supervisor killed, and its lock ---------------------------------------------------
 
 
+@pytest.mark.slow
 def test_after_a_killed_supervisor_the_next_run_goes_on_and_doubles_nothing(command, tmp_path):
     store = Store(tmp_path / "results", "smoke")
     store.logs.mkdir(parents=True)

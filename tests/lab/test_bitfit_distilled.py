@@ -116,6 +116,7 @@ def test_it_saves_and_comes_back(places, folder, tmp_path):
     assert prepared.merge is None
 
 
+@pytest.mark.slow
 def test_a_whole_job_is_neither_of_its_parents(places):
     done = {}
     for method in ("bitfit-distilled", "bitfit", "full"):

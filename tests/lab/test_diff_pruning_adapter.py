@@ -111,6 +111,7 @@ def test_it_comes_back_without_either_parent(bert, tmp_path):
     assert not torch.allclose(logits(loaded), logits(prepared.model), atol=1e-3)
 
 
+@pytest.mark.slow
 def test_a_whole_job_is_neither_of_its_parents(tmp_path, monkeypatch):
     tiny.install(tmp_path / "mirror", monkeypatch)
     places = Places(tmp_path / "mirror", ("mirror",), tmp_path / "cache")

@@ -100,6 +100,7 @@ def test_it_trains_saves_and_comes_back_as_peft_loads_it(folder, tmp_path, quant
         torch.testing.assert_close(logits(merged), logits(prepared.model), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_whole_job_has_three_stages_and_is_no_lora_of_either_rank(tmp_path, monkeypatch):
     tiny.install(tmp_path / "mirror", monkeypatch)
     places = Places(tmp_path / "mirror", ("mirror",), tmp_path / "cache")

@@ -145,16 +145,17 @@ def page(text: str, root: Path) -> str:
     Raises:
         ValueError: a mark is missing.
     """
+    for mark in (*HERE, *LEFT_OUT):
+        if mark not in text:
+            raise ValueError(f"{PAGE} has no {mark}")
     found, taken = parts(root), seconds(root)
     lists = (
         (HERE, here_lines(found, taken)),
         (LEFT_OUT, left_out_lines(found, load_claims(suite_folders(None)))),
     )
     for (start, end), lines in lists:
-        before, opened, rest = text.partition(start)
-        _, closed, after = rest.partition(end)
-        if not opened or not closed:
-            raise ValueError(f"{PAGE} has no {start if not opened else end}")
+        before, _, rest = text.partition(start)
+        _, _, after = rest.partition(end)
         text = "\n".join([f"{before}{start}", "", *lines, "", f"{end}{after}"])
     return text
 

@@ -78,6 +78,7 @@ def test_power_alone_is_what_the_noncentral_t_distribution_says(quick):
             assert abs(share.hits / share.of - expected) <= 4 * share.error, (label, n)
 
 
+@pytest.mark.slow
 @pytest.mark.heavy
 def test_equivalence_is_wrong_one_time_in_twenty(quick):
     for label in quick["Equivalence"].rows:
@@ -88,12 +89,14 @@ def test_equivalence_is_wrong_one_time_in_twenty(quick):
             assert shares == sorted(shares) and shares[-1] >= 70, label
 
 
+@pytest.mark.slow
 @pytest.mark.heavy
 def test_runs_that_collapse_break_intervals(quick):
     table = quick["Runs that collapse"]
     assert max(percent(table, "coverage, 1 task, falls by 20 SD")) < 78
 
 
+@pytest.mark.slow
 @pytest.mark.heavy
 def test_tasks_taken_as_independent_fail_where_they_are_not(quick):
     table = quick["If tasks were taken as independent"]
@@ -165,6 +168,7 @@ def shown():
     return text.split("<!-- simulation -->")[1].split("<!-- /simulation -->")[0]
 
 
+@pytest.mark.slow
 @pytest.mark.heavy
 def test_the_page_shows_the_tables_of_today_s_simulation(quick, shown):
     rows = {title: list(table.rows) for title, table in quick.items()}
@@ -174,6 +178,7 @@ def test_the_page_shows_the_tables_of_today_s_simulation(quick, shown):
     assert "Seed 1, 3,000 suites, 20,000 draws." in shown
 
 
+@pytest.mark.slow
 @pytest.mark.heavy
 def test_the_page_s_numbers_are_within_a_quick_run_s_noise(quick, shown):
     for title, page in tables(shown).items():
