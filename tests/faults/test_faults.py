@@ -268,6 +268,7 @@ def test_after_a_killed_supervisor_the_next_run_goes_on_and_doubles_nothing(comm
     assert len(list(store.parts.glob("*.parquet"))) == store.read().attempts == 9
 
 
+@pytest.mark.slow
 def test_a_worker_that_outlives_its_supervisor_does_not_keep_the_lock(command, tmp_path):
     """Stopped workers can't end themselves; the next run must not wait for them."""
     store = Store(tmp_path / "results", "smoke")

@@ -234,6 +234,7 @@ def test_a_report_for_which_there_is_no_room_leaves_the_old_one(disk, peftmark, 
     assert after == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("size", "words"),
     [("256k", r"of unknown size\n"), ("1600k", r"of 1\.91 MiB\n")],
@@ -307,6 +308,7 @@ def flipped(raw, bit):
     return changed
 
 
+@pytest.mark.slow
 def test_no_flipped_bit_is_ever_read_as_another_value(part):
     path, raw, record = part
     assert record is not None

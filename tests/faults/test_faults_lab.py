@@ -272,6 +272,7 @@ def no_bitsandbytes(monkeypatch):
     import_utils.is_bnb_4bit_available.cache_clear()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("quantization", "status", "reason"),
     [

@@ -140,6 +140,7 @@ def test_an_answer_that_found_no_room_is_no_success(shell):
     assert shell(["--version"], ">&-") == (Exit.OK, "", "")
 
 
+@pytest.mark.slow
 def test_a_character_that_a_terminal_lacks_is_written_as_its_number(shell):
     code, said, told = shell(["table", "smoke"], PYTHONIOENCODING="ascii")
     assert (code, told) == (Exit.OK, "")
@@ -147,6 +148,7 @@ def test_a_character_that_a_terminal_lacks_is_written_as_its_number(shell):
     assert said.isascii()
 
 
+@pytest.mark.slow
 def test_switches_of_python_change_no_exit_code(shell):
     """With PYTHONINSPECT Python itself ends with 1 and a traceback, whatever a program says."""
     switches = {"PYTHONINSPECT": "1", "PYTHONWARNINGS": "error", "PYTHONWARNDEFAULTENCODING": "1"}

@@ -353,6 +353,7 @@ def test_shipped_offline_tasks_come_back_row_for_row(key, offline):
     assert after.fingerprint == before.fingerprint == TASKS[key].fingerprint
 
 
+@pytest.mark.slow
 @pytest.mark.real
 def test_the_shipped_model_comes_back_byte_for_byte(offline):
     before = model_files(MODELS["minilm-l6"], Places(None, ("package",), default_cache())).path

@@ -62,6 +62,7 @@ def test_bootstrap_of_a_mean_is_row_noise():
     assert found == pytest.approx(row_noise(values[None, :]) * math.sqrt(59 / 60), rel=0.04)
 
 
+@pytest.mark.slow
 @pytest.mark.heavy
 def test_bootstrap_of_a_correlation_is_scipy_s():
     rng = generator(5)

@@ -43,6 +43,7 @@ def test_it_counts_every_alarm_over_the_rows(alarms, rows):
         assert line.endswith(f" | {found.verdict} |")
 
 
+@pytest.mark.slow
 def test_of_several_sources_each_is_held_to_its_own_seeds_and_no_job_counts_twice(alarms):
     assert alarms(str(ROWS)) == alarms()
     published = ROOT / "results" / "published" / "adalora-tuned"

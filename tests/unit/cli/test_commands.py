@@ -207,6 +207,7 @@ def test_bad_input_is_one_message_on_stderr_and_nothing_is_written(
     assert (tmp_path / "file").read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_a_command_says_what_is_wrong_in_a_process_of_its_own_too(started, tmp_path):
     done = started("run", "glew")
     assert (done.returncode, done.stdout) == (2, "")
@@ -777,6 +778,7 @@ def test_make_without_a_suite_runs_the_smoke_suite_and_splits_args(make):
     assert words == ["run", "glue", "--profile=cpu", "--mirror=my data", "--jobs", "2", "--json"]
 
 
+@pytest.mark.slow
 def test_a_long_profile_runs_only_where_somebody_says_so(peftmark, tmp_path, monkeypatch):
     from peftmark.core.errors import UserError
 

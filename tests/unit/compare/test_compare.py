@@ -190,6 +190,7 @@ def test_a_run_named_twice_is_told(monkeypatch):
         named.read_runs([Path("a/smoke"), Path("a/../a/smoke")], [])
 
 
+@pytest.mark.slow
 @pytest.mark.heavy
 def test_three_folders_become_a_page_that_says_one_thing_of_each_fact(peftmark):
     smoke_rows(Path("a"))

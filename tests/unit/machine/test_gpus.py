@@ -251,6 +251,7 @@ WORDS = sorted(
 )
 
 
+@pytest.mark.slow
 @given(
     st.text(max_size=200)
     | st.lists(st.sampled_from(WORDS), max_size=60).map("".join)

@@ -80,6 +80,7 @@ def test_the_logs_are_linked_where_there_are_any(tmp_path):
     assert "](<../../results/a%20b/logs/>)" in (out / "report.md").read_text()
 
 
+@pytest.mark.slow
 def test_rows_of_other_jobs_are_in_the_files_too(tmp_path):
     records = make_matrix(seeds=[0])
     stray = make_record(job=make_job(seed=99))

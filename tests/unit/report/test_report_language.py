@@ -238,6 +238,7 @@ def test_answers_of_the_reference_stand_beside_those_of_the_base(shown):
     assert len(captions) == 3  # tasks without answers have none
 
 
+@pytest.mark.slow
 def test_answers_are_cut_and_escaped(tmp_path):
     texts = ("<script>alert(1)</script> | a\n\x00b", "x" * 500, " ")
     made = changed(make_causal([LORA], ["chatterbot"], [0]), LORA, completions=texts)

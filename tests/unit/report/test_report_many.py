@@ -103,6 +103,7 @@ def test_every_picture_that_leaves_cells_out_says_so(shown, many):
     assert len(grid(shown, "Steps to the target").rows) == 77
 
 
+@pytest.mark.slow
 def test_curves_of_a_task_stay_in_panels_with_the_reference(shown):
     panels = [f.drawing for f in shown.figures() if isinstance(f.drawing, chart_specs.Curves)]
     assert len(panels) == 4

@@ -288,6 +288,7 @@ def test_intervals_of_costs_are_drawn_and_possible_points_ringed():
     assert lonely.lines
 
 
+@pytest.mark.slow
 def test_of_many_cells_the_front_and_a_choice_are_drawn():
     rng = random.Random(7)
     keys = [k for k in METHODS if k not in ("full", "head")]

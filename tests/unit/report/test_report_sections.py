@@ -28,6 +28,7 @@ from peftmark.report import radar as glance
 from shown import column, fail, grid, on, paragraphs, row, section, show, write
 
 
+@pytest.mark.slow
 @pytest.mark.heavy
 def test_rows_of_other_purposes_enter_no_figure_and_are_no_strays(tmp_path):
     rows = make_matrix(cells=[LORA, QLORA])
@@ -93,6 +94,7 @@ def test_a_clean_run_says_so_without_an_alarm():
     assert set(checks(shown).values()) == {"same", "none found"}
 
 
+@pytest.mark.slow
 def test_a_repeat_with_other_numbers_is_loud(tmp_path):
     rows = make_matrix(cells=[LORA, ADALORA])
     records = [*rows, make_repeat(rows[0], live_bytes=1)]

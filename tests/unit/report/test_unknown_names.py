@@ -49,6 +49,7 @@ def store(folder, records):
     return kept.folder
 
 
+@pytest.mark.slow
 @pytest.mark.heavy
 def test_a_report_of_unknown_names_has_their_keys(tmp_path, rows):
     files = write(tmp_path, rows)

@@ -84,6 +84,7 @@ def test_a_text_of_any_script_stays_and_what_nobody_sees_does_not():
     assert unseen(visible("".join(map(chr, range(0x3100))))) == set()
 
 
+@pytest.mark.slow
 def test_no_report_holds_them(rows, tmp_path):
     files = write(tmp_path, rows, summary=HOSTILE, notes=[HOSTILE])
     shown = {name: text for name, text in files.items() if name != "rows.csv"}  # data as they are

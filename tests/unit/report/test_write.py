@@ -110,6 +110,7 @@ def test_hostile_strings_are_escaped_everywhere(tmp_path):
     assert len(re.findall(r"(?<!\\)\|", line)) == 7
 
 
+@pytest.mark.slow
 def test_hostile_names_do_not_break_pictures(tmp_path):
     rows = make_matrix(cells=[LORA, Cell(HOSTILE + "$x_$ --> #010203", 8, "none")])
     files = write(tmp_path, rows)
@@ -291,6 +292,7 @@ def test_pictures_follow_the_theme_and_keep_text(tmp_path, matrix):
     assert "var(--c-lora,#0072b2)" in files["figures/summary.svg"]
 
 
+@pytest.mark.slow
 def test_a_failed_write_keeps_the_old_report(tmp_path, matrix, monkeypatch):
     old = write(tmp_path, make_matrix(cells=[LORA]))
 
