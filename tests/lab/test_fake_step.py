@@ -66,7 +66,8 @@ OFTEN = {
 }
 OFTEN |= {("peft:ia3", "none"), ("peft:oft", "none"), ("peft:loha", "none")}
 SELDOM = {"rslora", "olora", "eva", "corda", "lora-ga", "lora-plus", "p-tuning", "prompt-tuning"}
-SELDOM |= {"bitfit-lora", "adapter-lora", "kasa", "milora", "init-b", "init-ab"}
+SELDOM |= {"bitfit-lora", "adapter-lora", "kasa", "milora", "init-b", "init-ab", "mica"}
+SELDOM |= {"riemannian-lora", "lora-by-rows", "lora-prefix", "adapter-ia3", "bitfit-distilled"}
 """Start or scale otherwise than `lora`, of which `pissa` is tried each time, are like P-tuning v2
 and prefix tuning, or put together from two that are tried."""
 VALUES = {"sensitive-layers", "sensitive-ranks", "peft:loha"}
