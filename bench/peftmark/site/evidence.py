@@ -181,12 +181,13 @@ def _run(source: Path, suite: str, profile: str, records: Sequence[Record], resu
     return Run((source,), results, plan, table)
 
 
-def _weight(run: Run) -> tuple[bool, int, int, str]:
-    """What makes a run count for more: scale, size of the model, seeds, and being the latest."""
+def _weight(run: Run) -> tuple[bool, int, int, int, str]:
+    """What makes a run count for more: scale, size of the model, tasks, seeds, being the latest."""
     job = run.table.jobs[0]
     return (
         job.scale == "full",
         run.model.parameters if run.model else 0,
+        len(run.table.tasks),  # before seeds: five of one task say less than three of four
         run.seeds,
         run.finished,
     )
