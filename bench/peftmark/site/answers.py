@@ -71,11 +71,14 @@ def none(question: str) -> Answer:
 
 
 def _most_cells(runs: Sequence[Run]) -> list[Run]:
-    """Which to choose is asked of the run that had most to choose from, at the same scale."""
+    """Which to choose is asked of the run that had most to choose from, at the same scale: settings
+    of one method are no choice among methods."""
 
-    def weight(run: Run) -> tuple[bool, int, int]:
+    def weight(run: Run) -> tuple[bool, int, int, int]:
         size = run.model.parameters if run.model else 0
-        return run.table.jobs[0].scale == "full", size, len(run.table.cells)
+        cells = run.table.cells
+        methods = {(cell.method, cell.quantization) for cell in cells}
+        return run.table.jobs[0].scale == "full", size, len(methods), len(cells)
 
     return sorted(runs, key=weight, reverse=True)
 
