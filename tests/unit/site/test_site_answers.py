@@ -93,6 +93,12 @@ def test_which_method_is_asked_of_the_run_with_most_cells():
     assert first.run is many and third.run is few
 
 
+def test_settings_of_one_method_are_no_choice_among_methods():
+    settings = run_of(make_matrix((LORA, *(ADALORA._replace(variant=f"{n}") for n in range(4)))))
+    methods = run_of(make_matrix((LORA, QLORA, FULL)))
+    assert answers((settings, methods), ())[0].run is methods
+
+
 def test_a_run_of_one_seed_answers_nothing_however_many_cells_it_has():
     one = run_of(make_matrix((LORA, QLORA, ADALORA, FULL), seeds=(0,)))
     assert answers((one,), ())[0].word == "Not measured"
