@@ -29,11 +29,10 @@ from peftmark.claims.comparisons import (
 )
 from peftmark.claims.measures import MEASURES, Measure
 from peftmark.claims.stated import StatedRecipe
-from peftmark.core.errors import SuiteError
 from peftmark.core.strict import Strict
 from peftmark.core.strict_yaml import bytes_of, values_of
 from peftmark.suite.checks import LEDGER
-from peftmark.suite.faults import fault_lines
+from peftmark.suite.faults import fault_lines, refused
 from peftmark.suite.schema import ModelName, TaskName, Word
 
 Text = Annotated[str, Field(min_length=3, max_length=600)]
@@ -254,11 +253,7 @@ def _claims(path: Path, text: bytes) -> tuple[Claim, ...]:
     except ValidationError as error:
         claims, faults = [], [_named(fault, raw) for fault in fault_lines(error)]
     if faults:
-        count = "one fault" if len(faults) == 1 else f"{len(faults)} faults"
-        lines = "\n".join(f"  {fault}" for fault in faults)
-        raise SuiteError(
-            f"{path}: {count}:\n{lines}", "docs/claims.md says how a claim is written."
-        )
+        raise refused(path, faults, "docs/claims.md says how a claim is written.")
     return tuple(claims)
 
 

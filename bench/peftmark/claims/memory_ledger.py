@@ -13,13 +13,12 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from peftmark.claims.ledger import Text
-from peftmark.core.errors import SuiteError
 from peftmark.core.strict import Strict
 from peftmark.core.strict_yaml import read_yaml
 from peftmark.memory.published_run import Scenario, fault, filled
 from peftmark.record.fields import LIVE_PARTS
 from peftmark.suite.checks import suite_folders
-from peftmark.suite.faults import fault_lines
+from peftmark.suite.faults import fault_lines, refused
 from peftmark.suite.names import known
 from peftmark.suite.schema import Word
 from peftmark.suite.schema_runs import Positive
@@ -152,10 +151,8 @@ def load_figures(path: Path | None = None) -> list[Figure]:
     except ValidationError as error:
         figures, faults = [], [_named(fault, raw) for fault in fault_lines(error)]
     if faults:
-        lines = "\n".join(f"  {fault}" for fault in faults)
-        raise SuiteError(
-            f"{path}: {'one fault' if len(faults) == 1 else f'{len(faults)} faults'}:\n{lines}",
-            "bench/peftmark/claims/memory_ledger.py says how a figure is written.",
+        raise refused(
+            path, faults, "bench/peftmark/claims/memory_ledger.py says how a figure is written."
         )
     return figures
 

@@ -15,12 +15,11 @@ from pydantic import Field, ValidationError
 from peftmark.catalog.architectures import LANGUAGE_MODELS
 from peftmark.claims.comparisons import Arithmetic
 from peftmark.claims.ledger import Text
-from peftmark.core.errors import SuiteError
 from peftmark.core.strict import Strict
 from peftmark.core.strict_yaml import read_yaml
 from peftmark.memory.adapter_counts import Adapter
 from peftmark.suite.checks import suite_folders
-from peftmark.suite.faults import fault_lines
+from peftmark.suite.faults import fault_lines, refused
 from peftmark.suite.names import known
 
 LEDGER = Path("claims") / "published-counts.yaml"
@@ -100,11 +99,7 @@ def load_ledger(path: Path) -> Ledger:
     except ValidationError as error:
         faults = [_named(fault, raw) for fault in fault_lines(error)]
     if faults:
-        lines = "\n".join(f"  {fault}" for fault in faults)
-        raise SuiteError(
-            f"{path}: {'one fault' if len(faults) == 1 else f'{len(faults)} faults'}:\n{lines}",
-            "docs/claims.md says how a published count is written.",
-        )
+        raise refused(path, faults, "docs/claims.md says how a published count is written.")
     return ledger
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from pydantic import ValidationError
 
+from peftmark.core.errors import SuiteError
 from peftmark.core.shown import plain, quoted
 
 MAPPING = "a mapping is needed: key: value"
@@ -19,6 +21,13 @@ IN_WORDS = {
     "tuple_type": LIST,
 }
 """Type of fault -> what is needed, where pydantic's own words are of Python and not of YAML."""
+
+
+def refused(path: Path, faults: Sequence[str], remedy: str) -> SuiteError:
+    """The error of a file with faults, a line each."""
+    count = "one fault" if len(faults) == 1 else f"{len(faults)} faults"
+    lines = "\n".join(f"  {fault}" for fault in faults)
+    return SuiteError(f"{path}: {count}:\n{lines}", remedy)
 
 
 def fault_lines(error: ValidationError) -> Iterator[str]:

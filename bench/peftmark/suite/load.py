@@ -28,7 +28,7 @@ from peftmark.record.job import RadarAxis, ReportOptions
 from peftmark.record.plugin import check_here, used
 from peftmark.suite.checks import check, reference_of, suite_folders
 from peftmark.suite.entries import entries_of
-from peftmark.suite.faults import fault_lines
+from peftmark.suite.faults import fault_lines, refused
 from peftmark.suite.names import Declared, declare, with_plugins
 from peftmark.suite.schema import MethodEntry, Profile, SuiteFile
 from peftmark.suite.short_form import fill
@@ -119,7 +119,7 @@ class Suite:
         suite = _validated(with_plugins(raw)[0])
         faults = check(suite, self.name, None, known=self.own, models=MODELS | models)
         if faults:
-            raise _refused(self.path, faults)
+            raise refused(self.path, faults, "Nothing was started.")
         found = _suite(suite, self.path, filled, self.raw)
         return replace(found, own=self.own, models=models, plugged=self.plugged)
 
@@ -136,7 +136,7 @@ class Suite:
         known = {**self.own, **own}
         faults = check(self.file, self.name, None, known=known, models=MODELS | dict(self.models))
         if faults:
-            raise _refused(self.path, faults)
+            raise refused(self.path, faults, "Nothing was started.")
         return replace(self, own=known)
 
     def methods(self, profile: str) -> list[MethodEntry]:
@@ -194,7 +194,7 @@ def load_suite(name: str, own: Path | None = None) -> Suite:
     if filled:
         faults = _of_short_form(faults)
     if faults:
-        raise _refused(path, faults)
+        raise refused(path, faults, "Nothing was started.")
     return replace(_suite(suite, path, filled, plain), plugged=plugged)
 
 
@@ -225,12 +225,6 @@ def _of_short_form(faults: Sequence[str]) -> list[str]:
         for at, fault in enumerate(found)
         if not (keys[at] in ("tasks", "summary") and keys[at] in keys[:at])
     ]
-
-
-def _refused(path: Path, faults: Sequence[str]) -> SuiteError:
-    count = "one fault" if len(faults) == 1 else f"{len(faults)} faults"
-    lines = "\n".join(f"  {fault}" for fault in faults)
-    return SuiteError(f"{path}: {count}:\n{lines}", "Nothing was started.")
 
 
 def _validated(raw: Any) -> SuiteFile:

@@ -244,7 +244,9 @@ def _beside(model: nn.Module, block: Block, width: int, shape: Shape) -> None:
     model.set_submodule(block.ffn_out, Parallel(last, width, shape, entry))
 
 
-def prepared_with(model: nn.Module, put: Callable[[nn.Module], nn.Module]) -> Prepared:
+def prepared_with(
+    model: nn.Module, put: Callable[[nn.Module], nn.Module], merge_reason: str = NOT_LINEAR
+) -> Prepared:
     """A model with what `put` puts onto a base, which saves and loads what trains."""
     built = put(model)
     return Prepared(
@@ -252,5 +254,5 @@ def prepared_with(model: nn.Module, put: Callable[[nn.Module], nn.Module]) -> Pr
         save=lambda folder: save_trained(built, folder),
         load=lambda base, folder: load_trained(put(base), folder),
         merge=None,
-        merge_reason=NOT_LINEAR,
+        merge_reason=merge_reason,
     )

@@ -20,8 +20,8 @@ from typing import Any
 from torch import nn
 
 from peftmark.lab.methods import Prepared, Setting
+from peftmark.lab.methods.adapter import prepared_with
 from peftmark.lab.methods.lora import lora_config, ranks_of, wrap
-from peftmark.lab.methods.reference import load_trained, save_trained
 from peftmark.lab.methods.unipelt_parts import (
     ATTENTION,
     always_open,
@@ -51,14 +51,8 @@ def lora_prefix(model: nn.Module, setting: Setting) -> Prepared:
         whole: nn.Module = wrapped
         return whole
 
-    built = put(model)
-    return Prepared(
-        built,
-        save=lambda folder: save_trained(built, folder),
-        load=lambda base, folder: load_trained(put(base), folder),
-        merge=None,
-        merge_reason=NOT_A_WEIGHT,
-        ranks=lambda: ranks,
-        matched_rank="r",
-        part_of=lambda name: "LoRA" if ".lora_" in name else "prefix",
-    )
+    prepared = prepared_with(model, put, NOT_A_WEIGHT)
+    prepared.ranks = lambda: ranks
+    prepared.matched_rank = "r"
+    prepared.part_of = lambda name: "LoRA" if ".lora_" in name else "prefix"
+    return prepared
