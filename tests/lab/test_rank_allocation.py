@@ -158,6 +158,16 @@ def test_means_of_a_shape_with_other_bits_are_taken_one_by_one(places, monkeypat
     assert {dim for _, _, dim, _, _ in asked} == {0, 1}
 
 
+@pytest.mark.parametrize("dim", [0, 1])
+def test_means_of_several_shapes_are_those_of_each(dim):
+    torch.manual_seed(0)
+    scores = [torch.rand(shape) for shape in ((4, 32), (6, 64), (4, 32), (4, 16), (6, 64))]
+    allocator = BatchedAllocator.__new__(BatchedAllocator)
+    allocator._values = True
+    for found, score in zip(allocator._means(scores, dim), scores, strict=True):
+        assert torch.equal(found, score.mean(dim=dim))
+
+
 def test_means_are_tried_on_their_shape(monkeypatch):
     ask = (3, (6, 64), 1, CPU, 1)
     rank_allocation._same_means.cache_clear()

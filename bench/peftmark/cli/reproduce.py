@@ -73,7 +73,7 @@ def run(options: argparse.Namespace) -> int:
     found = carry_out(chosen, Screen(console, None), stop)
     code = stop.code if stop.asked() else code_of(found)
     for one in found:
-        say(_line(one))
+        say(verdict_line(one))
     if stop.asked():
         say("Stopped: what had not run was not checked.")
     say(_sentence(found, code))
@@ -106,7 +106,7 @@ def _title(row: Record) -> str:
     return f"{cell_title(*job.cell)} on {job.task}, seed {job.seed}{trial}"
 
 
-def _line(one: Reproduced) -> str:
+def verdict_line(one: Reproduced) -> str:
     """A row's verdict with what it rests on."""
     from peftmark.catalog.metrics import metric_title
     from peftmark.core.shown import short

@@ -164,7 +164,7 @@ def runs_of(files: Iterable[Path], root: Path, work: Path) -> list[Run]:
                 found[kind] = replace(run, sources=(*run.sources, source))
             elif any(r.job.purpose == "report" for r in records):
                 found[kind] = _run(source, *kind, records, work / "-".join(kind))
-    return sorted(found.values(), key=_weight, reverse=True)
+    return sorted(found.values(), key=weight, reverse=True)
 
 
 def _run(source: Path, suite: str, profile: str, records: Sequence[Record], results: Path) -> Run:
@@ -181,7 +181,7 @@ def _run(source: Path, suite: str, profile: str, records: Sequence[Record], resu
     return Run((source,), results, plan, table)
 
 
-def _weight(run: Run) -> tuple[bool, int, int, int, str]:
+def weight(run: Run) -> tuple[bool, int, int, int, str]:
     """What makes a run count for more: scale, size of the model, tasks, seeds, being the latest."""
     job = run.table.jobs[0]
     return (

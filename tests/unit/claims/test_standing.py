@@ -77,7 +77,8 @@ def test_own_rows_of_a_profile_count_alone():
 
 
 def test_a_profile_that_tests_none_of_a_claim_is_no_result(whole):
-    line = of(whole, "C80")
+    assert [s.suite for s in of(whole, "C16").standings] == ["adalora-settings"]
+    line = of(whole, "C35")  # of the same suite, by the curves of another profile
     assert (line.standings, line.status) == ((), "no results")
 
 

@@ -11,8 +11,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from factory import make_failure, make_record
+from factory import make_failure, make_job, make_record
+from peftmark.analysis.reproduction import Reproduced
 from peftmark.cli import parser
+from peftmark.cli.reproduce import verdict_line
 from peftmark.core.errors import Exit, UserError
 from peftmark.executors import local
 from peftmark.executors.contract import Finished
@@ -428,3 +430,10 @@ def test_a_row_of_a_processor_runs_on_the_processor_where_there_is_a_gpu(empty, 
 def test_no_suite_has_the_name_of_its_folder():
     with pytest.raises(UserError, match="no suite can be named 'reproduced'"):
         load_suite("reproduced")
+
+
+def test_a_metric_is_named_by_its_title():
+    job = make_job(metric="matthews_correlation")
+    row = make_record(job=job, outcome=Outcome("ok", metric_value=0.5, steps=1))
+    told = verdict_line(Reproduced("identical", row, row))
+    assert told.endswith(": MCC 0.500 here, 0.500 published")

@@ -23,6 +23,7 @@ from peftmark.site.answers import (
     under_a_gigabyte,
     worth,
 )
+from peftmark.site.evidence import weight
 from site_runs import run_of
 
 SEEDS = tuple(range(6))
@@ -91,6 +92,12 @@ def test_which_method_is_asked_of_the_run_with_most_cells():
     few, many = run_of(make_matrix((LORA, ADALORA))), run_of(make_matrix((LORA, QLORA, FULL)))
     first, _, third = answers((few, many), ())
     assert first.run is many and third.run is few
+
+
+def test_a_run_of_several_tasks_counts_before_one_of_more_seeds():
+    tasks = run_of(make_matrix((LORA, QLORA), tasks=("sst2", "cola"), seeds=(0, 1)))
+    seeds = run_of(make_matrix((LORA, QLORA), tasks=("sst2",), seeds=(0, 1, 2, 3, 4)))
+    assert sorted((seeds, tasks), key=weight, reverse=True)[0] is tasks
 
 
 def test_settings_of_one_method_are_no_choice_among_methods():
