@@ -210,9 +210,9 @@ class _Rows:
         return None
 
     def _of(self, profile: str) -> Contents:
-        """The rows that count for a profile: its own, else published ones."""
+        """The rows that count for a profile: its own once one is finished, else published ones."""
         for contents in (self.own, self.published):
-            if any(r.job.profile == profile for r in contents.records.values()):
+            if any(r.ok and r.job.profile == profile for r in contents.records.values()):
                 return contents
         return self.own
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import chdir
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from peftmark.claims.standing import Line, Standing, look
 from peftmark.claims.text import claims_facts, claims_text
 from peftmark.claims.verdicts import verdicts
 from peftmark.core.errors import UserError
+from peftmark.record.outcome import Outcome
 from peftmark.storage.published import published_rows
 from peftmark.storage.store import Store
 
@@ -31,13 +33,13 @@ def whole(tmp_path_factory):
         return look(None, None, RESULTS, None)
 
 
-def own(take=lambda record: True):
+def own(take=lambda record: True, change=lambda record: record):
     """Rows of one's own: some of the published ones of `glue`."""
     store = Store(RESULTS, "glue")
     with store.lock():
         for record in published_rows(RESULTS, "glue").records.values():
             if record.job.profile == PROFILE and take(record):
-                store.append(record)
+                store.append(change(record))
 
 
 def of(ledger, name):
@@ -74,6 +76,16 @@ def test_own_rows_of_a_profile_count_alone():
     judged = [part for part in found[PROFILE].verdict.parts if not part.elsewhere]
     assert judged and all("AdaLoRA r8 has 0 of 12 runs" in part.reason for part in judged)
     assert found["offline-tuned"].published  # of which there are none of one's own
+
+
+def test_a_run_that_finished_nothing_hides_no_published_row(whole):
+    def stopped(record):
+        return replace(record, outcome=Outcome("interrupted", status_reason="stopped by the user"))
+
+    own(lambda record: record.job.seed == 0 and record.job.method == "lora", stopped)
+    found = look(None, None, RESULTS, None)
+    assert [line.status for line in found.lines] == [line.status for line in whole.lines]
+    assert look("glue", PROFILE, RESULTS, None).lines[0].standings[0].published
 
 
 def test_a_profile_that_tests_none_of_a_claim_is_no_result(whole):
