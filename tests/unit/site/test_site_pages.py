@@ -116,12 +116,12 @@ def test_a_file_of_trials_alone_makes_no_run(tmp_path):
 
 
 def test_a_run_of_full_scale_and_of_a_larger_model_comes_first():
-    from peftmark.site.evidence import _weight
+    from peftmark.site.evidence import weight
 
     small = run_of(make_matrix((LORA,)))
     large = run_of(make_matrix((LORA,), model="mpnet-base"))
     full = run_of(make_matrix((LORA,), scale="full"))
-    assert sorted((small, large, full), key=_weight, reverse=True) == [full, large, small]
+    assert sorted((small, large, full), key=weight, reverse=True) == [full, large, small]
 
 
 # --- the first page -----------------------------------------------------------------------------
