@@ -45,25 +45,29 @@ ARROW = {"string", "int64", "float64", "bool", "json", "numbers", "strings", "cu
 TYPES = {"int64": int, "float64": float, "bool": bool}
 
 
-@pytest.mark.parametrize("name", OUTCOME_FIELDS)
-def test_every_attribute_of_the_outcome_has_a_row(name):
-    assert name in FIELDS, (
-        f"Outcome.{name} is not stored: write Field({name!r}, ...) into record/fields_*.py, at its "
-        "place among the columns, then run python -m peftmark.docgen.columns_page"
-    )
+def test_every_attribute_of_the_outcome_has_a_row():
+    for name in OUTCOME_FIELDS:
+        assert name in FIELDS, (
+            f"Outcome.{name} is not stored: write Field({name!r}, ...) into record/fields_*.py, at "
+            "its place among the columns, then run python -m peftmark.docgen.columns_page"
+        )
 
 
-@pytest.mark.parametrize("key", FIELDS)
-def test_every_row_is_an_attribute_of_the_outcome(key):
-    assert key in (*OUTCOME_FIELDS, *OF_THE_RECORD), (
-        f"nothing fills the column {key}: give record/outcome.py an attribute of that name and set "
-        "it where it is measured (lab/measure/to_outcome.py, lab/recipe.py); if the job or the "
-        "supervisor has it, set it in record/columns.py and name it in OF_THE_RECORD here"
-    )
+def test_every_row_is_an_attribute_of_the_outcome():
+    for key in FIELDS:
+        assert key in (*OUTCOME_FIELDS, *OF_THE_RECORD), (
+            f"nothing fills the column {key}: give record/outcome.py an attribute of that name and "
+            "set it where it is measured (lab/measure/to_outcome.py, lab/recipe.py); if the job or "
+            "the supervisor has it, set it in record/columns.py and name it in OF_THE_RECORD here"
+        )
 
 
-@pytest.mark.parametrize("field", FIELDS.values(), ids=FIELDS)
-def test_a_row_is_whole(field):
+def test_every_row_is_whole():
+    for field in FIELDS.values():
+        holds_a_whole_row(field)
+
+
+def holds_a_whole_row(field):
     at = f"record/fields_*.py, {field.key}"
     assert field.type in ARROW, f"{at}: the type {field.type} is none of {sorted(ARROW)}"
     assert field.phase in PHASES, f"{at}: the phase is none of {list(PHASES)}"
@@ -142,12 +146,12 @@ def named() -> Iterator[tuple[str, str]]:
     yield from (("record/field.LIVE_PARTS", part.column) for part in LIVE_PARTS)
 
 
-@pytest.mark.parametrize(("where", "key"), sorted(set(named())))
-def test_every_figure_that_is_named_has_a_row(where, key):
-    assert key in FIELDS, (
-        f"{where} names {key}, which nothing measures: correct it, or write its row in "
-        "record/fields_*.py and its attribute in record/outcome.py"
-    )
+def test_every_figure_that_is_named_has_a_row():
+    for where, key in sorted(set(named())):
+        assert key in FIELDS, (
+            f"{where} names {key}, which nothing measures: correct it, or write its row in "
+            "record/fields_*.py and its attribute in record/outcome.py"
+        )
 
 
 def test_an_unknown_figure_is_said_with_what_to_write():
