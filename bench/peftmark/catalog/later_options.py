@@ -89,6 +89,22 @@ LATER_OF_ADAPTER: tuple[Option, ...] = (
     _later("norm", False, None, "whether a LayerNorm of its own comes first"),
     _later("dropout", 0.0, (0, 0.9), "dropout on what it adds"),
 )
+PHASES: tuple[Option, ...] = (
+    _later("lora_after", 0.0, (0, 0.9), "share of the steps before LoRA trains too"),
+    _later("lora_rate", 1.0, (0.001, 100), "learning rate of LoRA over that of the other part"),
+    _later(
+        "lora_clip", 0.0, (0, 100), "largest norm of LoRA's gradients; 0 for the recipe's alone"
+    ),
+    _later("other_clip", 0.0, (0, 100), "the same of the other part's"),
+    _later(
+        "project_below",
+        -1.0,
+        (-1, 1),
+        "mean cosine of two steps' gradients under which the later ones lose what lies along the "
+        "earlier; -1 for never",
+    ),
+)
+"""How LoRA and another part train beside each other (`lab/methods/in_phases`)."""
 LATER_OF_P_TUNING_V2: tuple[Option, ...] = (
     _later("layers", "all", ("all", "top", "bottom"), "which layers get keys and values"),
     _later("depth", 0, (0, 1000), "how many of the top or bottom layers; 0 for a third"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from peftmark.catalog.later_options import LATER_OF_UNIPELT, MASK
+from peftmark.catalog.later_options import LATER_OF_UNIPELT, MASK, PHASES
 from peftmark.catalog.method import LORA, Method, Option
 
 
@@ -33,7 +33,8 @@ MIXED: tuple[Method, ...] = (
     ),
     Method(
         "bitfit-lora", "BitFit + LoRA", "mixed", "rank", "LoRA, and the biases of the base",
-        "arXiv 2106.10199 (BitFit), arXiv 2106.09685 (LoRA)", LORA, budget=True,
+        "arXiv 2106.10199 (BitFit), arXiv 2106.09685 (LoRA)", LORA, options=PHASES,
+        hooks=("before each step",), budget=True,
     ),
     Method(
         "adapter-lora", "adapter + LoRA", "mixed", "rank",
@@ -42,14 +43,16 @@ MIXED: tuple[Method, ...] = (
         options=(
             Option("width", 16, (1, 4096), "width of the bottleneck adapter"),
             Option("activation", "gelu", ("relu", "gelu"), "between its two layers"),
+            *PHASES,
         ),
-        budget=True,
+        hooks=("before each step",), budget=True,
     ),
     Method(
         "lora-prefix", "LoRA + prefix", "mixed", "rank",
         "LoRA, and trained keys and values before each layer's own",
         "arXiv 2106.09685 (LoRA), arXiv 2101.00190 (prefix)", LORA,
-        options=(Option("tokens", 20, (1, 512), "length of the prefix"),),
+        options=(Option("tokens", 20, (1, 512), "length of the prefix"), *PHASES),
+        hooks=("before each step",),
         not_causal="and where a prefix comes into the attention is known of encoders alone; take "
         "lora or p-tuning-v2",
     ),

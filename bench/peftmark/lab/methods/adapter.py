@@ -28,6 +28,7 @@ from torch import nn
 
 from peftmark.catalog.methods import known_method
 from peftmark.lab.methods import Prepared, Setting
+from peftmark.lab.methods.in_phases import LORA, in_phases
 from peftmark.lab.methods.lora import common_options, rank_options, wrap
 from peftmark.lab.methods.reference import load_trained, save_trained, train_head_alone
 from peftmark.lab.models import Block, Unsupported, adapter_targets
@@ -195,9 +196,9 @@ def adapter_lora(model: nn.Module, setting: Setting) -> Prepared:
 
     prepared = prepared_with(model, put)
     prepared.ranks = lambda: ranks
-    prepared.part_of = lambda name: "LoRA" if ".lora_" in name else "adapter"
+    prepared.part_of = lambda name: LORA if ".lora_" in name else "adapter"
     prepared.matched_rank = "r"
-    return prepared
+    return in_phases(prepared, setting)
 
 
 def blocks_of(setting: Setting) -> tuple[Block, ...]:

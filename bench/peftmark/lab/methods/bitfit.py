@@ -20,6 +20,7 @@ from peft import LoraConfig
 from torch import nn
 
 from peftmark.lab.methods import Prepared, Setting
+from peftmark.lab.methods.in_phases import LORA, in_phases
 from peftmark.lab.methods.lora import common_options, merge_adapter, rank_options, wrap
 from peftmark.lab.methods.reference import load_trained, save_trained, train_head_alone
 from peftmark.lab.models import Anatomy, Unsupported, adapter_targets
@@ -64,15 +65,16 @@ def bitfit_lora(model: nn.Module, setting: Setting) -> Prepared:
         return wrapped
 
     wrapped = put(model)
-    return Prepared(
+    prepared = Prepared(
         wrapped,
         save=lambda folder: save_trained(wrapped, folder),
         load=lambda base, folder: load_trained(put(base), folder),
         merge=lambda model: merge_adapter(model, job),
         ranks=lambda: ranks,
         matched_rank="r",
-        part_of=lambda name: "LoRA" if ".lora_" in name else "biases",
+        part_of=lambda name: LORA if ".lora_" in name else "biases",
     )
+    return in_phases(prepared, setting)
 
 
 def encoder_biases(model: nn.Module, parts: Anatomy) -> list[nn.Parameter]:

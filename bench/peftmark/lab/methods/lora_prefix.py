@@ -21,6 +21,7 @@ from torch import nn
 
 from peftmark.lab.methods import Prepared, Setting
 from peftmark.lab.methods.adapter import prepared_with
+from peftmark.lab.methods.in_phases import LORA, in_phases
 from peftmark.lab.methods.lora import lora_config, ranks_of, wrap
 from peftmark.lab.methods.unipelt_parts import (
     ATTENTION,
@@ -54,5 +55,5 @@ def lora_prefix(model: nn.Module, setting: Setting) -> Prepared:
     prepared = prepared_with(model, put, NOT_A_WEIGHT)
     prepared.ranks = lambda: ranks
     prepared.matched_rank = "r"
-    prepared.part_of = lambda name: "LoRA" if ".lora_" in name else "prefix"
-    return prepared
+    prepared.part_of = lambda name: LORA if ".lora_" in name else "prefix"
+    return in_phases(prepared, setting)
