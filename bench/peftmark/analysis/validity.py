@@ -122,9 +122,10 @@ def made_elsewhere(one: Environment, other: Environment) -> Iterator[str]:
     if changed := changed_versions(one.software, other.software):
         yield f"made with other versions: {changed}"
     kind, other_kind = kind_of(one), kind_of(other)
-    for part, value in kind.items():
-        if value != other_kind[part]:
-            yield f"made on other machines: {part} {value} -> {other_kind[part]}"
+    for part in dict.fromkeys([*kind, *other_kind]):
+        before, after = kind.get(part), other_kind.get(part)
+        if before != after:
+            yield f"made on other machines: {part} {before} -> {after}"
 
 
 def first_difference(first: Record, second: Record, names: Sequence[str] = SAME_BITS) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 from peftmark.catalog.plugins import plugin_of
 from peftmark.catalog.quantizations import QUANTIZATIONS
 from peftmark.core.files import PACKAGE
+from peftmark.core.shown import plain
 from peftmark.machine import nvml
 from peftmark.machine.groups import cpu_quota
 from peftmark.record.job import Environment, Job, source_key
@@ -123,6 +124,15 @@ def source_hash(package: str) -> str | None:
 
 
 _CPU_MODEL = ("cpu family", "model", "stepping")
+CHOOSE_KERNELS = (
+    "ATEN_CPU_CAPABILITY",
+    "ONEDNN_MAX_CPU_ISA",
+    "DNNL_MAX_CPU_ISA",
+    "MKL_ENABLE_INSTRUCTIONS",
+    "MKL_CBWR",
+)
+"""Variables that keep torch, oneDNN and MKL to the kernels of another processor, which add up in
+another order."""
 
 
 def machine() -> dict[str, Any]:
@@ -130,6 +140,7 @@ def machine() -> dict[str, Any]:
     cpu = _cpuinfo()
     flags = set((cpu.get("flags") or "").split())
     gpus = nvml.devices()
+    kernels = [f"{name}={os.environ[name]}" for name in CHOOSE_KERNELS if os.environ.get(name)]
     return {
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
@@ -139,6 +150,7 @@ def machine() -> dict[str, Any]:
         "cores": len(allowed_cores()),
         "memory_bytes": _memory_bytes(),
         "simd": " ".join(sorted(f for f in flags if f.startswith(SIMD))) or None,
+        "kernels": plain(" ".join(kernels)) or None,
         "bf16_instructions": bool(flags & {"avx512_bf16", "amx_bf16"}) if flags else None,
         "gpus": [gpu.name for gpu in gpus.found],
         "gpu_memory_bytes": [gpu.memory_bytes for gpu in gpus.found],

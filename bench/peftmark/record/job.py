@@ -224,8 +224,8 @@ class Environment:
             code decides what is trained; a version doesn't tell two commits apart.
         commit: git commit of peftmark itself, None for an installed wheel.
         dirty: whether that checkout had uncommitted changes, None if unknown.
-        machine: system, python, cpu, cores, memory_bytes, simd, bf16_instructions, gpus and
-            driver.
+        machine: system, python, cpu, cores, memory_bytes, simd, kernels (those of another
+            processor, where they were asked for), bf16_instructions, gpus and driver.
     """
 
     versions: dict[str, str]

@@ -17,12 +17,17 @@ Scalar = int | float | str | bool | None
 
 KIND = ("cpu", "cpu_model", "simd", "gpus", "driver")
 """Facts of a machine that decide bits, and with the same load also times."""
+CHOSEN = "kernels"
+"""Kernels of another processor, where they were asked for; absent from the kind where none were, so
+that the keys of older rows stay."""
 KEY_DIGITS = 8
 
 
 def kind_of(environment: Environment) -> dict[str, Scalar]:
     """The kind of machine, as fact -> value; a fact that an older row lacks is null."""
     found = {name: environment.machine.get(name) for name in KIND}
+    if chosen := environment.machine.get(CHOSEN):
+        found[CHOSEN] = chosen
     return {name: str(v) if isinstance(v, list) else v for name, v in found.items()}
 
 
@@ -60,6 +65,7 @@ def _name(machine: Mapping[str, Any]) -> str:
 
 def _more(machine: Mapping[str, Any]) -> str:
     """What two machines of one name may differ in."""
+    chosen = f", kernels {machine[CHOSEN]}" if machine.get(CHOSEN) else ""
     if machine.get("gpus"):
-        return f"driver {machine.get('driver') or 'not recorded'}, {machine.get('cpu')}"
-    return f"model {machine.get('cpu_model') or 'not recorded'}"
+        return f"driver {machine.get('driver') or 'not recorded'}, {machine.get('cpu')}{chosen}"
+    return f"model {machine.get('cpu_model') or 'not recorded'}{chosen}"

@@ -25,7 +25,7 @@ from peftmark.analysis.machines import (
 )
 from peftmark.analysis.table import build, metric_value, ratio, task_score
 from peftmark.analysis.time_to_target import reach
-from peftmark.analysis.validity import repeatability
+from peftmark.analysis.validity import made_elsewhere, repeatability
 from peftmark.record.machine_kind import machine_names, machine_of
 
 HERE = make_environment()
@@ -54,6 +54,16 @@ def test_a_machine_is_its_kind_and_not_its_host():
     for fact in ("cpu_model", "simd", "driver", "gpus"):
         other = make_environment(machine={**HERE.machine, fact: ["x"]})
         assert machine_of(other) != machine_of(HERE), fact
+
+
+def test_kernels_that_were_asked_for_are_another_machine_and_without_them_keys_stay():
+    same = make_environment(machine={**HERE.machine, "kernels": None})
+    older = make_environment(machine={**HERE.machine, "kernels": "ATEN_CPU_CAPABILITY=default"})
+    assert machine_of(same) == machine_of(HERE) != machine_of(older)
+    told = ["made on other machines: kernels None -> ATEN_CPU_CAPABILITY=default"]
+    assert list(made_elsewhere(HERE, older)) == told
+    assert list(made_elsewhere(older, HERE)) and not list(made_elsewhere(HERE, same))
+    assert "kernels ATEN_CPU" in machine_names([HERE, older])[machine_of(older)]
 
 
 def test_machines_are_named_by_gpu_or_processor_and_told_apart():

@@ -33,6 +33,15 @@ def test_the_environment_is_captured_with_the_versions_that_matter():
     assert found.machine["gpu_note"] or found.machine["gpus"]
 
 
+def test_kernels_of_another_processor_are_told_where_they_are_asked_for(monkeypatch):
+    for name in environment.CHOOSE_KERNELS:
+        monkeypatch.delenv(name, raising=False)
+    assert environment.machine()["kernels"] is None
+    monkeypatch.setenv("ATEN_CPU_CAPABILITY", "avx2")
+    monkeypatch.setenv("MKL_CBWR", "COMPATIBLE\x1b")
+    assert environment.machine()["kernels"] == "ATEN_CPU_CAPABILITY=avx2 MKL_CBWR=COMPATIBLE\ufffd"
+
+
 def test_a_package_that_is_not_installed_is_left_out(monkeypatch):
     monkeypatch.setattr(environment, "PACKAGES", ("numpy", "no-such-package-here"))
     assert list(environment.versions()) == ["numpy"]
