@@ -85,13 +85,21 @@ def _grid(table: ResultTable) -> Grid:
 def _marks(table: ResultTable, cell: Cell, task: str) -> Entry:
     slots = table.of(cell, task)
     if not slots:
-        waits = any((s.job.cell, s.job.task) == (cell, task) for s in table.planned("tuning"))
-        return words.missing("waits for its tuning trials" if waits else "not planned")
+        return words.missing(_why_no_slot(table, cell, task))
     ok = sum(s.ok for s in slots)
     text = " ".join(OK if s.ok else TO_DO if s.status in TO_COME else FAILED for s in slots)
     rest = missing.status_text(slots)
     note = f"{ok}/{len(slots)} ok" + (f"; {rest}" if rest else "")
     return Entry(text, note, "marks", float(ok))
+
+
+def _why_no_slot(table: ResultTable, cell: Cell, task: str) -> str:
+    trials = [s for s in table.planned("tuning") if (s.job.cell, s.job.task) == (cell, task)]
+    if not trials:
+        return "not planned"
+    # Of a search: its trials are made, and others did better.
+    made = table.of() and all(s.record is not None for s in table.planned("tuning"))
+    return "others did better in trials" if made else "waits for its tuning trials"
 
 
 def _statuses(table: ResultTable) -> Grid:

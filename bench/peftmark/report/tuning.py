@@ -27,6 +27,7 @@ from peftmark.report import cell_selection, missing
 from peftmark.report.quality import metric_of
 from peftmark.report.tuning_pictures import NEAR, knobs_of, pictures
 from peftmark.suite import trials
+from peftmark.suite.search import score_of
 from peftmark.suite.trials import RATE, Choice, Setting, Tried
 
 UNEQUAL = "first trials have other lengths, so shares are not compared"
@@ -38,6 +39,8 @@ def section(table: ResultTable) -> Section:
     """Ease of use, a picture for each setting and task, what trials cost, and every score."""
     found = trials.choices(table.jobs, table.records)
     blocks: list[Block] = [_ease_grid(table, found), Paragraph(_trials_text(table, found))]
+    if searched := _search_text(table, found):
+        blocks.append(Paragraph(searched))
     edges = _edges_text(table, found)
     if edges:
         blocks.append(Paragraph(edges))
@@ -155,6 +158,24 @@ def _trials_text(table: ResultTable, found: Choices) -> str:
         return f"{text}."
     apart = "others" if not set(seeds) & set(reported) else "not all others"
     return f"{text}; reporting seeds are {apart}: {words.listing([str(s) for s in reported])}."
+
+
+def _search_text(table: ResultTable, found: Choices) -> str:
+    """Which cells trials chose to be reported; empty where all are, or while none is."""
+    tried = dict.fromkeys(cell for cell, _ in found)
+    behind = [cell for cell in tried if not table.of(cell)]
+    if not behind or not table.slots:
+        return ""
+    scores = ((cell, score_of(found, cell)) for cell in behind)
+    told = [
+        f"{words.title(cell)} ({'no score' if score is None else format(score, '.3f')})"
+        for cell, score in scores
+    ]
+    return (
+        f"{words.plural(len(tried) - len(behind), 'cell')} of {len(tried)} went on to the reported "
+        "seeds, by the mean of their best trials on selection rows (higher is better); the others, "
+        f"of which nothing more is known: {words.listing(told)}."
+    )
 
 
 def _edges_text(table: ResultTable, found: Choices) -> str:

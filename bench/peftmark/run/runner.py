@@ -196,7 +196,7 @@ def make_plan(selection: Selection, recorded: bool = False, before: Plan | None 
         notes=[
             *filter(None, [venue.told]),
             *([] if recorded else check_positions(expanded.jobs, shapes_of(files))),
-            *notes_of_plan(expanded.jobs, contents, here=bool(venue.slots)),
+            *notes_of_plan(expanded, contents, here=bool(venue.slots)),
             *notes_on(files),
             *notes_on(rows),
         ],

@@ -83,7 +83,7 @@ def check(
         faults += check_reading(profile, entries, where, models, task_of)
         faults += check_cells(entries, methods_at)
         faults += _check_vary(profile, where)
-        faults += _check_tuning(profile, entries, where, methods_at)
+        faults += _check_tuning(profile, entries, where, methods_at, reference_of(suite))
         there = [cell for entry in entries for cell in cells(entry, profile)]
         if reference_of(suite) not in there:
             faults.append(
@@ -168,7 +168,7 @@ def _check_vary(profile: Profile, where: str) -> Iterator[str]:
 
 
 def _check_tuning(
-    profile: Profile, entries: list[MethodEntry], where: str, methods_at: str
+    profile: Profile, entries: list[MethodEntry], where: str, methods_at: str, reference: Cell
 ) -> Iterator[str]:
     """Every method gets trials, on seeds that are not reported."""
     tuning = profile.tuning
@@ -193,6 +193,12 @@ def _check_tuning(
         yield (
             f"{where}.tuning.seeds: found {both}{more}, which are seeds of the reported jobs too; "
             f"take other numbers than {sorted(reported)}"
+        )
+    trained = {c for e in entries if known_method(e.method).trains for c in cells(e, profile)}
+    if tuning.best is not None and tuning.best >= (rivals := len(trained - {reference})):
+        yield (
+            f"{where}.tuning.best: found {tuning.best} of {rivals} cells with trials beside the "
+            "reference, so all are reported; take fewer, or leave it out"
         )
     for index, entry in enumerate(entries):
         name = "tune" if entry.tune is not None else "learning_rates"

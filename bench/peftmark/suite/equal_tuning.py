@@ -37,6 +37,11 @@ class Tuned:
     choices: dict[tuple[Cell, str], Choice]
     recipes: dict[tuple[Cell, str], Recipe | None]
 
+    @property
+    def made(self) -> bool:
+        """Whether no trial is left to be made."""
+        return not self.later and not any(choice.missing for choice in self.choices.values())
+
 
 def rates_text(profile: Profile) -> str:
     """Where a profile's learning rates come from."""

@@ -25,6 +25,7 @@ from peftmark.suite.equal_tuning import rates_text, tuned
 from peftmark.suite.load import Suite
 from peftmark.suite.recipes import cells, resolve_recipe
 from peftmark.suite.schema import Profile
+from peftmark.suite.search import left_out
 from peftmark.suite.trials import Choice
 
 THREADS = 1
@@ -108,11 +109,13 @@ class Expanded:
             settings are still to be made: later trials, and reported jobs, with settings that may
             not be theirs.
         choices: what the trials say so far.
+        left_out: cells that the profile's search does not go on with, by their trials.
     """
 
     jobs: list[Job]
     waits: list[Job]
     choices: dict[tuple[Cell, str], Choice]
+    left_out: tuple[Cell, ...] = ()
 
     @property
     def waiting(self) -> int:
@@ -141,6 +144,9 @@ def expand(
     profile = suite.profiles[profile_name]
     base = _base_jobs(suite, profile_name, device)
     trials = tuned(suite, profile_name, base, records or {})
+    best = profile.tuning.best if profile.tuning is not None else None
+    behind = left_out(trials.choices, trials.made, best, suite.report.reference)
+    base = [job for job in base if job.cell not in behind]
     reported = [replace(job, seed=seed) for seed in profile.seeds for job in base]
     wanted = [*reported, replace(_repeated(base), seed=profile.seeds[0], purpose="repeat")]
     jobs, waits = list(trials.trials), list(trials.later)
@@ -150,7 +156,7 @@ def expand(
             waits.append(job)
         else:
             jobs.append(replace(job, recipe=recipe))
-    return Expanded(jobs, waits, trials.choices)
+    return Expanded(jobs, waits, trials.choices, behind if trials.made else ())
 
 
 def as_recorded(suite: Suite, profile_name: str, records: Mapping[str, Record]) -> Expanded:

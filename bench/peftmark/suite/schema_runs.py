@@ -58,11 +58,14 @@ class Tuning(Strict):
             setting is trained at whole length, and all grids have equally many.
         around: factors of the learning rate of a method's recipe, the rates that are tried where
             its entry has no grid.
+        best: how many cells are reported, those that did best in trials, beside the reference
+            (`peftmark.suite.search`); without it all are.
     """
 
     seeds: Annotated[list[Seed], Field(min_length=1)]
     trainings: Annotated[int, Field(ge=4, le=100)] | None = None
     around: Annotated[list[Positive], Field(min_length=2)] | None = None
+    best: Annotated[int, Field(ge=1, le=100)] | None = None
 
 
 def rates_around(rate: float, factors: Iterable[float]) -> list[float]:
