@@ -37,6 +37,9 @@ QUANTIZED = [
     # What touches no linear layer is the same on both.
     if quantization == "nf4" or kind.where in ("recipe", "ia3")
 ]
+# On every push some of each kind; the rest in `make test-all`.
+OFTEN = {"lora", "adalora", "ia3", "oft", "loha", "miss", "vera", "fourierft", "ln_tuning"}
+OFTEN |= {"adamss", "shira", "poly", "prompt_tuning", "p_tuning", "prefix_tuning", "hira"}
 FIRST = [(key, "nf4") for key in ("lora", "ia3", "oft", "miss", "adalora")]
 # Types that don't start as the base: tokens that draw attention, and factors drawn at random.
 CHANGED = {
@@ -170,7 +173,9 @@ def assert_merges_as_the_table_says(prepared, model, tolerance):
         assert merge_error(lambda model: model.merge_and_unload(), model) > tolerance
 
 
-@pytest.mark.parametrize("key", TRAINED)
+@pytest.mark.parametrize(
+    "key", [pytest.param(k, marks=[] if k in OFTEN else pytest.mark.slow) for k in TRAINED]
+)
 def test_type_freezes_the_base_trains_and_saves(bert, tmp_path, key):
     job = job_of(key)
     prepared = citizen.check(bert, tmp_path, job, identity=key not in CHANGED)

@@ -17,6 +17,9 @@ from peftmark.lab.step import Step
 from peftmark.sources.assets import Places
 
 METHODS = all_methods()
+# Of PEFT's types some of each kind on every push; the rest in `make test-all`.
+OFTEN = {f"peft:{key}" for key in ("lora", "adalora", "ia3", "oft", "loha", "vera", "fourierft")}
+OFTEN |= {"peft:adamss", "peft:prompt_tuning", "peft:prefix_tuning", "peft:p_tuning", "peft:xlora"}
 
 
 @pytest.fixture
@@ -44,7 +47,15 @@ def job_of(key):
     return tiny_causal.job(key, "tiny-answer", quantization, rank=4, steps=10, options=options)
 
 
-@pytest.mark.parametrize("key", METHODS)
+@pytest.mark.parametrize(
+    "key",
+    [
+        pytest.param(
+            key, marks=pytest.mark.slow if key.startswith("peft:") and key not in OFTEN else []
+        )
+        for key in METHODS
+    ],
+)
 def test_it_takes_a_step_or_says_why_not(key, places):
     method, job = METHODS[key], job_of(key)
     if method.not_causal:

@@ -43,12 +43,12 @@ def run(outcome, unprobed):
     "cell",
     [
         ("full", "none"),
-        ("head", "none"),
+        pytest.param(("head", "none"), marks=pytest.mark.slow),
         ("head", "nf4"),
         ("lora", "none"),
         ("lora", "nf4"),
-        ("lora", "int8"),
-        ("adalora", "none"),
+        pytest.param(("lora", "int8"), marks=pytest.mark.slow),
+        pytest.param(("adalora", "none"), marks=pytest.mark.slow),
         ("adalora", "nf4"),
     ],
 )

@@ -102,7 +102,7 @@ def test_a_save_that_fails_costs_no_row(places, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("method", "quantization", "merged", "form"),
     [
-        ("lora", "nf4", False, "adapter"),
+        pytest.param("lora", "nf4", False, "adapter", marks=pytest.mark.slow),
         ("lora", "nf4", True, "model"),
         ("adalora", "none", True, "model"),
         ("bitfit", "nf4", False, "model"),

@@ -60,16 +60,16 @@ CELLS += [(f"peft:{kind}", "none") for kind in KINDS]
 OFTEN = {
     ("lora", "nf4"),
     ("adalora", "nf4"),
-    ("hybrid", "nf4"),
     ("lora", "int8"),
     ("lora", "int8-torchao"),
 }
 OFTEN |= {("peft:ia3", "none"), ("peft:oft", "none"), ("peft:loha", "none")}
 SELDOM = {"rslora", "olora", "eva", "corda", "lora-ga", "lora-plus", "p-tuning", "prompt-tuning"}
 SELDOM |= {"bitfit-lora", "adapter-lora", "kasa", "milora", "init-b", "init-ab", "mica"}
+SELDOM |= {"lily", "loft", "mora", "hira", "velora", "lora-fa", "pissa", "growing-lora"}
 SELDOM |= {"riemannian-lora", "lora-by-rows", "lora-prefix", "adapter-ia3", "bitfit-distilled"}
-"""Start or scale otherwise than `lora`, of which `pissa` is tried each time, are like P-tuning v2
-and prefix tuning, or put together from two that are tried."""
+"""Start, scale or step otherwise than `lora`, are like P-tuning v2 and prefix tuning, or put
+together from two that are tried."""
 VALUES = {"sensitive-layers", "sensitive-ranks", "peft:loha"}
 """Values decide what these do."""
 
@@ -96,7 +96,7 @@ def cells():
         ours = quantization == "none" and not method.startswith("peft:") and method not in SELDOM
         often = ours or (method, quantization) in OFTEN
         # The hybrid has three bands.
-        whole = method == "hybrid" or (method in ("full", "lora") and quantization == "none")
+        whole = method == "hybrid" or (method, quantization) == ("lora", "none")
         yield pytest.param(method, quantization, 3, marks=() if often and whole else SLOW)
         if often and not whole:
             yield pytest.param(method, quantization, 1)

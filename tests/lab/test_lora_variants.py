@@ -58,7 +58,17 @@ def job(key: str, quantization: str = "none", **changes: Any) -> Any:
     return job_for(key, quantization, **{**OPTIONS.get(key, {}), **changes})
 
 
-@pytest.mark.parametrize(("key", "quantization"), CELLS)
+# On every push each on a plain base, and one of each kind on a quantised one.
+OFTEN = {"dora", "pissa", "loftq", "lora-fa"}
+
+
+@pytest.mark.parametrize(
+    ("key", "quantization"),
+    [
+        pytest.param(*c, marks=[] if c[1] == "none" or c[0] in OFTEN else pytest.mark.slow)
+        for c in CELLS
+    ],
+)
 def test_variant_freezes_starts_trains_and_saves(bert, tmp_path, key, quantization):
     prepared = citizen.check(bert, tmp_path, job(key, quantization), key in IDENTITY)
     assert set(prepared.ranks().values()) == {2}
