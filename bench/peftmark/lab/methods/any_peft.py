@@ -91,8 +91,6 @@ def _refuse(kind: PeftType, model: nn.Module, setting: Setting) -> None:
             f"PEFT has no code for {kind.title} on {backend.library}'s layers, and would take "
             "their weights for plain ones; use quantization: none"
         )
-    if kind.where == "input":
-        prompts.reads_first(model, setting)
     if kind.key in PREFIXES:
         prompts.takes_prefix(model, setting)
 
@@ -110,10 +108,10 @@ def _finish(kind: PeftType, wrapped: Any, job: Job) -> None:
         wrapped.register_forward_pre_hook(add, with_kwargs=True)
 
 
-def _beyond(kind: PeftType, job: Job) -> str:
+def _beyond(kind: PeftType, model: nn.Module, job: Job) -> str:
     """What `_finish` adds to PEFT's model, in words; empty if nothing."""
     if kind.where == "input":
-        return prompts.beyond(job, kind.key in PREFIXES)
+        return prompts.beyond(model, job, kind.key in PREFIXES)
     return f"{kind.title} wants the number of a task with every batch" if kind.key == "poly" else ""
 
 
@@ -213,7 +211,7 @@ def _prepared(
         load=load,
         merge=None if obstacle else merge,
         merge_reason=obstacle,
-        beyond=_beyond(kind, job),
+        beyond=_beyond(kind, wrapped.get_base_model(), job),
         matched_rank=kind.size if setting.size is not None else None,
     )
     if hasattr(tuner, "update_and_allocate"):

@@ -34,7 +34,7 @@ def read_before_text(wrapped: Any) -> None:
     base = wrapped.get_base_model()
     for name in ("forward", "generate"):  # those that pass on what they are given
         setattr(wrapped, name, partial(getattr(PeftModel, name), wrapped))
-    hooks: Any = base.base_model
+    hooks = base.get_decoder()  # OPT's language model asks nothing that has it inside
     hooks.register_forward_pre_hook(partial(_insert, wrapped), with_kwargs=True)
     hooks.register_forward_hook(partial(_cut, wrapped), with_kwargs=True)
 
