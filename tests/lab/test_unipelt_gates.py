@@ -125,7 +125,9 @@ def test_the_loss_is_less_the_weighted_entropy(bert):
     assert prepared.extra_loss() is None  # no row has passed yet
     seen = []
     for network in networks(prepared.model):
-        network.register_forward_hook(lambda module, x, out: seen.append(entropy(out, Rows()).item()))
+        network.register_forward_hook(
+            lambda module, x, out: seen.append(entropy(out, Rows()).item())
+        )
     prepared.model.train()
     citizen.loss(prepared.model, Batch(inputs(), LABELS, 54))
     assert len(seen) == 2

@@ -7,8 +7,8 @@ an `nn.Linear` to PEFT) would train its head and look like a result.
 
 What a type wants from its caller is done: AdaLoRA's total of steps, penalty and allocation,
 AdaMSS's allocation, the task of Poly and of multitask prompt tuning (there is one here). Virtual
-tokens among the input embeddings stand behind [CLS], and all of them before the text of a language
-model, as in `peftmark.lab.methods.prompts`.
+tokens among the input embeddings stand behind [CLS], and all of them before a text that is read
+from left to right, as in `peftmark.lab.methods.prompts`.
 """
 
 from __future__ import annotations
@@ -99,7 +99,9 @@ def _finish(kind: PeftType, wrapped: Any, job: Job) -> None:
     """What PEFT leaves to the caller of a forward pass, in training and after loading."""
     if kind.where == "input":
         prompts.place(wrapped, job, kind.key in PREFIXES)
-    if kind.key in ("poly", "multitask_prompt_tuning") and job.causal is None:
+    base = wrapped.get_base_model()
+    own = kind.where == "input" and prompts.left_to_right(base, job)  # says the task itself
+    if kind.key in ("poly", "multitask_prompt_tuning") and job.causal is None and not own:
 
         def add(_: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
             ids = kwargs["input_ids"]

@@ -178,7 +178,7 @@ def place(wrapped: Any, job: Job, deep: bool) -> None:
     Args:
         deep: whether it is of keys and values; else of embeddings.
     """
-    if _left_to_right(wrapped.get_base_model(), job):
+    if left_to_right(wrapped.get_base_model(), job):
         read_before_text(wrapped)
     elif not deep:
         cls_first(wrapped)
@@ -190,12 +190,12 @@ def beyond(model: Any, job: Job, deep: bool) -> str:
     Args:
         model: the base.
     """
-    if _left_to_right(model, job):
+    if left_to_right(model, job):
         return BEFORE_TEXT
     return "" if deep else BEHIND_CLS
 
 
-def _left_to_right(model: Any, job: Job) -> bool:
+def left_to_right(model: Any, job: Job) -> bool:
     """Whether a base reads a text from left to right: a language model, or a decoder that
     classifies by a row's last token."""
     return job.causal is not None or reads_last_token(model.config)
@@ -236,7 +236,7 @@ def has_room(model: Any, setting: Setting) -> None:
 
 def _room(model: Any, job: Job) -> int | None:
     """How many positions a base has; None if they have no end."""
-    if _left_to_right(model, job):
+    if left_to_right(model, job):
         found = positions_of(model.config.to_dict())
         return found.most if found is not None and found.fixed else None
     for name, module in model.base_model.named_modules():
