@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from peft import PeftModel
 
 from peftmark.catalog.tried_architectures import TRIED
 from peftmark.lab.architecture_trials import job_of, make_tiny, task_of, trained, trial
@@ -99,7 +100,8 @@ def test_a_decoder_that_classifies_is_trained_and_loaded_again(tmp_path, key, me
     asked = cell(key, "classifier", method)
     assert trial(tmp_path, "classifier", asked).error < 1e-6
     prepared, batches = trained(tmp_path, "classifier", asked)
-    assert prepared.beyond and prepared.merge is None
+    assert prepared.merge is None
+    assert bool(prepared.beyond) == (method in ("prompt-tuning", "p-tuning"))
     assert any("score" in name for name, _ in trainable(prepared.model))
     ids, mask = (batches[0].inputs[name] for name in ("input_ids", "attention_mask"))
     model = prepared.model.eval()
@@ -109,6 +111,13 @@ def test_a_decoder_that_classifies_is_trained_and_loaded_again(tmp_path, key, me
             own = ids[row : row + 1, :length]
             alone = model(input_ids=own, attention_mask=torch.ones_like(own)).logits
             torch.testing.assert_close(together[row : row + 1], alone, rtol=0, atol=1e-5)
+        if not prepared.beyond:  # then PEFT's own loading gives the same
+            prepared.save(tmp_path / "saved")
+            task = task_of("classifier")
+            base = load_model(tmp_path, asked, task, anatomy(tmp_path, task))
+            own = PeftModel.from_pretrained(base, str(tmp_path / "saved")).eval()
+            again = own(input_ids=ids, attention_mask=mask).logits
+            torch.testing.assert_close(again, together, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("method", ["full", *METHODS])

@@ -53,6 +53,10 @@ BEHIND_CLS = (
     "its virtual tokens were trained behind [CLS], and PEFT puts them before it, where a "
     "classifier would read one"
 )
+LAST_PLACE = (
+    "PEFT gives the model embeddings in place of the tokens by which a decoder that classifies "
+    "finds a row's last one: in a batch it then reads padding"
+)
 
 
 def prefix_tuning(model: nn.Module, setting: Setting) -> Prepared:
@@ -178,7 +182,7 @@ def place(wrapped: Any, job: Job, deep: bool) -> None:
     Args:
         deep: whether it is of keys and values; else of embeddings.
     """
-    if left_to_right(wrapped.get_base_model(), job):
+    if job.causal is not None or (not deep and left_to_right(wrapped.get_base_model(), job)):
         read_before_text(wrapped)
     elif not deep:
         cls_first(wrapped)
@@ -190,9 +194,11 @@ def beyond(model: Any, job: Job, deep: bool) -> str:
     Args:
         model: the base.
     """
-    if left_to_right(model, job):
+    if job.causal is not None:
         return BEFORE_TEXT
-    return "" if deep else BEHIND_CLS
+    if deep:
+        return ""
+    return LAST_PLACE if left_to_right(model, job) else BEHIND_CLS
 
 
 def left_to_right(model: Any, job: Job) -> bool:

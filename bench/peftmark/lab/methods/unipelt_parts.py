@@ -174,7 +174,8 @@ class GatedBottleneck(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(rows, tokens, in) to (rows, tokens, hidden)."""
         y: torch.Tensor = self.linear(x)
-        return y + self.gate(y) * self.up(torch.relu(self.down(y)))
+        change: torch.Tensor = self.gate(y) * self.up(torch.relu(self.down(y)))
+        return y + change
 
 
 def attend(
