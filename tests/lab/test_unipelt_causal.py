@@ -1,5 +1,5 @@
-"""UniPELT before what is read from left to right: a gate a token in a language model, against a
-forward pass written out; the mean over the row where a decoder classifies."""
+"""UniPELT, and LoRA with a prefix, on what is read from left to right: a gate a token in a language
+model, against a forward pass written out; the mean over the row where a decoder classifies."""
 
 from __future__ import annotations
 
@@ -44,6 +44,9 @@ def options(gates="paper", **more):
 
 
 def job(task="tiny-answer", gates="paper", **settings):
+    if gates == "none":  # a prefix as UniPELT's, always open, beside LoRA
+        given = known_method("lora-prefix").resolved_options({"tokens": TOKENS})
+        return tiny_causal.job("lora-prefix", task, rank=RANK, options=given, dropout=0.0)
     more = settings.pop("options", {})
     return tiny_causal.job(
         "unipelt", task, rank=RANK, options=options(gates, **more), dropout=0.0, **settings
@@ -123,7 +126,7 @@ def test_logits_and_loss_are_those_of_a_forward_pass_by_hand(places):
     assert found.item() == pytest.approx(float(torch.stack(each).mean()), abs=1e-4)
 
 
-@pytest.mark.parametrize("gates", GATES)
+@pytest.mark.parametrize("gates", [*GATES, "none"])
 def test_no_token_is_read_in_the_light_of_later_ones(places, gates):
     _, prepared = stirred(places, job(gates=gates))
     one = torch.randint(4, 50, (3, 12), generator=torch.Generator().manual_seed(0))
@@ -138,7 +141,7 @@ def test_no_token_is_read_in_the_light_of_later_ones(places, gates):
     assert (first[:, 7:] - second[:, 7:]).abs().max() > 0.1
 
 
-@pytest.mark.parametrize("gates", GATES)
+@pytest.mark.parametrize("gates", [*GATES, "none"])
 def test_a_padded_batch_says_what_its_rows_say_alone(places, gates):
     asked = job("tiny-rank", gates)
     _, prepared = stirred(places, asked)
@@ -157,7 +160,7 @@ def test_a_padded_batch_says_what_its_rows_say_alone(places, gates):
     torch.testing.assert_close(found, torch.tensor(wanted), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("gates", GATES)
+@pytest.mark.parametrize("gates", [*GATES, "none"])
 def test_answers_are_those_of_greedy_decoding_without_any_cache(places, tmp_path, gates):
     asked = job(gates=gates)
     base, prepared = stirred(places, asked)
@@ -287,7 +290,7 @@ def test_gradient_checkpointing_gives_the_same_gradients(places):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("gates", GATES)
+@pytest.mark.parametrize("gates", [*GATES, "none"])
 @pytest.mark.parametrize("task", ["tiny-rank", "tiny-answer", "tiny-text"])
 def test_a_job_trains_scores_saves_and_is_probed(places, task, gates):
     done = recipe.run(job(task, gates, steps=6), places, lambda _: None)
