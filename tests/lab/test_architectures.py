@@ -274,11 +274,32 @@ def test_a_decoder_without_padding_token_classifies_in_a_whole_job(decoder, quan
     assert again.final_weights_hash == done.final_weights_hash
 
 
-def test_virtual_tokens_before_a_decoder_that_classifies_are_refused(decoder):
-    for method in ("prompt-tuning", "prefix-tuning", "peft:p_tuning", "unipelt"):
-        size = {"rank": 2}
-        with pytest.raises(Unsupported):
-            tiny.build(decoder, tiny.job(method, **size))
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["prompt-tuning", "p-tuning-v2", "peft:p_tuning"])
+def test_virtual_tokens_before_a_decoder_without_padding_token_in_a_whole_job(decoder, method):
+    job = tiny.job(method, rank=4, steps=6)
+    done = recipe.run(job, decoder, lambda message: None)
+    assert done.status == "ok", done.status_reason
+    assert done.reload_max_error <= 1e-5
+    assert done.live_bytes is not None
+    assert done.live_bytes == done.predicted_live_bytes
+    assert done.merge_max_error is None
+
+
+@pytest.mark.parametrize(
+    "kind", ["prompt_tuning", "p_tuning", "prefix_tuning", "multitask_prompt_tuning"]
+)
+def test_pefts_own_prompts_stand_before_a_decoder_that_classifies(tmp_path, kind):
+    make_tiny("llama", "classifier", tmp_path)
+    asked = job_of("llama", "classifier", f"peft:{kind}")
+    assert trial(tmp_path, "classifier", asked).error < 1e-6
+    prepared, _ = trained(tmp_path, "classifier", asked)
+    assert ("last one" in prepared.beyond) == (kind != "prefix_tuning")
+
+
+def test_unipelt_on_fused_layers_is_refused(decoder):
+    with pytest.raises(Unsupported, match="one by one, which are not known"):
+        tiny.build(decoder, tiny.job("unipelt", rank=2))
 
 
 @pytest.mark.parametrize(

@@ -71,11 +71,11 @@ def test_a_network_gives_the_three_gates_of_its_layer():
 
 
 def test_the_entropy_is_that_of_the_gates_shares():
-    one = entropy(torch.tensor([[[0.5, 0.25, 0.25]]]))
+    one = entropy(torch.tensor([[[0.5, 0.25, 0.25]]]), Rows())
     assert one.item() == pytest.approx(1.5 * math.log(2))  # 1/2 ln 2 + 2 x 1/4 ln 4
-    other = entropy(torch.tensor([[[0.2, 0.2, 0.2]]]))
+    other = entropy(torch.tensor([[[0.2, 0.2, 0.2]]]), Rows())
     assert other.item() == pytest.approx(math.log(3))
-    both = entropy(torch.tensor([[[0.5, 0.25, 0.25]], [[0.2, 0.2, 0.2]]]))
+    both = entropy(torch.tensor([[[0.5, 0.25, 0.25]], [[0.2, 0.2, 0.2]]]), Rows())
     assert both.item() == pytest.approx((1.5 * math.log(2) + math.log(3)) / 2)
 
 
@@ -125,7 +125,9 @@ def test_the_loss_is_less_the_weighted_entropy(bert):
     assert prepared.extra_loss() is None  # no row has passed yet
     seen = []
     for network in networks(prepared.model):
-        network.register_forward_hook(lambda module, x, out: seen.append(entropy(out).item()))
+        network.register_forward_hook(
+            lambda module, x, out: seen.append(entropy(out, Rows()).item())
+        )
     prepared.model.train()
     citizen.loss(prepared.model, Batch(inputs(), LABELS, 54))
     assert len(seen) == 2

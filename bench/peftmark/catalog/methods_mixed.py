@@ -28,8 +28,6 @@ MIXED: tuple[Method, ...] = (
             Option("tokens", 10, (1, 512), "length of the prefix"),
             *LATER_OF_UNIPELT,
         ), budget=True,
-        not_causal="and each gate is a mean over a whole row, with the tokens in it that are "
-        "to be predicted; take adapter-lora",
     ),
     Method(
         "bitfit-lora", "BitFit + LoRA", "mixed", "rank", "LoRA, and the biases of the base",
@@ -53,8 +51,6 @@ MIXED: tuple[Method, ...] = (
         "arXiv 2106.09685 (LoRA), arXiv 2101.00190 (prefix)", LORA,
         options=(Option("tokens", 20, (1, 512), "length of the prefix"), *PHASES),
         hooks=("before each step",),
-        not_causal="and where a prefix comes into the attention is known of encoders alone; take "
-        "lora or p-tuning-v2",
     ),
     Method(
         "adapter-ia3", "adapter over IA3", "mixed", "width",

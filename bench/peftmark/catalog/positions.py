@@ -72,10 +72,15 @@ def positions_of(config: Mapping[str, Any]) -> Positions | None:
 
 def usable(positions: int, kind: object, padding: object) -> int:
     """Positions that tokens can have, of all that a configuration counts."""
+    return positions - first_position(kind, padding)
+
+
+def first_position(kind: object, padding: object) -> int:
+    """The position of a text's first token, by an architecture and its padding token."""
     if kind not in AFTER_PADDING:
-        return positions
+        return 0
     # RoBERTa's own number of the padding token, where a file leaves it out.
-    return positions - (padding if isinstance(padding, int) else 1) - 1
+    return (padding if isinstance(padding, int) else 1) + 1
 
 
 def _is_count(value: object) -> bool:

@@ -126,12 +126,6 @@ NO_LINE = (
             f"{WITH_METHODS}[1] (embeddings): {SMOL} is a {NO_LINE}",
         ),
         (
-            asked([LORA, {"method": "unipelt", "rank": [8], "recipe": {"alpha": 8}}]),
-            f"{WITH_METHODS}[1] (unipelt): {SMOL} is a causal language model, and each gate is a "
-            "mean over a whole row, with the tokens in it that are to be predicted; take "
-            "adapter-lora",
-        ),
-        (
             asked([LORA, {"method": "peft:poly", "rank": [8], "recipe": {"targets": "attention"}}]),
             f"{WITH_METHODS}[1] (peft:poly): {SMOL} is a causal language model, and it wants a "
             "number for each task, which rows of a language model don't have",

@@ -19,6 +19,7 @@ import torch
 from torch import nn
 from transformers import GenerationConfig
 
+from peftmark.catalog.positions import first_position
 from peftmark.catalog.prompts import Prompt
 from peftmark.catalog.task import Example
 from peftmark.lab.data.batches import Batch, Choices, Encoded, padded_length
@@ -248,7 +249,7 @@ def choice_likelihoods(model: nn.Module, batch: Batch) -> torch.Tensor:
     mask = batch.inputs["attention_mask"]
     asked = [(row, at, ids) for row, of in enumerate(batch.asked) for at, ids in enumerate(of)]
     rows = torch.tensor([row for row, _, _ in asked], device=mask.device)
-    places = (mask.cumsum(-1) - 1).clamp(min=0)
+    places = token_positions(model, mask)
     most = max(len(ids) for _, _, ids in asked)
     read = model(**batch.inputs, position_ids=places, use_cache=most > 1, logits_to_keep=1)
     first = read.logits[:, -1].float().log_softmax(-1)
@@ -275,6 +276,12 @@ def choice_likelihoods(model: nn.Module, batch: Batch) -> torch.Tensor:
     return found
 
 
+def token_positions(model: Any, mask: torch.Tensor) -> torch.Tensor:
+    """The position of each token, (rows, tokens), where rows are padded in front."""
+    first = first_position(model.config.model_type, model.config.pad_token_id)
+    return (mask.cumsum(-1) - 1).clamp(min=0) + first
+
+
 def write(model: Any, batch: Batch, reader: Reader, new_tokens: int) -> list[list[int]]:
     """What the model writes after each prompt, greedily, up to its end of text or `new_tokens`.
 
@@ -293,7 +300,11 @@ def write(model: Any, batch: Batch, reader: Reader, new_tokens: int) -> list[lis
         pad_token_id=reader.pad,
         eos_token_id=list(reader.ends),
     )
-    written = model.generate(**batch.inputs, generation_config=settings)
+    given = dict(batch.inputs)
+    if first_position(model.config.model_type, model.config.pad_token_id):
+        # transformers would count from 0, where the model was trained from behind its padding.
+        given["position_ids"] = token_positions(model, batch.inputs["attention_mask"])
+    written = model.generate(**given, generation_config=settings)
     width = batch.inputs["input_ids"].shape[1]
     return [_to_end(ids, reader.ends) for ids in written[:, width:].tolist()]
 

@@ -17,6 +17,7 @@ from torch import nn
 
 from peftmark.catalog.task import SPOKEN
 from peftmark.lab.data.batches import Batch
+from peftmark.lab.data.causal_rows import token_positions
 from peftmark.lab.errors import Unsupported
 from peftmark.lab.export.attention_maps import (
     ByHead,
@@ -208,7 +209,7 @@ def maps_of(model: Any, batch: Batch, opened: Opened) -> list[torch.Tensor]:
     if opened.task.kind in SPOKEN:
         mask = batch.inputs["attention_mask"]
         # Rows may be padded on the left, and of the logits none is looked at.
-        more = {"position_ids": (mask.cumsum(-1) - 1).clamp(min=0), "logits_to_keep": 1}
+        more = {"position_ids": token_positions(model, mask), "logits_to_keep": 1}
     found = model(**batch.inputs, **more, output_attentions=True).attentions
     layers = _plain(model).config.get_text_config().num_hidden_layers
     there = [one for one in found or () if one is not None]

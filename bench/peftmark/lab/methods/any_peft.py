@@ -7,8 +7,8 @@ an `nn.Linear` to PEFT) would train its head and look like a result.
 
 What a type wants from its caller is done: AdaLoRA's total of steps, penalty and allocation,
 AdaMSS's allocation, the task of Poly and of multitask prompt tuning (there is one here). Virtual
-tokens among the input embeddings stand behind [CLS], and all of them before the text of a language
-model, as in `peftmark.lab.methods.prompts`.
+tokens among the input embeddings stand behind [CLS], and all of them before a text that is read
+from left to right, as in `peftmark.lab.methods.prompts`.
 """
 
 from __future__ import annotations
@@ -91,8 +91,6 @@ def _refuse(kind: PeftType, model: nn.Module, setting: Setting) -> None:
             f"PEFT has no code for {kind.title} on {backend.library}'s layers, and would take "
             "their weights for plain ones; use quantization: none"
         )
-    if kind.where == "input":
-        prompts.reads_first(model, setting)
     if kind.key in PREFIXES:
         prompts.takes_prefix(model, setting)
 
@@ -101,7 +99,9 @@ def _finish(kind: PeftType, wrapped: Any, job: Job) -> None:
     """What PEFT leaves to the caller of a forward pass, in training and after loading."""
     if kind.where == "input":
         prompts.place(wrapped, job, kind.key in PREFIXES)
-    if kind.key in ("poly", "multitask_prompt_tuning") and job.causal is None:
+    base = wrapped.get_base_model()
+    own = kind.where == "input" and prompts.left_to_right(base, job)  # says the task itself
+    if kind.key in ("poly", "multitask_prompt_tuning") and job.causal is None and not own:
 
         def add(_: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
             ids = kwargs["input_ids"]
@@ -110,10 +110,10 @@ def _finish(kind: PeftType, wrapped: Any, job: Job) -> None:
         wrapped.register_forward_pre_hook(add, with_kwargs=True)
 
 
-def _beyond(kind: PeftType, job: Job) -> str:
+def _beyond(kind: PeftType, model: nn.Module, job: Job) -> str:
     """What `_finish` adds to PEFT's model, in words; empty if nothing."""
     if kind.where == "input":
-        return prompts.beyond(job, kind.key in PREFIXES)
+        return prompts.beyond(model, job, kind.key in PREFIXES)
     return f"{kind.title} wants the number of a task with every batch" if kind.key == "poly" else ""
 
 
@@ -213,7 +213,7 @@ def _prepared(
         load=load,
         merge=None if obstacle else merge,
         merge_reason=obstacle,
-        beyond=_beyond(kind, job),
+        beyond=_beyond(kind, wrapped.get_base_model(), job),
         matched_rank=kind.size if setting.size is not None else None,
     )
     if hasattr(tuner, "update_and_allocate"):

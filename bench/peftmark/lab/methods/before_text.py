@@ -19,6 +19,8 @@ from typing import Any
 import torch
 from peft import PeftModel
 
+from peftmark.catalog.positions import first_position
+
 BEFORE_TEXT = (
     "PEFT puts its virtual tokens before the text again in every call, and counts positions "
     "through the padding between them"
@@ -34,7 +36,7 @@ def read_before_text(wrapped: Any) -> None:
     base = wrapped.get_base_model()
     for name in ("forward", "generate"):  # those that pass on what they are given
         setattr(wrapped, name, partial(getattr(PeftModel, name), wrapped))
-    hooks: Any = base.base_model
+    hooks = base.get_decoder()  # OPT's language model asks nothing that has it inside
     hooks.register_forward_pre_hook(partial(_insert, wrapped), with_kwargs=True)
     hooks.register_forward_hook(partial(_cut, wrapped), with_kwargs=True)
 
@@ -62,8 +64,10 @@ def _insert(
     words = wrapped.get_base_model().get_input_embeddings()(ids)
     given |= {"input_ids": None, "inputs_embeds": torch.cat([prompt.to(words.dtype), words], 1)}
     if places is not None:
-        first = torch.arange(tokens, device=ids.device).expand(len(places), -1)
-        given["position_ids"] = torch.cat([first, places], dim=1)
+        config = wrapped.get_base_model().config
+        first = first_position(config.model_type, config.pad_token_id)
+        own = torch.arange(first, first + tokens, device=ids.device).expand(len(places), -1)
+        given["position_ids"] = torch.cat([own, places], dim=1)
     return (), given
 
 

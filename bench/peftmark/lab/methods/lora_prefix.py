@@ -43,7 +43,7 @@ def lora_prefix(model: nn.Module, setting: Setting) -> Prepared:
     tokens = int(setting.job.recipe.options["tokens"])
 
     def put(base: nn.Module) -> nn.Module:
-        features: Any = {b.name: base.get_submodule(b.query) for b in blocks}
+        features: Any = {b.name: base.get_submodule(b.value) for b in blocks}
         wrapped = wrap(base, lora_config(ranks, setting))
         inner = wrapped.get_base_model()
         for block in blocks:

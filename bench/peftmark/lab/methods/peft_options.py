@@ -22,7 +22,7 @@ from torch import nn
 
 from peftmark.catalog.peft_types import DIVISOR, SEEN, PeftType
 from peftmark.lab.methods import Setting
-from peftmark.lab.methods.prompts import task_type, width
+from peftmark.lab.methods.prompts import of_keys, task_type, width
 from peftmark.lab.models import Unsupported, adapter_targets
 
 SEEN_BATCHES = 10
@@ -96,10 +96,12 @@ def config_of(kind: PeftType, model: Any, setting: Setting, head: Sequence[str])
             options[name] = max(1, round(float(value[:-1]) / 100 * job.recipe.steps))
     if kind.where == "input":
         options |= {  # PEFT knows these by fewer names than architectures use
-            "token_dim": model.config.hidden_size if kind.key in PREFIXES else width(model),
+            "token_dim": width(model),
             "num_attention_heads": model.config.num_attention_heads,
             "num_layers": model.config.num_hidden_layers,
         }
+    if kind.key in PREFIXES:
+        options |= of_keys(model)
     if kind.where == "input" or kind.key == "poly":
         options["task_type"] = task_type(job)  # for the forward pass with the prompt or the task
         options["modules_to_save"] = list(head) or None

@@ -22,8 +22,8 @@ PEFT puts these before the whole text, [CLS] included. A classifier that reads p
 read a virtual token. Lester et al. have no such position (T5); P-tuning puts its tokens behind
 [CLS]; P-tuning v2's code, where it compares with prompt tuning on RoBERTa, cuts them off before it
 pools. So [CLS] is moved back to the front here, where it keeps its pretrained position. The virtual
-tokens follow it, and the text follows them. Of a causal language model's text they stand in front
-(`peftmark.lab.methods.before_text`).
+tokens follow it, and the text follows them. Of a text that is read from left to right they stand in
+front (`peftmark.lab.methods.before_text`), also where a decoder classifies by a row's last token.
 
 None starts as the base's own function: random tokens draw attention from the first step.
 """
@@ -53,6 +53,10 @@ BEHIND_CLS = (
     "its virtual tokens were trained behind [CLS], and PEFT puts them before it, where a "
     "classifier would read one"
 )
+LAST_PLACE = (
+    "PEFT gives the model embeddings in place of the tokens by which a decoder that classifies "
+    "finds a row's last one: in a batch it then reads padding"
+)
 
 
 def prefix_tuning(model: nn.Module, setting: Setting) -> Prepared:
@@ -61,7 +65,7 @@ def prefix_tuning(model: nn.Module, setting: Setting) -> Prepared:
     config = PrefixTuningConfig(
         prefix_projection=True,
         encoder_hidden_size=_hidden(model, setting),
-        **_common(model, setting),
+        **_common(model, setting) | of_keys(model),
     )
     return _prepared(model, setting, config)
 
@@ -74,7 +78,7 @@ def p_tuning_v2(model: nn.Module, setting: Setting) -> Prepared:
     """
     takes_prefix(model, setting)
     option = partial(known_method("p-tuning-v2").option, setting.job.recipe.options)
-    common = _common(model, setting)
+    common = _common(model, setting) | of_keys(model)
     layers = common["num_layers"]
     chosen = chosen_layers(option("layers"), option("depth"), layers)
     config = PrefixTuningConfig(**common | {"num_layers": len(chosen)})
@@ -97,22 +101,7 @@ def p_tuning(model: nn.Module, setting: Setting) -> Prepared:
     return _prepared(model, setting, config)
 
 
-def reads_first(model: Any, setting: Setting) -> None:
-    """
-    Raises:
-        Unsupported: if the base is a classifier that finds a row's last token by its tokens, which
-            are not there beside virtual ones.
-    """
-    if setting.job.causal is None and reads_last_token(model.config):
-        raise Unsupported(
-            f"{setting.job.method} gives a model embeddings in place of tokens, and "
-            f"{type(model).__name__} then reads the padding after a row's last token; use a method "
-            "on the layers"
-        )
-
-
 def _common(model: Any, setting: Setting) -> dict[str, Any]:
-    reads_first(model, setting)
     head = trained_head(setting.parts, setting.job.recipe.train_pooler)
     # PEFT reads the sizes from the config's file form, where DistilBERT's have other names.
     return {
@@ -123,6 +112,18 @@ def _common(model: Any, setting: Setting) -> dict[str, Any]:
         "num_attention_heads": model.config.num_attention_heads,
         "modules_to_save": head or None,
     }
+
+
+def of_keys(model: Any) -> dict[str, int]:
+    """Numbers and heads of a layer's keys, where fewer than those of its queries and PEFT, which
+    reads `num_key_value_heads`, takes them for as many: Falcon's layers may share one head."""
+    config = model.config
+    heads, width = config.num_attention_heads, config.hidden_size
+    if getattr(config, "multi_query", False) and not getattr(
+        config, "new_decoder_architecture", False
+    ):
+        return {"token_dim": width // heads, "num_attention_heads": 1}
+    return {"token_dim": width, "num_attention_heads": heads}
 
 
 def task_type(job: Job) -> str:
@@ -167,7 +168,7 @@ def _prepared(
 
     return Prepared(
         finish(wrapped),
-        beyond=beyond(job, deep) or (SOME_LAYERS if chosen is not None else ""),
+        beyond=beyond(model, job, deep) or (SOME_LAYERS if chosen is not None else ""),
         save=saver(wrapped),
         load=lambda base, folder: finish(load_adapter(base, folder)),
         merge=None,
@@ -181,17 +182,29 @@ def place(wrapped: Any, job: Job, deep: bool) -> None:
     Args:
         deep: whether it is of keys and values; else of embeddings.
     """
-    if job.causal is not None:
+    if job.causal is not None or (not deep and left_to_right(wrapped.get_base_model(), job)):
         read_before_text(wrapped)
     elif not deep:
         cls_first(wrapped)
 
 
-def beyond(job: Job, deep: bool) -> str:
-    """What `place` adds to PEFT's model, in words; empty if nothing."""
+def beyond(model: Any, job: Job, deep: bool) -> str:
+    """What `place` adds to PEFT's model, in words; empty if nothing.
+
+    Args:
+        model: the base.
+    """
     if job.causal is not None:
         return BEFORE_TEXT
-    return "" if deep else BEHIND_CLS
+    if deep:
+        return ""
+    return LAST_PLACE if left_to_right(model, job) else BEHIND_CLS
+
+
+def left_to_right(model: Any, job: Job) -> bool:
+    """Whether a base reads a text from left to right: a language model, or a decoder that
+    classifies by a row's last token."""
+    return job.causal is not None or reads_last_token(model.config)
 
 
 def takes_prefix(model: Any, setting: Setting) -> None:
@@ -229,7 +242,7 @@ def has_room(model: Any, setting: Setting) -> None:
 
 def _room(model: Any, job: Job) -> int | None:
     """How many positions a base has; None if they have no end."""
-    if job.causal is not None:
+    if left_to_right(model, job):
         found = positions_of(model.config.to_dict())
         return found.most if found is not None and found.fixed else None
     for name, module in model.base_model.named_modules():

@@ -17,6 +17,14 @@ authors' code includes it. With h the layer's input, u the sum before the layer'
 In the paper G_L stands in place of alpha / r: that is alpha = rank. P_K and P_V are trained as they
 are, one pair a layer; the authors draw them from an MLP that is dropped after training.
 
+A decoder's layer has its norms in front: there the adapter stands behind the feed-forward block,
+where the method `adapter` has it, y + G_A(y) (U relu(D y + d) + c) on the block's output y.
+
+A language model must not read a token in the light of those it is to predict, as a mean over the
+row would have it. There each token has gates of its own, G(x_t) = sigmoid(g x_t), and the query of
+token t sees G_P(h_t) P_K and G_P(h_t) P_V. A decoder that classifies has the whole text before it,
+and keeps the mean.
+
 B, U, c and d start at zero, and every gate near one half. So adapter and LoRA change nothing at the
 start; the prefix does: small as it is, each query now shares its attention with it.
 
@@ -26,7 +34,8 @@ of all three parts, adapter, prefix and LoRA, from the layer's input h (d wide),
     G(h) = mean over t of sigmoid(M2 relu(M1 h_t) / T),  M1: d -> 128, M2: 128 -> 3
 
 with T falling linearly from 5 in the first step to 1 in the last, and `entropy_weight` times the
-entropy of G over its sum, mean over rows and layers, taken from the loss. After the last step a
+entropy of G over its sum, mean over rows and layers (and a row's tokens, where each has gates of
+its own), taken from the loss. After the last step a
 part is taken out of every layer if its gate, mean over the training rows since the evaluation
 before, is under `prune_below` in nine of ten layers or more. The guide clips the network's gradient
 to a norm of 1; the recipe's default clips all gradients together to that.
@@ -45,6 +54,7 @@ from safetensors import safe_open
 from torch import nn
 
 from peftmark.catalog.methods import known_method
+from peftmark.lab.last_token import is_encoder
 from peftmark.lab.methods import Prepared, Setting, trainable
 from peftmark.lab.methods.reference import FILE, load_trained, save_trained, train_head_alone
 from peftmark.lab.methods.unipelt_gates import (
@@ -62,6 +72,7 @@ from peftmark.lab.methods.unipelt_parts import (
     ATTENTION,
     AnyGate,
     GatedAdapter,
+    GatedBottleneck,
     GatedLora,
     GatedPrefix,
     blocks_with_prefix,
@@ -77,7 +88,7 @@ def unipelt(model: nn.Module, setting: Setting) -> Prepared:
     say.
 
     Raises:
-        Unsupported: if the layers are not known, or their attention takes no prefix.
+        Unsupported: see `blocks_with_prefix`.
     """
     blocks = blocks_with_prefix(model, setting)
     ranks = setting.sized([name for block in blocks for name in (block.query, block.value)])
@@ -121,7 +132,7 @@ class _Put:
 def _put(base: nn.Module, ranks: dict[str, int], setting: Setting) -> _Put:
     """Put the three parts into every layer of a base, its head trained alone but for them."""
     train_head_alone(base, setting)
-    rows, put = Rows(), _Put()
+    rows, put = Rows(each=setting.job.causal is not None), _Put()
     base.register_forward_pre_hook(rows.see, with_kwargs=True)
     options = setting.job.recipe.options
     shared = known_method(setting.job.method).option(options, "gates") == "network"
@@ -172,12 +183,16 @@ def _insert(
             wrapped = GatedLora(linears[name], ranks[name], scale, recipe.dropout, lora_gate)
             model.set_submodule(name, wrapped)
 
-    features = linears[block.query].out_features
+    features = linears[block.value].out_features
     put_prefix(model, block, features, options["tokens"], gate_of("prefix"))
 
+    gate = gate_of("adapter")
+    if not is_encoder(model.config):
+        last: Any = model.get_submodule(block.ffn_out)
+        model.set_submodule(block.ffn_out, GatedBottleneck(last, options["width"], gate))
+        return
     inside = model.get_submodule(block.name).named_modules()
     name, norm = [pair for pair in inside if isinstance(pair[1], nn.LayerNorm)][-1]
-    gate = gate_of("adapter")
     assert isinstance(norm, nn.LayerNorm)
     model.set_submodule(f"{block.name}.{name}", GatedAdapter(norm, options["width"], gate))
 
@@ -238,20 +253,29 @@ def _train_networks(
     prepared.fault = lambda: every if len(taken_out) == len(PARTS) else None
 
 
-_INSIDE: Mapping[str, tuple[type[nn.Module], str]] = {
-    "adapter": (GatedAdapter, "norm"),
-    "prefix": (GatedPrefix, "attention"),
-    "lora": (GatedLora, "linear"),
-}
-"""Part -> its module, and what of it was there before."""
+_INSIDE: tuple[tuple[str, type[nn.Module], str], ...] = (
+    ("adapter", GatedAdapter, "norm"),
+    ("adapter", GatedBottleneck, "linear"),
+    ("prefix", GatedPrefix, "attention"),
+    ("lora", GatedLora, "linear"),
+)
+"""Part, its module, and what of it was there before."""
+
+
+def _modules_of(model: nn.Module, part: str) -> list[tuple[str, nn.Module, str]]:
+    """The modules of a part, by name, each with what of it was there before."""
+    return [
+        (name, module, inner)
+        for name, module in model.named_modules()
+        for its, kind, inner in _INSIDE
+        if its == part and isinstance(module, kind)
+    ]
 
 
 def take_out(model: nn.Module, part: str) -> None:
     """Take a part out of every layer."""
-    kind, inner = _INSIDE[part]
-    for name, module in list(model.named_modules()):
-        if isinstance(module, kind):
-            model.set_submodule(name, module.get_submodule(inner))
+    for name, module, inner in _modules_of(model, part):
+        model.set_submodule(name, module.get_submodule(inner))
 
 
 def _load(base: nn.Module, folder: Path, ranks: dict[str, int], setting: Setting) -> nn.Module:
@@ -270,11 +294,9 @@ def _load(base: nn.Module, folder: Path, ranks: dict[str, int], setting: Setting
 
 def _names(model: nn.Module, part: str) -> set[str]:
     """Names of a part's own tensors."""
-    kind, inner = _INSIDE[part]
     return {
         f"{name}.{tensor}"
-        for name, module in model.named_modules()
-        if isinstance(module, kind)
+        for name, module, inner in _modules_of(model, part)
         for tensor, _ in module.named_parameters()
         if not tensor.startswith((f"{inner}.", "gate."))
     }

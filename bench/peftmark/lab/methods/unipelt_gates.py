@@ -1,5 +1,5 @@
 """What scales UniPELT's three parts: the paper's gates, one a part, or a guide's, one network for
-all three of a layer (`peftmark.lab.methods.unipelt`)."""
+all three of a layer; of a row, or of each of its tokens (`peftmark.lab.methods.unipelt`)."""
 
 from __future__ import annotations
 
@@ -22,14 +22,27 @@ PRUNED_SHARE = 0.9
 
 
 class Rows:
-    """The attention mask of the rows that pass through the model now, (rows, tokens) or None."""
+    """The rows that pass through the model now.
 
-    def __init__(self) -> None:
+    Args:
+        each: whether each token has gates of its own; else those of its row, the mean over the
+            row's real tokens.
+
+    Attributes:
+        mask: their attention mask, (rows, tokens) or None.
+        go_on: whether they go on from keys and values of tokens that passed before.
+    """
+
+    def __init__(self, each: bool = False) -> None:
+        self.each = each
         self.mask: torch.Tensor | None = None
+        self.go_on = False
 
     def see(self, model: nn.Module, args: Any, inputs: dict[str, Any]) -> None:
         """A hook before the model's forward pass."""
         self.mask = inputs.get("attention_mask")
+        cache = inputs.get("past_key_values")
+        self.go_on = cache is not None and cache.get_seq_length() > 0
 
     def mean(self, values: torch.Tensor) -> torch.Tensor:
         """The mean over each row's real tokens: (rows, tokens, n) to (rows, 1, n)."""
@@ -37,6 +50,14 @@ class Rows:
             return values.mean(dim=1, keepdim=True)
         real = self.mask.unsqueeze(-1).to(values.dtype)
         return (values * real).sum(1, keepdim=True) / real.sum(1, keepdim=True)
+
+    def gates(self, values: torch.Tensor) -> torch.Tensor:
+        """The gates by those of each token, (rows, tokens, n): as they are, or (rows, 1, n)."""
+        return values if self.each else self.mean(values)
+
+    def by_row(self, gates: torch.Tensor) -> torch.Tensor:
+        """What `gates` gave, or one number of it a place, by row: (rows, 1, n)."""
+        return self.mean(gates) if self.each else gates
 
 
 class Mean:
@@ -60,7 +81,7 @@ class Mean:
 
 
 class Gate(nn.Module):
-    """G: (rows, tokens, width) to (rows, 1, 1).
+    """G: (rows, tokens, width) to (rows, 1, 1), or (rows, tokens, 1) where each token has its own.
 
     Attributes:
         held_out: of the rows that passed in evaluation; None where nobody asks.
@@ -73,21 +94,21 @@ class Gate(nn.Module):
         self.held_out: Mean | None = None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """One factor a row, in fp32."""
-        found = self.rows.mean(torch.sigmoid(self.linear(x).float()))
-        if self.held_out is not None and not self.training:
-            self.held_out.add(found)
+        """One factor a row or token, in fp32."""
+        found = self.rows.gates(torch.sigmoid(self.linear(x).float()))
+        if self.held_out is not None and not self.training and not self.rows.go_on:
+            self.held_out.add(self.rows.by_row(found))
         return found
 
 
 class GateNetwork(nn.Module):
     """A layer's gates of all three parts, from the layer's input: (rows, tokens, width) to
-    (rows, 1, 3).
+    (rows, 1, 3), or (rows, tokens, 3) where each token has its own.
 
     Attributes:
         temperature: what the network's outputs are divided by.
-        now: the gates of the rows that pass through the layer now, (rows, 1, 3); of the last ones
-            after that, for a layer whose activations are computed again.
+        now: the gates of the rows that pass through the layer now; of the last ones after that,
+            for a layer whose activations are computed again.
         entropy: of the gates of the last rows that passed in training (`entropy`), a scalar.
         trained: of the rows that passed in training.
         held_out: of the rows that passed in evaluation; None where nobody asks.
@@ -105,18 +126,18 @@ class GateNetwork(nn.Module):
         self.held_out: Mean | None = None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Three factors a row, in fp32."""
+        """Three factors a row or token, in fp32."""
         outputs = self.second(torch.relu(self.first(x))).float()
-        return self.rows.mean(torch.sigmoid(outputs / self.temperature))
+        return self.rows.gates(torch.sigmoid(outputs / self.temperature))
 
     def look(self, layer: nn.Module, args: Any, inputs: dict[str, Any]) -> None:
         """A hook before the layer's forward pass, which asks for the gates."""
         self.now = self(args[0] if args else inputs["hidden_states"])
         if self.training:
-            self.entropy = entropy(self.now)
-            self.trained.add(self.now)
-        elif self.held_out is not None:
-            self.held_out.add(self.now)
+            self.entropy = entropy(self.now, self.rows)
+            self.trained.add(self.rows.by_row(self.now))
+        elif self.held_out is not None and not self.rows.go_on:
+            self.held_out.add(self.rows.by_row(self.now))
 
 
 class OneGate:
@@ -126,21 +147,22 @@ class OneGate:
         self._network, self._at = network, PARTS.index(part)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """One factor a row, in fp32, whatever comes in."""
+        """One factor a row or token, in fp32, whatever comes in."""
         gates = self._network.now
         assert gates is not None
         return gates[..., self._at : self._at + 1]
 
 
-def entropy(gates: torch.Tensor) -> torch.Tensor:
-    """-sum of p ln p, in nats, mean over rows, where p are a row's gates over their sum.
+def entropy(gates: torch.Tensor, rows: Rows) -> torch.Tensor:
+    """-sum of p ln p, in nats, where p are gates over their sum: mean over rows, of each row over
+    its tokens where those have gates of their own.
 
     Args:
-        gates: shape (rows, 1, 3).
+        gates: shape (rows, 1 or tokens, 3).
     """
     shares = gates / gates.sum(-1, keepdim=True)
-    found: torch.Tensor = torch.special.entr(shares).sum(-1).mean()
-    return found
+    found: torch.Tensor = torch.special.entr(shares).sum(-1, keepdim=True)
+    return rows.by_row(found).mean()
 
 
 def temperature_after(step: int, steps: int) -> float:
