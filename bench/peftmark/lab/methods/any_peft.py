@@ -83,10 +83,10 @@ def _refuse(kind: PeftType, model: nn.Module, setting: Setting) -> None:
         Unsupported: for what is known not to work before anything is built.
     """
     job = setting.job
-    if kind.refused:
+    if kind.refused and setting.declared:
         raise Unsupported(f"{kind.title} can't train a sequence classifier: {kind.refused}")
     backend = backend_of(job.quantization)
-    if backend.library and not backend.takes(kind):
+    if backend.library and setting.declared and not backend.takes(kind):
         raise Unsupported(
             f"PEFT has no code for {kind.title} on {backend.library}'s layers, and would take "
             "their weights for plain ones; use quantization: none"
