@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from textwrap import fill
 
 from peftmark.catalog.capabilities import AGAIN, Answer, Capabilities, Probed
 from peftmark.catalog.method import Method
@@ -11,14 +12,16 @@ from peftmark.catalog.quantizations import QUANTIZATIONS
 from peftmark.docgen.architectures_page import Reasons
 from peftmark.render.plain_table import aligned
 
+COLUMNS = 100
+"""Of a terminal."""
 PLAIN = "none"
 NOT_PROBED = f"not probed; {AGAIN} does"
 _HEAD = ("method", "merges", "several", "swaps", "encoders", "LMs", "quantised bases", "devices")
 _LEGEND = """\
 merges: folds into its base, a plain model is left. several: adapters on one base, switched between.
 swaps: another's weights in place of one's (PEFT's hotswap_adapter). LMs: causal language models.
--: nothing to ask. ?: not probed. Why not, and which quantised bases it merges into:
-peftmark methods NAME."""
+-: nothing to ask, or not tried. ?: no method that was probed. Why not, and into which quantised
+bases it merges: peftmark methods NAME."""
 
 
 def terminal(found: Probed, other_versions: str = "") -> str:
@@ -28,9 +31,9 @@ def terminal(found: Probed, other_versions: str = "") -> str:
         other_versions: what is installed in other versions than methods were probed with.
     """
     rows = [(key, *_glance(found.methods.get(key))) for key in all_methods()]
-    made = f"Tried on tiny models with {_versions(found)}."
+    made = fill(f"Tried on tiny models with {_versions(found)}.", COLUMNS)
     if other_versions:
-        made += f"\nHere is {other_versions}; {AGAIN} tries anew."
+        made += "\n" + fill(f"Here is {other_versions}; {AGAIN} tries anew.", COLUMNS)
     return "\n".join([*aligned(_HEAD, rows), "", _LEGEND, made])
 
 

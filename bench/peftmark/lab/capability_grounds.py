@@ -143,12 +143,14 @@ class Adapter:
 
     Attributes:
         folder: what it saved.
+        start_says: the outputs of the model before its first step.
     """
 
     ground: Ground
     job: Job
     prepared: Prepared
     folder: Path
+    start_says: torch.Tensor
 
     def loaded(self) -> nn.Module:
         """What was saved on a fresh base."""
@@ -201,6 +203,7 @@ def trained(ground: Ground, job: Job, folder: Path) -> Adapter:
     of_head = {name: belongs_to(name, head) for name, _ in trainable(prepared.model)}
     for name, p in trainable(prepared.model):
         p.requires_grad_(not of_head[name] or all(of_head.values()))
+    start_says = ground.outputs(prepared.model, job)
     if whole := [name for name, p in trainable(prepared.model) if is_quantised(p)]:
         raise Unsupported(f"{whole[0]} is to train, and quantised weights get no gradients")
     step = Step(job, task, prepared, device)
@@ -209,7 +212,7 @@ def trained(ground: Ground, job: Job, folder: Path) -> Adapter:
     if fault := prepared.fault():
         raise RuntimeError(fault)
     prepared.save(folder)
-    return Adapter(ground, job, prepared, folder)
+    return Adapter(ground, job, prepared, folder, start_says)
 
 
 def apart(one: torch.Tensor, other: torch.Tensor) -> float:

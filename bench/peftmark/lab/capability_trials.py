@@ -41,7 +41,7 @@ from peftmark.lab.models import Unsupported
 
 MOST_APART = 1e-4
 """Of fp32 outputs, between models that are to be the same function."""
-LEAST_MOVED = 1e-3
+LEAST_MOVED = 3e-4
 """Of outputs, between the base and a model whose adapter is to have a part in it."""
 ROUNDINGS = 3
 """How many times as far as quantising the base moved its outputs a merge into it may (assumption:
@@ -236,12 +236,22 @@ def _tried(ground: Ground, method: str, everywhere: bool = True) -> dict[str, Ad
 
 
 def _as_itself(there: Adapter | Answer, plain: Adapter | Answer) -> Adapter | Answer:
-    """What came of a method on a base; a refusal where it was LoRA, to the bit, and is another
-    method on weights as loaded: PEFT's layers for quantised weights leave some variants out."""
+    """What came of a method on a base; a refusal where it isn't the method that it is on weights as
+    loaded.
+
+    PEFT's layers for quantised weights leave some variants of LoRA out, and others of its types
+    take packed numbers for weights.
+    """
     if isinstance(there, Answer) or isinstance(plain, Answer):
         return there
     if torch.equal(there.says, _lora(there)) and not torch.equal(plain.says, _lora(plain)):
         return no("trained, it says what LoRA says, to the bit, and not so on weights as loaded")
+    quantization = there.job.quantization
+    if apart(plain.start_says, plain.ground.base_says("none")) > MOST_APART:
+        return there  # it starts as another function anyway, as random prompts do
+    off = apart(there.start_says, there.ground.base_says(quantization))
+    if not off <= max(MOST_APART, ROUNDINGS * there.ground.rounding(quantization)):
+        return no(f"untrained, its outputs are {off:.1g} off those of the base")
     return there
 
 

@@ -20,7 +20,7 @@ from peftmark.catalog.capabilities import (
 )
 from peftmark.catalog.method import Method
 from peftmark.catalog.methods import METHODS, PREFIX, all_methods
-from peftmark.catalog.peft_types import NOT_ON_TORCHAO, PEFT_TYPES
+from peftmark.catalog.peft_types import NOT_ON_TORCHAO, ON_8BIT, PEFT_TYPES
 from peftmark.catalog.quantizations import QUANTIZATIONS, of_family
 
 EVERY = all_methods()
@@ -40,6 +40,7 @@ def declared_bases(method: Method) -> set[str]:
     if kind.refused and kind.not_causal:
         return set()
     found = {"none", *(BITSANDBYTES if kind.quantized else ())}
+    found |= set(of_family("bitsandbytes-8bit") if kind.key in ON_8BIT else ())
     return found if kind.key in NOT_ON_TORCHAO else {*found, *of_family("torchao-8bit")}
 
 
@@ -56,7 +57,8 @@ def contradictions(method: Method, one: Capabilities) -> Iterator[str]:
     if one.encoders.holds == bool(kind.refused):
         yield f"encoders: {kind.refused!r}, probed {one.encoders}"
     for key in one.merges.keys() & {"none", *BITSANDBYTES}:  # torchao's are in lab/quantization
-        merges = kind.merges == "any" or (kind.merges == "float" and key == "none")
+        into = {"no": (), "float": ("none",), "8-bit": ("none", "int8"), "any": QUANTIZATIONS}
+        merges = key in into[kind.merges]
         if one.merges[key].holds != merges:
             yield f"merging into {key}: {kind.merges}, probed {one.merges[key]}"
 
