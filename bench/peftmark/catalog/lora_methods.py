@@ -147,7 +147,6 @@ LORA_METHODS: tuple[Method, ...] = (
         "lily", "Lily", "lora", "rank",
         "LoRA whose B matrices are shared by all layers and mixed by a router",
         "Zhong et al. 2024, arXiv 2407.09946", ("targets",),
-        sits_on=of_family("none", "torchao-8bit"),
         options=(
             Option("stride_A", 1, (1, 1000), "neighbouring layers that share an A"),
             Option("num_B", 2, (2, 1000), "B matrices that each kind of module shares"),

@@ -33,9 +33,9 @@ class PeftType:
             be counted without the weights: a budget can then be solved for it.
         where: what it sits on: the recipe's targets, or modules of its own: value projections,
             IA3's three, norms, input embeddings, or the model's input.
-        quantized: whether it has code for bitsandbytes' layers, or touches none of them.
-        merges: whether PEFT folds it into float weights only, or into quantised ones too, or not;
-            what PEFT folds into another model counts as not.
+        quantized: whether it has code for bitsandbytes' layers, or uses them as they are.
+        merges: whether PEFT folds it into float weights only, into bitsandbytes' 8-bit ones too,
+            into all quantised ones, or not; what PEFT folds into another model counts as not.
         allocates: whether PEFT wants a call after each optimizer step.
         penalty: whether PEFT adds a term to the model's own loss.
         refused: why it can't train a sequence classifier; empty if it can.
@@ -53,7 +53,7 @@ class PeftType:
     grows: bool = True
     where: Where = "recipe"
     quantized: bool = False
-    merges: Literal["no", "float", "any"] = "float"
+    merges: Literal["no", "float", "8-bit", "any"] = "float"
     allocates: bool = False
     penalty: bool = False
     refused: str = ""
@@ -78,6 +78,10 @@ NOT_ON_TORCHAO = frozenset(
     ]
 )
 """Types that do to a weight what torchao's tensors have no code for; the others use the layer."""
+
+ON_8BIT = frozenset(["loha", "lokr"])
+"""Types without code for bitsandbytes that use its layers, but need the shape that a weight has as
+loaded: 8-bit weights keep it and 4-bit ones don't."""
 
 _DOCS = "PEFT documentation"
 _R, _TOKENS = "r", "num_virtual_tokens"
@@ -104,7 +108,7 @@ PEFT_TYPES: dict[str, PeftType] = {
         ),
         PeftType(
             "beft", "BEFT", "a trained bias on the value projections alone",
-            "arXiv 2509.15974", where="values",
+            "arXiv 2509.15974", where="values", quantized=True, merges="any",
         ),
         PeftType(
             "boft", "BOFT", "weights turned by a product of sparse orthogonal butterfly factors",
@@ -136,7 +140,7 @@ PEFT_TYPES: dict[str, PeftType] = {
         ),
         PeftType(
             "fourierft", "FourierFT", "update with few trained coefficients in its 2-D spectrum",
-            "Gao et al. 2024, arXiv 2405.03003", size="n_frequency",
+            "Gao et al. 2024, arXiv 2405.03003", size="n_frequency", quantized=True,
         ),
         PeftType(
             "frod", "FRoD", "sparse rotation and scale in a basis shared by modules of one role",
@@ -164,7 +168,7 @@ PEFT_TYPES: dict[str, PeftType] = {
         ),
         PeftType(
             "lily", "PEFT Lily", "LoRA whose B matrices all layers share through a router",
-            "Zhong et al. 2024, arXiv 2407.09946", size=_R, merges="no",
+            "Zhong et al. 2024, arXiv 2407.09946", size=_R, quantized=True, merges="no",
         ),
         PeftType(
             "ln_tuning", "LayerNorm tuning", "scale and shift of the normalisation layers",
@@ -226,7 +230,7 @@ PEFT_TYPES: dict[str, PeftType] = {
         ),
         PeftType(
             "pvera", "PVeRA", "VeRA whose latent activations are drawn at random in training",
-            "arXiv 2512.07703", size=_R, quantized=True,
+            "arXiv 2512.07703", size=_R, quantized=True, merges="8-bit",
         ),
         PeftType(
             "p_tuning", "PEFT P-tuning", "trained embeddings among the input's, through an encoder",
@@ -274,7 +278,8 @@ PEFT_TYPES: dict[str, PeftType] = {
         ),
         PeftType(
             "vblora", "VB-LoRA", "LoRA factors mixed from a bank of vectors that all share",
-            "Li et al. 2024, arXiv 2405.15179", size=_R, defaults={"vector_length": DIVISOR},
+            "Li et al. 2024, arXiv 2405.15179", size=_R, quantized=True,
+            defaults={"vector_length": DIVISOR},
         ),
         PeftType(
             "vera", "VeRA", "random A and B that all modules share, with trained scales",
@@ -282,7 +287,7 @@ PEFT_TYPES: dict[str, PeftType] = {
         ),
         PeftType(
             "waveft", "WaveFT", "update with few trained coefficients in the wavelet domain",
-            "arXiv 2505.12532", size="n_frequency",
+            "arXiv 2505.12532", size="n_frequency", quantized=True,
         ),
         PeftType(
             "xlora", "X-LoRA", "a gate that mixes LoRA adapters trained before",

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from peftmark.catalog.architectures import ARCHITECTURES
+from peftmark.catalog.capabilities import probed
 from peftmark.catalog.method import Method, Option, Size
 from peftmark.catalog.methods import METHODS, PREFIX, Cell, all_methods
-from peftmark.catalog.peft_types import NOT_ON_TORCHAO, PEFT_TYPES, PeftType
+from peftmark.catalog.peft_types import PEFT_TYPES, PeftType
 from peftmark.catalog.plugins import Plugin, plugin_of
-from peftmark.catalog.quantizations import Family, of_family
+from peftmark.docgen.capability_tables import section
 from peftmark.record.job import Job, ReportOptions
 from peftmark.render.plain_table import aligned
 from peftmark.suite.expand import expand
@@ -126,36 +127,28 @@ def _default_jobs() -> list[Job]:
 
 def method_table(counts: Counts) -> str:
     """Every method as tables for a terminal."""
-    head = ("method", "title", "size", "adapter parameters", "bases", "budget")
+    head = ("method", "title", "size", "adapter parameters", "budget")
     rows = [
         (
             m.key,
             m.title,
             _size(m),
             _span(counts.adapters.get(m.key)),
-            " ".join(m.quantizations),
             _yes(m.budget),
         )
         for m in METHODS.values()
     ]
     plugged = [f"{m.key} is of the package {p.origin}." for m, p in _plugged()]
-    kinds = [
-        (
-            f"{PREFIX}{k.key}",
-            k.title,
-            _size_option(k),
-            f"refused: {k.refused}" if k.refused else " ".join(_bases(k)),
-        )
-        for k in PEFT_TYPES.values()
-    ]
+    kinds = [(f"{PREFIX}{k.key}", k.title, _size_option(k)) for k in PEFT_TYPES.values()]
     return "\n".join(
         [
-            f"Adapter parameters on {MODEL} (the head has {counts.head:,} more): {_defaults()}.",
+            f"Adapter parameters on {MODEL} (the head has {counts.head:,} more):",
+            f"{_defaults()}.",
             "",
             *aligned(head, rows, numbers=(3,)),
             *plugged,
             "",
-            *aligned(("PEFT type", "title", "size", "bases"), kinds),
+            *aligned(("PEFT type", "title", "size"), kinds),
         ]
     )
 
@@ -188,15 +181,6 @@ def _method(kind: PeftType) -> Method:
 
 def _size_option(kind: PeftType) -> str:
     return f"{_method(kind).size} sets {kind.size}" if kind.size else "-"
-
-
-def _bases(kind: PeftType) -> tuple[str, ...]:
-    families: list[Family] = ["none"]
-    if kind.quantized:
-        families += ["bitsandbytes-4bit", "bitsandbytes-8bit"]
-    if kind.key not in NOT_ON_TORCHAO:
-        families.append("torchao-8bit")
-    return of_family(*families)
 
 
 _INTRODUCTION = """\
@@ -241,8 +225,8 @@ Limits:
 - **P-tuning v2** in the top or bottom layers alone (`layers`) trains that share of its count. Masks
   hide the prompt from the other layers; the text's positions are the same wherever the prompts are.
 - **Counts say nothing of memory or time**, which a run measures.
-- **Bases** are formats that the method can sit on. Whether it runs on an architecture is found out
-  in the worker, which refuses a cell with the reason.
+- **What each can do** was tried on two tiny architectures. Whether a method runs on another is
+  found out in the worker, which refuses a cell with the reason.
 - **A parameter budget** may stand in place of a size: `budget: [0.1%]` is that share of the base's
   parameters, classifier and trained pooler left out; a whole number is a count. `peftmark budget`
   shows what each gives. A cell more than 2% off is refused.
@@ -264,8 +248,12 @@ def markdown(counts: Counts) -> str:
             "",
             *_needs(counts),
             "",
-            "On a causal language model these can't be; what its architecture lacks (biases for",
-            "BitFit, say) is found out in the worker.",
+            "## What each can do",
+            "",
+            *section(probed()),
+            "",
+            "On a causal language model a suite may not name these; what its architecture lacks",
+            "(biases for BitFit, say) is found out in the worker.",
             "",
             *_not_causal(),
             "",
@@ -278,8 +266,8 @@ def markdown(counts: Counts) -> str:
             "## Any tuner of PEFT",
             "",
             "`peft:<type>` runs a tuner of PEFT through its own config class, with any of its",
-            "names under `options`. On quantised bases: those whose layers PEFT has code for, or",
-            "whose layers the type uses without looking into them, or doesn't touch.",
+            "names under `options`. On quantised bases a suite may name those whose layers PEFT",
+            "has code for, or whose layers the type uses without looking into them.",
             "",
             *_tuners(),
         ]
@@ -304,20 +292,18 @@ def _plugged() -> list[tuple[Method, Plugin]]:
 
 def _needs(counts: Counts) -> list[str]:
     """The table of what each method needs and costs."""
-    head = ("method", "size", "adapter parameters", "hooks", "bases", "may have a budget")
+    head = ("method", "size", "adapter parameters", "hooks", "may have a budget")
     rows = [
         (
             f"`{m.key}`",
             _size(m),
             _span(counts.adapters.get(m.key)),
             ", ".join(m.hooks) or "-",
-            ", ".join(m.quantizations),
             _yes(m.budget),
-            _yes(not m.not_causal),
         )
         for m in METHODS.values()
     ]
-    return _lines((*head, "on language models"), rows)
+    return _lines(head, rows)
 
 
 def _not_causal() -> list[str]:
@@ -348,9 +334,7 @@ def _tuners() -> list[str]:
         "what trains",
         "source",
         "size",
-        "on quantised bases",
         "may have a budget",
-        "on language models",
         "on encoders refused, since",
     )
     rows = [
@@ -360,9 +344,7 @@ def _tuners() -> list[str]:
             k.summary,
             k.source,
             _size_option(k),
-            "-" if k.refused else " ".join(_bases(k)[1:]) or "no",
             _yes(_method(k).budget),
-            _yes(not k.not_causal),
             k.refused or "-",
         )
         for k in PEFT_TYPES.values()

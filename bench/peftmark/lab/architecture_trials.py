@@ -87,9 +87,17 @@ def tiny_config(key: str, made: Class) -> Any:
 
 def make_tiny(key: str, made: Class, folder: Path) -> None:
     """Save a random base of an architecture, without a tokenizer."""
-    torch.manual_seed(7)
-    config = tiny_config(key, made)
     speaks = made == "language model" or TRIED[key].family == "decoder"
+    save_random(tiny_config(key, made), speaks, folder)
+
+
+def save_random(config: Any, speaks: bool, folder: Path) -> None:
+    """Save a random base of a configuration.
+
+    Args:
+        speaks: whether it has a language model's head.
+    """
+    torch.manual_seed(7)
     maker: Any = AutoModelForCausalLM if speaks else AutoModel
     model = maker.from_config(config)
     with torch.no_grad():
@@ -173,7 +181,7 @@ def trained(folder: Path, made: Class, job: Job) -> tuple[Prepared, list[Batch]]
     task, config = task_of(made), AutoConfig.from_pretrained(folder)
     parts = anatomy(folder, task)
     generator = torch.Generator().manual_seed(3)
-    batches = [_batch(config, task, generator) for _ in range(STEPS)]
+    batches = [random_batch(config, task, generator) for _ in range(STEPS)]
 
     def base(quantization: str = job.quantization) -> nn.Module:
         return load_model(folder, replace(job, quantization=quantization), task, parts)
@@ -231,7 +239,7 @@ def task_of(made: Class) -> Task:
     )
 
 
-def _batch(config: Any, task: Task, generator: torch.Generator) -> Batch:
+def random_batch(config: Any, task: Task, generator: torch.Generator) -> Batch:
     """Random rows of different lengths, padded on the right."""
     ids = torch.randint(4, config.vocab_size, (ROWS, TOKENS), generator=generator)
     lengths = torch.tensor([TOKENS - 2 * row for row in range(ROWS)])

@@ -37,6 +37,7 @@ from peftmark.lab.quantized_cache import load_base
 COPIES = 10
 SWITCHES = 20
 FIRST, OTHER = "default", "copy1"
+NO_ADAPTER = "what it saved is no adapter of PEFT's: each needs a base of its own"
 COMBINATIONS = ("linear", "cat", "svd", "ties", "dare_linear", "dare_ties", "magnitude_prune")
 """PEFT's combination types of LoRA; those that end in `_svd` do the same to whole updates."""
 _OF_PEFT = "base_model.model."
@@ -101,7 +102,7 @@ def several(opened: Opened) -> Several:
     if opened.kept.beyond:
         raise Unsupported(f"PEFT's own loading gives another model: {opened.kept.beyond}")
     if not opened.is_adapter:
-        raise Unsupported("what it saved is no adapter of PEFT's: each needs a base of its own")
+        raise Unsupported(NO_ADAPTER)
     base = load_base(opened.files, opened.job, opened.task, opened.parts, opened.cache).model
     base_bytes = bytes_of(base)
     model: Any = opened.put(base).to(opened.device).eval()

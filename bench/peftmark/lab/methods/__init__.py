@@ -62,6 +62,8 @@ class Setting:
         sizes: module or layer -> its rank or width, where a budget gave different ones; names
             that get no adapter are absent.
         values: whether tensors have values; what shows in values alone isn't checked without.
+        declared: whether what the catalogue rules out is refused untried; a probe of the catalogue
+            itself tries it.
     """
 
     job: Job
@@ -74,6 +76,7 @@ class Setting:
     size: int | None
     sizes: dict[str, int] | None = None
     values: bool = True
+    declared: bool = True
 
     def sized(self, names: Sequence[str]) -> dict[str, int]:
         """The size of each of the method's modules (or layers); those without one are left out."""
@@ -243,7 +246,8 @@ def prepare(model: nn.Module, setting: Setting) -> Prepared:
         Unsupported: if the method can't sit on this base.
     """
     job = setting.job
-    if job.causal is not None and (why := known_method(job.method).not_causal):
+    why = known_method(job.method).not_causal if setting.declared else ""
+    if job.causal is not None and why:
         raise Unsupported(f"{job.model} is a causal language model, {why}")
     if setting.parts.turned and job.method in _STRAIGHT:
         raise Unsupported(

@@ -26,7 +26,7 @@ from torch import nn
 
 from peftmark.catalog.methods import PREFIX
 from peftmark.catalog.peft_types import PeftType, peft_type
-from peftmark.catalog.quantizations import QUANTIZATIONS
+from peftmark.catalog.quantizations import QUANTIZATIONS, of_family
 from peftmark.lab.measure.parameter_counts import head_parameters
 from peftmark.lab.methods import Prepared, Setting, adalora, prompts, rank_allocation, trainable
 from peftmark.lab.methods.lora import load_adapter, merged_into, saver, wrap
@@ -35,6 +35,8 @@ from peftmark.lab.models import Unsupported, trained_head
 from peftmark.lab.quantization.table import backend_of, is_quantised
 from peftmark.record.job import Job
 
+PLAIN = "none"
+"""Weights as loaded."""
 HEAD_FILE = "head.safetensors"
 NUDGE = 0.1
 """Standard deviation of what `_works` adds to the adapter."""
@@ -61,6 +63,11 @@ def any_peft(model: nn.Module, setting: Setting) -> Prepared:
         prompts.has_room(model, replace(setting, size=config.num_virtual_tokens))
     with quiet(), peft_says(kind, f"can't be put on {job.model}"):
         wrapped = wrap(model, config)
+    if kind.key == "cpt" and not job.recipe.options.get("cpt_token_ids"):
+        raise Unsupported(
+            f"{kind.title} starts from the tokens of worked examples (cpt_token_ids), and there "
+            "are none: it would be prompt tuning"
+        )
     own_head = not hasattr(config, "modules_to_save")
     if own_head:
         for name in head:
@@ -83,10 +90,10 @@ def _refuse(kind: PeftType, model: nn.Module, setting: Setting) -> None:
         Unsupported: for what is known not to work before anything is built.
     """
     job = setting.job
-    if kind.refused:
+    if kind.refused and setting.declared:
         raise Unsupported(f"{kind.title} can't train a sequence classifier: {kind.refused}")
     backend = backend_of(job.quantization)
-    if backend.library and not backend.takes(kind):
+    if backend.library and setting.declared and not backend.takes(kind):
         raise Unsupported(
             f"PEFT has no code for {kind.title} on {backend.library}'s layers, and would take "
             "their weights for plain ones; use quantization: none"
@@ -227,7 +234,8 @@ def _prepared(
 
 def _obstacle(kind: PeftType, quantization: str) -> str:
     """Why a type can't be merged into a quantised base; empty if it can."""
-    if kind.merges == "any" or (kind.merges == "float" and quantization == "none"):
+    into = {"no": (), "float": (PLAIN,), "8-bit": (PLAIN, *of_family("bitsandbytes-8bit"))}
+    if kind.merges == "any" or quantization in into[kind.merges]:
         return ""
     if kind.where == "input":
         return "virtual tokens are input to the model: there is no weight to merge them into"

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from peftmark.catalog.peft_types import ON_8BIT
 from peftmark.lab.memory.code_books import code_books
 from peftmark.lab.quantization import bitsandbytes_layers
 from peftmark.lab.quantization.backend import Backend
@@ -93,4 +94,5 @@ BACKEND = Backend(
     without_values=code_books,
     stand_in=_stand_in,
     formulas=_formulas,
+    takes=lambda kind: kind.quantized or kind.key in ON_8BIT,
 )
