@@ -42,7 +42,7 @@ from peftmark.lab.models import Unsupported
 MOST_APART = 1e-4
 """Of fp32 outputs, between models that are to be the same function."""
 MOST_APART_ROUNDED = 1e-3
-"""The same where layers round their inputs to 8 bits: a difference in the last bit may become a step
+"""The same where layers round inputs to 8 bits: a difference in the last bit may become a step
 (prefix tuning, whose files hold what its network computed, was 2e-4 off; OLoRA, which isn't what it
 saved there, 5e-3)."""
 LEAST_MOVED = 3e-4
