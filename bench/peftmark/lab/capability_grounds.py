@@ -104,7 +104,8 @@ class Ground:
     def job(self, method: str, quantization: str = "none", seed: int = 0) -> Job:
         """A job of a method here."""
         known = known_method(method)
-        small = {"batches": 16 if method == "eva" else 2, "first_rank": 1}
+        # VeLoRA keeps every number of inputs as narrow as these where groups are many.
+        small = {"batches": 16 if method == "eva" else 2, "first_rank": 1, "groups": 8}
         options = {o.name: small[o.name] for o in known.options or () if o.name in small}
         made = job_of(
             BASES[self.made][0],

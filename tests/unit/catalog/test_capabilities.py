@@ -24,6 +24,14 @@ from peftmark.catalog.peft_types import NOT_ON_TORCHAO, ON_8BIT, PEFT_TYPES
 from peftmark.catalog.quantizations import QUANTIZATIONS, of_family
 
 EVERY = all_methods()
+UNSEEN = {
+    (
+        "peft:peanut",
+        "int8",
+    ): "its network reads the 8-bit numbers in place of the weights that they "
+    "stand for; it trains and is the same after loading, and starts at zero, which hides it",
+}
+"""What the probe can't see, and the catalogue refuses."""
 BITSANDBYTES = of_family("bitsandbytes-4bit", "bitsandbytes-8bit")
 
 
@@ -93,6 +101,9 @@ def test_no_reason_is_a_mistake_of_the_probe():
 @pytest.mark.parametrize("key", EVERY)
 def test_the_catalogue_and_the_probe_agree(key):
     found = list(contradictions(EVERY[key], probed().methods[key]))
+    if (key, "int8") in UNSEEN:
+        assert len(found) == 1 and found[0].startswith("on int8: "), "no exception is needed"
+        return
     assert not found, f"{key}: {found}; one of them is wrong. The probe anew: {AGAIN} {key}"
 
 
