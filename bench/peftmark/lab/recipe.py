@@ -52,6 +52,7 @@ from peftmark.lab.models import (
 from peftmark.lab.quantized_cache import Base
 from peftmark.lab.rng import seed_all
 from peftmark.lab.step import Step
+from peftmark.lab.team import ALONE, Team
 from peftmark.lab.train import Progress, Trained, scored, train
 from peftmark.machine.environment import machine
 from peftmark.machine.shared_device import SharedDevice
@@ -119,6 +120,7 @@ def run(
     progress: Progress,
     outbox: Path | None = None,
     turns: SharedDevice | None = None,
+    team: Team = ALONE,
 ) -> Outcome:
     """Run one job.
 
@@ -128,6 +130,7 @@ def run(
         progress: called with {"phase": ...} and {"step": i, "steps": n, "metric": x}.
         outbox: folder to leave what was trained in; None for nowhere.
         turns: the device, entered, where other jobs use it too.
+        team: the processes that train it together; only what the first one gives is the outcome.
 
     Raises:
         Diverged, Unsupported, UserError, torch.OutOfMemoryError: see `peftmark.lab.worker`.
@@ -154,15 +157,18 @@ def run(
     built = _built(loaded, meters)
     notes += target_notes(job, loaded.build.parts)
 
-    step = Step(job, task, built.prepared, device)
+    step = Step(job, task, built.prepared, device, team=team)
     first = FirstStep(step, built.prepared.model)
     watch = _watch(job, read, loaded, built, device)
     with compiled(job, task, built.prepared, work, meters, progress) as said:
-        seed_all(job.seed, "dropout")
+        seed_all(job.seed, "dropout", team.place)
         trained = train(job, task, built.prepared, step, work, meters, device, progress, watch)
+    apart = _parted(team, meters, built)
+    if not team.leads:
+        return Outcome("ok")
     notes += [*said, *_ended(job, step, trained)]
     peak_rate = timed_peak(meters, device, job.recipe.precision)
-    outcome = _trained(job, loaded, built, step, trained, peak_rate)
+    outcome = _trained(job, loaded, built, step, trained, peak_rate, apart)
     outcome = replace(outcome, first_step=first.facts(trained.first), **of_meters(meters, trained))
     outcome = _forgotten(outcome, job, read, loaded, built.prepared.model, meters)
     if job.purpose == "tuning":
@@ -266,12 +272,35 @@ def _built(loaded: _Loaded, meters: Meters) -> _Built:
     return _Built(prepared, weights, _trainable(prepared))
 
 
+def _parted(team: Team, meters: Meters, built: _Built) -> str | None:
+    """Take in what the job's other processes measured, and leave them; what is wrong if they did
+    not all train the same weights."""
+    if team.size == 1:
+        return None
+    # As much of the hash as a number holds.
+    weights = float(int(parameter_counts.weights_hash(built.prepared.model)[:13], 16))
+    alike = len({tuple(said) for said in team.gathered([weights])}) == 1
+    meters.take_in(team)
+    team.part()
+    return None if alike else "the job's processes ended with different weights"
+
+
 def _trained(
-    job: Job, loaded: _Loaded, built: _Built, step: Step, trained: Trained, peak_rate: float | None
+    job: Job,
+    loaded: _Loaded,
+    built: _Built,
+    step: Step,
+    trained: Trained,
+    peak_rate: float | None,
+    apart: str | None,
 ) -> Outcome:
-    """What training gave, invalid if the method did not do what it should have."""
+    """What training gave, invalid if the method did not do what it should have.
+
+    Args:
+        apart: what is wrong with how the job's processes did it together.
+    """
     build, prepared = loaded.build, built.prepared
-    fault = prepared.fault()
+    fault = apart or prepared.fault()
     last_hash = parameter_counts.weights_hash(prepared.model)
     if last_hash == built.weights:
         fault = "no trainable weight changed in training"

@@ -204,9 +204,11 @@ class Scripted:
 
     def __init__(self, *results):
         self.results, self.calls, self.cancelled = list(results), 0, []
+        self.devices = []
 
-    def submit(self, payloads):
+    def submit(self, payloads, devices):
         self.calls += len(payloads)
+        self.devices += [devices] * len(payloads)
         return [(self.calls, text) for text in payloads]
 
     def started(self, handle):
