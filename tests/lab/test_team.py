@@ -22,6 +22,7 @@ from peftmark.lab.measure.meters import Meters, Reading
 from peftmark.lab.rng import stream_seed
 from peftmark.lab.step import Step
 from peftmark.lab.team import BUCKET_BYTES, Team, _buckets
+from peftmark.record.recipe import AdaLoraSchedule
 from peftmark.sources.assets import Places
 from waiting import wait_for
 
@@ -270,12 +271,26 @@ def test_a_process_that_ends_in_a_step_ends_the_job(
     assert found[0].outcome.status_reason.startswith(reason)
 
 
+STAGED = {
+    "two-stage": {
+        "adalora": AdaLoraSchedule(4, 1, 2, 1, 0.85, 0.85, 0.1),
+        "options": {"from": "best"},
+        "selection_rows": 16,
+    },
+    "growing-lora": {"rank": 8},
+    "diff-pruning": {},
+    "unipelt": {},
+    "bitfit-distilled": {},
+}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["two-stage", "growing-lora", "diff-pruning", "unipelt"])
+@pytest.mark.parametrize("method", STAGED)
 def test_methods_with_stages_and_draws_stay_the_same_in_every_process(
     tmp_path, monkeypatch, together, method
 ):
-    """With dropout, of which each process draws its own."""
+    """With dropout, of which each process draws its own; what a process draws for a stage, or
+    decides by a score, is the first one's."""
     tiny.install(tmp_path / "mirror", monkeypatch)
-    found, _ = together(tiny.job(method, devices=2, rank=8), ["tiny-class"])
+    found, _ = together(tiny.job(method, devices=2, **STAGED[method]), ["tiny-class"])
     assert found[0].outcome.status == "ok", found[0].outcome.status_reason

@@ -86,8 +86,7 @@ def run_jobs(
         return
     state = _State(waiting, {}, list(slots), set(), room, DeviceRoom(order.on_device))
     kills = OomKills()
-    fewest = min(one.job.recipe.devices for one in waiting)
-    at_once = min(len(slots) // fewest, len(waiting))
+    at_once = min(len(slots) // min(w.job.recipe.devices for w in waiting), len(waiting))
     starter = Starter(order, slots[0].device is not None, at_once, jobs_per_process)
     try:
         while waiting or state.running:
@@ -112,11 +111,7 @@ def run_jobs(
             overdue = [w for w in workers if not w.over and w.older_than(order.seconds_limit)]
             limit = f"over the limit of {order.seconds_limit or 0:g} s a job"
             end(overdue, Outcome("timed_out", limit), stacks=True)
-            if waiting and not state.running and not state.free:
-                raise UserError(
-                    f"every GPU is lost; {len(waiting)} jobs were not started",
-                    "Run the same command again when nvidia-smi shows the devices.",
-                )
+            _check_left(state)
     finally:
         kill([worker for worker, _ in state.running.values()])
         starter.end()
@@ -139,6 +134,17 @@ def _check_devices(jobs: Sequence[Job], slots: Sequence[Slot]) -> None:
             f"Set devices to {len(slots)} or fewer, or --jobs to {most} or more, where the machine "
             "has them.",
         )
+
+
+def _check_left(state: _State) -> None:
+    """Raise UserError if jobs wait, none runs, and too few GPUs are left for any."""
+    left, waiting = len(state.free), state.waiting
+    if state.running or not waiting or any(one.job.recipe.devices <= left for one in waiting):
+        return
+    raise UserError(
+        f"every GPU is lost{f' but {left}' if left else ''}; {len(waiting)} jobs were not started",
+        "Run the same command again when nvidia-smi shows the devices.",
+    )
 
 
 def _fill_slots(state: _State, order: Order, starter: Starter) -> Iterator[tuple[_Waiting, str]]:

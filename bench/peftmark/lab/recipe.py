@@ -27,11 +27,8 @@ from peftmark.lab.measure import parameter_counts
 from peftmark.lab.measure.first_step import FirstStep
 from peftmark.lab.measure.meters import Meters, timed_peak
 from peftmark.lab.measure.to_outcome import (
-    DEPLOYED,
+    AFTERWARDS,
     FORGOTTEN,
-    PREDICTED,
-    PROBED,
-    SAVED,
     finished,
     of_meters,
     of_training,
@@ -146,17 +143,14 @@ def run(
     task, work = read.task, read.work
     notes = [*slow, *_unknown(task, work)]
     if known_method(job.method).fits:
-        outcome = _fitted(job, places, read, meters, progress)
-        return finished(outcome, job, work, meters, notes)
+        return finished(_fitted(job, places, read, meters, progress), job, work, meters, notes)
     progress({"phase": "model"})
     loaded = _loaded(job, places, read, meters)
     if not known_method(job.method).trains:
-        progress({"phase": "evaluate"})
-        outcome = _untouched(job, read, loaded, meters, device)
+        outcome = _untouched(job, read, loaded, meters, progress)
         return finished(outcome, job, work, meters, notes)
     built = _built(loaded, meters)
     notes += target_notes(job, loaded.build.parts)
-
     step = Step(job, task, built.prepared, device, team=team)
     first = FirstStep(step, built.prepared.model)
     watch = _watch(job, read, loaded, built, device)
@@ -164,16 +158,14 @@ def run(
         seed_all(job.seed, "dropout", team.place)
         trained = train(job, task, built.prepared, step, work, meters, device, progress, watch)
     apart = _parted(team, meters, built)
-    if not team.leads:
+    if not team.leads:  # the rest is the first one's
         return Outcome("ok")
     notes += [*said, *_ended(job, step, trained)]
-    peak_rate = timed_peak(meters, device, job.recipe.precision)
-    outcome = _trained(job, loaded, built, step, trained, peak_rate, apart)
+    outcome = _trained(job, loaded, built, step, trained, meters, apart)
     outcome = replace(outcome, first_step=first.facts(trained.first), **of_meters(meters, trained))
     outcome = _forgotten(outcome, job, read, loaded, built.prepared.model, meters)
     if job.purpose == "tuning":
-        names = (*SAVED, *DEPLOYED, *PROBED, *PREDICTED)
-        outcome = without(outcome, names, "a tuning trial measures quality")
+        outcome = without(outcome, AFTERWARDS, "a tuning trial measures quality")
     else:
         outcome = deployed(outcome, loaded.build, built.prepared, work, meters, progress, outbox)
         del built, step, first, watch
@@ -230,11 +222,12 @@ def _sources(read: _Read) -> dict[str, Any]:
 
 
 def _untouched(
-    job: Job, read: _Read, loaded: _Loaded, meters: Meters, device: torch.device
+    job: Job, read: _Read, loaded: _Loaded, meters: Meters, progress: Progress
 ) -> Outcome:
     """The outcome of a method that trains nothing: the base as it is, evaluated."""
+    progress({"phase": "evaluate"})
     base, work = loaded.base.model, read.work
-    scores = scored(base, work.eval, work, read.task, job, meters, device)
+    scores = scored(base, work.eval, work, read.task, job, meters, torch.device(job.device))
     outcome = Outcome(
         status="ok",
         metric_value=scores.metrics[job.metric],
@@ -291,7 +284,7 @@ def _trained(
     built: _Built,
     step: Step,
     trained: Trained,
-    peak_rate: float | None,
+    meters: Meters,
     apart: str | None,
 ) -> Outcome:
     """What training gave, invalid if the method did not do what it should have.
@@ -299,6 +292,7 @@ def _trained(
     Args:
         apart: what is wrong with how the job's processes did it together.
     """
+    peak_rate = timed_peak(meters, torch.device(job.device), job.recipe.precision)
     build, prepared = loaded.build, built.prepared
     fault = apart or prepared.fault()
     last_hash = parameter_counts.weights_hash(prepared.model)

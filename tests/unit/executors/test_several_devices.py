@@ -13,11 +13,12 @@ import pytest
 
 from factory import make_job, make_outcome, make_recipe
 from peftmark.core.errors import UserError
-from peftmark.executors import node, process, ray
+from peftmark.executors import node, process, ray, slurm
 from peftmark.executors.beside import SEVERAL, seen_by_nvml
 from peftmark.executors.contract import Order, needs_of
 from peftmark.executors.in_turn import most_jobs
 from peftmark.executors.local import run_jobs
+from peftmark.executors.select import Venue
 from peftmark.executors.slots import Room, Slot, together
 from peftmark.machine.visible import Devices, Gpu
 from peftmark.sources.assets import Places
@@ -27,10 +28,14 @@ from watched import Watched
 pytestmark = pytest.mark.heavy  # they wait for workers
 
 PAIR = (Slot(), Slot())
+GRES = {"slurm_gres": "gpu:4", "slurm_cpus_per_task": 6}
 
 
 def job_of(devices, seed=0, **changes):
     return make_job(seed=seed, recipe=make_recipe(devices=devices), **changes)
+
+
+TWO = job_of(2)
 
 
 def order_of(tmp_path, worker, jobs, **changes):
@@ -51,7 +56,7 @@ def run(tmp_path, monkeypatch):
     watched = Watched()
     monkeypatch.setattr(process, "time", watched.clock)
 
-    def start(worker, jobs=(job_of(2),), places=PAIR, retries=0, **changes):
+    def start(worker, jobs=(TWO,), places=PAIR, retries=0, **changes):
         order = order_of(tmp_path, worker, jobs, retries=retries, **changes)
         watched.events.clear()
         return watched.run(order, list(places))
@@ -100,6 +105,13 @@ def test_jobs_have_as_many_places_as_they_ask_for(run):
     assert [kind for kind, _ in events][:3] == ["start"] * 3
     run("team_ok", [job_of(2, seed) for seed in range(2)], [Slot()] * 4)
     assert [kind for kind, _ in events][:2] == ["start"] * 2
+
+
+def test_a_venue_runs_so_many_fewer_jobs_at_once():
+    here = Venue("cpu", 0, 4, run_jobs, [Slot()] * 4)
+    assert [here.of([job_of(1), job_of(n)]).at_once for n in (1, 2, 3, 8)] == [4, 2, 1, 1]
+    queue = Venue("cpu", 0, 64, run_jobs)
+    assert queue.of([job_of(2)]) is queue
 
 
 @pytest.mark.parametrize(
@@ -222,3 +234,37 @@ def test_ray_gives_a_job_as_many_of_each_as_it_has_devices():
     assert ray._Tasks(stand_in, "cpu").submit(["a"], 2) == ["a"]
     assert ray._Tasks(stand_in, "cuda").submit(["b"], 3) == ["b"]
     assert asked == [{"num_cpus": 2}, {"num_cpus": 3, "num_gpus": 3}]
+
+
+@pytest.mark.parametrize(
+    ("device", "others", "asked"),
+    [
+        ("cpu", {}, [{}, {"cpus_per_task": 2}]),
+        ("cpu", {"cpus_per_task": 6}, [{"slurm_cpus_per_task": 6}] * 2),
+        (
+            "cuda",
+            {},
+            [{"gpus_per_node": 1}, {"gpus_per_node": 2, "cpus_per_task": 2}],
+        ),
+        ("cuda", {"gres": "gpu:4", "cpus_per_task": 6}, [GRES] * 2),
+    ],
+)
+def test_slurm_is_asked_for_as_many_as_a_job_has_devices(tmp_path, device, others, asked):
+    made = []
+
+    class Executor:
+        def __init__(self, **_):
+            made.append({})
+
+        def update_parameters(self, **parameters):
+            made[-1] |= parameters
+
+        def submit(self, function, text):
+            return text
+
+    order = order_of(tmp_path, "ok", [])
+    given = slurm.Settings("slurm", 5, others)
+    cluster = slurm._Submitted(SimpleNamespace(AutoExecutor=Executor), order, given, device)
+    assert [cluster.submit(["a"], n) for n in (1, 2, 1)] == [["a"]] * 3
+    plain = {"name": "peftmark", "timeout_min": 5, "stderr_to_stdout": True}
+    assert made == [plain | more for more in asked]

@@ -42,6 +42,8 @@ PROBED = (
     "mfu",
 )
 PREDICTED = ("predicted_live_bytes", "prediction_error")
+AFTERWARDS = (*SAVED, *DEPLOYED, *PROBED, *PREDICTED)
+"""Columns of what is measured once training is over."""
 FORGOTTEN = ("unrelated_perplexity_before", "unrelated_perplexity_after")
 
 
