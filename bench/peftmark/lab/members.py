@@ -5,7 +5,8 @@ pipe each, and leave when that closes: however the worker ends, none is left. On
 reason told as the job's; one that is killed takes the worker along by the same signal, so that the
 job ends, and is tried again, as any job whose worker is killed.
 
-Nothing here loads torch: they are forked before.
+Nothing here loads torch: with a GPU each loads it by itself, since CUDA must not be there before a
+fork.
 """
 
 from __future__ import annotations

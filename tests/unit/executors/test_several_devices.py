@@ -13,13 +13,13 @@ import pytest
 
 from factory import make_job, make_outcome, make_recipe
 from peftmark.core.errors import UserError
-from peftmark.executors import node, process, ray, slurm
+from peftmark.executors import local, node, process, ray, slurm
 from peftmark.executors.beside import SEVERAL, seen_by_nvml
 from peftmark.executors.contract import Order, needs_of
 from peftmark.executors.in_turn import most_jobs
 from peftmark.executors.local import run_jobs
 from peftmark.executors.select import Venue
-from peftmark.executors.slots import Room, Slot, together
+from peftmark.executors.slots import DeviceRoom, Room, Slot, together
 from peftmark.machine.visible import Devices, Gpu
 from peftmark.sources.assets import Places
 from waiting import wait_for
@@ -127,6 +127,17 @@ def test_jobs_that_could_never_start_are_refused_before_any_starts(tmp_path, dev
     with pytest.raises(UserError, match=re.escape(said)):
         next(run_jobs(order, list(places)))
     assert not (tmp_path / "logs").exists()
+
+
+def test_jobs_for_which_too_few_gpus_are_left_end_the_run():
+    """They would wait for ever."""
+    waits = [local._Waiting(job_of(2), 1, 0), local._Waiting(job_of(3, 1), 1, 0)]
+    rooms = Room(None, {}), DeviceRoom({})
+    left = local._State(waits, {}, [Slot("GPU-a")], {"GPU-b", "GPU-c"}, *rooms)
+    with pytest.raises(UserError, match="every GPU is lost but 1; 2 jobs were not started"):
+        local._check_left(left)
+    local._check_left(replace(left, free=[Slot("GPU-a"), Slot("GPU-b")]))
+    local._check_left(replace(left, waiting=[]))
 
 
 def test_each_of_its_processes_takes_memory():
