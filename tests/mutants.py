@@ -141,7 +141,7 @@ MUTANTS: dict[str, Mutant] = {
         "seeds", LAB + "build.py", 'seed_all(self.job.seed, "adapter")', 'seed_all(0, "adapter")'
     ),
     "dropout draws on from the adapter": _one(
-        "seeds", LAB + "recipe.py", '    seed_all(job.seed, "dropout")\n', ""
+        "seeds", LAB + "recipe.py", '    seed_all(job.seed, "dropout", team.place)\n', ""
     ),
     "labels turned round in training": _one(
         "label order", JOB_DATA, "[int(v) for v in values]", "[5 - int(v) for v in values]"

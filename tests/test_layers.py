@@ -151,6 +151,7 @@ SPOKEN_BY = (
     "site.__main__",
     "__main__",
     "track.worker",
+    "lab.members",
     "lab.worker",
     "lab.metric_trial",
     "lab.export.worker",

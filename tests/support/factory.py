@@ -198,6 +198,7 @@ def make_outcome(**changes: Any) -> Outcome:
             "penalty": "the method adds no term to the loss",
             "timed_alone": "the job ran on the CPU",
             "compile_seconds": "the recipe compiles no layers",
+            "summed_peak_bytes": "one process trained the job",
             "jobs_on_gpu": "the job ran on the CPU",
             "torch_allocated_bytes": "the job ran on the CPU",
             "torch_reserved_bytes": "the job ran on the CPU",

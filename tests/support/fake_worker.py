@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 
 from peftmark.lab import worker
+from peftmark.lab.members import started, wait_for_end
 from peftmark.machine.shared_device import SharedDevice
 from peftmark.record.job import Job
 from peftmark.record.kept import NOTES, Kept
@@ -32,12 +33,13 @@ HANGING_STEP = 3
 class Line:
     """A fake worker's end of the pipe, set up as the real worker sets itself up."""
 
-    def __init__(self, connection, job_json, log):
+    def __init__(self, connection, job_json, log, redirect=True):
         leave = threading.Thread(
             target=worker._leave_with_supervisor, args=(connection,), daemon=True
         )
         leave.start()
-        worker._redirect(Path(log))
+        if redirect:
+            worker._redirect(Path(log))
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         self.connection = connection
         self.job = Job.from_json(job_json)
@@ -447,3 +449,60 @@ def _is_over(line):
     except (FileNotFoundError, ProcessLookupError):
         return True
     return state in "ZX"
+
+
+def _in_team(member, lead, connection, job_json, places_json, log, device):
+    """Be a job of several processes, which write their numbers into its log.
+
+    Args:
+        member: what another process does, with its link and its seat.
+        lead: what the first one does, with its end of the pipe.
+    """
+    worker._redirect(Path(log))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    begun = Path(log).with_suffix(".begun")
+
+    def run(link, seat, its_device):
+        told = threading.Thread(target=worker._leave_with_supervisor, args=(link,), daemon=True)
+        told.start()
+        cores = sorted(os.sched_getaffinity(0))
+        print(f"process {os.getpid()}", json.dumps([seat.place, its_device, cores]), flush=True)
+        wait_for(begun.exists)
+        member(link, seat)
+
+    members = started(json.loads(places_json), connection, run)
+    line = Line(connection, job_json, log, redirect=False)
+    print(f"process {os.getpid()}", flush=True)
+    members.watch(lambda message: line.send(**message))
+    line.send(phase="train")
+    line.send(step=3, steps=120)
+    begun.touch()
+    lead(line)
+    members.end(all_well=True)
+    line.finish()
+
+
+def _dies(link, seat):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _hangs(*_):
+    time.sleep(FOREVER)
+
+
+def _fails(link, seat):
+    link.send_bytes(Outcome("out_of_memory", "no room").to_json().encode())
+    wait_for_end()
+
+
+def _lead_dies(line):
+    wait_for(lambda: line.log.read_text().count("process ") == 2)  # the test asks for both
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+team_ok = partial(_in_team, lambda link, seat: None, lambda line: None)
+team_member_dies = partial(_in_team, _dies, _hangs)
+team_member_fails = partial(_in_team, _fails, _hangs)
+team_member_leaves = partial(_in_team, lambda link, seat: os._exit(3), _hangs)
+team_lead_dies = partial(_in_team, _hangs, _lead_dies)
+team_hangs = partial(_in_team, _hangs, _hangs)

@@ -1,4 +1,4 @@
-"""Several jobs on one GPU: what a worker is told of it, and what its row says of it."""
+"""Several jobs on one GPU, and one on several: what a worker is told of it, and its row says."""
 
 from __future__ import annotations
 
@@ -13,14 +13,19 @@ from peftmark.machine.shared_device import SharedDevice, file_of
 from peftmark.record.outcome import Outcome
 from peftmark.record.shared import BESIDE
 
+SEVERAL = "the job had several GPUs, and the driver was asked about one"
 
-def shared_device(slot: Slot, folder: Path, timed: bool) -> dict[str, Any]:
-    """What a worker is told of a GPU that it shares; nothing where it doesn't.
+
+def told_of_places(slot: Slot, folder: Path, timed: bool) -> dict[str, Any]:
+    """What a worker is told of a GPU that it shares, or of the places of its job's other processes;
+    nothing where it has one device to itself.
 
     Args:
         folder: of the run, for the locks.
         timed: whether its job has a timed stretch.
     """
+    if slot.others:
+        return {"team": [{"device": s.device, "cores": sorted(s.cores)} for s in slot.others]}
     if not slot.shared or slot.device is None:
         return {}
     return SharedDevice(file_of(folder, slot.device), timed).as_told()
@@ -60,7 +65,9 @@ def seen_by_nvml(meter: DeviceMeter, slot: Slot, before: int) -> dict[str, Any]:
         before: jobs that the process ran before.
     """
     process, device, reason = meter.process_bytes, meter.device_bytes, meter.reason
-    if before and slot.device is not None:
+    if slot.others and slot.device is not None:
+        process, device, reason = None, None, SEVERAL
+    elif before and slot.device is not None:
         process, device, reason = None, None, RAN_OTHERS
     elif slot.shared:
         device, reason = None, reason or BESIDE

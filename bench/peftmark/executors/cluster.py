@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Any, Protocol
 
 from peftmark.executors.contract import Finished, Order, log_file, utc_now
@@ -37,8 +38,8 @@ class Lost:
 class Cluster(Protocol):
     """Runs `remote.run_here` elsewhere. A handle stands for one call of it."""
 
-    def submit(self, payloads: Sequence[str]) -> list[Any]:
-        """Hand calls over; a handle each."""
+    def submit(self, payloads: Sequence[str], devices: int) -> list[Any]:
+        """Hand calls over, each to so many devices of one node; a handle each."""
 
     def started(self, handle: Any) -> bool:
         """Whether a call has begun to run, as far as the cluster tells."""
@@ -78,11 +79,13 @@ def drive(order: Order, cluster: Cluster, at_once: int) -> Iterator[Finished]:
             room = min(at_once - len(running), len(waiting))
             if room and not order.stop():
                 batch = [waiting.popleft() for _ in range(room)]
-                texts = [payload(order, job, attempt, beside) for job, attempt, _ in batch]
-                running += [
-                    _Call(*one, handle, utc_now(), time.monotonic())
-                    for one, handle in zip(batch, cluster.submit(texts), strict=True)
-                ]
+                for devices, alike in groupby(batch, lambda one: one[0].recipe.devices):
+                    ones = list(alike)
+                    texts = [payload(order, job, attempt, beside) for job, attempt, _ in ones]
+                    running += [
+                        _Call(*one, handle, utc_now(), time.monotonic())
+                        for one, handle in zip(ones, cluster.submit(texts, devices), strict=True)
+                    ]
                 for call in running[-room:]:
                     order.listener(call.job, {"phase": "queued"})
             ended = cluster.wait([call.handle for call in running]) if running else []

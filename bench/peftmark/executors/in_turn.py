@@ -25,6 +25,8 @@ def most_jobs(job: Job, gpu: bool, given: int | None) -> int:
     """
     if job.purpose == "repeat":
         return 1  # so that it shows whether a process that ran others gives the same bits
+    if job.recipe.devices > 1:
+        return 1  # it forks the job's other processes, which what ran before can't be in
     if given is not None:
         return given
     return TRIALS_PER_PROCESS if gpu and job.purpose == "tuning" else 1

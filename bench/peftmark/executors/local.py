@@ -13,7 +13,7 @@ from peftmark.executors.contract import Finished, Order, needs_of, utc_now
 from peftmark.executors.launch import NotStarted
 from peftmark.executors.oom_kills import OomKills
 from peftmark.executors.process import Starter, Worker, end, finish, kill, listen
-from peftmark.executors.slots import DeviceRoom, Room, Slot, free_memory
+from peftmark.executors.slots import DeviceRoom, Room, Slot, free_memory, together
 from peftmark.machine import nvml
 from peftmark.record.job import Job
 from peftmark.record.outcome import Outcome
@@ -71,8 +71,10 @@ def run_jobs(
         jobs_per_process: jobs that a process may run in turn; None for `in_turn.most_jobs` alone.
 
     Raises:
-        UserError: every GPU is lost, and jobs are left.
+        UserError: a job asks for more devices than there are, or every GPU is lost, and jobs are
+            left.
     """
+    _check_devices([job for job, _ in order.jobs], slots)
     room = room or Room(free_memory(), order.needs)
     waiting = []
     for job, attempt in order.jobs:
@@ -84,7 +86,7 @@ def run_jobs(
         return
     state = _State(waiting, {}, list(slots), set(), room, DeviceRoom(order.on_device))
     kills = OomKills()
-    at_once = min(len(slots), len(waiting))
+    at_once = min(len(slots) // min(w.job.recipe.devices for w in waiting), len(waiting))
     starter = Starter(order, slots[0].device is not None, at_once, jobs_per_process)
     try:
         while waiting or state.running:
@@ -109,14 +111,40 @@ def run_jobs(
             overdue = [w for w in workers if not w.over and w.older_than(order.seconds_limit)]
             limit = f"over the limit of {order.seconds_limit or 0:g} s a job"
             end(overdue, Outcome("timed_out", limit), stacks=True)
-            if waiting and not state.running and not state.free:
-                raise UserError(
-                    f"every GPU is lost; {len(waiting)} jobs were not started",
-                    "Run the same command again when nvidia-smi shows the devices.",
-                )
+            _check_left(state)
     finally:
         kill([worker for worker, _ in state.running.values()])
         starter.end()
+
+
+def _check_devices(jobs: Sequence[Job], slots: Sequence[Slot]) -> None:
+    """Raise UserError for jobs over several devices that could never start here."""
+    most = max((job.recipe.devices for job in jobs), default=1)
+    what = "GPUs" if slots[0].device is not None else "processor cores"
+    if most > 1 and slots[0].shared:
+        raise UserError(
+            f"the recipe asks for {most} devices a job (devices), and jobs that share a GPU have "
+            "one each",
+            "Leave --jobs-per-gpu out, or set devices: 1.",
+        )
+    if most > len(slots):
+        raise UserError(
+            f"the recipe asks for {most} {what} a job (devices), and there are places for "
+            f"{len(slots)} processes",
+            f"Set devices to {len(slots)} or fewer, or --jobs to {most} or more, where the machine "
+            "has them.",
+        )
+
+
+def _check_left(state: _State) -> None:
+    """Raise UserError if jobs wait, none runs, and too few GPUs are left for any."""
+    left, waiting = len(state.free), state.waiting
+    if state.running or not waiting or any(one.job.recipe.devices <= left for one in waiting):
+        return
+    raise UserError(
+        f"every GPU is lost{f' but {left}' if left else ''}; {len(waiting)} jobs were not started",
+        "Run the same command again when nvidia-smi shows the devices.",
+    )
 
 
 def _fill_slots(state: _State, order: Order, starter: Starter) -> Iterator[tuple[_Waiting, str]]:
@@ -128,19 +156,20 @@ def _fill_slots(state: _State, order: Order, starter: Starter) -> Iterator[tuple
             return
         one, slot = found
         state.waiting.remove(one)
-        state.free.remove(slot)
+        for place in slot.places:
+            state.free.remove(place)
         try:
             worker = starter.start(one.job, one.attempt, slot)
         except NotStarted as error:
-            state.free.insert(0, slot)
+            state.free[:0] = slot.places
             yield one, str(error)
             continue
         state.running[worker.process.pid] = worker, one
         # Those in the same memory: of the machine, or of a GPU.
-        together = [w for w, _ in state.running.values() if w.slot.device == slot.device]
-        if len(together) + (order.beside if slot.device is None else 0) > 1:
-            for beside in together:
-                beside.shared = True
+        mates = [w for w, _ in state.running.values() if w.slot.device == slot.device]
+        if len(mates) + (order.beside if slot.device is None else 0) > 1:
+            for mate in mates:
+                mate.shared = True
         order.listener(one.job, {"phase": "start"})
 
 
@@ -150,11 +179,9 @@ def _finished(worker: Worker, state: _State, kills: OomKills) -> Finished:
     state.room.learn(done.job, done.outcome)
     if worker.slot.shared:
         state.on_devices.learn(done)
-    if worker.slot.device is not None and _is_lost(worker.slot.device, done.outcome):
-        state.lost.add(worker.slot.device)
-        state.free[:] = [slot for slot in state.free if slot.device not in state.lost]
-    elif worker.slot.device not in state.lost:
-        state.free.append(worker.slot)
+    state.lost.update(name for name in worker.slot.devices if _is_lost(name, done.outcome))
+    state.free.extend(worker.slot.places)
+    state.free[:] = [slot for slot in state.free if slot.device not in state.lost]
     return replace(done, outside=_outside(worker, done.outcome, state.lost))
 
 
@@ -183,6 +210,10 @@ def _next(state: _State, idle: Callable[[str | None], int]) -> tuple[_Waiting, S
     for one in state.waiting[:LOOK_AHEAD]:
         if not state.room.fits(one.job, [other.job for other in running]):
             continue
+        if (count := one.job.recipe.devices) > 1:
+            if len(state.free) >= count and _may_start(one, state.free[0], state, 0):
+                return one, together(state.free[:count])
+            continue
         for slot in slots:
             if _may_start(one, slot, state, idle(slot.device)):
                 return one, slot
@@ -202,7 +233,7 @@ def _may_start(one: _Waiting, slot: Slot, state: _State, idle: int) -> bool:
 
 def _outside(worker: Worker, outcome: Outcome, lost: set[str]) -> str:
     """What ended a job if that lay outside itself, so that it deserves another try."""
-    if worker.slot.device in lost:
+    if lost.intersection(worker.slot.devices):
         return "its GPU was lost"
     if outcome.status == "out_of_memory" and worker.shared:
         return MEMORY

@@ -80,7 +80,7 @@ def run_here(payload_json: str) -> str:
             check_here(job.plugins)
         if asked["worker"] == WORKER:
             _fetch(job, places)
-        slot = _slot(job)
+        slots = _slots(job)
     except UserError as error:
         return _refused(f"the node lacks something: {error}")
     with tempfile.TemporaryDirectory(prefix="peftmark-") as folder:
@@ -97,7 +97,7 @@ def run_here(payload_json: str) -> str:
             outbox=Path(folder) / "outbox" if asked.get("keep") else None,
             keep=frozenset([job.job_id]),
         )
-        (done,) = run_jobs(order, [slot])
+        (done,) = run_jobs(order, slots)
         done, left = _left(order, done)
         log = log_file(logs, job, attempt)
         text = log.read_bytes().decode("utf-8", "replace") if log.exists() else ""
@@ -178,12 +178,15 @@ def _fetch(job: Job, places: Places) -> None:
         load_task(TASKS[job.causal.unrelated.partition(":")[0]], places)
 
 
-def _slot(job: Job) -> Slot:
-    """The place of the job: the GPU that the cluster left visible here, or the CPU."""
+def _slots(job: Job) -> list[Slot]:
+    """The places of the job: the first GPUs that the cluster left visible here, or the CPU."""
+    count = job.recipe.devices
     if job.device == "cpu":
-        return Slot()
+        return [Slot()] * count
     gpus = nvml.devices()
     if not gpus.found:
         raise UserError(f"the job needs a GPU: {gpus.reason}")
-    uuid = gpus.found[0].uuid
-    return gpu_slots({uuid: nvml.near_cores(uuid)})[0]
+    if len(gpus.found) < count:
+        raise UserError(f"the job needs {count} GPUs: {len(gpus.found)} are visible")
+    uuids = [gpu.uuid for gpu in gpus.found[:count]]
+    return gpu_slots({uuid: nvml.near_cores(uuid) for uuid in uuids})

@@ -42,7 +42,8 @@ class OomKills:
             return Outcome("out_of_memory", "killed by the kernel's out-of-memory killer")
         if -code == signal.SIGABRT and says_memory_is_full(_last_words(one.log)):
             return Outcome("out_of_memory", "a library ended the worker: its log has the words")
-        return Outcome("crashed", f"the worker was killed by {signal_name(-code)}")
+        who = one.last.get("lost", "the worker")
+        return Outcome("crashed", f"{who} was killed by {signal_name(-code)}")
 
     def _one_more(self) -> bool:
         """Whether there is a kill not yet put down to a worker; it counts for one now."""

@@ -19,7 +19,7 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
-from peftmark.executors.beside import no_locks, on_gpu, seen_by_nvml, shared_device
+from peftmark.executors.beside import no_locks, on_gpu, seen_by_nvml, told_of_places
 from peftmark.executors.child import child, places_told
 from peftmark.executors.contract import (
     WORKER,
@@ -145,7 +145,7 @@ class Starter:
             NotStarted: it could not be.
         """
         most = most_jobs(job, self._gpu, self._jobs_per_process)
-        for idle in [one for one in self._idle if one.slot == slot][:1]:
+        for idle in [one for one in self._idle if one.slot in slot.places][: len(slot.places)]:
             self._idle.remove(idle)
             if most > 1 and (worker := self._hand_over(idle, job, attempt)) is not None:
                 return worker
@@ -209,7 +209,7 @@ class Starter:
         """What a worker is told of a job: the job, its places, and its log."""
         outbox = self._order.leaves(job, attempt)
         told = {} if outbox is None else {"outbox": str(outbox.resolve())}
-        told |= shared_device(slot, self._scratch, self._order.times(job))
+        told |= told_of_places(slot, self._scratch, self._order.times(job))
         return job.to_json(), json.dumps(self._places | told), str(log.resolve())
 
     def _hand_over(self, idle: Worker, job: Job, attempt: int) -> Worker | None:
@@ -389,4 +389,6 @@ def _end_process(one: Worker) -> None:
         _signal(one, signal.SIGKILL)
     one.inbox.close()
     one.process.join()
+    if one.slot.others:
+        _signal(one, signal.SIGKILL)  # a job's other processes, should one be on its way out
     shutil.rmtree(one.scratch, ignore_errors=True)

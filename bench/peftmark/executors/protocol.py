@@ -134,8 +134,8 @@ class Inbox:
 
 def progress(message: dict[str, Any]) -> dict[str, Any]:
     """What a message says about how far a job is: `phase`, `step`, `steps` and `metric`, each of
-    its type, and `ready`, True where the process can take another job; no other key, so that what
-    is kept of a worker can't grow.
+    its type; `lost`, which of a job's processes was killed; and `ready`, True where the process can
+    take another job; no other key, so that what is kept of a worker can't grow.
 
     Raises:
         ValueError: one of them is of another type.
@@ -158,6 +158,11 @@ def progress(message: dict[str, Any]) -> dict[str, Any]:
         if not isinstance(phase, str) or len(phase) > MOST_PHASE:
             raise ValueError(f"phase can't be {quoted(phase)}")
         found["phase"] = plain(phase)
+    if "lost" in message:
+        lost = message["lost"]
+        if not isinstance(lost, str) or len(lost) > MOST_PHASE:
+            raise ValueError(f"lost can't be {quoted(lost)}")
+        found["lost"] = plain(lost)
     if message.get("ready") is True:
         found["ready"] = True
     return found

@@ -10,7 +10,7 @@ import os
 import re
 import signal
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Literal
 
@@ -34,13 +34,33 @@ def run_jobs(order: Order, address: str, device: Device, at_once: int) -> Iterat
     """Run jobs on the cluster at an address, yielding each attempt as it ends.
 
     Args:
-        device: what each job gets one of, beside one CPU for a GPU's job.
-        at_once: jobs handed over at the same time.
+        device: what each job gets as many of as its recipe says, beside a CPU for each GPU.
+        at_once: devices of the jobs handed over at the same time.
 
     Raises:
-        UserError: no Ray here, or no cluster there.
+        UserError: no Ray here, no cluster there, or no node with as many devices as a job has.
     """
-    yield from drive(order, _Tasks(connect(address), device), at_once)
+    ray = connect(address)
+    most = max((job.recipe.devices for job, _ in order.jobs), default=1)
+    if most > 1:
+        _check_nodes(ray.nodes(), device, most)
+    yield from drive(order, _Tasks(ray, device), max(1, at_once // most))
+
+
+def _check_nodes(nodes: Sequence[Mapping[str, Any]], device: Device, wanted: int) -> None:
+    """Raise UserError if Ray would wait for ever for a node with so many devices."""
+    names = ("CPU", "GPU") if device == "cuda" else ("CPU",)
+    largest = max(
+        (min(int(n["Resources"].get(name, 0)) for name in names) for n in nodes if n["Alive"]),
+        default=0,
+    )
+    if largest < wanted:
+        what = "GPUs with a CPU beside each" if device == "cuda" else "CPUs"
+        raise UserError(
+            f"the recipe asks for {wanted} devices a job (devices), and the cluster's largest node "
+            f"has {largest} {what}",
+            f"Set devices to {max(1, largest)} or fewer, or add a larger node.",
+        )
 
 
 def resources(address: str) -> tuple[int, int]:
@@ -102,15 +122,17 @@ class _Tasks:
 
     def __init__(self, ray: Any, device: Device) -> None:
         self._ray = ray
-        needs = {"num_gpus": 1} if device == "cuda" else {}
+        self._device = device
         # Only the loss of a node or of Ray's worker counts as a fault here: whatever a job does
         # comes back as text.
-        self._task = ray.remote(
-            num_cpus=1, max_retries=MAX_RETRIES, retry_exceptions=False, **needs
-        )(run_here)
+        self._task = ray.remote(num_cpus=1, max_retries=MAX_RETRIES, retry_exceptions=False)(
+            run_here
+        )
 
-    def submit(self, payloads: Sequence[str]) -> list[Any]:
-        return [self._task.remote(text) for text in payloads]
+    def submit(self, payloads: Sequence[str], devices: int) -> list[Any]:
+        gpus = {"num_gpus": devices} if self._device == "cuda" else {}
+        task = self._task.options(num_cpus=devices, **gpus)
+        return [task.remote(text) for text in payloads]
 
     def started(self, handle: Any) -> bool:
         return True  # Ray does not tell; no more are handed over than there are CPUs or GPUs

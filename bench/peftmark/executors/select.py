@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal
 
@@ -14,6 +14,7 @@ from peftmark.executors.slots import Slot, cpu_slots, gpu_slots
 from peftmark.machine import nvml
 from peftmark.machine.environment import cores
 from peftmark.machine.visible import REMEDY
+from peftmark.record.job import Job
 
 EXECUTORS = ("local", "ray", "slurm")
 DEVICES = ("cpu", "cuda")
@@ -84,6 +85,13 @@ class Venue:
         """Jobs at once that take no time from each other, as far as is known."""
         devices = {slot.device for slot in self.slots if slot.shared}
         return len(devices) or self.at_once
+
+    def of(self, jobs: Iterable[Job]) -> Venue:
+        """The same for these jobs: those over several devices take as many places here each."""
+        most = max((job.recipe.devices for job in jobs), default=1)
+        if most == 1 or not self.slots:
+            return self
+        return replace(self, at_once=max(1, self.at_once // most))
 
 
 def choose(where: Where, jobs: int | None) -> Venue:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -28,17 +28,34 @@ class Slot:
         cores: cores it is bound to; empty to let the kernel choose.
         on_device: places on the same GPU, this one among them.
         memory: bytes of its GPU; None if that is not known.
+        others: where the other processes of a job over several devices are; this is the first's.
     """
 
     device: str | None = None
     cores: frozenset[int] = frozenset()
     on_device: int = 1
     memory: int | None = None
+    others: tuple[Slot, ...] = ()
 
     @property
     def shared(self) -> bool:
         """Whether other workers may be on its GPU."""
         return self.on_device > 1
+
+    @property
+    def places(self) -> tuple[Slot, ...]:
+        """Its places one by one."""
+        return replace(self, others=()), *self.others
+
+    @property
+    def devices(self) -> list[str]:
+        """The GPUs of its places; none on the CPU."""
+        return [place.device for place in self.places if place.device is not None]
+
+
+def together(slots: Sequence[Slot]) -> Slot:
+    """Several places as that of one job."""
+    return replace(slots[0], others=tuple(slots[1:]))
 
 
 def cpu_slots(count: int) -> list[Slot]:
@@ -115,10 +132,14 @@ class Room:
 
     def fits(self, job: Job, running: Iterable[Job]) -> bool:
         """Whether a job may start beside those that run. Alone it always may."""
-        others = [self._needs.get(needs_of(other), 0) for other in running]
+        others = [self._need(other) for other in running]
         if not others or self._total is None:
             return True
-        return self._needs.get(needs_of(job), 0) + sum(others) <= self._total
+        return self._need(job) + sum(others) <= self._total
+
+    def _need(self, job: Job) -> int:
+        """Bytes of all of a job's processes."""
+        return self._needs.get(needs_of(job), 0) * job.recipe.devices
 
     def learn(self, job: Job, outcome: Outcome) -> None:
         """Take in what a job took."""

@@ -138,7 +138,8 @@ def run_jobs(
     """Run jobs through Slurm, yielding each attempt as it ends.
 
     Args:
-        device: what each job gets one of, unless the settings ask for GPUs themselves.
+        device: what each job gets as many of as its recipe says, unless the settings ask for GPUs
+            or processors themselves.
         at_once: jobs in Slurm's queue at the same time.
 
     Raises:
@@ -175,19 +176,31 @@ class _Submitted:
                 f"--results: Slurm can't write to {str(folder.resolve())!r}",
                 "Choose a folder whose path has nothing in it that can't be printed.",
             )
-        self._executor = submitit.AutoExecutor(folder=folder, cluster=given.cluster)
-        parameters: dict[str, Any] = {f"slurm_{key}": value for key, value in given.others.items()}
-        if device == "cuda" and not {"gpus_per_node", "gres"} & set(given.others):
-            parameters["gpus_per_node"] = 1
-        self._executor.update_parameters(
-            name="peftmark", timeout_min=given.minutes, stderr_to_stdout=True, **parameters
-        )
+        self._folder, self._given, self._device = folder, given, device
+        self._executors: dict[int, Any] = {}
 
-    def submit(self, payloads: Sequence[str]) -> list[Any]:
+    def _executor(self, devices: int) -> Any:
+        """What submits calls that have so many devices each."""
+        if devices not in self._executors:
+            given = self._given
+            made = self._submitit.AutoExecutor(folder=self._folder, cluster=given.cluster)
+            parameters: dict[str, Any] = {f"slurm_{key}": v for key, v in given.others.items()}
+            if self._device == "cuda" and not {"gpus_per_node", "gres"} & set(given.others):
+                parameters["gpus_per_node"] = devices
+            if devices > 1 and "cpus_per_task" not in given.others:
+                parameters["cpus_per_task"] = devices  # each process keeps one busy
+            made.update_parameters(
+                name="peftmark", timeout_min=given.minutes, stderr_to_stdout=True, **parameters
+            )
+            self._executors[devices] = made
+        return self._executors[devices]
+
+    def submit(self, payloads: Sequence[str], devices: int) -> list[Any]:
+        executor = self._executor(devices)
         with _as_outside(self._submitit):
             if len(payloads) == 1:
-                return [self._executor.submit(run_here, payloads[0])]
-            return list(self._executor.map_array(run_here, payloads))
+                return [executor.submit(run_here, payloads[0])]
+            return list(executor.map_array(run_here, payloads))
 
     def started(self, handle: Any) -> bool:
         return str(handle.state).upper() in ("RUNNING", "COMPLETING")

@@ -112,7 +112,7 @@ def probed(
     except Exception as error:
         outcome = without(outcome, PREDICTED, "there is nothing to compare it with")
         return _failed(outcome, PROBED, "the probe steps", error)
-    outcome = replace(outcome, **of_probe(found, outcome))
+    outcome = replace(outcome, **of_probe(found, outcome, build.job.recipe.devices))
     if build.job.recipe.compile:
         unknown: dict[str, Any] = dict.fromkeys(LIVE)
         outcome = without(replace(outcome, **unknown), LIVE, OF_COMPILED)

@@ -27,11 +27,8 @@ from peftmark.lab.measure import parameter_counts
 from peftmark.lab.measure.first_step import FirstStep
 from peftmark.lab.measure.meters import Meters, timed_peak
 from peftmark.lab.measure.to_outcome import (
-    DEPLOYED,
+    AFTERWARDS,
     FORGOTTEN,
-    PREDICTED,
-    PROBED,
-    SAVED,
     finished,
     of_meters,
     of_training,
@@ -52,6 +49,7 @@ from peftmark.lab.models import (
 from peftmark.lab.quantized_cache import Base
 from peftmark.lab.rng import seed_all
 from peftmark.lab.step import Step
+from peftmark.lab.team import ALONE, Team
 from peftmark.lab.train import Progress, Trained, scored, train
 from peftmark.machine.environment import machine
 from peftmark.machine.shared_device import SharedDevice
@@ -119,6 +117,7 @@ def run(
     progress: Progress,
     outbox: Path | None = None,
     turns: SharedDevice | None = None,
+    team: Team = ALONE,
 ) -> Outcome:
     """Run one job.
 
@@ -128,6 +127,7 @@ def run(
         progress: called with {"phase": ...} and {"step": i, "steps": n, "metric": x}.
         outbox: folder to leave what was trained in; None for nowhere.
         turns: the device, entered, where other jobs use it too.
+        team: the processes that train it together; only what the first one gives is the outcome.
 
     Raises:
         Diverged, Unsupported, UserError, torch.OutOfMemoryError: see `peftmark.lab.worker`.
@@ -143,31 +143,29 @@ def run(
     task, work = read.task, read.work
     notes = [*slow, *_unknown(task, work)]
     if known_method(job.method).fits:
-        outcome = _fitted(job, places, read, meters, progress)
-        return finished(outcome, job, work, meters, notes)
+        return finished(_fitted(job, places, read, meters, progress), job, work, meters, notes)
     progress({"phase": "model"})
     loaded = _loaded(job, places, read, meters)
     if not known_method(job.method).trains:
-        progress({"phase": "evaluate"})
-        outcome = _untouched(job, read, loaded, meters, device)
+        outcome = _untouched(job, read, loaded, meters, progress)
         return finished(outcome, job, work, meters, notes)
     built = _built(loaded, meters)
     notes += target_notes(job, loaded.build.parts)
-
-    step = Step(job, task, built.prepared, device)
+    step = Step(job, task, built.prepared, device, team=team)
     first = FirstStep(step, built.prepared.model)
     watch = _watch(job, read, loaded, built, device)
     with compiled(job, task, built.prepared, work, meters, progress) as said:
-        seed_all(job.seed, "dropout")
+        seed_all(job.seed, "dropout", team.place)
         trained = train(job, task, built.prepared, step, work, meters, device, progress, watch)
+    apart = _parted(team, meters, built)
+    if not team.leads:  # the rest is the first one's
+        return Outcome("ok")
     notes += [*said, *_ended(job, step, trained)]
-    peak_rate = timed_peak(meters, device, job.recipe.precision)
-    outcome = _trained(job, loaded, built, step, trained, peak_rate)
+    outcome = _trained(job, loaded, built, step, trained, meters, apart)
     outcome = replace(outcome, first_step=first.facts(trained.first), **of_meters(meters, trained))
     outcome = _forgotten(outcome, job, read, loaded, built.prepared.model, meters)
     if job.purpose == "tuning":
-        names = (*SAVED, *DEPLOYED, *PROBED, *PREDICTED)
-        outcome = without(outcome, names, "a tuning trial measures quality")
+        outcome = without(outcome, AFTERWARDS, "a tuning trial measures quality")
     else:
         outcome = deployed(outcome, loaded.build, built.prepared, work, meters, progress, outbox)
         del built, step, first, watch
@@ -224,11 +222,12 @@ def _sources(read: _Read) -> dict[str, Any]:
 
 
 def _untouched(
-    job: Job, read: _Read, loaded: _Loaded, meters: Meters, device: torch.device
+    job: Job, read: _Read, loaded: _Loaded, meters: Meters, progress: Progress
 ) -> Outcome:
     """The outcome of a method that trains nothing: the base as it is, evaluated."""
+    progress({"phase": "evaluate"})
     base, work = loaded.base.model, read.work
-    scores = scored(base, work.eval, work, read.task, job, meters, device)
+    scores = scored(base, work.eval, work, read.task, job, meters, torch.device(job.device))
     outcome = Outcome(
         status="ok",
         metric_value=scores.metrics[job.metric],
@@ -266,12 +265,36 @@ def _built(loaded: _Loaded, meters: Meters) -> _Built:
     return _Built(prepared, weights, _trainable(prepared))
 
 
+def _parted(team: Team, meters: Meters, built: _Built) -> str | None:
+    """Take in what the job's other processes measured, and leave them; what is wrong if they did
+    not all train the same weights."""
+    if team.size == 1:
+        return None
+    # As much of the hash as a number holds.
+    weights = float(int(parameter_counts.weights_hash(built.prepared.model)[:13], 16))
+    alike = len({tuple(said) for said in team.gathered([weights])}) == 1
+    meters.take_in(team)
+    team.part()
+    return None if alike else "the job's processes ended with different weights"
+
+
 def _trained(
-    job: Job, loaded: _Loaded, built: _Built, step: Step, trained: Trained, peak_rate: float | None
+    job: Job,
+    loaded: _Loaded,
+    built: _Built,
+    step: Step,
+    trained: Trained,
+    meters: Meters,
+    apart: str | None,
 ) -> Outcome:
-    """What training gave, invalid if the method did not do what it should have."""
+    """What training gave, invalid if the method did not do what it should have.
+
+    Args:
+        apart: what is wrong with how the job's processes did it together.
+    """
+    peak_rate = timed_peak(meters, torch.device(job.device), job.recipe.precision)
     build, prepared = loaded.build, built.prepared
-    fault = prepared.fault()
+    fault = apart or prepared.fault()
     last_hash = parameter_counts.weights_hash(prepared.model)
     if last_hash == built.weights:
         fault = "no trainable weight changed in training"

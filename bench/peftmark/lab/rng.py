@@ -18,17 +18,23 @@ import torch
 STREAMS = ("head", "adapter", "preview", "order", "windows", "dropout")
 
 
-def stream_seed(seed: int, stream: str) -> int:
-    """A 63-bit seed for one stream: the head of SHA-256("peftmark/<seed>/<stream>")."""
+def stream_seed(seed: int, stream: str, place: int = 0) -> int:
+    """A 63-bit seed for one stream: the head of SHA-256("peftmark/<seed>/<stream>"), or for another
+    process of a job than its first of that with "/<place>" behind it."""
     if stream not in STREAMS:
         raise ValueError(f"unknown stream {stream!r}")
-    digest = hashlib.sha256(f"peftmark/{seed}/{stream}".encode()).digest()
+    of_process = f"/{place}" if place else ""
+    digest = hashlib.sha256(f"peftmark/{seed}/{stream}{of_process}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
 
-def seed_all(seed: int, stream: str) -> None:
-    """Seed every global generator (Python, NumPy, torch on all devices) for one stream."""
-    value = stream_seed(seed, stream)
+def seed_all(seed: int, stream: str, place: int = 0) -> None:
+    """Seed every global generator (Python, NumPy, torch on all devices) for one stream.
+
+    Args:
+        place: of this process among those of the job, each of which draws for its own rows.
+    """
+    value = stream_seed(seed, stream, place)
     random.seed(value)
     np.random.seed(value % 2**32)
     torch.manual_seed(value)

@@ -19,6 +19,7 @@ from peftmark.lab.determinism import strictly
 from peftmark.lab.methods import Prepared, Stage, trainable
 from peftmark.lab.number_types import autocast, raise_trained
 from peftmark.lab.padding import known_padding
+from peftmark.lab.team import ALONE, Team
 from peftmark.record.job import Job
 
 BITSANDBYTES = {
@@ -65,10 +66,12 @@ class Step:
         loss: the task's own loss of a batch; another way to compute the same.
         passes: called before each pass over a part of a step's rows.
         values: whether tensors have values; without, no gradient overflows and no loss is scaled.
+        team: the processes that share a step's rows; alone, this one reads the shares in turn.
 
     Attributes:
         optimizer: of what trains now.
         begun: the stage that trains now; None in the first.
+        team: as given.
         held: the step whose gradients are kept until `drop_gradients`, to be looked at after it;
             0 for none.
 
@@ -85,8 +88,10 @@ class Step:
         loss: Loss | None = None,
         passes: Callable[[], None] = lambda: None,
         values: bool = True,
+        team: Team = ALONE,
     ) -> None:
         self._job, self._task, self._prepared, self._device = job, task, prepared, device
+        self.team = team
         self._loss, self._passes = loss or task_loss, passes
         scaled = job.recipe.precision == "fp16" and values
         self._scaler = torch.amp.GradScaler(device.type) if scaled else None
@@ -126,21 +131,24 @@ class Step:
         raise_trained(self._prepared.model, self._job)
         self._prepared.model.to(self._device)
         self._prepared.model.train()
+        # What a stage draws comes from a stream that each process has run down by itself.
+        self.team.share_weights(p for _, p in trainable(self._prepared.model))
         self._start(self._job.recipe.steps - stage.after, stage.rate)
 
     def __call__(self, number: int, batch: Batch) -> Taken:
         """Take step `number` (from 1) on a batch, which may be on the host."""
-        parts = batch.parts(self._job.recipe.pass_rows)
-        shares = _shares(parts)
+        parts = batch.parts(self._job.recipe.device_rows)
+        own = self.team.own(list(zip(parts, _shares(parts), strict=True)))
         losses, penalty = [], None
-        for part, share in zip(parts, shares, strict=True):
+        for part, share in own:
             self._passes()
             loss, penalty = self.gradients(
-                number, part.to(self._device), share, last=part is parts[-1]
+                number, part.to(self._device), share, last=part is own[-1][0]
             )
             losses.append(loss)
         whole = losses[0] if len(losses) == 1 else torch.stack(losses).sum()
-        return Taken(whole, penalty, self.update(number))
+        penalty = None if penalty is None else self.team.added(penalty)
+        return Taken(self.team.added(whole), penalty, self.update(number))
 
     def gradients(
         self, number: int, batch: Batch, share: float = 1.0, last: bool = True
@@ -161,6 +169,8 @@ class Step:
         if share != 1.0:
             loss = loss * share
         penalty = self._prepared.extra_loss() if last else None
+        if penalty is not None and self.team.size > 1:
+            penalty = penalty / self.team.size
         whole: Any = loss if penalty is None else loss + penalty
         if self._scaler is not None:
             whole = self._scaler.scale(whole)
@@ -170,6 +180,7 @@ class Step:
 
     def update(self, number: int) -> torch.Tensor:
         """Change the weights by the gradients that are there; their norm before clipping."""
+        self.team.add_gradients(self._params)
         if self._scaler is not None:
             self._scaler.unscale_(self.optimizer)
         # On a GPU all at once, by torch's own choice too (`_optimizer`).

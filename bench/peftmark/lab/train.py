@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -19,6 +20,7 @@ from peftmark.lab.measure.watch import Watch, series
 from peftmark.lab.methods import Prepared, Stage
 from peftmark.lab.scoring import Scores, evaluate
 from peftmark.lab.step import Diverged, Step, Taken
+from peftmark.lab.team import Team
 from peftmark.record.job import Job
 from peftmark.record.outcome import CurvePoint
 from peftmark.record.shared import TIMED_STEPS
@@ -109,7 +111,7 @@ def train(
         done, first = end, first or taken[:1]
         with meters.phase("watch"):
             watch.look(step, done, work.train(done - 1), float(taken[-1].norm))
-        scores, picked = _evaluated(prepared.model, work, task, job, meters, device)
+        scores, picked = _evaluated(prepared.model, work, task, job, meters, device, step.team)
         written += sum(s.written.tokens for s in (scores, picked) if s is not None)
         norms += (new_norms := _norms(taken, recipe.precision))
         told.append((prepared.ranks(), prepared.importance(), prepared.gates()))
@@ -197,13 +199,30 @@ def _norms(taken: Sequence[Taken], precision: str) -> list[float]:
 
 
 def _evaluated(
-    model: nn.Module, work: Work, task: Task, job: Job, meters: Meters, device: torch.device
+    model: nn.Module,
+    work: Work,
+    task: Task,
+    job: Job,
+    meters: Meters,
+    device: torch.device,
+    team: Team,
 ) -> tuple[Scores, Scores | None]:
-    """Scores on the evaluation rows, and on the selection rows where there are some."""
-    scores = scored(model, work.eval, work, task, job, meters, device)
-    if work.selection is None:
-        return scores, None
-    return scores, scored(model, work.selection, work, task, job, meters, device)
+    """Scores on the evaluation rows, and on the selection rows where there are some.
+
+    Of several processes the first one scores. The others are told the metric alone, so that all
+    go on, and stop, alike.
+    """
+    held = [work.eval] if work.selection is None else [work.eval, work.selection]
+    found = [scored(model, one, work, task, job, meters, device) for one in held if team.leads]
+    if team.size > 1:
+        said = team.told([one.metrics.get(job.metric) for one in found] or [None] * len(held))
+        found = found or [_heard(job.metric, value) for value in said]
+    return found[0], found[1] if len(held) > 1 else None
+
+
+def _heard(metric: str, value: float | None) -> Scores:
+    """Scores of which only a metric is known; NaN where it has no value."""
+    return Scores({metric: math.nan if value is None else value}, False, np.empty(0))
 
 
 def _phases(first: int, last: int, warm: int, timed: int) -> list[tuple[str, range]]:

@@ -17,13 +17,16 @@ import signal
 import sys
 import threading
 import traceback
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from peftmark.core.full_memory import says_memory_is_full
 from peftmark.core.shown import without_secrets
+from peftmark.lab.members import Apart, Members, Seat, leave, started, wait_for_end
 from peftmark.machine.shared_device import SharedDevice
 from peftmark.machine.visible import see_only
 from peftmark.record.job import Job
@@ -54,16 +57,24 @@ def main(
         device: the GPU to use, as CUDA_VISIBLE_DEVICES names it; None for the CPU.
         most_jobs: after so many it ends.
     """
+    _redirect(Path(log))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the supervisor to handle
+    # Forked before there are threads, or a GPU that is used.
+    members = started(json.loads(places_json), connection, partial(_member, job_json, places_json))
     orders: SimpleQueue[bytes] = SimpleQueue()
     told = threading.Thread(target=_leave_with_supervisor, args=(connection, orders), daemon=True)
     told.start()
-    _redirect(Path(log))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the supervisor to handle
     see_only(device)
+    one_by_one = threading.Lock()
 
     def send(message: dict[str, Any]) -> None:
-        connection.send_bytes(json.dumps(message).encode())
+        with one_by_one:
+            connection.send_bytes(json.dumps(message).encode())
 
+    if members is not None:
+        _lead(members, job_json, places_json, send)
+        connection.close()
+        leave(0)
     before = None
     for number in range(1, most_jobs + 1):
         if number == 1 and most_jobs > 1:
@@ -96,20 +107,62 @@ def _before_jobs() -> Afresh | None:
         return None
 
 
-def _guarded(job: Job, places_json: str, send: Any) -> Outcome:
+def _lead(members: Members, job_json: str, places_json: str, send: Any) -> None:
+    """Run a job as the first of its processes, and end the others after it."""
+    members.watch(send)
+    job = Job.from_json(job_json)
+    outcome = _guarded(job, places_json, send, members.seat, members.wait)
+    members.end(all_well=outcome.status == "ok")
+    send({"outcome": outcome.to_json()})
+
+
+def _member(job_json: str, places_json: str, link: Any, seat: Seat, device: str | None) -> None:
+    """Take part in a job as another of its processes, which the first one has forked.
+
+    Args:
+        link: to the first process, which is told why this one failed.
+        device: as in `main`.
+    """
+    threading.Thread(target=_leave_with_supervisor, args=(link,), daemon=True).start()
+    see_only(device)
+    job = Job.from_json(job_json)
+    outcome = _guarded(job, places_json, lambda message: None, seat, wait_for_end)
+    if outcome.status != "ok":
+        link.send_bytes(outcome.to_json().encode())
+        wait_for_end()
+
+
+def _guarded(
+    job: Job,
+    places_json: str,
+    send: Any,
+    seat: Seat | None = None,
+    apart: Callable[[], None] = lambda: None,
+) -> Outcome:
+    """Run a job; whatever it raises is its outcome.
+
+    Args:
+        seat: of this process among those of the job; None if it is alone.
+        apart: called where the job's processes lost each other, for the one that ended first to
+            be told of.
+    """
     try:
         from peftmark.lab import recipe
         from peftmark.lab.measure.meters import reset_high_water_mark
         from peftmark.lab.plugin_code import bring
+        from peftmark.lab.team import joined
 
         reset_high_water_mark()
         quiet_libraries()
         bring(job)
         with SharedDevice.told(json.loads(places_json)) as turns:
-            return recipe.run(job, _places(places_json), send, _outbox(places_json), turns)
+            team = {"team": joined(seat, job.device)} if seat is not None else {}
+            return recipe.run(job, _places(places_json), send, _outbox(places_json), turns, **team)
     except BaseException as error:  # a library may leave by SystemExit when it is loaded
         with suppress(Exception):  # a log without room, an error that can't be told
             print(without_secrets(traceback.format_exc()), file=sys.stderr)
+        if isinstance(error, Apart):
+            apart()
         status, reason = classify(error)
         return Outcome(status=status, status_reason=reason)
 

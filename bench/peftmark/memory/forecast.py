@@ -103,7 +103,7 @@ def request(job: Job, task: Task, config: Mapping[str, Any], room: int | None = 
     # What a causal language model is trained on are tokens, whatever the task.
     kind: TaskKind = task.kind if job.causal is None else "language"
     classes = 1 if job.causal is not None else max(1, len(task.labels))
-    return Request(job, config, kind, classes, recipe.pass_rows, recipe.max_length, room=room)
+    return Request(job, config, kind, classes, recipe.device_rows, recipe.max_length, room=room)
 
 
 def forecasts(
@@ -162,6 +162,7 @@ def _text(asked: Request) -> str:
         label_smoothing=recipe.label_smoothing and 0.1,
         halve_on_growth=False,
         pad_to=None,  # the greatest length is what it ends at
+        devices=1,  # one that reads as many rows
         max_length=asked.tokens,
         options=recipe.options if method == job.method else {},
         dropout=recipe.dropout and 0.1,

@@ -203,6 +203,22 @@ ROWS: tuple[Field, ...] = (
         null="job on the CPU, job ended early",
     ),
     Field(
+        "summed_peak_bytes",
+        "int64",
+        "memory of all devices",
+        unit="bytes",
+        better="lower",
+        phase="training",
+        meter="torch's CUDA allocator, VmHWM",
+        kind="cost",
+        section="Memory",
+        summary=(
+            "of a job on several devices: `torch_allocated_bytes` (on a CPU `vmhwm_train_bytes`) "
+            "of each of its processes, added up; those columns themselves are of the largest"
+        ),
+        null="one process trained the job, job ended early",
+    ),
+    Field(
         "nvml_process_bytes",
         "int64",
         "process memory by NVML",

@@ -181,8 +181,8 @@ class Job:
     @property
     def form(self) -> dict[str, Any]:
         """How its steps are computed (`FORM`), which all that is compared must share; what trains
-        nothing is never compiled, so of that it says nothing."""
-        names = FORM if self.cell.trains else [name for name in FORM if name != "compile"]
+        nothing is never compiled and has one device, so of these it says nothing."""
+        names = [name for name in FORM if self.cell.trains or name not in ("compile", "devices")]
         return {name: getattr(self.recipe, name) for name in names}
 
     @property

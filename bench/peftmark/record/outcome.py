@@ -139,6 +139,7 @@ class Outcome:
     vmhwm_bytes: int | None = None
     vmhwm_train_bytes: int | None = None
     rss_before_train_bytes: int | None = None
+    summed_peak_bytes: int | None = None
     energy_gpu_joules: float | None = None
     energy_cpu_joules: float | None = None
     energy_flags: tuple[str, ...] = ()

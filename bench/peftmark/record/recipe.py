@@ -94,6 +94,8 @@ class Recipe:
             between them (`peftmark.lab.compiled`).
         attention: torch's fused attention, or one product after the other; None for what
             transformers takes by itself.
+        devices: processes that train the job together, each on a GPU or a core of its own and on
+            its share of every step's rows (`peftmark.lab.team`).
     """
 
     steps: int
@@ -130,6 +132,7 @@ class Recipe:
     pad_to: PadTo | None = field(default=None, metadata=LATER)
     compile: bool = field(default=False, metadata=LATER)
     attention: Attention | None = field(default=None, metadata=LATER)
+    devices: int = field(default=1, metadata=LATER)
 
     @cached_property
     def lasting(self) -> dict[str, Any]:
@@ -147,11 +150,16 @@ class Recipe:
 
     @property
     def pass_rows(self) -> int:
-        """Rows that are read at once."""
+        """Rows that are read at once, by all devices together."""
         return self.batch_size // self.gradient_accumulation
 
+    @property
+    def device_rows(self) -> int:
+        """Rows that a device reads at once."""
+        return self.pass_rows // self.devices
 
-FORM = ("pad_to", "compile", "attention")
+
+FORM = ("pad_to", "compile", "attention", "devices")
 """Settings of how the same step is computed: no method's own, so that what is compared shares
 them."""
 
@@ -177,6 +185,7 @@ UNITS: dict[str, str] = {
     "early_stopping": "evaluations",
     "label_smoothing": "share",
     "pad_to": "tokens",
+    "devices": "devices",
     "init_rank": "rank",
     "tinit": "steps",
     "tfinal": "steps",

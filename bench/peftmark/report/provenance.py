@@ -51,6 +51,8 @@ def form(table: ResultTable) -> str:
         told.append("layers were compiled by torch.compile, in training and its evaluations")
     if kinds := sorted({f["attention"] for f in trained} - {None}):
         told.append(f"attention was {words.listing(kinds)}")
+    if counts := sorted({f.get("devices", 1) for f in trained} - {1}):
+        told.append(f"each job was trained on {words.listing([*map(str, counts)])} devices at once")
     return f"As the recipe asks, {words.listing(told)}, in every cell alike." if told else ""
 
 

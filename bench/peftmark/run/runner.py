@@ -205,7 +205,7 @@ def make_plan(selection: Selection, recorded: bool = False, before: Plan | None 
         contents=contents,
         store=store,
         places=places_of(suite, profile, selection.mirror),
-        venue=venue,
+        venue=venue.of(expanded.jobs),
     )
 
 

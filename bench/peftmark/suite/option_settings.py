@@ -52,6 +52,12 @@ def _unipelt(
             f"found {passes}; gates: network take the entropy of a whole step's gates from its "
             "loss; allowed: 1, or gates: paper",
         )
+    if (devices := values["devices"]) > 1:
+        yield (
+            "devices",
+            f"found {devices}; gates: network are pruned by their means over all rows that passed, "
+            "and each device sees a part of them; allowed: 1, or gates: paper",
+        )
 
 
 def _distilled(

@@ -106,6 +106,7 @@ DEFAULTS: dict[str, Any] = {
     "pad_to": None,
     "compile": False,
     "attention": None,
+    "devices": 1,
 }
 ADALORA_DEFAULTS: dict[str, Any] = {"beta1": 0.85, "beta2": 0.85}
 
@@ -305,7 +306,7 @@ def _untrained(values: dict[str, Any]) -> None:
     values.pop("epochs", None)
     values.update(learning_rate=0.0, steps=1, batch_size=1, eval_every=1, warmup=0)
     values.update(gradient_accumulation=1, early_stopping=None, label_smoothing=0.0)
-    values.update(halve_on_growth=False, compile=False)
+    values.update(halve_on_growth=False, compile=False, devices=1)
 
 
 def _check_step(values: Mapping[str, Any], method: Method, task: Task, fault: Fault) -> None:
@@ -318,6 +319,18 @@ def _check_step(values: Mapping[str, Any], method: Method, task: Task, fault: Fa
             "gradient_accumulation",
             f"found {passes}; a step's {rows} rows (batch_size) are read in that many passes of "
             "equal size, so it must divide them",
+        )
+    elif rows // passes % (devices := values["devices"]):
+        fault(
+            "devices",
+            f"found {devices}; they share the {rows // passes} rows of a pass (batch_size over "
+            "gradient_accumulation) evenly, so it must divide them",
+        )
+    if values["devices"] > 1 and values["compile"]:
+        fault(
+            "devices",
+            f"found {values['devices']} with compile: true; compiled layers were tried in one "
+            "process alone: allowed: 1, or compile: false",
         )
     if weights not in ("fp32", values["precision"]):
         fault(

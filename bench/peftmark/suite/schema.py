@@ -118,6 +118,8 @@ Budget = Annotated[int | str, BeforeValidator(_budget)]
 Steps = Annotated[int | str, BeforeValidator(_steps)]
 Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
+MOST_DEVICES = 64
+"""Devices of a job at most: no machine that is known has more, and all are on one."""
 Sizes = Annotated[list[Annotated[int, Field(ge=1, le=4096)]], Field(min_length=1)]
 Word = Annotated[str, Field(min_length=1, max_length=40, pattern=r"^[^\x00-\x1f\x7f]+$")]
 
@@ -164,6 +166,7 @@ class RecipeLayer(Strict):
     pad_to: PadTo | None = None
     compile: bool | None = None
     attention: Attention | None = None
+    devices: Annotated[int, Field(ge=1, le=MOST_DEVICES)] | None = None
     train_pooler: bool | None = None
     head_dropout: Share | None = None
     targets: Annotated[str | tuple[str, ...], BeforeValidator(_targets)] | None = None

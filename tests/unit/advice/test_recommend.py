@@ -540,7 +540,9 @@ def test_only_the_newest_rows_count():
     ]
 
 
-@pytest.mark.parametrize("changes", [{"compile": True}, {"pad_to": 8}, {"attention": "eager"}])
+@pytest.mark.parametrize(
+    "changes", [{"compile": True}, {"pad_to": 8}, {"attention": "eager"}, {"devices": 2}]
+)
 def test_rows_of_one_form_alone_are_compared(changes):
     """A run that was made again, of which some seeds are still as before."""
     old = rows((LORA, HEAD), tasks=["sst-2"])
@@ -555,7 +557,7 @@ def test_rows_of_one_form_alone_are_compared(changes):
     assert {s.job.seed for s in table.slots} == {0, 1, 2}
     assert notes == [
         "6 rows that a later recipe replaced are left out.",
-        "4 rows of another pad_to, compile or attention than the newest are left out.",
+        "4 rows of another pad_to, compile, attention or devices than the newest are left out.",
     ]
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from factory import make_environment, make_job, make_outcome
+from factory import make_environment, make_job, make_outcome, make_recipe
 from peftmark.core.errors import UserError
 from peftmark.executors import node as remote
 from peftmark.executors import parcel, process, select
@@ -204,9 +204,11 @@ class Scripted:
 
     def __init__(self, *results):
         self.results, self.calls, self.cancelled = list(results), 0, []
+        self.devices = []
 
-    def submit(self, payloads):
+    def submit(self, payloads, devices):
         self.calls += len(payloads)
+        self.devices += [devices] * len(payloads)
         return [(self.calls, text) for text in payloads]
 
     def started(self, handle):
@@ -225,6 +227,14 @@ class Scripted:
 
 LOST = Lost(Outcome("crashed", "lost"), "its node failed", "a trace")
 FAULT = Lost(Outcome("crashed", "no peftmark there"), "", "a trace")
+
+
+def test_calls_are_handed_over_with_the_devices_of_their_jobs(order):
+    counts = enumerate((1, 2, 1))
+    jobs = [(make_job(seed=seed, recipe=make_recipe(devices=n)), 1) for seed, n in counts]
+    cluster = Scripted(*[FAULT] * 3)
+    done = list(drive(order(jobs=jobs), cluster, at_once=3))
+    assert [one.job.recipe.devices for one in done] == cluster.devices == [1, 2, 1]
 
 
 def test_a_lost_call_is_tried_again_while_there_are_tries(order, tmp_path):

@@ -87,6 +87,7 @@ FULL = make_record(
         penalty=0.25,
         timed_alone=False,
         compile_seconds=30.5,
+        summed_peak_bytes=1700 * 2**20,
         jobs_on_gpu=4,
         torch_allocated_bytes=1,
         torch_reserved_bytes=2,

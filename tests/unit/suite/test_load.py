@@ -249,7 +249,12 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path, monkeypatch):
                 value,
                 [f"methods[2] (lora).recipe.{name}: must be the same for all methods"],
             )
-            for name, value in (("pad_to", 8), ("compile", True), ("attention", "eager"))
+            for name, value in (
+                ("pad_to", 8),
+                ("compile", True),
+                ("attention", "eager"),
+                ("devices", 2),
+            )
         ),
         ((*QUICK, "vary"), {"compile": [False, True]}, ["vary.compile: unknown key"]),
         (

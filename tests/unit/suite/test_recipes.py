@@ -216,7 +216,7 @@ def test_settings_that_came_later_leave_ids_as_they_were_at_their_defaults(tmp_p
     write(tmp_path, BASE)
     before = {job.job_id for job in reported(load_suite("demo", tmp_path), "quick")}
     settings = {"weights": "fp32", "gradient_accumulation": 1, "label_smoothing": 0.0}
-    settings |= {"halve_on_growth": False, "compile": False}
+    settings |= {"halve_on_growth": False, "compile": False, "devices": 1}
     unset = {"early_stopping": 2, "pad_to": 8, "attention": "eager"}
     write(tmp_path, changed(*((("recipe", name), value) for name, value in settings.items())))
     jobs = reported(load_suite("demo", tmp_path), "quick")
@@ -224,7 +224,7 @@ def test_settings_that_came_later_leave_ids_as_they_were_at_their_defaults(tmp_p
     assert not any(f'"{name}":' in job.to_json() for job in jobs for name in (*settings, *unset))
     for name, value in {**settings, **unset}.items():
         other = {"weights": "bf16", "gradient_accumulation": 2, "label_smoothing": 0.1}
-        other |= {"halve_on_growth": True, "compile": True}
+        other |= {"halve_on_growth": True, "compile": True, "devices": 2}
         content = changed((("recipe", name), other.get(name, value)))
         content["recipe"]["precision"] = "bf16" if name == "weights" else "fp32"
         write(tmp_path, content)
@@ -246,6 +246,11 @@ def test_settings_that_came_later_leave_ids_as_they_were_at_their_defaults(tmp_p
         ({"label_smoothing": 1.0}, ["recipe.label_smoothing", "found 1.0"]),
         ({"pad_to": 12}, ["recipe.pad_to: found 12", "8, 16, 32 or 64"]),
         ({"compile": "regional"}, ["recipe.compile: found 'regional'"]),
+        ({"devices": 0}, ["recipe.devices: found 0"]),
+        ({"devices": 65}, ["recipe.devices: found 65"]),
+        ({"devices": 3}, ["devices: found 3", "16 rows of a pass", "must divide them"]),
+        ({"devices": 4, "gradient_accumulation": 8}, ["devices: found 4", "2 rows of a pass"]),
+        ({"devices": 2, "compile": True}, ["devices: found 2 with compile", "compile: false"]),
         ({"attention": "flash"}, ["recipe.attention: found 'flash'", "'sdpa' or 'eager'"]),
         ({"optimizer": "sgd"}, ["'adamw', 'adamw_8bit', 'paged_adamw' or 'paged_adamw_8bit'"]),
     ],

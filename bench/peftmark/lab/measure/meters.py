@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from peftmark.lab.number_types import TYPES
+from peftmark.lab.team import Team
 from peftmark.machine import nvml
 from peftmark.machine.rapl import Rapl
 from peftmark.machine.shared_device import SharedDevice
@@ -207,6 +208,27 @@ class Meters:
         self.vmhwm = _most(self.vmhwm, _most(self.vmhwm_train, high_water_mark()))
         return self.vmhwm
 
+    # --- several processes ----------------------------------------------------------------------
+
+    def take_in(self, team: Team) -> None:
+        """Take in what the job's other processes read of their training: memory of the largest, and
+        time of all processors and energy of all GPUs together. The processors' energy is the
+        machine's whoever reads it."""
+        gpu = self._joules.get("gpu", Reading(None)).value
+        own = [self.allocated, self.reserved, self.vmhwm_train, self.life_peak()]
+        every = team.gathered([*own, self.cpu_seconds, gpu])
+        columns = list(zip(*every, strict=True))
+        self.allocated, self.reserved, self.vmhwm_train, self.vmhwm = (
+            int(max(known)) if (known := [v for v in values if v is not None]) else None
+            for values in columns[:4]
+        )
+        self.cpu_seconds = _sum(columns[4]) or 0.0
+        if gpu is not None:
+            joules = _sum(columns[5])
+            self._joules["gpu"] = Reading(joules, "a counter of another of its GPUs can't be read")
+        summed = _sum(columns[0] if self._cuda is not None else columns[2])
+        self.note("summed_peak_bytes", None if summed is None else int(summed))
+
     # --- energy ---------------------------------------------------------------------------------
 
     def _start_energy(self) -> None:
@@ -250,6 +272,12 @@ class Meters:
             if found["cpu"].value is not None and at_once != "1":
                 self._flag(f"contended: {at_once} jobs at once on this machine")
         return found["gpu"], found["cpu"], tuple(self._flags)
+
+
+def _sum(values: Sequence[float | None]) -> float | None:
+    """The sum of values of which none is unknown; else None."""
+    known = [value for value in values if value is not None]
+    return sum(known) if len(known) == len(values) else None
 
 
 def _most(one: int | None, other: int | None) -> int | None:

@@ -18,6 +18,7 @@ from peftmark.lab.measure.flop_counter import Operations
 from peftmark.lab.memory.live_tensors import LiveBytes, LiveTensors
 from peftmark.lab.methods import Prepared
 from peftmark.lab.step import Step
+from peftmark.lab.team import ALONE, Team
 from peftmark.record.job import Job
 
 
@@ -42,14 +43,18 @@ def probe(job: Job, task: Task, prepared: Prepared, work: Work, device: torch.de
     """Follow storages in two steps, and count operations in them and a third.
 
     The shortest batch makes the optimizer's states, then the largest has the run's peak; with a
-    middling one the operations are known at three lengths.
+    middling one the operations are known at three lengths. Of several devices the storages are
+    those of the last, whose rows are the longest where batches are sorted; the operations are those
+    of all, one device's share after the other.
 
     Args:
         prepared: a model of its own, in the state before the first step.
     """
     lengths = sorted(set(work.longest))
     live = LiveTensors(prepared.model)
-    step = Step(job, task, prepared, device, passes=live.start_pass)
+    devices = job.recipe.devices
+    team = Team(devices - 1, devices) if devices > 1 else ALONE
+    step = Step(job, task, prepared, device, passes=live.start_pass, team=team)
     taken = 0
 
     shapes: list[tuple[Shape, ...]] = []
@@ -59,7 +64,8 @@ def probe(job: Job, task: Task, prepared: Prepared, work: Work, device: torch.de
         nonlocal taken, inputs
         taken += 1
         batch = work.train(work.longest.index(length))
-        shapes.append(tuple(part.shape for part in batch.parts(job.recipe.pass_rows)))
+        parts = step.team.own(batch.parts(job.recipe.device_rows))
+        shapes.append(tuple(part.shape for part in parts))
         inputs = tuple(batch.inputs)
         step(taken, batch)
 
@@ -74,9 +80,12 @@ def probe(job: Job, task: Task, prepared: Prepared, work: Work, device: torch.de
         for length in (lengths[0], lengths[-1]):
             count(length)
             live.end_step()
-    middle = lengths[len(lengths) // 2]
-    if middle not in counted:
-        count(middle)
+    wanted = {lengths[0], lengths[len(lengths) // 2], lengths[-1]}
+    if devices > 1:
+        counted.clear()
+        step.team = ALONE
+    for length in sorted(wanted - counted.keys()):
+        count(length)
     return Probed(
         live.peak(),
         tuple(shapes[:2]),

@@ -42,6 +42,8 @@ PROBED = (
     "mfu",
 )
 PREDICTED = ("predicted_live_bytes", "prediction_error")
+AFTERWARDS = (*SAVED, *DEPLOYED, *PROBED, *PREDICTED)
+"""Columns of what is measured once training is over."""
 FORGOTTEN = ("unrelated_perplexity_before", "unrelated_perplexity_after")
 
 
@@ -52,8 +54,9 @@ UNTOUCHED = (
     "rank_allocator",
     "timed_steps", "train_seconds", "step_seconds_p10", "step_seconds_p50", "step_seconds_p90",
     "cpu_seconds", "samples_per_second", "tokens_per_second", "torch_allocated_bytes",
-    "torch_reserved_bytes", "vmhwm_train_bytes", "rss_before_train_bytes", "energy_gpu_joules",
-    "energy_cpu_joules", "gemm_flops_per_second", "head_parameters", "adapter_parameters",
+    "torch_reserved_bytes", "vmhwm_train_bytes", "rss_before_train_bytes", "summed_peak_bytes",
+    "energy_gpu_joules", "energy_cpu_joules", "gemm_flops_per_second", "head_parameters",
+    "adapter_parameters",
     "solved_size", "budget_parameters", "active_parameters", "final_rank", "initial_weights_hash",
     "final_weights_hash", "peak_memory_bytes", "peak_memory_source", *WATCHED,
 )  # fmt: skip
@@ -248,8 +251,9 @@ def of_deployment(found: Deployed, outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def of_probe(probed: Probed, outcome: Outcome) -> dict[str, Any]:
-    """Live bytes, operations, and the share of the machine's peak that the timed steps reached."""
+def of_probe(probed: Probed, outcome: Outcome, devices: int) -> dict[str, Any]:
+    """Live bytes, operations, and the share of the peak of all the job's devices that the timed
+    steps reached."""
     live = probed.live
     rate = outcome.gemm_flops_per_second
     flops = probed.flops[: outcome.steps]
@@ -260,7 +264,7 @@ def of_probe(probed: Probed, outcome: Outcome) -> dict[str, Any]:
         "live_bytes": live.total,
         **{part.column: getattr(live, part.key) for part in LIVE_PARTS},
         "flops_per_step": sum(flops) / len(flops),
-        "mfu": reached / rate if reached and rate else None,
+        "mfu": reached / (rate * devices) if reached and rate else None,
     }
 
 
@@ -282,6 +286,11 @@ def finished(
         "energy_gpu_joules": gpu.reason,
         "energy_cpu_joules": cpu.reason,
         "timed_alone": on_cpu,
+        "summed_peak_bytes": (
+            "one process trained the job"
+            if job.recipe.devices == 1
+            else "a process can't tell its own peak"
+        ),
         "vmhwm_bytes": "no /proc on this system",
         "vmhwm_train_bytes": "no /proc on this system",
         "rss_before_train_bytes": "no /proc on this system",

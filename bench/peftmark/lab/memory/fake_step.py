@@ -339,6 +339,8 @@ class _Maker:
             raise NotSymbolic(untrained)
         if self.job.recipe.compile:
             raise NotSymbolic("a compiled step keeps other tensors than one without values shows")
+        if self.job.recipe.devices > 1:
+            raise NotSymbolic("a step that several devices share is not predicted")
         base = self.base()
         job, recipe = self.job, self.job.recipe
         with unset():

@@ -214,10 +214,10 @@ def _train_networks(
             of the loss of all.
     """
     recipe, method = setting.job.recipe, known_method(setting.job.method)
-    if recipe.gradient_accumulation > 1:
+    if recipe.gradient_accumulation > 1 or recipe.devices > 1:
         raise Unsupported(
             "unipelt with gates: network takes the entropy of a whole step's gates from its loss; "
-            "use gradient_accumulation: 1, or gates: paper"
+            "use gradient_accumulation: 1 and devices: 1, or gates: paper"
         )
     weight = method.option(recipe.options, "entropy_weight")
     threshold = method.option(recipe.options, "prune_below")

@@ -1,0 +1,296 @@
+"""One job trained by several processes: what one process would give, in every one of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import psutil
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file
+
+import tiny
+import tiny_causal
+import tiny_worker
+from peftmark.executors import process
+from peftmark.executors.contract import Order
+from peftmark.executors.local import run_jobs
+from peftmark.executors.slots import Slot
+from peftmark.lab import recipe
+from peftmark.lab.measure.meters import Meters, Reading
+from peftmark.lab.rng import stream_seed
+from peftmark.lab.step import Step
+from peftmark.lab.team import BUCKET_BYTES, Team, _buckets
+from peftmark.record.recipe import AdaLoraSchedule
+from peftmark.sources.assets import Places
+from waiting import wait_for
+
+CPU = torch.device("cpu")
+STILL = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+"""A base without dropout, of which each process would draw its own."""
+
+
+@pytest.fixture(params=["class", "text"])
+def still(request, tmp_path, monkeypatch):
+    """A model without dropout, and a function that makes jobs of it."""
+    if request.param == "text":
+        tiny_causal.install(tmp_path / "mirror", monkeypatch)
+        asked = "tiny-answer"
+        return Places(tmp_path / "mirror", ("mirror",), tmp_path / "cache"), (
+            lambda method, **more: tiny_causal.job(method, task=asked, dropout=0.0, **more)
+        )
+    config = transformers.BertConfig(**tiny.SMALL, **STILL)
+    monkeypatch.setitem(tiny.CONFIGS, "bert", lambda: config)
+    tiny.install(tmp_path / "mirror", monkeypatch)
+    return Places(tmp_path / "mirror", ("mirror",), tmp_path / "cache"), (
+        lambda method, **more: tiny.job(method, dropout=0.0, **more)
+    )
+
+
+def first_step(places, job, team):
+    """Loss, penalty and gradients of a job's first step, as a process of a team has them before
+    anything is added up."""
+    prepared = tiny.build(places, job)
+    step = Step(job, tiny.task_of(job), prepared, CPU, team=team)
+    seen = {}
+    step.update = lambda number: (
+        seen.update(
+            {n: p.grad.clone() for n, p in prepared.model.named_parameters() if p.requires_grad}
+        )
+        or torch.zeros(())
+    )
+    return step(1, tiny.work(places, job).train(0)), seen
+
+
+# --- shares -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("method", "passes"), [("lora", 1), ("lora", 2), ("adalora", 1)])
+def test_the_shares_of_all_processes_add_up_to_the_step(still, method, passes):
+    """Rows of different lengths, of text by its tokens; a penalty counts once in all."""
+    places, job = still
+    whole, by_whole = first_step(places, job(method, window_batches=1), Team())
+    shared = job(method, window_batches=1, devices=2, gradient_accumulation=passes)
+    parts = [first_step(places, shared, Team(place, 2)) for place in (0, 1)]
+    assert float(sum(taken.loss for taken, _ in parts)) == pytest.approx(
+        float(whole.loss), rel=1e-5
+    )
+    assert len({float(taken.loss) for taken, _ in parts}) == 2
+    if whole.penalty is not None:
+        penalties = sum(taken.penalty for taken, _ in parts)
+        assert float(penalties) == pytest.approx(float(whole.penalty), rel=1e-6)
+    for name, gradient in by_whole.items():
+        summed = sum(seen[name] for _, seen in parts)
+        torch.testing.assert_close(summed, gradient, rtol=1e-3, atol=1e-6)
+
+
+def test_every_row_is_one_processes(still):
+    places, job = still
+    asked = job("lora", devices=2, gradient_accumulation=2)
+    parts = tiny.work(places, asked).train(0).parts(asked.recipe.device_rows)
+    own = [Team(place, 2).own(list(range(len(parts)))) for place in (0, 1)]
+    assert own == [[0, 2], [1, 3]]
+    assert [part.shape.rows for part in parts] == [2, 2, 2, 2]
+
+
+def test_gradients_are_added_up_by_type_and_no_more_than_fit_at_once():
+    large = torch.zeros(BUCKET_BYTES // 8)  # half a bucket
+    small, other = torch.zeros(3), torch.zeros(3, dtype=torch.float64)
+    found = list(_buckets([small, large, other, large, large]))
+    assert [[t.numel() for t in bucket] for bucket in found] == [
+        [3, large.numel()],
+        [large.numel()] * 2,
+        [3],
+    ]
+    assert list(_buckets([])) == []
+
+
+def test_each_process_draws_for_its_own_rows():
+    assert stream_seed(1, "dropout", 0) == stream_seed(1, "dropout")
+    assert len({stream_seed(1, "dropout", place) for place in range(4)}) == 4
+
+
+# --- what the first process takes in ------------------------------------------------------------
+
+
+class Said(Team):
+    """The first of two processes, which hears what a test says for the other one."""
+
+    def __init__(self, *answers):
+        super().__init__(0, 2)
+        self.answers = list(answers)
+
+    def gathered(self, values):
+        return [list(values), self.answers.pop(0)]
+
+
+def test_memory_is_of_the_largest_process_and_time_of_all():
+    meters = Meters(CPU)
+    meters.vmhwm_train, meters.vmhwm, meters.cpu_seconds = 500, 700, 2.0
+    meters.life_peak = lambda: 700
+    meters.take_in(Said([None, None, 600.0, 650.0, 3.0, None]))
+    assert (meters.vmhwm_train, meters.vmhwm, meters.cpu_seconds) == (600, 700, 5.0)
+    assert meters.noted["summed_peak_bytes"] == 1100
+    assert (meters.allocated, meters.reserved) == (None, None)
+
+
+def test_a_sum_of_which_a_part_is_unknown_is_unknown():
+    meters = Meters(CPU)
+    meters.vmhwm_train = 500
+    meters._joules["gpu"] = Reading(40.0)
+    meters.take_in(Said([None, None, None, None, 3.0, None]))
+    assert meters.vmhwm_train == 500 and meters.noted["summed_peak_bytes"] is None
+    assert meters._joules["gpu"].value is None and "another" in meters._joules["gpu"].reason
+    meters._joules["gpu"] = Reading(40.0)
+    meters.take_in(Said([None, None, None, None, 3.0, 2.0]))
+    assert meters._joules["gpu"].value == 42.0
+
+
+def test_processes_that_end_with_different_weights_are_no_valid_run(places, training_alone):
+    job = tiny.job("lora", devices=2)
+    found = recipe.run(job, places, lambda m: None, team=Said([7.0], [None] * 4 + [0.0, None]))
+    assert found.status == "invalid"
+    assert found.status_reason == "the job's processes ended with different weights"
+
+
+def test_one_process_reads_all_shares_in_turn(places, training_alone):
+    """A job of two devices that nobody gave them to is that of two passes."""
+    two, passes = (
+        recipe.run(tiny.job("lora", **{name: 2}), places, lambda message: None)
+        for name in ("devices", "gradient_accumulation")
+    )
+    assert two.final_weights_hash == passes.final_weights_hash
+    assert "one process" in passes.null_reasons["summed_peak_bytes"]
+
+
+def test_the_probe_has_the_storages_of_one_device_and_the_operations_of_all(places, unpredicted):
+    """Rows of one length, of which no share is padded less."""
+    one, two = (
+        recipe.run(tiny.job("lora", devices=n, **SHORT), places, lambda message: None)
+        for n in (1, 2)
+    )
+    assert two.live_activation_bytes < 0.7 * one.live_activation_bytes
+    assert two.live_optimizer_bytes == one.live_optimizer_bytes
+    assert two.live_gradient_bytes == one.live_gradient_bytes
+    assert two.flops_per_step == pytest.approx(one.flops_per_step, rel=0.02)
+
+
+SHORT = {"steps": 3, "eval_every": 3, "max_length": 8, "pad_to": 8}
+
+
+# --- for real -----------------------------------------------------------------------------------
+
+MODEL = "minilm-l6"
+
+
+@pytest.fixture
+def together(tmp_path, monkeypatch):
+    """Run a job in so many processes; returns its ending and what it kept."""
+    mirror = tmp_path / "mirror"
+    monkeypatch.setattr(process, "WORKER", "team_worker:main")  # the server loads torch once
+
+    def start(job, tasks, worker="main", retries=0):
+        if not (mirror / "tables").exists():
+            tiny_worker.name_as(mirror, monkeypatch, MODEL, **{name: name for name in tasks})
+        job = replace(job, model=MODEL)
+        order = Order(
+            jobs=[(job, 1)],
+            places=Places(mirror, ("mirror",), tmp_path / "cache"),
+            logs=tmp_path / "logs",
+            retries=retries,
+            worker=f"team_worker:{worker}",
+            outbox=tmp_path / "kept",
+            keep=frozenset([job.job_id]),
+        )
+        found = list(run_jobs(order, [Slot()] * job.recipe.devices))
+        pids = [int(line) for line in (mirror / "pids").read_text().split()]
+        assert len(set(pids)) >= job.recipe.devices
+        wait_for(lambda: not any(map(runs, pids)))
+        return found, tmp_path / "kept" / f"{job.job_id}.1"
+
+    return start
+
+
+def runs(pid):
+    """Whether a process is there, and not just its end to be heard of."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
+
+def tensors(folder):
+    return load_file(folder / "adapter_model.safetensors")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("method", "task"), [("lora", "tiny-class"), ("adalora", "tiny-score"), ("lora", "tiny-text")]
+)
+def test_two_processes_give_what_one_gives(tmp_path, monkeypatch, together, method, task):
+    if task == "tiny-text":
+        tiny_causal.install(tmp_path / "mirror", monkeypatch)
+        job = tiny_causal.job(method, task=task, dropout=0.0)
+        tasks = ["tiny-text", "tiny-other"]
+    else:
+        config = transformers.BertConfig(**tiny.SMALL, **STILL)
+        monkeypatch.setitem(tiny.CONFIGS, "bert", lambda: config)
+        tiny.install(tmp_path / "mirror", monkeypatch)
+        job, tasks = tiny.job(method, task=task, dropout=0.0), ["tiny-class", "tiny-score"]
+    ends = [together(replace(job, recipe=replace(job.recipe, devices=n)), tasks) for n in (1, 2)]
+    one, two = (found[0].outcome for (found, _) in ends)
+    assert (one.status, two.status) == ("ok", "ok"), (one.status_reason, two.status_reason)
+    for mine, other in zip(one.curve, two.curve, strict=True):
+        assert other.loss == pytest.approx(mine.loss, abs=1e-5)
+        assert other.metric == pytest.approx(mine.metric, abs=1e-5)
+    whole, shared = (tensors(folder) for (_, folder) in ends)
+    assert whole.keys() == shared.keys()
+    for name, tensor in whole.items():
+        torch.testing.assert_close(shared[name], tensor, rtol=0, atol=1e-5)
+    assert two.initial_weights_hash == one.initial_weights_hash
+    assert two.summed_peak_bytes > two.vmhwm_train_bytes and one.summed_peak_bytes is None
+    assert two.samples_per_second > 0 and two.cpu_seconds > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("worker", "status", "reason"),
+    [
+        ("member_dies", "crashed", "process 2 of 2 was killed by SIGKILL"),
+        ("member_lacks_memory", "out_of_memory", "in process 2 of 2: planted"),
+        ("lead_lacks_memory", "out_of_memory", "planted"),
+    ],
+)
+def test_a_process_that_ends_in_a_step_ends_the_job(
+    tmp_path, monkeypatch, together, worker, status, reason
+):
+    tiny.install(tmp_path / "mirror", monkeypatch)
+    found, _ = together(tiny.job("lora", devices=2), ["tiny-class"], worker)
+    assert found[0].outcome.status == status
+    assert found[0].outcome.status_reason.startswith(reason)
+
+
+STAGED = {
+    "two-stage": {
+        "adalora": AdaLoraSchedule(4, 1, 2, 1, 0.85, 0.85, 0.1),
+        "options": {"from": "best"},
+        "selection_rows": 16,
+    },
+    "growing-lora": {"rank": 8},
+    "diff-pruning": {},
+    "unipelt": {},
+    "bitfit-distilled": {},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", STAGED)
+def test_methods_with_stages_and_draws_stay_the_same_in_every_process(
+    tmp_path, monkeypatch, together, method
+):
+    """With dropout, of which each process draws its own; what a process draws for a stage, or
+    decides by a score, is the first one's."""
+    tiny.install(tmp_path / "mirror", monkeypatch)
+    found, _ = together(tiny.job(method, devices=2, **STAGED[method]), ["tiny-class"])
+    assert found[0].outcome.status == "ok", found[0].outcome.status_reason
