@@ -98,15 +98,9 @@ def probe(keys: Sequence[str], known: Probed, missing: bool = False) -> None:
     Args:
         missing: whether what is known of them stays, and only new base formats are tried.
     """
-    import torch
-    from transformers.utils import logging
-
     from peftmark.lab.capability_grounds import grounds
     from peftmark.lab.capability_trials import probe_method, with_bases
 
-    torch.set_num_threads(1)
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
     found: dict[str, Capabilities] = dict(known.methods)
     with grounds() as on:
         for number, key in enumerate(keys, 1):

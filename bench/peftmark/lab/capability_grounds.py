@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import AutoConfig
+from transformers.utils import logging
 
 from peftmark.catalog.methods import known_method
 from peftmark.catalog.tried_architectures import SMALL, TRIED, Class
@@ -119,7 +120,8 @@ class Ground:
             dropout=0.0 if "dropout" in known.settings else None,
             options=copy.deepcopy(known.resolved_options(options)),
         )
-        return replace(made, task=TASKS[self.made], seed=seed, device=self.device.type)
+        place: Any = self.device.type
+        return replace(made, task=TASKS[self.made], seed=seed, device=place)
 
     def outputs(self, model: nn.Module, job: Job) -> torch.Tensor:
         """What a model says of the last rows: logits, or the log-likelihoods of texts."""
@@ -223,7 +225,11 @@ def apart(one: torch.Tensor, other: torch.Tensor) -> float:
 
 @contextmanager
 def grounds() -> Iterator[dict[Class, Ground]]:
-    """The tiny bases, for as long as it is open."""
+    """The tiny bases, for as long as it is open; torch has one thread from then on."""
+    torch.set_num_threads(1)
+    quiet: Any = logging
+    quiet.set_verbosity_error()
+    quiet.disable_progress_bar()
     with tempfile.TemporaryDirectory(prefix="peftmark-") as scratch:
         found: dict[Class, Ground] = {}
         for made, (key, settings) in BASES.items():

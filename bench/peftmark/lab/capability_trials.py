@@ -92,8 +92,8 @@ def merges(adapter: Adapter) -> Answer:
         with _silent():
             merged = own(model)[0] if own else model.merge_and_unload()
         says = adapter.ground.outputs(merged, adapter.ends)
-    except Exception as error:
-        told = no(error)
+    except Exception as raised:
+        told = no(raised)
         return told if own else Answer(False, f"{why_not}. PEFT: {told.reason}")
     if left := [name for name, part in merged.named_modules() if isinstance(part, BaseTunerLayer)]:
         return no(f"merged, an adapter is left on {left[0]}")
