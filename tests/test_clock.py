@@ -43,6 +43,7 @@ ALLOWED = {
     "support/fake_worker.py": {
         "dies_of_a_nameless_signal": "hangs until it is killed, if its own signal did not",
         "_hang": "hangs until it is killed",
+        "_hangs": "hangs until it is killed",
         "_recipe_by_way": "hangs until it is killed",
         "leaves_a_child": "the child hangs until the test kills it",
         "never_takes": "hangs until it is killed",

@@ -147,6 +147,7 @@ SPOKEN_BY = (
     "cli",
     "perf",
     "docgen.memory_page",
+    "docgen.capabilities",
     "docgen.structure",
     "site.__main__",
     "__main__",

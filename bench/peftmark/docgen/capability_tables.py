@@ -33,7 +33,7 @@ def terminal(found: Probed, other_versions: str = "") -> str:
     rows = [(key, *_glance(found.methods.get(key))) for key in all_methods()]
     made = fill(f"Tried on tiny models with {_versions(found)}.", COLUMNS)
     if other_versions:
-        made += "\n" + fill(f"Here is {other_versions}; {AGAIN} tries anew.", COLUMNS)
+        made += "\n" + fill(f"Here is {other_versions}; {AGAIN} tries again.", COLUMNS)
     return "\n".join([*aligned(_HEAD, rows), "", _LEGEND, made])
 
 
