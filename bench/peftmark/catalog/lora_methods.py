@@ -135,7 +135,7 @@ LORA_METHODS: tuple[Method, ...] = (
             "projection", "first-batch", ("first-batch", "each-batch", "random"),
             "where the direction comes from on which inputs are kept",
         ),
-        sits_on=("none",),
+        sits_on=of_family("none", "torchao-8bit"),
     ),
     _lora(
         "loft", "LoFT", "LoRA whose optimizer does to the factors what AdamW does to the weight",
