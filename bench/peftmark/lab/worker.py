@@ -132,6 +132,13 @@ def _member(job_json: str, places_json: str, link: Any, seat: Seat, device: str 
         wait_for_end()
 
 
+def _joined(seat: Seat, job: Job) -> Any:
+    """The job's processes, which find each other now (`peftmark.lab.team.Team`)."""
+    from peftmark.lab.team import joined
+
+    return joined(seat, job.device)
+
+
 def _guarded(
     job: Job,
     places_json: str,
@@ -150,13 +157,12 @@ def _guarded(
         from peftmark.lab import recipe
         from peftmark.lab.measure.meters import reset_high_water_mark
         from peftmark.lab.plugin_code import bring
-        from peftmark.lab.team import joined
 
         reset_high_water_mark()
         quiet_libraries()
         bring(job)
         with SharedDevice.told(json.loads(places_json)) as turns:
-            team = {"team": joined(seat, job.device)} if seat is not None else {}
+            team = {} if seat is None else {"team": _joined(seat, job)}
             return recipe.run(job, _places(places_json), send, _outbox(places_json), turns, **team)
     except BaseException as error:  # a library may leave by SystemExit when it is loaded
         with suppress(Exception):  # a log without room, an error that can't be told
