@@ -9,6 +9,7 @@ import pytest
 import torch
 from peft import PeftModel
 
+from alone import read_alone_each_row_says_the_same
 from peftmark.catalog.tried_architectures import TRIED
 from peftmark.lab.architecture_trials import job_of, make_tiny, task_of, trained, trial
 from peftmark.lab.data.batches import Batch
@@ -105,19 +106,15 @@ def test_a_decoder_that_classifies_is_trained_and_loaded_again(tmp_path, key, me
     assert any("score" in name for name, _ in trainable(prepared.model))
     ids, mask = (batches[0].inputs[name] for name in ("input_ids", "attention_mask"))
     model = prepared.model.eval()
-    with torch.no_grad():
-        together = model(input_ids=ids, attention_mask=mask).logits
-        for row, length in enumerate(mask.sum(1).tolist()):
-            own = ids[row : row + 1, :length]
-            alone = model(input_ids=own, attention_mask=torch.ones_like(own)).logits
-            torch.testing.assert_close(together[row : row + 1], alone, rtol=0, atol=1e-5)
-        if not prepared.beyond:  # then PEFT's own loading gives the same
-            prepared.save(tmp_path / "saved")
-            task = task_of("classifier")
-            base = load_model(tmp_path, asked, task, anatomy(tmp_path, task))
-            own = PeftModel.from_pretrained(base, str(tmp_path / "saved")).eval()
+    together = read_alone_each_row_says_the_same(model, ids, mask)
+    if not prepared.beyond:  # then PEFT's own loading gives the same
+        prepared.save(tmp_path / "saved")
+        task = task_of("classifier")
+        base = load_model(tmp_path, asked, task, anatomy(tmp_path, task))
+        own = PeftModel.from_pretrained(base, str(tmp_path / "saved")).eval()
+        with torch.no_grad():
             again = own(input_ids=ids, attention_mask=mask).logits
-            torch.testing.assert_close(again, together, rtol=0, atol=1e-6)
+        torch.testing.assert_close(again, together, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("method", ["full", *METHODS])

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
+import pytest
+
 from fake_worker import HANGING_STEP
+from peftmark.executors import process
 from peftmark.executors.contract import Finished, Order
 from peftmark.executors.local import run_jobs
 from peftmark.executors.slots import Room, Slot
@@ -15,6 +19,16 @@ from waiting import Clock
 
 OVER = 1.0
 """Seconds over its limit that a job gets to."""
+
+
+def watched_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Watched:
+    """A supervisor with the clock that stands still, and a folder of logs; its workers that must
+    be ended don't get long for it."""
+    watched = Watched()
+    monkeypatch.setattr(process, "GRACE_SECONDS", 0.5)
+    monkeypatch.setattr(process, "time", watched.clock)
+    (folder / "logs").mkdir()
+    return watched
 
 
 @dataclass

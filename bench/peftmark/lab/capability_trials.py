@@ -49,7 +49,7 @@ LEAST_MOVED = 3e-4
 """Of outputs, between the base and a model whose adapter is to have a part in it."""
 ROUNDINGS = 3
 """How many times as far as quantising the base moved its outputs a merge into it may (assumption:
-PEFT's right ones were within 2, and LoRA's merge in the place of DoRA's at 30)."""
+PEFT's right ones were within 2, and LoRA's merge in the place of DoRA's at 11 or more)."""
 MOST_CHARACTERS = 300
 """Of what a library says."""
 YES = Answer(True)

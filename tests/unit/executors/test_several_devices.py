@@ -13,7 +13,7 @@ import pytest
 
 from factory import make_job, make_outcome, make_recipe
 from peftmark.core.errors import UserError
-from peftmark.executors import local, node, process, ray, slurm
+from peftmark.executors import local, node, ray, slurm
 from peftmark.executors.beside import SEVERAL, seen_by_nvml
 from peftmark.executors.contract import Order, needs_of
 from peftmark.executors.in_turn import most_jobs
@@ -23,7 +23,7 @@ from peftmark.executors.slots import DeviceRoom, Room, Slot, together
 from peftmark.machine.visible import Devices, Gpu
 from peftmark.sources.assets import Places
 from waiting import wait_for
-from watched import Watched
+from watched import watched_in
 
 pytestmark = pytest.mark.heavy  # they wait for workers
 
@@ -51,10 +51,7 @@ def order_of(tmp_path, worker, jobs, **changes):
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     """Run jobs with a fake worker; returns the attempts in the order they ended."""
-    monkeypatch.setattr(process, "GRACE_SECONDS", 0.5)
-    (tmp_path / "logs").mkdir()
-    watched = Watched()
-    monkeypatch.setattr(process, "time", watched.clock)
+    watched = watched_in(tmp_path, monkeypatch)
 
     def start(worker, jobs=(TWO,), places=PAIR, retries=0, **changes):
         order = order_of(tmp_path, worker, jobs, retries=retries, **changes)

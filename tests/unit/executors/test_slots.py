@@ -22,7 +22,7 @@ from peftmark.machine import nvml
 from peftmark.sources.assets import Places
 from places import SUPPORT
 from waiting import PATIENCE, wait_for
-from watched import Watched
+from watched import watched_in
 
 pytestmark = pytest.mark.heavy  # they wait for workers
 
@@ -33,10 +33,7 @@ TWO = (Slot(), Slot())
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     """Run jobs of these seeds with a fake worker; returns the attempts in the order they ended."""
-    monkeypatch.setattr(process, "GRACE_SECONDS", 0.5)
-    (tmp_path / "logs").mkdir()
-    watched = Watched()
-    monkeypatch.setattr(process, "time", watched.clock)
+    watched = watched_in(tmp_path, monkeypatch)
 
     def start(worker, seeds=(0,), places=TWO, room=None, retries=1, **changes):
         order = Order(

@@ -126,6 +126,15 @@ class GatedPrefix(nn.Module):
         return self.attention(hidden_states, *args, **kwargs)
 
 
+def bottleneck(hidden: int, width: int, device: torch.device) -> tuple[nn.Linear, nn.Linear]:
+    """D and U of an adapter that adds nothing at the start: D drawn small, U zero."""
+    down = small(nn.Linear(hidden, width, device=device))
+    up = nn.Linear(width, hidden, device=device)
+    nn.init.zeros_(up.weight)
+    nn.init.zeros_(up.bias)
+    return down, up
+
+
 class GatedAdapter(nn.Module):
     """An encoder layer's last LayerNorm with a bottleneck adapter inside, behind a gate.
 
@@ -137,12 +146,8 @@ class GatedAdapter(nn.Module):
 
     def __init__(self, norm: nn.LayerNorm, width: int, gate: AnyGate) -> None:
         super().__init__()
-        device, hidden = norm.weight.device, norm.normalized_shape[0]
         self.norm, self.gate = norm, gate
-        self.down = small(nn.Linear(hidden, width, device=device))
-        self.up = nn.Linear(width, hidden, device=device)
-        nn.init.zeros_(self.up.weight)
-        nn.init.zeros_(self.up.bias)
+        self.down, self.up = bottleneck(norm.normalized_shape[0], width, norm.weight.device)
 
     def forward(self, u: torch.Tensor) -> torch.Tensor:
         """The layer's output, of u's shape."""
@@ -164,12 +169,9 @@ class GatedBottleneck(nn.Module):
 
     def __init__(self, linear: Any, width: int, gate: AnyGate) -> None:
         super().__init__()
-        device, hidden = next(linear.parameters()).device, linear.out_features
+        device = next(linear.parameters()).device
         self.linear, self.gate = linear, gate
-        self.down = small(nn.Linear(hidden, width, device=device))
-        self.up = nn.Linear(width, hidden, device=device)
-        nn.init.zeros_(self.up.weight)
-        nn.init.zeros_(self.up.bias)
+        self.down, self.up = bottleneck(linear.out_features, width, device)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(rows, tokens, in) to (rows, tokens, hidden)."""
