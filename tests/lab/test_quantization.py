@@ -84,7 +84,7 @@ def test_no_back_end_stands_for_what_the_catalogue_does_not_have():
 
 
 def test_an_unknown_quantization_is_refused_by_name(bert):
-    with pytest.raises(Unsupported, match="'int3'; known are none, nf4, fp4, int8, int8-torchao"):
+    with pytest.raises(Unsupported, match="'int3'; known are none, nf4, fp4, int8, int8-torchao, "):
         backend_of("int3")
     with pytest.raises(Unsupported, match="no back-end for quantization 'int3'"):
         base_of(bert, replace(job_for(), quantization="int3"))
@@ -94,7 +94,7 @@ def test_an_unknown_quantization_is_refused_by_name(bert):
 def test_a_base_of_every_back_end_is_what_its_back_end_says(bert, key):
     if key not in BACKENDS:
         pytest.fail("no back-end; the test above says what to write")
-    pytest.importorskip(BACKENDS[key].library or "torch")
+    pytest.importorskip(QUANTIZATIONS[key].imported or BACKENDS[key].library or "torch")
     with quantization_clock(key, CPU) as spent:
         base, parts = base_of(bert, job_for("lora", key))
     assert (len(spent) > 0) == (key != "none")

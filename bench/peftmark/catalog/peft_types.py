@@ -79,6 +79,9 @@ NOT_ON_TORCHAO = frozenset(
 )
 """Types that do to a weight what torchao's tensors have no code for; the others use the layer."""
 
+NOT_ON_QUANTO = frozenset(["frod", "glora"])
+"""Types that change the type of a weight, which quanto refuses, or take plain layers alone."""
+
 _DOCS = "PEFT documentation"
 _R, _TOKENS = "r", "num_virtual_tokens"
 

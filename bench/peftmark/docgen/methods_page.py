@@ -13,7 +13,7 @@ from typing import Any
 from peftmark.catalog.architectures import ARCHITECTURES
 from peftmark.catalog.method import Method, Option, Size
 from peftmark.catalog.methods import METHODS, PREFIX, Cell, all_methods
-from peftmark.catalog.peft_types import NOT_ON_TORCHAO, PEFT_TYPES, PeftType
+from peftmark.catalog.peft_types import NOT_ON_QUANTO, NOT_ON_TORCHAO, PEFT_TYPES, PeftType
 from peftmark.catalog.plugins import Plugin, plugin_of
 from peftmark.catalog.quantizations import Family, of_family
 from peftmark.record.job import Job, ReportOptions
@@ -196,6 +196,8 @@ def _bases(kind: PeftType) -> tuple[str, ...]:
         families += ["bitsandbytes-4bit", "bitsandbytes-8bit"]
     if kind.key not in NOT_ON_TORCHAO:
         families.append("torchao-8bit")
+    if kind.key not in NOT_ON_QUANTO:
+        families.append("quanto")
     return of_family(*families)
 
 
