@@ -184,7 +184,9 @@ WORDS = r"dtype of a .* cannot be changed|is not a plain torch.nn.Linear"
     "kind",
     [pytest.param(k, marks=() if k.key in OFTEN else pytest.mark.slow, id=k.key) for k in TYPES],
 )
-@pytest.mark.parametrize("key", ["int8-quanto", pytest.param("int4-quanto", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "key", ["int8-quanto", pytest.param("int4-quanto", marks=pytest.mark.slow)]
+)
 def test_a_type_of_peft_trains_on_it_and_reloads_or_refuses(bert, tmp_path, kind, key, monkeypatch):
     size = 200 if kind.size == "n_frequency" else 4
     job = replace(job_for(f"peft:{kind.key}", key), size=size)

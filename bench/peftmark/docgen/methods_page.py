@@ -144,7 +144,7 @@ def method_table(counts: Counts) -> str:
             f"{PREFIX}{k.key}",
             k.title,
             _size_option(k),
-            f"refused: {k.refused}" if k.refused else " ".join(_bases(k)),
+            f"refused: {k.refused}" if k.refused else " ".join(bases(k)),
         )
         for k in PEFT_TYPES.values()
     ]
@@ -190,7 +190,8 @@ def _size_option(kind: PeftType) -> str:
     return f"{_method(kind).size} sets {kind.size}" if kind.size else "-"
 
 
-def _bases(kind: PeftType) -> tuple[str, ...]:
+def bases(kind: PeftType) -> tuple[str, ...]:
+    """Quantizations that a type of PEFT sits on."""
     families: list[Family] = ["none"]
     if kind.quantized:
         families += ["bitsandbytes-4bit", "bitsandbytes-8bit"]
@@ -362,7 +363,7 @@ def _tuners() -> list[str]:
             k.summary,
             k.source,
             _size_option(k),
-            "-" if k.refused else " ".join(_bases(k)[1:]) or "no",
+            "-" if k.refused else " ".join(bases(k)[1:]) or "no",
             _yes(_method(k).budget),
             _yes(not k.not_causal),
             k.refused or "-",

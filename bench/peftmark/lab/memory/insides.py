@@ -194,8 +194,15 @@ INSIDES = (
     Inside(
         "torchao.quantization",
         "Float8Tensor",
-        ("qdata", "scale", "block_size", "mm_config", "act_quant_kwargs", "kernel_preference")
-        + ("dtype",),
+        (
+            "qdata",
+            "scale",
+            "block_size",
+            "mm_config",
+            "act_quant_kwargs",
+            "kernel_preference",
+            "dtype",
+        ),
         "holds the numbers and scales of a weight under these names",
     ),
     Inside(
@@ -220,8 +227,17 @@ INSIDES = (
     Inside(
         "optimum.quanto",
         "WeightQBitsTensor.create",
-        ("qtype", "axis", "group_size", "size", "stride", "data", "scale", "shift")
-        + ("requires_grad",),
+        (
+            "qtype",
+            "axis",
+            "group_size",
+            "size",
+            "stride",
+            "data",
+            "scale",
+            "shift",
+            "requires_grad",
+        ),
         "makes weights that hold `_data`, `_scale` and `_shift`",
     ),
     Inside("bitsandbytes.functional", "name2qmap", None, "code books kept for the process"),
@@ -266,7 +282,7 @@ def moved() -> Iterator[str]:
         if library in OPTIONAL and library not in installed:
             continue
         there = f"{inside.module}.{inside.name}"
-        versions = (
+        read_in = (
             f"read in {library} {READ_IN[library]}, installed is {installed[library]}; "
             f"it is needed because it {inside.why}"
         )
@@ -275,10 +291,10 @@ def moved() -> Iterator[str]:
             for part in inside.name.split("."):
                 found = getattr(found, part)
         except (ImportError, AttributeError):
-            yield f"{there} is gone ({versions})"
+            yield f"{there} is gone ({read_in})"
             continue
         if inside.parameters is None:
             continue
         now = tuple(inspect.signature(found).parameters)
         if now != inside.parameters:
-            yield f"{there} takes {', '.join(now)}, not {', '.join(inside.parameters)} ({versions})"
+            yield f"{there} takes {', '.join(now)}, not {', '.join(inside.parameters)} ({read_in})"

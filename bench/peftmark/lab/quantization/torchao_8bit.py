@@ -2,9 +2,9 @@
 
 The weight is a tensor class of torchao's that holds the 8-bit numbers, integers or floats (e4m3),
 and the scales. A layer multiplies with the integers, converted to the type of its input, and scales
-the product; floats it unpacks, and keeps them unpacked for the backward pass. PEFT has
-code of its own for LoRA on such weights; AdaLoRA treats the layer as any other, so it trains on
-it and can't be merged into it.
+the product; floats it unpacks. Either way autograd keeps what it multiplied with for the backward
+pass. PEFT has code of its own for LoRA on such weights; AdaLoRA treats the layer as any other, so
+it trains on it and can't be merged into it.
 """
 
 from __future__ import annotations
@@ -40,7 +40,9 @@ def _config(job: Job, whole: Sequence[str]) -> Any:
     # It would also change settings of torch.compile for the whole process.
     kinds = {"int8-torchao": Int8WeightOnlyConfig, "fp8-torchao": Float8WeightOnlyConfig}
     make: Any = TorchAoConfig
-    return make(kinds[job.quantization](set_inductor_config=False), modules_to_not_convert=list(whole))
+    return make(
+        kinds[job.quantization](set_inductor_config=False), modules_to_not_convert=list(whole)
+    )
 
 
 def _values(weight: Any) -> Iterable[torch.Tensor]:
