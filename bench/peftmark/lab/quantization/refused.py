@@ -7,6 +7,7 @@ docs/quantizations.md, and a test asks again.
 from __future__ import annotations
 
 import tempfile
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
@@ -52,7 +53,9 @@ def words(refusal: Refusal) -> str | None:
     if refusal.unless and _installed(refusal.unless):
         return None
     try:
-        refusal.ask()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            refusal.ask()
     except Exception as error:
         text = " ".join(str(error).split())
         return f"{type(error).__name__}: {text}"
