@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 PROBED = Path(__file__).with_name("capabilities.json")
-LIBRARIES = ("peft", "torch", "transformers", "bitsandbytes", "torchao")
+LIBRARIES = ("peft", "torch", "transformers", "bitsandbytes", "torchao", "optimum-quanto")
 """What was tried is mostly theirs: a file names the versions of these."""
 AGAIN = "python -m peftmark.docgen.capabilities"
 

@@ -83,6 +83,9 @@ ON_8BIT = frozenset(["loha", "lokr"])
 """Types without code for bitsandbytes that use its layers, but need the shape that a weight has as
 loaded: 8-bit weights keep it and 4-bit ones don't."""
 
+NOT_ON_QUANTO = frozenset(["frod", "glora"])
+"""Types that change the type of a weight, which quanto refuses, or take plain layers alone."""
+
 _DOCS = "PEFT documentation"
 _R, _TOKENS = "r", "num_virtual_tokens"
 
