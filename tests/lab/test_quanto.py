@@ -15,6 +15,7 @@ from citizen import job as job_for
 from peftmark.catalog.peft_types import NOT_ON_QUANTO, PEFT_TYPES
 from peftmark.catalog.quantizations import QUANTIZATIONS, of_family
 from peftmark.catalog.tasks import TASKS
+from peftmark.lab import recipe
 from peftmark.lab.deploy import deploy
 from peftmark.lab.measure.flop_counter import Operations
 from peftmark.lab.measure.parameter_counts import base_format
@@ -37,7 +38,7 @@ FORMATS = {
     "int4-quanto": "int4 in rows with scale and shift (quanto)",
 }
 
-pytest.importorskip("optimum.quanto", reason="pip install peftmark[optimum-quanto]")
+pytest.importorskip("optimum.quanto", reason="pip install peftmark[quanto]")
 
 
 @pytest.fixture(scope="module")
@@ -167,11 +168,25 @@ def test_weights_of_16_bits_are_refused_where_quanto_would_make_others_of_them(b
         base_of(bert, job_for("lora", key, weights="bf16", precision="bf16"))
 
 
+@pytest.mark.parametrize("weights", ["bf16", "fp16"])
+def test_int8_takes_a_base_of_16_bits(places, weights):
+    job = tiny.job("lora", "int8-quanto", precision=weights, weights=weights, steps=10)
+    found = recipe.run(job, places, lambda message: None)
+    assert found.status == "ok", found.status_reason
+    assert found.curve[-1].loss < found.curve[0].loss
+    assert found.base_format[FORMATS["int8-quanto"]] == LINEAR
+    assert found.reload_max_error <= QUANTIZATIONS["int8-quanto"].reload_tolerance_with(weights)
+    assert found.live_bytes == found.predicted_live_bytes
+    assert found.live_quantization_bytes == LINEAR // 64 * 2, "scales of 16 bits"
+
+
 def test_a_missing_library_is_told_with_its_remedy(bert, monkeypatch):
     import sys
 
     monkeypatch.setitem(sys.modules, "optimum.quanto", None)
-    with pytest.raises(Unsupported, match=r"can't be loaded: .*'peftmark\[optimum-quanto\]'"):
+    with pytest.raises(
+        Unsupported, match=r"can't be loaded: .*pip install \"peftmark\[quanto\]\"$"
+    ):
         base_of(bert, job_for("lora", "int8-quanto"))
 
 

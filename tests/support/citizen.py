@@ -49,7 +49,7 @@ def base_of(folder: Path, job: Job) -> tuple[nn.Module, Anatomy]:
     """The tiny model in a folder as the job's base; a test is skipped that lacks its library."""
     row = QUANTIZATIONS.get(job.quantization)
     if row is not None and row.optional:
-        pytest.importorskip(row.imported, reason=f"pip install peftmark[{row.optional}]")
+        pytest.importorskip(row.imported, reason=f"pip install {row.install}")
     parts = parts_of(folder)
     return load_model(folder, job, TASKS["sst-2"], parts), parts
 

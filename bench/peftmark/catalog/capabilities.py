@@ -16,6 +16,8 @@ PROBED = Path(__file__).with_name("capabilities.json")
 LIBRARIES = ("peft", "torch", "transformers", "bitsandbytes", "torchao", "optimum-quanto")
 """What was tried is mostly theirs: a file names the versions of these."""
 AGAIN = "python -m peftmark.docgen.capabilities"
+NOT_TRIED = f"not tried yet: {AGAIN} --missing does"
+"""The reason of an answer that a run which was stopped left open."""
 
 
 @dataclass(frozen=True)

@@ -86,6 +86,12 @@ loaded: 8-bit weights keep it and 4-bit ones don't."""
 NOT_ON_QUANTO = frozenset(["frod", "glora"])
 """Types that change the type of a weight, which quanto refuses, or take plain layers alone."""
 
+ALL_THE_SAME: dict[tuple[str, str], str] = {
+    ("peanut", "int8"): "its network reads the 8-bit numbers in place of the weights that they "
+    "stand for; it trains and is the same after loading, and starts at zero, which hides it",
+}
+"""(type, quantization) -> why it is refused though it ran where it was tried."""
+
 _DOCS = "PEFT documentation"
 _R, _TOKENS = "r", "num_virtual_tokens"
 

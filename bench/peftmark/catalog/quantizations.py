@@ -28,6 +28,7 @@ class Quantization:
         double: whether its block constants can be quantised too.
         optional: a package it needs that peftmark is also installed without; empty for none.
         module: what is imported of that package, where it isn't called as the package is.
+        extra: the extra of peftmark's that installs it, where it isn't called as the package is.
         code: `module:name` of a plug-in's back-end; empty for peftmark's own.
     """
 
@@ -41,12 +42,18 @@ class Quantization:
     double: bool = False
     optional: str = ""
     module: str = ""
+    extra: str = ""
     code: str = ""
 
     @property
     def imported(self) -> str:
         """What is imported of the optional package; empty for none."""
         return self.module or self.optional.replace("-", "_")
+
+    @property
+    def install(self) -> str:
+        """What to install for it, as pip takes it; empty for nothing more than peftmark."""
+        return f"peftmark[{self.extra or self.optional}]" if self.optional else ""
 
     def reload_tolerance_with(self, weights: str) -> float:
         """`reload_tolerance` on a base stored in some type: PEFT rounds some adapters to one of 16
@@ -119,6 +126,7 @@ QUANTIZATIONS: dict[str, Quantization] = {
             _NO_MERGE,
             optional="optimum-quanto",
             module="optimum.quanto",
+            extra="quanto",
         ),
         Quantization(
             "fp8-quanto",
@@ -130,6 +138,7 @@ QUANTIZATIONS: dict[str, Quantization] = {
             _NO_MERGE,
             optional="optimum-quanto",
             module="optimum.quanto",
+            extra="quanto",
         ),
         Quantization(
             "int4-quanto",
@@ -141,6 +150,7 @@ QUANTIZATIONS: dict[str, Quantization] = {
             _NO_MERGE,
             optional="optimum-quanto",
             module="optimum.quanto",
+            extra="quanto",
         ),
     )
 }

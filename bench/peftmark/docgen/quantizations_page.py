@@ -2,7 +2,8 @@
 writes docs/quantizations.md.
 
 What can't be asked with the packages that are installed keeps the answer that is stored; HQQ's need
-the package hqq, which is no part of peftmark.
+the package hqq, which is no part of peftmark. Which method runs where is what
+`peftmark.docgen.capabilities` found.
 """
 
 from __future__ import annotations
@@ -11,13 +12,13 @@ import json
 from collections.abc import Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
-from peftmark.catalog.methods import METHODS
-from peftmark.catalog.peft_types import PEFT_TYPES
-from peftmark.catalog.quantizations import QUANTIZATIONS, Family, of_family
+from peftmark.catalog.capabilities import NOT_TRIED, Probed, probed
+from peftmark.catalog.methods import PREFIX, all_methods
+from peftmark.catalog.peft_types import ALL_THE_SAME
+from peftmark.catalog.quantizations import QUANTIZATIONS, Quantization
 from peftmark.core.files import write_all
-from peftmark.docgen.methods_page import bases
 
 if TYPE_CHECKING:
     from peftmark.lab.quantization.refused import Refusal
@@ -27,65 +28,68 @@ STORED = Path(__file__).with_name("refusals.json")
 PACKAGES = ("torch", "transformers", "peft", "torchao", "optimum-quanto", "hqq")
 
 HEAD = """\
-# Quantizations: which back-end takes which method
+# Quantizations: which method runs on which back-end
 
-Scope: every quantization that a suite can name, the methods that train on it, and what other
-back-ends answered when they were asked. Limits: tried on CPUs, with the versions named below; that
-a method trains on a back-end says nothing about its quality there. Speed on a GPU, where a back-end
-may have kernels of its own, was not measured.
+Scope: every quantization that a suite can name, the methods that train on it, and what was asked
+of other back-ends and refused, in the libraries' own words. Limits: tried on a CPU, on tiny
+models, with the versions named below; that a method trains on a base says nothing of its quality
+there, and how fast a back-end is on a GPU was not measured.
 
 Written by `python -m peftmark.docgen.quantizations_page`; don't edit.
 
 ## What a suite can name
 
-| key | what it is | bits | reload differs by at most | after a merge |
-|---|---|---|---|---|
+| `quantization:` | what it is | bits | install | reload differs by at most | after a merge |
+|---|---|---|---|---|---|
 """
 METHODS_HEAD = """
-All of them train on a CPU. Their memory is predicted without weights and without a download, and
-tests hold predictions to measured bytes (`tests/lab/test_fake_step.py`, `test_quantization.py` and
-`test_quanto.py` there).
-int8-quanto takes `weights: bf16` or `fp16`; fp8-quanto and int4-quanto take `fp32` alone, since of
-scales in 16 bits quanto makes weights of other classes, for kernels of its own. A quanto layer
-multiplies in the type of its scales, under autocast too, and its base can't be written to a folder:
-every job quantises its own. torchao's layers keep their weights unpacked from the forward
-pass to the backward one, so that training takes more memory than 8 bits let expect.
+"Install" is what `pip install "..."` takes where peftmark alone isn't enough; without it a job
+ends as unsupported and says so. "Reload" is the largest difference of a logit between the trained
+model and its saved files that is no fault. Memory is predicted for all of them without weights,
+and tests hold predictions to measured bytes.
+
+- quanto: `int8-quanto` takes `weights: bf16` or `fp16` as well; `fp8-quanto` and `int4-quanto`
+  take `fp32` alone, since of 16-bit scales quanto makes other classes of weights, for kernels of
+  its own. A layer multiplies in the type of its scales, under autocast too. Bases can't be
+  written to a folder, so each job quantises its own. Nothing merges into its weights: PEFT adds
+  the update to an unpacked copy, which is dropped without an error, and the merged model would be
+  the base.
+- torchao: layers keep their weights unpacked from the forward pass to the backward one, so
+  training takes more memory than 8 bits a weight let expect.
 
 ## Methods
 
-A yes: the method trains on every quantization of the back-end, or refuses a setting with a reason.
+**runs**: it trained there, and its saved files loaded again say what it said. **refused**: a
+suite that asks for it is refused. **-**: there is nothing to ask. Why, in the words of the
+library that refuses: [methods.md](methods.md#what-each-can-do), or `peftmark methods NAME`.
 
 """
 REFUSED_HEAD = """
-PEFT's own types that torchao's tensors refuse ask for operations they have no code for; `deft`
-would train on torchao's FP8, but not on its int8, and a back-end takes a type or doesn't. quanto
-refuses FRoD, which changes the type of a weight, and GLoRA takes plain layers alone.
+## Asked for and not offered
 
-No adapter is merged into quanto's weights: PEFT adds the update to an unpacked copy that is then
-dropped, without an error, and the merged model is the base's. peftmark refuses.
-
-## What isn't offered, in the libraries' own words
-
-Each was asked for, on a CPU, with {versions}.
+Each was asked of the library on a CPU, with {versions}. A test asks again: once a library does
+it, the test fails. None of them is in work.
 
 | wanted | asked for | of | answer |
 |---|---|---|---|
 """
 TAIL = """
-What could be installed, by the packages' own metadata (2026-11-30, `uv pip compile` with the pins
-of constraints.txt):
+Why installing more doesn't help, by the packages' own metadata (2026-11-30, `uv pip compile` with
+the pins of constraints.txt):
 
-- GPTQ and AWQ: transformers {transformers} and PEFT {peft} know both through gptqmodel alone, and
-  PEFT from 7.0.0 on. Its versions 7.0.0 to 7.6.0 require numpy 2.2.6, 7.7.0 requires torch 2.14.1;
-  numpy is pinned at 2.4.6 and torch at 2.13.0 here. So neither was tried. PEFT has LoRA layers for
-  both; they have no merge.
-- HQQ: `hqq` {hqq} can be installed. transformers refuses it, as above. `HQQLinear`, put in the
-  place of a tiny encoder's layers by hand, trains PEFT's LoRA on a CPU (loss 0.70 to 0.40 in six
-  steps) and merges it (logits 0.008 apart); AdaLoRA is refused, as above. It is no quantization
-  here: its weights are plain tensors beside their constants, known by the layer and not, as every
-  other back-end's, by the class of the weight.
-- int4 of torchao: the format `plain` requires the package mslk, the others a GPU, and PEFT refuses
-  LoRA on its weights either way.
+- GPTQ and AWQ: transformers {transformers} and PEFT {peft} know both through the package
+  gptqmodel alone, PEFT from its version 7.0.0 on. Versions 7.0.0 to 7.6.0 require numpy 2.2.6 and
+  7.7.0 requires torch 2.14.1; pinned here are numpy 2.4.6 and torch 2.13.0. So neither was
+  trained on.
+- HQQ: hqq {hqq} can be installed, and transformers refuses it, as above. `HQQLinear`, put by hand
+  in the place of a tiny encoder's layers, trains PEFT's LoRA (loss 0.70 to 0.40 in six steps) and
+  merges it (logits 0.008 apart); PEFT refuses AdaLoRA on it. Its weights are known by the layer
+  that holds them, and those of every back-end here by their class.
+- int4 of torchao: packed as `plain` it requires the package mslk, as `plain_int32` a GPU, and
+  PEFT refuses LoRA on it either way.
+
+A checkpoint of yours that is quantised already is refused as well:
+[own-models.md](own-models.md).
 """
 
 
@@ -120,11 +124,10 @@ def page(facts: Mapping[str, Mapping[str, str]]) -> str:
 
     versions = facts["versions"]
     named = [
-        f"| `{q.key}` | {q.summary} | {q.bits} | {q.reload_tolerance:g} | {q.merged} |"
+        f"| `{q.key}` | {q.summary} | {q.bits} | {_installs(q)} | {q.reload_tolerance:g} | "
+        f"{q.merged} |"
         for q in QUANTIZATIONS.values()
     ]
-    ours = {m.key: m.quantizations for m in METHODS.values() if m.trains and not m.code}
-    types = {f"peft:{k.key}": bases(k) for k in PEFT_TYPES.values() if not k.refused}
     told = ", ".join(f"{name} {version}" for name, version in versions.items())
     return "\n".join(
         [
@@ -132,7 +135,11 @@ def page(facts: Mapping[str, Mapping[str, str]]) -> str:
             *named,
             METHODS_HEAD.rstrip("\n"),
             "",
-            *_grouped(ours | types),
+            *_grouped(probed()),
+            *(
+                f"\n`{PREFIX}{kind}` ran on {base} and is refused: {why}."
+                for (kind, base), why in ALL_THE_SAME.items()
+            ),
             REFUSED_HEAD.rstrip("\n").format(versions=told),
             *(_answer(one, facts["answers"][one.key]) for one in REFUSALS),
             TAIL.format_map(versions),
@@ -140,18 +147,30 @@ def page(facts: Mapping[str, Mapping[str, str]]) -> str:
     )
 
 
-def _grouped(takes: Mapping[str, tuple[str, ...]]) -> Iterable[str]:
-    """The methods that sit on the same back-ends together, those on most first."""
-    families = get_args(Family)
-    groups: dict[tuple[bool, ...], list[str]] = {}
-    for method, keys in takes.items():
-        on = tuple(set(of_family(family)) <= set(keys) for family in families)
-        groups.setdefault(on, []).append(method)
-    yield f"| {' | '.join(['methods', *families])} |"
-    yield "|---" * (len(families) + 1) + "|"
-    for on, methods in sorted(groups.items(), key=lambda one: (-sum(one[0]), one[1][0])):
-        cells = ["yes" if one else "no" for one in on]
-        yield f"| {', '.join(f'`{m}`' for m in methods)} | {' | '.join(cells)} |"
+def _installs(row: Quantization) -> str:
+    return f"`{row.install}`" if row.install else "-"
+
+
+def _grouped(found: Probed) -> Iterable[str]:
+    """The methods that run on the same bases together, those on most first."""
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for method in all_methods():
+        cells = tuple(_cell(found, method, base) for base in QUANTIZATIONS)
+        groups.setdefault(cells, []).append(f"`{method}`")
+    yield f"| methods | {' | '.join(QUANTIZATIONS)} |"
+    yield "|---" * (len(QUANTIZATIONS) + 1) + "|"
+    for cells, methods in sorted(groups.items(), key=lambda one: -one[0].count("runs")):
+        yield f"| {', '.join(methods)} | {' | '.join(cells)} |"
+
+
+def _cell(found: Probed, method: str, base: str) -> str:
+    """What came of a method on a base, and what a suite is told of it."""
+    one = found.methods[method].sits_on[base]
+    if (method.removeprefix(PREFIX), base) in ALL_THE_SAME:
+        return "refused"
+    if one.holds is None:
+        return "not tried" if one.reason == NOT_TRIED else "-"
+    return "runs" if one.holds else "refused"
 
 
 def _answer(one: Refusal, answer: str) -> str:

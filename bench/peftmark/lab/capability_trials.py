@@ -244,8 +244,8 @@ def _as_itself(there: Adapter | Answer, plain: Adapter | Answer) -> Adapter | An
     """What came of a method on a base; a refusal where it isn't the method that it is on weights as
     loaded.
 
-    PEFT's layers for quantised weights leave some variants of LoRA out, and others of its types
-    take packed numbers for weights.
+    PEFT's layers for quantised weights leave some variants of LoRA out, others of its types take
+    packed numbers for weights, and what changes an unpacked copy of a weight is lost.
     """
     if isinstance(there, Answer) or isinstance(plain, Answer):
         return there
@@ -253,6 +253,11 @@ def _as_itself(there: Adapter | Answer, plain: Adapter | Answer) -> Adapter | An
         return no("trained, it says what LoRA says, to the bit, and not so on weights as loaded")
     quantization = there.job.quantization
     if apart(plain.start_says, plain.ground.base_says("none")) > MOST_APART:
+        if torch.equal(there.start_says, there.base_says):
+            return no(
+                "untrained, it says what the base says, to the bit, and not so on weights as "
+                "loaded: what it does to them is lost"
+            )
         return there  # it starts as another function anyway, as random prompts do
     off = apart(there.start_says, there.ground.base_says(quantization))
     if not off <= max(MOST_APART, ROUNDINGS * there.ground.rounding(quantization)):

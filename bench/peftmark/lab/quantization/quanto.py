@@ -37,8 +37,7 @@ def _config(job: Job, whole: Sequence[str]) -> Any:
         from transformers import QuantoConfig
     except Exception as error:  # it defines operations of its own
         raise Unsupported(
-            f"optimum-quanto can't be loaded: {error}; "
-            "install it with: pip install -c constraints.txt 'peftmark[optimum-quanto]'"
+            f'optimum-quanto can\'t be loaded: {error}; install it: pip install "peftmark[quanto]"'
         ) from error
     if job.recipe.weights != "fp32" and job.quantization not in OF_16_BITS:
         raise Unsupported(

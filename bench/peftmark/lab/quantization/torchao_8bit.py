@@ -34,8 +34,7 @@ def _config(job: Job, whole: Sequence[str]) -> Any:
         from transformers import TorchAoConfig
     except Exception as error:  # native code, and many imports of its own
         raise Unsupported(
-            f"torchao can't be loaded: {error}; "
-            "install it with: pip install -c constraints.txt 'peftmark[torchao]'"
+            f'torchao can\'t be loaded: {error}; install it: pip install "peftmark[torchao]"'
         ) from error
     # It would also change settings of torch.compile for the whole process.
     kinds = {"int8-torchao": Int8WeightOnlyConfig, "fp8-torchao": Float8WeightOnlyConfig}
