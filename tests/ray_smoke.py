@@ -3,7 +3,8 @@
     peftmark run smoke --profile offline --results LOCAL
     PYTHONPATH=tests/support python tests/ray_smoke.py LOCAL --suite smoke --revive
 
-A head and a second node of one CPU each start on the loopback. After the first finished job the
+A head and a second node of one CPU each (or `--cpus`, for jobs over several devices) start on the
+loopback. After the first finished job the
 second node is killed, and with --revive another one joins. Every job must be done once, and every
 deterministic column must be what the local run stored.
 """
@@ -22,9 +23,9 @@ from pathlib import Path
 
 import psutil
 
+from clocked import CLOCK_AND_MACHINE
 from peftmark.record.columns import to_row
 from peftmark.storage.store import Store
-from storm import CLOCK_AND_MACHINE
 
 SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -32,7 +33,7 @@ SETTINGS = {
     "RAY_health_check_initial_delay_ms": "1000",
     "RAY_health_check_period_ms": "1000",
 }
-NODE = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "include_dashboard": False}
+NODE = {"object_store_memory": 80 * 2**20, "include_dashboard": False}
 
 
 def rows(results: Path, suite: str) -> dict[str, dict[str, object]]:
@@ -49,8 +50,9 @@ def run(options: argparse.Namespace, results: Path) -> tuple[int, bool]:
     """Run the suite and kill a node; returns (exit code, whether the node was at work)."""
     from ray.cluster_utils import Cluster
 
-    cluster = Cluster(initialize_head=True, head_node_args=NODE)
-    second = cluster.add_node(**NODE)
+    node = NODE | {"num_cpus": options.cpus}
+    cluster = Cluster(initialize_head=True, head_node_args=node)
+    second = cluster.add_node(**node)
     cluster.wait_for_nodes()
     words = [
         sys.executable,
@@ -68,6 +70,8 @@ def run(options: argparse.Namespace, results: Path) -> tuple[int, bool]:
         "--ray-address",
         cluster.address,
     ]
+    if options.suites:
+        words += ["--suites", str(options.suites)]
     for job in options.job:
         words += ["--job", job]
     parts = results / options.suite / "parts"
@@ -84,7 +88,7 @@ def run(options: argparse.Namespace, results: Path) -> tuple[int, bool]:
                     cluster.remove_node(second, allow_graceful=False)
                     print(f"{time.monotonic() - begin:.0f} s: killed a node at work", flush=True)
                     if options.revive:
-                        cluster.add_node(**NODE)
+                        cluster.add_node(**node)
         return command.returncode, at_work
     finally:
         cluster.shutdown()
@@ -104,6 +108,8 @@ def main() -> None:
     parser.add_argument("local", type=Path, help="results folder of a local run of the same jobs")
     parser.add_argument("--suite", default="smoke")
     parser.add_argument("--profile", default="offline")
+    parser.add_argument("--suites", type=Path, help="a folder of suites besides those shipped")
+    parser.add_argument("--cpus", type=int, default=1, help="of each node")
     parser.add_argument("--job", action="append", default=[], help="only this job (repeatable)")
     parser.add_argument("--revive", action="store_true", help="add a node after the kill")
     parser.add_argument("--at-once", action="store_true", help="kill before a job has finished")

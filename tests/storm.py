@@ -30,7 +30,7 @@ from pathlib import Path
 import psutil
 import pyarrow.parquet as pq
 
-from clocked import CLOCKED
+from clocked import CLOCK_AND_MACHINE
 from peftmark.record.columns import to_row
 from peftmark.run.runner import Selection, make_plan
 
@@ -39,10 +39,6 @@ FINISHED, INCOMPLETE = 0, 6
 ORPHAN_SECONDS = 600.0
 
 # Clocks, and memory as the system sees it. Live bytes and operations are not among them.
-CLOCK_AND_MACHINE = CLOCKED | {
-    "attempt", "vmhwm_bytes", "vmhwm_train_bytes", "rss_before_train_bytes", "energy_flags", "mfu",
-    "phase_seconds", "started_at", "finished_at", "null_reasons", "environment", "command",
-}  # fmt: skip
 
 
 class Broken(Exception):

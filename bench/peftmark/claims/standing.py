@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 
 from peftmark.analysis.machines import machines_of, sentence
@@ -167,7 +168,7 @@ def look(
     if profile is not None and profile not in loaded.profiles:
         named = ", ".join(loaded.profiles)
         raise UserError(f"suite {suite} has no profile {profile!r}", f"Its profiles: {named}.")
-    rows = _Rows.of(loaded, results)
+    rows = _Rows.of(suite, results, lambda: loaded)
     shown = rows.latest() if profile is None else profile
     if shown is None or not (rows.own.records or shown in rows.with_some()):
         raise no_results(
@@ -186,20 +187,26 @@ def look(
 class _Rows:
     """The rows of a suite: those of the results folder, and published ones of other profiles."""
 
-    suite: Suite
+    name: str
     folder: Path
     own: Contents
     published: Contents
+    load: Callable[[], Suite]
 
     @staticmethod
-    def of(suite: Suite, results: Path) -> _Rows:
-        store = Store(results, suite.name)
-        return _Rows(suite, store.folder, store.read(), published_rows(results, suite.name))
+    def of(name: str, results: Path, load: Callable[[], Suite]) -> _Rows:
+        store = Store(results, name)
+        return _Rows(name, store.folder, store.read(), published_rows(results, name), load)
+
+    @cached_property
+    def suite(self) -> Suite:
+        """The suite, read and checked where rows ask for it: that takes longer than the rows do."""
+        return self.load()
 
     def with_some(self) -> list[str]:
         """Profiles of the suite with rows, in its order."""
         there = {r.job.profile for c in (self.own, self.published) for r in c.records.values()}
-        return [profile for profile in self.suite.profiles if profile in there]
+        return [profile for profile in self.suite.profiles if profile in there] if there else []
 
     def latest(self) -> str | None:
         """The profile of the latest row, of its own ones if there are any; None without rows."""
@@ -227,7 +234,7 @@ class _Rows:
         table = build(rows, jobs, self.suite.report.reference)
         found = verdicts(table, [claims[name] for name in self.suite.claims], paper)
         published = contents is self.published
-        return {v.claim.id: Standing(self.suite.name, profile, v, published) for v in found}
+        return {v.claim.id: Standing(self.name, profile, v, published) for v in found}
 
     def notes(self) -> tuple[str, ...]:
         """What can't be read of its own rows, a sentence each."""
@@ -246,7 +253,7 @@ class _Rows:
 def _whole(claims: Mapping[str, Claim], results: Path, suites: Path | None, paper: Paper) -> Ledger:
     """Every claim, with the verdicts of every profile of every suite that has results."""
     names = dict.fromkeys(name for claim in claims.values() for name in claim.suites)
-    rows = {n: _Rows.of(load_with_rows(n, suites, results), results) for n in names}
+    rows = {n: _Rows.of(n, results, partial(load_with_rows, n, suites, results)) for n in names}
     found = {
         (name, profile): of_suite.standings(profile, claims, paper)
         for name, of_suite in rows.items()

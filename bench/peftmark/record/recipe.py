@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from typing import Any, Literal
 
@@ -137,9 +137,13 @@ class Recipe:
     @cached_property
     def lasting(self) -> dict[str, Any]:
         """The settings by dotted names, without those that follow the length of a training."""
-        values = asdict(self)
-        for name in ("adalora", "options"):
-            nested = values.pop(name) or {}
+        parts = {
+            "adalora": asdict(self.adalora) if self.adalora else {},
+            "options": self.options or {},
+        }
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        for name, nested in parts.items():
+            del values[name]
             values |= {f"{name}.{key}": value for key, value in nested.items()}
         return {name: value for name, value in values.items() if name not in OF_LENGTH}
 
