@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from peftmark.catalog.capabilities import AGAIN, NOT_TRIED, Answer, probed
+from peftmark.catalog.capabilities import AGAIN, ALL_THE_SAME, NOT_TRIED, Answer, probed
 from peftmark.catalog.methods import all_methods
-from peftmark.catalog.peft_types import ALL_THE_SAME, PEFT_TYPES
+from peftmark.catalog.peft_types import PEFT_TYPES
 from peftmark.catalog.quantizations import of_family
 from peftmark.lab import capability_trials as trials
 from peftmark.lab.capability_grounds import apart, grounds
@@ -128,7 +128,7 @@ def test_what_the_catalogue_refuses_is_tried_all_the_same(on):
 def test_an_optional_back_end_takes_what_was_probed(key, base):
     one = probed().methods[f"peft:{key}"].sits_on[base]
     known = one.reason != NOT_TRIED and not (PEFT_TYPES[key].refused and PEFT_TYPES[key].not_causal)
-    if known and (key, base) not in ALL_THE_SAME:
+    if known and (f"peft:{key}", base) not in ALL_THE_SAME:
         assert backend_of(base).takes(PEFT_TYPES[key]) == one.holds
 
 

@@ -158,7 +158,7 @@ LORA_METHODS: tuple[Method, ...] = (
         "hira", "HiRA", "lora", "rank",
         "the weight multiplied element by element with a low-rank matrix BA",
         "Huang et al. 2025, openreview.net TwJrTz9cRS", ("targets",),
-        sits_on=of_family("none", "bitsandbytes-4bit", "bitsandbytes-8bit"),
+        sits_on=of_family("none", "bitsandbytes-4bit", "bitsandbytes-8bit", "quanto"),
         options=(Option("hira_dropout", 0.0, (0, 0.9), "dropout on the inputs of the update"),),
         budget=True,
     ),

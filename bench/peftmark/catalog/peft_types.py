@@ -83,14 +83,9 @@ ON_8BIT = frozenset(["loha", "lokr"])
 """Types without code for bitsandbytes that use its layers, but need the shape that a weight has as
 loaded: 8-bit weights keep it and 4-bit ones don't."""
 
-NOT_ON_QUANTO = frozenset(["frod", "glora"])
-"""Types that change the type of a weight, which quanto refuses, or take plain layers alone."""
-
-ALL_THE_SAME: dict[tuple[str, str], str] = {
-    ("peanut", "int8"): "its network reads the 8-bit numbers in place of the weights that they "
-    "stand for; it trains and is the same after loading, and starts at zero, which hides it",
-}
-"""(type, quantization) -> why it is refused though it ran where it was tried."""
+NOT_ON_QUANTO = frozenset(["frod", "glora", "hra"])
+"""Types that change the type of a weight, which quanto refuses, or take plain layers alone, or read
+a 4-bit weight where it can't be: a back-end takes a type or doesn't."""
 
 _DOCS = "PEFT documentation"
 _R, _TOKENS = "r", "num_virtual_tokens"

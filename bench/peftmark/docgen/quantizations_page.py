@@ -14,9 +14,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from peftmark.catalog.capabilities import NOT_TRIED, Probed, probed
-from peftmark.catalog.methods import PREFIX, all_methods
-from peftmark.catalog.peft_types import ALL_THE_SAME
+from peftmark.catalog.capabilities import ALL_THE_SAME, NOT_TRIED, Probed, probed
+from peftmark.catalog.methods import all_methods
 from peftmark.catalog.quantizations import QUANTIZATIONS, Quantization
 from peftmark.core.files import write_all
 
@@ -60,8 +59,10 @@ and tests hold predictions to measured bytes.
 ## Methods
 
 **runs**: it trained there, and its saved files loaded again say what it said. **refused**: a
-suite that asks for it is refused. **-**: there is nothing to ask. Why, in the words of the
-library that refuses: [methods.md](methods.md#what-each-can-do), or `peftmark methods NAME`.
+suite that asks for it is refused. **-**: there is nothing to ask. **not tried**: not yet, and a
+suite is taken or refused as the catalogue expects; `python -m peftmark.docgen.capabilities
+--missing` tries. Why something is refused, in the words of the library:
+[methods.md](methods.md#what-each-can-do), or `peftmark methods NAME`.
 
 """
 REFUSED_HEAD = """
@@ -78,9 +79,9 @@ Why installing more doesn't help, by the packages' own metadata (2026-11-30, `uv
 the pins of constraints.txt):
 
 - GPTQ and AWQ: transformers {transformers} and PEFT {peft} know both through the package
-  gptqmodel alone, PEFT from its version 7.0.0 on. Versions 7.0.0 to 7.6.0 require numpy 2.2.6 and
-  7.7.0 requires torch 2.14.1; pinned here are numpy 2.4.6 and torch 2.13.0. So neither was
-  trained on.
+  gptqmodel, GPTQ through the package optimum as well, and PEFT takes gptqmodel from 7.0.0 on.
+  Versions 7.0.0 to 7.6.0 require numpy 2.2.6 and 7.7.0 requires torch 2.14.1; pinned here are
+  numpy 2.4.6 and torch 2.13.0. So neither was trained on.
 - HQQ: hqq {hqq} can be installed, and transformers refuses it, as above. `HQQLinear`, put by hand
   in the place of a tiny encoder's layers, trains PEFT's LoRA (loss 0.70 to 0.40 in six steps) and
   merges it (logits 0.008 apart); PEFT refuses AdaLoRA on it. Its weights are known by the layer
@@ -136,10 +137,7 @@ def page(facts: Mapping[str, Mapping[str, str]]) -> str:
             METHODS_HEAD.rstrip("\n"),
             "",
             *_grouped(probed()),
-            *(
-                f"\n`{PREFIX}{kind}` ran on {base} and is refused: {why}."
-                for (kind, base), why in ALL_THE_SAME.items()
-            ),
+            *_exceptions(),
             REFUSED_HEAD.rstrip("\n").format(versions=told),
             *(_answer(one, facts["answers"][one.key]) for one in REFUSALS),
             TAIL.format_map(versions),
@@ -163,10 +161,20 @@ def _grouped(found: Probed) -> Iterable[str]:
         yield f"| {', '.join(methods)} | {' | '.join(cells)} |"
 
 
+def _exceptions() -> Iterable[str]:
+    """What ran and is refused all the same."""
+    bases: dict[tuple[str, str], list[str]] = {}
+    for (method, base), why in ALL_THE_SAME.items():
+        bases.setdefault((method, why), []).append(f"`{base}`")
+    yield "\nRefused though they ran where they were tried:\n"
+    for (method, why), there in bases.items():
+        yield f"- `{method}` on {', '.join(there)}: {why}."
+
+
 def _cell(found: Probed, method: str, base: str) -> str:
     """What came of a method on a base, and what a suite is told of it."""
     one = found.methods[method].sits_on[base]
-    if (method.removeprefix(PREFIX), base) in ALL_THE_SAME:
+    if one.holds and (method, base) in ALL_THE_SAME:
         return "refused"
     if one.holds is None:
         return "not tried" if one.reason == NOT_TRIED else "-"
