@@ -27,6 +27,8 @@ ALL_THE_SAME: dict[tuple[str, str], str] = {
     ("peft:deft", "fp8-torchao"): f"{_WHOLE_FAMILY} int8-torchao",
     ("peft:hra", "int8-quanto"): f"{_WHOLE_FAMILY} int4-quanto",
     ("peft:hra", "fp8-quanto"): f"{_WHOLE_FAMILY} int4-quanto",
+    ("peft:shira", "int8-quanto"): f"{_WHOLE_FAMILY} int4-quanto",
+    ("peft:shira", "fp8-quanto"): f"{_WHOLE_FAMILY} int4-quanto",
     **{
         (method, base): _MASKED
         for method in ("diff-pruning", "diff-pruning-adapter")
