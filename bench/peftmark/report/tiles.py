@@ -124,13 +124,8 @@ def undecided(table: ResultTable) -> Tile:
     wanted = [n for c in open_ones if (n := found[c].seeds) is not None]
     note = f"from {name}"
     if wanted:
-        note += f"; {_span(sorted(wanted))} seeds would decide"
+        note += f"; {words.seeds_that_decide(*wanted)}"
     return Tile(title, words.some(_titles(open_ones), MOST_NAMED), note)
-
-
-def _span(seeds: list[int]) -> str:
-    low, high = seeds[0], seeds[-1]
-    return f"about {low:,}" if low == high else f"about {low:,} to {high:,}"
 
 
 def _titles(cells: list[Cell]) -> list[str]:
