@@ -136,10 +136,22 @@ def test_the_first_page_has_the_answers_with_scale_and_what_would_decide_them(ru
     made = front(told, [run], [("decided", 1), ("undecided", 2)])
     assert made.count('class="pm-answer') == 4  # three, in one frame
     assert "<b>so" not in made
-    assert made.count(f'<p class="pm-scale">Measured at: {run.scale}.</p>') == 2
+    scale = f"Measured at: {run.scale}. Can it be trusted: with care (no job was repeated).</p>"
+    assert made.count(scale) == 2
+    assert f"Results and report: {run.name}" in made
+    assert "So far everything is of one model of 22.7 million parameters" in made
     assert "To decide it: About 9 seeds would decide." in made
     assert "evidence/claims.md#c06" in made and address(run) in made
     assert "of 3 1 decided and 2 undecided" in made
+
+
+def test_one_model_is_said_to_be_one_only_where_it_is():
+    large = run_of(make_matrix((LORA,), model="mpnet-base"))
+    small = run_of(make_matrix((LORA,)))
+    full = run_of(make_matrix((LORA,), scale="full"))
+    assert "So far everything" in front((), [small], [])
+    assert "So far everything" not in front((), [small, large], [])
+    assert "So far everything" not in front((), [full], [])
 
 
 def test_without_rows_the_first_page_says_so():
