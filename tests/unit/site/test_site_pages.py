@@ -12,6 +12,7 @@ from claimed import claim, difference
 from factory import ADALORA, LORA, QLORA, make_matrix, make_record, make_trials
 from peftmark.analysis.table import ratio
 from peftmark.catalog.methods import METHODS
+from peftmark.catalog.methods import Cell as Trained
 from peftmark.claims.part import Part
 from peftmark.claims.standing import Line, Standing
 from peftmark.claims.verdicts import Verdict
@@ -235,9 +236,32 @@ def test_every_method_has_a_card_with_paper_counts_trade_and_verdict(run):
     assert '<th scope="row">QLoRA r8</th>' in lora and run.scale in lora
     times = ratio(run.table, QLORA, step_seconds).value
     assert f">{words.times(times)}</td>" in lora
-    assert verdict(METHODS["adalora"], [run]) in found["methods/adalora.md"].replace("\\", "")
+    for line in verdict(METHODS["adalora"], [run]):
+        assert line in found["methods/adalora.md"].replace("\\", "")
     assert "Not measured in any published run" in found["methods/dora.md"]
-    assert verdict(METHODS["dora"], [run]) == "None yet: no published rows."
+    assert verdict(METHODS["dora"], [run]) == ["None yet: no published rows."]
+
+
+def test_a_verdict_counts_comparisons_and_gives_a_line_a_run_with_its_scale_once():
+    """AdaLoRA scores higher in one run and lower in another, and on NF4 lower in both."""
+    cells = (LORA, ADALORA, Trained("adalora", 8, "nf4"))
+    runs = []
+    for by in (0.3, -0.3):
+        rows = [
+            replace(r, outcome=replace(r.outcome, metric_value=r.outcome.metric_value + by))
+            if r.job.cell == ADALORA
+            else r
+            for r in make_matrix(cells, seeds=range(6))
+        ]
+        runs.append(run_of(rows))
+    first, *lines = verdict(METHODS["adalora"], runs)
+    counts = "1 shown higher and 3 shown lower"
+    assert first == f"Of 4 comparisons of scores with a run's reference {counts}."
+    assert len(lines) == 2 and all(line.count(runs[0].scale) == 1 for line in lines)
+    assert "AdaLoRA r8 shown to score higher than LoRA r8 over 6 seeds" in lines[0]
+    assert "AdaLoRA r8 and AdaLoRA + NF4 r8 shown to score lower than LoRA r8 over" in lines[1]
+    (lora, *_) = verdict(METHODS["lora"], runs[:1])
+    assert "LoRA r8 is the reference" in lora
 
 
 # --- from code ----------------------------------------------------------------------------------
