@@ -81,6 +81,8 @@ def test_the_page_of_a_run_says_its_scale_and_has_its_rows_and_its_report(run):
     assert "reduced scale" in made
     assert f"../{report_of(run)}" in made and "rows.parquet" in made
     assert "18 rows" in made
+    suite = run.plan.suite
+    assert f"{suite.summary} This profile: {suite.profiles[run.profile].summary}" in made
     for cell in ("LoRA r8", "AdaLoRA r8", "QLoRA r8"):
         assert f'<th scope="row">{cell}</th>' in made
 
