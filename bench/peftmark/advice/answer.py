@@ -11,6 +11,7 @@ from peftmark.advice import guide_lines, plain_lines, training_lines
 from peftmark.advice.candidates import (
     Candidate,
     Wish,
+    of_a_task,
     points,
     seeds_wanted,
     short_standing,
@@ -21,6 +22,7 @@ from peftmark.advice.money import NO_PRICE
 from peftmark.advice.read_rows import folders, read, to_run
 from peftmark.advice.recommend import Answer, recommend_all, train_rows
 from peftmark.advice.tables import tables_of as tables_of
+from peftmark.advice.trade import Cost
 from peftmark.catalog.task import TaskKind
 from peftmark.catalog.tasks import TASKS
 from peftmark.core.amounts import (
@@ -162,7 +164,8 @@ def _headline(answer: Answer) -> str:
     within = f"within {points(wish.max_drop)} of the best measured score"
     if answer.verdict == "possible":
         return (
-            f"Undecided: no cell that fits is shown to stay {within}; {first.title} may, at "
+            f"Undecided: no cell that fits is shown to stay {within}; "
+            f"{f'{first.title} may' if first.perhaps else f'{first.title} comes closest'}, at "
             f"{standing_text(first)}{seeds_wanted(first, wish)}."
         )
     cost = answer.cost
@@ -171,8 +174,7 @@ def _headline(answer: Answer) -> str:
             f"{first.title} has the highest score of the cells shown to stay {within}; they can't "
             f"be compared by {wish.cost.title}."
         )
-    figure = first.figures[cost.key]
-    amount = f" ({cost.text(figure)}{_mean(answer)})" if figure is not None else ""
+    amount = _amount(answer, first, cost)
     if first.keeps == "best":
         text = (
             f"Nothing that takes less {cost.title} than {first.title}{amount}, the best measured "
@@ -184,6 +186,14 @@ def _headline(answer: Answer) -> str:
             f"{within}, at {standing_text(first)}"
         )
     return f"{text}.{_cheaper(answer)}"
+
+
+def _amount(answer: Answer, first: Candidate, cost: Cost) -> str:
+    """What a cell costs, in brackets: under a limit, what that is held against."""
+    if cost.key in answer.wish.limits and (most := first.largest[cost.key]) is not None:
+        return f" ({cost.text(most)}{of_a_task(answer.table)})"
+    figure = first.figures[cost.key]
+    return f" ({cost.text(figure)}{_mean(answer)})" if figure is not None else ""
 
 
 def _mean(answer: Answer) -> str:
@@ -217,8 +227,9 @@ def _cheaper(answer: Answer) -> str:
     ]
     if not less:
         return ""
+    less.sort(key=lambda c: -c.behind.estimate.mean if c.behind else 0.0)
     names = ", ".join(f"{c.title}{seeds_wanted(c, answer.wish)}" for c in less[:3])
-    return f" Perhaps, but not shown: {names}."
+    return f" Perhaps, but not shown, the nearest first: {names}."
 
 
 def advice_text(advised: Advised) -> str:

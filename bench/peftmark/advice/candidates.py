@@ -23,7 +23,7 @@ from peftmark.analysis.stats import Comparison, Estimate, bound, seeds_to_decide
 from peftmark.analysis.table import ResultTable
 from peftmark.catalog.methods import Cell, cell_title
 from peftmark.core.amounts import Price, places
-from peftmark.render.words import nothing_shown
+from peftmark.render.words import nothing_shown, seeds_that_decide
 
 Keeps = Literal["best", "shown", "possible", "dropped", "not asked"]
 
@@ -99,8 +99,8 @@ class Candidate:
         low: why it is below the quality floor (`peftmark.analysis.floor`) and not shown to stay
             within an allowed drop: no price makes it a choice, whatever few seeds leave undecided.
             Empty where it isn't.
-        perhaps: whether it may stay within the allowed drop and, where no interval says how far it
-            may be, its mean does.
+        perhaps: whether it may stay within the allowed drop by its own interval too, or by its
+            mean where it has none: of many cells a loss may be clear and yet not shown.
     """
 
     cell: Cell
@@ -235,10 +235,11 @@ def _keeps(
 
 
 def _is_far(behind: Comparison | None, max_drop: float | None) -> bool:
-    """Whether a cell lost more than is allowed at seeds that have no interval."""
-    if behind is None or behind.se is not None or max_drop is None:
+    """Whether a cell's whole interval, or its mean where it has none, loses more than allowed."""
+    if behind is None or max_drop is None:
         return False
-    return behind.estimate.mean < -max_drop * POINT
+    reach = behind.estimate.mean if behind.se is None else behind.estimate.high
+    return reach < -max_drop * POINT
 
 
 def seeds_wanted(candidate: Candidate, wish: Wish) -> str:
@@ -247,7 +248,7 @@ def seeds_wanted(candidate: Candidate, wish: Wish) -> str:
     if c is None or wish.max_drop is None or c.se is None:
         return ""
     n = seeds_to_decide(c, effect=c.estimate.mean + wish.max_drop * POINT)
-    return f" (about {n} seeds would decide)" if n else " (more than 1,000 seeds would decide)"
+    return f" ({seeds_that_decide(n)})"
 
 
 def to_the_best(in_points: bool) -> str:

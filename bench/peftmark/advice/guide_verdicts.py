@@ -263,7 +263,7 @@ def _difference(found: Comparison, in_points: bool) -> str:
         ends = (words.number(end / unit, digits, signed=True) for end in (e.low, e.high))
         half = f" ({' to '.join(ends)})"
     seeds = seeds_to_decide(found) if e.half_width and abs(e.mean) <= e.half_width else None
-    wanted = f", about {seeds} seeds would decide" if seeds else ""
+    wanted = f", {words.seeds_that_decide(seeds)}" if seeds else ""
     return f"{value}{half}{noun}{wanted}"
 
 

@@ -244,14 +244,14 @@ def _sort(
     """Picks and beaten ones, each in order."""
     by = {s.cell: s.by for s in trade.spots if s.standing == "off"}
 
-    def order(c: Candidate) -> tuple[bool, float, float]:
+    def order(c: Candidate) -> tuple[bool, bool, float, float]:
         score = -c.score.mean if c.score else 0.0
         figure = None if trade.fault else c.figures[wish.cost.key]
         cost = float("inf") if figure is None else figure
         return (
-            (c.keeps == "possible", score, cost)
+            (c.keeps == "possible", False, score, cost)
             if wish.max_drop is None
-            else (c.keeps == "possible", cost, score)
+            else (c.keeps == "possible", not c.perhaps, cost, score)
         )
 
     picks = sorted((c for c in fitting if c.cell not in by), key=order)

@@ -69,8 +69,7 @@ def undecided(of: Compared) -> Tile:
     wanted = sorted(s for n, c in places if (s := of.found[n, c, ""].seeds) is not None)
     note = f"from {of.runs[0].label}"
     if wanted:
-        span = f"{wanted[0]:,}" if wanted[0] == wanted[-1] else f"{wanted[0]:,} to {wanted[-1]:,}"
-        note += f"; about {span} seeds would decide"
+        note += f"; {words.seeds_that_decide(*wanted)}"
     return Tile(title, words.some(_named(of, "unknown"), MOST_NAMED), note)
 
 

@@ -142,6 +142,17 @@ def span(values: Iterable[int]) -> str:
     return " to ".join(f"{v:,}" for v in dict.fromkeys((known[0], known[-1]))) if known else ""
 
 
+def seeds_that_decide(*seeds: int | None) -> str:
+    """How many seeds in all, those that there are included, would decide a difference, or the
+    fewest and the most that several would need; None stands for more than are looked for."""
+    known = [count for count in seeds if count is not None]
+    if not known:
+        return "over 1,000 seeds would be needed"
+    low, high = min(known), max(known)
+    counts = f"{low:,}" if low == high else f"{low:,} to {high:,}"
+    return f"about {counts} seeds in all would decide"
+
+
 def status(name: str) -> str:
     """A status for readers."""
     return name.replace("_", " ")

@@ -67,9 +67,7 @@ def seeds_wanted(found: Difference) -> str:
     """How many seeds would decide a difference as large as the one seen."""
     if found.comparison.se is None:
         return "other seeds may differ"
-    if found.seeds is None:
-        return "over 1,000 seeds would be needed"
-    return f"about {found.seeds:,} seeds would decide"
+    return words.seeds_that_decide(found.seeds)
 
 
 def verdict_entry(found: Difference) -> Entry:

@@ -10,7 +10,6 @@ from peftmark.advice.trade import MEMORY, PARAMETERS, TIME, Cost, Front
 from peftmark.analysis.comparison import against_reference
 from peftmark.analysis.floor import below_floor
 from peftmark.analysis.table import ResultTable
-from peftmark.analysis.validity import FLAG_KINDS
 from peftmark.catalog.methods import Cell
 from peftmark.render import words
 from peftmark.render.page import Sign, State, Tile
@@ -124,13 +123,8 @@ def undecided(table: ResultTable) -> Tile:
     wanted = [n for c in open_ones if (n := found[c].seeds) is not None]
     note = f"from {name}"
     if wanted:
-        note += f"; {_span(sorted(wanted))} seeds would decide"
+        note += f"; {words.seeds_that_decide(*wanted)}"
     return Tile(title, words.some(_titles(open_ones), MOST_NAMED), note)
-
-
-def _span(seeds: list[int]) -> str:
-    low, high = seeds[0], seeds[-1]
-    return f"about {low:,}" if low == high else f"about {low:,} to {high:,}"
 
 
 def _titles(cells: list[Cell]) -> list[str]:
@@ -162,10 +156,9 @@ def _flagged(findings: Findings) -> Sign:
     flagged = {flag.job.job_id for flag in findings.flags}
     if not flagged:
         return Sign("good", "no run looks wrong", "validity")
-    loud = any(findings.counts[kind] for kind in FLAG_KINDS if kind in ("collapsed", "twins"))
-    return Sign(
-        "bad" if loud else "care", f"{words.plural(len(flagged), 'run')} flagged", "validity"
-    )
+    # A run that collapsed is a run of its method; two names for one method are a fault.
+    state: State = "bad" if findings.counts["twins"] else "care"
+    return Sign(state, f"{words.plural(len(flagged), 'run')} flagged", "validity")
 
 
 def _failed(table: ResultTable) -> Sign:

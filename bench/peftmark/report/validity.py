@@ -133,6 +133,8 @@ def _verdict(findings: Findings) -> str:
     wrong = [_says(kind, n) for kind in FLAG_KINDS if (n := counts[kind])]
     if repeat is not None and repeat.verdict == "different":
         return f"No: {words.listing([repeated, *wrong])}."
+    if counts["twins"]:
+        return f"No: {words.listing(wrong)}; {repeated}."
     if wrong:
         return f"With care: {words.listing(wrong)}; {repeated}."
     if repeat is None or repeat.verdict != "same":

@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from peftmark.advice.answer import headline
-from peftmark.advice.candidates import Wish
+from peftmark.advice.candidates import Candidate, Wish
 from peftmark.advice.recommend import recommend
-from peftmark.analysis.comparison import MARGIN, Difference, Verdict, pairwise
+from peftmark.analysis.comparison import ALPHA, MARGIN, Difference, Verdict, pairwise
 from peftmark.analysis.stats import compare, seeds_to_decide
 from peftmark.analysis.table import ResultTable, difference, overall_score, ratio
 from peftmark.catalog.methods import Cell
@@ -99,7 +99,16 @@ def under_a_gigabyte(question: str, run: Run, lines: Sequence[Line]) -> Answer |
     word = found.picks[0].title if decided else VERDICTS.get(found.verdict, UNDECIDED)
     told = _for_visitors(headline(found).removeprefix(f"{UNDECIDED}: ").removeprefix("Unknown. "))
     left = "" if decided else _for_visitors("; ".join(found.run))
-    return Answer(question, word, _capital(told), run, f"{_capital(left)}." if left else "")
+    text = f"{_all_fit([*found.picks, *found.others])}{_capital(told)}"
+    return Answer(question, word, text, run, f"{_capital(left)}." if left else "")
+
+
+def _all_fit(candidates: Sequence[Candidate]) -> str:
+    """That the limit rules out nothing, where it doesn't; else nothing."""
+    sizes = [c.largest["memory"] for c in candidates if c.trains]
+    if not sizes or any(size is None or size > MEMORY for size in sizes):
+        return ""
+    return f"All {words.plural(len(sizes), 'method')} measured here fit. "
 
 
 UNDECIDED = "Undecided"
@@ -158,12 +167,18 @@ def slower(question: str, run: Run, lines: Sequence[Line]) -> Answer | None:
     one, other = words.title(first), words.title(second)
     word, shown = SIDES.get(part.direction or "", (UNDECIDED, "neither slower nor faster is shown"))
     figure, _, rest = measured(part).removesuffix(")").partition(" (")
-    sure = f"; level {percent(level)}" if level is not None and part.low is not None else ""
-    told = f"A step of {one} took {figure} that of {other} {_device(run)} ({rest}{sure}): {shown}."
+    sure = ""
+    if level is not None and part.low is not None:
+        why = ", as several figures are judged together" if level > 1 - ALPHA else ""
+        sure = f"; interval at {percent(level)}{why}"
+    told = (
+        f"A step of {one} took {figure} that of {other} {_device(run)} ({rest}{sure}): {shown}."
+        f"{_sides(run.table, first, second)}"
+    )
     left = ""
     if word == UNDECIDED and level is not None:
         needed = seeds_to_slower(run.table, first, second, 1 - level)
-        left = f"About {needed} seeds would decide." if needed else "More seeds than 1,000."
+        left = f"{_capital(words.seeds_that_decide(needed))}."
     return Answer(question, word, told, run, left, claim)
 
 
@@ -173,6 +188,18 @@ def seeds_to_slower(table: ResultTable, one: Cell, other: Cell, alpha: float) ->
     scores = [overall_score(table, cell, _log_step_seconds) for cell in (one, other)]
     found = difference(*scores)
     return seeds_to_decide(compare(found.strata), alpha=alpha) if found.by_seed else None
+
+
+def _sides(table: ResultTable, one: Cell, other: Cell) -> str:
+    """In how many pairs of the same task and seed a cell's step took longer."""
+    found: list[dict[tuple[str, int], float]] = [{}, {}]
+    for cell, mine in zip((one, other), found, strict=True):
+        for slot in table.of(cell):
+            if slot.ok and (seconds := slot.value(step_seconds)) is not None:
+                mine[slot.job.task, slot.job.seed] = seconds
+    pairs = found[0].keys() & found[1].keys()
+    longer = sum(found[0][pair] > found[1][pair] for pair in pairs)
+    return f" It took longer in {longer} of {len(pairs)} pairs of task and seed." if pairs else ""
 
 
 def _log_step_seconds(record: Record) -> float | None:
@@ -231,17 +258,21 @@ def worth(question: str, run: Run, lines: Sequence[Line]) -> Answer | None:
     one, other = (words.title(cell) for cell in two)
     away = difference_text(found, turned)
     told = f"over {words.plural(found.comparison.n, 'seed')}{_price(run.table, *two)}"
+    after = _collapsed(run.table, *two)
     verdict = OTHER_WAY[found.verdict] if turned else found.verdict
     if verdict == "higher":
-        text = f"{one} is shown to score higher than {other}, by {away} {told}."
+        text = f"{one} is shown to score higher than {other}, by {away} {told}.{after}"
         return Answer(question, "Yes, for its score", text, run)
     if verdict == "lower":
-        text = f"{one} is shown to score lower than {other}: {away} {told}."
+        text = f"{one} is shown to score lower than {other}: {away} {told}.{after}"
         return Answer(question, "No", text, run)
     if verdict == "equivalent":
-        text = f"{one} is shown to be within {MARGIN:g} of {other}: {away} {told}."
+        text = f"{one} is shown to be within {MARGIN:g} of {other}: {away} {told}.{after}"
         return Answer(question, "No, it scores the same", text, run)
-    text = f"Neither {one} nor {other} is shown to score higher: {away} {told}{together(found)}."
+    text = (
+        f"Neither {one} nor {other} is shown to score higher: {one} less {other} is {away} "
+        f"{told}{together(found)}.{after}"
+    )
     return Answer(question, UNDECIDED, text, run, f"{_capital(seeds_wanted(found))}.")
 
 
@@ -278,6 +309,18 @@ def together(found: Difference) -> str:
     if found.verdict != "undecided" or not found.excludes_zero or found.family < 2:
         return ""
     return f" (as one of {found.family} differences judged together)"
+
+
+def _collapsed(table: ResultTable, *cells: Cell) -> str:
+    """How many runs of cells predicted one label or answer for every row, which a mean hides."""
+    found = []
+    for cell in cells:
+        runs = [slot.record for slot in table.of(cell) if slot.ok and slot.record is not None]
+        if bad := sum(record.outcome.collapsed is True for record in runs):
+            found.append(f"{bad} of {words.plural(len(runs), 'run')} of {words.title(cell)}")
+    if not found:
+        return ""
+    return f" In the mean: {words.listing(found)} collapsed (the same answer for every row)."
 
 
 def _price(table: ResultTable, one: Cell, other: Cell) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 
-from peftmark.analysis.comparison import against_reference
+from peftmark.analysis.comparison import Verdict, against_reference
 from peftmark.analysis.table import Ratio, overall_score, ratio
 from peftmark.catalog.method import Method
 from peftmark.catalog.methods import METHODS
@@ -39,10 +40,12 @@ def card(method: Method, counts: Counts, runs: Sequence[Run]) -> str:
     """The card of one method."""
     rows = [row for run in runs for row in _trade(method, run)]
     head = f"{method.title}: {method.summary}."
+    told = verdict(method, runs)
     return text.page(
         f"# {text.escape(method.title)}",
         text.escape(f"{head[:1].upper()}{head[1:]}"),
-        f"**Our verdict.** {text.escape(verdict(method, runs))}",
+        f"**Our verdict.** {text.escape(told[0])}",
+        "\n".join(f"- {text.escape(line)}" for line in told[1:]),
         "\n".join(
             [
                 f"- In a suite: `method: {method.key}`",
@@ -88,32 +91,58 @@ def _cells(method: Method, run: Run) -> list[Trained]:
     return [cell for cell in run.material.table.cells if cell.method == method.key]
 
 
-def verdict(method: Method, runs: Sequence[Run]) -> str:
-    """What the rows show of a method's scores against each run's reference, with the scale."""
-    told = []
+def verdict(method: Method, runs: Sequence[Run]) -> list[str]:
+    """What the rows show of a method's scores against each run's reference: how often what in all,
+    then a line a run with its scale."""
+    counted: Counter[Verdict] = Counter()
+    lines = []
     for run in runs:
-        table = run.material.table
-        found = against_reference(table)
-        for cell in _cells(method, run):
-            name = words.title(cell)
-            if cell == table.reference:
-                told.append(f"{name} is the reference of {run.name}.")
-            elif cell in found:
-                one = found[cell]
-                told.append(
-                    f"{name} {WORDING[one.verdict]} {words.title(table.reference)} over "
-                    f"{words.plural(one.comparison.n, 'seed')} ({run.name}; {run.scale})."
-                )
-    return " ".join(told) or "None yet: no published rows."
+        told = _of_run(method, run, counted)
+        if told:
+            lines.append(f"{run.name} ({run.scale}): {'; '.join(told)}.")
+    if not lines:
+        return ["None yet: no published rows."]
+    counts = [f"{n} {COUNTED[one]}" for one in COUNTED if (n := counted[one])]
+    if not counts:
+        return lines
+    total = words.plural(counted.total(), "comparison")
+    return [f"Of {total} of scores with a run's reference {words.listing(counts)}.", *lines]
 
 
-WORDING = {
-    "higher": "is shown to score higher than",
-    "lower": "is shown to score lower than",
-    "equivalent": "is shown to score within a point of",
-    "undecided": "is not told apart from",
-    "no interval": "can't be told apart from",
+def _of_run(method: Method, run: Run, counted: Counter[Verdict]) -> list[str]:
+    """Parts of a sentence on a method's cells in a run; its verdicts are added to those counted."""
+    table = run.material.table
+    found = against_reference(table)
+    cells = _cells(method, run)
+    by_verdict: dict[tuple[Verdict, int], list[str]] = {}
+    for cell in cells:
+        if cell in found:
+            one = found[cell]
+            by_verdict.setdefault((one.verdict, one.comparison.n), []).append(words.title(cell))
+            counted[one.verdict] += 1
+    told = [f"{words.title(table.reference)} is the reference"] * (table.reference in cells)
+    reference = words.title(table.reference)
+    return told + [
+        f"{words.listing(names)} {WORDING[kind]} {reference} over {words.plural(seeds, 'seed')}"
+        for (kind, seeds), names in by_verdict.items()
+    ]
+
+
+WORDING: dict[Verdict, str] = {
+    "higher": "shown to score higher than",
+    "lower": "shown to score lower than",
+    "equivalent": "shown to score within a point of",
+    "undecided": "not told apart from",
+    "no interval": "without an interval to tell it from",
 }
+COUNTED: dict[Verdict, str] = {
+    "higher": "shown higher",
+    "lower": "shown lower",
+    "equivalent": "shown within a point",
+    "undecided": "not told apart",
+    "no interval": "without an interval",
+}
+"""Verdict -> how many of them are counted, in words."""
 
 
 def _trade(method: Method, run: Run) -> list[list[Cell]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from peftmark.render import words
-from peftmark.report import summary
+from peftmark.report import summary, tiles
 from peftmark.site import text
 from peftmark.site.answers import Answer
 from peftmark.site.claims_page import standing_text
@@ -28,8 +28,8 @@ def front(answers: Sequence[Answer], runs: Sequence[Run], claims: Sequence[tuple
     shown = _shown(answers, runs)
     return text.page(
         f"# {QUESTION}",
-        "Three answers from rows that anybody can read, each with how sure it is and the scale it "
-        "was measured at. What is undecided says so.",
+        "Three answers from published results, each with how sure it is and the scale it was "
+        f"measured at. What is undecided says so.{_so_far(runs)}",
         '<div class="pm-answers" markdown="1">',
         *(_card(answer) for answer in answers),
         "</div>",
@@ -57,10 +57,37 @@ def _card(answer: Answer) -> str:
     if answer.run is not None:
         run = answer.run
         lines.append(
-            f'<p class="pm-scale">Measured at: {text.plain(run.scale)}.</p>\n\n'
-            f"{text.link('The rows and their report', address(run))}{_claim(answer)}"
+            f'<p class="pm-scale">Measured at: {text.plain(run.scale)}. '
+            f"{text.plain(_trust(run))}.</p>\n\n"
+            f"{text.link(f'Results and report: {run.name}', address(run))}{_claim(answer)}"
         )
     return "\n\n".join([*lines, "</section>"])
+
+
+def _trust(run: Run) -> str:
+    """Whether its numbers can be trusted, and what speaks against it."""
+    tile = tiles.trust(run.table, run.material.findings)
+    wrong = [sign.text for sign in tile.signs if sign.state != "good"]
+    return f"{tile.title}: {tile.value}{f' ({words.listing(wrong)})' if wrong else ''}"
+
+
+def _at_full_scale(run: Run) -> str:
+    reduced = run.table.jobs[0].scale != "full"
+    return " Scores and orderings may differ at full scale." if reduced else ""
+
+
+def _so_far(runs: Sequence[Run]) -> str:
+    """That all is of one small model, where it is; figures of one model say little of another."""
+    models = {run.model.key: run.model for run in runs if run.model}
+    reduced = all(run.table.jobs[0].scale != "full" for run in runs)
+    if len(models) != 1 or not reduced:
+        return ""
+    (model,) = models.values()
+    size = words.short(model.parameters / 1e6)
+    return (
+        f" So far everything is of one model of {size} million parameters, trained briefly: "
+        "don't carry it over to large language models."
+    )
 
 
 def _claim(answer: Answer) -> str:
@@ -81,7 +108,7 @@ def _evidence(run: Run) -> list[str]:
         f"{text.link('The whole report', report_of(run))}, and "
         f"{text.link('how we measure', 'evidence/how-we-measure.md')}.",
         "## At which scale",
-        text.escape(f"{run.scale}. {summary.warning(table)}".strip()),
+        text.escape(f"{run.scale}.{_at_full_scale(run)}"),
         text.link("Does it carry over to larger models?", "evidence/carry-over.md"),
     ]
 

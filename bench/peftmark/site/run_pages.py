@@ -55,14 +55,14 @@ def picture(run: Run, up: str) -> str:
 
 def run_page(run: Run) -> str:
     """What a run found, with links to its report and rows."""
-    table = run.material.table
+    table, suite = run.material.table, run.plan.suite
     first = view.first_screen(run.material)
     tiles = "\n".join(_tile(tile) for tile in first.tiles)
     report = f"../{report_of(run)}"
     folder = report.removesuffix("index.html")
     return text.page(
         f"# {text.escape(run.name)}",
-        text.escape(run.plan.suite.summary),
+        text.escape(f"{suite.summary} This profile: {suite.profiles[run.profile].summary}"),
         f"**{text.escape(first.answer)}** {text.escape(first.caveat)}",
         f"Measured at: {text.escape(run.scale)}.",
         picture(run, "../"),

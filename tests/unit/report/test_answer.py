@@ -166,10 +166,13 @@ def test_trust_has_a_mark_each_for_the_repeat_the_flags_and_the_failures():
     rows[1] = replace(rows[1], outcome=replace(rows[1].outcome, collapsed=True))
     rows[2] = replace(rows[2], outcome=make_failure())
     bad = show([*rows, make_repeat(rows[0], live_bytes=1)]).first
-    assert [state for state, _ in signs(bad)] == ["bad", "bad", "care"]
+    assert [state for state, _ in signs(bad)] == ["bad", "care", "care"]
     assert signs(bad)[2] == ("care", "1 of 6 runs failed")
     assert bad.tiles[-1].value == "no"
     assert signs(show(rows).first)[0] == ("care", "no job was repeated")
+    rows[3] = replace(rows[3], outcome=replace(rows[3].outcome, curve=rows[0].outcome.curve))
+    twins = show([*rows, make_repeat(rows[0])]).first
+    assert signs(twins)[1][0] == "bad" and twins.tiles[-1].value == "no"
 
 
 def test_a_phone_has_pictures_of_its_own_and_the_same_words():

@@ -128,7 +128,9 @@ def test_suspect_rows_are_counted_listed_and_marked():
     assert found == ["collapsed", "behind", "twins", "unfaithful"]
     assert len(shown.alarms) == 2
     lead = section(shown, "validity").lead
-    assert lead.startswith("With care: 1 run predicted the same for every row")
+    assert lead.startswith("No: 1 run predicted the same for every row")  # of twins
+    alone = section(show([*rows[1:], bad[0], make_repeat(rows[1])]), "validity").lead
+    assert alone.startswith("With care: 1 run predicted the same for every row; the repeated")
     assert row(shown, "Score after", "LoRA r8")[1].note == "n = 3: 1 collapsed"
 
 

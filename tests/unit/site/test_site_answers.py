@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from claimed import claim
-from factory import ADALORA, FULL, HEAD, LORA, QLORA, make_matrix
+from factory import ADALORA, FULL, HEAD, LORA, QLORA, make_failure, make_matrix
 from peftmark.analysis.comparison import against_reference
 from peftmark.claims.part import Part
 from peftmark.claims.standing import Line, Standing
@@ -37,6 +37,44 @@ def shifted(records, cell, by):
         else r
         for r in records
     ]
+
+
+def test_pairs_of_steps_are_counted_by_task_and_seed():
+    """Steps of QLoRA took half as long at one seed of each of two tasks, and one run failed."""
+    rows = [
+        replace(r, outcome=replace(r.outcome, step_seconds_p50=0.01))
+        if (r.job.cell, r.job.seed) == (QLORA, 1)
+        else r
+        for r in make_matrix((LORA, QLORA))
+    ]
+    rows = [
+        replace(r, outcome=make_failure())
+        if (r.job.cell, r.job.seed, r.job.task) == (LORA, 0, rows[0].job.task)
+        else r
+        for r in rows
+    ]
+    answer = slower("slower?", run_of(rows), (line_of(run_of(rows), direction="undecided"),))
+    assert "It took longer in 3 of 5 pairs of task and seed." in answer.text
+
+
+def test_runs_that_collapsed_are_told_beside_the_mean_that_has_them():
+    rows = make_matrix((LORA, ADALORA), seeds=SEEDS)
+    bad = next(i for i, r in enumerate(rows) if r.job.cell == ADALORA)
+    rows[bad] = replace(rows[bad], outcome=replace(rows[bad].outcome, collapsed=True))
+    told = worth("worth it?", run_of(rows), ()).text
+    assert told.endswith("1 of 12 runs of AdaLoRA r8 collapsed (the same answer for every row).")
+    assert "collapsed" not in worth_of(0.0).text
+
+
+def test_that_every_method_fits_is_said_where_no_run_is_over_the_limit():
+    assert under_a_gigabyte("which?", run_of(make_matrix()), ()).text.startswith("All ")
+    rows = [
+        replace(r, outcome=replace(r.outcome, peak_memory_bytes=2 * 10**9))
+        if r.job.cell == FULL
+        else r
+        for r in make_matrix((LORA, FULL))
+    ]
+    assert "measured here fit" not in under_a_gigabyte("which?", run_of(rows), ()).text
 
 
 def worth_of(by):
@@ -147,7 +185,8 @@ def test_whether_qlora_is_slower_is_the_verdict_on_the_direction_of_a_claim(dire
     answer = slower("slower?", run, (line_of(run, direction=direction, more=999),))
     assert answer.word == word
     assert "took 1.300× that of LoRA r8 on a CPU" in answer.text
-    assert "(1.200× to 1.400×; 3 seeds, 1 task; level 99\xa0%)" in answer.text
+    assert "(1.200× to 1.400×; 3 seeds, 1 task; interval at 99\xa0%, as several" in answer.text
+    assert "It took longer in 6 of 6 pairs of task and seed." in answer.text
     assert bool(answer.next) == (word == "Undecided")
     assert "999" not in answer.next, "the claim's own number is for the size that it claims"
 

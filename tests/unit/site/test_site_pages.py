@@ -12,6 +12,7 @@ from claimed import claim, difference
 from factory import ADALORA, LORA, QLORA, make_matrix, make_record, make_trials
 from peftmark.analysis.table import ratio
 from peftmark.catalog.methods import METHODS
+from peftmark.catalog.methods import Cell as Trained
 from peftmark.claims.part import Part
 from peftmark.claims.standing import Line, Standing
 from peftmark.claims.verdicts import Verdict
@@ -80,6 +81,8 @@ def test_the_page_of_a_run_says_its_scale_and_has_its_rows_and_its_report(run):
     assert "reduced scale" in made
     assert f"../{report_of(run)}" in made and "rows.parquet" in made
     assert "18 rows" in made
+    suite = run.plan.suite
+    assert f"{suite.summary} This profile: {suite.profiles[run.profile].summary}" in made
     for cell in ("LoRA r8", "AdaLoRA r8", "QLoRA r8"):
         assert f'<th scope="row">{cell}</th>' in made
 
@@ -136,10 +139,22 @@ def test_the_first_page_has_the_answers_with_scale_and_what_would_decide_them(ru
     made = front(told, [run], [("decided", 1), ("undecided", 2)])
     assert made.count('class="pm-answer') == 4  # three, in one frame
     assert "<b>so" not in made
-    assert made.count(f'<p class="pm-scale">Measured at: {run.scale}.</p>') == 2
+    scale = f"Measured at: {run.scale}. Can it be trusted: with care (no job was repeated).</p>"
+    assert made.count(scale) == 2
+    assert f"Results and report: {run.name}" in made
+    assert "So far everything is of one model of 22.7 million parameters" in made
     assert "To decide it: About 9 seeds would decide." in made
     assert "evidence/claims.md#c06" in made and address(run) in made
     assert "of 3 1 decided and 2 undecided" in made
+
+
+def test_one_model_is_said_to_be_one_only_where_it_is():
+    large = run_of(make_matrix((LORA,), model="mpnet-base"))
+    small = run_of(make_matrix((LORA,)))
+    full = run_of(make_matrix((LORA,), scale="full"))
+    assert "So far everything" in front((), [small], [])
+    assert "So far everything" not in front((), [small, large], [])
+    assert "So far everything" not in front((), [full], [])
 
 
 def test_without_rows_the_first_page_says_so():
@@ -223,9 +238,32 @@ def test_every_method_has_a_card_with_paper_counts_trade_and_verdict(run):
     assert '<th scope="row">QLoRA r8</th>' in lora and run.scale in lora
     times = ratio(run.table, QLORA, step_seconds).value
     assert f">{words.times(times)}</td>" in lora
-    assert verdict(METHODS["adalora"], [run]) in found["methods/adalora.md"].replace("\\", "")
+    for line in verdict(METHODS["adalora"], [run]):
+        assert line in found["methods/adalora.md"].replace("\\", "")
     assert "Not measured in any published run" in found["methods/dora.md"]
-    assert verdict(METHODS["dora"], [run]) == "None yet: no published rows."
+    assert verdict(METHODS["dora"], [run]) == ["None yet: no published rows."]
+
+
+def test_a_verdict_counts_comparisons_and_gives_a_line_a_run_with_its_scale_once():
+    """AdaLoRA scores higher in one run and lower in another, and on NF4 lower in both."""
+    cells = (LORA, ADALORA, Trained("adalora", 8, "nf4"))
+    runs = []
+    for by in (0.3, -0.3):
+        rows = [
+            replace(r, outcome=replace(r.outcome, metric_value=r.outcome.metric_value + by))
+            if r.job.cell == ADALORA
+            else r
+            for r in make_matrix(cells, seeds=range(6))
+        ]
+        runs.append(run_of(rows))
+    first, *lines = verdict(METHODS["adalora"], runs)
+    counts = "1 shown higher and 3 shown lower"
+    assert first == f"Of 4 comparisons of scores with a run's reference {counts}."
+    assert len(lines) == 2 and all(line.count(runs[0].scale) == 1 for line in lines)
+    assert "AdaLoRA r8 shown to score higher than LoRA r8 over 6 seeds" in lines[0]
+    assert "AdaLoRA r8 and AdaLoRA + NF4 r8 shown to score lower than LoRA r8 over" in lines[1]
+    (lora, *_) = verdict(METHODS["lora"], runs[:1])
+    assert "LoRA r8 is the reference" in lora
 
 
 # --- from code ----------------------------------------------------------------------------------
