@@ -150,8 +150,8 @@ def _stand_in(model: nn.Module, quantizer: Any) -> None:
 
     for module in model.modules():
         if type(module) is QLinear:
-            size, kind = (module.out_features, module.in_features), module.weight.dtype
             layer: Any = module
+            size, kind = (layer.out_features, layer.in_features), layer.weight.dtype
             layer.weight = nn.Parameter(torch.empty(size, dtype=kind), requires_grad=False)
             layer.input_scale = torch.ones(layer.input_scale.shape)
             layer.output_scale = torch.ones(layer.output_scale.shape)

@@ -73,7 +73,7 @@ def _installed(package: str) -> bool:
 def _tiny() -> Any:
     from transformers import BertConfig, BertForSequenceClassification
 
-    small = {"hidden_size": SIZE, "intermediate_size": SIZE, "num_hidden_layers": 1}
+    small: dict[str, Any] = {"hidden_size": SIZE, "intermediate_size": SIZE, "num_hidden_layers": 1}
     return BertForSequenceClassification(
         BertConfig(vocab_size=8, num_attention_heads=2, max_position_embeddings=8, **small)
     )
@@ -136,9 +136,9 @@ def _hqq_adalora() -> object:
 
     settings = BaseQuantizeConfig(nbits=4, group_size=SIZE)
     layer = HQQLinear(nn.Linear(SIZE, SIZE), settings, compute_dtype=torch.float32, device="cpu")
-    schedule = {"total_step": 10, "tinit": 1, "tfinal": 1}
+    schedule: dict[str, Any] = {"total_step": 10, "tinit": 1, "tfinal": 1}
     return get_peft_model(
-        nn.Sequential(layer),  # type: ignore[arg-type]
+        nn.Sequential(layer),
         AdaLoraConfig(target_modules=["0"], **schedule),
     )
 
@@ -171,7 +171,7 @@ def _int4_lora() -> object:
         torch.Size((SIZE, SIZE)),
     )
     layer.weight = nn.Parameter(held, requires_grad=False)
-    return get_peft_model(nn.Sequential(layer), LoraConfig(target_modules=["0"]))  # type: ignore[arg-type]
+    return get_peft_model(nn.Sequential(layer), LoraConfig(target_modules=["0"]))
 
 
 REFUSALS = (
