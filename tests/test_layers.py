@@ -33,6 +33,7 @@ HOMES = {
     "peft": {"lab", "perf"},
     "bitsandbytes": {"lab"},
     "torchao": {"lab"},
+    "optimum": {"lab"},
     "safetensors": {"lab"},
     "pynvml": {"machine.nvml"},
     "pyarrow": {"storage"},
@@ -129,7 +130,7 @@ def test_a_library_is_imported_only_where_it_lives(library):
 
 def test_an_optional_library_of_a_quantization_has_a_home():
     for row in QUANTIZATIONS.values():
-        library = row.optional.replace("-", "_")
+        library = row.imported.partition(".")[0]
         assert not library or HOMES.get(library) == {"lab"}, (
             f'{row.key} needs {library}: add "{library}": {{"lab"}} to HOMES above'
         )

@@ -7,11 +7,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from peftmark.catalog.capabilities import AGAIN, Answer, probed
+from peftmark.catalog.capabilities import AGAIN, ALL_THE_SAME, NOT_TRIED, Answer, probed
 from peftmark.catalog.methods import all_methods
 from peftmark.catalog.peft_types import PEFT_TYPES
+from peftmark.catalog.quantizations import of_family
 from peftmark.lab import capability_trials as trials
 from peftmark.lab.capability_grounds import apart, grounds
+from peftmark.lab.quantization import quanto
 from peftmark.lab.quantization.table import backend_of
 
 EVERY = all_methods()
@@ -121,8 +123,28 @@ def test_what_the_catalogue_refuses_is_tried_all_the_same(on):
     assert refused.reason != EVERY["peft:poly"].not_causal
 
 
+@pytest.mark.parametrize("base", of_family("torchao-8bit", "quanto"))
 @pytest.mark.parametrize("key", PEFT_TYPES)
-def test_torchao_takes_and_merges_what_was_probed(key):
-    backend, one = backend_of("int8-torchao"), probed().methods[f"peft:{key}"]
-    if not (PEFT_TYPES[key].refused and PEFT_TYPES[key].not_causal):
-        assert backend.takes(PEFT_TYPES[key]) == one.sits_on["int8-torchao"].holds
+def test_an_optional_back_end_takes_what_was_probed(key, base):
+    one = probed().methods[f"peft:{key}"].sits_on[base]
+    known = one.reason != NOT_TRIED and not (PEFT_TYPES[key].refused and PEFT_TYPES[key].not_causal)
+    if known and (f"peft:{key}", base) not in ALL_THE_SAME:
+        assert backend_of(base).takes(PEFT_TYPES[key]) == one.holds
+
+
+@pytest.mark.parametrize("key", EVERY)
+def test_nothing_merges_into_quanto(key):
+    """But what touches none of its weights: as docs/quantizations.md says, and why
+    `Backend.unmergeable` refuses it."""
+    answers = probed().methods[key].merges
+    held = [base for base in of_family("quanto") if base in answers and answers[base].holds]
+    assert not held or key.removeprefix("peft:") in quanto.TOUCH_NONE
+
+
+def test_what_changes_an_unpacked_copy_of_the_weights_is_lost_and_seen(on):
+    """KaSA takes triplets out of the base's weights; quanto's take no notice."""
+    pytest.importorskip("optimum.quanto", reason="pip install peftmark[quanto]")
+    ground = on["language model"]
+    plain, there = (trials.attempt(ground, "kasa", q) for q in ("none", "int8-quanto"))
+    assert apart(plain.start_says, plain.base_says) > trials.MOST_APART
+    assert "what it does to them is lost" in trials._as_itself(there, plain).reason

@@ -13,6 +13,7 @@ from torch import nn
 import tiny
 from peftmark.catalog.architectures import ARCHITECTURES
 from peftmark.catalog.methods import METHODS
+from peftmark.catalog.quantizations import QUANTIZATIONS
 from peftmark.catalog.tasks import TASKS
 from peftmark.lab.data.batches import Batch, Shape
 from peftmark.lab.measure.probe import probe
@@ -53,6 +54,9 @@ CELLS = [
 ]
 CELLS += [("lora", "int8"), ("lora", "fp4")]
 CELLS += [(key, "int8-torchao") for key in ("head", "lora", "dora", "adalora", "bitfit", "ia3")]
+CELLS += [("lora", "fp8-torchao")]
+CELLS += [(key, "int4-quanto") for key in ("head", "lora", "dora", "adalora", "bitfit", "ia3")]
+CELLS += [("lora", "int8-quanto"), ("lora", "fp8-quanto")]
 # One of each kind of tuner; `make test-gpu` does them all.
 KINDS = ("c3a", "delora", "hra", "ia3", "ln_tuning", "loha", "miss", "oft", "osf", "road", "vera")
 CELLS += [(f"peft:{kind}", "none") for kind in KINDS]
@@ -104,8 +108,8 @@ def cells():
 
 @pytest.mark.parametrize(("method", "quantization", "layers"), [*cells()], ids=str)
 def test_every_methods_peak_is_predicted_or_says_why_not(built, method, quantization, layers):
-    if quantization == "int8-torchao":
-        pytest.importorskip("torchao")
+    if library := QUANTIZATIONS[quantization].imported:
+        pytest.importorskip(library)
     wanted = tiny.job(method, quantization, precision="bf16")
     builder = tiny.builder(built(layers), wanted)
     try:

@@ -19,6 +19,7 @@ from citizen import base_of, build, logits, setting_of, train
 from citizen import job as job_for
 from lora_parts import QUERY, SCALE, WIDE, factors, layer_of, rest, update, weight
 from peftmark.catalog.methods import METHODS
+from peftmark.catalog.quantizations import of_family
 from peftmark.catalog.tasks import TASKS
 from peftmark.lab.data.batches import Batch
 from peftmark.lab.deploy import saved_size
@@ -48,7 +49,8 @@ KEYS = (
     "loft",
 )
 CELLS = [(key, q) for key in KEYS for q in METHODS[key].quantizations]
-UNMERGED = {("dora", "int8-torchao")}
+UNMERGED = {("dora", q) for q in of_family("torchao-8bit")}
+UNMERGED |= {(key, q) for key in KEYS for q in of_family("quanto")}
 IDENTITY = set(KEYS) - {"loftq", "kasa"}
 BATCHES = {"options": {"batches": 12}}
 OPTIONS: dict[str, dict[str, Any]] = dict.fromkeys(("eva", "corda", "lora-ga"), BATCHES)

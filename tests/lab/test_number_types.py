@@ -61,7 +61,7 @@ def norm_biases(places):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("quantization", ["none", "nf4", "int8", "int8-torchao"])
+@pytest.mark.parametrize("quantization", ["none", "nf4", "int8", "int8-torchao", "int8-quanto"])
 @pytest.mark.parametrize("method", TRAINED)
 def test_every_method_sits_on_a_base_in_bf16(places, method, quantization):
     if quantization not in METHODS[method].quantizations:

@@ -32,6 +32,7 @@ from peftmark.sources.assets import Places
 
 CPU = torch.device("cpu")
 KEY = "int8-torchao"
+FP8 = "fp8-torchao"
 LINEAR = 2 * (4 * 64 * 64 + 2 * 64 * 64)
 """Numbers in the linear layers of the tiny encoder."""
 torchao_only = pytest.mark.skipif(
@@ -84,7 +85,9 @@ def test_no_back_end_stands_for_what_the_catalogue_does_not_have():
 
 
 def test_an_unknown_quantization_is_refused_by_name(bert):
-    with pytest.raises(Unsupported, match="'int3'; known are none, nf4, fp4, int8, int8-torchao"):
+    with pytest.raises(
+        Unsupported, match="'int3'; known are none, nf4, fp4, int8, int8-torchao, f"
+    ):
         backend_of("int3")
     with pytest.raises(Unsupported, match="no back-end for quantization 'int3'"):
         base_of(bert, replace(job_for(), quantization="int3"))
@@ -94,7 +97,7 @@ def test_an_unknown_quantization_is_refused_by_name(bert):
 def test_a_base_of_every_back_end_is_what_its_back_end_says(bert, key):
     if key not in BACKENDS:
         pytest.fail("no back-end; the test above says what to write")
-    pytest.importorskip(BACKENDS[key].library or "torch")
+    pytest.importorskip(QUANTIZATIONS[key].imported or BACKENDS[key].library or "torch")
     with quantization_clock(key, CPU) as spent:
         base, parts = base_of(bert, job_for("lora", key))
     assert (len(spent) > 0) == (key != "none")
@@ -137,8 +140,23 @@ def test_weights_are_eight_bits_with_a_scale_a_row(bert):
 
 
 @torchao_only
-def test_a_base_from_the_cache_has_the_same_bits(places):
-    folder, job = places.mirror / "models" / "tiny", tiny.job("lora", KEY)
+def test_floats_of_eight_bits_have_three_behind_the_point(bert):
+    base, parts = base_of(bert, job_for("lora", FP8))
+    plain, _ = base_of(bert, job_for("lora"))
+    assert base_format(base)["fp8 with a scale a row"] == LINEAR
+    for name in parts.encoder_linears:
+        weight, exact = base.get_parameter(f"{name}.weight"), plain.get_parameter(f"{name}.weight")
+        assert weight.qdata.dtype is torch.float8_e4m3fn and weight.scale.shape == (len(exact), 1)
+        # Below 2^-6 the steps of e4m3 are even; the largest of a row is 448.
+        even = exact.abs().amax(dim=1, keepdim=True) / 448 * 2**-10
+        off = (weight.dequantize() - exact).abs()
+        assert (off <= torch.maximum(exact.abs() / 16, even) * 1.001).all() and off.max() > 0
+
+
+@torchao_only
+@pytest.mark.parametrize("key", [KEY, FP8])
+def test_a_base_from_the_cache_has_the_same_bits(places, key):
+    folder, job = places.mirror / "models" / "tiny", tiny.job("lora", key)
     parts, task = anatomy(folder, TASKS["sst-2"]), TASKS["sst-2"]
     loaded = [load_base(folder, job, task, parts, places.cache) for _ in range(2)]
     assert [base.now for base in loaded] == [True, False]
@@ -153,30 +171,37 @@ def test_a_base_from_the_cache_has_the_same_bits(places):
             ours, theirs = (
                 (*values(p), p.scale) if is_quantised(p) else (p,) for p in (one, other)
             )
-            assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True)), name
+            pairs = zip(ours, theirs, strict=True)
+            assert all(torch.equal(a.float(), b.float()) for a, b in pairs), name
 
 
-DEPLOYED = [("lora", ""), ("adalora", "can't merge AdaLoRA"), ("dora", "without its magnitudes")]
+DEPLOYED = [
+    ("lora", KEY, ""),
+    ("adalora", KEY, "can't merge AdaLoRA"),
+    ("dora", KEY, "without its magnitudes"),
+    ("lora", FP8, ""),
+    ("adalora", FP8, "can't merge AdaLoRA"),
+]
 
 
 @torchao_only
-@pytest.mark.parametrize(("method", "reason"), DEPLOYED)
+@pytest.mark.parametrize(("method", "key", "reason"), DEPLOYED)
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_it_trains_reloads_to_the_tolerance_and_merges_or_says_why_not(
-    places, tmp_path, method, reason, precision
+    places, tmp_path, method, key, reason, precision
 ):
-    job = tiny.job(method, KEY, precision=precision, steps=10)
+    job = tiny.job(method, key, precision=precision, steps=10)
     builder = tiny.builder(places, job)
     prepared = builder.prepare(builder.base())
     losses, missing = train(prepared, 10)
     assert losses[-1] < losses[0] and not missing
     prepared.save(tmp_path)
     found = deploy(job, prepared, tmp_path, builder.base, builder.work.preview(2), CPU)
-    assert found.reload_max_error <= QUANTIZATIONS[KEY].reload_tolerance
+    assert found.reload_max_error <= QUANTIZATIONS[key].reload_tolerance
     if reason:
         assert found.merge_target is None and reason in found.merge_reason
     else:
-        assert found.merge_target == QUANTIZATIONS[KEY].merged
+        assert found.merge_target == QUANTIZATIONS[key].merged
         assert found.merge_max_error < 0.05
 
 
@@ -204,6 +229,21 @@ def test_live_bytes_are_predicted_to_the_byte(places, method, precision):
     found = probe(job, TASKS[job.task], builder.prepare(builder.base()), builder.work, CPU)
     assert predicted_peak(builder, found) == found.live.total
     assert found.live.quantization == LINEAR // 64 * (4 + 1), "fp32 scales and 8-bit zero points"
+
+
+@torchao_only
+def test_weights_are_unpacked_from_the_forward_pass_to_the_backward_one(places):
+    peaks = {}
+    for key in ("none", KEY, FP8):
+        job = tiny.job("lora", key)
+        builder = tiny.builder(places, job)
+        found = probe(job, TASKS[job.task], builder.prepare(builder.base()), builder.work, CPU)
+        assert predicted_peak(builder, found) == found.live.total
+        constants = {"none": 0, KEY: 4 + 1, FP8: 4}[key]
+        assert found.live.quantization == LINEAR // 64 * constants
+        peaks[key] = found.live.activations
+    # The first layer's query, key and value get no gradient of their input to pass on.
+    assert min(peaks[KEY], peaks[FP8]) - peaks["none"] > 4 * LINEAR // 2
 
 
 TYPES = [k for k in PEFT_TYPES.values() if not k.refused and k.where in ("recipe", "ia3")]

@@ -49,7 +49,7 @@ def base_of(folder: Path, job: Job) -> tuple[nn.Module, Anatomy]:
     """The tiny model in a folder as the job's base; a test is skipped that lacks its library."""
     row = QUANTIZATIONS.get(job.quantization)
     if row is not None and row.optional:
-        pytest.importorskip(row.optional, reason=f"pip install peftmark[{row.optional}]")
+        pytest.importorskip(row.imported, reason=f"pip install {row.install}")
     parts = parts_of(folder)
     return load_model(folder, job, TASKS["sst-2"], parts), parts
 
@@ -118,10 +118,15 @@ def train(prepared: Prepared, steps: int = 10) -> tuple[list[float], list[str]]:
     return losses, missing
 
 
-def _same(one: nn.Parameter, other: torch.Tensor) -> bool:
-    """Whether two parameters hold the same bits; torchao's can't be compared as a whole."""
-    values = maker_of_weight(one).values
-    return all(torch.equal(a, b) for a, b in zip(values(one), values(other), strict=True))
+def _held(parameter: nn.Parameter) -> list[torch.Tensor]:
+    """The numbers of a parameter, packed ones as they are: libraries' own classes can neither be
+    compared nor, some of them, copied as a whole."""
+    return [t.detach().clone() for t in maker_of_weight(parameter).values(parameter)]
+
+
+def _same(parameter: nn.Parameter, before: list[torch.Tensor]) -> bool:
+    """Whether a parameter holds the bits that it held."""
+    return all(torch.equal(a, b) for a, b in zip(_held(parameter), before, strict=True))
 
 
 def check(folder: Path, scratch: Path, job: Job, identity: bool = True) -> Prepared:
@@ -134,7 +139,7 @@ def check(folder: Path, scratch: Path, job: Job, identity: bool = True) -> Prepa
         identity: whether the method starts as the base's own function.
     """
     base, prepared, parts = build(folder, job)
-    before = {n: p.detach().clone() for n, p in prepared.model.named_parameters()}
+    before = {n: _held(p) for n, p in prepared.model.named_parameters()}
     trained = {n for n, _ in trainable(prepared.model)}
     for head in trained_head(parts, job.recipe.train_pooler):
         assert any(f".{head}." in f".{name}" for name in trained), f"{head} does not train"

@@ -13,9 +13,29 @@ from pathlib import Path
 from typing import Any
 
 PROBED = Path(__file__).with_name("capabilities.json")
-LIBRARIES = ("peft", "torch", "transformers", "bitsandbytes", "torchao")
+LIBRARIES = ("peft", "torch", "transformers", "bitsandbytes", "torchao", "optimum-quanto")
 """What was tried is mostly theirs: a file names the versions of these."""
 AGAIN = "python -m peftmark.docgen.capabilities"
+NOT_TRIED = f"not tried yet: {AGAIN} --missing does"
+"""The reason of an answer that a run which was stopped left open."""
+
+_WHOLE_FAMILY = "a back-end takes a type of PEFT or doesn't, and this one fails on"
+_MASKED = "what its masks and its merge do to such weights was not looked at"
+ALL_THE_SAME: dict[tuple[str, str], str] = {
+    ("peft:peanut", "int8"): "its network reads the 8-bit numbers in place of the weights that "
+    "they stand for; it trains and is the same after loading, and starts at zero, which hides it",
+    ("peft:deft", "fp8-torchao"): f"{_WHOLE_FAMILY} int8-torchao",
+    ("peft:hra", "int8-quanto"): f"{_WHOLE_FAMILY} int4-quanto",
+    ("peft:hra", "fp8-quanto"): f"{_WHOLE_FAMILY} int4-quanto",
+    ("peft:shira", "int8-quanto"): f"{_WHOLE_FAMILY} int4-quanto",
+    ("peft:shira", "fp8-quanto"): f"{_WHOLE_FAMILY} int4-quanto",
+    **{
+        (method, base): _MASKED
+        for method in ("diff-pruning", "diff-pruning-adapter")
+        for base in ("int8-quanto", "fp8-quanto", "int4-quanto")
+    },
+}
+"""(method, base) -> why a suite is refused it though it ran where it was tried."""
 
 
 @dataclass(frozen=True)

@@ -101,7 +101,7 @@ LORA_METHODS: tuple[Method, ...] = (
     ),
     _lora(
         "mica", "MiCA", "LoRA whose B stays the smallest left singular vectors; A alone trains",
-        "arXiv 2604.01694", sits_on=("none",),
+        "arXiv 2604.01694", sits_on=of_family("none", "quanto"),
     ),
     _lora(
         "milora", "MiLoRA", "LoRA that starts as the smallest singular triplets of the weight",
@@ -135,7 +135,7 @@ LORA_METHODS: tuple[Method, ...] = (
             "projection", "first-batch", ("first-batch", "each-batch", "random"),
             "where the direction comes from on which inputs are kept",
         ),
-        sits_on=of_family("none", "torchao-8bit"),
+        sits_on=of_family("none", "torchao-8bit", "quanto"),
     ),
     _lora(
         "loft", "LoFT", "LoRA whose optimizer does to the factors what AdamW does to the weight",
@@ -158,7 +158,7 @@ LORA_METHODS: tuple[Method, ...] = (
         "hira", "HiRA", "lora", "rank",
         "the weight multiplied element by element with a low-rank matrix BA",
         "Huang et al. 2025, openreview.net TwJrTz9cRS", ("targets",),
-        sits_on=of_family("none", "bitsandbytes-4bit", "bitsandbytes-8bit"),
+        sits_on=of_family("none", "bitsandbytes-4bit", "bitsandbytes-8bit", "quanto"),
         options=(Option("hira_dropout", 0.0, (0, 0.9), "dropout on the inputs of the update"),),
         budget=True,
     ),

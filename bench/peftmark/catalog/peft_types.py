@@ -83,6 +83,10 @@ ON_8BIT = frozenset(["loha", "lokr"])
 """Types without code for bitsandbytes that use its layers, but need the shape that a weight has as
 loaded: 8-bit weights keep it and 4-bit ones don't."""
 
+NOT_ON_QUANTO = frozenset(["frod", "glora", "hra", "peanut", "shira"])
+"""Types that change the type of a weight, which quanto refuses, or take plain layers alone, or read
+a 4-bit weight where it can't be: a back-end takes a type or doesn't."""
+
 _DOCS = "PEFT documentation"
 _R, _TOKENS = "r", "num_virtual_tokens"
 

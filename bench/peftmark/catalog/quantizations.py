@@ -7,11 +7,12 @@ from typing import Literal
 
 from peftmark.catalog import absent
 
-Family = Literal["none", "bitsandbytes-4bit", "bitsandbytes-8bit", "torchao-8bit"]
+Family = Literal["none", "bitsandbytes-4bit", "bitsandbytes-8bit", "torchao-8bit", "quanto"]
 """What makes the weights: one back-end of `peftmark.lab.quantization` each. A plug-in's may be of a
 family of its own."""
 
 _AGAIN = "dequantised, added, quantised again"
+_NO_MERGE = "nothing: PEFT can't merge into such weights"
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class Quantization:
         merged: what a merge leaves behind, in words.
         double: whether its block constants can be quantised too.
         optional: a package it needs that peftmark is also installed without; empty for none.
+        module: what is imported of that package, where it isn't called as the package is.
+        extra: the extra of peftmark's that installs it, where it isn't called as the package is.
         code: `module:name` of a plug-in's back-end; empty for peftmark's own.
     """
 
@@ -38,7 +41,19 @@ class Quantization:
     merged: str
     double: bool = False
     optional: str = ""
+    module: str = ""
+    extra: str = ""
     code: str = ""
+
+    @property
+    def imported(self) -> str:
+        """What is imported of the optional package; empty for none."""
+        return self.module or self.optional.replace("-", "_")
+
+    @property
+    def install(self) -> str:
+        """What to install for it, as pip takes it; empty for nothing more than peftmark."""
+        return f"peftmark[{self.extra or self.optional}]" if self.optional else ""
 
     def reload_tolerance_with(self, weights: str) -> float:
         """`reload_tolerance` on a base stored in some type: PEFT rounds some adapters to one of 16
@@ -90,6 +105,52 @@ QUANTIZATIONS: dict[str, Quantization] = {
             1e-4,
             f"int8 weights (torchao): {_AGAIN}",
             optional="torchao",
+        ),
+        Quantization(
+            "fp8-torchao",
+            "FP8 (torchao)",
+            "torchao-8bit",
+            8,
+            "8-bit floats (e4m3) with a scale a row, activations as they are (torchao)",
+            1e-4,
+            f"FP8 weights (torchao): {_AGAIN}",
+            optional="torchao",
+        ),
+        Quantization(
+            "int8-quanto",
+            "int8 (quanto)",
+            "quanto",
+            8,
+            "8-bit weights with a scale a row, activations as they are (quanto)",
+            1e-4,
+            _NO_MERGE,
+            optional="optimum-quanto",
+            module="optimum.quanto",
+            extra="quanto",
+        ),
+        Quantization(
+            "fp8-quanto",
+            "FP8 (quanto)",
+            "quanto",
+            8,
+            "8-bit floats (e4m3) with a scale a row, activations as they are (quanto)",
+            1e-4,
+            _NO_MERGE,
+            optional="optimum-quanto",
+            module="optimum.quanto",
+            extra="quanto",
+        ),
+        Quantization(
+            "int4-quanto",
+            "int4 (quanto)",
+            "quanto",
+            4,
+            "4-bit weights in groups of 128 with scale and shift, activations as they are (quanto)",
+            1e-4,
+            _NO_MERGE,
+            optional="optimum-quanto",
+            module="optimum.quanto",
+            extra="quanto",
         ),
     )
 }

@@ -15,6 +15,7 @@ from importlib import metadata
 from peftmark.catalog.capabilities import (
     AGAIN,
     LIBRARIES,
+    NOT_TRIED,
     PROBED,
     Capabilities,
     Probed,
@@ -89,7 +90,8 @@ def _chosen(names: Sequence[str], missing: bool, known: Probed) -> list[str]:
 def lacking(known: Probed, key: str) -> list[str]:
     """The base formats that a method has no answer for; all without an entry."""
     one = known.methods.get(key)
-    return [base for base in QUANTIZATIONS if one is None or base not in one.sits_on]
+    found = {} if one is None else one.sits_on
+    return [b for b in QUANTIZATIONS if b not in found or found[b].reason == NOT_TRIED]
 
 
 def probe(keys: Sequence[str], known: Probed, missing: bool = False) -> None:

@@ -107,7 +107,8 @@ to that file by tests. The words after a number are those of the library that re
 
 - **merges into**: base formats into which the adapter folds, so that a plain model is left: in fp32
   within 1e-4 of the adapter's outputs and not the base's; on a quantised base, whose merged weights
-  are rounded again, within three times what quantising the base does to its outputs.
+  are rounded again, within three times what quantising the base does to its outputs (within once
+  where peftmark refuses the merge and PEFT's own was tried), and with other packed numbers.
 - **several adapters**: a second one loaded beside the first on the same base; each gives the bits
   that it gives alone once it is switched to, also after switching back.
 - **hot swap**: PEFT's `hotswap_adapter` puts another adapter's weights in place of the first's, and

@@ -38,6 +38,7 @@ from peftmark.lab.leave import CONFIG
 from peftmark.lab.methods.features import Frozen, learn_words
 from peftmark.lab.methods.peft_options import quiet
 from peftmark.lab.models import Unsupported
+from peftmark.lab.quantization.table import is_quantised, maker_of_weight
 
 MOST_APART = 1e-4
 """Of fp32 outputs, between models that are to be the same function."""
@@ -84,6 +85,7 @@ def merges(adapter: Adapter) -> Answer:
     what the base says. PEFT is asked also where the method itself knows of no merge."""
     model: Any = adapter.loaded()
     own, why_not = adapter.prepared.merge, adapter.prepared.merge_reason
+    packed = packed_numbers(model)
     if own is None and not isinstance(model, PeftModel | BaseTuner):
         if tensors_of(model) == tensors_of(adapter.ground.base(adapter.ends)):
             return Answer(None, "what trains are the base's own tensors: nothing is left to merge")
@@ -95,6 +97,8 @@ def merges(adapter: Adapter) -> Answer:
     except Exception as raised:
         told = no(raised)
         return told if own else Answer(False, f"{why_not}. PEFT: {told.reason}")
+    if packed and packed == packed_numbers(merged, list(packed)):
+        return no("merged, the quantised weights are those of the base: what was added is lost")
     if left := [name for name, part in merged.named_modules() if isinstance(part, BaseTunerLayer)]:
         return no(f"merged, an adapter is left on {left[0]}")
     error, moved = apart(says, adapter.says), apart(says, adapter.base_says)
@@ -102,13 +106,35 @@ def merges(adapter: Adapter) -> Answer:
     if quantization == "none":
         most, least = MOST_APART, LEAST_MOVED
     else:  # merged weights are rounded once more, which hides a small update from the outputs
-        most, least = ROUNDINGS * adapter.ground.rounding(quantization), MOST_APART
+        times = ROUNDINGS if own else 1  # that PEFT's is right where ours is refused wants more
+        most, least = times * adapter.ground.rounding(quantization), MOST_APART
     if error <= most and moved >= least:
         return YES
     return no(
         f"merged, its outputs are {error:.1g} off those of the adapter (at most {most:.1g} are "
         f"right) and {moved:.1g} off those of the base"
     )
+
+
+def packed_numbers(model: nn.Module, names: Sequence[str] = ()) -> dict[str, list[bytes]]:
+    """The numbers of quantised weights by the names of their layers in the base.
+
+    Args:
+        names: the layers; without them those that an adapter of PEFT's sits on.
+    """
+    found = {}
+    for name, part in model.named_modules():
+        layer: Any = part.get_base_layer() if isinstance(part, BaseTunerLayer) else part
+        plain_name = name.removeprefix("base_model.model.")
+        if plain_name not in names and (names or layer is part):
+            continue
+        weight = getattr(layer, "weight", None)
+        if isinstance(weight, nn.Parameter) and is_quantised(weight):
+            values = maker_of_weight(weight).values(weight)
+            found[plain_name] = [
+                t.detach().cpu().view(torch.uint8).numpy().tobytes() for t in values
+            ]
+    return found
 
 
 def several(one: Adapter, other: Adapter) -> Answer:
@@ -244,8 +270,8 @@ def _as_itself(there: Adapter | Answer, plain: Adapter | Answer) -> Adapter | An
     """What came of a method on a base; a refusal where it isn't the method that it is on weights as
     loaded.
 
-    PEFT's layers for quantised weights leave some variants of LoRA out, and others of its types
-    take packed numbers for weights.
+    PEFT's layers for quantised weights leave some variants of LoRA out, others of its types take
+    packed numbers for weights, and what changes an unpacked copy of a weight is lost.
     """
     if isinstance(there, Answer) or isinstance(plain, Answer):
         return there
@@ -253,6 +279,11 @@ def _as_itself(there: Adapter | Answer, plain: Adapter | Answer) -> Adapter | An
         return no("trained, it says what LoRA says, to the bit, and not so on weights as loaded")
     quantization = there.job.quantization
     if apart(plain.start_says, plain.ground.base_says("none")) > MOST_APART:
+        if torch.equal(there.start_says, there.base_says):
+            return no(
+                "untrained, it says what the base says, to the bit, and not so on weights as "
+                "loaded: what it does to them is lost"
+            )
         return there  # it starts as another function anyway, as random prompts do
     off = apart(there.start_says, there.ground.base_says(quantization))
     if not off <= max(MOST_APART, ROUNDINGS * there.ground.rounding(quantization)):

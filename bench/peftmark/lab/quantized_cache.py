@@ -42,7 +42,8 @@ def load_base(folder: Path, job: Job, task: Task, parts: Anatomy, cache: Path | 
     The weights, and the head that the job's seed draws, are the same bits either way.
 
     Args:
-        cache: where quantised bases are kept; None to quantise anew.
+        cache: where quantised bases are kept; None to quantise anew, as a back-end does whose
+            bases can't be written (`Backend.kept`).
 
     Raises:
         Unsupported: if the quantization can't run here.
@@ -74,7 +75,7 @@ def load_base(folder: Path, job: Job, task: Task, parts: Anatomy, cache: Path | 
         "weights": job.recipe.weights,
         **{f"plug-in {p.key}": p.code for p in job.plugins if p.kind == "quantization"},
     }
-    kept = keep(cache, "bases", identity, make) if cache is not None else None
+    kept = keep(cache, "bases", identity, make) if cache is not None and backend.kept else None
     if kept is not None:
         model = load_model(kept.folder, job, task, parts, quantised=True)
         return Base(model, float(kept.facts["quantise_seconds"]), kept.now)

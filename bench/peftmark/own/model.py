@@ -14,7 +14,13 @@ from peftmark.core.shown import plain
 from peftmark.own.declared_model import OwnModel as Declared
 from peftmark.own.model_hub import hub_config, hub_folder
 from peftmark.own.places import find
-from peftmark.own.weights import Tensor, embedding_rows, refuse_no_numbers, tensors_of
+from peftmark.own.weights import (
+    Tensor,
+    embedding_rows,
+    refuse_no_numbers,
+    refuse_packed,
+    tensors_of,
+)
 from peftmark.record.own_model import OwnModel, model_from
 from peftmark.sources.model_folder import (
     CONFIG,
@@ -72,6 +78,7 @@ def _read(key: str, declared: Declared, folder: Path, source: str) -> OwnFiles:
     names = files_read(folder)
     config = read_config(folder / CONFIG)
     tensors = tensors_of([folder / name for name in names if name.endswith(".safetensors")])
+    refuse_packed(tensors)
     _check_vocabulary(folder, tensors)
     hashes = file_hashes(folder, names)
     carried = OwnModel(

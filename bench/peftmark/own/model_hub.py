@@ -24,7 +24,15 @@ from peftmark.sources.hub import (
     refuse_full_hub_cache,
     snapshot,
 )
-from peftmark.sources.model_folder import ADAPTER, BESIDE, CONFIG, INDEX, WEIGHTS, blob_fault
+from peftmark.sources.model_folder import (
+    ADAPTER,
+    BESIDE,
+    CONFIG,
+    INDEX,
+    WEIGHTS,
+    blob_fault,
+    refuse_redirects,
+)
 
 PATTERNS = (CONFIG, INDEX, "*.safetensors", *BESIDE)
 """What is asked for; folders inside of the repository are not."""
@@ -42,8 +50,9 @@ def hub_folder(hub: str) -> Path:
         hub: `owner/name@<40 hex>`.
 
     Raises:
-        AssetError: the hub can't be reached, has no such model, wants a login or a licence, or the
-            disk is too small; told before anything large is fetched.
+        AssetError: the hub can't be reached, has no such model, wants a login or a licence, the
+            disk is too small, or the configuration is one that is refused, as of weights that are
+            quantised already; told before anything large is fetched.
     """
     repository, _, revision = hub.partition("@")
     note = default_cache() / "own-models" / "hub" / f"{hub.replace('/', '--')}.json"
@@ -66,6 +75,9 @@ def hub_folder(hub: str) -> Path:
         # The smallest first: a wall of a licence is met before the weights.
         for names in ([CONFIG], sorted(sizes)):
             folder = snapshot(repository, revision, names, local=False)
+            refuse_redirects(folder)
+    except AssetError:
+        raise
     except Exception as error:  # many kinds, from HTTP status to a file that came short
         refuse_full_hub_cache(error, repository)
         raise _refused(repository, revision, error) from error

@@ -16,6 +16,7 @@ from typing import Any
 
 from peftmark.core.errors import AssetError
 from peftmark.core.shown import quoted
+from peftmark.sources.model_folder import quantised_already
 
 MOST_HEADER = 100_000_000
 """Bytes that a header may have, as the library that reads the weights has it."""
@@ -93,6 +94,19 @@ def embedding_rows(tensors: Sequence[Tensor]) -> int | None:
     """Rows of the table of tokens; None where none is recognised."""
     rows = [t.shape[0] for t in tensors if t.name.endswith(EMBEDDINGS) and len(t.shape) == 2]
     return max(rows, default=None)
+
+
+def refuse_packed(tensors: Sequence[Tensor]) -> None:
+    """Refuse weights in a type that stands for others by constants beside it: loaded as they are,
+    their numbers would be taken for the weights.
+
+    Raises:
+        AssetError: with the first such tensor.
+    """
+    for tensor in tensors:
+        if tensor.name.endswith("weight") and tensor.kind not in _EXPONENT:
+            seen = f"{quoted(tensor.name)} has numbers of type {tensor.kind}"
+            raise quantised_already(tensor.file, seen)
 
 
 def refuse_no_numbers(tensors: Sequence[Tensor]) -> None:

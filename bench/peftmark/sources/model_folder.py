@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from peftmark.catalog.quantizations import QUANTIZATIONS
 from peftmark.core.errors import AssetError
 from peftmark.core.files import refuse_special
 from peftmark.core.hashes import known_sha256
@@ -45,10 +46,12 @@ BESIDE = (
     "chat_template.jinja",
 )
 """What transformers reads besides configuration and weights, where it is there."""
+QUANTISED = "quantization_config"
+"""The key of a configuration that says by what the weights are quantised."""
 REDIRECTS = (
     "transformers_weights",
     "auto_map",
-    "quantization_config",
+    QUANTISED,
     "trust_remote_code",
     "fast_tokenizer_files",
 )
@@ -114,17 +117,45 @@ def refuse_redirects(folder: Path) -> None:
         if not path.is_file():
             continue
         if found := next(_redirects(read_json(path)), None):
+            key, value = found
+            if key.endswith(QUANTISED):
+                raise quantised_already(path, f"{key}: {_made_by(value)}")
             raise AssetError(
-                f"{path}: the key {found} has other files or code loaded than those whose hashes "
+                f"{path}: the key {key} has other files or code loaded than those whose hashes "
                 "stand for the model",
-                f"Load the model with what {found} asks for, save it without, and use that folder.",
+                f"Load the model with what {key} asks for, save it without, and use that folder.",
             )
 
 
-def _redirects(config: Mapping[str, Any], before: str = "") -> Iterator[str]:
+def quantised_already(path: Path, seen: str) -> AssetError:
+    """The refusal of weights that are quantised already.
+
+    A cell's quantization, its error, its bytes and what its merge leaves are told of weights that
+    peftmark quantised itself, from whole ones.
+
+    Args:
+        path: the file where it was seen.
+        seen: what was seen there.
+    """
+    return AssetError(
+        f"{path}: the weights are quantised already ({seen}), and peftmark quantises whole ones",
+        "Use the model that they were made of, with quantization: one of "
+        f"{', '.join(key for key in QUANTIZATIONS if key != 'none')} (docs/quantizations.md). "
+        "bitsandbytes' can be made whole again: load it with transformers, call dequantize(), "
+        "save_pretrained() into another folder and use that.",
+    )
+
+
+def _made_by(settings: Any) -> str:
+    """What quantised the weights, as a configuration has it."""
+    named = settings.get("quant_method") if isinstance(settings, dict) else None
+    return plain(str(named))[:40] if named else "it doesn't say by what"
+
+
+def _redirects(config: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in config.items():
         if key in REDIRECTS and value:
-            yield f"{before}{key}"
+            yield f"{before}{key}", value
         if isinstance(value, dict):
             yield from _redirects(value, f"{before}{plain(key)[:40]}.")
 

@@ -10,6 +10,8 @@ import pytest
 
 from peftmark.catalog.capabilities import (
     AGAIN,
+    ALL_THE_SAME,
+    NOT_TRIED,
     PROBED,
     Answer,
     Capabilities,
@@ -20,18 +22,15 @@ from peftmark.catalog.capabilities import (
 )
 from peftmark.catalog.method import Method
 from peftmark.catalog.methods import METHODS, PREFIX, all_methods
-from peftmark.catalog.peft_types import NOT_ON_TORCHAO, ON_8BIT, PEFT_TYPES
+from peftmark.catalog.peft_types import (
+    NOT_ON_QUANTO,
+    NOT_ON_TORCHAO,
+    ON_8BIT,
+    PEFT_TYPES,
+)
 from peftmark.catalog.quantizations import QUANTIZATIONS, of_family
 
 EVERY = all_methods()
-UNSEEN = {
-    (
-        "peft:peanut",
-        "int8",
-    ): "its network reads the 8-bit numbers in place of the weights that they "
-    "stand for; it trains and is the same after loading, and starts at zero, which hides it",
-}
-"""What the probe can't see, and the catalogue refuses."""
 BITSANDBYTES = of_family("bitsandbytes-4bit", "bitsandbytes-8bit")
 
 
@@ -49,13 +48,15 @@ def declared_bases(method: Method) -> set[str]:
         return set()
     found = {"none", *(BITSANDBYTES if kind.quantized else ())}
     found |= set(of_family("bitsandbytes-8bit") if kind.key in ON_8BIT else ())
-    return found if kind.key in NOT_ON_TORCHAO else {*found, *of_family("torchao-8bit")}
+    found |= set(of_family("torchao-8bit") if kind.key not in NOT_ON_TORCHAO else ())
+    return found | set(of_family("quanto") if kind.key not in NOT_ON_QUANTO else ())
 
 
 def contradictions(method: Method, one: Capabilities) -> Iterator[str]:
     """Where the catalogue and the probe say different things of a method."""
     held = {key for key, answer in one.sits_on.items() if answer.holds}
-    for key in sorted(held ^ declared_bases(method)):
+    open_yet = {key for key, answer in one.sits_on.items() if answer.reason == NOT_TRIED}
+    for key in sorted((held ^ declared_bases(method)) - open_yet):
         yield f"on {key}: the catalogue {key not in held}, probed {one.sits_on[key]}"
     if one.language_models.holds == bool(method.not_causal):
         yield f"language models: {method.not_causal!r}, probed {one.language_models}"
@@ -64,7 +65,7 @@ def contradictions(method: Method, one: Capabilities) -> Iterator[str]:
         return
     if one.encoders.holds == bool(kind.refused):
         yield f"encoders: {kind.refused!r}, probed {one.encoders}"
-    for key in one.merges.keys() & {"none", *BITSANDBYTES}:  # torchao's are in lab/quantization
+    for key in one.merges.keys() & {"none", *BITSANDBYTES}:  # others' are in lab/quantization
         into = {"no": (), "float": ("none",), "8-bit": ("none", "int8"), "any": QUANTIZATIONS}
         merges = key in into[kind.merges]
         if one.merges[key].holds != merges:
@@ -91,7 +92,8 @@ def test_nothing_else_stands_in_the_file():
 def test_no_reason_is_a_mistake_of_the_probe():
     """A name that isn't there, or a call with other arguments than a function has, is ours."""
     wrong = re.compile(
-        r"AssertionError|NameError|FileExists|KeyError: 'tried'|/tmp/|positional arg"
+        r"AssertionError(?!( in PEFT)?: Don't expect to reach)|NameError|FileExists|"  # torchao's
+        r"KeyError: 'tried'|/tmp/|positional arg"
     )
     for key, one in probed().methods.items():
         found = [answer.reason for answer in answers(one) if wrong.search(answer.reason)]
@@ -101,9 +103,10 @@ def test_no_reason_is_a_mistake_of_the_probe():
 @pytest.mark.parametrize("key", EVERY)
 def test_the_catalogue_and_the_probe_agree(key):
     found = list(contradictions(EVERY[key], probed().methods[key]))
-    if (key, "int8") in UNSEEN:
-        assert len(found) == 1 and found[0].startswith("on int8: "), "no exception is needed"
-        return
+    for method, base in ALL_THE_SAME:
+        if key == method and probed().methods[key].sits_on[base].reason != NOT_TRIED:
+            (said,) = [one for one in found if one.startswith(f"on {base}: ")]
+            found.remove(said)  # else no exception is needed
     assert not found, f"{key}: {found}; one of them is wrong. The probe anew: {AGAIN} {key}"
 
 

@@ -154,8 +154,11 @@ def test_a_back_end_has_a_row():
 def test_an_optional_library_can_be_installed_and_its_version_is_kept(name):
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     extras = project["project"]["optional-dependencies"]
-    assert any(line.startswith(name) for line in extras.get(name, ())), (
-        f"pyproject.toml: add the extra {name}, and the same line to dev"
+    (extra,) = {
+        q.install[len("peftmark[") : -1] for q in QUANTIZATIONS.values() if q.optional == name
+    }
+    assert any(line.startswith(name) for line in extras.get(extra, ())), (
+        f"pyproject.toml: add the extra {extra}, and the same line to dev"
     )
     assert any(line.startswith(name) for line in extras["dev"]), (
         f"pyproject.toml: add {name} to dev"
@@ -163,8 +166,9 @@ def test_an_optional_library_can_be_installed_and_its_version_is_kept(name):
     pins = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     assert any(pin.startswith(f"{name}==") for pin in pins), f"constraints.txt: pin {name}"
     untyped = [row for row in project["tool"]["mypy"]["overrides"] if "module" in row]
-    assert any(f"{name.replace('-', '_')}.*" in row["module"] for row in untyped), (
-        f"pyproject.toml: add {name.replace('-', '_')}.* to mypy's ignore_missing_imports"
+    imported = {q.imported.partition(".")[0] for q in QUANTIZATIONS.values() if q.optional == name}
+    assert all(any(f"{one}.*" in row["module"] for row in untyped) for one in imported), (
+        f"pyproject.toml: add .* of {', '.join(imported)} to mypy's ignore_missing_imports"
     )
     assert name in environment.PACKAGES and name in environment.OPTIONAL, (
         "machine/environment.py: OPTIONAL no longer follows from catalog/quantizations.py"

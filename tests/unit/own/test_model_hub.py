@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 import hub_stub
 from hub_stub import REVISION, Repository, serve
-from own_models import model_folder
+from own_models import BERT, model_folder
 from peftmark.core.errors import AssetError
 from peftmark.run import pin as pinning
 from peftmark.run.pin import pin
@@ -92,6 +93,16 @@ def test_an_adapter_and_a_pickle_are_refused_before_anything_is_fetched(tmp_path
     with serve(bare) as hub:
         assert "no weights as safetensors" in call(hub.url, tmp_path)["error"]
         assert not any("/resolve/" in line for line in hub.requests)
+
+
+@pytest.mark.heavy
+def test_weights_that_are_quantised_already_are_refused_before_they_are_fetched(tmp_path):
+    config = json.dumps(BERT | {"quantization_config": {"quant_method": "awq"}}).encode()
+    with serve(repository(tmp_path, **{"config.json": config})) as hub:
+        got = call(hub.url, tmp_path)
+        assert "quantised already (quantization_config: awq)" in got["error"]
+        assert "quantization: one of nf4, fp4" in got["remedy"]
+        assert not any("/resolve/" in x and "safetensors" in x for x in hub.requests)
 
 
 @pytest.mark.heavy

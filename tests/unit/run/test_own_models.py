@@ -9,6 +9,7 @@ import pytest
 
 import fake_runs
 from own_models import BERT, GPT, model_folder, put, tensors
+from peftmark.catalog.quantizations import QUANTIZATIONS
 from peftmark.core.errors import AssetError, SuiteError, UserError
 from peftmark.core.hashes import forget_hashes
 from peftmark.core.sealed import unsealed
@@ -264,6 +265,37 @@ def test_a_pickle_alone_is_refused(here):
     assert "pytorch_model.bin is not read" in refused(here)
 
 
-def test_a_foreign_quantization_is_refused(here):
-    put(here / "mine", "config.json", BERT | {"quantization_config": {"quant_method": "gptq"}})
-    assert "quantization_config" in refused(here)
+@pytest.mark.parametrize(
+    ("settings", "seen"),
+    [
+        ({"quant_method": "gptq", "bits": 4}, "gptq"),
+        ({"load_in_4bit": True}, "it doesn't say by what"),
+    ],
+)
+def test_weights_that_are_quantised_already_are_refused_with_what_to_do(here, settings, seen):
+    put(here / "mine", "config.json", BERT | {"quantization_config": settings})
+    with pytest.raises(AssetError) as caught:
+        planned(here)
+    assert caught.value.what == (
+        "model mine: mine/config.json: the weights are quantised already (quantization_config: "
+        f"{seen}), and peftmark quantises whole ones"
+    )
+    every = ", ".join(key for key in QUANTIZATIONS if key != "none")
+    assert f"the model that they were made of, with quantization: one of {every} (" in (
+        caught.value.remedy
+    )
+    assert "dequantize()" in caught.value.remedy
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.uint8])
+def test_packed_numbers_are_no_weights_whatever_the_configuration_says(here, kind):
+    weights = tensors() | {
+        "encoder.layer.0.output.dense.weight": np.ones((8, 16), dtype=kind),
+        "embeddings.position_ids": np.arange(12),  # older files have it, and it is no weight
+    }
+    model_folder(here / "mine", weights=weights)
+    told = refused(here, AssetError)
+    assert "quantised already ('encoder.layer.0.output.dense.weight' has numbers of type" in told
+    del weights["encoder.layer.0.output.dense.weight"]
+    model_folder(here / "mine", weights=weights)
+    assert planned(here).jobs

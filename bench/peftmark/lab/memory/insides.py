@@ -1,4 +1,4 @@
-"""The one door to what torch, transformers and bitsandbytes don't promise to keep.
+"""The one door to what torch, transformers and quantising libraries don't promise to keep.
 
 Steps without values and the following of storages need names from inside these libraries, and
 stand-ins for some of their functions. All of them are listed here with the parameters they had in
@@ -10,8 +10,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib import import_module, metadata
-from importlib.util import find_spec
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -25,7 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack as operation_modes
 from torch.utils._pytree import tree_leaves
 
-from peftmark.machine.environment import OPTIONAL
+from peftmark.machine.environment import OPTIONAL, versions
 
 __all__ = [
     "FakeTensorMode",
@@ -74,8 +73,12 @@ READ_IN = {
     "transformers": "5.23.0",
     "bitsandbytes": "0.50.2",
     "torchao": "0.18.0",
+    "optimum-quanto": "0.2.7",
 }
 """Version of each library that the names below were read in."""
+
+_PACKAGES = {"optimum": "optimum-quanto"}
+"""Package by what is imported of it, where it isn't called so."""
 
 
 @dataclass(frozen=True)
@@ -188,6 +191,55 @@ INSIDES = (
         ),
         "holds the numbers, scales and zero points of a weight under these names",
     ),
+    Inside(
+        "torchao.quantization",
+        "Float8Tensor",
+        (
+            "qdata",
+            "scale",
+            "block_size",
+            "mm_config",
+            "act_quant_kwargs",
+            "kernel_preference",
+            "dtype",
+        ),
+        "holds the numbers and scales of a weight under these names",
+    ),
+    Inside(
+        "transformers.integrations.quanto",
+        "QuantoQuantize.convert",
+        ("self", "input_dict", "model", "full_layer_name", "missing_keys", "kwargs"),
+        "is timed",
+    ),
+    Inside(
+        "optimum.quanto.library.extensions.extension",
+        "get_extension",
+        ("extension_type",),
+        "gives what holds, as `_lib`, the function that quanto would compile for 4-bit weights",
+    ),
+    Inside("optimum.quanto", "QLinear.freeze", ("self",), "quantises a weight without values"),
+    Inside(
+        "optimum.quanto",
+        "WeightQBytesTensor.create",
+        ("qtype", "axis", "size", "stride", "data", "scale", "activation_qtype", "requires_grad"),
+        "makes weights that hold `_data` and `_scale`",
+    ),
+    Inside(
+        "optimum.quanto",
+        "WeightQBitsTensor.create",
+        (
+            "qtype",
+            "axis",
+            "group_size",
+            "size",
+            "stride",
+            "data",
+            "scale",
+            "shift",
+            "requires_grad",
+        ),
+        "makes weights that hold `_data`, `_scale` and `_shift`",
+    ),
     Inside("bitsandbytes.functional", "name2qmap", None, "code books kept for the process"),
     *(
         Inside(f"bitsandbytes.{module}", name, None, "is emptied between two jobs of a process")
@@ -223,13 +275,15 @@ INSIDES = (
 
 def moved() -> Iterator[str]:
     """What is not as it was in the versions it was read in, a sentence each."""
+    installed = versions()
     for inside in INSIDES:
-        library = inside.module.partition(".")[0]
-        if library in OPTIONAL and find_spec(library) is None:
+        first = inside.module.partition(".")[0]
+        library = _PACKAGES.get(first, first)
+        if library in OPTIONAL and library not in installed:
             continue
         there = f"{inside.module}.{inside.name}"
-        versions = (
-            f"read in {library} {READ_IN[library]}, installed is {metadata.version(library)}; "
+        read_in = (
+            f"read in {library} {READ_IN[library]}, installed is {installed[library]}; "
             f"it is needed because it {inside.why}"
         )
         try:
@@ -237,10 +291,10 @@ def moved() -> Iterator[str]:
             for part in inside.name.split("."):
                 found = getattr(found, part)
         except (ImportError, AttributeError):
-            yield f"{there} is gone ({versions})"
+            yield f"{there} is gone ({read_in})"
             continue
         if inside.parameters is None:
             continue
         now = tuple(inspect.signature(found).parameters)
         if now != inside.parameters:
-            yield f"{there} takes {', '.join(now)}, not {', '.join(inside.parameters)} ({versions})"
+            yield f"{there} takes {', '.join(now)}, not {', '.join(inside.parameters)} ({read_in})"

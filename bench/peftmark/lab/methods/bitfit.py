@@ -24,6 +24,7 @@ from peftmark.lab.methods.in_phases import LORA, in_phases
 from peftmark.lab.methods.lora import common_options, merge_adapter, rank_options, wrap
 from peftmark.lab.methods.reference import load_trained, save_trained, train_head_alone
 from peftmark.lab.models import Anatomy, Unsupported, adapter_targets
+from peftmark.lab.quantization.table import backend_of
 
 BIAS = "exact_bias"
 """What a bias is called that was taken out of a quantised layer."""
@@ -65,11 +66,13 @@ def bitfit_lora(model: nn.Module, setting: Setting) -> Prepared:
         return wrapped
 
     wrapped = put(model)
+    obstacle = backend_of(job.quantization).unmergeable(wrapped.peft_config["default"])
     prepared = Prepared(
         wrapped,
         save=lambda folder: save_trained(wrapped, folder),
         load=lambda base, folder: load_trained(put(base), folder),
-        merge=lambda model: merge_adapter(model, job),
+        merge=None if obstacle else lambda model: merge_adapter(model, job),
+        merge_reason=obstacle,
         ranks=lambda: ranks,
         matched_rank="r",
         part_of=lambda name: LORA if ".lora_" in name else "biases",

@@ -83,6 +83,7 @@ class Backend:
             result is no product of its input with any weight.
         unmergeable: why an adapter with a configuration of PEFT's can't be merged into its
             weights; empty if it can.
+        kept: whether transformers can write such a base into a folder, where later jobs find it.
     """
 
     family: Family | str
@@ -103,3 +104,4 @@ class Backend:
     takes: Callable[[PeftType], bool] = _as_in_the_table
     unpacked: Callable[[Any], torch.Tensor] | None = None
     unmergeable: Callable[[Any], str] = _mergeable
+    kept: bool = True

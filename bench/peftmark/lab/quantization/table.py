@@ -18,6 +18,7 @@ from peftmark.lab.quantization import (
     as_loaded,
     bitsandbytes_4bit,
     bitsandbytes_8bit,
+    quanto,
     torchao_8bit,
 )
 from peftmark.lab.quantization.backend import Backend
@@ -28,6 +29,10 @@ BACKENDS: dict[str, Backend] = {
     "fp4": bitsandbytes_4bit.BACKEND,
     "int8": bitsandbytes_8bit.BACKEND,
     "int8-torchao": torchao_8bit.BACKEND,
+    "fp8-torchao": torchao_8bit.BACKEND,
+    "int8-quanto": quanto.BACKEND,
+    "fp8-quanto": quanto.BACKEND,
+    "int4-quanto": quanto.BACKEND,
 }
 """Quantization -> its back-end."""
 

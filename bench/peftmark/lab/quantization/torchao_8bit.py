@@ -1,9 +1,10 @@
 """8-bit weights with a scale a row, by torchao; activations are not quantised.
 
-The weight is a tensor class of torchao's that holds the 8-bit numbers and the scales. A layer
-multiplies with the numbers, converted to the type of its input, and scales the product. PEFT has
-code of its own for LoRA on such weights; AdaLoRA treats the layer as any other, so it trains on
-it and can't be merged into it.
+The weight is a tensor class of torchao's that holds the 8-bit numbers, integers or floats (e4m3),
+and the scales. A layer multiplies with the integers, converted to the type of its input, and scales
+the product; floats it unpacks. Either way autograd keeps what it multiplied with for the backward
+pass. PEFT has code of its own for LoRA on such weights; AdaLoRA treats the layer as any other, so
+it trains on it and can't be merged into it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from peftmark.lab.quantization.backend import Backend
 from peftmark.record.job import Job
 
 LIBRARY = "torchao"
-CLASS = "Int8Tensor"
+CLASSES = frozenset({"Int8Tensor", "Float8Tensor"})
 MERGED = frozenset(
     ("lora", "boft", "miss", "oft", "shira", "vera", "ln_tuning", "trainable_tokens")
 )
@@ -29,17 +30,18 @@ MERGED = frozenset(
 
 def _config(job: Job, whole: Sequence[str]) -> Any:
     try:
-        from torchao.quantization import Int8WeightOnlyConfig
+        from torchao.quantization import Float8WeightOnlyConfig, Int8WeightOnlyConfig
         from transformers import TorchAoConfig
     except Exception as error:  # native code, and many imports of its own
         raise Unsupported(
-            f"torchao can't be loaded: {error}; "
-            "install it with: pip install -c constraints.txt 'peftmark[torchao]'"
+            f'torchao can\'t be loaded: {error}; install it: pip install "peftmark[torchao]"'
         ) from error
     # It would also change settings of torch.compile for the whole process.
-    kind = Int8WeightOnlyConfig(set_inductor_config=False)
+    kinds = {"int8-torchao": Int8WeightOnlyConfig, "fp8-torchao": Float8WeightOnlyConfig}
     make: Any = TorchAoConfig
-    return make(kind, modules_to_not_convert=list(whole))
+    return make(
+        kinds[job.quantization](set_inductor_config=False), modules_to_not_convert=list(whole)
+    )
 
 
 def _values(weight: Any) -> Iterable[torch.Tensor]:
@@ -47,15 +49,16 @@ def _values(weight: Any) -> Iterable[torch.Tensor]:
 
 
 def _format(weight: Any) -> str:
-    return "int8 with a scale a row"
+    kind = "fp8" if weight.qdata.dtype.is_floating_point else "int8"
+    return f"{kind} with a scale a row"
 
 
 def _constants(module: nn.Module) -> Iterable[torch.Tensor]:
-    """Scales and zero points."""
+    """Scales, and zero points of integers."""
     for weight in module.parameters(recurse=False):
-        if type(weight).__name__ == CLASS:
+        if type(weight).__name__ in CLASSES:
             held: Any = weight
-            yield from (t for t in (held.scale, held.zero_point) if t is not None)
+            yield from (t for t in (held.scale, getattr(held, "zero_point", None)) if t is not None)
 
 
 def _quantisers() -> Iterable[tuple[Any, str]]:
@@ -99,7 +102,7 @@ BACKEND = Backend(
     "torchao-8bit",
     LIBRARY,
     _config,
-    classes=frozenset({CLASS}),
+    classes=CLASSES,
     values=_values,
     format=_format,
     constants=_constants,
