@@ -16,8 +16,8 @@ XPU = Accelerator(
         "Zero Sysman) is not asked"
     ),
     alone=(
-        "the order in which torch lists Intel's GPUs is not that of the variables that hide them, "
-        "so that jobs can't be told apart by their device"
+        "torch may list Intel's GPUs in another order than the variables that hide them, so that a "
+        "worker can't be given one of them by name"
     ),
     unpredicted=(
         "steps are predicted as torch computes them on a CPU and on CUDA; on Intel's GPUs it may "
