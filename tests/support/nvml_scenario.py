@@ -26,7 +26,7 @@ from peftmark.sources.assets import Places
 from waiting import wait_for
 
 WORKER = "STUB_NVML_WORKER"
-TEXTS = ("refused", "told")
+TEXTS = ("refused", "told", "device")
 FEW = 4  # readings after which the stub's scripts are over
 
 

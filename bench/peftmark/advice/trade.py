@@ -106,7 +106,7 @@ def forgetting_text(value: float) -> str:
 def device(record: Record) -> str:
     """The machine that a time was taken on."""
     machine = record.environment.machine
-    on_gpu = record.job.device == "cuda"
+    on_gpu = record.job.device != "cpu"
     used = ", ".join(machine.get("gpus") or ()) if on_gpu else machine.get("cpu")
     return f"{used or 'a machine not recorded'}, {record.job.threads} threads"
 

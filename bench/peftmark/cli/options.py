@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from peftmark.core.errors import UserError
 from peftmark.core.questions import QUESTIONS
 from peftmark.core.texts import whole_number
-from peftmark.executors.select import AUTO, DEVICES, EXECUTORS, Where
+from peftmark.executors.select import AUTO, EXECUTORS, Where
+from peftmark.record.job import DEVICES
 
 if TYPE_CHECKING:
     from peftmark.core.amounts import Price

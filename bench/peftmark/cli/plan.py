@@ -23,7 +23,6 @@ from peftmark.cli.plan_time import time_facts, time_lines, times_of
 from peftmark.cli.shared import tell_predictions, waiting_text
 from peftmark.core.amounts import parse_hour_price
 from peftmark.core.errors import Exit, UserError
-from peftmark.executors.select import DEVICES
 from peftmark.machine.gpus import (
     ALLOCATOR_SHARE,
     CONTEXT_BYTES,
@@ -33,6 +32,7 @@ from peftmark.machine.gpus import (
     room,
 )
 from peftmark.record.fields import LIVE_PARTS
+from peftmark.record.job import DEVICES
 from peftmark.render.plain_table import aligned
 
 if TYPE_CHECKING:
@@ -181,11 +181,11 @@ def _job_lines(plan: Plan) -> Iterator[str]:
 
 def memory_lines(found: Sequence[Outlook], target: Device | None) -> Iterator[str]:
     """What cells take, as a table a task, and what fits the device."""
-    cuda = target is not None or found[0].job.device == "cuda"
+    on_gpu = target is not None or found[0].job.device != "cpu"
     yield ""
     yield (
         "Memory of a training step's tensors at its peak, predicted without weights, on "
-        f"{'a GPU' if cuda else 'the CPU'}, in MiB;"
+        f"{'a GPU' if on_gpu else 'the CPU'}, in MiB;"
     )
     yield "rows are taken as long as the recipe lets them be (docs/memory.md)."
     if target is not None:

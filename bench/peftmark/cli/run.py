@@ -33,7 +33,7 @@ from peftmark.cli.terminal import as_it_is
 from peftmark.cli.track import target_of
 from peftmark.core.errors import UserError
 from peftmark.core.shown import visible
-from peftmark.executors.select import DEVICES
+from peftmark.record.job import DEVICES
 
 if TYPE_CHECKING:
     from peftmark.executors.contract import Finished

@@ -21,6 +21,7 @@ from peftmark.executors.local import run_jobs
 from peftmark.executors.parcel import packed
 from peftmark.executors.slots import Slot, gpu_slots
 from peftmark.machine import nvml
+from peftmark.machine.accelerators import kind_of
 from peftmark.machine.environment import NUMERIC, capture, changed_versions, of_job, versions
 from peftmark.record.job import PROTOCOL, Environment, Job
 from peftmark.record.kept import NOT_KEPT
@@ -186,6 +187,12 @@ def _slots(job: Job) -> list[Slot]:
     gpus = nvml.devices()
     if not gpus.found:
         raise UserError(f"the job needs a GPU: {gpus.reason}")
+    if gpus.device != job.device:
+        there = kind_of(gpus.device).title
+        raise UserError(
+            f"the job needs a GPU that torch calls {job.device}: there are {there}",
+            f"Say so by --node-device {gpus.device}.",
+        )
     if len(gpus.found) < count:
         raise UserError(f"the job needs {count} GPUs: {len(gpus.found)} are visible")
     uuids = [gpu.uuid for gpu in gpus.found[:count]]

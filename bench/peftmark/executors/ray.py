@@ -12,12 +12,13 @@ import signal
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Literal
+from typing import Any
 
 from peftmark.core.errors import UserError
 from peftmark.executors.cluster import Lost, drive
 from peftmark.executors.contract import Finished, Order
 from peftmark.executors.node import run_here
+from peftmark.record.job import Device
 from peftmark.record.outcome import Outcome
 from peftmark.sources.pypi import one_line
 
@@ -26,8 +27,6 @@ MAX_RETRIES = 3
 
 GRACE_SECONDS = 8.0
 """For a cancelled job to end its worker, before Ray ends what is left."""
-
-Device = Literal["cpu", "cuda"]
 
 
 def run_jobs(order: Order, address: str, device: Device, at_once: int) -> Iterator[Finished]:
@@ -49,13 +48,13 @@ def run_jobs(order: Order, address: str, device: Device, at_once: int) -> Iterat
 
 def _check_nodes(nodes: Sequence[Mapping[str, Any]], device: Device, wanted: int) -> None:
     """Raise UserError if Ray would wait for ever for a node with so many devices."""
-    names = ("CPU", "GPU") if device == "cuda" else ("CPU",)
+    names = ("CPU",) if device == "cpu" else ("CPU", "GPU")
     largest = max(
         (min(int(n["Resources"].get(name, 0)) for name in names) for n in nodes if n["Alive"]),
         default=0,
     )
     if largest < wanted:
-        what = "GPUs with a CPU beside each" if device == "cuda" else "CPUs"
+        what = "CPUs" if device == "cpu" else "GPUs with a CPU beside each"
         raise UserError(
             f"the recipe asks for {wanted} devices a job (devices), and the cluster's largest node "
             f"has {largest} {what}",
@@ -130,7 +129,7 @@ class _Tasks:
         )
 
     def submit(self, payloads: Sequence[str], devices: int) -> list[Any]:
-        gpus = {"num_gpus": devices} if self._device == "cuda" else {}
+        gpus = {} if self._device == "cpu" else {"num_gpus": devices}
         task = self._task.options(num_cpus=devices, **gpus)
         return [task.remote(text) for text in payloads]
 

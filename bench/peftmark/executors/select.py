@@ -12,12 +12,12 @@ from peftmark.executors import local, ray, slurm
 from peftmark.executors.contract import Finished, Order
 from peftmark.executors.slots import Slot, cpu_slots, gpu_slots
 from peftmark.machine import nvml
+from peftmark.machine.accelerators import kind_of
 from peftmark.machine.environment import cores
 from peftmark.machine.visible import REMEDY
-from peftmark.record.job import Job
+from peftmark.record.job import DEVICES, Device, Job
 
 EXECUTORS = ("local", "ray", "slurm")
-DEVICES = ("cpu", "cuda")
 AUTO: Literal["auto"] = "auto"
 """As many jobs on a GPU as there are processor cores for, where its memory holds them."""
 
@@ -73,7 +73,7 @@ class Venue:
         told: what to tell a person who may have expected a GPU; empty for nothing.
     """
 
-    device: Literal["cpu", "cuda"]
+    device: Device
     gpus: int
     at_once: int
     run: Callable[[Order], Iterator[Finished]]
@@ -131,9 +131,14 @@ def _here(where: Where, jobs: int | None) -> Venue:
         raise UserError(devices.refused, REMEDY)
     found = [gpu.uuid for gpu in devices.found]
     memory = {gpu.uuid: gpu.memory_bytes for gpu in devices.found}
+    if found and where.jobs_per_gpu is not None and (why := kind_of(devices.device).alone):
+        raise UserError(
+            f"--jobs-per-gpu says nothing of {kind_of(devices.device).title}: {why}",
+            "Leave it out: one job runs at a time.",
+        )
     slots = _slots(jobs, memory, where.jobs_per_gpu)
     run = partial(_run_here, slots=slots, jobs_per_process=where.jobs_per_process)
-    device: Literal["cpu", "cuda"] = "cuda" if found else "cpu"
+    device: Device = devices.device if found else "cpu"
     return Venue(device, len(found), len(slots), run, slots, devices.told)
 
 
@@ -202,9 +207,9 @@ def _on_ray(where: Where, jobs: int | None) -> Venue:
         )
     cpus, gpus = ray.resources(where.ray_address)
     device = _device(where.device or ("cuda" if gpus else "cpu"))
-    room = min(cpus, gpus) if device == "cuda" else cpus
+    room = cpus if device == "cpu" else min(cpus, gpus)
     if not room:
-        what = "GPU with a CPU beside it" if device == "cuda" else "CPU"
+        what = "CPU" if device == "cpu" else "GPU with a CPU beside it"
         raise UserError(
             f"the Ray cluster at {where.ray_address} has {cpus} CPUs and {gpus} GPUs: no {what}",
             "Add a node, or choose another --node-device.",
@@ -220,11 +225,11 @@ def _on_slurm(where: Where, jobs: int | None) -> Venue:
     device = _device(where.device or "cpu")
     at_once = jobs or (cores() if given.cluster == "local" else QUEUED)
     run = partial(slurm.run_jobs, given=given, device=device, at_once=at_once)
-    return Venue(device, at_once if device == "cuda" else 0, at_once, run)
+    return Venue(device, 0 if device == "cpu" else at_once, at_once, run)
 
 
-def _device(name: str) -> Literal["cpu", "cuda"]:
-    return "cuda" if name == "cuda" else "cpu"
+def _device(name: str) -> Device:
+    return next(device for device in DEVICES if device == name)
 
 
 VENUES: Mapping[str, Callable[[Where, int | None], Venue]] = {

@@ -20,6 +20,7 @@ from peftmark.core.texts import whole_number
 from peftmark.executors.cluster import Lost, drive
 from peftmark.executors.contract import Finished, Order
 from peftmark.executors.node import run_here
+from peftmark.record.job import Device
 from peftmark.record.outcome import Outcome
 from peftmark.sources.pypi import one_line
 
@@ -132,9 +133,7 @@ def library() -> Any:
     return submitit
 
 
-def run_jobs(
-    order: Order, given: Settings, device: Literal["cpu", "cuda"], at_once: int
-) -> Iterator[Finished]:
+def run_jobs(order: Order, given: Settings, device: Device, at_once: int) -> Iterator[Finished]:
     """Run jobs through Slurm, yielding each attempt as it ends.
 
     Args:
@@ -185,7 +184,7 @@ class _Submitted:
             given = self._given
             made = self._submitit.AutoExecutor(folder=self._folder, cluster=given.cluster)
             parameters: dict[str, Any] = {f"slurm_{key}": v for key, v in given.others.items()}
-            if self._device == "cuda" and not {"gpus_per_node", "gres"} & set(given.others):
+            if self._device != "cpu" and not {"gpus_per_node", "gres"} & set(given.others):
                 parameters["gpus_per_node"] = devices
             if devices > 1 and "cpus_per_task" not in given.others:
                 parameters["cpus_per_task"] = devices  # each process keeps one busy

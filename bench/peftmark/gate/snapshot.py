@@ -82,9 +82,9 @@ class Snapshot:
 def machine_class(line: Line) -> str:
     """What machines share that make comparable rows: "cpu", or the name of the GPU."""
     gpus = line.environment.machine.get("gpus") or []
-    if line.device != "cuda" or not gpus:
+    if line.device == "cpu" or not gpus:
         return line.device
-    return re.sub(r"[^a-z0-9]+", "-", str(gpus[0]).lower()).strip("-") or "cuda"
+    return re.sub(r"[^a-z0-9]+", "-", str(gpus[0]).lower()).strip("-") or line.device
 
 
 def of_results(store: Store, name: str, profile: str | None, suites: Path | None) -> Snapshot:

@@ -67,6 +67,8 @@ class Afresh:
             return "its layers were compiled"
         if job.plugins:
             return "code of a plug-in ran"
+        if job.device not in ("cpu", "cuda"):
+            return f"what a job leaves on {job.device} is not looked for"
         return self._photograph.differs() or _on_the_device()
 
 

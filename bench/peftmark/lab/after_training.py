@@ -33,6 +33,7 @@ from peftmark.lab.memory.fake_step import NotSymbolic, unforeseen
 from peftmark.lab.methods import Prepared
 from peftmark.lab.models import Unsupported, trained_head
 from peftmark.lab.train import Progress
+from peftmark.machine.accelerators import kind_of
 from peftmark.record.field import LIVE_PARTS
 from peftmark.record.kept import NOT_KEPT
 from peftmark.record.outcome import Outcome
@@ -116,6 +117,8 @@ def probed(
     if build.job.recipe.compile:
         unknown: dict[str, Any] = dict.fromkeys(LIVE)
         outcome = without(replace(outcome, **unknown), LIVE, OF_COMPILED)
+    if build.job.device != "cpu" and (why := kind_of(build.job.device).unpredicted):
+        return without(outcome, PREDICTED, why)
     try:
         with meters.phase("predict"):
             peak = predicted_peak(build, found)

@@ -115,7 +115,7 @@ def _check_here(device: torch.device) -> None:
     Raises:
         Unsupported: what makes kernels for the device is not installed.
     """
-    if device.type == "cuda":
+    if device.type != "cpu":
         if not compiler.has_gpu_kernels():
             raise Unsupported(
                 f"compile: true needs triton and a GPU of compute capability 7.0; {WITHOUT}"

@@ -9,8 +9,12 @@ import torch
 
 
 def ask_for_same_bits(device: torch.device) -> None:
-    """Have torch choose operations that repeat themselves, and warn of those that can't."""
-    torch.use_deterministic_algorithms(device.type == "cuda", warn_only=True)
+    """Have torch choose operations that repeat themselves, and warn of those that can't.
+
+    What it says of them it says of a CPU and of CUDA alone; of other devices the repeated job says
+    whether the bits are the same.
+    """
+    torch.use_deterministic_algorithms(device.type != "cpu", warn_only=True)
     # cuDNN's attention has no backward pass that repeats itself.
     torch.backends.cuda.enable_cudnn_sdp(False)
 

@@ -11,6 +11,7 @@ from torch import nn
 
 from peftmark.catalog.tasks import TASKS
 from peftmark.lab import metrics
+from peftmark.lab.accelerator import name_of
 from peftmark.lab.build import Build
 from peftmark.lab.cache import keep, made_by
 from peftmark.lab.data.batches import Batch, evaluation_batches, subset
@@ -66,7 +67,7 @@ def perplexity_before(build: Build, batches: list[Batch]) -> float:
         **({} if job.recipe.attention is None else {"attention": job.recipe.attention}),
         "text": job.causal.unrelated,
         "protocol": job.causal.protocol,
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "device": name_of(device),
         "cpu": machine()["cpu"],
         "threads": job.threads,
         "by": made_by("torch", "transformers", "tokenizers", *libraries),

@@ -15,6 +15,7 @@ from torch import nn
 
 from peftmark.catalog.methods import known_method
 from peftmark.catalog.task import Task
+from peftmark.lab.accelerator import has_bf16
 from peftmark.lab.after_training import deployed, probed
 from peftmark.lab.build import Build
 from peftmark.lab.compiled import compiled
@@ -383,8 +384,8 @@ def _slow_precision(job: Job, device: torch.device) -> list[str]:
     if job.recipe.precision == "fp16":
         # GPUs have had it since long before bf16.
         return ["fp16 on a CPU is slow"] if device.type == "cpu" else []
-    if device.type == "cuda":
-        if not torch.cuda.is_bf16_supported(including_emulation=False):
+    if device.type != "cpu":
+        if not has_bf16(device):
             raise Unsupported("this GPU has no bf16 arithmetic; use precision: fp32")
         return []
     if machine()["bf16_instructions"] is False:

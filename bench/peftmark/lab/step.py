@@ -20,6 +20,7 @@ from peftmark.lab.methods import Prepared, Stage, trainable
 from peftmark.lab.number_types import autocast, raise_trained
 from peftmark.lab.padding import known_padding
 from peftmark.lab.team import ALONE, Team
+from peftmark.machine.accelerators import kind_of
 from peftmark.record.job import Job
 
 BITSANDBYTES = {
@@ -187,7 +188,7 @@ class Step:
         norm = nn.utils.clip_grad_norm_(
             self._params,
             self._job.recipe.max_grad_norm,
-            foreach=True if self._job.device == "cuda" else None,
+            foreach=None if self._job.device == "cpu" else True,
         )
         self._prepared.before_step()
         if self._scaler is None:
@@ -238,6 +239,13 @@ class Step:
         return math.fsum(self._rates) / len(self._rates) if self._rates else None
 
 
+def plain_instead(job: Job) -> str:
+    """Why plain AdamW takes the place of bitsandbytes' where a job runs; empty if it doesn't."""
+    if job.device == "cpu":
+        return "bitsandbytes' optimizers are written for GPUs"
+    return kind_of(job.device).plain_adamw
+
+
 def _shares(parts: Sequence[Batch]) -> list[float]:
     """Each part's share of a step's loss: of its rows, of text of the tokens to be predicted."""
     if len(parts) == 1:
@@ -274,15 +282,15 @@ def _optimizer(prepared: Prepared, job: Job, scale: float) -> tuple[torch.optim.
     if prepared.optimizer is not None:
         own = prepared.optimizer(ordered, lr=recipe.learning_rate)
         return own, type(own).__name__
-    # bitsandbytes' are written for GPUs, so on a CPU it is the plain one.
-    if recipe.optimizer in BITSANDBYTES and job.device == "cuda":
+    # bitsandbytes' are written for GPUs, so on a CPU it is the plain one (`plain_instead`).
+    if recipe.optimizer in BITSANDBYTES and not plain_instead(job):
         import bitsandbytes
 
         make: Any = vars(bitsandbytes.optim)[BITSANDBYTES[recipe.optimizer]]
         name = f"bitsandbytes {BITSANDBYTES[recipe.optimizer]}"
     else:
         # On a GPU by torch's own choice too; said, since tensors without values say "cpu".
-        make = partial(torch.optim.AdamW, foreach=job.device == "cuda")
+        make = partial(torch.optim.AdamW, foreach=job.device != "cpu")
         name = "torch AdamW"
     optimizer: torch.optim.Optimizer = make(ordered, lr=recipe.learning_rate)
     return optimizer, name

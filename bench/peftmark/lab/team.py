@@ -34,7 +34,8 @@ LONGEST = datetime.timedelta(days=30)
 comes before, and an evaluation of the first process may take hours."""
 LOOPBACK = "lo0" if sys.platform == "darwin" else "lo"
 WAYS = {"cpu": "gloo", "cuda": "nccl"}
-"""Device of a job -> torch's way for its processes to talk."""
+"""Device of a job -> torch's way for its processes to talk; with ROCm `nccl` is RCCL. Other devices
+have one process a job."""
 
 
 class Team:

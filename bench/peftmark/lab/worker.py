@@ -54,7 +54,7 @@ def main(
         job_json: `Job.to_json()`.
         places_json: `Places` as JSON.
         log: file that takes everything printed.
-        device: the GPU to use, as CUDA_VISIBLE_DEVICES names it; None for the CPU.
+        device: the GPU to use (`peftmark.machine.visible.Gpu.uuid`); None for the CPU.
         most_jobs: after so many it ends.
     """
     _redirect(Path(log))
@@ -64,7 +64,7 @@ def main(
     orders: SimpleQueue[bytes] = SimpleQueue()
     told = threading.Thread(target=_leave_with_supervisor, args=(connection, orders), daemon=True)
     told.start()
-    see_only(device)
+    _see_only(job_json, device)
     one_by_one = threading.Lock()
 
     def send(message: dict[str, Any]) -> None:
@@ -92,6 +92,12 @@ def main(
         send({"takes": True})
         _redirect(Path(log))
     connection.close()
+
+
+def _see_only(job_json: str, device: str | None) -> None:
+    """Hide the GPUs that a job isn't to use. Of those that torch doesn't call `cuda` it uses the
+    first that torch lists, and nothing hides the others."""
+    see_only(device if Job.from_json(job_json).device == "cuda" else None)
 
 
 def _before_jobs() -> Afresh | None:
@@ -124,7 +130,7 @@ def _member(job_json: str, places_json: str, link: Any, seat: Seat, device: str 
         device: as in `main`.
     """
     threading.Thread(target=_leave_with_supervisor, args=(link,), daemon=True).start()
-    see_only(device)
+    _see_only(job_json, device)
     job = Job.from_json(job_json)
     outcome = _guarded(job, places_json, lambda message: None, seat, wait_for_end)
     if outcome.status != "ok":

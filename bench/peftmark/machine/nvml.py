@@ -13,6 +13,7 @@ from contextlib import closing, suppress
 from types import TracebackType
 from typing import Any
 
+from peftmark.machine.accelerators import here
 from peftmark.machine.torch_gpus import or_seen_by_torch
 from peftmark.machine.visible import VARIABLE, Devices, Gpu, choose
 
@@ -22,12 +23,18 @@ ANSWER_SECONDS = 5.0
 _ON_THE_CPU = "the job ran on the CPU"
 
 
+class Unmetered(Exception):
+    """Torch is built for GPUs that NVML doesn't know; says what that means."""
+
+
 def _text(value: Any) -> str:
     return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 
 def _open() -> Any:
     """The binding with NVML initialised; raises whatever a half-installed driver raises."""
+    if why := here().unmetered or here().unused:
+        raise Unmetered(why)
     import pynvml
 
     if not hasattr(pynvml, "_nvmlGetFunctionPointer"):
@@ -42,6 +49,8 @@ def _shutdown(pynvml: Any) -> None:
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, Unmetered):
+        return str(error)
     if isinstance(error, ImportError):
         return f"nvidia-ml-py is not installed ({error})"
     return f"NVML: {error}"
@@ -49,7 +58,11 @@ def _reason(error: Exception) -> str:
 
 def devices() -> Devices:
     """The devices of this machine that jobs may use: those that NVML lists and the environment
-    leaves, or, where NVML lists none, those that torch sees."""
+    leaves, or, where NVML lists none, or torch is built for others, those that torch sees."""
+    kind = here()
+    if kind.unmetered:
+        asked_not = f"NVML was not asked: torch is built for {kind.title}"
+        return or_seen_by_torch(Devices((), asked_not))
     found = _listed_devices()
     if found.found or found.refused or found.told:
         return found

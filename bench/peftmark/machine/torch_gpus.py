@@ -1,4 +1,4 @@
-"""GPUs that torch sees where NVML sees none: AMD's, and containers that lack NVML's library.
+"""GPUs that torch sees where NVML sees none: AMD's, Intel's, and those of containers without NVML.
 
 Torch is asked in a short process of its own, and only where something speaks for a GPU: a machine
 without one isn't kept waiting for torch to load.
@@ -11,19 +11,23 @@ import os
 import subprocess
 import sys
 from functools import cache
-from importlib import util
 from pathlib import Path
 
 from peftmark.core.shown import plain
-from peftmark.machine.visible import VARIABLES, Devices, Gpu
+from peftmark.machine.accelerator import Accelerator
+from peftmark.machine.accelerators import here, torch_build
+from peftmark.machine.visible import Devices, Gpu
 
 PROBE_SECONDS = 120.0
 _DEV = Path("/dev")
-_NODES = ("nvidia[0-9]*", "kfd", "dxg")  # device files of NVIDIA, of AMD, and of Windows' subsystem
 _ASK = """
 import json, torch
-seen = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
-print(json.dumps([[one.name, one.total_memory] for one in seen]))
+there = torch.{device}
+if there.device_count():
+    there.init()  # which counts again, those that torch can use
+seen = [there.get_device_properties(i) for i in range(there.device_count())]
+told = [[one.name, one.total_memory, getattr(one, "driver_version", None)] for one in seen]
+print(json.dumps(told))
 """
 
 
@@ -33,16 +37,23 @@ def or_seen_by_torch(without: Devices) -> Devices:
     Args:
         without: NVML's answer, which has no device.
     """
-    asked = {name: os.environ[name] for name in VARIABLES if os.environ.get(name, "").strip()}
-    hidden = any(name in os.environ and _hides(os.environ[name]) for name in VARIABLES)
-    if hidden or not (asked or any(any(_DEV.glob(node)) for node in _NODES)):
+    kind = here()
+    asked = {name: os.environ[name] for name in kind.variables if os.environ.get(name, "").strip()}
+    hidden = any(name in os.environ and _hides(os.environ[name]) for name in kind.variables)
+    if hidden or not (asked or any(any(_DEV.glob(node)) for node in kind.nodes)):
         return without
-    if not _built_for_gpus():
+    build = torch_build()
+    if build is not None and not any(build.get(name) for name in kind.built):
         return _told(without, asked, "torch is built for the CPU alone")
-    found, fault = _seen(tuple(sorted(asked.items())))
+    found, driver, fault = _seen(kind, tuple(sorted(asked.items())))
     if not found:
         return _told(without, asked, fault or "torch sees no GPU")
-    return Devices(found, None)
+    driver = next((f"{n} {build[n]}" for n in kind.driver if build and build.get(n)), driver)
+    if not kind.alone or len(found) == 1:
+        return Devices(found, None, driver, device=kind.device)
+    first = f"torch sees {len(found)} of {kind.title}, and jobs run on the first of them"
+    told = f"{first}, {plain(found[0].name)}: {kind.alone}"
+    return Devices(found[:1], None, driver, told=told, device=kind.device)
 
 
 def _told(without: Devices, asked: dict[str, str], why: str) -> Devices:
@@ -59,29 +70,15 @@ def _hides(value: str) -> bool:
     return not first or first.startswith("-") or first == "NoDevFiles"
 
 
-def _built_for_gpus() -> bool:
-    """Whether torch was built for CUDA or HIP, by the file that says so; unread counts as yes."""
-    spec = util.find_spec("torch")
-    if spec is None or spec.origin is None:
-        return False
-    try:
-        lines = Path(spec.origin).with_name("version.py").read_text("utf-8").splitlines()
-    except OSError:
-        return True
-    values = {
-        line.partition("=")[0].partition(":")[0].strip(): line.rpartition("=")[2].strip()
-        for line in lines
-        if "=" in line
-    }
-    return any(values.get(name, "None") != "None" for name in ("cuda", "hip"))
-
-
 @cache
-def _seen(asked: tuple[tuple[str, str], ...]) -> tuple[tuple[Gpu, ...], str]:
-    """What torch sees with these variables, in a process of its own, and why it sees nothing."""
+def _seen(
+    kind: Accelerator, asked: tuple[tuple[str, str], ...]
+) -> tuple[tuple[Gpu, ...], str | None, str]:
+    """What torch sees with these variables, in a process of its own, what the first says of its
+    driver, and why it sees nothing."""
     try:
         done = subprocess.run(
-            [sys.executable, "-c", _ASK],
+            [sys.executable, "-c", _ASK.format(device=kind.device)],
             capture_output=True,
             text=True,
             timeout=PROBE_SECONDS,
@@ -89,15 +86,20 @@ def _seen(asked: tuple[tuple[str, str], ...]) -> tuple[tuple[Gpu, ...], str]:
             env=os.environ | {"PYTHONSAFEPATH": "1"},
         )
         seen = json.loads(done.stdout.splitlines()[-1])
-        names = _names(dict(asked), len(seen))
-        return tuple(Gpu(n, str(t), int(m)) for n, (t, m) in zip(names, seen, strict=True)), ""
+        names = _names(kind, dict(asked), len(seen))
+        found = tuple(Gpu(n, str(t[0]), int(t[1])) for n, t in zip(names, seen, strict=True))
+        driver = next((str(t[2]) for t in seen if len(t) > 2 and t[2]), None)
+        return found, driver, ""
     except (OSError, subprocess.SubprocessError, ValueError, TypeError, IndexError) as error:
-        return (), f"torch could not be asked: {type(error).__name__}"
+        return (), None, f"torch could not be asked: {type(error).__name__}"
 
 
-def _names(asked: dict[str, str], count: int) -> list[str]:
-    """What the variables call the devices that torch counts: it counts those that they leave."""
-    for variable in reversed(VARIABLES):
+def _names(kind: Accelerator, asked: dict[str, str], count: int) -> list[str]:
+    """What the variables call the devices that torch counts: it counts those that they leave; where
+    they tell no device from another, torch's own name."""
+    if kind.alone:
+        return [f"{kind.device}:{number}" for number in range(count)]
+    for variable in reversed(kind.variables):
         if variable in asked:
             return [name.strip() for name in asked[variable].split(",")][:count]
     return [str(number) for number in range(count)]

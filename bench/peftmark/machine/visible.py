@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from peftmark.core.shown import plain
 from peftmark.core.texts import whole_number
+from peftmark.record.job import Device
 
 VARIABLE = "CUDA_VISIBLE_DEVICES"
 VARIABLES = (VARIABLE, "HIP_VISIBLE_DEVICES")
@@ -23,10 +24,11 @@ _NO_FILES = "NoDevFiles"  # what Slurm and Grid Engine write for a job without a
 
 @dataclass(frozen=True)
 class Gpu:
-    """One CUDA device: a GPU, or a slice of one (MIG).
+    """One GPU, or a slice of one (MIG).
 
     Attributes:
-        uuid: what CUDA_VISIBLE_DEVICES accepts for it: its UUID, or without NVML its number.
+        uuid: what CUDA_VISIBLE_DEVICES accepts for it: its UUID, or without NVML its number; of
+            another kind of device torch's name, such as xpu:0.
     """
 
     uuid: str
@@ -40,7 +42,8 @@ class Devices:
 
     Attributes:
         refused: what is wrong with the devices that were asked for; nothing may run then.
-        told: what to tell a person who may have expected a GPU, where none is used.
+        told: what to tell a person who may have expected a GPU, or more than one is used of.
+        device: what a job that runs on them has as its device.
     """
 
     found: tuple[Gpu, ...]
@@ -48,10 +51,11 @@ class Devices:
     driver: str | None = None
     refused: str = ""
     told: str = ""
+    device: Device = "cuda"
 
 
 def see_only(device: str | None) -> None:
-    """Hide every GPU but one from this process, or all of them."""
+    """Hide every GPU that torch calls `cuda` but one from this process, or all of them."""
     for name in VARIABLES:
         if name == VARIABLE or name in os.environ:
             os.environ[name] = device or ""

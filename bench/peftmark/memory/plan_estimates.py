@@ -14,6 +14,7 @@ from typing import Any
 
 from peftmark.catalog.architectures import LANGUAGE_MODELS, OF_MODELS
 from peftmark.core.errors import AssetError, UserError
+from peftmark.machine.accelerators import kind_of
 from peftmark.machine.gpus import Device, room
 from peftmark.memory.forecast import Forecast, Request, forecasts, request
 from peftmark.own.model import read_config
@@ -67,18 +68,31 @@ def outlooks(
     asked = [_request(job, shape or every.get(job.model), left) for job in found.values()]
     told = forecasts([one for one in asked if one is not None], cache, heard=heard)
     answers = iter(told)
-    told = [Forecast(reason=UNKNOWN) if one is None else next(answers) for one in asked]
+    told = [
+        Forecast(reason=_unknown(job, left)) if one is None else next(answers)
+        for job, one in zip(found.values(), asked, strict=True)
+    ]
     return [
         Outlook(job, one, _fits(one, left)) for job, one in zip(found.values(), told, strict=True)
     ]
 
 
 def _request(job: Job, shape: Mapping[str, Any] | None, left: int | None) -> Request | None:
-    """What to ask for a job; None for an architecture that only its files tell."""
-    if shape is None:
+    """What to ask for a job; None for an architecture that only its files tell, and on a device of
+    which nothing is predicted."""
+    if shape is None or _unpredicted(job, left):
         return None
     wanted = job if left is None else replace(job, device="cuda")
     return request(wanted, job.task_facts, shape, left)
+
+
+def _unpredicted(job: Job, left: int | None) -> str:
+    """Why nothing is predicted of a job's device; empty if it is, or another was asked about."""
+    return kind_of(job.device).unpredicted if left is None and job.device != "cpu" else ""
+
+
+def _unknown(job: Job, left: int | None) -> str:
+    return _unpredicted(job, left) or UNKNOWN
 
 
 def config_of(name: str) -> Mapping[str, Any]:

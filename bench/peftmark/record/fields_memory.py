@@ -17,7 +17,7 @@ ROWS: tuple[Field, ...] = (
         meter="as `peak_memory_source` says",
         kind="cost",
         section="Memory",
-        summary="`torch_allocated_bytes` on CUDA, `live_bytes` elsewhere",
+        summary="`torch_allocated_bytes` on a GPU, `live_bytes` elsewhere",
         null="that column is null",
     ),
     Field(
@@ -159,7 +159,7 @@ ROWS: tuple[Field, ...] = (
             "`live_bytes`, predicted on tensors without values, from the model's configuration "
             "alone ([memory.md](memory.md))"
         ),
-        null="job or its probe ended early, values decide the step",
+        null="job or its probe ended early, values decide the step, GPU of Intel",
     ),
     Field(
         "prediction_error",
@@ -171,7 +171,7 @@ ROWS: tuple[Field, ...] = (
         kind="fact",
         section="Memory",
         summary="`predicted_live_bytes` over `live_bytes`, less one",
-        null="job or its probe ended early, values decide the step",
+        null="job or its probe ended early, values decide the step, GPU of Intel",
     ),
     Field(
         "torch_allocated_bytes",
@@ -183,7 +183,7 @@ ROWS: tuple[Field, ...] = (
         meter="torch's CUDA allocator",
         kind="cost",
         section="Memory",
-        summary="torch's CUDA allocator: peak handed out, phases `warm_up` and `train`",
+        summary="torch's allocator of the GPU: peak handed out, phases `warm_up` and `train`",
         null="job on the CPU, job ended early",
     ),
     Field(
@@ -197,7 +197,7 @@ ROWS: tuple[Field, ...] = (
         kind="cost",
         section="Memory",
         summary=(
-            "torch's CUDA allocator: peak held of the device, phases `warm_up` and `train`; "
+            "torch's allocator of the GPU: peak held, phases `warm_up` and `train`; "
             "blocks kept from an evaluation may be among them"
         ),
         null="job on the CPU, job ended early",
@@ -233,8 +233,8 @@ ROWS: tuple[Field, ...] = (
             "worker; without managed memory, so a lower bound with a paged optimizer"
         ),
         null=(
-            "job on the CPU, NVML absent or lost, driver doesn't list the worker, process that ran "
-            "other jobs before"
+            "job on the CPU, GPU of AMD or Intel, NVML absent or lost, driver doesn't list the "
+            "worker, process that ran other jobs before"
         ),
     ),
     Field(
@@ -252,8 +252,8 @@ ROWS: tuple[Field, ...] = (
             "memory over the reading before the worker started"
         ),
         null=(
-            "job on the CPU, NVML absent or lost, process that ran other jobs before, GPU shared "
-            "with other jobs"
+            "job on the CPU, GPU of AMD or Intel, NVML absent or lost, process that ran other jobs "
+            "before, GPU shared with other jobs"
         ),
     ),
     Field(

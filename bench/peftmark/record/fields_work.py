@@ -17,7 +17,10 @@ ROWS: tuple[Field, ...] = (
         kind="cost",
         section="Energy",
         summary="NVML's counter of the whole board, read at the edges of phase `train`",
-        null="job on the CPU, counter absent, less than 1 s of timed steps, job ended early",
+        null=(
+            "job on the CPU, GPU of AMD or Intel, counter absent, less than 1 s of timed steps, "
+            "job ended early"
+        ),
     ),
     Field(
         "energy_cpu_joules",
@@ -81,7 +84,7 @@ ROWS: tuple[Field, ...] = (
         section="Work",
         summary=(
             "right after training: fastest of several square matrix products (1024 on a CPU, "
-            "8192 on CUDA), the job's threads and precision"
+            "8192 on a GPU), the job's threads and precision"
         ),
         null="job ended early, GPU shared and untimed",
     ),

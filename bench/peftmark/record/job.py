@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 from peftmark.catalog.method import Size
 from peftmark.catalog.methods import Cell, method_of
@@ -33,6 +33,10 @@ PROTOCOL = 2
 """Version of the measuring procedure itself. Bumped by hand when the same configuration would
 give other numbers (seeding, batching, training step, metric); part of every job's identity."""
 
+Device = Literal["cpu", "cuda", "xpu"]
+"""Where a job runs, by torch's name of it: `cuda` are NVIDIA's and AMD's GPUs, `xpu` Intel's."""
+DEVICES: tuple[Device, ...] = get_args(Device)
+
 Purpose = Literal["report", "tuning", "repeat"]
 Scale = Literal["full", "reduced"]
 
@@ -48,7 +52,7 @@ class Job:
         target: metric value that counts as "target reached"; None if the suite sets none.
         size: the method's rank, width or number of virtual tokens (`size_kind`); None for a
             method without size, or where `recipe.budget` decides it. Called `rank` in the JSON.
-        device: cpu or cuda.
+        device: one of `DEVICES`.
         threads: torch threads of the worker.
         purpose: `report` for a row that enters comparisons; `tuning` for a trial of one learning
             rate, scored on the selection split and measured no further; `repeat` for a second run
@@ -80,7 +84,7 @@ class Job:
     size: int | None = field(metadata=named("rank"))
     quantization: str
     seed: int
-    device: Literal["cpu", "cuda"]
+    device: Device
     threads: int
     recipe: Recipe
     purpose: Purpose = "report"

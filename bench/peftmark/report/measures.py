@@ -101,11 +101,11 @@ def raw(record: Record, name: str) -> float | None:
 
 
 class Energy(Measure):
-    """Energy of the device on CUDA, of the CPU packages elsewhere."""
+    """Energy of the GPU where a job had one, else of the CPU packages."""
 
     def field(self, record: Record) -> str:
         """The counter that belongs to the job's device."""
-        return "energy_gpu_joules" if record.job.device == "cuda" else "energy_cpu_joules"
+        return "energy_cpu_joules" if record.job.device == "cpu" else "energy_gpu_joules"
 
     def notes(self, records: Sequence[Record]) -> Iterable[str]:
         """What weakens the figures."""

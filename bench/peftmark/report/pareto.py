@@ -51,7 +51,7 @@ FEW = 4
 
 def energy_cost(table: ResultTable) -> Cost:
     """Energy of the timed steps, from the counter of the jobs' device."""
-    on_gpu = any(r.job.device == "cuda" for r in table.rows)
+    on_gpu = any(r.job.device != "cpu" for r in table.rows)
     name = "energy_gpu_joules" if on_gpu else "energy_cpu_joules"
     return Cost(
         "energy",

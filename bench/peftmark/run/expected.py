@@ -6,11 +6,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from peftmark.core.errors import UserError
 from peftmark.duration.cards import card_of, measured_card
 from peftmark.duration.estimates import Estimate, Key, estimates, key_of
 from peftmark.duration.rates import calibrated, known
 from peftmark.duration.shapes import NOT_YET
 from peftmark.machine import nvml
+from peftmark.machine.accelerators import kind_of
 from peftmark.memory.forecast import NOT_YET as FORECAST_NOT_YET
 from peftmark.run.own_models import shapes_of
 from peftmark.sources.own_cache import keep_own
@@ -24,18 +26,31 @@ if TYPE_CHECKING:
 def costs_here(plan: Plan) -> Costs | None:
     """What operations cost where the jobs of a plan run; None if nobody measured it. Of several
     GPUs the first stands for all."""
+    if unpredicted(plan):
+        return None
     if plan.venue.device == "cpu":
         return known(plan.places.cache)
     found = nvml.devices().found
     return card_of(plan.places.cache, found[0]) if found else None
 
 
+def unpredicted(plan: Plan) -> str:
+    """Why neither memory nor time is predicted where the jobs of a plan run; empty if they are."""
+    device = plan.venue.device
+    return "" if device == "cpu" else kind_of(device).unpredicted
+
+
 def measured_costs(plan: Plan) -> Costs:
     """The same, measured now.
 
     Raises:
-        UserError: nothing could be measured.
+        UserError: nothing could be measured, or nothing is predicted of the device.
     """
+    if why := unpredicted(plan):
+        raise UserError(
+            f"how long jobs take on {kind_of(plan.venue.device).title} is not predicted: {why}",
+            "Leave out what asks for it, such as --hours.",
+        )
     if plan.venue.device == "cpu":
         return calibrated(plan.places.cache)
     return measured_card(plan.places.cache, nvml.devices().found[0])
@@ -84,6 +99,8 @@ def expected(
         only_kept: start no process; what the cache doesn't hold has a reason instead.
     """
     jobs = [*plan.jobs, *plan.expanded.waits]
+    if costs is None and (why := unpredicted(plan)):
+        return {key_of(job): Estimate(reason=why) for job in jobs}
     if costs is not None:
         # One of each kind: ten thousand jobs of a plan share a few predictions.
         one_each = {key_of(job): job for job in jobs}

@@ -255,7 +255,7 @@ class _Plans:
         return (
             _unknown(job)
             or _other_assets(job, plan.suite)
-            or ("it needs a GPU" if job.device == "cuda" and plan.venue.device != "cuda" else "")
+            or ("" if job.device in ("cpu", plan.venue.device) else "it needs a GPU")
         )
 
     def departure(self, job: Job, records: Mapping[str, Record]) -> str:
@@ -291,7 +291,7 @@ class _Plans:
         )
 
     def _running(self, plan: Plan, device: str, jobs: list[Job]) -> Plan:
-        elsewhere = device == "cpu" and plan.venue.device == "cuda"
+        elsewhere = device == "cpu" and plan.venue.device != "cpu"
         return replace(
             plan,
             planned=[Planned(job, "run", WHY) for job in jobs],

@@ -19,7 +19,7 @@ from peftmark.record.job import Job, Record
 from peftmark.record.plugin import check_here
 from peftmark.run import gpu_sharing
 from peftmark.run.admission import Foreseen, foresee, needs_seen
-from peftmark.run.expected import known_predictions, with_prediction
+from peftmark.run.expected import known_predictions, unpredicted, with_prediction
 from peftmark.run.keep import Keeper, read_rules
 from peftmark.run.notes import notes_of_plan
 from peftmark.run.own_metrics import try_own_metrics
@@ -376,10 +376,10 @@ def execute(
 
 def _foreseen(plan: Plan, jobs: Sequence[Job], known: Mapping[str, int]) -> Foreseen:
     """What the jobs will need here; of a cluster's nodes nothing is known."""
-    if not plan.slots:
+    if not plan.slots or unpredicted(plan):
         return Foreseen()
     shapes = shapes_of(plan.own_files)
-    if plan.venue.device == "cuda":
+    if plan.venue.device != "cpu":
         sizes = [gpu.memory_bytes for gpu in nvml.devices().found if gpu.memory_bytes]
         return foresee(jobs, known, 1, max(sizes, default=None), plan.places.cache, shapes)
     memory = machine()["memory_bytes"]

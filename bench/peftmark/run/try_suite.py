@@ -20,7 +20,7 @@ from peftmark.duration.estimates import key_of, wall_seconds
 from peftmark.machine.gpus import room
 from peftmark.memory.plan_estimates import outlooks
 from peftmark.own.suite_text import suite_text
-from peftmark.run.expected import costs_here, expected, measured_costs
+from peftmark.run.expected import costs_here, expected, measured_costs, unpredicted
 from peftmark.run.own_models import shapes_of
 from peftmark.run.progress import clock
 from peftmark.run.runner import Selection, make_plan
@@ -184,7 +184,7 @@ def _steps(
 
 def _seconds(plan: Plan, tell: Callable[[str], None]) -> float | None:
     """Seconds that trials and the first look take; None where nobody knows."""
-    if not plan.slots:
+    if not plan.slots or unpredicted(plan):
         return None
     costs = costs_here(plan)
     if costs is None:

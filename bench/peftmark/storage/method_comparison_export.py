@@ -244,7 +244,7 @@ def _meta_info(record: Record) -> dict[str, Any]:
         "system_info": {
             "system": machine.get("system"),
             "processor": machine.get("cpu"),
-            "accelerator": gpus[0] if job.device == "cuda" and gpus else machine.get("cpu"),
+            "accelerator": gpus[0] if job.device != "cpu" and gpus else machine.get("cpu"),
         },
         "peftmark": {
             "version": made.versions.get("peftmark"),

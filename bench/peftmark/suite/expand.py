@@ -14,7 +14,7 @@ from peftmark.catalog.prompts import prompt_of
 from peftmark.catalog.task import Task, expected_fingerprint
 from peftmark.core.errors import Exit, UserError
 from peftmark.machine.environment import changed_versions
-from peftmark.record.job import Job, Record
+from peftmark.record.job import Device, Job, Record
 from peftmark.record.own import carried
 from peftmark.record.own_model import carried_model
 from peftmark.record.plugin import note, used
@@ -131,7 +131,7 @@ class Expanded:
 def expand(
     suite: Suite,
     profile_name: str,
-    device: Literal["cpu", "cuda"],
+    device: Device,
     records: Mapping[str, Record] | None = None,
 ) -> Expanded:
     """Every job of a profile: seeds outermost, so that a run cut short has whole comparisons.
@@ -216,7 +216,7 @@ def _in_time(profile: str, records: Mapping[str, Record]) -> list[Job]:
     return [record.job for record in in_time if record.job.profile == profile]
 
 
-def _base_jobs(suite: Suite, profile_name: str, device: Literal["cpu", "cuda"]) -> list[Job]:
+def _base_jobs(suite: Suite, profile_name: str, device: Device) -> list[Job]:
     """One job a task and cell, with the first seed."""
     profile = suite.profiles[profile_name]
     return [

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
 
-from peftmark.machine import nvml, torch_gpus
+from peftmark.machine import accelerators, environment, nvml, torch_gpus
+from peftmark.machine.mps import MPS
 from peftmark.machine.nvml import DeviceMeter, EnergyCounter
 from peftmark.machine.torch_gpus import or_seen_by_torch
-from peftmark.machine.visible import Devices, Gpu
+from peftmark.machine.visible import VARIABLES, Devices, Gpu
+from peftmark.machine.xpu import XPU
+from peftmark.record.job import Environment
+from peftmark.record.machine_kind import kind_of
 
 GIB = 2**30
 WITHOUT = Devices((), "NVML: NVML Shared Library Not Found")
@@ -23,11 +28,12 @@ def machine(tmp_path, monkeypatch):
     made = SimpleNamespace(asked=0, prints="[]", fails=None, dev=tmp_path / "dev", build="'13.0'")
     made.dev.mkdir()
     monkeypatch.setattr(torch_gpus, "_DEV", made.dev)
-    for name in torch_gpus.VARIABLES:
+    for name in (*VARIABLES, *XPU.variables):
         monkeypatch.delenv(name, raising=False)
 
     def run(command, **options):
         made.asked += 1
+        made.code = command[-1]
         if made.fails:
             raise made.fails
         return SimpleNamespace(stdout=f"a warning\n{made.prints}\n")
@@ -38,7 +44,7 @@ def machine(tmp_path, monkeypatch):
     made.version.write_text("__version__ = '2.13.0'\ncuda: Optional[str] = '13.0'\nhip = None\n")
     monkeypatch.setattr(torch_gpus.subprocess, "run", run)
     monkeypatch.setattr(
-        torch_gpus.util, "find_spec", lambda name: SimpleNamespace(origin=str(package))
+        accelerators.util, "find_spec", lambda name: SimpleNamespace(origin=str(package))
     )
     torch_gpus._seen.cache_clear()
     yield made
@@ -67,14 +73,108 @@ def test_nothing_is_asked_where_nothing_speaks_for_a_gpu(machine):
     assert machine.asked == 0
 
 
-def test_torch_for_amd_is_asked_too(machine):
+@pytest.fixture
+def amd(machine):
+    """The machine with torch for AMD's GPUs, and one of them."""
     (machine.dev / "kfd").touch()
-    machine.version.write_text("cuda = None\nhip = '6.4'\n")
-    machine.prints = json.dumps([["Example GPU", GIB]])
-    assert or_seen_by_torch(WITHOUT).found == (Gpu("0", "Example GPU", GIB),)
+    machine.version.write_text("cuda: Optional[str] = None\nhip: Optional[str] = '6.4.43483'\n")
+    machine.prints = json.dumps([["Example GPU", GIB, None]])
+    return machine
 
 
-@pytest.mark.parametrize("variable", torch_gpus.VARIABLES)
+@pytest.fixture
+def intel(machine):
+    """The machine with torch for Intel's GPUs, and two of them."""
+    (machine.dev / "dri").mkdir()
+    (machine.dev / "dri" / "renderD128").touch()
+    machine.version.write_text(
+        "cuda: Optional[str] = None\nhip: Optional[str] = None\nxpu: Optional[str] = '20250201'\n"
+    )
+    machine.prints = json.dumps([["First GPU", 16 * GIB, "1.6.3"], ["Other GPU", GIB, "1.6.3"]])
+    return machine
+
+
+def test_torch_for_amd_is_asked_too(amd):
+    assert nvml.devices() == Devices(
+        (Gpu("0", "Example GPU", GIB),), None, "hip 6.4.43483", device="cuda"
+    )
+    assert "torch.cuda" in amd.code
+    amd.version.write_text("cuda = None\nhip = '6.4.43483'\nrocm = '6.4.1'\n")
+    assert nvml.devices().driver == "rocm 6.4.1"
+
+
+def test_of_several_gpus_of_intel_the_first_is_used(intel):
+    found = nvml.devices()
+    assert (found.found, found.driver, found.device) == (
+        (Gpu("xpu:0", "First GPU", 16 * GIB),),
+        "1.6.3",
+        "xpu",
+    )
+    assert "torch.xpu" in intel.code
+    assert found.told == (
+        "torch sees 2 of Intel's GPUs (XPU), and jobs run on the first of them, First GPU: "
+        + XPU.alone
+    )
+    torch_gpus._seen.cache_clear()
+    intel.prints = json.dumps([["First GPU", 16 * GIB, "1.6.3"]])
+    assert nvml.devices().told == ""
+
+
+def test_a_gpu_of_intel_that_was_asked_for_and_is_not_there_is_told(intel, monkeypatch):
+    intel.prints = "[]"
+    why = "NVML was not asked: torch is built for Intel's GPUs (XPU)"
+    assert nvml.devices() == Devices((), why), "nobody asked for it"
+    monkeypatch.setenv("ZE_AFFINITY_MASK", "1")
+    assert nvml.devices().told == (
+        f"ZE_AFFINITY_MASK=1 asks for a GPU and there is none ({why}; torch sees no GPU): jobs run "
+        "on the CPU"
+    )
+    monkeypatch.setenv("ZE_AFFINITY_MASK", "")
+    assert nvml.devices() == Devices((), why)
+
+
+def test_without_a_device_file_torch_for_intel_is_not_asked(intel):
+    (intel.dev / "dri" / "renderD128").unlink()
+    (intel.dev / "nvidia0").touch()
+    assert nvml.devices().found == ()
+    assert intel.asked == 0
+
+
+def test_a_card_of_nvidias_is_nothing_to_torch_for_others(intel, monkeypatch):
+    monkeypatch.setattr(nvml, "_listed_devices", lambda: pytest.fail("NVML was asked"))
+    assert nvml.devices().device == "xpu"
+
+
+@pytest.mark.parametrize("maker", ["amd", "intel"])
+def test_what_is_not_metered_has_the_reason_where_nvml_would_be_asked(maker, request, monkeypatch):
+    request.getfixturevalue(maker)
+    monkeypatch.setitem(sys.modules, "pynvml", None)  # whether it is installed makes no difference
+    (gpu,) = nvml.devices().found
+    why = accelerators.here().unmetered
+    assert why.startswith(f"not metered on {maker.replace('amd', 'AMD').replace('i', 'I', 1)}'s")
+    with DeviceMeter(gpu.uuid) as meter:
+        pass
+    assert (meter.device_bytes, meter.process_bytes, meter.reason) == (None, None, why)
+    assert EnergyCounter(gpu.uuid).read() == (None, why)
+    assert nvml.near_cores(gpu.uuid) == frozenset()
+    assert nvml.lost(gpu.uuid) is False
+
+
+def test_the_kind_of_a_machine_has_the_gpu_and_its_driver(intel):
+    facts = kind_of(Environment({}, None, None, environment.machine()))
+    assert (facts["gpus"], facts["driver"]) == ("['First GPU']", "1.6.3")
+
+
+def test_on_apples_gpu_no_job_runs_and_the_reason_is_told(machine, monkeypatch):
+    monkeypatch.setattr(accelerators.sys, "platform", "darwin")
+    monkeypatch.setattr(accelerators.platform, "machine", lambda: "arm64")
+    assert nvml.devices() == Devices((), MPS.unused)
+    assert machine.asked == 0
+    monkeypatch.setattr(accelerators.platform, "machine", lambda: "x86_64")
+    assert accelerators.here() is accelerators.NVIDIA
+
+
+@pytest.mark.parametrize("variable", VARIABLES)
 def test_a_worker_is_given_the_name_that_the_variable_has_for_its_device(
     machine, monkeypatch, variable
 ):

@@ -19,9 +19,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from peftmark.lab.accelerator import module_of, synchronise
 from peftmark.lab.number_types import TYPES
 from peftmark.lab.team import Team
 from peftmark.machine import nvml
+from peftmark.machine.accelerators import kind_of
 from peftmark.machine.rapl import Rapl
 from peftmark.machine.shared_device import SharedDevice
 from peftmark.record.fields import figure
@@ -85,10 +87,11 @@ class Meters:
         self.turns = turns or SharedDevice()
         if self.turns.shared:
             self.turns.settle = self._synchronise
-        self._cuda = device if device.type == "cuda" else None
+        self._device = device
+        self._on_gpu = device.type != "cpu"
         self._marks: list[list[Any]] = []  # time stamps of each timed phase
         self._open = False
-        uuid = os.environ.get("CUDA_VISIBLE_DEVICES", "") if self._cuda else ""
+        uuid = os.environ.get("CUDA_VISIBLE_DEVICES", "") if device.type == "cuda" else ""
         self._uuid = uuid
         self._counters: dict[str, Rapl | _Difference] = {
             "cpu": Rapl(),
@@ -156,17 +159,16 @@ class Meters:
     # --- time -----------------------------------------------------------------------------------
 
     def _stamp(self) -> Any:
-        if self._cuda is None:
+        if not self._on_gpu:
             return time.perf_counter()
-        make: Any = torch.cuda.Event
-        event = make(enable_timing=True)
+        event = module_of(self._device).Event(enable_timing=True)
         event.record()  # no waiting: the device notes the time when it gets there
         return event
 
     def step_seconds(self) -> list[float]:
-        """Seconds of every timed step. On CUDA call it only after a phase has ended."""
+        """Seconds of every timed step. On a GPU call it only after a phase has ended."""
         pairs = [pair for marks in self._marks for pair in pairwise(marks)]
-        if self._cuda is None:
+        if not self._on_gpu:
             return [after - before for before, after in pairs]
         return [before.elapsed_time(after) / 1000 for before, after in pairs]
 
@@ -179,14 +181,13 @@ class Meters:
         return float(low), float(middle), float(high)
 
     def _synchronise(self) -> None:
-        if self._cuda is not None:
-            torch.cuda.synchronize(self._cuda)
+        synchronise(self._device)
 
     # --- memory ---------------------------------------------------------------------------------
 
     def _before_training(self) -> None:
-        if self._cuda is not None:
-            torch.cuda.reset_peak_memory_stats(self._cuda)
+        if self._on_gpu:
+            module_of(self._device).reset_peak_memory_stats(self._device)
         self.vmhwm = _most(self.vmhwm, high_water_mark())
         reset_high_water_mark()
         # After the reset, which files' pages dropped before it would not count for; and a peak by
@@ -196,9 +197,10 @@ class Meters:
         self.vmhwm_train = _most(self.vmhwm_train, resident)
 
     def _after_training(self) -> None:
-        if self._cuda is not None:
-            allocated = torch.cuda.max_memory_allocated(self._cuda)
-            reserved = torch.cuda.max_memory_reserved(self._cuda)
+        if self._on_gpu:
+            there = module_of(self._device)
+            allocated = there.max_memory_allocated(self._device)
+            reserved = there.max_memory_reserved(self._device)
             self.allocated = _most(self.allocated, allocated)
             self.reserved = _most(self.reserved, reserved)
         self.vmhwm_train = _most(self.vmhwm_train, high_water_mark())
@@ -226,7 +228,7 @@ class Meters:
         if gpu is not None:
             joules = _sum(columns[5])
             self._joules["gpu"] = Reading(joules, "a counter of another of its GPUs can't be read")
-        summed = _sum(columns[0] if self._cuda is not None else columns[2])
+        summed = _sum(columns[0] if self._on_gpu else columns[2])
         self.note("summed_peak_bytes", None if summed is None else int(summed))
 
     # --- energy ---------------------------------------------------------------------------------
@@ -260,8 +262,7 @@ class Meters:
         window = self.seconds.get("train", 0.0)
         found = {}
         for name in ("gpu", "cpu"):
-            nothing = "no device is named" if self._cuda else "the job ran on the CPU"
-            reading = self._joules.get(name, Reading(None, nothing))
+            reading = self._joules.get(name, Reading(None, self._no_gpu_counter()))
             if reading.value is not None and window < SHORTEST_SECONDS:
                 reading = Reading(None, f"the timed steps took {window:.2f} s, too short to meter")
             found[name] = reading
@@ -272,6 +273,13 @@ class Meters:
             if found["cpu"].value is not None and at_once != "1":
                 self._flag(f"contended: {at_once} jobs at once on this machine")
         return found["gpu"], found["cpu"], tuple(self._flags)
+
+    def _no_gpu_counter(self) -> str:
+        """Why no counter of a GPU is read."""
+        if not self._on_gpu:
+            return "the job ran on the CPU"
+        kind: Any = self._device.type
+        return kind_of(kind).unmetered or "no device is named"
 
 
 def _sum(values: Sequence[float | None]) -> float | None:
@@ -316,7 +324,7 @@ def reset_high_water_mark() -> None:
         return
 
 
-GEMM_SIZE = {"cpu": 1024, "cuda": 8192}
+GEMM_SIZE = {"cpu": 1024, "cuda": 8192, "xpu": 8192}
 GEMM_SECONDS = 0.25
 
 
@@ -335,12 +343,10 @@ def gemm_peak(device: torch.device, precision: str) -> float:
     best, spent = float("inf"), 0.0
     torch.mm(left, left, out=out)
     while spent < GEMM_SECONDS:
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        synchronise(device)
         start = time.perf_counter()
         torch.mm(left, left, out=out)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        synchronise(device)
         took = time.perf_counter() - start
         best, spent = min(best, took), spent + took
     return 2 * size**3 / best

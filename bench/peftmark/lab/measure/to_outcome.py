@@ -14,6 +14,7 @@ from peftmark.lab.deploy import Deployed
 from peftmark.lab.measure.meters import Meters
 from peftmark.lab.measure.probe import Probed
 from peftmark.lab.scoring import Scores
+from peftmark.lab.step import plain_instead
 from peftmark.lab.train import Trained, warm_up_steps
 from peftmark.record.fields import LIVE_PARTS
 from peftmark.record.fields_batch_latency import BATCH_LATENCY, MERGED_BATCH_LATENCY
@@ -295,9 +296,9 @@ def finished(
         "vmhwm_train_bytes": "no /proc on this system",
         "rss_before_train_bytes": "no /proc on this system",
     }
-    cuda = job.device == "cuda"
-    headline = outcome.torch_allocated_bytes if cuda else outcome.live_bytes
-    source = "torch_allocated_bytes" if cuda else "live_bytes"
+    on_gpu = job.device != "cpu"
+    headline = outcome.torch_allocated_bytes if on_gpu else outcome.live_bytes
+    source = "torch_allocated_bytes" if on_gpu else "live_bytes"
     if headline is None:
         why = outcome.null_reasons.get("live_bytes", "not measured")
         reasons |= dict.fromkeys(("peak_memory_bytes", "peak_memory_source"), why)
@@ -305,12 +306,12 @@ def finished(
     if work.overlap_rows:
         text = f"{work.overlap_rows} evaluation rows also stand in the training rows"
         warnings.append(text)
-    if job.recipe.optimizer != "adamw" and not cuda:
-        warnings.append("plain AdamW ran: bitsandbytes' optimizers are written for GPUs")
+    if job.recipe.optimizer != "adamw" and (why := plain_instead(job)):
+        warnings.append(f"plain AdamW ran: {why}")
     outcome = replace(
         outcome,
         collapsed=None if outcome.collapsed and work.eval.alike else outcome.collapsed,
-        timed_alone=True if cuda else None,
+        timed_alone=True if on_gpu else None,
         peak_memory_bytes=headline,
         peak_memory_source=source if headline is not None else None,
         vmhwm_bytes=meters.life_peak(),

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from peftmark.catalog.quantizations import quantization_of
+from peftmark.lab.accelerator import synchronise
 from peftmark.lab.errors import Unsupported
 from peftmark.lab.plugin_code import named
 from peftmark.lab.quantization import (
@@ -110,8 +111,7 @@ def quantization_clock(quantization: str, device: torch.device) -> Iterator[list
         def call(*arguments: Any, **named: Any) -> Any:
             start = time.perf_counter()
             result = quantise(*arguments, **named)
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
+            synchronise(device)
             spent.append(time.perf_counter() - start)
             return result
 
