@@ -23,7 +23,7 @@ from peftmark.lab.memory.worker import Asked, answer, changes, positions
 from peftmark.machine.gpus import CONTEXT_BYTES, device, room
 from peftmark.memory import forecast, plan_estimates
 from peftmark.memory.forecast import Forecast, forecasts, request
-from peftmark.record.job import Form
+from peftmark.record.job import Form, Job
 from peftmark.record.own import Own
 from peftmark.record.own_model import OwnModel
 from peftmark.run import admission
@@ -53,6 +53,19 @@ def of(job, **changes):
 
 
 # --- asking -------------------------------------------------------------------------------------
+
+
+def test_a_step_of_several_devices_is_that_of_one_unless_the_base_is_sharded():
+    def text(**recipe):
+        return forecast._text(request(job_for(batch_size=16, **recipe), TASKS["sst-2"], MINILM))
+
+    one, two = (
+        forecast._text(request(job_for(batch_size=8), TASKS["sst-2"], MINILM)),
+        text(devices=2),
+    )
+    assert one == two
+    sharded = Job.from_json(json.loads(text(devices=2, shard=True))["jobs"][0]).recipe
+    assert (sharded.devices, sharded.shard, sharded.device_rows) == (2, True, 8)
 
 
 def test_what_shapes_no_step_is_asked_once_and_ranks_together(asked, tmp_path):

@@ -18,10 +18,16 @@ from peftmark.executors.contract import Order
 from peftmark.executors.local import run_jobs
 from peftmark.executors.slots import Slot
 from peftmark.lab import recipe
+from peftmark.lab.after_training import SHARDED as SHARDED_BASE
+from peftmark.lab.data.batches import Shape
 from peftmark.lab.measure.meters import Meters, Reading
+from peftmark.lab.members import Apart
+from peftmark.lab.memory.fake_step import run
+from peftmark.lab.models import Unsupported, anatomy
 from peftmark.lab.rng import stream_seed
+from peftmark.lab.sharded import spared, units
 from peftmark.lab.step import Step
-from peftmark.lab.team import BUCKET_BYTES, Team, _buckets
+from peftmark.lab.team import BUCKET_BYTES, Team, _buckets, heard
 from peftmark.record.recipe import AdaLoraSchedule
 from peftmark.sources.assets import Places
 from waiting import wait_for
@@ -109,6 +115,55 @@ def test_gradients_are_added_up_by_type_and_no_more_than_fit_at_once():
 def test_each_process_draws_for_its_own_rows():
     assert stream_seed(1, "dropout", 0) == stream_seed(1, "dropout")
     assert len({stream_seed(1, "dropout", place) for place in range(4)}) == 4
+
+
+# --- a sharded base ------------------------------------------------------------------------------
+
+
+def test_what_a_process_is_spared_is_all_layers_but_its_parts_and_two_whole_ones():
+    frozen = [torch.nn.Linear(4, 3).requires_grad_(False) for _ in range(4)]  # 12 + 3 numbers
+    frozen.append(torch.nn.Linear(4, 5).requires_grad_(False))  # 20 + 5
+    small, large = 2 * 4 + 2, 3 * 4 + 3  # of rows that don't divide the first has one more
+    whole = 4 * 15 + 25
+    assert spared(frozen, 2) == 4 * (whole - 4 * small - large - 2 * 2 * large)
+    frozen[0].weight.requires_grad_(True)  # what trains is whole everywhere
+    assert spared(frozen, 2) == 4 * (whole - 12 - 3 * small - 2 - large - 2 * 2 * large)
+
+
+def test_the_prediction_of_a_step_has_the_parts_of_one_device(places):
+    job = tiny.job("lora", steps=4)
+    many = replace(job, recipe=replace(job.recipe, devices=2, shard=True))
+    config = tiny.CONFIGS["bert"]()
+    config.num_hidden_layers = 6
+    task, shapes = tiny.task_of(job), [[Shape(4, 16)]]
+    plain, less = (run(one, task, config, shapes) for one in (job, many))
+    layers = transformers.BertModel(config).requires_grad_(False).encoder.layer
+    assert plain.trace.peak().weights - less.trace.peak().weights == spared(layers, 2) > 0
+    assert plain.trace.peak().activations == less.trace.peak().activations
+    assert (plain.trainable, plain.total) == (less.trainable, less.total)
+
+
+def test_layers_that_serve_several_times_are_not_cut(places):
+    shared = replace(anatomy(places.mirror / "models" / "tiny", tiny.task_of(tiny.job())), uses=2)
+    for parts, said in (
+        (shared, "serve several times"),
+        (replace(shared, blocks=(), uses=1), "aren't"),
+    ):
+        with pytest.raises(Unsupported, match=said):
+            units(torch.nn.Linear(1, 1), parts)
+
+
+def test_what_a_library_loses_of_the_others_is_told_as_such():
+    lost = RuntimeError("[gloo/transport/tcp/pair.cc:538] Connection closed by peer")
+    met, alone = Team(0, 2, CPU), Team()
+    with pytest.raises(Apart, match=r"lost each other: .*Connection closed"), heard(met):
+        raise lost
+    with pytest.raises(Apart), heard(met):
+        raise torch.distributed.DistNetworkError("timed out")
+    for team, error in ((met, RuntimeError("mat1 and mat2")), (alone, lost)):
+        with pytest.raises(RuntimeError) as found, heard(team):
+            raise error
+        assert found.value is error
 
 
 # --- what the first process takes in ------------------------------------------------------------
@@ -253,7 +308,62 @@ def test_two_processes_give_what_one_gives(tmp_path, monkeypatch, together, meth
     assert two.samples_per_second > 0 and two.cpu_seconds > 0
 
 
+SHARDED = (
+    ("lora", "tiny-class", {}),
+    ("adalora", "tiny-score", {"gradient_accumulation": 2}),
+    ("lora", "tiny-text", {"gradient_checkpointing": True}),
+    ("lora", "tiny-answer", {"quantization": "nf4"}),
+)
+
+
 @pytest.mark.slow
+@pytest.mark.parametrize(("method", "task", "changes"), SHARDED)
+def test_a_sharded_base_gives_what_a_whole_one_gives(
+    tmp_path, monkeypatch, together, method, task, changes
+):
+    """Answers that are written too; a process never has more of its layers than was predicted."""
+    mirror = tmp_path / "mirror"
+    if task in ("tiny-text", "tiny-answer"):
+        tiny_causal.install(mirror, monkeypatch)
+        job = tiny_causal.job(method, task=task, dropout=0.0, **changes)
+        tasks = [task, "tiny-other"]
+    else:
+        config = transformers.BertConfig(**tiny.SMALL, **STILL)
+        monkeypatch.setitem(tiny.CONFIGS, "bert", lambda: config)
+        tiny.install(mirror, monkeypatch)
+        job, tasks = tiny.job(method, task=task, dropout=0.0, **changes), [task]
+    predicted, largest = weighed(Places(mirror, ("mirror",), tmp_path / "cache"), job)
+    forms = {"devices": 1}, {"devices": 2, "shard": True}
+    ends = [together(replace(job, recipe=replace(job.recipe, **form)), tasks) for form in forms]
+    one, two = (found[0].outcome for (found, _) in ends)
+    assert (one.status, two.status) == ("ok", "ok"), (one.status_reason, two.status_reason)
+    for mine, other in zip(one.curve, two.curve, strict=True):
+        assert other.loss == pytest.approx(mine.loss, abs=1e-5)
+        assert other.metric == pytest.approx(mine.metric, abs=1e-5)
+    whole, shared = (tensors(folder) for (_, folder) in ends)
+    assert whole.keys() == shared.keys()
+    for name, tensor in whole.items():
+        torch.testing.assert_close(shared[name], tensor, rtol=0, atol=1e-5)
+    for name in ("initial_weights_hash", "base_format", "total_parameters", "adapter_bytes"):
+        assert getattr(two, name) == getattr(one, name)
+    for name in ("live_bytes", "latency_p50_seconds", "reload_max_error"):
+        assert getattr(two, name) is None and two.null_reasons[name] == SHARDED_BASE
+
+    for place in (0, 1):
+        assert predicted - largest <= int((mirror / f"bytes.{place}").read_text()) <= predicted
+
+
+def weighed(places, job):
+    """The most bytes of a model's layers that one of two processes may hold, and the largest of
+    its layers."""
+    model = tiny.build(places, job).model
+    layers = units(model, anatomy(places.mirror / "models" / "tiny", tiny.task_of(job)))
+    sizes = [sum(p.nbytes for p in one.parameters() if not p.requires_grad) for one in layers]
+    return sum(sizes) - spared(layers, 2), max(sizes)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shard", [False, True])
 @pytest.mark.parametrize(
     ("worker", "status", "reason"),
     [
@@ -263,10 +373,10 @@ def test_two_processes_give_what_one_gives(tmp_path, monkeypatch, together, meth
     ],
 )
 def test_a_process_that_ends_in_a_step_ends_the_job(
-    tmp_path, monkeypatch, together, worker, status, reason
+    tmp_path, monkeypatch, together, worker, status, reason, shard
 ):
     tiny.install(tmp_path / "mirror", monkeypatch)
-    found, _ = together(tiny.job("lora", devices=2), ["tiny-class"], worker)
+    found, _ = together(tiny.job("lora", devices=2, shard=shard), ["tiny-class"], worker)
     assert found[0].outcome.status == status
     assert found[0].outcome.status_reason.startswith(reason)
 

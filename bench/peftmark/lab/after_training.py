@@ -40,6 +40,7 @@ from peftmark.record.outcome import Outcome
 from peftmark.record.stages import ends_as, second_stage
 
 LIVE = ("live_bytes", *(part.column for part in LIVE_PARTS))
+SHARDED = "its base was sharded, and what is measured apart from training takes a whole one"
 OF_COMPILED = "a compiled step keeps other tensors than one that is followed"
 
 
@@ -53,7 +54,6 @@ def deployed(
     outbox: Path | None = None,
 ) -> Outcome:
     """Save, reload, merge and time; what was saved is left in a folder where one is given."""
-    device = torch.device(build.job.device)
     progress({"phase": "save"})
     with tempfile.TemporaryDirectory(prefix="peftmark-") as scratch:
         folder = Path(scratch)
@@ -68,21 +68,29 @@ def deployed(
             saved_adapter_bytes=size.bytes - size.head_bytes,
             saved_head_bytes=size.head_bytes,
         )
-        progress({"phase": "deploy"})
-        last = replace(build, job=ends_as(build.job))
-        try:
-            with meters.phase("deploy"):
-                batches, by_rows = work.latency, work.latency_by_rows
-                alone = meters.turns.alone if meters.turns.timed else nullcontext
-                found = deploy(
-                    last.job, prepared, folder, last.base, batches, device, by_rows, alone
-                )
-            outcome = replace(outcome, **of_deployment(found, outcome))
-        except Exception as error:
-            outcome = _failed(outcome, DEPLOYED, "reloading and merging", error)
+        if build.job.recipe.shard:
+            outcome = without(outcome, DEPLOYED, SHARDED)
+        else:
+            progress({"phase": "deploy"})
+            outcome = _deployed(outcome, build, prepared, folder, work, meters)
         if outbox is not None and outcome.status == "ok":
             outcome = _left(outcome, folder, outbox, build, prepared, work)
     return outcome
+
+
+def _deployed(
+    outcome: Outcome, build: Build, prepared: Prepared, folder: Path, work: Work, meters: Meters
+) -> Outcome:
+    """Reload what was saved, merge and time it."""
+    device, last = torch.device(build.job.device), replace(build, job=ends_as(build.job))
+    try:
+        with meters.phase("deploy"):
+            batches, by_rows = work.latency, work.latency_by_rows
+            alone = meters.turns.alone if meters.turns.timed else nullcontext
+            found = deploy(last.job, prepared, folder, last.base, batches, device, by_rows, alone)
+        return replace(outcome, **of_deployment(found, outcome))
+    except Exception as error:
+        return _failed(outcome, DEPLOYED, "reloading and merging", error)
 
 
 def _left(
@@ -103,6 +111,8 @@ def probed(
     outcome: Outcome, build: Build, work: Work, meters: Meters, progress: Progress
 ) -> Outcome:
     """Count operations and live bytes of a few steps apart, and predict the bytes."""
+    if build.job.recipe.shard:
+        return without(outcome, (*PROBED, *PREDICTED), SHARDED)
     progress({"phase": "probe"})
     try:
         with meters.phase("probe"):

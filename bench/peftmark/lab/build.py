@@ -94,5 +94,6 @@ class Build:
         seed_all(self.job.seed, "adapter")
         prepared = prepare(base, setting)
         raise_trained(prepared.model, self.job)
-        prepared.model.to(device)
+        if not self.job.recipe.shard:  # a part of it goes there (`peftmark.lab.sharded`)
+            prepared.model.to(device)
         return prepared

@@ -244,7 +244,7 @@ def load_model(
         use_safetensors=True,
         trust_remote_code=False,
         # For every cell alike: it decides which generator the fresh head is drawn from.
-        device_map={"": str(torch.device(job.device))},
+        device_map={"": str(torch.device(job.loads_on))},
         **({} if quantised else quantization_settings(job, parts)),
         **own_settings(job),
         **_attention(config, job, task),

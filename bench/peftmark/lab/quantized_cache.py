@@ -48,7 +48,7 @@ def load_base(folder: Path, job: Job, task: Task, parts: Anatomy, cache: Path | 
     Raises:
         Unsupported: if the quantization can't run here.
     """
-    device, backend = torch.device(job.device), backend_of(job.quantization)
+    device, backend = torch.device(job.loads_on), backend_of(job.quantization)
     settings = backend.config(job, parts.head_linears)
     if settings is None:
         return Base(load_model(folder, job, task, parts))
@@ -68,7 +68,7 @@ def load_base(folder: Path, job: Job, task: Task, parts: Anatomy, cache: Path | 
         "double": job.recipe.double_quantization,
         "precision": job.recipe.precision,
         "kept_whole": parts.head_linears,
-        "device": job.device,
+        "device": job.loads_on,
         "by": made_by("torch", "transformers", *libraries, code=str(models.__file__)),
         "quantised by": source_hash("peftmark.lab.quantization"),
         "settings": settings.to_dict(),

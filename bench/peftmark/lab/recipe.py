@@ -16,7 +16,7 @@ from torch import nn
 from peftmark.catalog.methods import known_method
 from peftmark.catalog.task import Task
 from peftmark.lab.accelerator import has_bf16
-from peftmark.lab.after_training import deployed, probed
+from peftmark.lab.after_training import SHARDED, deployed, probed
 from peftmark.lab.build import Build
 from peftmark.lab.compiled import compiled
 from peftmark.lab.data.batches import Batch
@@ -49,8 +49,9 @@ from peftmark.lab.models import (
 )
 from peftmark.lab.quantized_cache import Base
 from peftmark.lab.rng import seed_all
+from peftmark.lab.sharded import shard
 from peftmark.lab.step import Step
-from peftmark.lab.team import ALONE, Team
+from peftmark.lab.team import ALONE, Team, heard
 from peftmark.lab.train import Progress, Trained, scored, train
 from peftmark.machine.environment import machine
 from peftmark.machine.shared_device import SharedDevice
@@ -150,12 +151,12 @@ def run(
     if not known_method(job.method).trains:
         outcome = _untouched(job, read, loaded, meters, progress)
         return finished(outcome, job, work, meters, notes)
-    built = _built(loaded, meters)
+    built = _built(loaded, meters, team)
     notes += target_notes(job, loaded.build.parts)
     step = Step(job, task, built.prepared, device, team=team)
     first = FirstStep(step, built.prepared.model)
     watch = _watch(job, read, loaded, built, device)
-    with compiled(job, task, built.prepared, work, meters, progress) as said:
+    with compiled(job, task, built.prepared, work, meters, progress) as said, heard(team):
         seed_all(job.seed, "dropout", team.place)
         trained = train(job, task, built.prepared, step, work, meters, device, progress, watch)
     apart = _parted(team, meters, built)
@@ -190,7 +191,7 @@ def _read(job: Job, places: Places, meters: Meters) -> _Read:
     with meters.phase("tokenise"):
         tokenizer = load_tokenizer(files.path)
         work = prepare_work(job, task, data, tokenizer, files.path, places.cache)
-        measured = job.causal is not None and job.purpose != "tuning"
+        measured = job.causal is not None and job.purpose != "tuning" and not job.recipe.shard
         unrelated = unrelated_batches(job, places, tokenizer) if measured else []
     return _Read(task, data, files, tokenizer, work, unrelated)
 
@@ -258,10 +259,13 @@ def _fitted(job: Job, places: Places, read: _Read, meters: Meters, progress: Pro
     return without(outcome, FORGOTTEN, "an encoder reads no text on")
 
 
-def _built(loaded: _Loaded, meters: Meters) -> _Built:
+def _built(loaded: _Loaded, meters: Meters, team: Team) -> _Built:
     """Put the method on the base."""
-    with meters.phase("build"):
-        prepared = loaded.build.prepare(loaded.base.model)
+    build, base = loaded.build, loaded.parameters
+    with meters.phase("build"), heard(team):
+        prepared = build.prepare(loaded.base.model)
+        if build.job.recipe.shard:
+            base[:] = shard(prepared.model, base, build.parts, team)
     weights = parameter_counts.weights_hash(prepared.model)
     return _Built(prepared, weights, _trainable(prepared))
 
@@ -337,8 +341,9 @@ def _forgotten(
     they are one."""
     before = loaded.perplexity
     if before is None:
-        trial = job.causal is not None
-        why = "a tuning trial measures quality" if trial else "an encoder reads no text on"
+        trial = job.purpose == "tuning"
+        why = "a tuning trial measures quality" if trial else SHARDED
+        why = "an encoder reads no text on" if job.causal is None else why
         return without(outcome, FORGOTTEN, why)
     after = before
     if known_method(job.method).trains:

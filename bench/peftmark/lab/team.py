@@ -18,6 +18,7 @@ import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
@@ -34,8 +35,9 @@ LONGEST = datetime.timedelta(days=30)
 comes before, and an evaluation of the first process may take hours."""
 LOOPBACK = "lo0" if sys.platform == "darwin" else "lo"
 WAYS = {"cpu": "gloo", "cuda": "nccl"}
-"""Device of a job -> torch's way for its processes to talk; with ROCm `nccl` is RCCL. Other devices
-have one process a job."""
+"""Device of a job -> torch's way for its processes to talk, which its errors name; with ROCm `nccl`
+is RCCL. Other devices have one process a job."""
+_DIST_ERRORS: Any = dist.DistError
 
 
 class Team:
@@ -56,6 +58,11 @@ class Team:
     def leads(self) -> bool:
         """Whether this is the first process."""
         return self.place == 0
+
+    @property
+    def device(self) -> torch.device | None:
+        """Where all that is said lies; None where the processes haven't met."""
+        return self._device
 
     def own(self, parts: Sequence[Part]) -> Sequence[Part]:
         """Those parts of a step that are this process'."""
@@ -137,6 +144,23 @@ def joined(seat: Seat, device: str) -> Team:
         timeout=LONGEST,
     )
     return Team(seat.place, seat.size, torch.device(device))
+
+
+@contextmanager
+def heard(team: Team) -> Iterator[None]:
+    """Inside, what a library says between the processes of a job may fail too.
+
+    Raises:
+        Apart: one of them is gone.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        text = str(error).lower()
+        lost = isinstance(error, _DIST_ERRORS) or any(way in text for way in WAYS.values())
+        if team.device is None or not lost:
+            raise
+        raise Apart(f"the job's processes lost each other: {error}") from error
 
 
 def _said(call: Callable[..., Any], *arguments: Any, **named: Any) -> None:

@@ -209,14 +209,16 @@ def _evaluated(
 ) -> tuple[Scores, Scores | None]:
     """Scores on the evaluation rows, and on the selection rows where there are some.
 
-    Of several processes the first one scores. The others are told the metric alone, so that all
-    go on, and stop, alike.
+    Of several processes the first one scores; with a sharded base the others read the same rows
+    beside it, since no process has the weights alone. They are told the metric, so that all go on,
+    and stop, alike.
     """
     held = [work.eval] if work.selection is None else [work.eval, work.selection]
-    found = [scored(model, one, work, task, job, meters, device) for one in held if team.leads]
+    reads = team.leads or job.recipe.shard
+    found = [scored(model, one, work, task, job, meters, device) for one in held if reads]
     if team.size > 1:
         said = team.told([one.metrics.get(job.metric) for one in found] or [None] * len(held))
-        found = found or [_heard(job.metric, value) for value in said]
+        found = found if team.leads else [_heard(job.metric, value) for value in said]
     return found[0], found[1] if len(held) > 1 else None
 
 

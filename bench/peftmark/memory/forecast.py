@@ -144,6 +144,8 @@ def _text(asked: Request) -> str:
     """All that an answer depends on, as JSON; what doesn't shape a step is set to one value."""
     job, recipe = asked.job, asked.job.recipe
     method = STEP_OF.get(job.method, job.method)
+    # One device that reads as many rows, but where the weights of a layer are shared out.
+    devices = recipe.devices if recipe.shard else 1
     recipe = replace(
         recipe,
         learning_rate=1e-3,
@@ -157,12 +159,12 @@ def _text(asked: Request) -> str:
         eval_batch_size=1,
         schedule="constant",
         warmup_steps=0,
-        batch_size=asked.rows * recipe.gradient_accumulation,
+        batch_size=asked.rows * devices * recipe.gradient_accumulation,
         early_stopping=None,
         label_smoothing=recipe.label_smoothing and 0.1,
         halve_on_growth=False,
         pad_to=None,  # the greatest length is what it ends at
-        devices=1,  # one that reads as many rows
+        devices=devices,
         max_length=asked.tokens,
         options=recipe.options if method == job.method else {},
         dropout=recipe.dropout and 0.1,

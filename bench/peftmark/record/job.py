@@ -186,8 +186,14 @@ class Job:
     def form(self) -> dict[str, Any]:
         """How its steps are computed (`FORM`), which all that is compared must share; what trains
         nothing is never compiled and has one device, so of these it says nothing."""
-        names = [name for name in FORM if self.cell.trains or name not in ("compile", "devices")]
+        of_training = ("compile", "devices", "shard")
+        names = [name for name in FORM if self.cell.trains or name not in of_training]
         return {name: getattr(self.recipe, name) for name in names}
+
+    @property
+    def loads_on(self) -> str:
+        """Where its base is loaded: a sharded one may be larger than its device."""
+        return "cpu" if self.recipe.shard else self.device
 
     @property
     def cell(self) -> Cell:

@@ -96,6 +96,8 @@ class Recipe:
             transformers takes by itself.
         devices: processes that train the job together, each on a GPU or a core of its own and on
             its share of every step's rows (`peftmark.lab.team`).
+        shard: each of them holds a part of the frozen weights of the model's layers, and a layer
+            whole only while it computes (`peftmark.lab.sharded`).
     """
 
     steps: int
@@ -133,6 +135,7 @@ class Recipe:
     compile: bool = field(default=False, metadata=LATER)
     attention: Attention | None = field(default=None, metadata=LATER)
     devices: int = field(default=1, metadata=LATER)
+    shard: bool = field(default=False, metadata=LATER)
 
     @cached_property
     def lasting(self) -> dict[str, Any]:
@@ -163,7 +166,7 @@ class Recipe:
         return self.pass_rows // self.devices
 
 
-FORM = ("pad_to", "compile", "attention", "devices")
+FORM = ("pad_to", "compile", "attention", "devices", "shard")
 """Settings of how the same step is computed: no method's own, so that what is compared shares
 them."""
 

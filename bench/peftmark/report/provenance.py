@@ -53,6 +53,8 @@ def form(table: ResultTable) -> str:
         told.append(f"attention was {words.listing(kinds)}")
     if counts := sorted({f.get("devices", 1) for f in trained} - {1}):
         told.append(f"each job was trained on {words.listing([*map(str, counts)])} devices at once")
+    if any(f.get("shard") for f in trained):
+        told.append("the weights of a model's layers lay in parts on them")
     return f"As the recipe asks, {words.listing(told)}, in every cell alike." if told else ""
 
 

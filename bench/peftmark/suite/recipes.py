@@ -23,6 +23,7 @@ from peftmark.record.recipe import AdaLoraSchedule, Recipe, first_stage_steps
 from peftmark.suite.option_settings import option_setting_faults
 from peftmark.suite.schema import MethodEntry, Profile, RecipeLayer, SuiteFile
 from peftmark.suite.schema_runs import OPTIONS
+from peftmark.suite.sharding import sharding_faults
 
 ADAPTER_FIELDS = LORA
 
@@ -107,6 +108,7 @@ DEFAULTS: dict[str, Any] = {
     "compile": False,
     "attention": None,
     "devices": 1,
+    "shard": False,
 }
 ADALORA_DEFAULTS: dict[str, Any] = {"beta1": 0.85, "beta2": 0.85}
 
@@ -267,7 +269,8 @@ def resolve_recipe(
     if warmup_steps > steps:
         tell("warmup", f"found {warmup_steps}; the run has {steps} steps")
     _check_step(values, method, task, tell)
-    for key, what in option_setting_faults(cell, values, steps, eval_every):
+    told = option_setting_faults(cell, values, steps, eval_every)
+    for key, what in (*told, *sharding_faults(cell, values)):
         tell(key, what)
     if profile.tuning and values["selection_rows"] == 0:
         tell("selection_rows", "found 0; a profile with tuning scores its trials on these rows")
@@ -306,7 +309,7 @@ def _untrained(values: dict[str, Any]) -> None:
     values.pop("epochs", None)
     values.update(learning_rate=0.0, steps=1, batch_size=1, eval_every=1, warmup=0)
     values.update(gradient_accumulation=1, early_stopping=None, label_smoothing=0.0)
-    values.update(halve_on_growth=False, compile=False, devices=1)
+    values.update(halve_on_growth=False, compile=False, devices=1, shard=False)
 
 
 def _check_step(values: Mapping[str, Any], method: Method, task: Task, fault: Fault) -> None:

@@ -167,6 +167,7 @@ class RecipeLayer(Strict):
     compile: bool | None = None
     attention: Attention | None = None
     devices: Annotated[int, Field(ge=1, le=MOST_DEVICES)] | None = None
+    shard: bool | None = None
     train_pooler: bool | None = None
     head_dropout: Share | None = None
     targets: Annotated[str | tuple[str, ...], BeforeValidator(_targets)] | None = None

@@ -254,9 +254,11 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path, monkeypatch):
                 ("compile", True),
                 ("attention", "eager"),
                 ("devices", 2),
+                ("shard", True),
             )
         ),
         ((*QUICK, "vary"), {"compile": [False, True]}, ["vary.compile: unknown key"]),
+        ((*QUICK, "vary"), {"shard": [False, True]}, ["vary.shard: unknown key"]),
         (
             (*QUICK, "vary"),
             {"precision": ["bf16"]},

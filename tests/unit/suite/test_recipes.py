@@ -10,11 +10,14 @@ from typing import Any
 
 import pytest
 
-from peftmark.catalog.methods import Cell
+from peftmark.catalog.methods import METHODS as KNOWN
+from peftmark.catalog.methods import Cell, known_method
+from peftmark.catalog.quantizations import QUANTIZATIONS
 from peftmark.catalog.tasks import TASKS
 from peftmark.record.job import Job
 from peftmark.suite.expand import expand
 from peftmark.suite.load import load_suite
+from peftmark.suite.sharding import METHODS, sharding_faults
 from small_suite import (
     ADALORA,
     BASE,
@@ -216,7 +219,7 @@ def test_settings_that_came_later_leave_ids_as_they_were_at_their_defaults(tmp_p
     write(tmp_path, BASE)
     before = {job.job_id for job in reported(load_suite("demo", tmp_path), "quick")}
     settings = {"weights": "fp32", "gradient_accumulation": 1, "label_smoothing": 0.0}
-    settings |= {"halve_on_growth": False, "compile": False, "devices": 1}
+    settings |= {"halve_on_growth": False, "compile": False, "devices": 1, "shard": False}
     unset = {"early_stopping": 2, "pad_to": 8, "attention": "eager"}
     write(tmp_path, changed(*((("recipe", name), value) for name, value in settings.items())))
     jobs = reported(load_suite("demo", tmp_path), "quick")
@@ -227,6 +230,9 @@ def test_settings_that_came_later_leave_ids_as_they_were_at_their_defaults(tmp_p
         other |= {"halve_on_growth": True, "compile": True, "devices": 2}
         content = changed((("recipe", name), other.get(name, value)))
         content["recipe"]["precision"] = "bf16" if name == "weights" else "fp32"
+        if name == "shard":  # of a model's devices, and not with every method
+            content["recipe"] |= {"shard": True, "devices": 2}
+            content["methods"] = [one for one in content["methods"] if one["method"] in METHODS]
         write(tmp_path, content)
         for job in reported(load_suite("demo", tmp_path), "quick"):
             again = Job.from_json(job.to_json())
@@ -251,6 +257,12 @@ def test_settings_that_came_later_leave_ids_as_they_were_at_their_defaults(tmp_p
         ({"devices": 3}, ["devices: found 3", "16 rows of a pass", "must divide them"]),
         ({"devices": 4, "gradient_accumulation": 8}, ["devices: found 4", "2 rows of a pass"]),
         ({"devices": 2, "compile": True}, ["devices: found 2 with compile", "compile: false"]),
+        ({"shard": True}, ["shard: found true with devices: 1", "2 devices at least"]),
+        ({"shard": "yes"}, ["recipe.shard: found 'yes'"]),
+        (
+            {"shard": True, "devices": 2},
+            ["shard: found true with full", "allowed: lora, rslora, lora-plus, adalora"],
+        ),
         ({"attention": "flash"}, ["recipe.attention: found 'flash'", "'sdpa' or 'eager'"]),
         ({"optimizer": "sgd"}, ["'adamw', 'adamw_8bit', 'paged_adamw' or 'paged_adamw_8bit'"]),
     ],
@@ -260,6 +272,25 @@ def test_what_a_step_can_not_be_is_told(tmp_path, settings, said):
     message = refusal(tmp_path, content)
     for words in said:
         assert words in message
+
+
+@pytest.mark.parametrize("method", [m for m in KNOWN if m not in METHODS])
+def test_a_sharded_base_is_for_methods_that_only_add_to_it(method):
+    values = {"shard": True, "devices": 2}
+    found = list(sharding_faults(Cell(method, None, "none", ""), values))
+    if known_method(method).trains:
+        assert [key for key, _ in found] == ["shard"] and method in found[0][1]
+    else:
+        assert found == []
+
+
+@pytest.mark.parametrize("quantization", QUANTIZATIONS)
+def test_a_sharded_base_has_weights_that_can_be_cut(quantization):
+    for method in METHODS:
+        found = list(
+            sharding_faults(Cell(method, 8, quantization, ""), {"shard": True, "devices": 2})
+        )
+        assert bool(found) == (quantization not in ("none", "nf4", "fp4"))
 
 
 @pytest.mark.parametrize("method", ["peft:adalora", "peft:adamss"])

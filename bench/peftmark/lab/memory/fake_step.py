@@ -44,6 +44,7 @@ from peftmark.lab.models import (
 from peftmark.lab.number_types import raise_kept, raise_trained
 from peftmark.lab.parameter_budget import Budgeted, solve
 from peftmark.lab.quantization.table import backend_of
+from peftmark.lab.sharded import spared_by
 from peftmark.lab.step import Step, chunked_language_loss, task_loss
 from peftmark.record.job import Form, Job
 
@@ -126,6 +127,8 @@ def run(
         step = Step(job, task, prepared, CPU, loss, values=False)
 
         live, counter = LiveTensors(prepared.model), Work(job)
+        with unset():
+            less = spared_by(job, config, task.kind, prepared.model)
         first = 0
         with live:
             if len(shapes) == 1:
@@ -143,7 +146,7 @@ def run(
             batch = maker.batch(shapes[-1][-1], inputs)
             count_scoring(counter, prepared.model, batch, job, task.kind in SPOKEN)
         return Seen(
-            live.trace(),
+            live.trace().less(less),
             sum(paged),
             counted if flops else None,
             sum(p.numel() for _, p in trainable(prepared.model)),
@@ -339,7 +342,7 @@ class _Maker:
             raise NotSymbolic(untrained)
         if self.job.recipe.compile:
             raise NotSymbolic("a compiled step keeps other tensors than one without values shows")
-        if self.job.recipe.devices > 1:
+        if self.job.recipe.devices > 1 and not self.job.recipe.shard:
             raise NotSymbolic("a step that several devices share is not predicted")
         base = self.base()
         job, recipe = self.job, self.job.recipe

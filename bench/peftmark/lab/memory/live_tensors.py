@@ -11,7 +11,7 @@ The same mode follows real steps (`peftmark.lab.measure.probe`) and steps withou
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -65,6 +65,19 @@ class Trace:
     components: dict[int, str]
     events: tuple[tuple[int, int], ...]
     turns: tuple[int, ...]
+
+    def less(self, size: int) -> Trace:
+        """The same with so many bytes of weights that are never there."""
+        if not size:
+            return self
+        key = len(self.sizes)
+        return replace(
+            self,
+            sizes=(*self.sizes, -size),
+            components=self.components | {key: "weights"},
+            events=((key, 1), *self.events),
+            turns=tuple(place + 1 for place in self.turns),
+        )
 
     def component(self) -> list[str]:
         """The component of every storage."""
