@@ -199,7 +199,10 @@ def test_another_configuration_is_not_comparable_and_named():
     assert found.cell == "" and "recipe.learning_rate 0.0005 there, 0.001 here" in found.sentence
 
 
-@pytest.mark.parametrize(("name", "value"), [("pad_to", 8), ("compile", True), ("devices", 2)])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("pad_to", 8), ("compile", True), ("devices", 2), ("packing", True), ("kernels", "liger")],
+)
 def test_another_form_of_the_step_is_not_comparable(name, value):
     recipe = replace(make_job().recipe, **{name: value})
     config = config_of(replace(make_job(), recipe=recipe))

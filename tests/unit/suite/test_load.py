@@ -254,6 +254,8 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path, monkeypatch):
                 ("compile", True),
                 ("attention", "eager"),
                 ("devices", 2),
+                ("packing", True),
+                ("kernels", "liger"),
             )
         ),
         ((*QUICK, "vary"), {"compile": [False, True]}, ["vary.compile: unknown key"]),

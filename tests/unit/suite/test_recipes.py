@@ -216,12 +216,13 @@ def test_settings_that_came_later_leave_ids_as_they_were_at_their_defaults(tmp_p
     write(tmp_path, BASE)
     before = {job.job_id for job in reported(load_suite("demo", tmp_path), "quick")}
     settings = {"weights": "fp32", "gradient_accumulation": 1, "label_smoothing": 0.0}
-    settings |= {"halve_on_growth": False, "compile": False, "devices": 1}
-    unset = {"early_stopping": 2, "pad_to": 8, "attention": "eager"}
+    settings |= {"halve_on_growth": False, "compile": False, "devices": 1, "packing": False}
+    unset = {"early_stopping": 2, "pad_to": 8, "attention": "eager", "kernels": "liger"}
     write(tmp_path, changed(*((("recipe", name), value) for name, value in settings.items())))
     jobs = reported(load_suite("demo", tmp_path), "quick")
     assert {job.job_id for job in jobs} == before
     assert not any(f'"{name}":' in job.to_json() for job in jobs for name in (*settings, *unset))
+    del settings["packing"]  # not for rows that are read by class
     for name, value in {**settings, **unset}.items():
         other = {"weights": "bf16", "gradient_accumulation": 2, "label_smoothing": 0.1}
         other |= {"halve_on_growth": True, "compile": True, "devices": 2}
@@ -251,6 +252,12 @@ def test_settings_that_came_later_leave_ids_as_they_were_at_their_defaults(tmp_p
         ({"devices": 3}, ["devices: found 3", "16 rows of a pass", "must divide them"]),
         ({"devices": 4, "gradient_accumulation": 8}, ["devices: found 4", "2 rows of a pass"]),
         ({"devices": 2, "compile": True}, ["devices: found 2 with compile", "compile: false"]),
+        ({"packing": True}, ["packing: found true", "kind classification", "packing: false"]),
+        ({"packing": "rows"}, ["recipe.packing: found 'rows'"]),
+        ({"packing": True, "pad_to": 8}, ["pad_to: found 8; packed rows have no padding"]),
+        ({"packing": True, "compile": True}, ["packing: found true with compile: true"]),
+        ({"kernels": "unsloth"}, ["recipe.kernels: found 'unsloth'", "liger"]),
+        ({"kernels": "liger", "compile": True}, ["kernels: found liger with compile: true"]),
         ({"attention": "flash"}, ["recipe.attention: found 'flash'", "'sdpa' or 'eager'"]),
         ({"optimizer": "sgd"}, ["'adamw', 'adamw_8bit', 'paged_adamw' or 'paged_adamw_8bit'"]),
     ],
