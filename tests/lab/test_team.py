@@ -91,6 +91,23 @@ def test_the_shares_of_all_processes_add_up_to_the_step(still, method, passes):
         torch.testing.assert_close(summed, gradient, rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.parametrize("passes", [1, 2])
+def test_the_shares_of_packed_rows_add_up_to_the_padded_step(tmp_path, monkeypatch, passes):
+    tiny_causal.install(tmp_path / "mirror", monkeypatch)
+    places = Places(tmp_path / "mirror", ("mirror",), tmp_path / "cache")
+
+    def job(**more):
+        return tiny_causal.job("lora", task="tiny-answer", dropout=0.0, **more)
+
+    whole, by_whole = first_step(places, job(), Team())
+    shared = job(packing=True, devices=2, gradient_accumulation=passes)
+    parts = [first_step(places, shared, Team(place, 2)) for place in (0, 1)]
+    assert float(sum(t.loss for t, _ in parts)) == pytest.approx(float(whole.loss), rel=1e-5)
+    for name, gradient in by_whole.items():
+        summed = sum(seen[name] for _, seen in parts)
+        torch.testing.assert_close(summed, gradient, rtol=1e-3, atol=1e-6)
+
+
 def test_every_row_is_one_processes(still):
     places, job = still
     asked = job("lora", devices=2, gradient_accumulation=2)

@@ -73,7 +73,7 @@ def longest_shapes(job: Job) -> Shapes:
     many, rows = TIMED[task.kind in SPOKEN or job.causal is not None]
     new = None if job.causal is None or task.kind != "instruction" else job.causal.new_tokens
     return Shapes(
-        train=[longest] * recipe.steps,
+        train=[longest * (recipe.device_rows if recipe.packing else 1)] * recipe.steps,
         scored=scored,
         selected=selected,
         timed=[(min(held, rows), longest)] * many,
@@ -104,6 +104,7 @@ def _text(job: Job) -> str:
                 recipe.eval_rows,
                 recipe.eval_batch_size,
                 recipe.pad_to,
+                recipe.packing and recipe.device_rows,
             ],
             "made_by": [source_hash("peftmark.lab"), versions()],
         },

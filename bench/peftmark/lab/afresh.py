@@ -65,6 +65,8 @@ class Afresh:
         give_memory_back()
         if job.recipe.compile:
             return "its layers were compiled"
+        if job.recipe.kernels is not None:
+            return "its layers ran on kernels of others"
         if job.plugins:
             return "code of a plug-in ran"
         if job.device not in ("cpu", "cuda"):

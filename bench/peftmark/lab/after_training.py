@@ -41,6 +41,8 @@ from peftmark.record.stages import ends_as, second_stage
 
 LIVE = ("live_bytes", *(part.column for part in LIVE_PARTS))
 SHARDED = "its base was sharded, and what is measured apart from training takes a whole one"
+COUNTED = ("flops_per_step", "mfu")
+OF_PASSES = "each packed pass of a step has a length of its own, and three steps tell no others"
 OF_COMPILED = "a compiled step keeps other tensors than one that is followed"
 
 
@@ -127,6 +129,7 @@ def probed(
     if build.job.recipe.compile:
         unknown: dict[str, Any] = dict.fromkeys(LIVE)
         outcome = without(replace(outcome, **unknown), LIVE, OF_COMPILED)
+    outcome = _counted(outcome, build)
     if build.job.device != "cpu" and (why := kind_of(build.job.device).unpredicted):
         return without(outcome, PREDICTED, why)
     try:
@@ -139,6 +142,14 @@ def probed(
         return without(outcome, PREDICTED, unforeseen(error))
     error_share = peak / found.live.total - 1
     return replace(outcome, predicted_live_bytes=peak, prediction_error=error_share)
+
+
+def _counted(outcome: Outcome, build: Build) -> Outcome:
+    """The outcome without operations where steps were counted that others aren't told from."""
+    recipe = build.job.recipe
+    if not recipe.packing or recipe.device_rows == recipe.batch_size:
+        return outcome
+    return without(replace(outcome, flops_per_step=None, mfu=None), COUNTED, OF_PASSES)
 
 
 def _probed(build: Build, work: Work) -> Probed:

@@ -65,6 +65,7 @@ def perplexity_before(build: Build, batches: list[Batch]) -> float:
         "precision": job.recipe.precision,
         "weights": job.recipe.weights,
         **({} if job.recipe.attention is None else {"attention": job.recipe.attention}),
+        **({} if job.recipe.kernels is None else {"kernels": job.recipe.kernels}),
         "text": job.causal.unrelated,
         "protocol": job.causal.protocol,
         "device": name_of(device),

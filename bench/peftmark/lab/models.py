@@ -27,8 +27,10 @@ from peftmark.catalog.layer_names import (
     masks_by_query,
     part_of,
 )
+from peftmark.catalog.packing import model_fault
 from peftmark.catalog.task import SPOKEN, Task, TaskKind
 from peftmark.lab.errors import Unsupported as Unsupported  # as most of lab knows it
+from peftmark.lab.kernels import run_on_kernels
 from peftmark.lab.last_token import is_encoder, padding_in, read_last_token
 from peftmark.lab.number_types import TYPES
 from peftmark.lab.own_weights import as_loaded, own_settings
@@ -235,6 +237,8 @@ def load_model(
             user's own weights are others than the model's class has, or it can't attend as asked.
     """
     config = config_for(folder, job, max(1, len(task.labels)))
+    if job.recipe.packing and (fault := model_fault(config.model_type)):
+        raise Unsupported(fault)
     seed_all(job.seed, "head")
     found = maker_of(task.kind).from_pretrained(
         folder,
@@ -259,6 +263,7 @@ def load_model(
     check_quantised(model, job, parts)
     attend_in_one_type(model, job)
     backend_of(job.quantization).loaded(model)
+    run_on_kernels(model, job)
     return model
 
 

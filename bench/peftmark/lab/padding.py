@@ -1,5 +1,6 @@
 """Tells transformers whether a batch is padded, which the host knows, and which transformers would
-ask the mask on the device: on a GPU that waits until all is done that was started before."""
+ask the mask on the device: on a GPU that waits until all is done that was started before. And
+whether tokens without values are packed rows, which nothing could be asked."""
 
 from __future__ import annotations
 
@@ -10,6 +11,8 @@ from typing import Any
 import torch
 from transformers import masking_utils
 
+ROWS_OF = "find_packed_sequence_indices"
+"""Where transformers looks in the positions for rows that were packed together."""
 BOTH_WAYS, CAUSAL = "_ignore_bidirectional_mask_sdpa", "_ignore_causal_mask_sdpa"
 """Where transformers asks whether attention may go without a mask (`lab.memory.insides`)."""
 
@@ -49,3 +52,25 @@ def known_padding(padded: bool) -> Iterator[None]:
     finally:
         setattr(inside, BOTH_WAYS, both_ways)
         setattr(inside, CAUSAL, causal)
+
+
+@contextmanager
+def packed_without_values(packed: bool) -> Iterator[None]:
+    """What runs inside takes tokens without values for rows that stand end to end, or for none,
+    where transformers would ask their positions.
+
+    Args:
+        packed: whether the tokens of a row, (1, tokens), are several rows of the task.
+    """
+
+    def rows_of(positions: torch.Tensor) -> torch.Tensor | None:
+        before = positions[:, :1] - 1
+        return (torch.diff(positions, prepend=before, dim=-1) != 1).cumsum(-1) if packed else None
+
+    inside: Any = masking_utils
+    kept = getattr(inside, ROWS_OF)
+    setattr(inside, ROWS_OF, rows_of)
+    try:
+        yield
+    finally:
+        setattr(inside, ROWS_OF, kept)

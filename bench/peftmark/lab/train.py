@@ -156,7 +156,7 @@ def _interval(
                 taken.append(step(number, batch))
                 meters.step()
                 if phase == "train":
-                    samples, tokens = samples + len(batch.labels), tokens + batch.tokens
+                    samples, tokens = samples + batch.rows, tokens + batch.tokens
                 if number % CHECK_EVERY == 0 or number == numbers[-1]:
                     _check_finite(taken[-CHECK_EVERY:], number)
                     progress({"step": number, "steps": steps})

@@ -21,7 +21,9 @@ from peftmark.machine import nvml
 from peftmark.machine.groups import cpu_quota
 from peftmark.record.job import Environment, Job, source_key
 
-OPTIONAL = tuple(dict.fromkeys(q.optional for q in QUANTIZATIONS.values() if q.optional))
+OPTIONAL = tuple(
+    dict.fromkeys([*(q.optional for q in QUANTIZATIONS.values() if q.optional), "liger-kernel"])
+)
 """Packages that a run may do without, and whose version can change the bits of some of its cells.
 They count where both sides have them: without them those cells don't run, others run as ever."""
 

@@ -98,12 +98,15 @@ class Forecast:
 
 def request(job: Job, task: Task, config: Mapping[str, Any], room: int | None = None) -> Request:
     """What to ask for a job: a batch of rows of the recipe's greatest length, the most there can
-    be."""
+    be; packed ones as the one row that they stand in."""
     recipe = job.recipe
     # What a causal language model is trained on are tokens, whatever the task.
     kind: TaskKind = task.kind if job.causal is None else "language"
     classes = 1 if job.causal is not None else max(1, len(task.labels))
-    return Request(job, config, kind, classes, recipe.device_rows, recipe.max_length, room=room)
+    rows, tokens = recipe.device_rows, recipe.max_length
+    if recipe.packing:
+        return Request(job, config, kind, classes, 1, rows * tokens, padded=False, room=room)
+    return Request(job, config, kind, classes, rows, tokens, room=room)
 
 
 def forecasts(

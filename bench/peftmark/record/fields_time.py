@@ -277,8 +277,8 @@ ROWS: tuple[Field, ...] = (
         kind="count",
         section="Work",
         summary=(
-            "distinct lengths, in tokens, that the training batches are padded to; `pad_to` in the "
-            "recipe makes them few"
+            "distinct lengths, in tokens, that the training batches are padded to, or that the "
+            "longest pass of packed rows has; `pad_to` in the recipe makes them few"
         ),
     ),
     Field(

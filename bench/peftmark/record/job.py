@@ -23,7 +23,7 @@ from peftmark.record.outcome import Outcome
 from peftmark.record.own import Own, rows_text, task_from
 from peftmark.record.own_model import OwnModel, model_from
 from peftmark.record.plugin import UsedPlugin, plugins_from
-from peftmark.record.recipe import FORM, AdaLoraSchedule, Attention, Causal, Recipe
+from peftmark.record.recipe import FORM, OF_TRAINING, AdaLoraSchedule, Attention, Causal, Recipe
 
 SCHEMA_VERSION = 8
 """Version of the stored columns. Rows of older ones are migrated (`peftmark.storage.migrations`),
@@ -185,9 +185,8 @@ class Job:
     @property
     def form(self) -> dict[str, Any]:
         """How its steps are computed (`FORM`), which all that is compared must share; what trains
-        nothing is never compiled and has one device, so of these it says nothing."""
-        of_training = ("compile", "devices", "shard")
-        names = [name for name in FORM if self.cell.trains or name not in of_training]
+        nothing says nothing of those of training."""
+        names = [name for name in FORM if self.cell.trains or name not in OF_TRAINING]
         return {name: getattr(self.recipe, name) for name in names}
 
     @property

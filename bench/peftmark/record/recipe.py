@@ -13,6 +13,7 @@ from peftmark.record.identity import LATER
 Precision = Literal["fp32", "bf16", "fp16"]
 Attention = Literal["sdpa", "eager"]
 PadTo = Literal[8, 16, 32, 64]
+Kernels = Literal["liger"]
 Optimizer = Literal["adamw", "adamw_8bit", "paged_adamw", "paged_adamw_8bit"]
 
 
@@ -98,6 +99,10 @@ class Recipe:
             its share of every step's rows (`peftmark.lab.team`).
         shard: each of them holds a part of the frozen weights of the model's layers, and a layer
             whole only while it computes (`peftmark.lab.sharded`).
+        packing: the rows of a training pass stand end to end in one row, without padding, and
+            attention doesn't cross them (`peftmark.catalog.packing`).
+        kernels: whose kernels norms, rotations and feed-forward layers run on
+            (`peftmark.lab.kernels`); None for torch's.
     """
 
     steps: int
@@ -136,6 +141,8 @@ class Recipe:
     attention: Attention | None = field(default=None, metadata=LATER)
     devices: int = field(default=1, metadata=LATER)
     shard: bool = field(default=False, metadata=LATER)
+    packing: bool = field(default=False, metadata=LATER)
+    kernels: Kernels | None = field(default=None, metadata=LATER)
 
     @cached_property
     def lasting(self) -> dict[str, Any]:
@@ -166,9 +173,11 @@ class Recipe:
         return self.pass_rows // self.devices
 
 
-FORM = ("pad_to", "compile", "attention", "devices", "shard")
+FORM = ("pad_to", "compile", "attention", "devices", "shard", "packing", "kernels")
 """Settings of how the same step is computed: no method's own, so that what is compared shares
 them."""
+OF_TRAINING = ("compile", "devices", "shard", "packing")
+"""Those of them that say nothing of a method that trains nothing."""
 
 OF_LENGTH = (
     *("steps", "warmup_steps", "eval_every"),

@@ -55,6 +55,10 @@ def form(table: ResultTable) -> str:
         told.append(f"each job was trained on {words.listing([*map(str, counts)])} devices at once")
     if any(f.get("shard") for f in trained):
         told.append("the weights of a model's layers lay in parts on them")
+    if any(f.get("packing") for f in trained):
+        told.append("rows of a training pass stood end to end in one, without padding")
+    if whose := sorted({f["kernels"] for f in trained} - {None}):
+        told.append(f"layers ran on the kernels of {words.listing(whose)}")
     return f"As the recipe asks, {words.listing(told)}, in every cell alike." if told else ""
 
 

@@ -42,8 +42,8 @@ from peftmark.suite.expand import (
     expand,
     of_versions,
 )
+from peftmark.suite.form import check_models
 from peftmark.suite.load import Suite, needed_tasks
-from peftmark.suite.positions import check_positions
 from peftmark.suite.with_rows import load_with_rows
 
 if TYPE_CHECKING:
@@ -195,7 +195,7 @@ def make_plan(selection: Selection, recorded: bool = False, before: Plan | None 
         expanded=expanded,
         notes=[
             *filter(None, [venue.told]),
-            *([] if recorded else check_positions(expanded.jobs, shapes_of(files))),
+            *([] if recorded else check_models(expanded.jobs, shapes_of(files))),
             *notes_of_plan(expanded, contents, here=bool(venue.slots)),
             *notes_on(files),
             *notes_on(rows),

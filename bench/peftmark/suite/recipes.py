@@ -20,6 +20,7 @@ from peftmark.catalog.methods import Cell, known_method
 from peftmark.catalog.quantizations import quantization_of
 from peftmark.catalog.task import Task
 from peftmark.record.recipe import AdaLoraSchedule, Recipe, first_stage_steps
+from peftmark.suite.form import form_faults
 from peftmark.suite.option_settings import option_setting_faults
 from peftmark.suite.schema import MethodEntry, Profile, RecipeLayer, SuiteFile
 from peftmark.suite.schema_runs import OPTIONS
@@ -109,6 +110,8 @@ DEFAULTS: dict[str, Any] = {
     "attention": None,
     "devices": 1,
     "shard": False,
+    "packing": False,
+    "kernels": None,
 }
 ADALORA_DEFAULTS: dict[str, Any] = {"beta1": 0.85, "beta2": 0.85}
 
@@ -309,7 +312,7 @@ def _untrained(values: dict[str, Any]) -> None:
     values.pop("epochs", None)
     values.update(learning_rate=0.0, steps=1, batch_size=1, eval_every=1, warmup=0)
     values.update(gradient_accumulation=1, early_stopping=None, label_smoothing=0.0)
-    values.update(halve_on_growth=False, compile=False, devices=1, shard=False)
+    values.update(halve_on_growth=False, compile=False, devices=1, shard=False, packing=False)
 
 
 def _check_step(values: Mapping[str, Any], method: Method, task: Task, fault: Fault) -> None:
@@ -335,6 +338,8 @@ def _check_step(values: Mapping[str, Any], method: Method, task: Task, fault: Fa
             f"found {values['devices']} with compile: true; compiled layers were tried in one "
             "process alone: allowed: 1, or compile: false",
         )
+    for key, what in form_faults(values, method, task):
+        fault(key, what)
     if weights not in ("fp32", values["precision"]):
         fault(
             "weights",

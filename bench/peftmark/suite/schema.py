@@ -29,7 +29,7 @@ from peftmark.core.strict_yaml import MAX_SUITE_BYTES as MAX_SUITE_BYTES
 from peftmark.core.strict_yaml import read_yaml as read_yaml
 from peftmark.own.declared import OwnTask
 from peftmark.own.declared_model import OwnModel
-from peftmark.record.recipe import Attention, Optimizer, PadTo, Precision
+from peftmark.record.recipe import Attention, Kernels, Optimizer, PadTo, Precision
 from peftmark.suite.names import (
     OWN_NAME,
     AnyModel,
@@ -168,6 +168,8 @@ class RecipeLayer(Strict):
     attention: Attention | None = None
     devices: Annotated[int, Field(ge=1, le=MOST_DEVICES)] | None = None
     shard: bool | None = None
+    packing: bool | None = None
+    kernels: Kernels | None = None
     train_pooler: bool | None = None
     head_dropout: Share | None = None
     targets: Annotated[str | tuple[str, ...], BeforeValidator(_targets)] | None = None

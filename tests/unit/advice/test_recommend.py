@@ -584,7 +584,10 @@ def test_only_the_newest_rows_count():
 
 @pytest.mark.parametrize(
     "changes",
-    [{"compile": True}, {"pad_to": 8}, {"attention": "eager"}, {"devices": 2}, {"shard": True}],
+    [
+        *({"compile": True}, {"pad_to": 8}, {"attention": "eager"}, {"devices": 2}),
+        *({"shard": True}, {"packing": True}, {"kernels": "liger"}),
+    ],
 )
 def test_rows_of_one_form_alone_are_compared(changes):
     """A run that was made again, of which some seeds are still as before."""
@@ -600,8 +603,8 @@ def test_rows_of_one_form_alone_are_compared(changes):
     assert {s.job.seed for s in table.slots} == {0, 1, 2}
     assert notes == [
         "6 rows that a later recipe replaced are left out.",
-        "4 rows of another pad_to, compile, attention, devices or shard than the newest are left "
-        "out.",
+        "4 rows of another pad_to, compile, attention, devices, shard, packing or kernels than the "
+        "newest are left out.",
     ]
 
 

@@ -199,7 +199,10 @@ def test_a_level_that_is_the_same_at_every_seed_is_no_difference_of_cells():
 
 @pytest.mark.parametrize(
     "changes",
-    [{"compile": True}, {"pad_to": 8}, {"attention": "eager"}, {"devices": 2}, {"shard": True}],
+    [
+        *({"compile": True}, {"pad_to": 8}, {"attention": "eager"}, {"devices": 2}),
+        *({"shard": True}, {"packing": True}, {"kernels": "liger"}),
+    ],
 )
 def test_rows_of_two_forms_of_a_step_are_not_compared_even_by_score(changes):
     found = both()

@@ -200,7 +200,15 @@ def test_another_configuration_is_not_comparable_and_named():
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("pad_to", 8), ("compile", True), ("devices", 2), ("shard", True)]
+    ("name", "value"),
+    [
+        ("pad_to", 8),
+        ("compile", True),
+        ("devices", 2),
+        ("shard", True),
+        ("packing", True),
+        ("kernels", "liger"),
+    ],
 )
 def test_another_form_of_the_step_is_not_comparable(name, value):
     recipe = replace(make_job().recipe, **{name: value})

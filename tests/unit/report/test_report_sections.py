@@ -49,7 +49,8 @@ def test_the_report_says_how_steps_were_computed():
     plain = make_matrix(cells=[LORA, QLORA])
     said = "layers were compiled by torch.compile"
     assert said not in section(show(plain), "environment").lead
-    changes = {"compile": True, "pad_to": 16, "attention": "eager", "devices": 2, "shard": True}
+    changes = {"compile": True, "pad_to": 16, "attention": "eager", "devices": 2}
+    changes |= {"shard": True, "packing": True, "kernels": "liger"}
     recipe = replace(plain[0].job.recipe, **changes)
     compiled = [replace(r, job=replace(r.job, recipe=recipe)) for r in plain]
     for text in (
@@ -59,8 +60,9 @@ def test_the_report_says_how_steps_were_computed():
         assert (
             "As the recipe asks, batches were padded to multiples of 16 tokens, layers were "
             "compiled by torch.compile, in training and its evaluations, attention was eager, "
-            "each job was trained on 2 devices at once and the weights of a model's layers lay in "
-            "parts on them, in every cell alike."
+            "each job was trained on 2 devices at once, the weights of a model's layers lay in "
+            "parts on them, rows of a training pass stood end to end in one, without padding and "
+            "layers ran on the kernels of liger, in every cell alike."
         ) in text
 
 

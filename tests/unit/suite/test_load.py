@@ -255,6 +255,8 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path, monkeypatch):
                 ("attention", "eager"),
                 ("devices", 2),
                 ("shard", True),
+                ("packing", True),
+                ("kernels", "liger"),
             )
         ),
         ((*QUICK, "vary"), {"compile": [False, True]}, ["vary.compile: unknown key"]),

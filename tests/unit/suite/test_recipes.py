@@ -219,12 +219,14 @@ def test_settings_that_came_later_leave_ids_as_they_were_at_their_defaults(tmp_p
     write(tmp_path, BASE)
     before = {job.job_id for job in reported(load_suite("demo", tmp_path), "quick")}
     settings = {"weights": "fp32", "gradient_accumulation": 1, "label_smoothing": 0.0}
-    settings |= {"halve_on_growth": False, "compile": False, "devices": 1, "shard": False}
-    unset = {"early_stopping": 2, "pad_to": 8, "attention": "eager"}
+    settings |= {"halve_on_growth": False, "compile": False, "devices": 1}
+    settings |= {"shard": False, "packing": False}
+    unset = {"early_stopping": 2, "pad_to": 8, "attention": "eager", "kernels": "liger"}
     write(tmp_path, changed(*((("recipe", name), value) for name, value in settings.items())))
     jobs = reported(load_suite("demo", tmp_path), "quick")
     assert {job.job_id for job in jobs} == before
     assert not any(f'"{name}":' in job.to_json() for job in jobs for name in (*settings, *unset))
+    del settings["packing"]  # not for rows that are read by class
     for name, value in {**settings, **unset}.items():
         other = {"weights": "bf16", "gradient_accumulation": 2, "label_smoothing": 0.1}
         other |= {"halve_on_growth": True, "compile": True, "devices": 2}
@@ -260,9 +262,19 @@ def test_settings_that_came_later_leave_ids_as_they_were_at_their_defaults(tmp_p
         ({"shard": True}, ["shard: found true with devices: 1", "2 devices at least"]),
         ({"shard": "yes"}, ["recipe.shard: found 'yes'"]),
         (
+            {"shard": True, "devices": 2, "kernels": "liger"},
+            ["shard: found true with kernels; the two were not tried together"],
+        ),
+        (
             {"shard": True, "devices": 2},
             ["shard: found true with full", "allowed: lora, rslora, lora-plus, adalora"],
         ),
+        ({"packing": True}, ["packing: found true", "kind classification", "packing: false"]),
+        ({"packing": "rows"}, ["recipe.packing: found 'rows'"]),
+        ({"packing": True, "pad_to": 8}, ["pad_to: found 8; packed rows have no padding"]),
+        ({"packing": True, "compile": True}, ["packing: found true with compile: true"]),
+        ({"kernels": "unsloth"}, ["recipe.kernels: found 'unsloth'", "liger"]),
+        ({"kernels": "liger", "compile": True}, ["kernels: found liger with compile: true"]),
         ({"attention": "flash"}, ["recipe.attention: found 'flash'", "'sdpa' or 'eager'"]),
         ({"optimizer": "sgd"}, ["'adamw', 'adamw_8bit', 'paged_adamw' or 'paged_adamw_8bit'"]),
     ],

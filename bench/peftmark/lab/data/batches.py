@@ -51,6 +51,8 @@ class Batch:
         row_choices: tokens of each choice of each row, where rows have choices of their own.
         pad_to: tokens that its length is a multiple of, and that of its parts; None where it is
             that of the longest row.
+        row_tokens: tokens of each of the task's rows, where they stand end to end in one row of
+            the tensors; empty where each is a row of its own.
     """
 
     inputs: dict[str, torch.Tensor]
@@ -59,6 +61,12 @@ class Batch:
     choices: Choices = ()
     row_choices: tuple[Choices, ...] = ()
     pad_to: int | None = None
+    row_tokens: tuple[int, ...] = ()
+
+    @property
+    def rows(self) -> int:
+        """Rows of the task that it holds."""
+        return len(self.row_tokens) or self.shape.rows
 
     @property
     def text(self) -> bool:
@@ -78,9 +86,21 @@ class Batch:
 
     def parts(self, rows: int) -> list[Batch]:
         """The batch as batches of so many rows at most, each cut at its own length."""
-        if rows >= self.shape.rows:
+        if rows >= self.rows:
             return [self]
-        return [self._part(slice(start, start + rows)) for start in range(0, self.shape.rows, rows)]
+        cut = self._packed_part if self.row_tokens else self._part
+        return [cut(slice(start, start + rows)) for start in range(0, self.rows, rows)]
+
+    def _packed_part(self, rows: slice) -> Batch:
+        start, length = sum(self.row_tokens[: rows.start]), sum(self.row_tokens[rows])
+        places = slice(start, start + length)
+        return replace(
+            self,
+            inputs={name: value[:, places] for name, value in self.inputs.items()},
+            labels=self.labels[:, places],
+            tokens=length,
+            row_tokens=self.row_tokens[rows],
+        )
 
     def _part(self, rows: slice) -> Batch:
         mask = self.inputs.get("attention_mask")

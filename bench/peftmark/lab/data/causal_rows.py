@@ -167,6 +167,23 @@ class Reader:
         real = sum(len(one["input_ids"]) for one in encoded)
         return Batch(tensors, wanted, real, pad_to=self.pad_to)
 
+    def packed(self, encoded: Sequence[Encoded]) -> Batch:
+        """Rows end to end in one, shape (1, tokens of all), without padding.
+
+        There is no mask: transformers keeps attention within a row by positions that begin again
+        (`peftmark.catalog.packing` names the models that it does it for). No row's first token is
+        predicted, as none is of rows one below the other.
+        """
+        lengths = tuple(len(one["input_ids"]) for one in encoded)
+        wanted = chain.from_iterable([IGNORED, *one["labels"][1:]] for one in encoded)
+        inputs = {
+            "input_ids": torch.tensor(
+                [[*chain.from_iterable(one["input_ids"] for one in encoded)]]
+            ),
+            "position_ids": torch.cat([torch.arange(length) for length in lengths])[None],
+        }
+        return Batch(inputs, torch.tensor([[*wanted]]), sum(lengths), row_tokens=lengths)
+
     def asking(self, encoded: Sequence[Encoded], labels: Sequence[float] = ()) -> Batch:
         """Prompts for a model to go on from, padded on the left, with the words of the classes or
         the choices of each row."""

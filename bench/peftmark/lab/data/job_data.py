@@ -49,7 +49,7 @@ class Work:
         preview: the first n batches that a method may look at before it is built: training rows
             in a drawn order of their own.
         longest: tokens that each training batch is padded to: those of its longest row, or of the
-            recipe's multiple.
+            recipe's multiple; where rows are packed those of its longest pass.
         train_rows: rows the batches were drawn from.
         eval: the rows that report; in a tuning trial the selection rows, so that tuning never
             sees the evaluation split.
@@ -99,16 +99,20 @@ class _Drawn:
     Attributes:
         order: row numbers of each batch.
         encoded: row number -> its tokens.
-        longest: tokens that each batch is padded to.
+        longest: tokens that each batch is padded to, or of its longest packed pass.
+        packed: whether rows stand end to end, without padding.
     """
 
     order: list[list[int]]
     encoded: dict[int, Encoded]
     longest: list[int]
+    packed: bool = False
 
     @property
     def padding_share(self) -> float:
         """Share of the tokens that are padding."""
+        if self.packed:
+            return 0.0
         widths = zip(self.order, self.longest, strict=True)
         padded = sum(len(batch) * longest for batch, longest in widths)
         real = sum(len(self.encoded[i]["input_ids"]) for batch in self.order for i in batch)
@@ -185,7 +189,7 @@ def prepare_work(
 
     def batch(step: int) -> Batch:
         numbers = drawn.order[step]
-        return encoder.batch([drawn.encoded[i] for i in numbers], targets.of(numbers))
+        return _joined(encoder, drawn, numbers, targets.of(numbers))
 
     def hold_out(held: Sequence[Example]) -> HeldOut:
         return held_out(encoder, held, recipe.eval_batch_size, task, job)
@@ -231,8 +235,23 @@ def _drawn(rows: Sequence[Example], encoder: Encoder | Reader, job: Job) -> _Dra
     order = group_by_length(
         drawn, lengths, recipe.batch_size, recipe.window_batches, generator(job.seed, "windows")
     )
+    if recipe.packing:
+        size = recipe.device_rows
+        passes = [[batch[at : at + size] for at in range(0, len(batch), size)] for batch in order]
+        most = [max(sum(lengths[i] for i in one) for one in of) for of in passes]
+        return _Drawn(order, encoded, most, packed=True)
     widths = [encoder.length(max(lengths[i] for i in batch)) for batch in order]
     return _Drawn(order, encoded, widths)
+
+
+def _joined(
+    encoder: Encoder | Reader, drawn: _Drawn, numbers: Sequence[int], wanted: Sequence[Any]
+) -> Batch:
+    """The training batch of the rows with these numbers."""
+    rows = [drawn.encoded[i] for i in numbers]
+    if drawn.packed and isinstance(encoder, Reader):
+        return encoder.packed(rows)
+    return encoder.batch(rows, wanted)
 
 
 def _cut_share(rows: Sequence[Example], drawn: _Drawn, encoder: Encoder | Reader) -> float:

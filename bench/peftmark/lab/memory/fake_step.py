@@ -19,7 +19,6 @@ from unittest import mock
 
 import torch
 from torch import nn
-from transformers import masking_utils
 
 from peftmark.catalog.lora_methods import STEP_OF
 from peftmark.catalog.methods import known_method
@@ -42,6 +41,7 @@ from peftmark.lab.models import (
     quantization_settings,
 )
 from peftmark.lab.number_types import raise_kept, raise_trained
+from peftmark.lab.padding import packed_without_values
 from peftmark.lab.parameter_budget import Budgeted, solve
 from peftmark.lab.quantization.table import backend_of
 from peftmark.lab.sharded import spared_by
@@ -51,6 +51,7 @@ from peftmark.record.job import Form, Job
 CPU = torch.device("cpu")
 unset: Any = fake_tensor.unset_fake_temporarily
 INPUTS = ("input_ids", "attention_mask")
+PACKED_INPUTS = ("input_ids", "position_ids")
 
 
 _NO_VALUES = (
@@ -214,8 +215,7 @@ def _without_values(job: Job) -> Iterator[list[int]]:
         warnings.filterwarnings("ignore", message="Accessing the data pointer of FakeTensor")
         warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
         stack.enter_context(mock.patch.object(nn.Module, "_apply", _apply))
-        # transformers looks in the positions for rows that were packed together.
-        stack.enter_context(mock.patch.object(masking_utils, "find_packed_sequence_indices", _none))
+        stack.enter_context(packed_without_values(job.recipe.packing))
         stack.enter_context(_Mode(allow_non_fake_inputs=True))
         cuda = job.device == "cuda"
         backend = backend_of(job.quantization)
@@ -239,10 +239,6 @@ def _wish(error: BaseException | None) -> str | None:
         if isinstance(error, _NO_VALUES):
             return f"it asks for the result of {error}"
         error = error.__cause__ or error.__context__
-    return None
-
-
-def _none(*_: Any) -> None:
     return None
 
 
@@ -288,15 +284,18 @@ class _Maker:
         if len(passes) == 1 or self.job.device == "cuda":
             yield from (self.batch(shape, inputs) for shape in passes)
             return
-        rows, tokens = sum(one.rows for one in passes), max(one.tokens for one in passes)
-        whole, start = self.batch(Shape(rows, tokens), inputs), 0
+        packed, start = self.job.recipe.packing, 0
+        rows = 1 if packed else sum(one.rows for one in passes)
+        tokens = (sum if packed else max)(one.tokens for one in passes)
+        whole = self.batch(Shape(rows, tokens, not packed), inputs)
         for shape in passes:
-            at, start = slice(start, start + shape.rows), start + shape.rows
-            given = {n: v[at, : shape.tokens] for n, v in whole.inputs.items()}
+            length = shape.tokens if packed else shape.rows
+            at, start = slice(start, start + length), start + length
+            places = (slice(None), at) if packed else (at, slice(shape.tokens))
+            given = {n: v[places] for n, v in whole.inputs.items()}
             if not shape.padded:
                 given.pop("attention_mask", None)
-            labels = whole.labels[at, : shape.tokens] if whole.text else whole.labels[at]
-            yield Batch(given, labels, 0)
+            yield Batch(given, whole.labels[places] if whole.text else whole.labels[at], 0)
 
     def dropped_mask(self, shape: Shape) -> torch.Tensor | None:
         """The mask of a batch without padding: there, though no operation reads it."""
@@ -342,6 +341,8 @@ class _Maker:
             raise NotSymbolic(untrained)
         if self.job.recipe.compile:
             raise NotSymbolic("a compiled step keeps other tensors than one without values shows")
+        if self.job.recipe.kernels is not None:
+            raise NotSymbolic("kernels of others run on values alone")
         if self.job.recipe.devices > 1 and not self.job.recipe.shard:
             raise NotSymbolic("a step that several devices share is not predicted")
         base = self.base()

@@ -26,7 +26,13 @@ from peftmark.core.errors import UserError
 from peftmark.lab.data.batches import Shape
 from peftmark.lab.duration.work import Amounts
 from peftmark.lab.memory.both_stages import run
-from peftmark.lab.memory.fake_step import NotSymbolic, Seen, unforeseen
+from peftmark.lab.memory.fake_step import (
+    INPUTS,
+    PACKED_INPUTS,
+    NotSymbolic,
+    Seen,
+    unforeseen,
+)
 from peftmark.lab.memory.meta_model import config_of
 from peftmark.lab.memory.scaling import Family, family, interpolated
 from peftmark.lab.models import Unsupported
@@ -93,7 +99,8 @@ class Asked:
         config.use_cache = False
         # Every pass after the second is as the second: it finds the gradients there.
         passes = [shape] * min(job.recipe.gradient_accumulation, 2)
-        seen = run(job, self.task(), config, [passes], form=self.form, flops=flops)
+        inputs = PACKED_INPUTS if job.recipe.packing else INPUTS
+        seen = run(job, self.task(), config, [passes], form=self.form, inputs=inputs, flops=flops)
         left = job.recipe.gradient_accumulation - len(passes)
         return replace(
             seen,
@@ -207,6 +214,8 @@ def _between(seen: dict[int, Seen]) -> Callable[[int], dict[str, Any]] | None:
 
 
 def _largest_rows(asked: Asked, job: Job) -> int | None:
+    if job.recipe.packing:
+        return None  # they stand in one row
     found = family({rows: asked.run(job, rows=rows).trace for rows in (2, 3)})
     return _fitting(found, asked, 1, MOST_ROWS)
 
@@ -214,7 +223,7 @@ def _largest_rows(asked: Asked, job: Job) -> int | None:
 def _largest_tokens(asked: Asked, job: Job) -> int | None:
     highest = positions(config_of(asked.config, asked.classes))
     step = LENGTHS[0]
-    if highest is None or highest < LENGTHS[-1]:
+    if job.recipe.packing or highest is None or highest < LENGTHS[-1]:
         return None
     found = family({tokens: asked.run(job, tokens=tokens).trace for tokens in LENGTHS})
     return _fitting(found, asked, step, highest)
