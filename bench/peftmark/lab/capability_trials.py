@@ -97,11 +97,12 @@ def merges(adapter: Adapter) -> Answer:
     except Exception as raised:
         told = no(raised)
         return told if own else Answer(False, f"{why_not}. PEFT: {told.reason}")
-    if packed and packed == packed_numbers(merged, list(packed)):
-        return no("merged, the quantised weights are those of the base: what was added is lost")
     if left := [name for name, part in merged.named_modules() if isinstance(part, BaseTunerLayer)]:
         return no(f"merged, an adapter is left on {left[0]}")
     error, moved = apart(says, adapter.says), apart(says, adapter.base_says)
+    # What is near the adapter all the same was merged into something else, as into biases.
+    if packed and error >= moved and packed == packed_numbers(merged, list(packed)):
+        return no("merged, the quantised weights are those of the base: what was added is lost")
     quantization = adapter.ends.quantization
     if quantization == "none":
         most, least = MOST_APART, LEAST_MOVED
@@ -117,7 +118,7 @@ def merges(adapter: Adapter) -> Answer:
 
 
 def packed_numbers(model: nn.Module, names: Sequence[str] = ()) -> dict[str, list[bytes]]:
-    """The numbers of quantised weights by the names of their layers in the base.
+    """The numbers of quantised weights, constants included, by the names of their layers.
 
     Args:
         names: the layers; without them those that an adapter of PEFT's sits on.
@@ -130,9 +131,10 @@ def packed_numbers(model: nn.Module, names: Sequence[str] = ()) -> dict[str, lis
             continue
         weight = getattr(layer, "weight", None)
         if isinstance(weight, nn.Parameter) and is_quantised(weight):
-            values = maker_of_weight(weight).values(weight)
+            maker = maker_of_weight(weight)
             found[plain_name] = [
-                t.detach().cpu().view(torch.uint8).numpy().tobytes() for t in values
+                t.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes()
+                for t in (*maker.values(weight), *maker.constants(layer))
             ]
     return found
 

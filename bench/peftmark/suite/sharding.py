@@ -27,7 +27,7 @@ def sharding_faults(cell: Cell, values: Mapping[str, Any]) -> Iterator[tuple[str
     if values["devices"] == 1:
         yield "shard", "found true with devices: 1; weights are sharded over 2 devices at least"
     for key in ("packing", "kernels"):
-        if values[key]:
+        if values.get(key):
             yield "shard", f"found true with {key}; the two were not tried together: leave one out"
     if not cell.trains:
         return
