@@ -119,7 +119,7 @@ def test_a_base_of_every_back_end_is_what_its_back_end_says(bert, key):
 
 def test_a_missing_library_is_told_with_its_remedy(bert, monkeypatch):
     monkeypatch.setitem(sys.modules, "torchao.quantization", None)
-    with pytest.raises(Unsupported, match=r"torchao can't be loaded: .*'peftmark\[torchao\]'"):
+    with pytest.raises(Unsupported, match=r"torchao can't be loaded: .*\"peftmark\[torchao\]\""):
         base_of(bert, job_for("lora", KEY))
 
 

