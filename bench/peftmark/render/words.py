@@ -147,10 +147,10 @@ def seeds_that_decide(*seeds: int | None) -> str:
     fewest and the most that several would need; None stands for more than are looked for."""
     known = [count for count in seeds if count is not None]
     if not known:
-        return "over 1,000 seeds would be needed"
+        return "needs over 1,000 seeds"
     low, high = min(known), max(known)
     counts = f"{low:,}" if low == high else f"{low:,} to {high:,}"
-    return f"about {counts} seeds in all would decide"
+    return f"needs about {counts} seeds in all"
 
 
 def status(name: str) -> str:

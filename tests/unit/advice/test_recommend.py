@@ -141,7 +141,7 @@ def test_a_drop_is_shown_possible_or_too_large():
         "AdaLoRA r8": "dropped",
     }
     assert answer.picks[0].title == "LoRA r8"
-    assert "not shown, the nearest first: QLoRA r8 (about " in advice.headline(answer)
+    assert "not shown, the nearest first: QLoRA r8 (needs about " in advice.headline(answer)
     assert advice.state(answer, next(c for c in answer.others if c.cell == ADALORA)) == (
         "loses more than 1 point"
     )
@@ -188,7 +188,7 @@ def test_what_its_own_interval_rules_out_is_no_perhaps():
 def test_the_nearest_of_those_that_may_do_comes_first():
     records = shifted(rows((FULL, LORA, QLORA), seeds=(0, 1, 2)), lora_none=-0.4, lora_nf4=-0.9)
     text = advice.headline(ask(swung(records, lora_none=0.02, lora_nf4=0.02), max_drop=1.0))
-    assert "nearest first: LoRA r8 (about 89 seeds in all would decide), QLoRA r8 (" in text
+    assert "nearest first: LoRA r8 (needs about 89 seeds in all), QLoRA r8 (" in text
 
 
 def test_under_a_limit_the_figure_is_that_which_the_limit_is_held_against():
@@ -214,7 +214,7 @@ def test_only_possible_cells_make_an_undecided_answer():
     text = advice.headline(answer)
     assert text.startswith("Undecided: no cell that fits is shown to stay within 1 point of the")
     assert "QLoRA r8 may, at 0.7 points below it (95\u00a0% interval −" in text
-    assert text.endswith("(over 1,000 seeds would be needed).")
+    assert text.endswith("(needs over 1,000 seeds).")
     assert answer.run[0].startswith("more seeds of QLoRA r8 and of the best cell")
 
 

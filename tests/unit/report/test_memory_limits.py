@@ -98,7 +98,7 @@ def verdict_of_qlora(mean):
 def test_an_interval_that_excludes_zero_beside_undecided_says_why():
     text, verdict = verdict_of_qlora(0.026)
     assert text == "+0.026 ± 0.025" and verdict.text == "undecided"
-    assert " as one of 2 differences judged together; about " in verdict.note
+    assert " as one of 2 differences judged together; needs about " in verdict.note
     text, verdict = verdict_of_qlora(0.02)
     assert text == "+0.020 ± 0.025" and verdict.text == "undecided"
     assert "together" not in verdict.note

@@ -98,7 +98,7 @@ def test_what_two_seeds_would_show_becomes_a_sentence(shown):
     assert against_reference(built(rows()))[ADALORA].detectable > 1
     assert entries[4].text == "2 seeds can't show any difference"
     assert entries[2].text == "−0.125, but 2 seeds can't show any difference"
-    assert "AdaLoRA r8 (−0.125, but 2 seeds can't show any difference; about" in shown.finding
+    assert "AdaLoRA r8 (−0.125, but 2 seeds can't show any difference; needs about" in shown.finding
 
 
 @pytest.mark.parametrize("metric", ["accuracy", "matthews_correlation"])

@@ -454,8 +454,8 @@ def test_an_undecided_pair_says_how_many_seeds():
         near.append(replace(r, outcome=replace(r.outcome, metric_value=0.8 + gain)))
     found = verdict(near, "the score matters: AdaLoRA")
     assert found.word == "not told apart" and found.seeds == "5 seeds"
-    assert found.why.startswith("AdaLoRA r8 to LoRA r8: +0.1 ± 0.3 points, about ")
-    assert found.why.endswith(" seeds in all would decide")
+    assert found.why.startswith("AdaLoRA r8 to LoRA r8: +0.1 ± 0.3 points, needs about ")
+    assert found.why.endswith(" seeds in all")
 
 
 def test_small_rows_test_the_advice_for_small_rows():
