@@ -25,6 +25,10 @@ _WITH_PREFIX = ("unipelt", "lora-prefix")
 """Methods that have a prefix for one of their parts."""
 
 
+_OF_ALL_TOKENS = ("lily", "peft:lily")
+"""Methods that average over all tokens of a pass, those of padding too: Lily's router."""
+
+
 def model_fault(kind: str) -> str:
     """Why a model of an architecture can't read packed rows; empty if it can."""
     if kind in PACKED:
@@ -53,6 +57,11 @@ def method_fault(method: Method) -> str:
         return (
             f"{method.key} puts what it trains before each row, and packed rows have one beginning "
             f"for all; {WITHOUT}"
+        )
+    if method.key in _OF_ALL_TOKENS:
+        return (
+            f"{method.key} averages over all tokens of a pass, padding among them, so packed rows "
+            f"would train something else; {WITHOUT}"
         )
     if method.code or (method.family == "peft" and kind is None):
         return f"whether {method.key} keeps rows apart isn't known; {WITHOUT}"

@@ -61,11 +61,14 @@ def test_methods_that_put_something_before_a_row_are_refused_with_the_reason():
     refused = {key for key, method in METHODS.items() if method_fault(method)}
     assert refused == {
         *("prefix-tuning", "p-tuning-v2", "prompt-tuning", "p-tuning", "unipelt", "lora-prefix"),
+        "lily",
     }
     of_peft = {key for key, m in all_methods().items() if key[:5] == "peft:" and method_fault(m)}
     assert {"peft:prompt_tuning", "peft:cartridge", "peft:prefix_tuning"} <= of_peft
     assert "peft:lora" not in of_peft
     assert "before each row" in method_fault(METHODS["prompt-tuning"])
+    for key in ("lily", "peft:lily"):
+        assert "averages over all tokens of a pass" in method_fault(all_methods()[key])
 
 
 def test_a_method_of_a_plug_in_or_a_newer_type_is_not_trusted_to_keep_rows_apart():
