@@ -25,7 +25,7 @@ _WITH_PREFIX = ("unipelt", "lora-prefix")
 """Methods that have a prefix for one of their parts."""
 
 
-_OF_ALL_TOKENS = ("lily", "peft:lily")
+OF_A_PASS = ("lily", "peft:lily")
 """Methods that average over all tokens of a pass, those of padding too: Lily's router."""
 
 
@@ -58,7 +58,7 @@ def method_fault(method: Method) -> str:
             f"{method.key} puts what it trains before each row, and packed rows have one beginning "
             f"for all; {WITHOUT}"
         )
-    if method.key in _OF_ALL_TOKENS:
+    if method.key in OF_A_PASS:
         return (
             f"{method.key} averages over all tokens of a pass, padding among them, so packed rows "
             f"would train something else; {WITHOUT}"

@@ -17,6 +17,7 @@ from pydantic import BaseModel
 
 from peftmark.catalog.method import LORA, Method
 from peftmark.catalog.methods import Cell, known_method
+from peftmark.catalog.packing import OF_A_PASS
 from peftmark.catalog.quantizations import quantization_of
 from peftmark.catalog.task import Task
 from peftmark.record.recipe import AdaLoraSchedule, Recipe, first_stage_steps
@@ -331,6 +332,12 @@ def _check_step(values: Mapping[str, Any], method: Method, task: Task, fault: Fa
             "devices",
             f"found {devices}; they share the {rows // passes} rows of a pass (batch_size over "
             "gradient_accumulation) evenly, so it must divide them",
+        )
+    if values["devices"] > 1 and method.key in OF_A_PASS:
+        fault(
+            "devices",
+            f"found {values['devices']} with {method.key}, which averages over the tokens of a "
+            "pass; each process would average over its own rows; allowed: devices: 1",
         )
     if values["devices"] > 1 and values["compile"]:
         fault(

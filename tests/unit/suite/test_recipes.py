@@ -14,6 +14,7 @@ from peftmark.catalog.methods import METHODS as KNOWN
 from peftmark.catalog.methods import Cell, known_method
 from peftmark.catalog.quantizations import QUANTIZATIONS
 from peftmark.catalog.tasks import TASKS
+from peftmark.core.errors import SuiteError
 from peftmark.record.job import Job
 from peftmark.suite.expand import expand
 from peftmark.suite.load import load_suite
@@ -240,6 +241,17 @@ def test_settings_that_came_later_leave_ids_as_they_were_at_their_defaults(tmp_p
             again = Job.from_json(job.to_json())
             assert again == job and again.job_id == job.job_id
             assert job.job_id not in before or (job.method, name) == ("full", "weights")
+
+
+def test_a_method_that_averages_over_a_pass_has_one_device(tmp_path):
+    content = changed((("recipe", "devices"), 2))
+    write(tmp_path, content)
+    load_suite("demo", tmp_path)
+    lily = {"learning_rate": 1e-3, "targets": "all-linear", "alpha": 16}
+    content["methods"].append({"method": "lily", "rank": [8], "recipe": lily})
+    write(tmp_path, content)
+    with pytest.raises(SuiteError, match="devices: found 2 with lily, which averages over the tok"):
+        load_suite("demo", tmp_path)
 
 
 @pytest.mark.parametrize(
