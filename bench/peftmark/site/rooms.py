@@ -43,6 +43,7 @@ UNSEARCHED = (
     "CHANGELOG.md",
     "docs/architectures.md",
     "docs/published-recipes.md",
+    *("docs/architecture.md", "docs/faults.md", "docs/gpu-checklist.md"),
 )
 """Pages that the search leaves out, as it does decisions: a visitor's first page loads all that is
 searched."""
