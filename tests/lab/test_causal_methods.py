@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-import transformers
 
 import tiny
 import tiny_causal
@@ -14,7 +13,6 @@ from peftmark.lab.data.job_data import task_of
 from peftmark.lab.methods import trainable
 from peftmark.lab.models import Unsupported
 from peftmark.lab.step import Step
-from peftmark.sources.assets import Places
 
 METHODS = all_methods()
 # Of PEFT's types some of each kind on every push; the rest in `make test-all`.
@@ -24,15 +22,7 @@ OFTEN |= {"peft:adamss", "peft:prompt_tuning", "peft:prefix_tuning", "peft:p_tun
 
 @pytest.fixture
 def places(tmp_path, monkeypatch):
-    """A model with what some method needs: three layers, biases, and words of its own to say."""
-    sizes = {**tiny_causal.SIZES, "tie_word_embeddings": False}
-    config = transformers.LlamaConfig(
-        hidden_size=32, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2,
-        intermediate_size=64, attention_bias=True, mlp_bias=True, **sizes,
-    )  # fmt: skip
-    monkeypatch.setitem(tiny_causal.CONFIGS, "llama", lambda: config)
-    tiny_causal.install(tmp_path / "mirror", monkeypatch)
-    return Places(tmp_path / "mirror", ("mirror",), tmp_path / "cache")
+    return tiny_causal.with_all_parts(tmp_path, monkeypatch)
 
 
 def job_of(key):

@@ -34,15 +34,7 @@ ROWS = ([5, 9, 3, 40], [11, 2])
 
 @pytest.fixture
 def llama(tmp_path, monkeypatch):
-    """A model with what some method needs: three layers, biases, and words of its own to say."""
-    sizes = {**tiny_causal.SIZES, "tie_word_embeddings": False}
-    config = transformers.LlamaConfig(
-        hidden_size=32, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2,
-        intermediate_size=64, attention_bias=True, mlp_bias=True, **sizes,
-    )  # fmt: skip
-    monkeypatch.setitem(tiny_causal.CONFIGS, "llama", lambda: config)
-    tiny_causal.install(tmp_path / "mirror", monkeypatch)
-    return Places(tmp_path / "mirror", ("mirror",), tmp_path / "cache")
+    return tiny_causal.with_all_parts(tmp_path, monkeypatch)
 
 
 # --- rows and passes ----------------------------------------------------------------------------

@@ -28,7 +28,6 @@ from peftmark.lab.models import Unsupported, anatomy
 from peftmark.lab.quantization import table, torchao_8bit
 from peftmark.lab.quantization.table import BACKENDS, backend_of, is_quantised, quantization_clock
 from peftmark.lab.quantized_cache import load_base
-from peftmark.sources.assets import Places
 
 CPU = torch.device("cpu")
 KEY = "int8-torchao"
@@ -49,10 +48,8 @@ def bert(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def places(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        root = tmp_path_factory.mktemp("places")
-        tiny.install(root / "mirror", patch)
-        yield Places(root / "mirror", ("mirror",), root / "cache")
+    with tiny.installed(tmp_path_factory.mktemp("places")) as found:
+        yield found
 
 
 # --- the table ----------------------------------------------------------------------------------

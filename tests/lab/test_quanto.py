@@ -26,7 +26,6 @@ from peftmark.lab.models import Unsupported, anatomy
 from peftmark.lab.quantization import quanto, table
 from peftmark.lab.quantization.table import BACKENDS, is_quantised, maker_of_weight
 from peftmark.lab.quantized_cache import load_base
-from peftmark.sources.assets import Places
 
 KEYS = of_family("quanto")
 CPU = torch.device("cpu")
@@ -50,10 +49,8 @@ def bert(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def places(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        root = tmp_path_factory.mktemp("places")
-        tiny.install(root / "mirror", patch)
-        yield Places(root / "mirror", ("mirror",), root / "cache")
+    with tiny.installed(tmp_path_factory.mktemp("places")) as found:
+        yield found
 
 
 @pytest.mark.parametrize("key", KEYS)

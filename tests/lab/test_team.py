@@ -91,6 +91,20 @@ def test_the_shares_of_all_processes_add_up_to_the_step(still, method, passes):
         torch.testing.assert_close(summed, gradient, rtol=1e-3, atol=1e-6)
 
 
+def test_what_averages_over_a_pass_would_be_another_method_in_shares(still):
+    """Why a suite is refused Lily on several devices; where this fails it needn't be any more."""
+    places, job = still
+    _, whole = first_step(places, job("lily", window_batches=1), Team())
+    shared = job("lily", window_batches=1, devices=2)
+    _, one = first_step(places, shared, Team(0, 2))
+    _, two = first_step(places, shared, Team(1, 2))
+    off = [
+        float((one[n] + two[n] - g).abs().max() / g.abs().max().clamp(min=1e-6))
+        for n, g in whole.items()
+    ]
+    assert max(off) > 2e-3
+
+
 @pytest.mark.parametrize("passes", [1, 2])
 def test_the_shares_of_packed_rows_add_up_to_the_padded_step(tmp_path, monkeypatch, passes):
     tiny_causal.install(tmp_path / "mirror", monkeypatch)
@@ -296,6 +310,27 @@ def tensors(folder):
     return load_file(folder / "adapter_model.safetensors")
 
 
+def alike(ends):
+    """Assert that two jobs ended with the same losses, metrics and saved tensors, to 1e-5.
+
+    Args:
+        ends: what `together` gave of each.
+
+    Returns:
+        Their outcomes.
+    """
+    one, two = (found[0].outcome for (found, _) in ends)
+    assert (one.status, two.status) == ("ok", "ok"), (one.status_reason, two.status_reason)
+    for mine, other in zip(one.curve, two.curve, strict=True):
+        assert other.loss == pytest.approx(mine.loss, abs=1e-5)
+        assert other.metric == pytest.approx(mine.metric, abs=1e-5)
+    whole, shared = (tensors(folder) for (_, folder) in ends)
+    assert whole.keys() == shared.keys()
+    for name, tensor in whole.items():
+        torch.testing.assert_close(shared[name], tensor, rtol=0, atol=1e-5)
+    return one, two
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "task"), [("lora", "tiny-class"), ("adalora", "tiny-score"), ("lora", "tiny-text")]
@@ -311,15 +346,7 @@ def test_two_processes_give_what_one_gives(tmp_path, monkeypatch, together, meth
         tiny.install(tmp_path / "mirror", monkeypatch)
         job, tasks = tiny.job(method, task=task, dropout=0.0), ["tiny-class", "tiny-score"]
     ends = [together(replace(job, recipe=replace(job.recipe, devices=n)), tasks) for n in (1, 2)]
-    one, two = (found[0].outcome for (found, _) in ends)
-    assert (one.status, two.status) == ("ok", "ok"), (one.status_reason, two.status_reason)
-    for mine, other in zip(one.curve, two.curve, strict=True):
-        assert other.loss == pytest.approx(mine.loss, abs=1e-5)
-        assert other.metric == pytest.approx(mine.metric, abs=1e-5)
-    whole, shared = (tensors(folder) for (_, folder) in ends)
-    assert whole.keys() == shared.keys()
-    for name, tensor in whole.items():
-        torch.testing.assert_close(shared[name], tensor, rtol=0, atol=1e-5)
+    one, two = alike(ends)
     assert two.initial_weights_hash == one.initial_weights_hash
     assert two.summed_peak_bytes > two.vmhwm_train_bytes and one.summed_peak_bytes is None
     assert two.samples_per_second > 0 and two.cpu_seconds > 0
@@ -352,15 +379,7 @@ def test_a_sharded_base_gives_what_a_whole_one_gives(
     predicted, largest = weighed(Places(mirror, ("mirror",), tmp_path / "cache"), job)
     forms = {"devices": 1}, {"devices": 2, "shard": True}
     ends = [together(replace(job, recipe=replace(job.recipe, **form)), tasks) for form in forms]
-    one, two = (found[0].outcome for (found, _) in ends)
-    assert (one.status, two.status) == ("ok", "ok"), (one.status_reason, two.status_reason)
-    for mine, other in zip(one.curve, two.curve, strict=True):
-        assert other.loss == pytest.approx(mine.loss, abs=1e-5)
-        assert other.metric == pytest.approx(mine.metric, abs=1e-5)
-    whole, shared = (tensors(folder) for (_, folder) in ends)
-    assert whole.keys() == shared.keys()
-    for name, tensor in whole.items():
-        torch.testing.assert_close(shared[name], tensor, rtol=0, atol=1e-5)
+    one, two = alike(ends)
     for name in ("initial_weights_hash", "base_format", "total_parameters", "adapter_bytes"):
         assert getattr(two, name) == getattr(one, name)
     for name in ("live_bytes", "latency_p50_seconds", "reload_max_error"):

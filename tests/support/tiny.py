@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -109,6 +111,16 @@ def make_rows(path: Path, count: int, regression: bool) -> None:
         lines.append(json.dumps({"sentence": text, "label": label}))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join(lines) + "\n")
+
+
+@contextmanager
+def installed(root: Path) -> Iterator[Places]:
+    """A mirror with the tiny model and its tasks, and an empty cache, for several tests."""
+    import pytest  # workers of tests load this module too
+
+    with pytest.MonkeyPatch.context() as patch:
+        install(root / "mirror", patch)
+        yield Places(root / "mirror", ("mirror",), root / "cache")
 
 
 def install(mirror: Path, monkeypatch, architecture: str = "bert") -> None:

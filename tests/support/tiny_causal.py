@@ -112,6 +112,18 @@ KINDS = {
 }
 
 
+def with_all_parts(root: Path, monkeypatch) -> Places:
+    """A model with what some method needs: three layers, biases, and words of its own to say."""
+    sizes = {**SIZES, "tie_word_embeddings": False}
+    config = transformers.LlamaConfig(
+        hidden_size=32, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2,
+        intermediate_size=64, attention_bias=True, mlp_bias=True, **sizes,
+    )  # fmt: skip
+    monkeypatch.setitem(CONFIGS, "llama", lambda: config)
+    install(root / "mirror", monkeypatch)
+    return Places(root / "mirror", ("mirror",), root / "cache")
+
+
 def install(mirror: Path, monkeypatch, architecture: str = "llama") -> None:
     """Put a tiny model and a tiny task of each kind into a mirror and into the tables."""
     folder = mirror / "models" / "tiny"

@@ -24,7 +24,6 @@ WITHOUT = "set packing: false"
 _WITH_PREFIX = ("unipelt", "lora-prefix")
 """Methods that have a prefix for one of their parts."""
 
-
 OF_A_PASS = ("lily", "peft:lily")
 """Methods that average over all tokens of a pass, those of padding too: Lily's router."""
 

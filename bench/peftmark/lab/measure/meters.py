@@ -88,7 +88,7 @@ class Meters:
         if self.turns.shared:
             self.turns.settle = self._synchronise
         self._device = device
-        self._on_gpu = device.type != "cpu"
+        self._gpu: Any = None if device.type == "cpu" else module_of(device)
         self._marks: list[list[Any]] = []  # time stamps of each timed phase
         self._open = False
         uuid = os.environ.get("CUDA_VISIBLE_DEVICES", "") if device.type == "cuda" else ""
@@ -159,16 +159,16 @@ class Meters:
     # --- time -----------------------------------------------------------------------------------
 
     def _stamp(self) -> Any:
-        if not self._on_gpu:
+        if self._gpu is None:
             return time.perf_counter()
-        event = module_of(self._device).Event(enable_timing=True)
+        event = self._gpu.Event(enable_timing=True)
         event.record()  # no waiting: the device notes the time when it gets there
         return event
 
     def step_seconds(self) -> list[float]:
         """Seconds of every timed step. On a GPU call it only after a phase has ended."""
         pairs = [pair for marks in self._marks for pair in pairwise(marks)]
-        if not self._on_gpu:
+        if self._gpu is None:
             return [after - before for before, after in pairs]
         return [before.elapsed_time(after) / 1000 for before, after in pairs]
 
@@ -186,8 +186,8 @@ class Meters:
     # --- memory ---------------------------------------------------------------------------------
 
     def _before_training(self) -> None:
-        if self._on_gpu:
-            module_of(self._device).reset_peak_memory_stats(self._device)
+        if self._gpu is not None:
+            self._gpu.reset_peak_memory_stats(self._device)
         self.vmhwm = _most(self.vmhwm, high_water_mark())
         reset_high_water_mark()
         # After the reset, which files' pages dropped before it would not count for; and a peak by
@@ -197,10 +197,9 @@ class Meters:
         self.vmhwm_train = _most(self.vmhwm_train, resident)
 
     def _after_training(self) -> None:
-        if self._on_gpu:
-            there = module_of(self._device)
-            allocated = there.max_memory_allocated(self._device)
-            reserved = there.max_memory_reserved(self._device)
+        if self._gpu is not None:
+            allocated = self._gpu.max_memory_allocated(self._device)
+            reserved = self._gpu.max_memory_reserved(self._device)
             self.allocated = _most(self.allocated, allocated)
             self.reserved = _most(self.reserved, reserved)
         self.vmhwm_train = _most(self.vmhwm_train, high_water_mark())
@@ -228,7 +227,7 @@ class Meters:
         if gpu is not None:
             joules = _sum(columns[5])
             self._joules["gpu"] = Reading(joules, "a counter of another of its GPUs can't be read")
-        summed = _sum(columns[0] if self._on_gpu else columns[2])
+        summed = _sum(columns[0] if self._gpu is not None else columns[2])
         self.note("summed_peak_bytes", None if summed is None else int(summed))
 
     # --- energy ---------------------------------------------------------------------------------
@@ -276,7 +275,7 @@ class Meters:
 
     def _no_gpu_counter(self) -> str:
         """Why no counter of a GPU is read."""
-        if not self._on_gpu:
+        if self._gpu is None:
             return "the job ran on the CPU"
         kind: Any = self._device.type
         return kind_of(kind).unmetered or "no device is named"
