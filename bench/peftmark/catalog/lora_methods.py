@@ -14,6 +14,9 @@ STEP_OF = dict.fromkeys(
 )
 """Method -> another whose training step holds the same tensors: it starts or scales otherwise."""
 
+FROM_WHOLE = ("loftq",)
+"""Methods that read the weights as they were before they were quantised."""
+
 BATCHES = Option("batches", 50, (1, 10_000), "training batches looked at before the first step")
 
 

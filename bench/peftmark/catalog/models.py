@@ -29,6 +29,8 @@ class Model:
             empty for a model whose template, if any, stands in another of its files.
         own: whether it is the user's own, and in no catalogue.
         files_sha256: of the user's own, the hash over the names and hashes of all its files.
+        stored_as: the quantization that its files are in already; empty for whole weights.
+        stored_double: whether block constants are quantised in them too.
     """
 
     key: str
@@ -46,6 +48,8 @@ class Model:
     template_sha256: str = ""
     own: bool = False
     files_sha256: str = ""
+    stored_as: str = ""
+    stored_double: bool = False
 
     @property
     def read_as(self) -> str:

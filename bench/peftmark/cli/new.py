@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from peftmark.cli.inspect import add_columns, declared, tokenizer_of
 from peftmark.cli.options import add_suites
 from peftmark.core.errors import Exit, UserError
 from peftmark.core.shown import quoted
+
+if TYPE_CHECKING:
+    from peftmark.sources.stored_form import StoredForm
 
 NAME = "new"
 HELP = "write a suite for rows of your own; what you don't say is guessed and told"
@@ -45,9 +48,9 @@ def run(options: argparse.Namespace) -> int:
     from peftmark.core.files import write_all
     from peftmark.own.look import lines, look
     from peftmark.own.read import read_own
-    from peftmark.own.suite_text import default_model, suite_text
+    from peftmark.own.suite_text import default_model, in_form, recipe_lines, suite_text
     from peftmark.sources.assets import default_cache
-    from peftmark.suite.short_form import few_rows
+    from peftmark.suite.short_form import batch_of_few
 
     name = options.name
     if not str(options.data).isprintable():
@@ -58,11 +61,16 @@ def run(options: argparse.Namespace) -> int:
     path = place(name, options.suites, options.force)
     found, task = declared(options, options.data)
     model = options.model or default_model(task.kind)
-    causal = check_model(model, task.kind, options.read_as)
+    causal, form = check_model(model, task.kind, options.read_as)
     own = read_own(name, task, [Path.cwd()], default_cache())
     keys: dict[str, Any] = {**found.keys, "train": str(options.data)}
-    more = few_rows(own.task.train_rows)
-    text = suite_text(name, keys, model, METHODS[causal], found.why, options.read_as, more)
+    methods = in_form(METHODS[causal], form)
+    rows = own.task.train_rows
+    batch = batch_of_few(rows)
+    more = recipe_lines(form, *([] if batch is None else [f"batch_size: {batch}"]))
+    if batch is not None:
+        more = [f"{line}  # of {rows} training rows" for line in more]
+    text = suite_text(name, keys, model, methods, found.why, options.read_as, more)
     write_all({path: text})
     if options.json:
         print(json.dumps({"suite": str(path), "declared": keys, "why": list(found.why)}, indent=2))
@@ -120,8 +128,8 @@ def place(name: str, suites: Path | None, force: bool, remedy: str = OR_FORCE) -
     return path
 
 
-def check_model(name: str, kind: str, asked: str | None) -> bool:
-    """Whether a model is a causal language model.
+def check_model(name: str, kind: str, asked: str | None) -> tuple[bool, StoredForm | None]:
+    """Whether a model is a causal language model, and how its weights are quantised already.
 
     Args:
         asked: what `--read-as` says; None for what its configuration says.
@@ -137,19 +145,19 @@ def check_model(name: str, kind: str, asked: str | None) -> bool:
             f"--read-as {asked}: {name} is a model of the catalogue, which says what it is",
             "Leave the option out, or name a folder of yours as --model.",
         )
-    causal = MODELS[name].causal if name in MODELS else _own_is_causal(name, asked)
+    causal, form = (MODELS[name].causal, None) if name in MODELS else _own(name, asked)
     if not reads(causal, kind):
         fit = [key for key, one in MODELS.items() if reads(one.causal, kind)]
         raise UserError(
             f"--model {name}: {read_as(causal)}s don't read tasks of kind {kind}",
             f"Those that do: {', '.join(fit)}.",
         )
-    return causal
+    return causal, form
 
 
-def _own_is_causal(name: str, asked: str | None) -> bool:
-    """Whether the user's own model is a causal language model; nothing but its configuration is
-    read, or fetched.
+def _own(name: str, asked: str | None) -> tuple[bool, StoredForm | None]:
+    """What `check_model` tells of the user's own model; nothing but its configuration is read, or
+    fetched.
 
     Raises:
         UserError: there is none, or it can't be read.
@@ -163,7 +171,7 @@ def _own_is_causal(name: str, asked: str | None) -> bool:
         inline_key,
         is_inline,
     )
-    from peftmark.own.model import reads_text_on
+    from peftmark.own.model import told_of
 
     if not is_inline(name):
         raise UserError(
@@ -174,4 +182,4 @@ def _own_is_causal(name: str, asked: str | None) -> bool:
     if fault := inline_fault(name):
         raise UserError(f"--model {name}: {fault}", "Name a folder, or a model of the hub.")
     declared = OwnModel.model_validate({**inline_declared(name), "read_as": asked})
-    return reads_text_on(inline_key(name), declared, [Path.cwd()])
+    return told_of(inline_key(name), declared, [Path.cwd()])

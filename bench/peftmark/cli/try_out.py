@@ -149,7 +149,7 @@ def _suite(options: argparse.Namespace, selection: Any, tell: Any) -> tuple[str,
 
     found, task = declared(options, options.data)
     model = options.model or default_model(task.kind)
-    causal = new.check_model(model, task.kind, options.read_as)
+    causal, form = new.check_model(model, task.kind, options.read_as)
     keys: dict[str, Any] = {**found.keys, "train": str(options.data)}
     path = (options.suites or Path("suites")) / f"{selection.suite}.yaml"
     asked = f"{MADE_BY} from {json.dumps([keys, model, options.read_as, options.memory])}"
@@ -177,6 +177,7 @@ def _suite(options: argparse.Namespace, selection: Any, tell: Any) -> tuple[str,
         why=found.why,
         model=model,
         causal=causal,
+        form=form,
         read_as=options.read_as,
         hours=options.hours,
         device=None if options.memory is None else device(options.memory),

@@ -89,8 +89,8 @@ the pins of constraints.txt):
 - int4 of torchao: packed as `plain` it requires the package mslk, as `plain_int32` a GPU, and
   PEFT refuses LoRA on it either way.
 
-A checkpoint of yours that is quantised already is refused as well:
-[own-models.md](own-models.md).
+A checkpoint of yours that bitsandbytes quantised is a base as it is; those of GPTQ, AWQ, HQQ,
+torchao and quanto are refused: [own-models.md](own-models.md).
 """
 
 

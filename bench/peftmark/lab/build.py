@@ -16,6 +16,7 @@ from peftmark.lab.methods import Prepared, prepare
 from peftmark.lab.models import Anatomy, Unsupported, load_model
 from peftmark.lab.number_types import raise_trained
 from peftmark.lab.parameter_budget import Budgeted, Solved, solve
+from peftmark.lab.quantization.stored import is_stored, refuse_whole
 from peftmark.lab.quantized_cache import Base, load_base
 from peftmark.lab.rng import seed_all
 from peftmark.lab.step import task_loss
@@ -49,7 +50,13 @@ class Build:
 
     def plain_base(self) -> nn.Module:
         """The base as `base` would give it without quantising, on the CPU: on the device it would
-        take the memory that quantising saves."""
+        take the memory that quantising saves.
+
+        Raises:
+            Unsupported: the model's files hold quantised weights alone.
+        """
+        if is_stored(self.job):
+            refuse_whole(self.job.method)
         job = replace(self.job, quantization="none", device="cpu")
         return load_model(self.folder, job, self.task, self.parts)
 

@@ -24,16 +24,23 @@ from peftmark.catalog.layer_names import (
     endings,
     ends_with,
     head_dropout,
-    masks_by_query,
     part_of,
 )
 from peftmark.catalog.packing import model_fault
 from peftmark.catalog.task import SPOKEN, Task, TaskKind
+from peftmark.lab.attention import attend_in_one_type, attention_settings
 from peftmark.lab.errors import Unsupported as Unsupported  # as most of lab knows it
 from peftmark.lab.kernels import run_on_kernels
 from peftmark.lab.last_token import is_encoder, padding_in, read_last_token
 from peftmark.lab.number_types import TYPES
 from peftmark.lab.own_weights import as_loaded, own_settings
+from peftmark.lab.quantization.stored import (
+    compute_as,
+    is_stored,
+    left_whole,
+    stays_whole,
+    unpack,
+)
 from peftmark.lab.quantization.table import backend_of, is_quantised
 from peftmark.lab.rng import seed_all
 from peftmark.record.job import Job
@@ -239,6 +246,12 @@ def load_model(
     config = config_for(folder, job, max(1, len(task.labels)))
     if job.recipe.packing and (fault := model_fault(config.model_type)):
         raise Unsupported(fault)
+    made = maker_of(task.kind)._model_mapping.get(type(config), None)
+    whole: Sequence[str] = ()
+    if is_stored(job):
+        prefix, quantised = made.base_model_prefix, True
+        whole = left_whole(config, prefix) or ()
+        compute_as(config, folder, job, prefix, parts.head_linears)
     seed_all(job.seed, "head")
     found = maker_of(task.kind).from_pretrained(
         folder,
@@ -251,41 +264,35 @@ def load_model(
         device_map={"": str(torch.device(job.loads_on))},
         **({} if quantised else quantization_settings(job, parts)),
         **own_settings(job),
-        **_attention(config, job, task),
+        **attention_settings(config, job, made),
     )
+    if is_stored(job):
+        unpack(found[0], parts.head_linears)
     model: nn.Module = as_loaded(found, job, parts.fresh, parts.pooler)
     if task.kind in SPOKEN:
         # Answers are written as the job says, whatever habits lie beside the weights.
-        made: Any = model
-        made.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
+        spoken: Any = model
+        spoken.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
     else:
         read_last_token(model, parts.padding)
-    check_quantised(model, job, parts)
+    check_quantised(model, job, parts, whole)
     attend_in_one_type(model, job)
     backend_of(job.quantization).loaded(model)
     run_on_kernels(model, job)
     return model
 
 
-def _attention(config: Any, job: Job, task: Task) -> dict[str, str]:
-    """How transformers is told which attention to take; nothing where it chooses by itself."""
-    asked, made = job.recipe.attention, maker_of(task.kind)._model_mapping.get(type(config), None)
-    if asked == "sdpa" and not getattr(made, "_supports_sdpa", True):
-        raise Unsupported(
-            f"a model of type {config.model_type} has no fused attention in transformers; use "
-            "attention: eager, or leave it out"
-        )
-    return {} if asked is None else {"attn_implementation": asked}
-
-
-def check_quantised(model: nn.Module, job: Job, parts: Anatomy) -> None:
+def check_quantised(model: nn.Module, job: Job, parts: Anatomy, left: Sequence[str] = ()) -> None:
     """
+    Args:
+        left: names of modules that files which are quantised already leave as they are.
+
     Raises:
         Unsupported: if layers that were to be quantised are as they were.
     """
     if job.quantization == "none":
         return
-    layers = {name: model.get_submodule(name) for name in parts.encoder_linears}
+    layers = {n: model.get_submodule(n) for n in parts.encoder_linears if not stays_whole(n, left)}
     whole = [m for m in layers.values() if not any(map(is_quantised, m.parameters(recurse=False)))]
     if whole:
         # A prediction is asked for without the model's name.
@@ -315,36 +322,17 @@ def config_for(folder: Path, job: Job, classes: int) -> Any:
     return config
 
 
-def quantization_settings(job: Job, parts: Anatomy) -> dict[str, Any]:
+def quantization_settings(job: Job, parts: Anatomy, left: Sequence[str] = ()) -> dict[str, Any]:
     """How transformers is told to quantise a base; nothing for a base that isn't quantised.
+
+    Args:
+        left: names of further modules that stay whole.
 
     Raises:
         Unsupported: if there is no such quantization, or its library can't be loaded.
     """
-    config = backend_of(job.quantization).config(job, parts.head_linears)
+    config = backend_of(job.quantization).config(job, [*parts.head_linears, *left])
     return {} if config is None else {"quantization_config": config}
-
-
-def attend_in_one_type(model: Any, job: Job) -> None:
-    """Let a model that masks its scores by its queries attend over a quantised base in bf16.
-
-    transformers 5 masks DeBERTa-v2's scores with the least number of the queries' type. A quantised
-    layer gives back the type of its input, fp32, where a plain one under autocast gives bf16, which
-    the scores have and which doesn't hold that number. Scores are the same bits.
-    """
-    if job.quantization == "none" or not masks_by_query(model.config.model_type):
-        return
-    if job.recipe.precision == "fp32":  # a hook is paid for in every timed step
-        return
-
-    def as_plain(_: nn.Module, __: Any, out: torch.Tensor) -> torch.Tensor:
-        kind = out.device.type
-        on = torch.is_autocast_enabled(kind)
-        return out.to(torch.get_autocast_dtype(kind)) if on else out
-
-    for name, module in model.named_modules():
-        if part_of(name) == "query":
-            module.register_forward_hook(as_plain)
 
 
 TARGETS: Mapping[str, tuple[Part, ...]] = {

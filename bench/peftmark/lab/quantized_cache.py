@@ -16,6 +16,7 @@ from peftmark.catalog.task import Task
 from peftmark.lab import models
 from peftmark.lab.cache import keep, made_by
 from peftmark.lab.models import Anatomy, load_model
+from peftmark.lab.quantization.stored import is_stored
 from peftmark.lab.quantization.table import backend_of, quantization_clock
 from peftmark.machine.environment import source_hash
 from peftmark.record.job import Job
@@ -50,7 +51,7 @@ def load_base(folder: Path, job: Job, task: Task, parts: Anatomy, cache: Path | 
     """
     device, backend = torch.device(job.loads_on), backend_of(job.quantization)
     settings = backend.config(job, parts.head_linears)
-    if settings is None:
+    if settings is None or is_stored(job):
         return Base(load_model(folder, job, task, parts))
 
     def make(target: Path) -> dict[str, Any]:

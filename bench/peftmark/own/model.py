@@ -9,16 +9,17 @@ from typing import Any
 
 from peftmark.catalog.architectures import DECODERS
 from peftmark.catalog.models import Model
+from peftmark.catalog.quantizations import QUANTIZATIONS
 from peftmark.core.errors import AssetError
 from peftmark.core.shown import plain
 from peftmark.own.declared_model import OwnModel as Declared
 from peftmark.own.model_hub import hub_config, hub_folder
+from peftmark.own.packed_weights import parameters_in
 from peftmark.own.places import find
 from peftmark.own.weights import (
     Tensor,
     embedding_rows,
     refuse_no_numbers,
-    refuse_packed,
     tensors_of,
 )
 from peftmark.record.own_model import OwnModel, model_from
@@ -30,6 +31,7 @@ from peftmark.sources.model_folder import (
     read_json,
     refuse_redirects,
 )
+from peftmark.sources.stored_form import StoredForm, stored_form
 
 OF_CONFIG = ("num_labels", "id2label", "label2id", "problem_type")
 """Keys of a configuration that say which classes a checkpoint was trained for, not what it is."""
@@ -78,18 +80,25 @@ def _read(key: str, declared: Declared, folder: Path, source: str) -> OwnFiles:
     names = files_read(folder)
     config = read_config(folder / CONFIG)
     tensors = tensors_of([folder / name for name in names if name.endswith(".safetensors")])
-    refuse_packed(tensors)
+    form = stored_form(config, folder / CONFIG)
+    parameters = parameters_in(tensors, form, folder / CONFIG)
     _check_vocabulary(folder, tensors)
     hashes = file_hashes(folder, names)
     carried = OwnModel(
         causal=_causal(declared, config),
-        parameters=sum(tensor.count for tensor in tensors),
+        parameters=parameters,
         title=declared.title or key,
+        stored_as=form.quantization if form else "",
+        stored_double=form.double if form else False,
     )
     model = model_from(carried, key, listing_sha256(hashes))
     notes = []
     if declared.read_as is None:
         notes.append(f"read as {model.read_as}, by its {CONFIG} (read_as says otherwise)")
+    if form is not None:
+        title = QUANTIZATIONS[form.quantization].title
+        kept = f", but for {plain(', '.join(form.whole[:4]))[:120]}" if form.whole else ""
+        notes.append(f"its weights are {title} already{kept}; nothing is quantised again")
     return OwnFiles(model, folder, hashes, config, source, tuple(notes))
 
 
@@ -120,18 +129,19 @@ def read_config(path: Path) -> dict[str, Any]:
     return {name: value for name, value in config.items() if name not in OF_CONFIG}
 
 
-def reads_text_on(key: str, declared: Declared, places: Sequence[Path]) -> bool:
-    """Whether a model is to be read as a causal language model, by its configuration alone: no
-    weights are looked at, nor fetched.
+def told_of(key: str, declared: Declared, places: Sequence[Path]) -> tuple[bool, StoredForm | None]:
+    """Whether a model is to be read as a causal language model, and how its weights are quantised
+    already, by its configuration alone: no weights are looked at, nor fetched.
 
     Raises:
-        AssetError: there is no such model, or its configuration can't be read.
+        AssetError: there is no such model, or its configuration can't be read, or be a base.
     """
     if declared.hub is not None:
         path = hub_config(declared.hub)
     else:
         path = _folder(key, declared, places) / CONFIG
-    return _causal(declared, read_config(path))
+    config = read_config(path)
+    return _causal(declared, config), stored_form(config, path)
 
 
 def _causal(declared: Declared, config: Mapping[str, Any]) -> bool:

@@ -7,8 +7,12 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from peftmark.catalog.lora_methods import FROM_WHOLE
+from peftmark.catalog.methods import METHODS
+from peftmark.catalog.quantizations import QUANTIZATIONS
 from peftmark.core.shown import plain
 from peftmark.own.declared_model import inline_declared, inline_key
+from peftmark.sources.stored_form import StoredForm
 
 ENCODER = "minilm-l6"
 CAUSAL = "smollm2-135m-q4"
@@ -26,6 +30,46 @@ def default_model(kind: str) -> str:
 def reads(causal: bool, kind: str) -> bool:
     """Whether a causal language model, or an encoder, reads tasks of a kind."""
     return causal if kind not in OF_ENCODERS else not causal or kind == "classification"
+
+
+def in_form(methods: Sequence[str], form: StoredForm | None) -> list[str]:
+    """Entries of a list of methods for a model, of one whose weights are quantised already those
+    that can be put on them.
+
+    Args:
+        methods: names, and entries with a quantization.
+        form: how the weights are quantised; None for whole ones.
+    """
+    if form is None:
+        return list(methods)
+    found = []
+    for entry in methods:
+        method = METHODS[name_in(entry)]
+        if method.fits == "words":
+            found.append(entry)
+        elif form.quantization in method.quantizations and method.key not in FROM_WHOLE:
+            found.append(f"{{method: {method.key}, quantization: [{form.quantization}]}}")
+    return list(dict.fromkeys(found))
+
+
+def name_in(entry: str) -> str:
+    """The method of an entry, as it stands in a list."""
+    return re.sub(r"^\{method: ([^,}]+).*", r"\1", entry)
+
+
+def recipe_lines(form: StoredForm | None, *more: str) -> list[str]:
+    """The line of a suite's recipe, where there is something to say.
+
+    Args:
+        form: how the model's weights are quantised already; None for whole ones.
+        more: settings, as YAML.
+    """
+    doubles = form is not None and QUANTIZATIONS[form.quantization].double
+    said = (
+        ["double_quantization: false"] if form is not None and doubles and not form.double else []
+    )
+    settings = [*more, *said]
+    return [f"recipe: {{{', '.join(settings)}}}"] if settings else []
 
 
 def suite_text(

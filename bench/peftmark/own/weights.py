@@ -16,7 +16,7 @@ from typing import Any
 
 from peftmark.core.errors import AssetError
 from peftmark.core.shown import quoted
-from peftmark.sources.model_folder import quantised_already
+from peftmark.sources.stored_form import unreadable
 
 MOST_HEADER = 100_000_000
 """Bytes that a header may have, as the library that reads the weights has it."""
@@ -106,7 +106,7 @@ def refuse_packed(tensors: Sequence[Tensor]) -> None:
     for tensor in tensors:
         if tensor.name.endswith("weight") and tensor.kind not in _EXPONENT:
             seen = f"{quoted(tensor.name)} has numbers of type {tensor.kind}"
-            raise quantised_already(tensor.file, seen)
+            raise unreadable(tensor.file, seen, "and its configuration doesn't say by what")
 
 
 def refuse_no_numbers(tensors: Sequence[Tensor]) -> None:

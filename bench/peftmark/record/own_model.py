@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from peftmark.catalog.models import Model
+from peftmark.record.identity import LATER
 
 
 @dataclass(frozen=True)
@@ -17,11 +18,17 @@ class OwnModel:
     causal: bool
     parameters: int
     title: str
+    stored_as: str = field(default="", metadata=LATER)
+    stored_double: bool = field(default=False, metadata=LATER)
 
 
 def carried_model(model: Model) -> OwnModel | None:
     """What a job carries of its model; None for one of the catalogue."""
-    return OwnModel(model.causal, model.parameters, model.title) if model.own else None
+    if not model.own:
+        return None
+    return OwnModel(
+        model.causal, model.parameters, model.title, model.stored_as, model.stored_double
+    )
 
 
 def model_from(own: OwnModel, key: str, identity: str) -> Model:
@@ -39,4 +46,6 @@ def model_from(own: OwnModel, key: str, identity: str) -> Model:
         causal=own.causal,
         own=True,
         files_sha256=identity,
+        stored_as=own.stored_as,
+        stored_double=own.stored_double,
     )

@@ -19,7 +19,7 @@ from peftmark.core.errors import UserError
 from peftmark.duration.estimates import key_of, wall_seconds
 from peftmark.machine.gpus import room
 from peftmark.memory.plan_estimates import outlooks
-from peftmark.own.suite_text import suite_text
+from peftmark.own.suite_text import in_form, name_in, recipe_lines, suite_text
 from peftmark.run.expected import costs_here, expected, measured_costs, unpredicted
 from peftmark.run.own_models import shapes_of
 from peftmark.run.progress import clock
@@ -28,6 +28,7 @@ from peftmark.run.runner import Selection, make_plan
 if TYPE_CHECKING:
     from peftmark.machine.gpus import Device
     from peftmark.run.runner import Plan
+    from peftmark.sources.stored_form import StoredForm
 
 METHODS: Mapping[bool, tuple[str, ...]] = {
     False: (
@@ -62,6 +63,7 @@ class Wanted:
         keys: the task's declaration.
         why: what was guessed of it.
         causal: whether the model is a causal language model.
+        form: how its weights are quantised already; None for whole ones.
         read_as: what the user's own model is taken for; None for what its configuration says.
         hours: that all may take.
         device: the GPU whose memory must be enough; None for any.
@@ -72,6 +74,7 @@ class Wanted:
     why: Sequence[str]
     model: str
     causal: bool
+    form: StoredForm | None
     read_as: str | None
     hours: float
     device: Device | None
@@ -117,7 +120,7 @@ def fitted(wanted: Wanted, selection: Selection, tell: Callable[[str], None]) ->
         UserError: no method fits into the memory, or not even the shortest comparison into the
             hours.
     """
-    methods, left_out = list(METHODS[wanted.causal]), []
+    methods, left_out = in_form(METHODS[wanted.causal], wanted.form), []
     tell("Predicting memory and time")
     plan = _planned(wanted, methods, FEWEST, selection)
     if wanted.device is not None:
@@ -222,7 +225,7 @@ def _planned(wanted: Wanted, methods: Sequence[str], steps: int, selection: Sele
 
 def _text(wanted: Wanted, methods: Sequence[str], steps: int, why: str) -> str:
     more = [
-        f"recipe: {{steps: {steps}}}{why}",
+        *(f"{line}{why}" for line in recipe_lines(wanted.form, f"steps: {steps}")),
         f"tuning: {{seeds: [{TUNING_SEED}], trainings: {TRAININGS}}}",
         f"decide: {{question: best, max_seeds: {MAX_SEEDS}}}",
     ]
@@ -252,4 +255,4 @@ def _entry_of(cell: Cell) -> str:
 
 def _trained(methods: Sequence[str]) -> bool:
     """Whether anything of a list trains an adapter or the whole model."""
-    return any(m not in ("head", "base", "bag-of-words") for m in methods)
+    return any(name_in(m) not in ("head", "base", "bag-of-words") for m in methods)

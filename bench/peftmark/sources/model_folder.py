@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from peftmark.catalog.quantizations import QUANTIZATIONS
 from peftmark.core.errors import AssetError
 from peftmark.core.files import refuse_special
 from peftmark.core.hashes import known_sha256
 from peftmark.core.shown import plain, quoted
+from peftmark.sources.stored_form import QUANTISED, stored_form, unreadable
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -46,8 +46,6 @@ BESIDE = (
     "chat_template.jinja",
 )
 """What transformers reads besides configuration and weights, where it is there."""
-QUANTISED = "quantization_config"
-"""The key of a configuration that says by what the weights are quantised."""
 REDIRECTS = (
     "transformers_weights",
     "auto_map",
@@ -116,40 +114,17 @@ def refuse_redirects(folder: Path) -> None:
         path = folder / name
         if not path.is_file():
             continue
-        if found := next(_redirects(read_json(path)), None):
-            key, value = found
+        for key, value in _redirects(read_json(path)):
+            if key == QUANTISED and name == CONFIG:
+                stored_form({key: value}, path)  # raises where it can't be read
+                continue
             if key.endswith(QUANTISED):
-                raise quantised_already(path, f"{key}: {_made_by(value)}")
+                raise unreadable(path, f"{key}, which is for a part of the model")
             raise AssetError(
                 f"{path}: the key {key} has other files or code loaded than those whose hashes "
                 "stand for the model",
                 f"Load the model with what {key} asks for, save it without, and use that folder.",
             )
-
-
-def quantised_already(path: Path, seen: str) -> AssetError:
-    """The refusal of weights that are quantised already.
-
-    A cell's quantization, its error, its bytes and what its merge leaves are told of weights that
-    peftmark quantised itself, from whole ones.
-
-    Args:
-        path: the file where it was seen.
-        seen: what was seen there.
-    """
-    return AssetError(
-        f"{path}: the weights are quantised already ({seen}), and peftmark quantises whole ones",
-        "Use the model that they were made of, with quantization: one of "
-        f"{', '.join(key for key in QUANTIZATIONS if key != 'none')} (docs/quantizations.md). "
-        "bitsandbytes' can be made whole again: load it with transformers, call dequantize(), "
-        "save_pretrained() into another folder and use that.",
-    )
-
-
-def _made_by(settings: Any) -> str:
-    """What quantised the weights, as a configuration has it."""
-    named = settings.get("quant_method") if isinstance(settings, dict) else None
-    return plain(str(named))[:40] if named else "it doesn't say by what"
 
 
 def _redirects(config: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:

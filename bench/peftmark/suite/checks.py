@@ -22,7 +22,7 @@ from peftmark.core.strict_yaml import bytes_of, values_of
 from peftmark.record.recipe import Recipe
 from peftmark.suite.added_seeds import seeds_up_to
 from peftmark.suite.cell_checks import cell_words, check_cells, check_grid, check_sizes
-from peftmark.suite.compatibility import check_reading, check_shown_as
+from peftmark.suite.compatibility import check_reading, check_shown_as, double_fault
 from peftmark.suite.entries import entries_of
 from peftmark.suite.recipes import VARIED, RecipeFaults, cells, resolve_recipe
 from peftmark.suite.rounds import UnequalRounds, rounds_of, seeds_of
@@ -91,7 +91,7 @@ def check(
                 f"profile {profile_name}; its cells: {'; '.join(map(cell_words, there))}"
             )
         told = [entry for entry in entries if _told(profile.model_of(entry), suite, models)]
-        faults += _check_recipes(suite, profile, told, where, task_of)
+        faults += _check_recipes(suite, profile, told, where, task_of, models)
     return list(dict.fromkeys(faults))
 
 
@@ -225,6 +225,7 @@ def _check_recipes(
     entries: list[MethodEntry],
     where: str,
     task_of: Callable[[str], Task],
+    models: Mapping[str, Model],
 ) -> list[str]:
     faults: list[str] = []
     tasks = [task for task in map(task_of, profile.tasks) if not task.own or task.train_rows]
@@ -241,6 +242,9 @@ def _check_recipes(
                 try:
                     recipe = resolve_recipe(suite, profile, entry, cell, task)
                     faults += _check_room(profile, task, recipe, where)
+                    model = models.get(profile.model_of(entry))
+                    if model and (form := double_fault(model, recipe.double_quantization)):
+                        faults.append(f"{where}, {name} on {task.key}: {form}")
                     told = _check_trials(suite, profile, entry, cell, task, recipe, lengths)
                     faults += [f"{where}, {name} on {task.key}: {one}" for one in told]
                 except RecipeFaults as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from peftmark.catalog.lora_methods import FROM_WHOLE
 from peftmark.catalog.methods import method_of
 from peftmark.catalog.metrics import metric_faults, metric_of
 from peftmark.catalog.models import MODELS, Model
@@ -36,8 +37,13 @@ def check_reading(
                 yield f"{where}.tasks.{task}: {fault}"
     for index, entry in enumerate(entries):
         known = models.get(profile.model_of(entry))
-        if known is not None and (fault := _method_fault(known, entry.method)):
-            yield f"{where}, methods[{index}] ({entry.method}): {fault}"
+        if known is None:
+            continue
+        at = f"{where}, methods[{index}] ({entry.method})"
+        if fault := _method_fault(known, entry.method):
+            yield f"{at}: {fault}"
+        elif fault := _form_fault(known, entry):
+            yield f"{at}.quantization: {fault}"
     if len(there) == len(names):
         yield from _unrelated_faults(profile, any(model.causal for model in there), where)
     for task, entry_of in profile.tasks.items():
@@ -101,6 +107,39 @@ def _method_fault(model: Model, name: str) -> str | None:
     if not method.trains and not method.fits:
         return f"{model.key} is an encoder, whose untrained head says nothing; take head"
     return None
+
+
+def _form_fault(model: Model, entry: MethodEntry) -> str | None:
+    """What is wrong with an entry's quantizations where a model's weights are quantised already."""
+    form, method = model.stored_as, method_of(entry.method)
+    if not form or method is None or method.fits == "words":
+        return None
+    if entry.method in FROM_WHOLE:
+        return (
+            f"{entry.method} starts from weights before they were quantised, and those of "
+            f"{model.key} are {form} already: leave it out"
+        )
+    if entry.quantization == [form]:
+        return None
+    found = (
+        f"found [{', '.join(entry.quantization)}]; the weights of {model.key} are {form} already"
+    )
+    if form not in method.quantizations:
+        return f"{found}, which {entry.method} can't be put on: leave it out"
+    return f"{found}: write quantization: [{form}]"
+
+
+def double_fault(model: Model, double: bool | None) -> str | None:
+    """What is wrong with whether a cell's block constants are quantised, for a model whose weights
+    are quantised already."""
+    if not model.stored_as or double is None or double == model.stored_double:
+        return None
+    how = "quantised" if model.stored_double else "not quantised"
+    return (
+        f"double_quantization: found {str(double).lower()}; block constants of the weights of "
+        f"{model.key} are {how}: write recipe: {{double_quantization: "
+        f"{str(model.stored_double).lower()}}}"
+    )
 
 
 def _unrelated_faults(profile: Profile, causal: bool, where: str) -> Iterator[str]:

@@ -116,13 +116,10 @@ PENALTIES = [0, 0.1]
 Plain = dict[str, Any]
 
 
-def few_rows(rows: int) -> tuple[str, ...]:
-    """What a short suite has to say where there are fewer training rows than a batch has: lines at
-    its top level, none where there are enough."""
-    if rows >= RECIPE["batch_size"]:
-        return ()
-    batch = 1 << (rows.bit_length() - 1)
-    return (f"recipe: {{batch_size: {batch}}}  # of {rows} training rows",)
+def batch_of_few(rows: int) -> int | None:
+    """The batch that a short suite has to say where there are fewer training rows than a batch has;
+    None where there are enough."""
+    return None if rows >= RECIPE["batch_size"] else 1 << (rows.bit_length() - 1)
 
 
 def fill(raw: Any, name: str, models: Mapping[str, Model] = MODELS) -> tuple[Any, tuple[str, ...]]:

@@ -8,7 +8,7 @@ import pytest
 from own_models import BERT, GPT, TOKENIZER, model_folder, put, tensors
 from peftmark.core.errors import AssetError
 from peftmark.own.declared_model import OwnModel, inline_key
-from peftmark.own.model import read_own_model, reads_text_on
+from peftmark.own.model import read_own_model, told_of
 from peftmark.own.weights import embedding_rows, refuse_no_numbers, tensors_of
 from peftmark.suite.load import load_suite
 from peftmark.suite.names import declare
@@ -110,9 +110,9 @@ def test_a_wrong_declaration_is_refused(declared, said, tmp_path):
 )
 def test_what_a_configuration_is_read_as(config, text_on, tmp_path):
     put(tmp_path, "config.json", config)  # and there is nothing else
-    assert reads_text_on("m", OwnModel(path="."), [tmp_path]) is text_on
+    assert told_of("m", OwnModel(path="."), [tmp_path]) == (text_on, None)
     said = OwnModel(path=".", read_as="classifier" if text_on else "language-model")
-    assert reads_text_on("m", said, [tmp_path]) is not text_on
+    assert told_of("m", said, [tmp_path]) == (not text_on, None)
 
 
 # --- weights --------------------------------------------------------------------------------------

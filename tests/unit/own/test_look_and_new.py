@@ -12,15 +12,17 @@ import hub_stub
 from calls import calls_of
 from hub_stub import REVISION, Repository, serve
 from own_files import chat, labelled, lines, separated, tickets, write
-from own_models import GPT, model_folder, put
+from own_models import BERT, GPT, model_folder, put
 from peftmark.cli import parser
 from peftmark.core.strict_yaml import read_yaml
 from peftmark.own.declared import OwnTask
 from peftmark.own.look import look
 from peftmark.own.read import read_own
-from peftmark.own.suite_text import suite_text, yaml_value
+from peftmark.own.suite_text import in_form, name_in, suite_text, yaml_value
 from peftmark.run import own_tasks
 from peftmark.run.runner import Selection, make_plan
+from peftmark.run.try_suite import METHODS as TRIED
+from peftmark.sources.stored_form import StoredForm
 from peftmark.suite.load import load_suite
 
 ROWS = tickets(120)
@@ -601,3 +603,41 @@ def test_a_suite_of_few_rows_can_be_planned(peftmark, tmp_path, each, batch):
     assert batch is None or f"recipe: {{batch_size: {batch}}}  # of " in written
     code, _, error = peftmark("plan", "mine", "--no-memory")
     assert code == 0, error
+
+
+@pytest.mark.parametrize(
+    ("double", "recipe"), [(True, None), (False, {"double_quantization": False})]
+)
+def test_a_suite_for_weights_that_are_quantised_already_has_cells_in_their_form(
+    peftmark, tmp_path, double, recipe
+):
+    write(tmp_path, "t.csv", labelled())
+    settings = {
+        "quant_method": "bitsandbytes",
+        "load_in_4bit": True,
+        "bnb_4bit_quant_type": "nf4",
+        "bnb_4bit_use_double_quant": double,
+    }
+    model_folder(tmp_path / "mine", BERT | {"quantization_config": settings})
+    code, _, error = peftmark("new", "tickets", "--data", "t.csv", "--model", "./mine")
+    assert code == 0, error
+    written = yaml.safe_load((tmp_path / "suites" / "tickets.yaml").read_text())
+    assert written["methods"] == [
+        {"method": "lora", "quantization": ["nf4"]},
+        {"method": "head", "quantization": ["nf4"]},
+        "bag-of-words",
+        {"method": "embeddings", "quantization": ["nf4"]},
+    ]
+    assert written.get("recipe") == recipe
+
+
+def test_the_methods_that_are_tried_on_quantised_weights_are_those_that_can_be_put_on_them():
+    tried = in_form(TRIED[False], StoredForm("nf4"))
+    assert tried == [
+        "{method: lora, quantization: [nf4]}",
+        "{method: adalora, quantization: [nf4]}",
+        "{method: head, quantization: [nf4]}",
+        "bag-of-words",
+    ]
+    assert [name_in(entry) for entry in tried] == ["lora", "adalora", "head", "bag-of-words"]
+    assert in_form(TRIED[False], None) == list(TRIED[False])

@@ -101,7 +101,7 @@ def test_weights_that_are_quantised_already_are_refused_before_they_are_fetched(
     with serve(repository(tmp_path, **{"config.json": config})) as hub:
         got = call(hub.url, tmp_path)
         assert "quantised already (quantization_config: awq)" in got["error"]
-        assert "quantization: one of nf4, fp4" in got["remedy"]
+        assert "gptqmodel" in got["error"] and "quantization: one of nf4, fp4" in got["remedy"]
         assert not any("/resolve/" in x and "safetensors" in x for x in hub.requests)
 
 

@@ -9,7 +9,6 @@ import pytest
 
 import fake_runs
 from own_models import BERT, GPT, model_folder, put, tensors
-from peftmark.catalog.quantizations import QUANTIZATIONS
 from peftmark.core.errors import AssetError, SuiteError, UserError
 from peftmark.core.hashes import forget_hashes
 from peftmark.core.sealed import unsealed
@@ -265,26 +264,87 @@ def test_a_pickle_alone_is_refused(here):
     assert "pytorch_model.bin is not read" in refused(here)
 
 
+def test_a_form_of_weights_that_cant_be_read_is_refused_before_anything_is_written(here):
+    put(here / "mine", "config.json", BERT | {"quantization_config": {"quant_method": "gptq"}})
+    told = refused(here, AssetError)
+    assert told.startswith(
+        "model mine: mine/config.json: the weights are quantised already (quantization_config: "
+        "gptq)"
+    )
+    assert not (here / "results").exists()
+
+
+def packed(here, methods, recipe="{batch_size: 8}"):
+    """The suite on a checkpoint whose layer is NF4 already, with its constants quantised."""
+    layer = "encoder.layer.0.output.dense.weight"
+    state = {"quant_type": "nf4", "blocksize": 64, "shape": [8, 16], "nested_blocksize": 256}
+    described = np.frombuffer(json.dumps(state).encode(), dtype=np.uint8)
+    weights = {
+        "embeddings.word_embeddings.weight": tensors()["embeddings.word_embeddings.weight"],
+        layer: np.zeros((64, 1), dtype=np.uint8),
+        f"{layer}.absmax": np.zeros(2, dtype=np.uint8),
+        f"{layer}.quant_state.bitsandbytes__nf4": described,
+    }
+    settings = {
+        "quant_method": "bitsandbytes",
+        "load_in_4bit": True,
+        "bnb_4bit_quant_type": "nf4",
+        "bnb_4bit_use_double_quant": True,
+    }
+    model_folder(here / "mine", BERT | {"quantization_config": settings}, weights)
+    suite(
+        here,
+        SUITE.replace("[lora, head]", methods).replace("{batch_size: 8}", recipe),
+    )
+
+
+def test_weights_that_are_quantised_already_are_a_base_of_cells_in_their_form(here):
+    packed(here, "[{method: lora, quantization: [nf4]}, bag-of-words]")
+    plan = planned(here)
+    job = plan.jobs[0]
+    assert (job.quantization, job.recipe.double_quantization) == ("nf4", True)
+    assert job.model_facts.parameters == 224  # 12 x 8 and 8 x 16
+    assert (job.own_model.stored_as, job.own_model.stored_double) == ("nf4", True)
+    assert Job.from_json(job.to_json()) == job
+    assert any("its weights are NF4 already" in note for note in plan.notes)
+
+
 @pytest.mark.parametrize(
-    ("settings", "seen"),
+    ("methods", "recipe", "told"),
     [
-        ({"quant_method": "gptq", "bits": 4}, "gptq"),
-        ({"load_in_4bit": True}, "it doesn't say by what"),
+        (
+            "[lora]",
+            "{batch_size: 8}",
+            "found [none]; the weights of mine are nf4 already: write quantization: [nf4]",
+        ),
+        (
+            "[{method: lora, quantization: [nf4, int8]}]",
+            "{batch_size: 8}",
+            "found [nf4, int8]; the weights of mine are nf4 already: write quantization: [nf4]",
+        ),
+        (
+            "[{method: lora, quantization: [nf4]}, full]",
+            "{batch_size: 8}",
+            "the weights of mine are nf4 already, which full can't be put on: leave it out",
+        ),
+        (
+            "[{method: loftq, quantization: [nf4], recipe: {learning_rate: 1.0e-3}}]",
+            "{batch_size: 8}",
+            "loftq starts from weights before they were quantised",
+        ),
+        (
+            "[{method: lora, quantization: [nf4]}]",
+            "{batch_size: 8, double_quantization: false}",
+            "double_quantization: found false; block constants of the weights of mine are "
+            "quantised: write recipe: {double_quantization: true}",
+        ),
     ],
 )
-def test_weights_that_are_quantised_already_are_refused_with_what_to_do(here, settings, seen):
-    put(here / "mine", "config.json", BERT | {"quantization_config": settings})
-    with pytest.raises(AssetError) as caught:
-        planned(here)
-    assert caught.value.what == (
-        "model mine: mine/config.json: the weights are quantised already (quantization_config: "
-        f"{seen}), and peftmark quantises whole ones"
-    )
-    every = ", ".join(key for key in QUANTIZATIONS if key != "none")
-    assert f"the model that they were made of, with quantization: one of {every} (" in (
-        caught.value.remedy
-    )
-    assert "dequantize()" in caught.value.remedy
+def test_cells_in_another_form_than_a_checkpoints_are_refused_with_what_to_write(
+    here, methods, recipe, told
+):
+    packed(here, methods, recipe)
+    assert told in refused(here)
 
 
 @pytest.mark.parametrize("kind", [np.int8, np.uint8])

@@ -29,6 +29,7 @@ from peftmark.lab.export.opened import Opened
 from peftmark.lab.methods.bitfit import BIAS
 from peftmark.lab.methods.reference import FILE
 from peftmark.lab.models import load_model, trained_head
+from peftmark.lab.quantization.stored import is_stored, unpack_all
 from peftmark.lab.quantization.table import backend_of
 from peftmark.record.job import Job
 from peftmark.record.kept import NOTES
@@ -157,17 +158,22 @@ def float_base(opened: Opened) -> Any:
         Unsupported: what the quantised layers compute is no product with any weights.
     """
     job = opened.job
-    plain = replace(job, quantization="none")
-    base = load_model(opened.files, plain, opened.task, opened.parts).float()
+
+    def loaded(one: Job) -> Any:
+        return load_model(opened.files, one, opened.task, opened.parts)
+
     if job.quantization == "none":
-        return base
+        return loaded(job).float()
     unpacked = backend_of(job.quantization).unpacked
     if unpacked is None:
         raise Unsupported(
             f"layers of quantization {job.quantization} round what goes into them, so that no fp32 "
             "weights give their results; export the adapter instead"
         )
-    quantised = load_model(opened.files, job, opened.task, opened.parts)
+    quantised = loaded(job)
+    if is_stored(job):
+        return unpack_all(quantised)
+    base = loaded(replace(job, quantization="none")).float()
     with torch.no_grad():
         for name in opened.parts.encoder_linears:
             weight: Any = base.get_submodule(name).weight
@@ -210,8 +216,10 @@ def name_classes(model: Any, labels: tuple[str, ...]) -> None:
 
 def write_base(opened: Opened, target: Path) -> None:
     """Write the base that the adapter was trained on, as its class holds it: with a pooler that the
-    published files lack, for one. It is not quantised yet."""
-    job: Job = replace(opened.job, quantization="none")
+    published files lack, for one. It is not quantised yet, unless its files are."""
+    job: Job = opened.job
+    if not is_stored(job):
+        job = replace(job, quantization="none")
     base: Any = load_model(opened.files, job, opened.task, opened.parts)
     base.save_pretrained(target)
     opened.tokenizer.save_pretrained(target)

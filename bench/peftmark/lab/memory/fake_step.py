@@ -23,6 +23,7 @@ from torch import nn
 from peftmark.catalog.lora_methods import STEP_OF
 from peftmark.catalog.methods import known_method
 from peftmark.catalog.task import SPOKEN, Task
+from peftmark.lab.attention import attend_in_one_type
 from peftmark.lab.data.batches import Batch, Shape
 from peftmark.lab.duration.work import Amounts, Work, count_scoring
 from peftmark.lab.measure import parameter_counts
@@ -35,7 +36,6 @@ from peftmark.lab.methods import Prepared, prepare, trainable
 from peftmark.lab.models import (
     Unsupported,
     anatomy_of,
-    attend_in_one_type,
     check_quantised,
     outside,
     quantization_settings,
@@ -43,6 +43,7 @@ from peftmark.lab.models import (
 from peftmark.lab.number_types import raise_kept, raise_trained
 from peftmark.lab.padding import packed_without_values
 from peftmark.lab.parameter_budget import Budgeted, solve
+from peftmark.lab.quantization.stored import left_whole, refuse_whole
 from peftmark.lab.quantization.table import backend_of
 from peftmark.lab.sharded import spared_by
 from peftmark.lab.step import Step, chunked_language_loss, task_loss
@@ -313,7 +314,10 @@ class _Maker:
             parts = anatomy_of(model)
             if weights != "fp32" and not self.form.pure:
                 raise_kept(model, outside(parts))
-            settings = quantization_settings(self.job, parts) if quantised else {}
+            left = left_whole(config, model.base_model_prefix)
+            if left is not None and not quantised:
+                refuse_whole(self.job.method)
+            settings = quantization_settings(self.job, parts, left or ()) if quantised else {}
             quantizer: Any = None
             if settings:
                 from transformers.quantizers.auto import AutoHfQuantizer
@@ -325,7 +329,7 @@ class _Maker:
         if quantizer is not None:
             backend_of(self.job.quantization).stand_in(model, quantizer)
             backend_of(self.job.quantization).loaded(model)
-            check_quantised(model, self.job, parts)
+            check_quantised(model, self.job, parts, left or ())
             attend_in_one_type(model, self.job)
         given: _Given = {}
         for module in model.modules():

@@ -1,0 +1,186 @@
+"""Checkpoints of one's own that are quantised already: the same numbers as those quantised here."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+import transformers
+
+import tiny
+import tiny_causal
+from peftmark.core.hashes import forget_hashes
+from peftmark.lab.data.job_data import task_of
+from peftmark.lab.errors import Unsupported
+from peftmark.lab.export.forms import float_base
+from peftmark.lab.models import anatomy, load_model
+from peftmark.lab.quantization.table import is_quantised
+from peftmark.lab.quantized_cache import load_base
+from peftmark.lab.recipe import run
+from peftmark.own.declared_model import OwnModel as Declared
+from peftmark.own.model import read_own_model
+from peftmark.record.own_model import carried_model
+from peftmark.sources.assets import Places
+from peftmark.sources.own_models import keep_own_model
+
+DOUBLE = {"nf4": True, "fp4": True, "int8": None}
+
+
+def store(source, folder, quantization, whole=None, double=True):
+    """A folder's model, quantised and saved by transformers alone, as people do it."""
+    settings = (
+        {"load_in_8bit": True}
+        if quantization == "int8"
+        else {
+            "load_in_4bit": True,
+            "bnb_4bit_quant_type": quantization,
+            "bnb_4bit_use_double_quant": double,
+            "bnb_4bit_compute_dtype": torch.bfloat16,
+        }
+    )
+    config = transformers.BitsAndBytesConfig(**settings, llm_int8_skip_modules=whole)
+    causal = (transformers.AutoConfig.from_pretrained(source)).model_type == "llama"
+    make = transformers.AutoModelForCausalLM if causal else transformers.AutoModel
+    model = make.from_pretrained(source, quantization_config=config, device_map={"": "cpu"})
+    model.save_pretrained(folder)
+    (tiny_causal if causal else tiny).tokenizer().save_pretrained(folder)
+    return folder
+
+
+def stored_job(places, folder, job):
+    """A job on a folder's model, whose place is noted in the cache."""
+    forget_hashes()
+    found = read_own_model("mine", Declared(path=str(folder)), [folder])
+    keep_own_model(found.model, found.folder, found.hashes, found.source, places.cache)
+    carried = carried_model(found.model)
+    recipe = replace(job.recipe, double_quantization=carried.stored_double or None)
+    if carried.stored_as == "int8":
+        recipe = replace(recipe, double_quantization=None)
+    return replace(
+        job,
+        model="mine",
+        model_identity=found.model.identity,
+        own_model=carried,
+        quantization=carried.stored_as,
+        recipe=recipe,
+    )
+
+
+def based(folder, job):
+    task = task_of(job)
+    return load_model(folder, job, task, anatomy(folder, task))
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("quantization", ["nf4", "int8"])
+def test_a_stored_base_trains_to_the_bits_of_one_that_is_quantised_here(
+    places, tmp_path, quantization, unprobed
+):
+    source = places.mirror / "models" / "tiny"
+    folder = store(source, tmp_path / "mine", quantization, whole=["pooler"])
+    plain = tiny.job(quantization=quantization, steps=4, precision="bf16")
+    job = stored_job(places, folder, plain)
+    done, known = (run(one, places, lambda _: None) for one in (job, plain))
+    assert (done.status, known.status) == ("ok", "ok"), done.status_reason
+    assert done.final_weights_hash == known.final_weights_hash
+    assert done.total_parameters == known.total_parameters
+    assert done.predicted_live_bytes == known.predicted_live_bytes
+    assert done.live_bytes == known.live_bytes == done.predicted_live_bytes
+    assert done.base_format == known.base_format
+    assert done.reload_max_error < 1e-5
+
+
+@pytest.mark.heavy
+def test_a_stored_language_model_trains_to_the_bits_of_one_that_is_quantised_here(
+    tmp_path, monkeypatch, unprobed
+):
+    tiny_causal.install(tmp_path / "mirror", monkeypatch)
+    places = Places(tmp_path / "mirror", ("mirror",), tmp_path / "cache")
+    folder = store(places.mirror / "models" / "tiny", tmp_path / "mine", "nf4", double=False)
+    plain = tiny_causal.job(quantization="nf4", steps=4)
+    plain = replace(plain, recipe=replace(plain.recipe, double_quantization=None))
+    job = stored_job(places, folder, plain)
+    plain = replace(plain, recipe=replace(plain.recipe, double_quantization=False))
+    job = replace(job, recipe=plain.recipe)
+    done, known = (run(one, places, lambda _: None) for one in (job, plain))
+    assert (done.status, known.status) == ("ok", "ok"), done.status_reason
+    assert done.final_weights_hash == known.final_weights_hash
+    assert done.metric_value == known.metric_value
+    assert done.live_bytes == known.live_bytes == done.predicted_live_bytes
+
+
+def test_layers_that_a_checkpoint_left_whole_stay_whole(places, tmp_path):
+    source = places.mirror / "models" / "tiny"
+    folder = store(source, tmp_path / "mine", "nf4", whole=["encoder.layer.1", "pooler"])
+    model = based(folder, stored_job(places, folder, tiny.job()))
+    packed = {n for n, p in model.named_parameters() if is_quantised(p)}
+    assert packed and all(name.startswith("bert.encoder.layer.0.") for name in packed)
+    whole = transformers.AutoModel.from_pretrained(source)
+    name = "encoder.layer.1.output.dense.weight"
+    assert torch.equal(model.get_parameter(f"bert.{name}"), whole.get_parameter(name))
+
+
+@pytest.mark.parametrize("quantization", ["nf4", "int8"])
+def test_a_pooler_that_is_packed_is_a_plain_layer_of_its_numbers(places, tmp_path, quantization):
+    source = places.mirror / "models" / "tiny"
+    folder = store(source, tmp_path / "mine", quantization)
+    model = based(folder, stored_job(places, folder, tiny.job()))
+    whole = transformers.AutoModel.from_pretrained(source).pooler.dense.weight.detach()
+    found = model.bert.pooler.dense.weight.detach()
+    assert type(model.bert.pooler.dense) is torch.nn.Linear
+    assert found.dtype == torch.float32 and not torch.equal(found, whole)
+    step = {"nf4": 0.16, "int8": 0.5 / 127}[quantization] * whole.abs().max()
+    assert float((found - whole).abs().max()) <= float(step)
+
+
+def test_a_stored_base_is_the_same_from_the_cache_and_for_every_seed(places, tmp_path):
+    folder = store(places.mirror / "models" / "tiny", tmp_path / "mine", "nf4")
+    job = stored_job(places, folder, tiny.job())
+    task = task_of(job)
+    parts = anatomy(folder, task)
+    first, other = (
+        load_base(folder, replace(job, seed=seed), task, parts, places.cache) for seed in (0, 1)
+    )
+    assert first.quantise_seconds == 0
+    assert not torch.equal(first.model.classifier.weight, other.model.classifier.weight)
+    state = other.model.state_dict()
+    for name, value in first.model.state_dict().items():
+        if not name.startswith("classifier."):
+            assert torch.equal(value, state[name]), name
+    assert not (places.cache / "bases").exists()  # nothing is copied
+
+
+def test_layers_compute_in_the_jobs_type_whatever_the_checkpoint_says(places, tmp_path):
+    folder = store(places.mirror / "models" / "tiny", tmp_path / "mine", "nf4")
+    model = based(folder, stored_job(places, folder, tiny.job(precision="fp32")))
+    layer = model.bert.encoder.layer[0].output.dense
+    assert layer.compute_dtype == torch.float32  # the checkpoint says bfloat16
+
+
+def test_loftq_has_no_whole_weights_to_start_from(places, tmp_path):
+    folder = store(places.mirror / "models" / "tiny", tmp_path / "mine", "nf4")
+    job = stored_job(places, folder, tiny.job("loftq", quantization="nf4"))
+    with pytest.raises(Unsupported, match="before they were quantised"):
+        task = task_of(job)
+        build = tiny.Build(job, task, folder, anatomy(folder, task), tiny.work(places, job))
+        build.prepare(build.base())
+
+
+@pytest.mark.heavy
+def test_a_merged_export_of_a_stored_base_is_a_whole_model(places, tmp_path, unprobed):
+    folder = store(places.mirror / "models" / "tiny", tmp_path / "mine", "nf4", ["pooler"])
+    job = stored_job(places, folder, tiny.job(steps=4))
+    one, done = tiny.left(job, places, tmp_path / "left")
+    assert done.status == "ok", done.status_reason
+    base = float_base(one)
+    assert not any(map(is_quantised, base.parameters()))
+    assert {p.dtype for p in base.parameters()} == {torch.float32}
+    base.save_pretrained(tmp_path / "whole")
+    again = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "whole")
+    assert not hasattr(again.config, "quantization_config")
+    packed = based(folder, job).eval()
+    given = {"input_ids": torch.tensor([[2, 5, 9, 3]])}
+    with torch.no_grad():
+        apart = (again.eval()(**given).logits - packed(**given).logits).abs().max()
+    assert float(apart) < 1e-4
