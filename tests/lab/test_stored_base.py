@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -110,15 +111,35 @@ def test_a_stored_language_model_trains_to_the_bits_of_one_that_is_quantised_her
     assert done.live_bytes == known.live_bytes == done.predicted_live_bytes
 
 
-def test_layers_that_a_checkpoint_left_whole_stay_whole(places, tmp_path):
+def test_layers_that_a_checkpoint_left_whole_stay_whole_and_are_predicted(
+    places, tmp_path, unprobed
+):
     source = places.mirror / "models" / "tiny"
     folder = store(source, tmp_path / "mine", "nf4", whole=["encoder.layer.1", "pooler"])
-    model = based(folder, stored_job(places, folder, tiny.job()))
+    job = stored_job(places, folder, tiny.job(steps=4))
+    model = based(folder, job)
     packed = {n for n, p in model.named_parameters() if is_quantised(p)}
     assert packed and all(name.startswith("bert.encoder.layer.0.") for name in packed)
+    assert type(model.bert.encoder.layer[1].output.dense) is torch.nn.Linear
     whole = transformers.AutoModel.from_pretrained(source)
     name = "encoder.layer.1.output.dense.weight"
     assert torch.equal(model.get_parameter(f"bert.{name}"), whole.get_parameter(name))
+    done = run(job, places, lambda _: None)
+    assert done.status == "ok", done.status_reason
+    assert done.live_bytes == done.predicted_live_bytes
+    assert done.total_parameters == run(tiny.job(steps=4), places, lambda _: None).total_parameters
+
+
+def test_layers_that_are_whole_without_being_named_are_refused(places, tmp_path):
+    source = places.mirror / "models" / "tiny"
+    folder = store(source, tmp_path / "mine", "nf4", whole=["encoder.layer.1", "pooler"])
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    config["quantization_config"]["llm_int8_skip_modules"] = None
+    path.write_text(json.dumps(config))
+    job = stored_job(places, folder, tiny.job())
+    with pytest.raises(Unsupported, match=r"6 of the 12 linear layers of mine are whole in its"):
+        based(folder, job)
 
 
 @pytest.mark.parametrize("quantization", ["nf4", "int8"])

@@ -297,6 +297,12 @@ def check_quantised(model: nn.Module, job: Job, parts: Anatomy, left: Sequence[s
     if whole:
         # A prediction is asked for without the model's name.
         named = job.model or getattr(model.config, "model_type", "the model")
+        if is_stored(job):
+            raise Unsupported(
+                f"{len(whole)} of the {len(layers)} linear layers of {named} are whole in its "
+                "files, and llm_int8_skip_modules of its quantization_config doesn't name them; "
+                "save the model again, or use the one that it was made of"
+            )
         raise Unsupported(
             f"transformers leaves {len(whole)} of the {len(layers)} linear layers of {named} "
             f"as they are with quantization {job.quantization} ({type(whole[0]).__name__} is no "

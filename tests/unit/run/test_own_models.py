@@ -309,6 +309,12 @@ def test_weights_that_are_quantised_already_are_a_base_of_cells_in_their_form(he
     assert any("its weights are NF4 already" in note for note in plan.notes)
 
 
+def test_a_job_on_whole_weights_says_nothing_of_a_form(here):
+    """Ids of such jobs are what they were before weights could be quantised already."""
+    said = json.loads(planned(here).jobs[0].to_json())["own_model"]
+    assert set(said) == {"causal", "parameters", "title"}
+
+
 @pytest.mark.parametrize(
     ("methods", "recipe", "told"),
     [
