@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
+import transformers
 from torch import nn
 
 import tiny
+from peftmark.catalog.tasks import TASKS
+from peftmark.lab import after_training, recipe
+from peftmark.lab import attention as attending
 from peftmark.lab import compiled as compiling
-from peftmark.lab import recipe
 from peftmark.lab.data.batches import Encoder, padded_length
 from peftmark.lab.errors import Unsupported
+from peftmark.lab.memory.fake_step import NotSymbolic, run
 from peftmark.lab.scoring import outputs_of
 from peftmark.lab.step import task_loss
+from peftmark.record.outcome import Outcome
 from peftmark.sources.assets import Places
 
 CPU = torch.device("cpu")
@@ -101,6 +109,53 @@ def test_a_model_without_fused_attention_says_so(tmp_path, monkeypatch):
     places = Places(tmp_path / "mirror", ("mirror",), tmp_path / "cache")
     with pytest.raises(Unsupported, match=r"has no fused attention.*attention: eager"):
         tiny.base(places, tiny.job("lora", attention="sdpa"))
+
+
+class Made:
+    """Stands in for a class of transformers'."""
+
+    def __init__(self, flash):
+        self._supports_flash_attn = flash
+
+
+def flash_job(device="cuda"):
+    return replace(tiny.job("lora", attention="flash"), device=device)
+
+
+def test_flash_attention_is_transformers_own_where_its_package_is(monkeypatch):
+    config = transformers.LlamaConfig()
+    monkeypatch.setattr(attending, "find_spec", lambda name: object())
+    found = attending.attention_settings(config, flash_job(), Made(True))
+    assert found == {"attn_implementation": "flash_attention_2"}
+    with pytest.raises(Unsupported, match="a model of type llama has no FlashAttention"):
+        attending.attention_settings(config, flash_job(), Made(False))
+    with pytest.raises(Unsupported, match="attention: flash needs a GPU"):
+        attending.attention_settings(config, flash_job("cpu"), Made(True))
+    monkeypatch.setattr(attending, "find_spec", lambda name: None)
+    with pytest.raises(Unsupported, match="pip install flash-attn --no-build-isolation"):
+        attending.attention_settings(config, flash_job(), Made(True))
+
+
+def test_steps_of_flash_attention_are_not_predicted():
+    with pytest.raises(NotSymbolic, match="kernels of others run on values alone"):
+        run(flash_job(), TASKS["sst-2"], transformers.BertConfig(), [])
+
+
+@pytest.mark.parametrize(
+    ("recipe", "why"),
+    [
+        ({"attention": "flash"}, after_training.OF_FLASH),
+        ({"packing": True, "gradient_accumulation": 2}, after_training.OF_PASSES),
+        ({"packing": True}, None),
+        ({"attention": "sdpa"}, None),
+    ],
+)
+def test_operations_that_are_not_counted_are_null_with_the_reason(recipe, why):
+    job = tiny.job("lora", **recipe)
+    counted = Outcome(status="ok", flops_per_step=5.0, mfu=0.5)
+    found = after_training._counted(counted, SimpleNamespace(job=job))
+    assert (found.flops_per_step, found.mfu) == ((5.0, 0.5) if why is None else (None, None))
+    assert found.null_reasons.get("flops_per_step") == why
 
 
 @pytest.mark.parametrize("changes", [{"pad_to": 8}, {"attention": "eager"}])

@@ -43,6 +43,7 @@ LIVE = ("live_bytes", *(part.column for part in LIVE_PARTS))
 SHARDED = "its base was sharded, and what is measured apart from training takes a whole one"
 COUNTED = ("flops_per_step", "mfu")
 OF_PASSES = "each packed pass of a step has a length of its own, and three steps tell no others"
+OF_FLASH = "operations of FlashAttention's kernels are not counted"
 OF_COMPILED = "a compiled step keeps other tensors than one that is followed"
 
 
@@ -147,9 +148,11 @@ def probed(
 def _counted(outcome: Outcome, build: Build) -> Outcome:
     """The outcome without operations where steps were counted that others aren't told from."""
     recipe = build.job.recipe
-    if not recipe.packing or recipe.device_rows == recipe.batch_size:
+    packed = recipe.packing and recipe.device_rows != recipe.batch_size
+    if not packed and recipe.attention != "flash":
         return outcome
-    return without(replace(outcome, flops_per_step=None, mfu=None), COUNTED, OF_PASSES)
+    why = OF_PASSES if packed else OF_FLASH
+    return without(replace(outcome, flops_per_step=None, mfu=None), COUNTED, why)
 
 
 def _probed(build: Build, work: Work) -> Probed:

@@ -22,7 +22,9 @@ from peftmark.machine.groups import cpu_quota
 from peftmark.record.job import Environment, Job, source_key
 
 OPTIONAL = tuple(
-    dict.fromkeys([*(q.optional for q in QUANTIZATIONS.values() if q.optional), "liger-kernel"])
+    dict.fromkeys(
+        [*(q.optional for q in QUANTIZATIONS.values() if q.optional), "liger-kernel", "flash-attn"]
+    )
 )
 """Packages that a run may do without, and whose version can change the bits of some of its cells.
 They count where both sides have them: without them those cells don't run, others run as ever."""

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from peftmark.record.identity import LATER
 
 Precision = Literal["fp32", "bf16", "fp16"]
-Attention = Literal["sdpa", "eager"]
+Attention = Literal["sdpa", "eager", "flash"]
 PadTo = Literal[8, 16, 32, 64]
 Kernels = Literal["liger"]
 Optimizer = Literal["adamw", "adamw_8bit", "paged_adamw", "paged_adamw_8bit"]
@@ -93,8 +93,8 @@ class Recipe:
             `max_length`; None for its longest row.
         compile: the model's layers go through torch.compile, for training steps and the scores
             between them (`peftmark.lab.compiled`).
-        attention: torch's fused attention, or one product after the other; None for what
-            transformers takes by itself.
+        attention: torch's fused attention, one product after the other, or FlashAttention; None
+            for what transformers takes by itself.
         devices: processes that train the job together, each on a GPU or a core of its own and on
             its share of every step's rows (`peftmark.lab.team`).
         shard: each of them holds a part of the frozen weights of the model's layers, and a layer

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from peftmark.catalog import kernels, packing
+from peftmark.catalog import flash, kernels, packing
 from peftmark.catalog.architectures import OF_MODELS
 from peftmark.catalog.method import Method
 from peftmark.catalog.task import Task
@@ -16,6 +16,13 @@ from peftmark.suite.positions import check_positions
 
 def form_faults(values: Mapping[str, Any], method: Method, task: Task) -> Iterator[tuple[str, str]]:
     """(key, what is wrong) of a recipe that packs rows or takes kernels of others."""
+    if values["attention"] == "flash":
+        if values["precision"] == "fp32":
+            yield "attention", flash.NEEDS_16_BITS
+        if values["compile"]:
+            yield "attention", flash.NOT_COMPILED
+        if values["packing"]:
+            yield "attention", flash.NOT_PACKED
     if values["kernels"] is not None and values["compile"]:
         yield (
             "kernels",
@@ -75,6 +82,8 @@ def _faults(job: Job, config: Mapping[str, Any]) -> Iterator[str]:
     kind, recipe = config.get("model_type"), job.recipe
     if recipe.packing and kind is not None and (fault := packing.model_fault(str(kind))):
         yield f"packing, model {job.model}: {fault}"
+    if recipe.attention == "flash" and job.device != "cuda":
+        yield flash.NEEDS_GPU
     if recipe.kernels is None:
         return
     if job.device != "cuda":

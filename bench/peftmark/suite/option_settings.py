@@ -32,11 +32,11 @@ def _option(cell: Cell, values: Mapping[str, Any], name: str) -> Any:
 def _unipelt(
     cell: Cell, values: Mapping[str, Any], steps: int, eval_every: int
 ) -> Iterator[tuple[str, str]]:
-    if values["attention"] == "eager":
+    if values["attention"] in ("eager", "flash"):
         yield (
             "attention",
-            "found eager; a part of unipelt is prefixes of torch's fused attention; allowed: sdpa, "
-            "or leave it out",
+            f"found {values['attention']}; a part of unipelt is prefixes of torch's fused "
+            "attention; allowed: sdpa, or leave it out",
         )
     if _option(cell, values, "gates") != "network":
         return

@@ -46,6 +46,13 @@ def test_kernels_on_a_cpu_are_refused_in_one_message():
     assert "leave kernels out" in text
 
 
+def test_flash_attention_on_a_cpu_is_refused_in_one_message():
+    text = refusal(job(device="cpu", attention="flash"), job("minilm-l6", "cpu", attention="flash"))
+    assert text.count("attention: flash needs a GPU") == 1
+    assert "use attention: sdpa" in text
+    check_form([job(attention="flash")], {})
+
+
 def test_an_architecture_without_kernels_is_refused():
     text = refusal(job("minilm-l6", kernels="liger"))
     assert "model minilm-l6: kernels: liger has none for a model of type bert" in text

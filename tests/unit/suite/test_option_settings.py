@@ -34,6 +34,7 @@ PLAIN, BEST = {"second_quantization": "none"}, {"from": "best"}
         (suite_with("unipelt", options=NETWORK, gradient_accumulation=2), "allowed: 1, or gates"),
         (suite_with("unipelt", options=NETWORK, devices=2), "devices: found 2; gates: network"),
         (suite_with("unipelt", attention="eager"), "attention: found eager; a part of unipelt"),
+        (suite_with("unipelt", attention="flash"), "attention: found flash; a part of unipelt"),
         (suite_with("unipelt", options={"prune_below": 0.2}), "it is for gates: network"),
         (suite_with("unipelt", options={"gates": "mlp"}), "allowed: paper, network"),
         (suite_with("two-stage", options=PLAIN), "none with quantization none"),

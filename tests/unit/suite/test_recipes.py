@@ -287,7 +287,10 @@ def test_a_method_that_averages_over_a_pass_has_one_device(tmp_path):
         ({"packing": True, "compile": True}, ["packing: found true with compile: true"]),
         ({"kernels": "unsloth"}, ["recipe.kernels: found 'unsloth'", "liger"]),
         ({"kernels": "liger", "compile": True}, ["kernels: found liger with compile: true"]),
-        ({"attention": "flash"}, ["recipe.attention: found 'flash'", "'sdpa' or 'eager'"]),
+        ({"attention": "xformers"}, ["found 'xformers'", "'sdpa', 'eager' or 'flash'"]),
+        ({"attention": "flash", "precision": "fp32"}, ["attention: found flash with precision"]),
+        ({"attention": "flash", "compile": True}, ["attention: found flash with compile: true"]),
+        ({"attention": "flash", "packing": True}, ["attention: found flash with packing: true"]),
         ({"optimizer": "sgd"}, ["'adamw', 'adamw_8bit', 'paged_adamw' or 'paged_adamw_8bit'"]),
     ],
 )

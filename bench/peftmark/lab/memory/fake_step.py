@@ -345,7 +345,7 @@ class _Maker:
             raise NotSymbolic(untrained)
         if self.job.recipe.compile:
             raise NotSymbolic("a compiled step keeps other tensors than one without values shows")
-        if self.job.recipe.kernels is not None:
+        if self.job.recipe.kernels is not None or self.job.recipe.attention == "flash":
             raise NotSymbolic("kernels of others run on values alone")
         if self.job.recipe.devices > 1 and not self.job.recipe.shard:
             raise NotSymbolic("a step that several devices share is not predicted")
