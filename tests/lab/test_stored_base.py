@@ -14,7 +14,8 @@ import tiny_causal
 from peftmark.core.hashes import forget_hashes
 from peftmark.lab.data.job_data import task_of
 from peftmark.lab.errors import Unsupported
-from peftmark.lab.export.forms import float_base
+from peftmark.lab.export.forms import float_base, form_of
+from peftmark.lab.export.write import write
 from peftmark.lab.models import anatomy, load_model
 from peftmark.lab.quantization.table import is_quantised
 from peftmark.lab.quantized_cache import load_base
@@ -187,11 +188,39 @@ def test_loftq_has_no_whole_weights_to_start_from(places, tmp_path):
 
 
 @pytest.mark.heavy
-def test_a_merged_export_of_a_stored_base_is_a_whole_model(places, tmp_path, unprobed):
-    folder = store(places.mirror / "models" / "tiny", tmp_path / "mine", "nf4", ["pooler"])
-    job = stored_job(places, folder, tiny.job(steps=4))
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("quantization", "whole", "merged", "with_base", "form"),
+    [
+        ("nf4", ["pooler"], False, False, "adapter"),
+        ("nf4", ["encoder.layer.1"], False, True, "adapter"),
+        ("nf4", ["encoder.layer.1"], True, False, "model"),
+        ("int8", ["pooler"], False, False, "adapter"),
+    ],
+)
+def test_an_export_from_a_stored_base_is_the_trained_model(
+    places, tmp_path, unprobed, quantization, whole, merged, with_base, form
+):
+    folder = store(places.mirror / "models" / "tiny", tmp_path / "mine", quantization, whole)
+    job = stored_job(places, folder, tiny.job(steps=4, train_pooler=True))
     one, done = tiny.left(job, places, tmp_path / "left")
     assert done.status == "ok", done.status_reason
+    (tmp_path / "out").mkdir()
+    found = write(one, tmp_path / "out", merged, with_base)
+    assert (found.form, found.with_base) == (form, with_base)
+    assert found.difference < 1e-4 if quantization != "int8" else found.difference < 0.2
+
+
+@pytest.mark.heavy
+def test_whole_numbers_of_a_stored_base_are_its_function(places, tmp_path, unprobed):
+    """And an adapter alone can't be exported from where what it trained beside was packed."""
+    folder = store(places.mirror / "models" / "tiny", tmp_path / "mine", "nf4")
+    job = stored_job(places, folder, tiny.job(steps=4, train_pooler=True))
+    one, done = tiny.left(job, places, tmp_path / "left")
+    assert done.status == "ok", done.status_reason
+    with pytest.raises(Unsupported, match=r"bert\.pooler\.dense trained as a plain.*--with-base"):
+        form_of(one, merged=False)
+    assert (form_of(one, True), form_of(one, False, with_base=True)) == ("model", "adapter")
     base = float_base(one)
     assert not any(map(is_quantised, base.parameters()))
     assert {p.dtype for p in base.parameters()} == {torch.float32}

@@ -35,11 +35,14 @@ from peftmark.lab.last_token import is_encoder, padding_in, read_last_token
 from peftmark.lab.number_types import TYPES
 from peftmark.lab.own_weights import as_loaded, own_settings
 from peftmark.lab.quantization.stored import (
+    as_stored,
     compute_as,
     is_stored,
     left_whole,
+    packed_of,
     stays_whole,
     unpack,
+    unpack_all,
 )
 from peftmark.lab.quantization.table import backend_of, is_quantised
 from peftmark.lab.rng import seed_all
@@ -243,6 +246,9 @@ def load_model(
         Unsupported: if the quantization can't run here or leaves layers as they are, or the
             user's own weights are others than the model's class has, or it can't attend as asked.
     """
+    if is_stored(job) and job.quantization == "none":
+        plain: nn.Module = unpack_all(load_model(folder, as_stored(job), task, parts))
+        return plain
     config = config_for(folder, job, max(1, len(task.labels)))
     if job.recipe.packing and (fault := model_fault(config.model_type)):
         raise Unsupported(fault)
@@ -251,7 +257,8 @@ def load_model(
     if is_stored(job):
         prefix, quantised = made.base_model_prefix, True
         whole = left_whole(config, prefix) or ()
-        compute_as(config, folder, job, prefix, parts.head_linears)
+        packed = packed_of(parts.head_linears, folder)
+        compute_as(config, job, prefix, set(parts.head_linears) - set(packed))
     seed_all(job.seed, "head")
     found = maker_of(task.kind).from_pretrained(
         folder,

@@ -11,7 +11,9 @@ from peftmark.lab.export.forms import Form
 from peftmark.lab.export.opened import Opened
 from peftmark.lab.last_token import reads_last_token
 from peftmark.lab.methods.any_peft import HEAD_FILE
+from peftmark.lab.models import maker_of
 from peftmark.lab.number_types import TYPES
+from peftmark.lab.quantization.stored import compute_as, is_stored, packed_of
 from peftmark.lab.quantization.table import backend_of
 
 FILE = "load.py"
@@ -28,7 +30,7 @@ def loading_code(opened: Opened, form: Form, with_base: bool) -> str:
         body = [f"    model = {maker}.from_pretrained(HERE, dtype=torch.float32)"]
         given = 'device="cpu"'
     else:
-        body, more = _adapter(opened, maker)
+        body, more = _adapter(opened, maker, with_base)
         given = 'base=BASE, revision=REVISION, device="cpu"'
     return "\n".join(
         [
@@ -78,18 +80,23 @@ def _meaning(opened: Opened) -> list[str]:
     return []
 
 
-def _adapter(opened: Opened, maker: str) -> tuple[list[str], list[str]]:
+def _adapter(opened: Opened, maker: str, with_base: bool) -> tuple[list[str], list[str]]:
     """Lines that load base and adapter, and what they import beside."""
     job, more = opened.job, []
+    stored = _stored(opened, with_base) if is_stored(job) else []
     body = [
+        *stored,
         f"    model = {maker}.from_pretrained(",
         "        base,",
         "        revision=revision,",
         f"        dtype={TYPES[job.recipe.weights]},",
     ]
-    if maker.endswith("Classification"):
-        body.append(f"        num_labels={max(1, len(opened.task.labels))},")
-    settings = _quantization(opened)
+    if stored:
+        more.append("from transformers import AutoConfig")
+        body += ["        config=config,", '        device_map={"": device},']
+    elif maker.endswith("Classification"):
+        body.append(f"        num_labels={_classes(opened)},")
+    settings = None if stored else _quantization(opened)
     if settings is not None:
         more.append("from transformers.quantizers.auto import AutoQuantizationConfig")
         text = pprint.pformat(settings, indent=1, width=84, sort_dicts=True).splitlines()
@@ -117,6 +124,28 @@ def _adapter(opened: Opened, maker: str) -> tuple[list[str], list[str]]:
     return [*body, "    model = PeftModel.from_pretrained(model, str(HERE))"], more
 
 
+def _classes(opened: Opened) -> int:
+    return max(1, len(opened.task.labels))
+
+
+def _stored(opened: Opened, with_base: bool) -> list[str]:
+    """Lines that make the configuration of a base whose files are quantised already."""
+    head, config = opened.parts.head_linears, _config(opened)
+    made = maker_of(opened.task.kind)._model_mapping[type(config)]
+    packed = [] if with_base else packed_of(head, opened.files)
+    whole = [name for name in head if name not in packed]
+    found = compute_as(config, opened.job, made.base_model_prefix, whole)
+    text = pprint.pformat(_in_fp32(found), indent=1, width=84, sort_dicts=True).splitlines()
+    return [
+        "    config = AutoConfig.from_pretrained(",
+        f"        base, revision=revision, num_labels={_classes(opened)}",
+        "    )",
+        "    # As its files say, but for the type that layers compute in.",
+        f"    config.quantization_config = {text[0]}",
+        *(f"    {line}" for line in text[1:]),
+    ]
+
+
 def _config(opened: Opened) -> Any:
     from transformers import AutoConfig
 
@@ -126,9 +155,12 @@ def _config(opened: Opened) -> Any:
 def _quantization(opened: Opened) -> dict[str, Any] | None:
     """transformers' settings of the quantised base, its products in fp32."""
     config = backend_of(opened.job.quantization).config(opened.job, opened.parts.head_linears)
-    if config is None:
-        return None
-    found: dict[str, Any] = json.loads(json.dumps(config.to_dict()))  # enumerations as words
+    return None if config is None else _in_fp32(config.to_dict())
+
+
+def _in_fp32(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings as plain data, layers computing in fp32."""
+    found: dict[str, Any] = json.loads(json.dumps(settings))  # enumerations as words
     if "bnb_4bit_compute_dtype" in found:
         found["bnb_4bit_compute_dtype"] = "float32"
     return found

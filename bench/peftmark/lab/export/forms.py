@@ -29,7 +29,7 @@ from peftmark.lab.export.opened import Opened
 from peftmark.lab.methods.bitfit import BIAS
 from peftmark.lab.methods.reference import FILE
 from peftmark.lab.models import load_model, trained_head
-from peftmark.lab.quantization.stored import is_stored, unpack_all
+from peftmark.lab.quantization.stored import is_stored, packed_of, saved_as_it_is
 from peftmark.lab.quantization.table import backend_of
 from peftmark.record.job import Job
 from peftmark.record.kept import NOTES
@@ -40,15 +40,24 @@ ALMOST_ZERO = 1e-5
 """What PEFT adds to an AdaLoRA module's divisor."""
 
 
-def form_of(opened: Opened, merged: bool) -> Form:
+def form_of(opened: Opened, merged: bool, with_base: bool = False) -> Form:
     """The form that an export has.
 
     Args:
         merged: whether weights without an adapter are asked for.
+        with_base: whether the base is written beside an adapter.
 
     Raises:
         Unsupported: neither PEFT nor transformers could give the model.
     """
+    if not merged and not with_base and is_stored(opened.job):
+        trained = trained_head(opened.parts, opened.job.recipe.train_pooler)
+        packed = packed_of(opened.parts.head_linears, opened.files)
+        if lost := [n for n in packed if any(n == t or n.startswith(f"{t}.") for t in trained)]:
+            raise Unsupported(
+                f"{', '.join(lost)} trained as a plain layer, and the model's files have it "
+                "packed, so that no adapter goes onto them; export with --with-base, or --merged"
+            )
     if opened.is_adapter and not merged:
         return "adapter"
     if opened.kept.beyond:
@@ -170,10 +179,10 @@ def float_base(opened: Opened) -> Any:
             f"layers of quantization {job.quantization} round what goes into them, so that no fp32 "
             "weights give their results; export the adapter instead"
         )
-    quantised = loaded(job)
-    if is_stored(job):
-        return unpack_all(quantised)
     base = loaded(replace(job, quantization="none")).float()
+    if is_stored(job):
+        return base
+    quantised = loaded(job)
     with torch.no_grad():
         for name in opened.parts.encoder_linears:
             weight: Any = base.get_submodule(name).weight
@@ -221,5 +230,9 @@ def write_base(opened: Opened, target: Path) -> None:
     if not is_stored(job):
         job = replace(job, quantization="none")
     base: Any = load_model(opened.files, job, opened.task, opened.parts)
+    if is_stored(job):
+        # What it had packed outside the pretrained base is whole now.
+        base.config.quantization_config.llm_int8_skip_modules += opened.parts.head_linears
+        saved_as_it_is(base)
     base.save_pretrained(target)
     opened.tokenizer.save_pretrained(target)

@@ -47,7 +47,7 @@ def write(opened: Opened, target: Path, merged: bool = False, with_base: bool = 
     Raises:
         Unsupported: no form gives the trained model, or what was written is another one.
     """
-    form = forms.form_of(opened, merged)
+    form = forms.form_of(opened, merged, with_base)
     with_base = with_base and form != "model"
     _WRITERS[form](opened, target)
     if with_base:

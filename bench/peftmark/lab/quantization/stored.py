@@ -8,6 +8,7 @@ affair, as for any other base.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -16,6 +17,7 @@ from safetensors import safe_open
 from torch import nn
 from transformers.quantizers.quantizers_utils import should_convert_module
 
+from peftmark.catalog.quantizations import QUANTIZATIONS
 from peftmark.lab.errors import Unsupported
 from peftmark.lab.quantization.table import backend_of, is_quantised
 from peftmark.record.job import Job
@@ -48,17 +50,35 @@ def stays_whole(name: str, whole: Sequence[str]) -> bool:
     return not should_convert_module(name, list(whole))
 
 
-def compute_as(config: Any, folder: Path, job: Job, prefix: str, head: Sequence[str]) -> None:
+def packed_of(head: Sequence[str], folder: Path) -> list[str]:
+    """Those of some layers whose weights are packed in a folder's files."""
+    packed = _packed_in(folder)
+    return [name for name in head if any(f".{name}".endswith(f".{one}") for one in packed)]
+
+
+def compute_as(config: Any, job: Job, prefix: str, whole: Iterable[str]) -> dict[str, Any]:
     """Have layers of a checkpoint compute as the job says, whatever they computed in before.
 
     Args:
         config: its configuration, which is changed.
-        head: linear layers outside the pretrained base; those that aren't packed stay whole.
+        whole: linear layers outside the pretrained base that aren't packed in the files.
+
+    Returns:
+        What its configuration says of the form now.
     """
-    packed = _packed_in(folder)
-    fresh = [n for n in head if not any(f".{n}".endswith(f".{one}") for one in packed)]
-    whole = [*(left_whole(config, prefix) or ()), *fresh]
-    setattr(config, QUANTISED, backend_of(job.quantization).config(job, whole).to_dict())
+    left = [*(left_whole(config, prefix) or ()), *whole]
+    found: dict[str, Any] = backend_of(job.quantization).config(job, left).to_dict()
+    setattr(config, QUANTISED, found)
+    return found
+
+
+def as_stored(job: Job) -> Job:
+    """A job on whole weights as one on those that the files hold."""
+    own = job.own_model
+    assert own is not None
+    double = own.stored_double if QUANTIZATIONS[own.stored_as].double else None
+    recipe = replace(job.recipe, double_quantization=double)
+    return replace(job, quantization=own.stored_as, recipe=recipe)
 
 
 def unpack(model: nn.Module, names: Iterable[str]) -> None:
@@ -80,9 +100,15 @@ def unpack_all(model: Any) -> Any:
     """The same model in fp32, every packed layer a plain one."""
     unpack(model, [name for name, _ in model.named_modules() if name])
     delattr(model.config, QUANTISED)
-    # Or saving would turn the numbers back into those of the files.
-    model.is_quantized, model.hf_quantizer, model._weight_conversions = False, None, None
+    model.is_quantized, model.hf_quantizer = False, None
+    saved_as_it_is(model)
     return model.float()
+
+
+def saved_as_it_is(model: Any) -> None:
+    """Have a loaded model written with the numbers that it has: transformers would turn them back
+    into those of the files, which it can't of packed ones."""
+    model._weight_conversions = None
 
 
 def refuse_whole(method: str) -> NoReturn:
