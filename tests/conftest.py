@@ -4,6 +4,7 @@ import gc
 import os
 import signal
 import sys
+from collections import defaultdict
 from importlib.machinery import PathFinder
 
 import pytest
@@ -24,6 +25,21 @@ stand_ins.load_early()
 # Nine thousand tests and the libraries are a million objects that stay: to look through them again
 # and again for cycles takes a fifth of the time that it takes to find the tests.
 gc.set_threshold(100_000, 50, 1000)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Make slow what `make test` leaves out of a sweep: all but so many cases, evenly spread."""
+    sweeps = defaultdict(list)
+    for item in items:
+        if item.get_closest_marker("sweep") is not None:
+            sweeps[item.path, item.originalname].append(item)
+    for cases in sweeps.values():
+        count = cases[0].get_closest_marker("sweep").args[0]
+        kept = {i * len(cases) // count for i in range(count)}
+        for at, item in enumerate(cases):
+            if at not in kept:
+                item.add_marker("slow")
 
 
 def pytest_collection_finish(session):

@@ -39,12 +39,12 @@ def test_every_row_is_readable_and_says_which_commit_made_it(path):
 def test_tuned_methods_spent_equal_steps_on_trials(path):
     """From the rows alone, to within two percent; what is chosen comes from the trials."""
     rows = read_rows_file(path).records.values()
-    steps: Counter[tuple[str, Cell]] = Counter()
+    steps: Counter[tuple[tuple[str, str], Cell]] = Counter()
     for row in rows:
         if row.job.purpose == "tuning":
             assert row.ok
-            steps[row.job.task, row.job.cell] += row.job.recipe.steps
-    by_task: dict[str, set[int]] = {}
+            steps[(row.job.profile, row.job.task), row.job.cell] += row.job.recipe.steps
+    by_task: dict[tuple[str, str], set[int]] = {}
     for (task, _), count in steps.items():
         by_task.setdefault(task, set()).add(count)
     for counts in by_task.values():

@@ -176,6 +176,7 @@ def assert_merges_as_the_table_says(prepared, model, tolerance):
 @pytest.mark.parametrize(
     "key", [pytest.param(k, marks=[] if k in OFTEN else pytest.mark.slow) for k in TRAINED]
 )
+@pytest.mark.sweep(6)
 def test_type_freezes_the_base_trains_and_saves(bert, tmp_path, key):
     job = job_of(key)
     prepared = citizen.check(bert, tmp_path, job, identity=key not in CHANGED)

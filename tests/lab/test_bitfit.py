@@ -34,6 +34,7 @@ def test_it_freezes_starts_at_identity_trains_and_saves(bert, tmp_path, method, 
 
 
 @pytest.mark.parametrize("quantization", ["none", "nf4"])
+@pytest.mark.sweep(3)
 def test_every_bias_of_the_encoder_trains_and_nothing_else(folder, tmp_path, quantization):
     base, prepared, parts = build(folder, job_for("bitfit", quantization))
     head = (*parts.head, *([parts.pooler] if parts.pooler else []))

@@ -48,6 +48,7 @@ def same(one, other):
 
 
 @pytest.mark.parametrize("key", FEW)
+@pytest.mark.sweep(1)
 def test_shipped_answers_hold(key, on):
     found = same(probed().methods[key], trials.probe_method(key, on))
     assert not found, f"{found}; run {AGAIN} {key}"

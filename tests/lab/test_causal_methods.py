@@ -46,6 +46,7 @@ def job_of(key):
         for key in METHODS
     ],
 )
+@pytest.mark.sweep(15)
 def test_it_takes_a_step_or_says_why_not(key, places):
     method, job = METHODS[key], job_of(key)
     if method.not_causal:

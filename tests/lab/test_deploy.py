@@ -52,6 +52,7 @@ def run(outcome, unprobed):
         ("adalora", "nf4"),
     ],
 )
+@pytest.mark.sweep(2)
 def test_the_reloaded_model_is_the_trained_one(run, cell):
     assert run(*cell).reload_max_error < 1e-5
 

@@ -109,6 +109,7 @@ def test_a_save_that_fails_costs_no_row(places, tmp_path, monkeypatch):
         ("full", "none", False, "model"),
     ],
 )
+@pytest.mark.sweep(2)
 def test_an_export_gives_the_logits_of_the_trained_model(
     leave, tmp_path, method, quantization, merged, form
 ):

@@ -107,6 +107,7 @@ def cells():
 
 
 @pytest.mark.parametrize(("method", "quantization", "layers"), [*cells()], ids=str)
+@pytest.mark.sweep(8)
 def test_every_methods_peak_is_predicted_or_says_why_not(built, method, quantization, layers):
     if library := QUANTIZATIONS[quantization].imported:
         pytest.importorskip(library)

@@ -87,6 +87,7 @@ def test_importance_is_the_mean_of_weight_times_gradient(bert):
 
 
 @pytest.mark.parametrize("quantization", ["none", "nf4"])
+@pytest.mark.sweep(4)
 def test_it_trains_saves_and_comes_back_as_peft_loads_it(folder, tmp_path, quantization):
     made = job(quantization)
     _, prepared, _ = build(folder, made)

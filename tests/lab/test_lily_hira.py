@@ -37,6 +37,7 @@ def moved(prepared: Any) -> Any:
 @pytest.mark.parametrize(
     ("key", "quantization"), [(k, q) for k in ("lily", "hira") for q in METHODS[k].quantizations]
 )
+@pytest.mark.sweep(6)
 def test_method_freezes_starts_trains_and_saves(bert, tmp_path, key, quantization):
     prepared = citizen.check(bert, tmp_path, made(key, quantization))
     assert (prepared.merge is None) == (key == "lily" or quantization in of_family("quanto"))

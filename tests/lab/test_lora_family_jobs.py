@@ -25,6 +25,7 @@ OFTEN = ("lora-fa", "velora", "loft")
 @pytest.mark.parametrize(
     "key", [k if k in OFTEN else pytest.param(k, marks=pytest.mark.slow) for k in KEYS]
 )
+@pytest.mark.sweep(1)
 def test_a_job_is_reloaded_merged_and_predicted_and_is_not_loras(outcome, key):
     # The tiny model is 64 wide, and a group an input would be LoRA.
     options = {"groups": 4} if key == "velora" else None

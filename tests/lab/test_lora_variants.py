@@ -71,6 +71,7 @@ OFTEN = {"dora", "pissa", "loftq", "lora-fa"}
         for c in CELLS
     ],
 )
+@pytest.mark.sweep(12)
 def test_variant_freezes_starts_trains_and_saves(bert, tmp_path, key, quantization):
     prepared = citizen.check(bert, tmp_path, job(key, quantization), key in IDENTITY)
     assert set(prepared.ranks().values()) == {2}
@@ -78,6 +79,7 @@ def test_variant_freezes_starts_trains_and_saves(bert, tmp_path, key, quantizati
 
 
 @pytest.mark.parametrize("key", KEYS)
+@pytest.mark.sweep(6)
 def test_unequal_ranks_keep_the_scale_and_are_saved(bert, tmp_path, key):
     made = job(key, METHODS[key].quantizations[0], rank=4)
     base, parts = base_of(bert, made)
@@ -108,6 +110,7 @@ def test_unequal_ranks_keep_the_scale_and_are_saved(bert, tmp_path, key):
         if c not in UNMERGED
     ],
 )
+@pytest.mark.sweep(6)
 def test_merged_model_gives_the_same_logits(bert, tmp_path, key, quantization):
     made = job(key, quantization)
     _, prepared, _ = build(bert, made)

@@ -28,6 +28,7 @@ CELLS = [
 
 
 @pytest.mark.parametrize("quantization", ["none", "nf4", "int8"])
+@pytest.mark.sweep(5)
 def test_head_stays_float_and_trains_on_every_architecture(folder, quantization):
     job = job_for("lora", quantization)
     _, prepared, parts = build(folder, job)
@@ -44,6 +45,7 @@ def test_head_stays_float_and_trains_on_every_architecture(folder, quantization)
 
 
 @pytest.mark.parametrize(("method", "quantization"), CELLS)
+@pytest.mark.sweep(10)
 def test_method_freezes_starts_at_identity_trains_and_saves(bert, tmp_path, method, quantization):
     prepared = citizen.check(bert, tmp_path, job_for(method, quantization))
     if method == "full":

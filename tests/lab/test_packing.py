@@ -257,7 +257,8 @@ def test_operations_of_a_packed_step_are_those_that_each_step_has(llama):
     assert done.flops_per_step == pytest.approx(sum(counted) / len(counted), rel=1e-9)
 
 
-@pytest.mark.parametrize("changes", [{"gradient_accumulation": 4}, {"attention": "eager"}])
+@pytest.mark.parametrize("changes", [{"attention": "eager"}, {"gradient_accumulation": 4}])
+@pytest.mark.sweep(1)
 def test_the_peak_of_packed_passes_is_predicted_as_it_is_measured(llama, changes):
     done = recipe.run(job_of("lora", packing=True, **changes), llama, lambda _: None)
     assert done.status == "ok"

@@ -271,6 +271,7 @@ def adapter_count(prepared, job, parts):
 
 @pytest.mark.parametrize("wanted", [900, 4_000])
 @pytest.mark.parametrize("method", [key for key in WITH_BUDGET if METHODS[key].size == "rank"])
+@pytest.mark.sweep(14)
 def test_the_job_trains_what_was_counted(bert, method, wanted):
     """The count on the meta device, stand-ins included, against the method on real weights."""
     known = METHODS[method]

@@ -138,6 +138,7 @@ def check(found, key, made, quantization):
 
 @pytest.mark.parametrize("made", KINDS)
 @pytest.mark.parametrize("key", TRIED)
+@pytest.mark.sweep(8)
 def test_every_architecture_has_a_number_or_a_true_reason(key, made):
     check(told(shape_of(key, made), made), key, made, "none")
 

@@ -93,6 +93,7 @@ def test_the_loss_is_that_of_a_forward_pass_by_hand(places, method):
 
 @BOTH
 @pytest.mark.parametrize("method", EVERY)
+@pytest.mark.sweep(3)
 def test_scores_of_a_padded_batch_are_those_of_rows_by_hand(places, method):
     asked = job(method, "tiny-rank")
     base, prepared, _ = trained(places, asked)
@@ -114,6 +115,7 @@ def test_scores_of_a_padded_batch_are_those_of_rows_by_hand(places, method):
 
 @BOTH
 @pytest.mark.parametrize("method", EVERY)
+@pytest.mark.sweep(3)
 def test_answers_are_those_of_greedy_decoding_without_any_cache(places, method):
     asked = job(method)
     base, prepared, _ = trained(places, asked)

@@ -203,6 +203,7 @@ def test_peft_writes_the_same_after_a_row_without_padding(places, tmp_path, meth
 
 @pytest.mark.parametrize("method", [*SHALLOW, *DEEP])
 @pytest.mark.parametrize("task", ["tiny-rank", "tiny-answer", "tiny-text"])
+@pytest.mark.sweep(4)
 def test_a_job_trains_scores_saves_and_is_probed(llama, method, task):
     done = recipe.run(job(method, task, steps=6), llama, lambda _: None)
     assert done.status == "ok", done.status_reason

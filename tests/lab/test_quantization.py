@@ -184,6 +184,7 @@ DEPLOYED = [
 @torchao_only
 @pytest.mark.parametrize(("method", "key", "reason"), DEPLOYED)
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.sweep(4)
 def test_it_trains_reloads_to_the_tolerance_and_merges_or_says_why_not(
     places, tmp_path, method, key, reason, precision
 ):
@@ -220,6 +221,7 @@ def test_pefts_own_merge_of_dora_is_another_model(bert, tmp_path):
 @torchao_only
 @pytest.mark.parametrize("method", ["lora", "adalora", "bitfit", "head"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.sweep(3)
 def test_live_bytes_are_predicted_to_the_byte(places, method, precision):
     job = tiny.job(method, KEY, precision=precision)
     builder = tiny.builder(places, job)
@@ -248,6 +250,7 @@ TYPES = [k for k in PEFT_TYPES.values() if not k.refused and k.where in ("recipe
 
 @torchao_only
 @pytest.mark.parametrize("kind", TYPES, ids=lambda kind: kind.key)
+@pytest.mark.sweep(5)
 def test_a_type_of_peft_trains_on_it_or_torchaos_tensors_refuse(bert, kind, monkeypatch):
     size = 200 if kind.size == "n_frequency" else 4
     job = replace(job_for(f"peft:{kind.key}", KEY), size=size)

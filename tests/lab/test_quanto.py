@@ -138,6 +138,7 @@ def test_pefts_own_merge_loses_the_adapter(bert):
 
 @pytest.mark.parametrize("key", KEYS)
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.sweep(2)
 def test_live_bytes_are_predicted_to_the_byte(places, key, precision):
     method = {"int8-quanto": "adalora", "fp8-quanto": "bitfit"}.get(key, "lora")
     job = tiny.job(method, key, precision=precision)
@@ -166,6 +167,7 @@ def test_weights_of_16_bits_are_refused_where_quanto_would_make_others_of_them(b
 
 
 @pytest.mark.parametrize("weights", ["bf16", "fp16"])
+@pytest.mark.sweep(1)
 def test_int8_takes_a_base_of_16_bits(places, weights):
     job = tiny.job("lora", "int8-quanto", precision=weights, weights=weights, steps=10)
     found = recipe.run(job, places, lambda message: None)

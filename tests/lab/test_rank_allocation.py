@@ -79,6 +79,7 @@ def assert_equal(ours, theirs):
 
 
 @pytest.mark.parametrize(("quantization", "precision", "passes"), CELLS)
+@pytest.mark.sweep(2)
 def test_every_phase_has_the_bits_of_pefts_own(places, quantization, precision, passes):
     cell = (quantization, precision, passes)
     ours, batched = steps(places, job("batched", *cell))

@@ -64,6 +64,7 @@ def test_evaluation_rows_of_one_class_show_no_collapse(places, monkeypatch, trai
         pytest.param("tiny-score", "none", marks=pytest.mark.slow),
     ],
 )
+@pytest.mark.sweep(1)
 def test_a_job_learns_and_reports_everything(places, task, quantization):
     seen = []
     done = recipe.run(tiny.job("lora", quantization, task, steps=40), places, seen.append)
@@ -131,6 +132,7 @@ def test_a_job_learns_and_reports_everything(places, task, quantization):
     ],
 )
 @pytest.mark.parametrize("target", [pytest.param(None, marks=pytest.mark.slow), 1.5])
+@pytest.mark.sweep(2)
 def test_every_null_has_a_reason_and_every_reason_a_null(
     outcome, method, quantization, purpose, target
 ):

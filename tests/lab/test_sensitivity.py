@@ -201,6 +201,7 @@ def test_the_look_at_the_gradients_changes_nothing_but_the_choice(bert):
 
 @pytest.mark.parametrize("quantization", QUANTIZATIONS)
 @pytest.mark.parametrize("method", ["sensitive-layers", "sensitive-ranks"])
+@pytest.mark.sweep(3)
 def test_trains_saves_and_loads_without_data(bert, tmp_path, method, quantization):
     prepared = citizen.check(bert, tmp_path, job("top", quantization, method))
     assert len(prepared.layer_scores) == 4

@@ -76,6 +76,7 @@ def based(folder, job):
 
 @pytest.mark.heavy
 @pytest.mark.parametrize("quantization", ["nf4", "int8"])
+@pytest.mark.sweep(1)
 def test_a_stored_base_trains_to_the_bits_of_one_that_is_quantised_here(
     places, tmp_path, quantization
 ):
@@ -94,6 +95,7 @@ def test_a_stored_base_trains_to_the_bits_of_one_that_is_quantised_here(
 
 
 @pytest.mark.heavy
+@pytest.mark.slow
 def test_a_stored_language_model_trains_to_the_bits_of_one_that_is_quantised_here(
     tmp_path, monkeypatch
 ):

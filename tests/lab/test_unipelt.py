@@ -47,6 +47,7 @@ def row_gate(values: list[float]) -> Gate:
 
 @pytest.mark.parametrize("quantization", ["none", "nf4", "fp4", "int8"])
 @pytest.mark.parametrize("architecture", ["bert", "roberta", "distilbert"])
+@pytest.mark.sweep(4)
 def test_trains_saves_and_loads(tmp_path, architecture, quantization):
     tiny.make_model(tmp_path / "model", architecture)
     (tmp_path / "saved").mkdir()

@@ -223,6 +223,7 @@ def test_with_nothing_there_the_message_is_the_plain_one(store):
     ],
 )
 @pytest.mark.parametrize("kind", ["older", "damaged"])
+@pytest.mark.sweep(4)
 def test_no_command_calls_a_folder_empty_that_has_rows(peftmark, monkeypatch, words, kind):
     store = Store(Path("results"), "glue")
     with store.lock():
