@@ -29,7 +29,7 @@ from peftmark.sources.own_models import keep_own_model
 DOUBLE = {"nf4": True, "fp4": True, "int8": None}
 
 
-def store(source, folder, quantization, whole=None, double=True):
+def store(source, folder, quantization, whole=None, double=True, shards="1GB"):
     """A folder's model, quantised and saved by transformers alone, as people do it."""
     settings = (
         {"load_in_8bit": True}
@@ -42,10 +42,11 @@ def store(source, folder, quantization, whole=None, double=True):
         }
     )
     config = transformers.BitsAndBytesConfig(**settings, llm_int8_skip_modules=whole)
-    causal = (transformers.AutoConfig.from_pretrained(source)).model_type == "llama"
+    kind = transformers.AutoConfig.from_pretrained(source).model_type
+    causal = kind in ("llama", "gpt2")
     make = transformers.AutoModelForCausalLM if causal else transformers.AutoModel
     model = make.from_pretrained(source, quantization_config=config, device_map={"": "cpu"})
-    model.save_pretrained(folder)
+    model.save_pretrained(folder, max_shard_size=shards)
     (tiny_causal if causal else tiny).tokenizer().save_pretrained(folder)
     return folder
 
@@ -234,3 +235,55 @@ def test_whole_numbers_of_a_stored_base_are_its_function(places, tmp_path, unpro
     with torch.no_grad():
         apart = (again.eval()(**given).logits - packed(**given).logits).abs().max()
     assert float(apart) < 1e-4
+
+
+@pytest.mark.heavy
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", ["deberta-v2", "distilbert", "mpnet", "roberta"])
+def test_other_encoders_are_trained_and_exported(tmp_path, monkeypatch, unprobed, architecture):
+    tiny.install(tmp_path / "mirror", monkeypatch, architecture)
+    places = Places(tmp_path / "mirror", ("mirror",), tmp_path / "cache")
+    folder = store(places.mirror / "models" / "tiny", tmp_path / "mine", "nf4")
+    one, done = tiny.left(stored_job(places, folder, tiny.job(steps=4)), places, tmp_path / "left")
+    assert done.status == "ok", done.status_reason
+    for merged in (False, True):
+        target = tmp_path / f"out-{merged}"
+        target.mkdir()
+        assert write(one, target, merged, with_base=not merged).difference < 1e-4
+
+
+@pytest.mark.heavy
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:fan_in_fan_out is set to False")  # PEFT sets it right itself
+@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
+@pytest.mark.parametrize("shards", ["1GB", "40KB"])
+def test_language_models_in_shards_and_with_turned_weights_are_trained_and_exported(
+    tmp_path, monkeypatch, unprobed, architecture, shards
+):
+    tiny_causal.install(tmp_path / "mirror", monkeypatch, architecture)
+    places = Places(tmp_path / "mirror", ("mirror",), tmp_path / "cache")
+    source = places.mirror / "models" / "tiny"
+    folder = store(source, tmp_path / "mine", "nf4", shards=shards)
+    assert len(list(folder.glob("*.safetensors"))) == 1 or shards == "40KB"
+    job = stored_job(places, folder, tiny_causal.job("lora", "tiny-rank", steps=4))
+    one, done = tiny.left(job, places, tmp_path / "left")
+    assert done.status == "ok", done.status_reason
+    for merged in (False, True):
+        target = tmp_path / f"out-{merged}"
+        target.mkdir()
+        assert write(one, target, merged).difference < 1e-4
+
+
+def test_turned_weights_are_unpacked_into_turned_layers(tmp_path, monkeypatch):
+    tiny_causal.install(tmp_path / "mirror", monkeypatch, "gpt2")
+    places = Places(tmp_path / "mirror", ("mirror",), tmp_path / "cache")
+    source = places.mirror / "models" / "tiny"
+    folder = store(source, tmp_path / "mine", "nf4")
+    job = stored_job(places, folder, tiny_causal.job("lora", "tiny-rank"))
+    plain = based(folder, replace(job, quantization="none"))
+    whole = transformers.AutoModelForCausalLM.from_pretrained(source)
+    for name, value in whole.state_dict().items():
+        assert plain.state_dict()[name].shape == value.shape, name
+    name = "transformer.h.0.mlp.c_fc.weight"
+    apart = (plain.state_dict()[name] - whole.state_dict()[name]).abs().max()
+    assert 0 < float(apart) <= 0.16 * float(whole.state_dict()[name].abs().max())

@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 from peft.utils.integrations import dequantize_module_weight
 from safetensors import safe_open
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 from transformers.quantizers.quantizers_utils import should_convert_module
 
 from peftmark.catalog.quantizations import QUANTIZATIONS
@@ -88,10 +89,15 @@ def unpack(model: nn.Module, names: Iterable[str]) -> None:
         layer: Any = model.get_submodule(name)
         if not any(map(is_quantised, layer.parameters(recurse=False))):
             continue
-        bias = layer.bias is not None
-        plain = nn.Linear(layer.in_features, layer.out_features, bias, layer.weight.device)
-        plain.weight.data = dequantize_module_weight(layer).detach().float()
-        if bias:
+        weight = dequantize_module_weight(layer).detach().float()
+        plain: Any
+        if getattr(layer, "source_cls", None) is Conv1D:  # a linear layer with its weights turned
+            plain = Conv1D(layer.out_features, layer.in_features)
+            weight = weight.T.contiguous()
+        else:
+            plain = nn.Linear(layer.in_features, layer.out_features, layer.bias is not None)
+        plain.weight.data = weight
+        if layer.bias is not None:
             plain.bias.data = layer.bias.detach().float()
         model.set_submodule(name, plain)
 
