@@ -201,8 +201,18 @@ def test_a_compiled_job_is_that_job_and_says_what_it_lacks(traced, outcome, plac
     assert "can't" not in done.null_reasons["predicted_live_bytes"]
 
 
+@pytest.fixture
+def nothing_found():
+    """torch keeps for good which C++ compiler it found, and an earlier test may have asked."""
+    from torch._inductor import cpp_builder
+
+    cpp_builder.cpp_compiler_search.cache_clear()
+    yield
+    cpp_builder.cpp_compiler_search.cache_clear()
+
+
 def test_without_a_compiler_a_compiled_job_is_refused_with_the_remedy(
-    places, monkeypatch, tmp_path
+    places, monkeypatch, tmp_path, nothing_found
 ):
     monkeypatch.setenv("PATH", str(tmp_path))
     job = tiny.job("lora", steps=4, compile=True)
