@@ -36,16 +36,18 @@ def test_every_row_is_readable_and_says_which_commit_made_it(path):
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.parent.name)
-def test_tuned_methods_spent_equal_steps_on_trials(path):
-    """From the rows alone, to within two percent; what is chosen comes from the trials."""
+def test_tuned_methods_saw_equally_many_rows_in_trials(path):
+    """From stored rows alone, to within two percent; what is chosen comes from the trials. Of one
+    size of batch that is equally many steps."""
     rows = read_rows_file(path).records.values()
-    steps: Counter[tuple[tuple[str, str], Cell]] = Counter()
+    seen: Counter[tuple[tuple[str, str], Cell]] = Counter()
     for row in rows:
         if row.job.purpose == "tuning":
             assert row.ok
-            steps[(row.job.profile, row.job.task), row.job.cell] += row.job.recipe.steps
+            recipe = row.job.recipe
+            seen[(row.job.profile, row.job.task), row.job.cell] += recipe.steps * recipe.batch_size
     by_task: dict[tuple[str, str], set[int]] = {}
-    for (task, _), count in steps.items():
+    for (task, _), count in seen.items():
         by_task.setdefault(task, set()).add(count)
     for counts in by_task.values():
         assert max(counts) <= 1.02 * min(counts)
