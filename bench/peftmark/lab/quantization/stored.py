@@ -92,7 +92,8 @@ def unpack(model: nn.Module, names: Iterable[str]) -> None:
         weight = dequantize_module_weight(layer).detach().float()
         plain: Any
         if getattr(layer, "source_cls", None) is Conv1D:  # a linear layer with its weights turned
-            plain = Conv1D(layer.out_features, layer.in_features)
+            turned: Any = Conv1D  # without annotations
+            plain = turned(layer.out_features, layer.in_features)
             weight = weight.T.contiguous()
         else:
             plain = nn.Linear(layer.in_features, layer.out_features, layer.bias is not None)
