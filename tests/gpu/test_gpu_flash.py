@@ -11,8 +11,6 @@ import tiny
 import tiny_causal
 from peftmark.executors.launch import WORKER_ENVIRONMENT
 from peftmark.lab import recipe
-from peftmark.lab.data.job_data import task_of
-from peftmark.lab.step import task_loss
 from peftmark.sources.assets import Places
 
 pytestmark = [
@@ -37,16 +35,7 @@ def job(attention):
 
 
 def test_loss_and_gradients_are_near_those_of_torchs_attention(places):
-    found = []
-    for attention in ("sdpa", "flash"):
-        asked = job(attention)
-        build = tiny.builder(places, asked)
-        model = build.prepare(build.base()).model.cuda().train()
-        batch = build.work.train(0).to(torch.device("cuda"))
-        loss = task_loss(model, batch, task_of(asked), asked, torch.device("cuda"))
-        loss.backward()
-        grads = [p.grad.norm() for p in model.parameters() if p.grad is not None]
-        found.append((float(loss.detach()), float(torch.stack(grads).norm())))
+    found = [tiny.loss_and_gradient(places, job(asked)) for asked in ("sdpa", "flash")]
     assert found[1] == pytest.approx(found[0], rel=1e-2)
 
 

@@ -25,6 +25,7 @@ from peftmark.lab.data.job_data import Work, prepare_work, task_of
 from peftmark.lab.export.opened import Opened, opened
 from peftmark.lab.methods import Prepared
 from peftmark.lab.models import anatomy, load_model, load_tokenizer
+from peftmark.lab.step import task_loss
 from peftmark.record.job import Job
 from peftmark.record.outcome import Outcome
 from peftmark.record.recipe import AdaLoraSchedule
@@ -206,6 +207,16 @@ def build(places: Places, job: Job) -> Prepared:
     """The installed model, ready to train."""
     made = builder(places, job)
     return made.prepare(made.base())
+
+
+def loss_and_gradient(places: Places, job: Job) -> tuple[float, float]:
+    """The loss of the first batch on the job's device, and the norm of all its gradients."""
+    made, device = builder(places, job), torch.device(job.device)
+    model = made.prepare(made.base()).model.to(device).train()
+    loss = task_loss(model, made.work.train(0).to(device), task_of(job), job, device)
+    loss.backward()
+    grads = [p.grad.norm() for p in model.parameters() if p.grad is not None]
+    return float(loss.detach()), float(torch.stack(grads).norm())
 
 
 def work(places: Places, job: Job) -> Work:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ _WHY = {
     "quanto": "which transformers can't write as safetensors",
 }
 """What quantised weights -> why they can't be read."""
+_NAME = re.compile(r"[\w.-]{1,200}", re.ASCII)
 _OTHER = "of which peftmark has no back-end that reads such files"
 
 
@@ -68,7 +70,10 @@ def stored_form(config: Mapping[str, Any], path: Path) -> StoredForm | None:
         named = plain(str(by))[:40] if by else "it doesn't say by what"
         raise unreadable(path, f"{QUANTISED}: {named}", _WHY.get(str(by), _OTHER))
     skipped = settings.get("llm_int8_skip_modules") or ()
-    if not isinstance(skipped, list | tuple) or not all(isinstance(s, str) for s in skipped):
+    # transformers takes each for a regular expression: none may be anything but a name, or hang it.
+    if not isinstance(skipped, list | tuple) or not all(
+        isinstance(one, str) and _NAME.fullmatch(one) for one in skipped
+    ):
         raise unreadable(path, f"{QUANTISED}.llm_int8_skip_modules is no list of names")
     if eight:
         if settings.get("llm_int8_has_fp16_weight"):

@@ -54,6 +54,8 @@ def test_older_files_that_dont_say_by_what_are_known_as_well():
         (FOUR | {"bnb_4bit_quant_storage": "bfloat16"}, "bnb_4bit_quant_storage: bfloat16"),
         (FOUR | {"llm_int8_skip_modules": "lm_head"}, "is no list of names"),
         (FOUR | {"llm_int8_skip_modules": [1]}, "is no list of names"),
+        (FOUR | {"llm_int8_skip_modules": ["lm_head("]}, "is no list of names"),
+        (FOUR | {"llm_int8_skip_modules": ["(a+)+$"]}, "is no list of names"),
         (EIGHT | {"llm_int8_has_fp16_weight": True}, "llm_int8_has_fp16_weight: true"),
     ],
 )
